@@ -1,0 +1,96 @@
+"""YAML or JSON files under command-line flags, and the resolved arguments beside the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a flat mapping from a YAML or JSON file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file does not hold a mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
+    text = path.read_text(encoding="utf-8")
+    values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"{str(path)!r} must hold `name: value` pairs, but holds {type(values).__name__}.")
+    return values
+
+
+def parse(
+    argument_classes: type | Sequence[type], argv: Sequence[str] | None = None, description: str | None = None
+) -> tuple[Any, ...]:
+    """Parse `[CONFIG.yaml] [--flag value ...]` into one instance per argument class; flags win over the file.
+
+    Args:
+        argument_classes: Flat dataclasses.
+        argv: Words of the command line without the program; the process's own if `None`.
+        description: First paragraph of `--help`.
+
+    Raises:
+        ValueError: If the file names an argument that none of the classes has.
+    """
+    classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(classes, description=description)
+    if words and words[0].endswith(CONFIG_SUFFIXES):
+        config_file = words.pop(0)
+        known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+        values = read_config(config_file)
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"{config_file!r} has unknown arguments {unknown}; known are {sorted(known)}.")
+        for action in parser._actions:
+            if action.dest in values:
+                action.required = False
+                action.default = _as_flag(values[action.dest])
+    return parser.parse_args_into_dataclasses(words)
+
+
+def _as_flag(value: Any) -> Any:
+    """YAML reads `1e-4` as text and `3` as a number: argparse converts a default only when it is text."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def arguments_to_dict(*arguments: Any) -> dict[str, Any]:
+    """The fields of several argument dataclasses as one JSON-able mapping, secrets left out."""
+    values: dict[str, Any] = {}
+    for item in arguments:
+        fields = item.to_dict() if hasattr(item, "to_dict") else dataclasses.asdict(item)
+        values |= {k: v for k, v in fields.items() if not k.endswith("_token") and not k.startswith("_")}
+    return json.loads(json.dumps(values, default=str))
+
+
+def changed_arguments(*arguments: Any) -> dict[str, Any]:
+    """Only the fields that differ from their class's default."""
+    changed = {}
+    for item in arguments:
+        values = arguments_to_dict(item)
+        for field in dataclasses.fields(item):
+            default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+            if field.name in values and (default is dataclasses.MISSING or getattr(item, field.name) != default):
+                changed[field.name] = values[field.name]
+    return changed
+
+
+def write_arguments(folder: str | Path, *arguments: Any, name: str = "arguments.yaml") -> Path:
+    """Write the resolved arguments as YAML into `folder`; the file can be given back to `parse`."""
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(arguments_to_dict(*arguments), sort_keys=True), encoding="utf-8")
+    return path
