@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,7 +109,7 @@ def parse_shape(text: str) -> StudentShape:
 
 def shape_of(model: PreTrainedModel | PreTrainedConfig) -> StudentShape:
     """The shape of a model or configuration, whatever its architecture calls the four numbers."""
-    config: PreTrainedConfig = getattr(model, "config", model)
+    config: Any = getattr(model, "config", model)
     return StudentShape(
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,

@@ -288,7 +288,8 @@ def _resolve_class(
     if mapping is not None:
         if type(config) not in mapping:
             raise ValueError(
-                f"{getattr(model_class, '__name__', model_class)} has no model for the architecture {config.model_type!r}."
+                f"{getattr(model_class, '__name__', model_class)} has no model for the architecture "
+                f"{config.model_type!r}."
             )
         model_class = mapping[type(config)]
     if isinstance(model_class, tuple):
