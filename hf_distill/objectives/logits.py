@@ -134,7 +134,9 @@ class LogitsObjective(Objective):
         if name in SPAN_LABELS:
             student, teacher = (_only_real_positions(x, attention_mask) for x in (student, teacher))
         elif self.problem_type == "regression" or student.shape[-1] == 1:
-            return masked_mean((student.float() - teacher.float()).square().mean(-1), _token_mask(student, attention_mask))
+            return masked_mean(
+                (student.float() - teacher.float()).square().mean(-1), _token_mask(student, attention_mask)
+            )
         per_item = soft_binary_loss if self.problem_type == "multi_label_classification" else soft_loss
         values = per_item(student, teacher, self.logits_loss, self.temperature)
         loss = masked_mean(values, _token_mask(student, attention_mask))

@@ -249,7 +249,9 @@ class RelationObjective(Objective):
         """Fix the number of relation heads from the widths of both sides."""
         sides = [student.projections[s] for s, _ in self.pairs]
         teacher_sides = [_required(teacher).projections[t] for _, t in self.pairs]
-        widths = [getattr(p, SIDES[c]).shape[-1] for p in (*sides, *teacher_sides) for pair in self.relations for c in pair]
+        widths = [
+            getattr(p, SIDES[c]).shape[-1] for p in (*sides, *teacher_sides) for pair in self.relations for c in pair
+        ]
         self._check_equal_widths((*sides, *teacher_sides))
         self.num_heads = self._resolve_heads(sides[0], teacher_sides[0], widths)
 

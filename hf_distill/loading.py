@@ -1,0 +1,53 @@
+"""Models given as a Hub id, a folder or an instance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+
+def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs: Any) -> Any:
+    """Return `model` if it is an instance, else load it with the class that its configuration names.
+
+    Args:
+        model: Hub id, local folder, or a model (returned as it is).
+        flag: The argument that carried it, for the error.
+        kwargs: For `from_pretrained`; weights are loaded in float32 unless `dtype` says otherwise.
+
+    Raises:
+        OSError: If there is no such model; the message names the flag.
+    """
+    if not isinstance(model, str):
+        return model
+    revision = {"revision": kwargs["revision"]} if kwargs.get("revision") else {}
+    try:
+        config = AutoConfig.from_pretrained(model, **revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
+    architectures = getattr(config, "architectures", None) or []
+    model_class = getattr(transformers, architectures[0], AutoModel) if architectures else AutoModel
+    kwargs = {"dtype": torch.float32, **kwargs}
+    if "add_pooling_layer" in _init_parameters(model_class):
+        # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
+        kwargs.setdefault("add_pooling_layer", False)
+    return model_class.from_pretrained(model, **kwargs)
+
+
+def _init_parameters(model_class: type) -> tuple[str, ...]:
+    return model_class.__init__.__code__.co_varnames if hasattr(model_class.__init__, "__code__") else ()
+
+
+def forward_columns(model: nn.Module) -> list[str]:
+    """Names of the inputs a model's `forward` knows (of the base model, below an adapter)."""
+    import inspect
+
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return [
+        name
+        for name, parameter in inspect.signature(inner.forward).parameters.items()
+        if parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    ]

@@ -1,0 +1,168 @@
+"""A teacher is a source of signals.
+
+Shape legend: B rows, T padded length, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+import xxhash
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from .capture import SignalCapture
+from .loading import forward_columns
+from .signals import SignalRequest, Signals
+
+logger = logging.get_logger(__name__)
+
+
+class TeacherSource(Protocol):
+    """What a trainer asks of a teacher."""
+
+    num_layers: int
+    model_type: str
+    input_columns: list[str]
+
+    def request(self, request: SignalRequest) -> None:
+        """Say which signals `signals` must give."""
+
+    def to(self, device: torch.device) -> None:
+        """Move to the device of training."""
+
+    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """The requested signals for one batch, without gradient."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """What identifies this teacher; a resumed run must find the same."""
+
+
+class LiveTeacher:
+    """A frozen model, always in evaluation mode, that runs beside the student.
+
+    It is no part of the trained model: the optimizer, checkpoints and `save_model` never see it. It stops right after
+    the last signal that was requested.
+    """
+
+    def __init__(self, model: PreTrainedModel | nn.Module, dtype: str = "auto") -> None:
+        """Freeze `model`.
+
+        Args:
+            model: The teacher. Its parameters stop requiring gradients.
+            dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
+                normalisations stay in float32), or `auto`: whatever is in force where it is called.
+        """
+        self.model = model.requires_grad_(False).eval()
+        self.dtype = dtype
+        self.label_order: Tensor | None = None
+        self._capture = SignalCapture(self.model, SignalRequest())
+        self.num_layers = self._capture.num_layers
+        self.model_type: str = self.model.config.model_type
+        self.input_columns = forward_columns(self.model)
+
+    def request(self, request: SignalRequest) -> None:
+        """Say which signals `signals` must give."""
+        self._capture = SignalCapture(self.model, request)
+
+    def to(self, device: torch.device) -> None:
+        """Move to the device of training."""
+        self.model.to(device)
+        if self.label_order is not None:
+            self.label_order = self.label_order.to(device)
+
+    def match_labels(self, student_config: PreTrainedConfig) -> None:
+        """Compare label names with the student's, and permute the teacher's logits to the student's order.
+
+        Raises:
+            ValueError: If the two sides name different labels.
+        """
+        order = label_permutation(self.model.config, student_config)
+        self.label_order = None if order is None else torch.tensor(order, device=self.model.device)
+
+    @torch.no_grad()
+    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """The requested signals for one batch.
+
+        Args:
+            inputs: `input_ids` (B, T), `attention_mask` (B, T) and what else the teacher's `forward` knows; other
+                columns are ignored.
+        """
+        if self.model.training:
+            # Someone called `.train()` on it: dropout noise must never reach a target.
+            self.model.eval()
+        known = {name: value for name, value in inputs.items() if name in self.input_columns and name != "labels"}
+        with self._arithmetic():
+            signals = self._capture(**known)
+        if self.label_order is not None and "logits" in signals.logits:
+            signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
+        return signals
+
+    def fingerprint(self) -> dict[str, str]:
+        """Class, sizes and a hash of every weight."""
+        digest = xxhash.xxh3_128()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.dtype == "auto":
+            return nullcontext()
+        device = self.model.device.type
+        if self.dtype == "float32":
+            return torch.autocast(device, enabled=False)
+        return torch.autocast(device, dtype=getattr(torch, self.dtype))
+
+
+def _generic(names: list[str]) -> bool:
+    """Whether labels have only the names that transformers gives by default."""
+    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
+
+
+def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:
+    """For every label of the student its index in the teacher; `None` if the orders agree.
+
+    Names are compared without regard to case. Where one side has only default names (`LABEL_0` …) the orders cannot
+    be compared: one warning says so.
+
+    Raises:
+        ValueError: If the names or their number differ.
+    """
+    sides = [[str(config.id2label[i]) for i in sorted(config.id2label)] for config in (teacher, student)]
+    theirs, ours = ([name.lower() for name in names] for names in sides)
+    if len(theirs) == len(ours) and (_generic(sides[0]) or _generic(sides[1])):
+        if _generic(sides[0]) != _generic(sides[1]):
+            logger.warning_once(
+                f"Label names cannot be compared: the teacher's are {sides[0]}, the student's {sides[1]}. Their orders "
+                "are taken to be the same; set `id2label` in both configurations to have them checked."
+            )
+        return None
+    if sorted(theirs) != sorted(ours):
+        raise ValueError(
+            f"Teacher and student have different labels: {sides[0]} against {sides[1]}. Create the student from this "
+            "teacher, set `id2label` on either side, or leave `logits` out of `--objectives`."
+        )
+    order = [theirs.index(name) for name in ours]
+    return None if order == list(range(len(order))) else order
+
+
+def check_same_vocabulary(teacher_tokenizer: Any, student_tokenizer: Any) -> None:
+    """Both sides read the same `input_ids`, so they must have the same vocabulary.
+
+    Raises:
+        ValueError: If not; the message shows where they differ and the ways out.
+    """
+    theirs, ours = teacher_tokenizer.get_vocab(), student_tokenizer.get_vocab()
+    if theirs == ours:
+        return
+    examples = sorted(token for token in set(theirs) | set(ours) if theirs.get(token) != ours.get(token))[:3]
+    shown = ", ".join(f"{token!r}: {theirs.get(token)} against {ours.get(token)}" for token in examples)
+    raise ValueError(
+        f"Teacher and student tokenizers differ ({len(theirs)} and {len(ours)} tokens; ids of {shown}). Use the "
+        "teacher's tokenizer as `processing_class`, and create the student from the teacher's configuration."
+    )

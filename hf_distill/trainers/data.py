@@ -1,0 +1,59 @@
+"""From text to batches with little padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+LENGTH_COLUMN = "length"
+
+
+def tokenize_text(
+    dataset: Any, tokenizer: PreTrainedTokenizerBase, *, text_column: str = "text", max_length: int = 128
+) -> Any:
+    """Tokenize one text column; every other column is dropped.
+
+    Args:
+        dataset: A `Dataset` or `IterableDataset` with `text_column`.
+        tokenizer: The tokenizer of teacher and student.
+        text_column: Name of the column.
+        max_length: Longest row in tokens; the rest is cut off.
+
+    Returns:
+        The data set with what the tokenizer gives (no padding) and `length`, the tokens of each row.
+
+    Raises:
+        ValueError: If the column is missing.
+    """
+    columns = list(dataset.column_names or [])
+    if text_column not in columns:
+        raise ValueError(
+            f"The data set has no column {text_column!r} to tokenize (`--text_column`) and no `input_ids`; it has {columns}."
+        )
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        encoded = dict(tokenizer(batch[text_column], truncation=True, max_length=max_length))
+        return {**encoded, LENGTH_COLUMN: [len(ids) for ids in encoded["input_ids"]]}
+
+    progress = {"desc": "Tokenizing"} if isinstance(dataset, datasets.Dataset) else {}
+    return dataset.map(encode, batched=True, remove_columns=columns, **progress)
+
+
+def length_grouped_sampler(dataset: Any, args: TrainingArguments) -> torch.utils.data.Sampler | None:
+    """A sampler that puts rows of like length into one batch, from the lengths that `tokenize_text` stored.
+
+    The stock `Trainer` looks for the column after it has dropped it, and would tokenise the whole set's lengths anew.
+
+    Returns:
+        `None` where the data set stores no lengths or another strategy was chosen: the stock sampler applies.
+    """
+    if args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, datasets.Dataset):
+        return None
+    if args.length_column_name not in dataset.column_names:
+        return None
+    lengths = dataset.with_format("numpy")[args.length_column_name][:].tolist()
+    return LengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths=lengths)

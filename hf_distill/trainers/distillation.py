@@ -1,0 +1,407 @@
+"""`DistillationTrainer`: a `transformers.Trainer` whose student learns from a teacher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import safetensors.torch
+import torch
+import xxhash
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel, Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
+from transformers.utils import find_labels, logging
+
+from ..arguments import DistillationArguments
+from ..capture import SignalCapture
+from ..loading import forward_columns, load_model
+from ..objectives import Objective, WeightedObjective, build_objectives
+from ..precision import configure_fp32_matmul
+from ..signals import SignalRequest, Signals
+from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary
+from .data import length_grouped_sampler, tokenize_text
+from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
+
+logger = logging.get_logger(__name__)
+
+# The leading underscore keeps both files out of every push to the Hub.
+MANIFEST_NAME = "_distillation.json"
+OBJECTIVES_NAME = "_objectives.safetensors"
+
+
+class DistillationTrainer(Trainer):
+    """Train a student on what a teacher computes.
+
+    A drop-in `Trainer` for encoders (and decoders) of any supported architecture. Not the class of the same name in
+    `trl`, which distils the generations of decoders: this one matches relations, features and logits on plain text.
+    Without a teacher and objectives it behaves exactly like `Trainer`.
+    """
+
+    args: DistillationArguments
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | str | None = None,
+        teacher_model: PreTrainedModel | nn.Module | TeacherSource | str | None = None,
+        args: DistillationArguments | None = None,
+        *,
+        objectives: Sequence[str | Objective | WeightedObjective] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        teacher_processing_class: Any = None,
+        peft_config: Any = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepare both models; nothing is trained yet.
+
+        Args:
+            model: The student: a model, a Hub id or a folder.
+            teacher_model: The teacher: likewise, or a `TeacherSource`.
+            args: `DistillationArguments`.
+            objectives: Overrides `args.objectives`; may hold objects.
+            train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`.
+            eval_dataset: Likewise; may be a dict of data sets.
+            processing_class: The tokenizer of both models.
+            teacher_processing_class: The teacher's own tokenizer, to be compared; loaded where the teacher is an id.
+            peft_config: Train an adapter on the student instead of all its weights.
+            model_init: Makes the student instead of `model`.
+            kwargs: Whatever else `Trainer` takes.
+
+        Raises:
+            ValueError: If teacher, student, tokenizer, objectives and data do not fit each other; the message names
+                both sides and the ways out.
+        """
+        self.args = args if args is not None else DistillationArguments("tmp_trainer")
+        items = objectives if objectives is not None else self.args.objectives
+        if items is None:
+            items = ["relation"] if teacher_model is not None else []
+        self.distilling = bool(items)
+        if teacher_model is not None and not items:
+            raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
+        self.peft_config = peft_config
+        self.teacher = self._prepare_teacher(teacher_model)
+        self._objective_items = items
+        self._term_sums: dict[str, Tensor] = {}
+        self._num_logged_steps = 0
+        self._eval_sums: dict[str, Tensor] = {}
+        self._manifest: dict[str, Any] | None = None
+        configure_fp32_matmul(self.args.fp32_matmul)
+        if isinstance(model, str):
+            model = load_model(model, flag="model")
+        if self.distilling:
+            self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
+            model = None if model is None else self._wrap(model)
+        super().__init__(
+            model=model,
+            args=self.args,
+            train_dataset=self._tokenized(train_dataset, processing_class),
+            eval_dataset=self._tokenized(eval_dataset, processing_class),
+            processing_class=processing_class,
+            model_init=model_init,
+            **kwargs,
+        )
+        if self.distilling:
+            self._start_distilling()
+
+    # ---- Preparation ----
+
+    def _prepare_teacher(self, teacher: Any) -> TeacherSource | None:
+        if isinstance(teacher, str):
+            teacher = load_model(teacher, flag="--teacher_model")
+        return LiveTeacher(teacher, self.args.teacher_dtype) if isinstance(teacher, nn.Module) else teacher
+
+    def _wrap(self, student: PreTrainedModel | nn.Module) -> DistillationModel:
+        """Bind the objectives to both depths and put them around the student."""
+        if self.peft_config is not None:
+            from .._optional import require
+
+            student = require("peft", extra="peft", needed_by="`peft_config`").get_peft_model(
+                student, self.peft_config
+            )
+        options = {
+            **self.args.objective_options(),
+            "teacher_model_type": getattr(self.teacher, "model_type", ""),
+            "problem_type": getattr(student.config, "problem_type", None),
+        }
+        objectives = build_objectives(self._objective_items, options)
+        needing = [item.name for item in objectives if item.objective.needs_teacher]
+        if needing and self.teacher is None:
+            raise ValueError(f"The objectives {needing} compare with a teacher: give `--teacher_model`.")
+        depth = SignalCapture(student, SignalRequest()).num_layers
+        for item in objectives:
+            item.objective.bind(depth, getattr(self.teacher, "num_layers", None))
+        self._connect_teacher(student, objectives)
+        return DistillationModel(student, objectives)
+
+    def _connect_teacher(self, student: Any, objectives: Sequence[WeightedObjective]) -> None:
+        if self.teacher is None:
+            return
+        request = SignalRequest()
+        for item in objectives:
+            request = request | item.objective.teacher_request
+        self.teacher.request(request)
+        if not isinstance(self.teacher, LiveTeacher):
+            return
+        sizes = self.teacher.model.config.vocab_size, student.config.vocab_size
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
+                "`input_ids`. Create the student from the teacher: create_student(teacher, shape)."
+            )
+        if request.logits:
+            self.teacher.match_labels(student.config)
+
+    def _check_tokenizers(self, teacher: Any, processing_class: Any, teacher_processing_class: Any) -> None:
+        if teacher_processing_class is None and isinstance(teacher, str):
+            try:
+                teacher_processing_class = AutoTokenizer.from_pretrained(teacher)
+            except (OSError, ValueError):
+                return  # A folder with weights only: the sizes of the vocabularies are compared all the same.
+        if teacher_processing_class is not None and processing_class is not None:
+            check_same_vocabulary(teacher_processing_class, processing_class)
+
+    def _tokenized(self, dataset: Any, processing_class: Any) -> Any:
+        """Tokenize where a data set has a text column and no `input_ids`."""
+        if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
+            return {name: self._tokenized(part, processing_class) for name, part in dataset.items()}
+        columns = getattr(dataset, "column_names", None)
+        if not self.distilling or not isinstance(columns, list) or "input_ids" in columns:
+            return dataset
+        if processing_class is None:
+            raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
+        with self.args.main_process_first(desc="tokenizing"):
+            return tokenize_text(
+                dataset, processing_class, text_column=self.args.text_column, max_length=self.args.max_length
+            )
+
+    def _start_distilling(self) -> None:
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"{self.args.n_gpu} GPUs in one process (DataParallel) are not supported: start with "
+                "`torchrun --nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
+            )
+        # The wrapper's loss is a mean over the whole optimizer step already.
+        self.loss_is_scaled_for_ga = True
+        if self.args.label_names is None:
+            student_class = type(
+                self.student.get_base_model() if hasattr(self.student, "get_base_model") else self.student
+            )
+            self.label_names = find_labels(student_class)
+        if self.teacher is not None:
+            self.teacher.to(self.args.device)
+        self._check_objectives()
+
+    @torch.no_grad()
+    def _check_objectives(self) -> None:
+        """Let every objective look at one tiny batch of both sides."""
+        ids = torch.arange(4, device=self.args.device)[None]
+        probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        was_training = self.student.training
+        self.student.eval()
+        student = self.model._capture(**probe)
+        self.student.train(was_training)
+        teacher = self.teacher.signals(probe) if self.teacher is not None else None
+        for objective in self.model.objectives.values():
+            objective.check(student, teacher)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make the student with `model_init` and wrap it."""
+        student = super().call_model_init(trial)
+        return self._wrap(student) if self.distilling else student
+
+    @property
+    def student(self) -> Any:
+        """The plain student inside the model that is trained."""
+        return self.model.student if self.distilling else self.model
+
+    def describe(self) -> str:
+        """What will be trained, one fact a line: models, objectives, layers, signals."""
+        if not self.distilling:
+            return f"{type(self.model).__name__}, trained on its own labels"
+        lines = [f"student: {type(self.student).__name__}, {self.student.num_parameters():,} parameters"]
+        if isinstance(self.teacher, LiveTeacher):
+            size = sum(p.numel() for p in self.teacher.model.parameters())
+            lines.insert(0, f"teacher: {type(self.teacher.model).__name__}, {size:,} parameters")
+        for name, objective in self.model.objectives.items():
+            settings = ", ".join(f"{key} {value}" for key, value in objective.describe().items())
+            lines.append(f"objective: {name} x {self.model.weights[name]:g}" + (f" ({settings})" if settings else ""))
+        return "\n".join(lines)
+
+    # ---- Training ----
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if not self.distilling or self._signature_columns is not None:
+            return super()._set_signature_columns_if_needed()
+        columns = {*forward_columns(self.student), *LABEL_COLUMNS, *self.label_names, "label", "label_ids"}
+        if self.teacher is not None:
+            columns |= set(self.teacher.input_columns)
+        self._signature_columns = sorted(columns)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        sampler = length_grouped_sampler(self.train_dataset, self.args)
+        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """Count rows, tokens and labels of the whole optimizer step, over all micro-batches and processes."""
+        if not self.distilling:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        if not batch_samples:
+            return None
+        counts = [count_items(batch) for batch in batch_samples]
+        units = list(counts[0])
+        totals = torch.stack([torch.stack([count[unit] for unit in units]) for count in counts]).sum(0).to(device)
+        totals = self.accelerator.reduce(totals, "sum")
+        self._num_logged_steps += 1
+        return dict(zip(units, totals.unbind(), strict=True))
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The weighted sum of all terms; a mean over the whole optimizer step when `num_items_in_batch` is given."""
+        if not self.distilling:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(
+            teacher_signals=self._teacher_signals(inputs),
+            num_items=num_items_in_batch,
+            loss_scale=1.0 if num_items_in_batch is None else float(self.accelerator.num_processes),
+            return_logits=return_outputs,
+            **inputs,
+        )
+        if self.model.training:
+            for name, value in outputs["terms"].items():
+                self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def _teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | None:
+        if self.teacher is None:
+            return None
+        # `Trainer` puts only the model it trains under autocast.
+        with self.accelerator.autocast():
+            return self.teacher.signals(inputs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of every unweighted term since the last log as `loss/<objective>/<term>`."""
+        if "loss" in logs and self._term_sums:
+            names = sorted(self._term_sums)
+            values = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "mean")
+            means = (values / max(1, self._num_logged_steps)).tolist()
+            logs.update({f"loss/{name}": mean for name, mean in zip(names, means, strict=True)})
+            self._term_sums, self._num_logged_steps = {}, 0
+        super().log(logs, start_time)
+
+    # ---- Evaluation ----
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """Loss with or without labels; logits only where metrics need them."""
+        if not self.distilling:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(
+                teacher_signals=self._teacher_signals(inputs), return_logits=not prediction_loss_only, **inputs
+            )
+        self._add_evaluated(outputs["terms"], count_items(inputs))
+        loss = torch.as_tensor(outputs["loss"]).detach()
+        if prediction_loss_only:
+            return loss, None, None
+        logits = tuple(value.detach() for name, value in outputs.items() if name not in ("loss", "terms"))
+        labels = tuple(inputs[name] for name in self.label_names if inputs.get(name) is not None)
+        return loss, _unpack(logits), _unpack(labels)
+
+    def _add_evaluated(self, terms: Mapping[str, Tensor], counts: Mapping[Any, Tensor]) -> None:
+        for name, value in terms.items():
+            count = counts[self.model.objectives[name.partition("/")[0]].unit]
+            pair = torch.stack((value * count, count))
+            self._eval_sums[name] = self._eval_sums[name] + pair if name in self._eval_sums else pair
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means."""
+        self._eval_sums = {}
+        output = super().evaluation_loop(*args, **kwargs)
+        if self._eval_sums:
+            prefix = kwargs.get("metric_key_prefix", "eval")
+            names = sorted(self._eval_sums)
+            sums = self.accelerator.reduce(torch.stack([self._eval_sums[name] for name in names]), "sum")
+            means = dict(zip(names, (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist(), strict=True))
+            weights = self.model.weights
+            output.metrics[f"{prefix}_loss"] = sum(weights[n.partition("/")[0]] * mean for n, mean in means.items())
+            output.metrics.update({f"{prefix}_loss/{name}": mean for name, mean in means.items()})
+            self._eval_sums = {}
+        return output
+
+    # ---- Checkpoints ----
+
+    def manifest(self) -> dict[str, Any]:
+        """What a resumed run must find unchanged: teacher, tokenizer, objectives with weights and settings."""
+        if self._manifest is None:
+            described = {
+                name: {"weight": self.model.weights[name], **objective.describe()}
+                for name, objective in self.model.objectives.items()
+            }
+            self._manifest = json.loads(json.dumps({"objectives": described, "tokenizer": self._tokenizer_hash()}))
+            self._manifest |= self.teacher.fingerprint() if self.teacher is not None else {"teacher": "none"}
+        return self._manifest
+
+    def _tokenizer_hash(self) -> str:
+        if not hasattr(self.processing_class, "get_vocab"):
+            return "none"
+        vocabulary = sorted(self.processing_class.get_vocab().items())
+        return xxhash.xxh3_128(json.dumps(vocabulary).encode()).hexdigest()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.distilling and self.args.should_save:
+            folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / MANIFEST_NAME).write_text(json.dumps(self.manifest(), indent=2), encoding="utf-8")
+            state = self.model.objectives.state_dict()
+            if state:
+                safetensors.torch.save_file(state, folder / OBJECTIVES_NAME)
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not self.distilling:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        self._check_manifest(folder)
+        if (folder / OBJECTIVES_NAME).is_file():
+            self.model.objectives.load_state_dict(safetensors.torch.load_file(folder / OBJECTIVES_NAME))
+        # A checkpoint holds the plain student; sharded strategies save and load the whole wrapper.
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        super()._load_from_checkpoint(resume_from_checkpoint, model if sharded else self.student)
+
+    def _load_best_model(self) -> None:
+        if not self.distilling or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super()._load_best_model()
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _check_manifest(self, folder: Path) -> None:
+        path = folder / MANIFEST_NAME
+        if not path.is_file():
+            raise ValueError(f"{str(folder)!r} is no checkpoint of a distillation: it has no {MANIFEST_NAME}.")
+        saved, current = json.loads(path.read_text(encoding="utf-8")), self.manifest()
+        different = [key for key in sorted(saved | current) if saved.get(key) != current.get(key)]
+        if different:
+            shown = "; ".join(
+                f"{key}: {saved.get(key)} in the checkpoint, {current.get(key)} now" for key in different
+            )
+            raise ValueError(
+                f"The checkpoint {str(folder)!r} was made in another distillation ({shown}). Resume with the same "
+                "teacher, tokenizer and objectives, or start anew from its weights with `model=`."
+            )
+
+
+def _unpack(values: tuple[Any, ...]) -> Any:
+    """Nothing, the one value, or all: the shape `Trainer` expects."""
+    return None if not values else values[0] if len(values) == 1 else values

@@ -1,0 +1,132 @@
+"""The model that is trained: a student with its losses around it, nothing added to it.
+
+The losses are computed inside `forward`, so that DDP, FSDP, autocast and compile see them; what is returned is the
+loss, the detached terms and, where asked for, the student's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..architectures import describe_architecture, unwrap
+from ..capture import SignalCapture
+from ..loading import forward_columns
+from ..objectives import WeightedObjective
+from ..objectives.base import Unit
+from ..signals import SignalRequest, Signals
+
+LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
+IGNORED = -100
+
+
+def count_items(inputs: Mapping[str, Any]) -> dict[Unit, Tensor]:
+    """What a mean can be over: rows, real tokens and labels of one batch, as float tensors on the batch's device."""
+    ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
+    if ids is None:
+        raise ValueError(f"A batch needs `input_ids` or `inputs_embeds`; it has {sorted(inputs)}.")
+    rows = torch.full((), float(ids.shape[0]), device=ids.device)
+    mask = inputs.get("attention_mask")
+    tokens = mask.sum(dtype=torch.float32) if mask is not None else rows * ids.shape[1]
+    labels = inputs.get("labels")
+    is_index = labels is not None and not labels.is_floating_point()
+    return {
+        "rows": rows,
+        "tokens": tokens,
+        "labels": (labels != IGNORED).sum(dtype=torch.float32) if is_index else rows,
+    }
+
+
+class DistillationModel(PreTrainedModel):
+    """A student and its objectives.
+
+    Attributes:
+        student: The plain model (or `PeftModel`) that users get.
+        objectives: Modules by name; their parameters, if any, train beside the student and are never saved in it.
+    """
+
+    accepts_loss_kwargs = True
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, student: PreTrainedModel, objectives: list[WeightedObjective]) -> None:
+        """Wrap `student`; the objectives must be bound to its depth already."""
+        super().__init__(student.config)
+        self.student = student
+        self.objectives = nn.ModuleDict({item.name: item.objective for item in objectives})
+        self.weights = {item.name: item.weight for item in objectives}
+        request = SignalRequest()
+        for item in objectives:
+            request = request | item.objective.student_request
+        self._capture = SignalCapture(student, request)
+        # A base model has no head whose outputs metrics could read.
+        with_logits = request | SignalRequest(logits=True) if _has_head(student) else request
+        self._capture_with_logits = SignalCapture(student, with_logits)
+        self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
+
+    def forward(
+        self,
+        teacher_signals: Signals | None = None,
+        num_items: Mapping[Unit, Tensor] | None = None,
+        loss_scale: float = 1.0,
+        return_logits: bool = False,
+        **inputs: Any,
+    ) -> dict[str, Any]:
+        """One forward pass of the student and every loss.
+
+        Args:
+            teacher_signals: Signals of the teacher for the same batch.
+            num_items: Items of the whole optimizer step, over all micro-batches and processes; those of this batch
+                if `None`. A term's mean over this batch is weighed by the batch's share of them.
+            loss_scale: Number of processes that average their gradients.
+            return_logits: Whether to run the head even if no objective reads it.
+            inputs: A batch; label columns go to the objectives, the rest to the student.
+
+        Returns:
+            `loss`, `terms` (name -> detached contribution to the step's mean) and the student's logits by name.
+        """
+        capture = self._capture_with_logits if return_logits else self._capture
+        student = capture(**{name: value for name, value in inputs.items() if name in self._columns})
+        labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
+        here = count_items(inputs)
+        terms: dict[str, Tensor] = {}
+        loss: Any = 0.0
+        for name, objective in self.objectives.items():
+            share = _share(here, num_items, objective.unit)
+            for term, value in objective(student, teacher_signals, labels).items():
+                value = value * share * loss_scale
+                terms[f"{name}/{term}"] = value.detach()
+                loss = loss + self.weights[name] * value
+        return {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
+
+    # The names below are those through which `Trainer` reaches the model it trains; all of them mean the student.
+
+    def save_pretrained(self, save_directory: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+        """Write the plain student; `state_dict`, if given, is one of the wrapper."""
+        if state_dict is not None:
+            state_dict = {k.removeprefix("student."): v for k, v in state_dict.items() if k.startswith("student.")}
+        self.student.save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Switch activation checkpointing on in the student."""
+        self.student.activation_checkpointing_enable(*args, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The student's embeddings."""
+        return self.student.get_input_embeddings()
+
+
+def _has_head(model: PreTrainedModel) -> bool:
+    return unwrap(model) is not describe_architecture(model).base
+
+
+def _share(here: Mapping[Unit, Tensor], whole: Mapping[Unit, Tensor] | None, unit: Unit) -> Tensor | float:
+    """This batch's share of the items of the optimizer step."""
+    return 1.0 if whole is None else here[unit] / whole[unit].clamp(min=1)
