@@ -1,0 +1,121 @@
+"""Tasks of the user: a folder of files, with a `task.yaml` or with columns named by flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import ClassLabel, Dataset
+
+from hf_distill.tasks.files import find_task_folder, read_folder
+from hf_distill.tasks.labels import HIDDEN_TEXTS
+from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
+
+TASK_FILE = "task.yaml"
+MAX_INFERRED_LABELS = 1000
+
+
+def is_folder_task(name: str, folder: Path | None, fields: Mapping[str, Any]) -> bool:
+    """Whether the name means a folder with data of the user, or a new task whose data lie in `folder`."""
+    if folder is None:
+        return Path(name).expanduser().is_dir()
+    return (folder / TASK_FILE).is_file() or "text_columns" in fields
+
+
+def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
+    """The spec of a folder: `task.yaml` under the given fields, labels read from the training split if not named.
+
+    Args:
+        name: Name or path that the user gave; the folder's own name becomes the task's unless the file has one.
+        folder: Where the data lie.
+        fields: Fields of `TaskSpec`.
+
+    Raises:
+        FileNotFoundError: If the folder or its training split is missing.
+        ValueError: If the fields are wrong or the columns are not named.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The task folder {str(folder)!r} does not exist.")
+    values = {"name": folder.resolve().name} | _read_task_file(folder) | dict(fields)
+    if "text_columns" not in values:
+        raise ValueError(
+            f"The folder {str(folder)!r} has no {TASK_FILE}, so name its text: `--text_columns sentence` or "
+            f"`--text_columns sentence1 sentence2`, and `--label_column` (default `label`). Task: {name!r}."
+        )
+    if "label_names" not in values:
+        values["label_names"] = _infer_label_names(folder, values)
+    if "metrics" not in values:
+        values["metrics"] = _default_metrics(values["label_names"])
+    return TaskSpec.from_dict(values)
+
+
+def _read_task_file(folder: Path) -> dict[str, Any]:
+    """Fields in the folder's task file, nothing if there is none."""
+    path = folder / TASK_FILE
+    if not path.is_file():
+        return {}
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(f"{str(path)!r} must hold fields of a task (`text_columns: [text]`), got {values!r}.")
+    return values
+
+
+def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | None:
+    """Label names of the training split: of its ClassLabel, its texts in sorted order, or its numbers.
+
+    Returns:
+        `None` if the labels are fractions: regression.
+    """
+    # Two placeholder names make a valid spec that serves to find and read the file, nothing else.
+    probe = TaskSpec.from_dict({**values, "label_names": ["0", "1"], "metrics": ["accuracy"], "headline_metric": None})
+    rows = read_folder(find_task_folder(probe, folder), probe, [probe.train_split]).get(probe.train_split)
+    if rows is None or probe.label_column not in rows.column_names:
+        found = "no such split" if rows is None else f"the columns {rows.column_names}"
+        raise ValueError(
+            f"The labels of {str(folder)!r} cannot be read: split {probe.train_split!r} with column "
+            f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--label_names`."
+        )
+    return _names_from(rows, probe.label_column, folder)
+
+
+def _names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
+    """See `_infer_label_names`."""
+    feature = rows.features[column]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    values = [value for value in rows.unique(column) if value is not None]
+    shown = {str(value).strip() for value in values if str(value).strip().lower() not in HIDDEN_TEXTS}
+    if not shown:
+        raise ValueError(f"Column {column!r} of {str(folder)!r} holds no label.")
+    if all(_is_number(text) for text in shown):
+        numbers = sorted({float(text) for text in shown})
+        if not all(number.is_integer() for number in numbers):
+            return None
+        if numbers[0] == 0 and numbers[-1] == len(numbers) - 1:
+            return [str(int(number)) for number in numbers]
+        raise ValueError(
+            f"Column {column!r} of {str(folder)!r} holds the numbers {numbers[:10]}: classes must be 0 to n-1. "
+            f"Name them with `--label_names` (numbers as text are names too), or write `label_names: null` into "
+            f"{TASK_FILE} for regression. Hidden labels are {HIDDEN_LABEL}."
+        )
+    if len(shown) > MAX_INFERRED_LABELS:
+        raise ValueError(f"Column {column!r} of {str(folder)!r} holds {len(shown)} different texts: is it the label?")
+    return sorted(shown)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a label is written as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _default_metrics(label_names: Any) -> list[str]:
+    """Metrics of a task that names none."""
+    if label_names is None:
+        return ["pearson", "spearman"]
+    return ["accuracy", "f1"] if len(label_names) == 2 else ["accuracy", "f1_macro"]

@@ -1,0 +1,142 @@
+"""Find and read the files of a task's splits."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
+from transformers.utils import logging
+
+from hf_distill.tasks.spec import TaskSpec
+
+logger = logging.get_logger(__name__)
+
+# In order of preference where a split is there in several formats.
+READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".tsv": "csv", ".csv": "csv", ".txt": "csv"}
+COMMON_ALIASES = {"validation": ("dev", "valid", "val")}
+SAVED_BY_DATASETS = "dataset_dict.json"
+
+
+def find_task_folder(spec: TaskSpec, data_dir: str | Path) -> Path:
+    """The folder that holds the task's splits: `data_dir` itself, or a folder of the task's name below it.
+
+    Raises:
+        FileNotFoundError: If `data_dir` is no folder, or no split of the task lies in any of the places.
+    """
+    root = Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"`--data_dir` {str(data_dir)!r} is not a folder.")
+    candidates = _candidate_folders(spec, root)
+    wanted = (spec.train_split, *spec.evaluation_splits)
+    for folder in candidates:
+        if (folder / SAVED_BY_DATASETS).is_file() or any(split_files(folder, spec, split) for split in wanted):
+            return folder
+    raise FileNotFoundError(
+        f"No split of task {spec.name!r} lies in {str(root)!r} (looked in {[str(item) for item in candidates]}). "
+        f"Needed are files such as {wanted[0]}.parquet and {wanted[1]}.jsonl ({', '.join(READERS)}); "
+        f"found: {listing(root)}."
+    )
+
+
+def split_files(folder: Path, spec: TaskSpec, split: str) -> list[Path]:
+    """The files of one split, shards in order; empty if there are none.
+
+    Raises:
+        FileNotFoundError: If shards are missing.
+    """
+    stems = (split, *spec.split_aliases.get(split, ()), *COMMON_ALIASES.get(split, ()))
+    for stem in stems:
+        by_suffix: dict[str, list[Path]] = {}
+        pattern = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5}(-[0-9a-f]+)?)?", flags=re.IGNORECASE)
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in READERS and pattern.fullmatch(path.stem) and path.is_file():
+                by_suffix.setdefault(path.suffix.lower(), []).append(path)
+        if by_suffix:
+            suffix = min(by_suffix, key=list(READERS).index)
+            if len(by_suffix) > 1:
+                logger.warning(f"Split {split!r} is in {str(folder)!r} as {sorted(by_suffix)}; reading {suffix}.")
+            return _complete(by_suffix[suffix])
+    return []
+
+
+def read_folder(folder: Path, spec: TaskSpec, splits: Iterable[str]) -> dict[str, Dataset]:
+    """Read those of the splits that the folder has."""
+    if (folder / SAVED_BY_DATASETS).is_file():
+        saved = load_from_disk(str(folder))
+        if isinstance(saved, DatasetDict):
+            return {split: saved[split] for split in splits if split in saved}
+    found = {split: split_files(folder, spec, split) for split in splits}
+    return {split: read_files(files, spec) for split, files in found.items() if files}
+
+
+def read_files(files: Sequence[Path], spec: TaskSpec) -> Dataset:
+    """Read the files of one split, all of one format, into one data set.
+
+    Raises:
+        ValueError: If a file cannot be read in the format that its name says.
+    """
+    suffix = files[0].suffix.lower()
+    options = {} if READERS[suffix] != "csv" else _csv_options(files[0], spec)
+    try:
+        return load_dataset(READERS[suffix], data_files=[str(path) for path in files], split="train", **options)
+    except Exception as error:
+        reason = error.__cause__ or error
+        raise ValueError(
+            f"{[str(path) for path in files]} could not be read as {READERS[suffix]} "
+            f"({type(reason).__name__}: {reason})."
+        ) from error
+
+
+def listing(folder: Path, limit: int = 20) -> list[str]:
+    """Names in a folder, for an error message."""
+    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    return names if len(names) <= limit else [*names[:limit], f"... and {len(names) - limit} more"]
+
+
+def _candidate_folders(spec: TaskSpec, root: Path) -> list[Path]:
+    """Where the splits may lie, the nearest first."""
+    family, _, short = spec.name.rpartition("/")
+    own_names = {short.lower(), *(name.lower() for name in spec.folder_names)}
+    parents = [root] + [path for path in sorted(root.iterdir()) if path.is_dir() and path.name.lower() == family]
+    below = [path for parent in parents for path in sorted(parent.iterdir()) if path.name.lower() in own_names]
+    folders = [path for path in [root, *below] if path.is_dir()]
+    return [place for folder in folders for place in (folder, folder / "data") if place.is_dir()]
+
+
+def _complete(files: list[Path]) -> list[Path]:
+    """Check that every shard is there; an unsharded file wins over shards of the same split."""
+    whole = [path for path in files if "-of-" not in path.stem]
+    if whole:
+        return whole[:1]
+    total = int(re.search(r"-of-(\d{5})", files[0].stem).group(1))  # type: ignore[union-attr]
+    if len(files) != total:
+        raise FileNotFoundError(
+            f"{str(files[0].parent)!r} has {len(files)} of {total} shards: {[path.name for path in files]}."
+        )
+    return files
+
+
+def _csv_options(path: Path, spec: TaskSpec) -> dict[str, object]:
+    """Options that read every cell as it is written: text, with no quoting in tab-separated files (the GLUE rule)."""
+    tabs = path.suffix.lower() != ".csv"
+    separator, quoting = ("\t", csv.QUOTE_NONE) if tabs else (",", csv.QUOTE_MINIMAL)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        header = next(csv.reader(stream, delimiter=separator, quoting=quoting), [])
+    known = {
+        *spec.text_columns,
+        spec.label_column,
+        *(name for names in spec.column_aliases.values() for name in names),
+    }
+    options: dict[str, object] = {
+        "sep": separator,
+        "quoting": quoting,
+        "encoding": "utf-8-sig",
+        "keep_default_na": False,
+    }
+    if spec.headerless_columns and not known & set(header):
+        header = list(spec.headerless_columns)
+        options["column_names"] = header
+    return options | {"features": Features({name: Value("string") for name in header})}

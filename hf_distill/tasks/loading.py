@@ -1,0 +1,213 @@
+"""Load the splits of a task from local files or the Hub, with the task's own label order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, Value, load_dataset
+from transformers.utils import logging
+
+from hf_distill.tasks.custom import custom_spec, is_folder_task
+from hf_distill.tasks.files import find_task_folder, listing, read_folder
+from hf_distill.tasks.labels import hide_labels, normalise_labels, visible_labels
+from hf_distill.tasks.registry import get_task, is_registered
+from hf_distill.tasks.spec import TaskSpec
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A task with its rows.
+
+    Attributes:
+        spec: What the task is.
+        dataset: Splits with the text columns and the label column (`ClassLabel` in the order of `spec.label_names`,
+            -1 = hidden, or `float32`), and `idx` where the source has it.
+        source: The folder or Hub data set that the rows come from.
+    """
+
+    spec: TaskSpec
+    dataset: DatasetDict
+    source: str
+
+    @property
+    def train(self) -> Dataset:
+        """The training rows.
+
+        Raises:
+            ValueError: If the training split was not loaded.
+        """
+        return self.split(self.spec.train_split)
+
+    @property
+    def evaluation(self) -> dict[str, Dataset]:
+        """The evaluation splits that were loaded, the headline split first."""
+        return {split: self.dataset[split] for split in self.spec.evaluation_splits if split in self.dataset}
+
+    def split(self, name: str) -> Dataset:
+        """One split by name.
+
+        Raises:
+            ValueError: If it is not there.
+        """
+        if name not in self.dataset:
+            raise ValueError(
+                f"Task {self.spec.name!r} was loaded from {self.source!r} without the split {name!r}; "
+                f"there are {sorted(self.dataset)}."
+            )
+        return self.dataset[name]
+
+    def subset(
+        self, max_train_samples: int | None = None, max_eval_samples: int | None = None, seed: int = 42
+    ) -> LoadedTask:
+        """The same task with at most that many rows for training and per evaluation split, drawn with `seed`.
+
+        Raises:
+            ValueError: If a number is not positive.
+        """
+        limits = {self.spec.train_split: ("--max_train_samples", max_train_samples)}
+        limits |= {split: ("--max_eval_samples", max_eval_samples) for split in self.spec.evaluation_splits}
+        splits = {name: _sample(rows, *limits.get(name, ("", None)), seed) for name, rows in self.dataset.items()}
+        return dataclasses.replace(self, dataset=DatasetDict(splits))
+
+
+def load_task(
+    task: str | TaskSpec,
+    data_dir: str | Path | None = None,
+    spec: TaskSpec | None = None,
+    *,
+    splits: Sequence[str] | None = None,
+    **fields: Any,
+) -> LoadedTask:
+    """Load a task.
+
+    Args:
+        task: A registered name (`glue/sst2`, `sst2`), a spec, or a folder with data of your own: one that holds a
+            `task.yaml` with fields of `TaskSpec`, or any folder if `text_columns` is among `fields`.
+        data_dir: Local files of a registered task: the task's own folder, or a parent that holds `sst2/`, `SST-2/` or
+            `glue/sst2/`. `None` takes the Hub.
+        spec: A spec to use for the name or the folder in place of the registered one.
+        splits: Splits that must be there; by default the training split and every evaluation split. Test splits are
+            loaded where they exist.
+        fields: Fields of `TaskSpec` that differ (`text_columns`, `label_column`, `label_names`, `evaluation_splits`,
+            ...). `None` means "not given".
+
+    Raises:
+        FileNotFoundError: If files or splits are missing.
+        ValueError: If the name is unknown, or columns or labels do not fit the task.
+    """
+    given = {key: value for key, value in fields.items() if value is not None}
+    if isinstance(task, TaskSpec):
+        spec, name = spec or task, task.name
+    else:
+        name = str(task)
+    folder = Path(data_dir).expanduser() if data_dir is not None else None
+    if spec is None and not is_registered(name) and is_folder_task(name, folder, given):
+        folder = folder or Path(name).expanduser()
+        spec = custom_spec(name, folder, given)
+    elif spec is None:
+        spec = get_task(name)
+        spec = TaskSpec.from_dict(spec.to_dict() | given) if given else spec
+    elif folder is None and Path(name).expanduser().is_dir():
+        folder = Path(name).expanduser()
+    needed = tuple(splits) if splits is not None else (spec.train_split, *spec.evaluation_splits)
+    wanted = tuple(dict.fromkeys((*needed, spec.train_split, *spec.evaluation_splits, *spec.test_splits)))
+    raw, source, found = _read(spec, folder, wanted)
+    missing = [split for split in needed if split not in raw]
+    if missing:
+        raise FileNotFoundError(
+            f"Task {spec.name!r} needs the splits {list(needed)}, but {source!r} lacks {missing}; found {found}."
+        )
+    dataset = DatasetDict({split: _normalise(raw[split], spec, split, source) for split in wanted if split in raw})
+    return LoadedTask(spec=spec, dataset=dataset, source=source)
+
+
+def _read(spec: TaskSpec, folder: Path | None, wanted: Sequence[str]) -> tuple[dict[str, Dataset], str, list[str]]:
+    """The splits as they are in the source, the source's name, and what was found there (for messages)."""
+    if folder is not None:
+        task_folder = find_task_folder(spec, folder)
+        return read_folder(task_folder, spec, wanted), str(task_folder), listing(task_folder)
+    if spec.hub_path is None:
+        raise FileNotFoundError(f"Task {spec.name!r} has no Hub data set: give its folder with `--data_dir`.")
+    source = spec.hub_path if spec.hub_config is None else f"{spec.hub_path} ({spec.hub_config})"
+    try:
+        loaded = load_dataset(spec.hub_path, spec.hub_config)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"Task {spec.name!r} could not be loaded from the Hub data set {source}: {error}. "
+            "Without network, give a folder with its files: `--data_dir`."
+        ) from error
+    return {split: loaded[split] for split in wanted if split in loaded}, source, sorted(loaded)
+
+
+def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
+    """The task's columns only, texts as strings, labels in the task's order."""
+    rows = _rename_columns(rows, spec)
+    is_test = split in spec.test_splits
+    needed = [*spec.text_columns] if is_test else [*spec.text_columns, spec.label_column]
+    missing = [column for column in needed if column not in rows.column_names]
+    if missing:
+        raise ValueError(
+            f"Split {split!r} of task {spec.name!r} ({source}) lacks the columns {missing}; found {rows.column_names}. "
+            "Name them with `--text_columns` and `--label_column`, or in a task.yaml."
+        )
+    kept = [*spec.text_columns, spec.label_column, "idx"]
+    rows = rows.select_columns([column for column in kept if column in rows.column_names])
+    for column in spec.text_columns:
+        if rows.features[column] != Value("string"):
+            rows = rows.cast_column(column, Value("string"))
+    rows = _drop_rows_without_text(rows, spec, split, source)
+    if spec.label_column not in rows.column_names:
+        return hide_labels(rows, spec)
+    rows = normalise_labels(rows, spec, split=split)
+    shown = visible_labels(rows, spec)
+    if split == spec.train_split and not shown.any():
+        raise ValueError(
+            f"Split {split!r} of task {spec.name!r} ({source}) has no visible label among {len(rows)} rows."
+        )
+    return rows
+
+
+def _rename_columns(rows: Dataset, spec: TaskSpec) -> Dataset:
+    """Give columns of other distributions the task's names."""
+    for column, aliases in spec.column_aliases.items():
+        present = [alias for alias in aliases if alias in rows.column_names]
+        if column not in rows.column_names and present:
+            rows = rows.rename_column(present[0], column)
+    return rows
+
+
+def _drop_rows_without_text(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
+    """Training rows without a text are dropped and counted; in any other split they would change the score."""
+    empty = [column for column in spec.text_columns if rows.data.column(column).null_count]
+    if not empty:
+        return rows
+    texts = [rows[column] for column in spec.text_columns]
+    kept = [index for index, row in enumerate(zip(*texts, strict=True)) if None not in row]
+    lost = len(rows) - len(kept)
+    if split != spec.train_split:
+        raise ValueError(
+            f"Split {split!r} of task {spec.name!r} ({source}): {lost} rows have no text in {empty}. "
+            "Mend them in the source; leaving them out would change the score."
+        )
+    logger.warning(f"Task {spec.name!r}: {lost} training rows without a text in {empty} were left out.")
+    return rows.select(kept)
+
+
+def _sample(rows: Dataset, flag: str, limit: int | None, seed: int) -> Dataset:
+    """At most `limit` rows, drawn at random but in their old order."""
+    if limit is None:
+        return rows
+    if limit < 1:
+        raise ValueError(f"`{flag}` must be at least 1, got {limit}.")
+    if limit >= len(rows):
+        return rows
+    import numpy as np
+
+    chosen = np.random.default_rng(seed).choice(len(rows), size=limit, replace=False)
+    return rows.select(sorted(chosen.tolist()))

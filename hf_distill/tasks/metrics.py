@@ -1,0 +1,94 @@
+"""Metrics of tasks: the hook for any `Trainer`, and bundled `evaluate` modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_distill.tasks.registry import get_task
+from hf_distill.tasks.scores import SCORES
+from hf_distill.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    import evaluate
+    from transformers import EvalPrediction
+
+
+def build_compute_metrics(spec: TaskSpec) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The `compute_metrics` of a task for any `Trainer`.
+
+    Returns:
+        A function from an `EvalPrediction` (logits (B, C), or a tuple that starts with them; labels (B,)) to the
+        task's scores by name. Rows with a hidden label do not count.
+    """
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+        labels = prediction.label_ids[0] if isinstance(prediction.label_ids, tuple) else prediction.label_ids
+        return compute_scores(spec, predictions_of(spec, np.asarray(logits)), np.asarray(labels))
+
+    return compute_metrics
+
+
+def predictions_of(spec: TaskSpec, logits: np.ndarray) -> np.ndarray:
+    """Classes or values (B,) from logits (B, C).
+
+    Raises:
+        ValueError: If the head has another number of outputs than the task has labels, or an output is not finite.
+    """
+    if logits.ndim == 1:
+        logits = logits[:, None]
+    if logits.ndim != 2 or logits.shape[-1] != spec.num_labels:
+        raise ValueError(
+            f"Task {spec.name!r} needs {spec.num_labels} outputs per row, the model gives {logits.shape[1:]}."
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            f"The model's outputs on task {spec.name!r} are not finite: the training diverged. "
+            "Lower `--learning_rate`, or train without `--fp16`."
+        )
+    return logits[:, 0] if spec.label_names is None else logits.argmax(axis=-1)
+
+
+def compute_scores(spec: TaskSpec, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """The task's scores over the rows whose label is known.
+
+    Args:
+        spec: The task.
+        predictions: Classes or values, (rows,).
+        references: Labels, (rows,); hidden ones (-1, NaN in regression) are left out.
+
+    Raises:
+        ValueError: If the lengths differ, or no label is known.
+    """
+    if predictions.shape != references.shape:
+        raise ValueError(f"{predictions.shape} predictions do not fit {references.shape} references.")
+    shown = spec.visible(references)
+    if not shown.any():
+        raise ValueError(
+            f"Task {spec.name!r}: all {len(references)} labels are hidden; evaluate on one of {spec.evaluation_splits}."
+        )
+    return {name: SCORES[name](predictions[shown], references[shown]) for name in spec.metrics}
+
+
+def load_metric(name: str | TaskSpec, **options: Any) -> evaluate.Metric:
+    """A bundled `evaluate.Metric`: of one score (`accuracy`, `matthews_correlation`, ...) or of a task (`glue/mrpc`).
+
+    Args:
+        name: Name of a score or a task, or a spec.
+        options: Passed to `evaluate.Metric` (`experiment_id`, `num_process`, `process_id`, `keep_in_memory`, ...).
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    from hf_distill.tasks.metric_modules import ScoreMetric, TaskMetric
+
+    if isinstance(name, str) and name in SCORES:
+        return ScoreMetric(name, **options)
+    try:
+        spec = name if isinstance(name, TaskSpec) else get_task(name)
+    except ValueError as error:
+        raise ValueError(f"There is no metric {name!r}; scores are {sorted(SCORES)}. {error}") from None
+    return TaskMetric(spec, **options)
