@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._guards import TracingContext
 from torch.utils.hooks import RemovableHandle
 from transformers.utils import ModelOutput, logging
 
@@ -258,6 +259,10 @@ class _CountCalls:
 def _uninstall(
     recorder: Recorder, handles: list[RemovableHandle], attached: list[nn.Module], hooks: list[AttentionHooks]
 ) -> None:
+    if TracingContext.try_get() is not None:
+        # The garbage collector got here while torch.compile reads the modules; they must not change now. What stays
+        # is inactive.
+        return
     for handle in handles:
         handle.remove()
     for module in attached:

@@ -160,7 +160,7 @@ def recording_attention(
     Returns:
         What `sdpa_attention_forward` returns.
     """
-    for recorder, fixed_layer in getattr(module, RECORDERS_ATTRIBUTE, ()):
+    for recorder, fixed_layer in module.__dict__.get(RECORDERS_ATTRIBUTE, ()):
         if recorder.active:
             layer = recorder.current if fixed_layer is None else fixed_layer
             _record(recorder, layer, query, key, value, kwargs)
