@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
+_MODULE_OF: dict[str, str] = {
     "DistillationArguments": "arguments",
     "DistillationTrainer": "trainers.distillation",
     "Objective": "objectives",
@@ -22,7 +22,17 @@ _MODULE_OF = {
     "size_table": "students",
 }
 
-__all__ = sorted(_MODULE_OF)
+__all__ = [
+    "DistillationArguments",
+    "DistillationTrainer",
+    "Objective",
+    "SignalCapture",
+    "WeightedObjective",
+    "create_student",
+    "list_objectives",
+    "register_objective",
+    "size_table",
+]
 
 if TYPE_CHECKING:
     from .arguments import DistillationArguments

@@ -35,7 +35,7 @@ def resolve_layer(layer: int, num_layers: int, *, flag: str, allow_embeddings: b
 
 
 def uniform_teacher_layer(student_layer: int, num_student_layers: int, num_teacher_layers: int) -> int:
-    """The teacher layer `m * L / M` that stands for student layer `m`; rounded to the nearest where `M` does not divide `L`."""
+    """The teacher layer `m * L / M` that stands for student layer `m`, rounded where `M` does not divide `L`."""
     return max(1, round(student_layer * num_teacher_layers / num_student_layers)) if student_layer else 0
 
 

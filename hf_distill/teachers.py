@@ -138,8 +138,8 @@ def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> l
     if len(theirs) == len(ours) and (_generic(sides[0]) or _generic(sides[1])):
         if _generic(sides[0]) != _generic(sides[1]):
             logger.warning_once(
-                f"Label names cannot be compared: the teacher's are {sides[0]}, the student's {sides[1]}. Their orders "
-                "are taken to be the same; set `id2label` in both configurations to have them checked."
+                f"Label names cannot be compared: the teacher's are {sides[0]}, the student's {sides[1]}. Their "
+                "orders are taken to be the same; set `id2label` in both configurations to have them checked."
             )
         return None
     if sorted(theirs) != sorted(ours):

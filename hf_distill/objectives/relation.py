@@ -132,7 +132,7 @@ def _merge(grad: Tensor | None, like: Tensor) -> Tensor | None:
 
 
 def _log_relation(left: Tensor, right: Tensor, scale: float, padded_keys: Tensor) -> Tensor:
-    """log softmax over the keys of `left @ right^T * scale`: (b, r, T, T)."""
+    """Log-softmax over the keys of `left @ right^T * scale`: (b, r, T, T)."""
     scores = (left @ right.transpose(-1, -2)).mul_(scale)
     return scores.masked_fill_(padded_keys, torch.finfo(scores.dtype).min).log_softmax(-1)
 
@@ -314,8 +314,9 @@ class MiniLMObjective(RelationObjective):
     def _resolve_heads(self, student: Projections, teacher: Projections, widths: Sequence[int]) -> int:
         if student.num_heads != teacher.num_heads:
             raise ValueError(
-                f"The objective `minilm` needs as many attention heads in the student ({student.num_heads}) as in the "
-                f"teacher ({teacher.num_heads}): create the student with `SHAPE:{teacher.num_heads}h`, or use `relation`."
+                f"The objective `minilm` needs as many attention heads in the student ({student.num_heads}) as in "
+                f"the teacher ({teacher.num_heads}): create the student as 'SHAPE:{teacher.num_heads}h', or use "
+                "`relation`."
             )
         return student.num_heads
 

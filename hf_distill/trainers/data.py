@@ -32,7 +32,8 @@ def tokenize_text(
     columns = list(dataset.column_names or [])
     if text_column not in columns:
         raise ValueError(
-            f"The data set has no column {text_column!r} to tokenize (`--text_column`) and no `input_ids`; it has {columns}."
+            f"The data set has no column {text_column!r} to tokenize (`--text_column`) and no `input_ids`; "
+            f"it has {columns}."
         )
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:

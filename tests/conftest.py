@@ -1,0 +1,81 @@
+"""Tiny tokenizers, models and data, made here: no test needs a network or a file of this machine."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
+
+WORDS = (
+    "the a an of to in and is was it for on with as by at from this that film movie story actor music scene plot good "
+    "bad great poor fine dull bright dark long short new old very quite not never always often he she they we you i "
+    "cat dog house tree river sea sun moon star day night city road bridge train boat bird fish book page word line "
+    "runs walks sees likes hates finds makes takes gives keeps loses wins red green blue white black small large"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A fast BERT tokenizer over some hundred English words."""
+    vocabulary = {t: i for i, t in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS)])}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return BertTokenizerFast(tokenizer_object=backend, model_max_length=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert_config(tiny_tokenizer):
+    """`tiny_bert_config(**overrides)`: three layers, 24 wide, four heads, no dropout."""
+
+    def make(**overrides):
+        fields = {
+            "vocab_size": len(tiny_tokenizer),
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 32,
+            "max_position_embeddings": 64,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "num_labels": 2,
+        }
+        return BertConfig(**{**fields, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def tiny_teacher(tiny_bert_config):
+    """A classifier with sharp enough attention that its relations are worth learning."""
+    set_seed(0)
+    model = BertForSequenceClassification(tiny_bert_config(id2label={0: "negative", 1: "positive"}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.dim() == 2:
+                parameter.mul_(4)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_student(tiny_bert_config):
+    """A smaller classifier for the same labels."""
+    set_seed(1)
+    config = tiny_bert_config(hidden_size=12, num_hidden_layers=2, id2label={0: "negative", 1: "positive"})
+    return BertForSequenceClassification(config)
+
+
+@pytest.fixture(scope="session")
+def sentences():
+    """Sixty-four sentences of three to fourteen known words."""
+    generator = torch.Generator().manual_seed(7)
+    lengths = torch.randint(3, 15, (64,), generator=generator).tolist()
+    return [" ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator)) for n in lengths]
