@@ -5,10 +5,13 @@ The help text of a field is its only documentation; errors name the flag.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from transformers import TrainingArguments
+
+from .tasks.spec import FineTuningDefaults
 
 MatmulMode = Literal["auto", "strict", "fast"]
 
@@ -104,3 +107,184 @@ class DistillationArguments(TrainingArguments):
             "logits_loss temperature scale_by_squared_temperature"
         )
         return {name: getattr(self, name) for name in names.split()}
+
+
+@dataclass
+class TaskArguments:
+    """Which task, and where its rows are."""
+
+    task: str = field(
+        metadata={
+            "help": "A registered task (glue/sst2, see `hf-distill info tasks`), or a folder of your own with "
+            "train and validation files (parquet, jsonl, tsv, csv), described by a task.yaml in it or by the flags below."
+        }
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Local files of the task: its own folder, or a parent with a folder of its name. "
+            "Default: the task's data set on the Hub."
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on so many rows, drawn with the seed. Default: all."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many rows per split, drawn with the seed. Default: all."}
+    )
+    text_columns: list[str] | None = field(
+        default=None, metadata={"help": "One column of text, or two for pairs. Default: the task's."}
+    )
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels. Default: the task's."})
+    label_names: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
+        },
+    )
+    evaluation_splits: list[str] | None = field(
+        default=None, metadata={"help": "Splits to evaluate on, the main one first. Default: the task's (validation)."}
+    )
+    metrics: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Scores, the main one first: accuracy, f1, f1_macro, matthews_correlation; regression: pearson, "
+            "spearman. Default: the task's."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("max_length", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+
+    def spec_fields(self) -> dict[str, Any]:
+        """Fields of `TaskSpec` that were given; they go to `load_task`."""
+        given = {
+            name: getattr(self, name) for name in ("text_columns", "label_column", "label_names", "evaluation_splits")
+        }
+        # The first metric named is the main one, whatever the task's own was.
+        scores = {} if self.metrics is None else {"metrics": self.metrics, "headline_metric": self.metrics[0]}
+        return {name: value for name, value in given.items() if value is not None} | scores
+
+
+@dataclass
+class TeacherArguments:
+    """The teacher and, for its fine-tuning, LoRA."""
+
+    teacher_model: str | None = field(default=None, metadata={"help": "Hub id or local folder of the teacher."})
+    teacher_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the teacher."})
+    lora_r: int | None = field(
+        default=None,
+        metadata={"help": "Train low-rank matrices of this rank instead of all weights (LoRA), merged at the end."},
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "LoRA: the update is scaled by alpha / r. Default: twice the rank."}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA: dropout before the low-rank matrices."})
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "LoRA: names of the linear layers to adapt, or all-linear. Default: peft's choice."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check that LoRA settings come with a rank."""
+        if self.lora_r is not None and self.lora_r < 1:
+            raise ValueError(f"`--lora_r` is {self.lora_r}; it must be at least 1, or absent for full fine-tuning.")
+        if self.lora_r is None and (self.lora_alpha is not None or self.lora_target_modules is not None):
+            raise ValueError("`--lora_alpha` and `--lora_target_modules` need `--lora_r`.")
+
+
+@dataclass
+class EvaluationArguments:
+    """The student to adapt and evaluate, and what it is compared with."""
+
+    student_model: str = field(metadata={"help": "Hub id or local folder of the student."})
+    student_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the student."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Hub id or local folder of the tokenizer. Default: the student's."}
+    )
+    adapt: bool = field(
+        default=True, metadata={"help": "Fine-tune the student on the task's labels first; --no_adapt only evaluates."}
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Also fine-tune the same student with random weights: the baseline without a teacher."},
+    )
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """`TrainingArguments` whose unset learning rate, epochs, batch size, warm-up and decay are the task's.
+
+    The task's settings come from the paper named in its spec; `with_task_defaults` fills them in.
+    """
+
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."}
+    )
+    num_train_epochs: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Passes over the training rows. Default: the task's (GLUE: 10)."}
+    )
+    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."},
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device in evaluation."})
+    warmup_steps: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
+        },
+    )
+    weight_decay: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Weight decay of AdamW. Default: the task's (0.01)."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
+    save_strategy: str = field(
+        default="no", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
+    )
+    fp32_matmul: MatmulMode = field(
+        default="auto",
+        metadata={
+            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+            "at start-up shows true fp32 accuracy."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Let the base class check a number where the warm-up is left to the task."""
+        warmup_steps = self.warmup_steps
+        self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
+        super().__post_init__()
+        self.warmup_steps = warmup_steps
+
+    def with_task_defaults(self, defaults: FineTuningDefaults) -> FineTuningArguments:
+        """A copy in which everything left unset has the task's value.
+
+        Args:
+            defaults: `TaskSpec.fine_tuning`. Its batch is that of one update: it is shared out over devices and
+                accumulation steps.
+        """
+        shares = max(1, self.world_size * max(1, self.n_gpu) * self.gradient_accumulation_steps)
+        values = {
+            "learning_rate": defaults.learning_rate,
+            "num_train_epochs": defaults.epochs,
+            "per_device_train_batch_size": max(1, defaults.batch_size // shares),
+            "warmup_steps": defaults.warmup,
+            "weight_decay": defaults.weight_decay,
+        }
+        filled = copy.copy(self)
+        for name, value in values.items():
+            if getattr(filled, name) is None:
+                setattr(filled, name, value)
+        return filled

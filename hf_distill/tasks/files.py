@@ -122,9 +122,12 @@ def _complete(files: list[Path]) -> list[Path]:
 def _csv_options(path: Path, spec: TaskSpec) -> dict[str, object]:
     """Options that read every cell as it is written: text, with no quoting in tab-separated files (the GLUE rule)."""
     tabs = path.suffix.lower() != ".csv"
-    separator, quoting = ("\t", csv.QUOTE_NONE) if tabs else (",", csv.QUOTE_MINIMAL)
+    separator = "\t" if tabs else ","
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream, delimiter=separator, quoting=quoting), [])
+        if tabs:
+            header = stream.readline().rstrip("\r\n").split(separator)
+        else:
+            header = next(csv.reader(stream), [])
     known = {
         *spec.text_columns,
         spec.label_column,
@@ -132,7 +135,7 @@ def _csv_options(path: Path, spec: TaskSpec) -> dict[str, object]:
     }
     options: dict[str, object] = {
         "sep": separator,
-        "quoting": quoting,
+        "quoting": csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
         "encoding": "utf-8-sig",
         "keep_default_na": False,
     }

@@ -153,7 +153,7 @@ def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Datase
     missing = [column for column in needed if column not in rows.column_names]
     if missing:
         raise ValueError(
-            f"Split {split!r} of task {spec.name!r} ({source}) lacks the columns {missing}; found {rows.column_names}. "
+            f"Split {split!r} of task {spec.name!r} ({source}) lacks columns {missing}; found {rows.column_names}. "
             "Name them with `--text_columns` and `--label_column`, or in a task.yaml."
         )
     kept = [*spec.text_columns, spec.label_column, "idx"]

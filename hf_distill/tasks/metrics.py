@@ -68,7 +68,7 @@ def compute_scores(spec: TaskSpec, predictions: np.ndarray, references: np.ndarr
     shown = spec.visible(references)
     if not shown.any():
         raise ValueError(
-            f"Task {spec.name!r}: all {len(references)} labels are hidden; evaluate on one of {spec.evaluation_splits}."
+            f"Task {spec.name!r}: all {len(references)} labels are hidden; evaluate on {list(spec.evaluation_splits)}."
         )
     return {name: SCORES[name](predictions[shown], references[shown]) for name in spec.metrics}
 

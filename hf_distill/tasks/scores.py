@@ -1,7 +1,8 @@
 """The scores of tasks as plain functions of two arrays of shape (rows,).
 
-They agree with scikit-learn and scipy; where those give NaN and a warning (a correlation with a constant) the score here
-is 0.0 with a logged warning: a constant prediction knows nothing, and NaN is no JSON and never becomes a best model.
+They agree with scikit-learn and scipy; where those give NaN and a warning (a correlation with a constant) the score
+here is 0.0 with a logged warning: a constant prediction knows nothing, and NaN is no JSON and never becomes a best
+model.
 """
 
 from __future__ import annotations
