@@ -122,8 +122,9 @@ class SignalCapture:
         finally:
             signals.hidden_states = recorder.hidden_states
             signals.projections = recorder.projections
-            signals.attention_scores = recorder.attention_scores
+            score_parts = recorder.score_parts
             recorder.clear()
+        signals.attention_scores = {layer: parts.scores() for layer, parts in score_parts.items()}
         if self.request.logits and output is not None:
             signals.logits = _logits(output, self._inner)
         self._check_complete(signals)

@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hf_distill.architectures import ArchitectureInfo, UnsupportedArchitectureError
-from hf_distill.recording import Recorder, attention_scores
+from hf_distill.recording import Recorder, ScoreParts
 
 BIAS_METHODS = {"deberta": "disentangled_att_bias", "deberta-v2": "disentangled_attention_bias"}
 
@@ -128,7 +127,7 @@ class AttentionHooks:
         if self._wants_scores:
             heads = (self._num_heads, -1)
             query, key = (tensor.unflatten(-1, heads).transpose(1, 2) for tensor in (query, key))
-            recorder.record_scores(layer, attention_scores(query, key, self._scaling(query), parts.get("bias")))
+            recorder.record_scores(layer, ScoreParts(query, key, self._scaling(query), parts.get("bias")))
         recorder.attention_done(layer)
 
     def _scaling(self, query: Tensor) -> float:
@@ -137,6 +136,10 @@ class AttentionHooks:
         if self._spec.mechanism == "deberta-v2":
             kinds = [kind for kind in ("c2p", "p2c") if kind in kinds]
         return 1 / math.sqrt(query.shape[-1] * (1 + len(kinds)))
+
+    def _by_head(self, tensor: Tensor) -> Tensor:
+        """(B * A, T, X) or (B, A, T, X) -> (B, A, T, X)."""
+        return tensor.reshape(-1, self._num_heads, *tensor.shape[-2:])
 
     def _with_bias(
         self,
@@ -162,9 +165,17 @@ class AttentionHooks:
         """
         bias = method(query, key, relative_pos, rel_embeddings, scale_factor)
         recorder = self._recorder
-        if recorder.active and self._layer not in recorder.attention_scores:
+        if recorder.active and self._layer not in recorder.score_parts:
             scaling = 1.0 if self._spec.mechanism == "deberta" else 1 / math.sqrt(query.shape[-1] * scale_factor)
-            scores = torch.matmul(query, key.transpose(-1, -2)) * scaling + bias
-            recorder.record_scores(self._layer, scores.view(-1, self._num_heads, *scores.shape[-2:]))
+            recorder.record_scores(
+                self._layer,
+                ScoreParts(
+                    self._by_head(query),
+                    self._by_head(key),
+                    scaling,
+                    # With no kind of bias the method returns the number 0.
+                    self._by_head(bias) if isinstance(bias, Tensor) else None,
+                ),
+            )
             recorder.attention_done(self._layer)
         return bias

@@ -5,7 +5,7 @@ Shape legend: B batch, T padded length, A attention heads, G key/value heads, D 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,32 @@ class EarlyStopError(Exception):
         self.recorder = recorder
 
 
+class ScoreParts(NamedTuple):
+    """What attention scores are made of.
+
+    They are put together after the forward pass: inside a layer with activation checkpointing, the product would be
+    missing from the recomputation.
+
+    Attributes:
+        query: (B, A, T, D).
+        key: (B, G, T, D); each key head serves A / G neighbouring query heads.
+        scaling: Factor of the product.
+        bias: Added to the scaled product, broadcast to (B, A, T, T).
+    """
+
+    query: Tensor
+    key: Tensor
+    scaling: float
+    bias: Tensor | None = None
+
+    def scores(self) -> Tensor:
+        """(B, A, T, T) scores before mask and softmax."""
+        groups = self.query.shape[1] // self.key.shape[1]
+        key = self.key.repeat_interleave(groups, dim=1) if groups > 1 else self.key
+        scores = torch.matmul(self.query, key.transpose(-1, -2)) * self.scaling
+        return scores if self.bias is None else scores + self.bias
+
+
 class Recorder:
     """The signals of the forward pass that is running.
 
@@ -52,7 +78,7 @@ class Recorder:
         self.current = 0
         self.hidden_states: dict[int, Tensor] = {}
         self.projections: dict[int, Projections] = {}
-        self.attention_scores: dict[int, Tensor] = {}
+        self.score_parts: dict[int, ScoreParts] = {}
         self._pending: dict[int, dict[str, Tensor]] = {}
 
     def start(self, *, stop_early: bool) -> None:
@@ -67,7 +93,7 @@ class Recorder:
         self.current = 0
         self.hidden_states = {}
         self.projections = {}
-        self.attention_scores = {}
+        self.score_parts = {}
         self._pending = {}
 
     def pending(self, layer: int) -> dict[str, Tensor]:
@@ -77,7 +103,7 @@ class Recorder:
     def wants_attention(self, layer: int) -> bool:
         """Whether anything of the layer's attention is asked for and was not recorded yet."""
         return (layer in self.request.projections and layer not in self.projections) or (
-            layer in self.request.attention_scores and layer not in self.attention_scores
+            layer in self.request.attention_scores and layer not in self.score_parts
         )
 
     def record_hidden_state(self, layer: int, hidden_state: Tensor) -> None:
@@ -91,9 +117,9 @@ class Recorder:
         if layer in self.request.projections:
             self.projections[layer] = Projections(query, key, value, num_heads)
 
-    def record_scores(self, layer: int, scores: Tensor) -> None:
-        """Store (B, A, T, T) scores."""
-        self.attention_scores[layer] = scores
+    def record_scores(self, layer: int, parts: ScoreParts) -> None:
+        """Store what the scores of a layer are made of."""
+        self.score_parts[layer] = parts
 
     def attention_done(self, layer: int) -> None:
         """End the pass if the attention of this layer was the last thing needed."""
@@ -123,25 +149,6 @@ def detach(module: nn.Module, recorder: Recorder) -> None:
 def merge_heads(tensor: Tensor) -> Tensor:
     """(B, A, T, D) -> (B, T, A * D); a view where the memory allows it, as it does after a projection."""
     return tensor.transpose(1, 2).flatten(2)
-
-
-def attention_scores(query: Tensor, key: Tensor, scaling: float, bias: Tensor | None = None) -> Tensor:
-    """Scores before mask and softmax.
-
-    Args:
-        query: (B, A, T, D).
-        key: (B, G, T, D); each key head serves A / G neighbouring query heads.
-        scaling: Factor of the product.
-        bias: Added to the scaled scores, broadcast to (B, A, T, T).
-
-    Returns:
-        (B, A, T, T).
-    """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key = key.repeat_interleave(groups, dim=1)
-    scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
-    return scores if bias is None else scores + bias
 
 
 def recording_attention(
@@ -174,7 +181,7 @@ def _record(recorder: Recorder, layer: int, query: Tensor, key: Tensor, value: T
     if layer in recorder.request.attention_scores:
         scaling = kwargs.get("scaling")
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        recorder.record_scores(layer, attention_scores(query, key, scaling, kwargs.get("position_bias")))
+        recorder.record_scores(layer, ScoreParts(query, key, scaling, kwargs.get("position_bias")))
     recorder.attention_done(layer)
 
 
