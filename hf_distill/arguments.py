@@ -11,9 +11,12 @@ from typing import Any, Literal
 
 from transformers import TrainingArguments
 
-from .tasks.spec import FineTuningDefaults
+from .tasks.spec import TaskSpec
 
 MatmulMode = Literal["auto", "strict", "fast"]
+
+# Stands for the main metric of whatever task it will be.
+HEADLINE = "headline"
 
 
 @dataclass
@@ -116,7 +119,7 @@ class TaskArguments:
     task: str = field(
         metadata={
             "help": "A registered task (glue/sst2, see `hf-distill info tasks`), or a folder of your own with "
-            "train and validation files (parquet, jsonl, tsv, csv), described by a task.yaml in it or by the flags below."
+            "train and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags below."
         }
     )
     data_dir: str | None = field(
@@ -139,7 +142,7 @@ class TaskArguments:
         default=None, metadata={"help": "One column of text, or two for pairs. Default: the task's."}
     )
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels. Default: the task's."})
-    label_names: list[str] | None = field(
+    class_names: list[str] | None = field(
         default=None,
         metadata={
             "help": "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
@@ -165,8 +168,12 @@ class TaskArguments:
 
     def spec_fields(self) -> dict[str, Any]:
         """Fields of `TaskSpec` that were given; they go to `load_task`."""
-        given = {
-            name: getattr(self, name) for name in ("text_columns", "label_column", "label_names", "evaluation_splits")
+        given: dict[str, Any] = {
+            "text_columns": self.text_columns,
+            "label_column": self.label_column,
+            # `--label_names` is taken: `TrainingArguments` means columns by it.
+            "label_names": self.class_names,
+            "evaluation_splits": self.evaluation_splits,
         }
         # The first metric named is the main one, whatever the task's own was.
         scores = {} if self.metrics is None else {"metrics": self.metrics, "headline_metric": self.metrics[0]}
@@ -247,8 +254,9 @@ class FineTuningArguments(TrainingArguments):
     )
     logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
     save_strategy: str = field(
-        default="no", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
+        default="epoch", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
     )
+    save_total_limit: int | None = field(default=1, metadata={"help": "Keep so many checkpoints, the latest ones."})
     train_sampling_strategy: str = field(
         default="group_by_length",
         metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
@@ -265,26 +273,31 @@ class FineTuningArguments(TrainingArguments):
         """Let the base class check a number where the warm-up is left to the task."""
         warmup_steps = self.warmup_steps
         self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = HEADLINE
         super().__post_init__()
         self.warmup_steps = warmup_steps
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
 
-    def with_task_defaults(self, defaults: FineTuningDefaults) -> FineTuningArguments:
+    def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
         """A copy in which everything left unset has the task's value.
 
-        Args:
-            defaults: `TaskSpec.fine_tuning`. Its batch is that of one update: it is shared out over devices and
-                accumulation steps.
+        The task's batch is that of one update: it is shared out over devices and accumulation steps.
         """
         shares = max(1, self.world_size * max(1, self.n_gpu) * self.gradient_accumulation_steps)
         values = {
-            "learning_rate": defaults.learning_rate,
-            "num_train_epochs": defaults.epochs,
-            "per_device_train_batch_size": max(1, defaults.batch_size // shares),
-            "warmup_steps": defaults.warmup,
-            "weight_decay": defaults.weight_decay,
+            "learning_rate": spec.fine_tuning.learning_rate,
+            "num_train_epochs": spec.fine_tuning.epochs,
+            "per_device_train_batch_size": max(1, spec.fine_tuning.batch_size // shares),
+            "warmup_steps": spec.fine_tuning.warmup,
+            "weight_decay": spec.fine_tuning.weight_decay,
         }
         filled = copy.copy(self)
         for name, value in values.items():
             if getattr(filled, name) is None:
                 setattr(filled, name, value)
+        if filled.metric_for_best_model == HEADLINE:
+            filled.metric_for_best_model = spec.headline
         return filled

@@ -75,7 +75,7 @@ def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | N
         found = "no such split" if rows is None else f"the columns {rows.column_names}"
         raise ValueError(
             f"The labels of {str(folder)!r} cannot be read: split {probe.train_split!r} with column "
-            f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--label_names`."
+            f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--class_names`."
         )
     return _names_from(rows, probe.label_column, folder)
 
@@ -97,7 +97,7 @@ def _names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
             return [str(int(number)) for number in numbers]
         raise ValueError(
             f"Column {column!r} of {str(folder)!r} holds the numbers {numbers[:10]}: classes must be 0 to n-1. "
-            f"Name them with `--label_names` (numbers as text are names too), or write `label_names: null` into "
+            f"Name them with `--class_names` (numbers as text are names too), or write `label_names: null` into "
             f"{TASK_FILE} for regression. Hidden labels are {HIDDEN_LABEL}."
         )
     if len(shown) > MAX_INFERRED_LABELS:

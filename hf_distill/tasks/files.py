@@ -124,10 +124,7 @@ def _csv_options(path: Path, spec: TaskSpec) -> dict[str, object]:
     tabs = path.suffix.lower() != ".csv"
     separator = "\t" if tabs else ","
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        if tabs:
-            header = stream.readline().rstrip("\r\n").split(separator)
-        else:
-            header = next(csv.reader(stream), [])
+        header = stream.readline().rstrip("\r\n").split(separator) if tabs else next(csv.reader(stream), [])
     known = {
         *spec.text_columns,
         spec.label_column,

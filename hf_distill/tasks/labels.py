@@ -42,7 +42,7 @@ def match_label_order(found: Sequence[str], wanted: Sequence[str], *, where: str
         return list(range(len(wanted)))
     raise ValueError(
         f"{where} has the labels {list(found)}, the task has {list(wanted)}: they cannot be matched by name. "
-        "Rename them in the source, or give the task its own names (`label_names` in a task.yaml, `--label_names`)."
+        "Rename them in the source, or give the task its own names (`label_names` in a task.yaml, `--class_names`)."
     )
 
 

@@ -1,0 +1,36 @@
+"""Adapt a student to a task and evaluate it, beside its teacher and beside itself without a teacher.
+
+    python examples/run_glue.py --student_model outputs/student --task glue/sst2 --output_dir outputs/sst2 --from_scratch
+
+Add `--teacher_model outputs/teacher` to score that beside it.
+
+Flags, or one YAML file with flags after it: `python examples/run_glue.py sst2.yaml --seed 1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.jobs.evaluate import adapt_and_evaluate
+from hf_distill.parsing import parse
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, adapt, print a table."""
+    classes = (TaskArguments, EvaluationArguments, FineTuningArguments, TeacherArguments)
+    task, evaluation, training, teacher = parse(classes, argv, __doc__)
+    results = adapt_and_evaluate(task, evaluation, training, teacher)
+    print(f"{results['task']} ({results['split']})")
+    print(f"{'model':<10} {'parameters':>12} {results['metric']:>22}")
+    for name in ("teacher", "student", "baseline"):
+        if results[name] is not None:
+            print(f"{name:<10} {results[name]['parameters']:>12,} {100 * results[name]['score']:>22.1f}")
+    if results["retention"] is not None:
+        print(f"The student keeps {100 * results['retention']:.1f} % of the teacher's score.")
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Make a teacher: fine-tune a model on a task.
+
+    python examples/run_teacher.py --teacher_model bert-base-uncased --task glue/sst2 --output_dir outputs/teacher
+
+Flags, or one YAML file with flags after it: `python examples/run_teacher.py teacher.yaml --seed 1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.jobs.teach import teach
+from hf_distill.parsing import parse
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, fine-tune, print the score."""
+    task, teacher, training = parse((TaskArguments, TeacherArguments, FineTuningArguments), argv, __doc__)
+    results = teach(task, teacher, training)
+    print(
+        f"{results['task']}: {results['metric']} {100 * results['score']:.1f} after {results['steps']} steps "
+        f"({results['training_seconds']:.0f} s). Teacher written to {results['model']}"
+    )
+    return results
+
+
+if __name__ == "__main__":
+    main()

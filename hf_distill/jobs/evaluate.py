@@ -1,0 +1,152 @@
+"""Adapt a student to a task's labels and evaluate it, beside its teacher and beside itself without a teacher."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
+
+from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.jobs.results import environment, write_results
+from hf_distill.jobs.teach import load_task_from
+from hf_distill.parsing import write_arguments
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.trainers.classifiers import load_classifier, random_classifier
+from hf_distill.trainers.finetuning import FineTuningResult, Scores, evaluate_model, finetune
+
+BASELINE_FOLDER = "baseline"
+
+
+def adapt_and_evaluate(
+    task: TaskArguments,
+    evaluation: EvaluationArguments,
+    training: FineTuningArguments,
+    teacher: TeacherArguments | None = None,
+) -> dict[str, Any]:
+    """Fine-tune a student on the task's labels and score it.
+
+    With a teacher (a model already fine-tuned on the task), its score and the student's retention of it are reported
+    too; with `evaluation.from_scratch`, the same student with random weights is fine-tuned in the same way.
+    Writes to `training.output_dir`: the adapted student with its tokenizer, `baseline/`, `results.json` and
+    `arguments.yaml`.
+
+    Args:
+        task: The task and where its rows are.
+        evaluation: The student and what to do with it.
+        training: How to fine-tune; the task's paper settings where left unset.
+        teacher: The teacher to score beside it.
+
+    Returns:
+        The content of `results.json`: `student`, `teacher`, `baseline` (each with `score`, `scores`, `parameters`;
+        `None` where not asked for), `retention` (student / teacher), `gain` (student - baseline).
+
+    Raises:
+        ValueError: If task, labels and models do not fit.
+    """
+    started = time.perf_counter()
+    trains = evaluation.adapt or evaluation.from_scratch
+    rows = load_task_from(task, seed=training.seed, splits=None if trains else task.evaluation_splits)
+    student = _student(task, evaluation, training, rows)
+    reference = None
+    if teacher is not None and teacher.teacher_model is not None:
+        reference = _score(
+            teacher.teacher_model, rows, training, task.max_length, "--teacher_model", teacher.teacher_revision
+        )
+    baseline = _baseline(task, evaluation, training, rows) if evaluation.from_scratch else None
+    facts: dict[str, Any] = {
+        "job": "evaluate",
+        "task": rows.spec.name,
+        "metric": rows.spec.headline,
+        "split": rows.spec.headline_split,
+        "student": student,
+        "teacher": reference,
+        "baseline": baseline,
+        "retention": student["score"] / reference["score"] if reference and reference["score"] else None,
+        "gain": student["score"] - baseline["score"] if baseline else None,
+        "seed": training.seed,
+        "data": rows.source,
+        "settings_source": rows.spec.fine_tuning.source,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    if training.should_save:
+        write_results(str(training.output_dir), facts)
+        write_arguments(str(training.output_dir), task, evaluation, training, *([teacher] if teacher else []))
+    return facts
+
+
+def _student(
+    task: TaskArguments, evaluation: EvaluationArguments, training: FineTuningArguments, rows: LoadedTask
+) -> dict[str, Any]:
+    """Adapt the student, or only score it."""
+    source, revision = evaluation.student_model, evaluation.student_revision
+    if not evaluation.adapt:
+        return _score(source, rows, training, task.max_length, "--student_model", revision, evaluation.tokenizer_name)
+    set_seed(training.seed)
+    model = load_classifier(source, rows.spec, flag="--student_model", revision=revision)
+    result = finetune(model, rows, _tokenizer(evaluation), training, max_length=task.max_length)
+    return _trained(result, source, str(training.output_dir))
+
+
+def _baseline(
+    task: TaskArguments, evaluation: EvaluationArguments, training: FineTuningArguments, rows: LoadedTask
+) -> dict[str, Any]:
+    """The same student with random weights, fine-tuned in the same way."""
+    own = copy.copy(training)
+    own.output_dir = os.path.join(str(training.output_dir), BASELINE_FOLDER)
+    if own.resume_from_checkpoint != "last":
+        own.resume_from_checkpoint = None
+    set_seed(training.seed)
+    model = random_classifier(
+        evaluation.student_model, rows.spec, flag="--student_model", revision=evaluation.student_revision
+    )
+    result = finetune(model, rows, _tokenizer(evaluation), own, max_length=task.max_length)
+    return _trained(result, evaluation.student_model, own.output_dir)
+
+
+def _score(
+    model: str,
+    rows: LoadedTask,
+    training: FineTuningArguments,
+    max_length: int | None,
+    flag: str,
+    revision: str | None,
+    tokenizer_name: str | None = None,
+) -> dict[str, Any]:
+    """Score a model as it is."""
+    try:
+        loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision, dtype="float32")
+    except (OSError, ValueError) as error:
+        raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_name or model, revision=None if tokenizer_name else revision)
+    name = f"`{flag}` {model!r}"
+    scores = evaluate_model(loaded, rows, tokenizer, training, max_length=max_length, name=name)
+    return _facts(loaded, scores, scores[rows.spec.headline_split][rows.spec.headline], model)
+
+
+def _facts(model: PreTrainedModel, scores: Scores, score: float, source: str) -> dict[str, Any]:
+    """What is reported of any model."""
+    return {"source": source, "score": score, "scores": scores, "parameters": model.num_parameters()}
+
+
+def _trained(result: FineTuningResult, source: str, folder: str) -> dict[str, Any]:
+    """What is reported of a model that was trained here."""
+    details = result.to_dict()
+    return {
+        **_facts(result.model, result.scores, result.score, source),
+        "model": folder,
+        **{
+            name: details[name] for name in ("train_rows", "steps", "train_loss", "fp32_matmul", "settings", "history")
+        },
+        "training_seconds": result.seconds,
+    }
+
+
+def _tokenizer(evaluation: EvaluationArguments) -> Any:
+    """The student's tokenizer."""
+    if evaluation.tokenizer_name is not None:
+        return AutoTokenizer.from_pretrained(evaluation.tokenizer_name)
+    return AutoTokenizer.from_pretrained(evaluation.student_model, revision=evaluation.student_revision)

@@ -1,0 +1,55 @@
+"""What every job writes beside its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+
+RESULTS_FILE = "results.json"
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine that a result was made with."""
+    from hf_distill import __version__
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "hf_distill": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "datasets": datasets.__version__,
+        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write_results(folder: str | Path, results: dict[str, Any], name: str = RESULTS_FILE) -> Path:
+    """Write a job's result as JSON, numbers that are not finite as null.
+
+    Returns:
+        The file.
+    """
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_finite(results), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _finite(value: Any) -> Any:
+    """The value with NaN and infinities replaced: JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

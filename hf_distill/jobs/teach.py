@@ -1,0 +1,78 @@
+"""Make a teacher: fine-tune a model on a task."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers import AutoTokenizer, set_seed
+
+from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.jobs.results import environment, write_results
+from hf_distill.parsing import write_arguments
+from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.trainers.classifiers import add_lora, load_classifier
+from hf_distill.trainers.finetuning import finetune
+
+
+def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArguments) -> dict[str, Any]:
+    """Fine-tune a teacher on one task.
+
+    Writes to `training.output_dir`: the model (LoRA merged, so a plain model) with its tokenizer, `results.json`, and
+    `arguments.yaml`, which repeats the run.
+
+    Args:
+        task: The task and where its rows are.
+        teacher: The model to start from, and LoRA.
+        training: How to train; the task's paper settings where left unset.
+
+    Returns:
+        The content of `results.json`: `score` (headline metric on the headline split, as a fraction), `scores` of
+        every split, settings, seed, seconds, rows, curve.
+
+    Raises:
+        ValueError: If no teacher is given, or task, labels and model do not fit.
+    """
+    if teacher.teacher_model is None:
+        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
+    started = time.perf_counter()
+    set_seed(training.seed)
+    rows = load_task_from(task, seed=training.seed)
+    tokenizer = AutoTokenizer.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+    model = load_classifier(
+        teacher.teacher_model, rows.spec, flag="--teacher_model", revision=teacher.teacher_revision
+    )
+    result = finetune(add_lora(model, teacher), rows, tokenizer, training, max_length=task.max_length)
+    facts = {
+        "job": "teach",
+        "task": rows.spec.name,
+        "metric": result.metric,
+        "score": result.score,
+        "scores": result.scores,
+        "model": str(training.output_dir),
+        "base_model": teacher.teacher_model,
+        "parameters": result.model.num_parameters(),
+        "lora": {"r": teacher.lora_r, "alpha": teacher.lora_alpha} if teacher.lora_r else None,
+        "seed": training.seed,
+        "data": rows.source,
+        "train_rows": result.train_rows,
+        "steps": result.steps,
+        "training_seconds": result.seconds,
+        "seconds": round(time.perf_counter() - started, 2),
+        "train_loss": result.train_loss,
+        "fp32_matmul": result.fp32_matmul,
+        "settings": result.settings,
+        "settings_source": rows.spec.fine_tuning.source,
+        "environment": environment(),
+        "history": result.history,
+    }
+    if training.should_save:
+        write_results(str(training.output_dir), facts)
+        write_arguments(str(training.output_dir), task, teacher, training)
+    return facts
+
+
+def load_task_from(task: TaskArguments, *, seed: int, splits: list[str] | None = None) -> LoadedTask:
+    """The rows that the arguments of a job name."""
+    loaded = load_task(task.task, task.data_dir, splits=splits, **task.spec_fields())
+    return loaded.subset(task.max_train_samples, task.max_eval_samples, seed=seed)

@@ -1,0 +1,354 @@
+"""Fine-tune a model on a task's labels and evaluate it, for teachers and students alike.
+
+Shape legend: B rows, C outputs of the head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import SchedulerType, get_last_checkpoint
+from transformers.utils import logging
+
+from hf_distill.arguments import FineTuningArguments
+from hf_distill.precision import configure_fp32_matmul
+from hf_distill.tasks.labels import visible_labels
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.metrics import build_compute_metrics
+from hf_distill.tasks.preprocessing import tokenize_task
+from hf_distill.tasks.spec import TaskSpec
+from hf_distill.trainers.classifiers import check_positions, label_order, merge_lora
+from hf_distill.trainers.data import length_grouped_sampler
+
+logger = logging.get_logger(__name__)
+
+# Outputs that are no logits and would be gathered for the whole evaluation split.
+IGNORED_OUTPUTS = ["hidden_states", "attentions", "past_key_values"]
+SPEED_KEYS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+LAST_CHECKPOINT = "last"
+
+Scores = dict[str, dict[str, float]]
+
+
+@dataclass
+class FineTuningResult:
+    """What a fine-tuning gave.
+
+    Attributes:
+        model: The trained model, LoRA merged.
+        scores: Evaluation split -> metric -> value (fractions, not percent), with `loss`.
+        score: The headline metric on the headline split.
+        metric: Name of the headline metric.
+        seconds: Wall time of training.
+        steps: Updates made.
+        train_rows: Rows trained on.
+        train_loss: Mean loss over the training.
+        fp32_matmul: The fp32 path in force on the CPU.
+        settings: The resolved settings that decide the result.
+        history: Logged values by step.
+    """
+
+    model: PreTrainedModel
+    scores: Scores
+    score: float
+    metric: str
+    seconds: float
+    steps: int
+    train_rows: int
+    train_loss: float
+    fp32_matmul: str
+    settings: dict[str, Any]
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the model, as JSON-able values."""
+        names = [item.name for item in dataclasses.fields(self) if item.name != "model"]
+        return {name: getattr(self, name) for name in names}
+
+
+class TaskLoss:
+    """The loss of a task as `compute_loss_func`: the mean over all rows of an update, however they are split up.
+
+    Stock `Trainer` scales the loss of most classification heads by accumulation steps and by processes; a sum divided
+    by the rows of the whole update is right for both, and exact when the last micro-batch is smaller.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, *, order: list[int] | None = None, label_smoothing: float = 0.0, scale: float = 1.0
+    ) -> None:
+        """Make the loss.
+
+        Args:
+            spec: The task.
+            order: Index among the model's outputs of each label of the task; `None` if the orders agree.
+            label_smoothing: Share of the target spread over all classes.
+            scale: Factor on the loss of an update.
+        """
+        self.spec = spec
+        self.order = order
+        self.label_smoothing = label_smoothing
+        self.scale = scale
+
+    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        """Loss of one micro-batch.
+
+        Args:
+            outputs: The model's output with `logits` (B, C).
+            labels: (B,); hidden ones do not count.
+            num_items_in_batch: Rows of the whole update; `None` takes those of this batch.
+        """
+        logits = in_task_order(outputs["logits"], self.order).float()
+        if self.spec.label_names is None:
+            shown = ~labels.isnan()
+            total = functional.mse_loss(logits.squeeze(-1)[shown], labels.float()[shown], reduction="sum")
+        else:
+            shown = labels >= 0
+            targets = labels.masked_fill(~shown, -100)
+            total = functional.cross_entropy(
+                logits, targets, reduction="sum", ignore_index=-100, label_smoothing=self.label_smoothing
+            )
+        if num_items_in_batch is None:
+            return total / shown.sum().clamp(min=1)
+        if isinstance(num_items_in_batch, Tensor):
+            num_items_in_batch = num_items_in_batch.reshape(-1)[0].to(total.device)
+        return total * self.scale / num_items_in_batch
+
+
+class FineTuningTrainer(Trainer):
+    """Stock `Trainer` that batches rows by the lengths stored in the data set, in training and in evaluation."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        # The base class is handed the rows without their unused columns, the lengths among them.
+        sampler = length_grouped_sampler(self.train_dataset, self.args)
+        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
+
+
+def finetune(
+    model: PreTrainedModel,
+    task: LoadedTask,
+    tokenizer: PreTrainedTokenizerBase,
+    args: TrainingArguments,
+    *,
+    max_length: int | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+    save: bool = True,
+) -> FineTuningResult:
+    """Fine-tune a model on the task's labels and evaluate it on every evaluation split.
+
+    Args:
+        model: A model with a head of `task.spec.num_labels` outputs, possibly wrapped by `add_lora`.
+        task: The rows.
+        tokenizer: The model's tokenizer.
+        args: `FineTuningArguments` (the task's defaults fill what is unset) or plain `TrainingArguments`.
+            `resume_from_checkpoint="last"` continues from the latest checkpoint in `output_dir`.
+        max_length: Tokens per row; `None` takes the task's default.
+        callbacks: Further callbacks of the trainer.
+        save: Write model and tokenizer to `output_dir`.
+
+    Raises:
+        ValueError: If head, labels or lengths do not fit.
+    """
+    spec = task.spec
+    args = args.with_task_defaults(spec) if isinstance(args, FineTuningArguments) else args
+    fp32_matmul = configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
+    limit = max_length if max_length is not None else spec.fine_tuning.max_length
+    check_positions(model.config, limit)
+    _name_labels(model, spec)
+    train_rows = tokenize_task(_with_labels(task), spec, tokenizer, limit)
+    evaluation = {name: tokenize_task(rows, spec, tokenizer, limit) for name, rows in task.evaluation.items()}
+    trainer = build_trainer(model, spec, tokenizer, args, train_rows, evaluation.get(spec.headline_split), callbacks)
+    output = trainer.train(resume_from_checkpoint=_checkpoint(args))
+    history = list(trainer.state.log_history)
+    trained = merge_lora(trainer.model)
+    if save:
+        _save(trainer, trained, tokenizer, args)
+    if trained is not trainer.model:
+        trainer = build_trainer(trained, spec, tokenizer, args)
+    scores = _evaluate(trainer, evaluation)
+    return FineTuningResult(
+        model=trained,
+        scores=scores,
+        score=_headline(scores, spec),
+        metric=spec.headline,
+        seconds=round(output.metrics["train_runtime"], 2),
+        steps=output.global_step,
+        train_rows=len(train_rows),
+        train_loss=output.training_loss,
+        fp32_matmul=fp32_matmul,
+        settings=_settings(args, limit),
+        history=history,
+    )
+
+
+def evaluate_model(
+    model: PreTrainedModel,
+    task: LoadedTask,
+    tokenizer: PreTrainedTokenizerBase,
+    args: TrainingArguments | None = None,
+    *,
+    max_length: int | None = None,
+    name: str = "the model",
+) -> Scores:
+    """Score a model on every evaluation split that was loaded, its labels matched to the task's by name.
+
+    Args:
+        model: A model with a classification (or one-output) head.
+        task: The rows.
+        tokenizer: The model's tokenizer.
+        args: Batch size, device, precision; `None` takes the defaults.
+        max_length: Tokens per row; `None` takes the task's default.
+        name: What the model is, for messages.
+
+    Returns:
+        Evaluation split -> metric -> value (fractions), with `loss`.
+
+    Raises:
+        ValueError: If the model's labels are not the task's.
+    """
+    spec = task.spec
+    limit = max_length if max_length is not None else spec.fine_tuning.max_length
+    check_positions(model.config, limit)
+    order = label_order(model.config, spec, where=name)
+    evaluation = {split: tokenize_task(rows, spec, tokenizer, limit) for split, rows in task.evaluation.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        args = args if args is not None else FineTuningArguments(output_dir=folder)
+        args = args.with_task_defaults(spec) if isinstance(args, FineTuningArguments) else args
+        configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
+        return _evaluate(build_trainer(model, spec, tokenizer, args, order=order), evaluation)
+
+
+def build_trainer(
+    model: nn.Module,
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    args: TrainingArguments,
+    train_dataset: datasets.Dataset | None = None,
+    eval_dataset: datasets.Dataset | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+    order: list[int] | None = None,
+) -> FineTuningTrainer:
+    """The trainer of a task: dynamic padding, exact loss, the task's metrics.
+
+    Args:
+        model: The model.
+        spec: The task.
+        tokenizer: Pads the batches.
+        args: Resolved arguments.
+        train_dataset: Tokenised rows to train on.
+        eval_dataset: Tokenised rows to evaluate during training.
+        callbacks: Further callbacks.
+        order: Index among the model's outputs of each label of the task; `None` if the orders agree.
+    """
+    permutation = None if order is None or order == list(range(len(order))) else order
+    # Under DataParallel the base class multiplies the loss by the devices although it is that of all their rows.
+    undo = 1.0 / args.n_gpu if args.n_gpu > 1 and args.average_tokens_across_devices else 1.0
+    loss = TaskLoss(spec, order=permutation, label_smoothing=args.label_smoothing_factor, scale=undo)
+    return FineTuningTrainer(
+        model=model,
+        args=args,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if args.device.type == "cuda" else None),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=tokenizer,
+        compute_loss_func=loss,
+        compute_metrics=build_compute_metrics(spec),
+        callbacks=callbacks,
+        preprocess_logits_for_metrics=lambda logits, labels: in_task_order(_first(logits), permutation),
+    )
+
+
+def in_task_order(logits: Tensor, order: list[int] | None) -> Tensor:
+    """Outputs (B, C) in the order of the task's labels."""
+    return logits if order is None else logits[..., order]
+
+
+def _first(outputs: Any) -> Tensor:
+    """The logits of a model that returns several outputs."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
+    """Write the task's label names into the model's configuration."""
+    if model.config.num_labels != spec.num_labels:
+        raise ValueError(
+            f"Task {spec.name!r} needs a head of {spec.num_labels} outputs, the model has {model.config.num_labels}: "
+            "load it with `load_classifier`."
+        )
+    model.config.id2label, model.config.label2id = spec.id2label, spec.label2id
+    model.config.problem_type = spec.problem_type
+
+
+def _with_labels(task: LoadedTask) -> datasets.Dataset:
+    """The training rows whose label is known; the others are counted and left out."""
+    shown = visible_labels(task.train, task.spec)
+    if shown.all():
+        return task.train
+    logger.warning(f"Task {task.spec.name!r}: {int((~shown).sum())} training rows with a hidden label are left out.")
+    return task.train.select(shown.nonzero()[0])
+
+
+def _checkpoint(args: TrainingArguments) -> str | None:
+    """Where to resume from."""
+    if args.resume_from_checkpoint != LAST_CHECKPOINT:
+        return args.resume_from_checkpoint
+    found = get_last_checkpoint(str(args.output_dir))
+    if found is None:
+        logger.warning(f"There is no checkpoint in {args.output_dir!r} yet: training starts from the beginning.")
+    return found
+
+
+def _save(
+    trainer: Trainer, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: TrainingArguments
+) -> None:
+    """Write a plain model folder."""
+    if model is trainer.model:
+        trainer.save_model()
+    elif args.should_save:
+        model.save_pretrained(str(args.output_dir))
+        tokenizer.save_pretrained(str(args.output_dir))
+
+
+def _evaluate(trainer: Trainer, evaluation: dict[str, datasets.Dataset]) -> Scores:
+    """Scores on every split."""
+    scores = {}
+    for split, rows in evaluation.items():
+        # Rows of like length together; the order of rows changes no score.
+        longest_first = np.argsort(-np.asarray(rows["length"]), kind="stable")
+        found = trainer.evaluate(rows.select(longest_first), ignore_keys=IGNORED_OUTPUTS)
+        plain = {key.removeprefix("eval_"): value for key, value in found.items()}
+        scores[split] = {key: float(value) for key, value in plain.items() if key not in (*SPEED_KEYS, "epoch")}
+    return scores
+
+
+def _headline(scores: Scores, spec: TaskSpec) -> float:
+    """The one number of the task."""
+    split = next((name for name in spec.evaluation_splits if name in scores), None)
+    return scores[split][spec.headline] if split is not None else float("nan")
+
+
+def _settings(args: TrainingArguments, max_length: int) -> dict[str, Any]:
+    """What decides the result."""
+    names = (
+        "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps world_size "
+        "warmup_steps weight_decay lr_scheduler_type adam_beta1 adam_beta2 adam_epsilon max_grad_norm "
+        "label_smoothing_factor train_sampling_strategy bf16 fp16 seed data_seed load_best_model_at_end"
+    )
+    values = {name: getattr(args, name) for name in names.split()}
+    scheduler = SchedulerType(args.lr_scheduler_type).value
+    return values | {"lr_scheduler_type": scheduler, "max_length": max_length}
