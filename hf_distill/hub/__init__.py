@@ -1,0 +1,1 @@
+"""What goes to the Hub: model cards, their facts and citations."""

@@ -1,0 +1,380 @@
+"""The model card of a student, rendered from facts alone.
+
+A card says nothing that was not handed in: numbers that were not measured and sections without facts are left out.
+The facts are plain data and lie beside the card as `distillation.json`, so that a card can be rendered again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from hf_distill.hub.citations import resolve_citations
+
+FACTS_FILE = "distillation.json"
+CARD_FILE = "README.md"
+TEMPLATE = "model_card.md"
+_AUTO_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "fill-mask": "AutoModelForMaskedLM",
+    "text-generation": "AutoModelForCausalLM",
+    "feature-extraction": "AutoModel",
+}
+
+
+@dataclass
+class ModelFacts:
+    """A teacher or student.
+
+    Attributes:
+        name: What a reader should call it.
+        hub_id: Its id on the Hub; `None` for a local model, which the card's metadata then does not mention.
+        revision: Commit on the Hub.
+        architecture: Model class.
+        num_layers: Layers.
+        hidden_size: Width.
+        num_heads: Attention heads.
+        intermediate_size: Feed-forward width.
+        vocab_size: Tokens in the vocabulary.
+        parameters: All parameters.
+        embedding_parameters: Those of the embeddings.
+        bytes: Weights on disk.
+        lineage: Where it comes from in turn, such as "fine-tuned on GLUE SST-2 for 3 epochs".
+        licence: Its licence as known.
+    """
+
+    name: str
+    hub_id: str | None = None
+    revision: str | None = None
+    architecture: str | None = None
+    num_layers: int | None = None
+    hidden_size: int | None = None
+    num_heads: int | None = None
+    intermediate_size: int | None = None
+    vocab_size: int | None = None
+    parameters: int | None = None
+    embedding_parameters: int | None = None
+    bytes: int | None = None
+    lineage: str | None = None
+    licence: str | None = None
+
+
+@dataclass
+class ObjectiveFacts:
+    """One objective of the training.
+
+    Attributes:
+        name: Registered name.
+        weight: Weight in the sum; a schedule is described in words.
+        terms: Its terms with their weights inside the objective.
+        settings: Its settings, such as relation heads, temperature or layers.
+    """
+
+    name: str
+    weight: float | str = 1.0
+    terms: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class CorpusFacts:
+    """The text that the student learnt from.
+
+    Attributes:
+        name: What a reader should call it.
+        hub_id: Its id on the Hub.
+        description: How it was made.
+        licence: Its licence as known.
+        statistics: Numbers about it, such as sentences, tokens, anchors, engine.
+    """
+
+    name: str
+    hub_id: str | None = None
+    description: str | None = None
+    licence: str | None = None
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ScoreFacts:
+    """One metric on one split of one task, as measured: `None` where a model was not evaluated.
+
+    Attributes:
+        task: Name of the task, such as `glue/sst2`.
+        metric: Name of the metric.
+        split: Evaluated split.
+        student: Score of the student.
+        teacher: Score of the teacher.
+        baseline: Score of the same student trained on the labels without a teacher.
+        hub_dataset: Data set on the Hub for the model index; default: the task's name.
+        hub_config: Its configuration.
+        complete: Whether the split is the complete official one; the card marks the others.
+    """
+
+    task: str
+    metric: str
+    split: str
+    student: float | None = None
+    teacher: float | None = None
+    baseline: float | None = None
+    hub_dataset: str | None = None
+    hub_config: str | None = None
+    complete: bool = True
+
+
+@dataclass
+class CardFacts:
+    """Everything that a card may say.
+
+    Attributes:
+        model_name: Title of the card and name in the model index.
+        teacher: The teacher; several for multi-teacher distillation.
+        student: The student.
+        objectives: What it learnt from the teacher.
+        layer_map: Which student layer learnt from which teacher layer, in words.
+        initialisation: How the student's weights began.
+        corpus: The text of the distillation.
+        adaptation: What came after the distillation, in words, such as fine-tuning on labels.
+        settings: Training settings that differ from the defaults.
+        curves: Term -> pairs (step, value), as logged.
+        scores: Scores, the headline first.
+        speed: Record of `benchmark.speed.SpeedComparison.to_dict`.
+        commands: Commands that reproduce the student, in order.
+        seconds: Wall-clock seconds of the whole job.
+        hardware: Machine that it ran on.
+        versions: Package -> version.
+        limits: Known limits, one sentence each.
+        citations: Keys of `hub.citations` or BibTeX entries.
+        language: ISO codes.
+        licence: Licence of the student, as an id of the Hub.
+        tags: Tags besides those that follow from the facts.
+        pipeline_tag: Task of the Hub's widget, such as `text-classification`.
+    """
+
+    model_name: str
+    teacher: list[ModelFacts]
+    student: ModelFacts
+    objectives: list[ObjectiveFacts] = field(default_factory=list)
+    layer_map: str | None = None
+    initialisation: str | None = None
+    corpus: CorpusFacts | None = None
+    adaptation: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    scores: list[ScoreFacts] = field(default_factory=list)
+    speed: dict[str, Any] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    hardware: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    limits: list[str] = field(default_factory=list)
+    citations: list[str] = field(default_factory=list)
+    language: list[str] = field(default_factory=list)
+    licence: str | None = None
+    tags: list[str] = field(default_factory=list)
+    pipeline_tag: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as JSON-able data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CardFacts:
+        """Facts from what `to_dict` or a YAML file gives.
+
+        Raises:
+            ValueError: If a field is unknown or a required one is missing.
+        """
+        return _build(cls, values, "")
+
+
+def render_card(facts: CardFacts) -> str:
+    """The card as Markdown with its YAML header.
+
+    Raises:
+        ValueError: If a citation is unknown.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters.update(cell=_cell, number=_number, millions=_millions)
+    text = environment.get_template(TEMPLATE).render(
+        facts=facts,
+        auto_class=_AUTO_CLASSES.get(facts.pipeline_tag or "", "AutoModel"),
+        curve_names=list(facts.curves),
+        curve_rows=downsample_curves(facts.curves),
+        citations=resolve_citations(facts.citations),
+    )
+    return f"---\n{card_metadata(facts).to_yaml()}\n---\n\n{text.strip()}\n"
+
+
+def card_metadata(facts: CardFacts) -> ModelCardData:
+    """The YAML header: language, licence, lineage, data sets, metrics and the model index of the student's scores."""
+    results = [
+        EvalResult(
+            task_type=facts.pipeline_tag or "text-classification",
+            dataset_type=score.hub_dataset or score.task,
+            dataset_name=score.task,
+            dataset_config=score.hub_config,
+            dataset_split=score.split,
+            metric_type=score.metric,
+            metric_name=score.metric,
+            metric_value=score.student,
+        )
+        for score in facts.scores
+        if score.student is not None
+    ]
+    datasets = [score.hub_dataset for score in facts.scores] + [facts.corpus.hub_id if facts.corpus else None]
+    tags = ["hf_distill", "knowledge-distillation", *(item.name for item in facts.objectives), *facts.tags]
+    return ModelCardData(
+        language=_distinct(facts.language) or None,
+        license=facts.licence,
+        library_name="transformers",
+        base_model=_distinct(teacher.hub_id for teacher in facts.teacher) or None,
+        tags=_distinct(tags),
+        datasets=_distinct(datasets) or None,
+        metrics=_distinct(score.metric for score in facts.scores) or None,
+        pipeline_tag=facts.pipeline_tag,
+        model_name=facts.model_name if results else None,
+        eval_results=results or None,
+    )
+
+
+def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
+    """Write the card (`README.md`) and its facts (`distillation.json`) into a model folder.
+
+    Returns:
+        Path of the card.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    text = render_card(facts)
+    facts_text = json.dumps(facts.to_dict(), indent=2, ensure_ascii=False, default=str)
+    (target / FACTS_FILE).write_text(facts_text + "\n", encoding="utf-8")
+    (target / CARD_FILE).write_text(text, encoding="utf-8")
+    return target / CARD_FILE
+
+
+def read_facts(folder: str | os.PathLike[str]) -> CardFacts:
+    """The facts beside a card.
+
+    Raises:
+        FileNotFoundError: If the folder has none.
+        ValueError: If they have unknown fields.
+    """
+    return CardFacts.from_dict(json.loads((Path(folder) / FACTS_FILE).read_text(encoding="utf-8")))
+
+
+def curves_from_log(log_history: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """The loss and every term of it from a trainer's `state.log_history`; evaluations and totals are left out."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for entry in log_history:
+        for name, value in entry.items():
+            if (name == "loss" or name.startswith("loss/")) and "step" in entry:
+                curves.setdefault(name, []).append((int(entry["step"]), float(value)))
+    return curves
+
+
+def downsample_curves(
+    curves: Mapping[str, Sequence[tuple[int, float]]], num_rows: int = 10
+) -> list[tuple[int, list[float | None]]]:
+    """At most `num_rows` logged steps, evenly spread, the first and the last among them.
+
+    Returns:
+        Rows (step, value per curve), `None` where a curve has no value at that step.
+    """
+    steps = sorted({step for points in curves.values() for step, _ in points})
+    if len(steps) > num_rows:
+        last = len(steps) - 1
+        steps = [steps[round(row * last / (num_rows - 1))] for row in range(num_rows)]
+    values = {name: dict(points) for name, points in curves.items()}
+    return [(step, [values[name].get(step) for name in curves]) for step in steps]
+
+
+def settings_that_differ(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], ignore: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Settings whose value is not the default, in their order.
+
+    Args:
+        settings: Name -> value, such as `TrainingArguments.to_dict()`.
+        defaults: The same of an instance with defaults only.
+        ignore: Names that say nothing about the result, such as folders.
+    """
+    left_out = set(ignore)
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in left_out and (name not in defaults or defaults[name] != value)
+    }
+
+
+def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """An instance of a facts class from plain data, nested classes included."""
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    required = {
+        item.name
+        for item in dataclasses.fields(cls)
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(values))
+    if unknown or missing:
+        raise ValueError(
+            f"Facts of a model card{where}: unknown fields {unknown}, missing fields {missing}; "
+            f"{cls.__name__} has {', '.join(hints)}."
+        )
+    return cls(**{name: _convert(hints[name], value, f"{where}, {name}") for name, value in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """A plain value as its field's type wants it: only classes of facts and pairs of curves differ from plain data."""
+    if value is None:
+        return None
+    kinds: list[Any] = [kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)]
+    if kinds and get_origin(hint) is list:
+        return [_build(kinds[0], item, where) for item in value]
+    if kinds:
+        return _build(kinds[0], value, where)
+    if get_origin(hint) is dict and get_origin(get_args(hint)[1]) is list:
+        return {name: [tuple(point) for point in points] for name, points in value.items()}
+    return value
+
+
+def _distinct(items: Iterable[str | None]) -> list[str]:
+    """Items in order, without `None` and copies."""
+    return list(dict.fromkeys(item for item in items if item))
+
+
+def _cell(value: Any) -> str:
+    """A value inside a table: bars would end the cell, line breaks the row."""
+    text = _number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _number(value: Any) -> str:
+    """Whole numbers with separators, others with four significant digits; a dash where there is none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    return f"{value:.4g}"
+
+
+def _millions(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.1f} M"
