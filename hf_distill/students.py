@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
+from hf_distill.architectures import describe_architecture
 from hf_distill.layer_map import resolve_layer, uniform_teacher_layer
 from hf_distill.shapes import NAMED_SHAPES, SHAPE_ALIASES, StudentShape, intermediate_field, parse_shape, shape_of
 
@@ -149,13 +150,18 @@ class ParameterCount:
 
 
 def count_parameters(model: PreTrainedModel) -> ParameterCount:
-    """Count a model's parameters by part (methods' "Sizes": embeddings, layers; the head apart)."""
+    """Count a model's parameters by part.
+
+    Raises:
+        UnsupportedArchitectureError: If the architecture is unknown (`hf_distill.capture.register_architecture`).
+    """
     base, prefix = model.base_model, model.base_model_prefix + "."
+    layers = describe_architecture(model).spec.layers + "."
     counts = {"embeddings": 0, "layers": 0, "head": 0}
     for name, parameter in model.named_parameters():
         inner = name.removeprefix(prefix)
         outside = base is not model and inner == name
-        counts[_part_of(inner, outside)] += parameter.numel()
+        counts[_part_of(inner, outside, layers)] += parameter.numel()
     return ParameterCount(**counts)
 
 
@@ -193,11 +199,11 @@ def _size_row(label: str, model: PreTrainedModel, count: ParameterCount) -> str:
     )
 
 
-def _part_of(name: str, outside_base: bool) -> str:
+def _part_of(name: str, outside_base: bool, layers: str) -> str:
     """Which part of `ParameterCount` a parameter of the base model belongs to."""
     if outside_base or name.split(".")[0] == "pooler":
         return "head"
-    if any(".".join(name.split(".")[: path.count(".") + 1]) == path for path in _LAYER_PATHS):
+    if name.startswith(layers):
         return "layers"
     return "embeddings" if "embed" in name else "layers"
 
@@ -219,7 +225,6 @@ _TEACHER_ONLY = (
     "true_hidden_size",
 )
 _PER_LAYER_LISTS = ("layer_types",)
-_LAYER_PATHS = ("encoder.albert_layer_groups", "encoder.layer", "transformer.layer", "layers")
 
 
 def _cut_per_layer(values: list[Any], num_layers: int, layers: Sequence[int] | None) -> list[Any]:
@@ -358,12 +363,11 @@ def _copy_layers(teacher: PreTrainedModel, student: PreTrainedModel, layers: lis
     A tensor that only one side has keeps its initialisation: ModernBERT's first layer, for one, has no norm.
     """
     source, target = teacher.base_model.state_dict(), student.base_model.state_dict()
-    path = _layer_path(student.base_model)
-    grouped = path == "encoder.albert_layer_groups"
-    if grouped and student.config.num_hidden_groups != 1:
+    spec = describe_architecture(student).spec
+    if spec.shared and student.config.num_hidden_groups != 1:
         raise ValueError("init='teacher_layers' of an ALBERT needs one layer group (num_hidden_groups=1).")
     for name, tensor in target.items():
-        origin = name if grouped else _teacher_name(name, path, layers)
+        origin = name if spec.shared else _teacher_name(name, spec.layers, layers)
         if origin in source and source[origin].shape == tensor.shape:
             tensor.copy_(source[origin])
     if type(teacher) is type(student) and teacher.base_model is not teacher:
@@ -380,13 +384,3 @@ def _teacher_name(name: str, path: str, layers: list[int]) -> str:
         return name
     index, rest = name[len(path) + 1 :].split(".", 1)
     return f"{path}.{layers[int(index)] - 1}.{rest}"
-
-
-def _layer_path(base: nn.Module) -> str:
-    for path in _LAYER_PATHS:
-        try:
-            base.get_submodule(path)
-        except AttributeError:
-            continue
-        return path
-    raise ValueError(f"{type(base).__name__} keeps its layers under none of {', '.join(_LAYER_PATHS)}.")
