@@ -1,0 +1,31 @@
+"""Distil a teacher into a small student on unlabelled text.
+
+    python examples/run_distillation.py --teacher_model outputs/teacher --student_shape 4x312 \
+        --textbook outputs/corpus --objectives relation:1 logits:1 --output_dir outputs/student
+
+Flags, or one YAML file with flags after it: `python examples/run_distillation.py distil.yaml --seed 1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.jobs.distill import distill
+from hf_distill.parsing import parse
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, distil, say where the student is."""
+    classes = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
+    results = distill(*parse(classes, argv, __doc__))
+    print(
+        f"{results['student_parameters'] / 1e6:.1f} M parameters (teacher {results['teacher_parameters'] / 1e6:.1f} M) "
+        f"after {results['steps']} steps ({results['training_seconds']:.0f} s). Student written to {results['model']}"
+    )
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Distil: a student learns from a teacher on a textbook."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import datasets
+from transformers import AutoTokenizer, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.corpus.general import load_general_corpus
+from hf_distill.jobs.results import environment, write_results
+from hf_distill.loading import load_model
+from hf_distill.parsing import changed_arguments, write_arguments
+from hf_distill.students import count_parameters, create_student, size_table
+from hf_distill.trainers.distillation import DistillationTrainer
+
+logger = logging.get_logger(__name__)
+LAST_CHECKPOINT = "last"
+
+
+def distill(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> dict[str, Any]:
+    """Distil a teacher into a student on unlabelled text.
+
+    Writes to `training.output_dir`: the plain student with its tokenizer, `results.json` and `arguments.yaml`, which
+    repeats the run.
+
+    Args:
+        student: Shape and first weights of the student.
+        teacher: The teacher, as an id or folder.
+        textbook: The text.
+        training: Objectives and training; `resume_from_checkpoint="last"` continues in `output_dir`.
+
+    Returns:
+        The content of `results.json`: student and teacher sizes, objectives as resolved, curve of every term, seconds.
+
+    Raises:
+        ValueError: If no teacher is given, or models, objectives and text do not fit.
+    """
+    if teacher.teacher_model is None:
+        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the teacher.")
+    started = time.perf_counter()
+    set_seed(training.seed)
+    teacher_model = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
+    tokenizer = AutoTokenizer.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+    student_model = make_student(student, teacher_model, training.seed)
+    train_rows, eval_rows = read_textbook(textbook, training)
+    trainer = DistillationTrainer(
+        model=student_model,
+        teacher_model=teacher_model,
+        args=training,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        processing_class=tokenizer,
+    )
+    logger.warning(f"{trainer.describe()}\n{size_table(teacher_model, student_model)}")
+    output = trainer.train(resume_from_checkpoint=_checkpoint(training))
+    trainer.save_model()
+    facts = {
+        "job": "distill",
+        "model": str(training.output_dir),
+        "teacher": teacher.teacher_model,
+        "teacher_parameters": count_parameters(teacher_model).total,
+        "student_shape": student.student_shape if student.student_model is None else None,
+        "student_parameters": count_parameters(student_model).total,
+        "student_init": student.student_init if student.student_model is None else student.student_model,
+        "objectives": trainer.manifest()["objectives"],
+        "textbook": textbook.textbook,
+        "textbook_rows": len(train_rows),
+        "steps": output.global_step,
+        "train_loss": output.training_loss,
+        "evaluation": trainer.evaluate() if eval_rows is not None else None,
+        "training_seconds": round(output.metrics["train_runtime"], 2),
+        "seconds": round(time.perf_counter() - started, 2),
+        "seed": training.seed,
+        "settings": changed_arguments(student, training),
+        "environment": environment(),
+        "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+    }
+    if training.should_save:
+        write_results(str(training.output_dir), facts)
+        write_arguments(str(training.output_dir), student, teacher, textbook, training)
+    return facts
+
+
+def make_student(student: StudentArguments, teacher: Any, seed: int) -> Any:
+    """The student that the arguments describe."""
+    if student.student_model is not None:
+        return load_model(student.student_model, flag="--student_model")
+    return create_student(
+        teacher, student.student_shape, init=student.student_init, layers=student.student_layers, seed=seed
+    )
+
+
+def read_textbook(
+    textbook: TextbookArguments, training: DistillationArguments
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Rows to learn from and, if asked for, held-back rows."""
+    rows = load_general_corpus(textbook.textbook, text_column=training.text_column)
+    if textbook.max_textbook_rows is not None:
+        rows = rows.select(range(min(textbook.max_textbook_rows, len(rows))))
+    if not textbook.textbook_eval_rows:
+        return rows, None
+    if textbook.textbook_eval_rows >= len(rows):
+        raise ValueError(f"`--textbook_eval_rows` is {textbook.textbook_eval_rows}, but there are {len(rows)} rows.")
+    parts = rows.train_test_split(test_size=textbook.textbook_eval_rows, seed=training.seed)
+    return parts["train"], parts["test"]
+
+
+def _checkpoint(args: DistillationArguments) -> str | None:
+    if args.resume_from_checkpoint != LAST_CHECKPOINT:
+        return args.resume_from_checkpoint
+    return get_last_checkpoint(str(args.output_dir))

@@ -1,0 +1,78 @@
+"""A file under command-line flags."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+import yaml
+
+from hf_distill.arguments import DistillationArguments
+from hf_distill.parsing import arguments_to_dict, changed_arguments, parse, write_arguments
+
+
+@dataclass
+class Model:
+    name: str = field(metadata={"help": "Name."})
+    layers: list[int] = field(default_factory=lambda: [1])
+
+
+@dataclass
+class Training:
+    rate: float = 0.1
+    mode: Literal["a", "b"] = "a"
+    fast: bool = False
+    limit: int | None = None
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(**values):
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return str(path)
+
+    return write
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(config):
+    model, training = parse(
+        [Model, Training], [config(name="file", rate=0.5, layers=[2, 3], fast=True), "--rate", "0.7"]
+    )
+    assert (model.name, model.layers) == ("file", [2, 3])
+    assert (training.rate, training.mode, training.fast, training.limit) == (0.7, "a", True, None)
+
+
+def test_numbers_that_yaml_reads_as_text_are_converted(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: x\nrate: 1e-4\nlimit: 3\n")
+    _, training = parse([Model, Training], [str(path)])
+    assert training.rate == 1e-4
+    assert training.limit == 3
+
+
+def test_an_unknown_name_in_the_file_is_refused(config):
+    with pytest.raises(ValueError, match=r"unknown arguments \['rat'\].*'rate'"):
+        parse([Model, Training], [config(name="x", rat=1)])
+
+
+def test_a_missing_file_and_a_list_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.yaml"):
+        parse(Model, [str(tmp_path / "nothing.yaml")])
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ValueError, match="pairs"):
+        parse(Model, [str(tmp_path / "list.yaml")])
+
+
+def test_written_arguments_can_be_read_back(tmp_path):
+    arguments = DistillationArguments(
+        str(tmp_path), objectives=["relation:1", "logits:0.5"], use_cpu=True, max_length=64
+    )
+    path = write_arguments(tmp_path, arguments)
+    stored = yaml.safe_load(path.read_text())
+    assert stored["objectives"] == ["relation:1", "logits:0.5"]
+    assert stored["max_length"] == 64
+
+
+def test_changed_arguments_leave_defaults_out():
+    assert changed_arguments(Training(rate=0.2), Model("x")) == {"rate": 0.2, "name": "x"}
+    assert arguments_to_dict(Training())["mode"] == "a"

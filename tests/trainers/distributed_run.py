@@ -1,0 +1,67 @@
+"""One training run for `test_distributed.py`; started once alone and once by torchrun with two processes."""
+
+import json
+import sys
+from pathlib import Path
+
+import datasets
+import torch
+from transformers import BertConfig, BertForSequenceClassification, DefaultDataCollator, set_seed
+
+from hf_distill import DistillationArguments, DistillationTrainer
+
+
+def model(width: int, layers: int, seed: int) -> BertForSequenceClassification:
+    set_seed(seed)
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=50,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            intermediate_size=32,
+            max_position_embeddings=32,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )
+
+
+def rows() -> datasets.Dataset:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, 12, (32,), generator=generator).tolist()
+    ids = torch.randint(5, 50, (32, 12), generator=generator)
+    mask = [[1] * n + [0] * (12 - n) for n in lengths]
+    return datasets.Dataset.from_dict(
+        {"input_ids": ids.tolist(), "attention_mask": mask, "labels": [i % 2 for i in range(32)]}
+    )
+
+
+def main(output_dir: str, batch_size: int, resume: str) -> None:
+    args = DistillationArguments(
+        output_dir,
+        objectives=["relation:1", "logits:0.5", "labels:0.3"],
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=4,
+        max_steps=4,
+        save_steps=2,
+        logging_steps=1,
+        train_sampling_strategy="sequential",
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    trainer = DistillationTrainer(
+        model(16, 2, seed=1), model(32, 3, seed=0), args, train_dataset=rows(), data_collator=DefaultDataCollator()
+    )
+    trainer.train(resume_from_checkpoint=resume or None)
+    metrics = trainer.evaluate(rows())
+    if trainer.is_world_process_zero():
+        trainer.save_model(f"{output_dir}/student")
+        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        Path(output_dir, "result.json").write_text(json.dumps({"history": history, "metrics": metrics}))
+    trainer.end()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")

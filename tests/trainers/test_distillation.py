@@ -1,0 +1,440 @@
+"""The contracts of `DistillationTrainer`."""
+
+import copy
+import json
+
+import datasets
+import pytest
+import torch
+from transformers import AutoModel, BertForSequenceClassification, DataCollatorWithPadding, Trainer, set_seed
+
+from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill.objectives import LogitsObjective, Objective
+from hf_distill.trainers.distillation import MANIFEST_NAME
+
+RELATION_AND_MORE = ["relation:1", "logits:0.5", "labels:0.3"]
+
+
+@pytest.fixture(scope="module")
+def rows(sentences, tiny_tokenizer):
+    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
+    return datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
+
+
+@pytest.fixture
+def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+    """`build(objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
+
+    def make(*, teacher=tiny_teacher, student=tiny_student, train_dataset=rows, trainer=None, **arguments):
+        arguments = {
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 4,
+            "per_device_train_batch_size": 8,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "train_sampling_strategy": "sequential",
+            **arguments,
+        }
+        return DistillationTrainer(
+            model=copy.deepcopy(student),
+            teacher_model=teacher,
+            args=DistillationArguments(**arguments),
+            train_dataset=train_dataset,
+            processing_class=tiny_tokenizer,
+            **(trainer or {}),
+        )
+
+    return make
+
+
+def losses(trainer, key="loss"):
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def assert_same_weights(one, other, **tolerance):
+    theirs = dict(other.named_parameters())
+    for name, parameter in one.named_parameters():
+        torch.testing.assert_close(parameter, theirs[name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
+
+
+def test_the_student_learns_from_the_teacher(build):
+    trainer = build(max_steps=60, learning_rate=5e-3, objectives=["relation", "logits"], logits_loss="kl")
+    before = trainer.evaluate(trainer.train_dataset)
+    trainer.train()
+    after = trainer.evaluate(trainer.train_dataset)
+    assert after["eval_loss"] < 0.7 * before["eval_loss"]
+
+
+def test_accumulated_batches_give_the_update_of_one_large_batch(build):
+    large = build(objectives=RELATION_AND_MORE)
+    small = build(objectives=RELATION_AND_MORE, per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    large.train()
+    small.train()
+    assert losses(small) == pytest.approx(losses(large), rel=1e-5)
+    assert losses(small, "grad_norm") == pytest.approx(losses(large, "grad_norm"), rel=1e-4)
+    for term in ("loss/relation/qq", "loss/logits/soft", "loss/labels/hard"):
+        assert losses(small, term) == pytest.approx(losses(large, term), rel=1e-4)
+    assert_same_weights(large.student, small.student, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_is_the_weighted_sum_of_the_logged_terms(build):
+    trainer = build(objectives=RELATION_AND_MORE)
+    trainer.train()
+    for entry in trainer.state.log_history[:-1]:
+        relations = sum(entry[f"loss/relation/{pair}"] for pair in ("qq", "kk", "vv"))
+        expected = relations + 0.5 * entry["loss/logits/soft"] + 0.3 * entry["loss/labels/hard"]
+        assert entry["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_resumed_run_continues_bit_for_bit(build, tiny_student):
+    student = copy.deepcopy(tiny_student)
+    student.config.hidden_dropout_prob = 0.1
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    settings = {
+        "student": student,
+        "objectives": RELATION_AND_MORE,
+        "max_steps": 8,
+        "train_sampling_strategy": "random",
+    }
+    whole = build(**settings, save_strategy="steps", save_steps=4)
+    whole.train()
+    resumed = build(**settings)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-4")
+    assert losses(resumed)[-4:] == losses(whole)[-4:]
+    assert_same_weights(whole.student, resumed.student, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"objectives": ["relation:2"]}, "objectives"),
+        ({"relation_heads": "4"}, "objectives"),
+        ("teacher", "teacher_weights"),
+    ],
+)
+def test_resuming_another_distillation_is_refused(build, tiny_teacher, change, named):
+    build(objectives=["relation"], save_strategy="steps", save_steps=2, max_steps=2).train()
+    changes = {"objectives": ["relation"], **change} if isinstance(change, dict) else {"objectives": ["relation"]}
+    if change == "teacher":
+        with torch.no_grad():
+            next(tiny_teacher.parameters()).add_(1)
+    other = build(**changes)
+    with pytest.raises(ValueError, match=f"another distillation.*{named}"):
+        other.train(resume_from_checkpoint=f"{other.args.output_dir}/checkpoint-2")
+
+
+def test_only_the_layers_up_to_the_signal_get_a_gradient(build):
+    trainer = build(objectives=["relation"], max_steps=1)
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.compute_loss(trainer.model, inputs).backward()
+    with_gradient = {n for n, p in trainer.student.named_parameters() if p.grad is not None and p.grad.any()}
+    last = "bert.encoder.layer.1."
+    assert {f"{last}attention.self.{part}.weight" for part in ("query", "key", "value")} <= with_gradient
+    assert all(n.startswith(f"{last}attention.self") for n in with_gradient if n.startswith(last))
+    assert any(n.startswith("bert.encoder.layer.0.output") for n in with_gradient)
+    assert not any("classifier" in n or "pooler" in n for n in with_gradient)
+
+
+def test_the_teacher_stays_frozen_and_without_dropout(build, tiny_bert_config):
+    set_seed(3)
+    teacher = BertForSequenceClassification(
+        tiny_bert_config(hidden_dropout_prob=0.5, id2label={0: "negative", 1: "positive"})
+    ).train()
+    before = copy.deepcopy(teacher.state_dict())
+    trainer = build(teacher=teacher, objectives=["relation", "logits"])
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.train()
+    teacher.train()  # as if somebody had forgotten
+    first, second = (trainer.teacher.signals(batch).logits["logits"] for _ in range(2))
+    assert torch.equal(first, second)
+    assert not teacher.training
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in trainer.student.parameters()}
+
+
+def test_save_model_writes_a_plain_student(build, tmp_path):
+    trainer = build(objectives=["relation"])
+    trainer.train()
+    trainer.save_model(tmp_path / "student")
+    names = {path.name for path in (tmp_path / "student").iterdir()}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "training_args.bin",
+    }
+    reloaded, info = BertForSequenceClassification.from_pretrained(tmp_path / "student", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert_same_weights(reloaded, trainer.student, rtol=0, atol=0)
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert config["intermediate_size"] == 32
+    assert AutoModel.from_pretrained(tmp_path / "student", add_pooling_layer=False).config.hidden_size == 12
+
+
+def test_the_best_checkpoint_is_loaded_at_the_end(build, rows):
+    trainer = build(
+        objectives=["relation", "logits"],
+        logits_loss="kl",
+        learning_rate=5e-3,
+        max_steps=6,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss/logits/soft",
+        greater_is_better=False,
+        trainer={"eval_dataset": rows},
+    )
+    trainer.train()
+    history = losses(trainer, "eval_loss/logits/soft")
+    assert len(history) == 3
+    assert trainer.evaluate()["eval_loss/logits/soft"] == pytest.approx(min(history), rel=1e-5)
+
+
+def test_evaluation_is_exact_and_needs_no_labels(build, rows):
+    trainer = build(objectives=["relation", "logits"])
+    unlabelled = rows.remove_columns("labels")
+    trainer.args.per_device_eval_batch_size = 10  # 64 rows: the last batch is smaller
+    uneven = trainer.evaluate(unlabelled)
+    trainer.args.per_device_eval_batch_size = 64
+    whole = trainer.evaluate(unlabelled)
+    for key in ("eval_loss", "eval_loss/relation/vv", "eval_loss/logits/soft"):
+        assert uneven[key] == pytest.approx(whole[key], rel=1e-5)
+
+
+def test_metrics_see_the_students_logits_even_where_training_stops_early(build, rows):
+    def accuracy(prediction):
+        assert prediction.predictions.shape == (64, 2)
+        return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+    trainer = build(objectives=["relation"], trainer={"compute_metrics": accuracy})
+    assert 0 <= trainer.evaluate(rows)["eval_accuracy"] <= 1
+
+
+def test_compute_loss_honours_return_outputs(build):
+    trainer = build(objectives=["relation"])
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    assert outputs["loss"] is loss
+    assert outputs["logits"].shape == (8, 2)
+    torch.testing.assert_close(loss, trainer.compute_loss(trainer.model, batch))
+
+
+def test_without_teacher_and_objectives_it_is_the_stock_trainer(build, tiny_student, tiny_tokenizer, rows):
+    trainer = build(teacher=None)
+    stock_model = copy.deepcopy(tiny_student)
+    stock = Trainer(
+        stock_model,
+        trainer.args,
+        train_dataset=rows,
+        data_collator=DataCollatorWithPadding(tiny_tokenizer),
+        processing_class=tiny_tokenizer,
+    )
+    trainer.train()
+    stock.train()
+    assert losses(trainer) == losses(stock)
+    assert_same_weights(trainer.model, stock_model, rtol=0, atol=0)
+
+
+def test_text_is_tokenized_and_batched_by_length(build, sentences):
+    text = datasets.Dataset.from_dict({"text": sentences, "rank": list(range(len(sentences)))})
+    trainer = build(train_dataset=text, train_sampling_strategy="group_by_length", max_length=12)
+    assert set(trainer.train_dataset.column_names) == {"input_ids", "token_type_ids", "attention_mask", "length"}
+    assert max(trainer.train_dataset["length"]) == 12
+    batches = list(trainer.get_train_dataloader())
+    padded = sum(int((batch["attention_mask"] == 0).sum()) for batch in batches)
+    randomly = build(train_dataset=text, train_sampling_strategy="random", max_length=12)
+    padded_randomly = sum(int((batch["attention_mask"] == 0).sum()) for batch in randomly.get_train_dataloader())
+    assert padded < 0.5 * padded_randomly
+
+
+def test_models_may_be_folders(build, tiny_teacher, tiny_student, tiny_tokenizer, tmp_path):
+    for name, model in (("teacher", tiny_teacher), ("student", tiny_student)):
+        model.save_pretrained(tmp_path / name)
+        tiny_tokenizer.save_pretrained(tmp_path / name)
+    by_folder = build(teacher=str(tmp_path / "teacher"), student=str(tmp_path / "student"), objectives=["logits"])
+    by_instance = build(objectives=["logits"])
+    by_folder.train()
+    by_instance.train()
+    assert losses(by_folder) == losses(by_instance)
+
+
+def test_labels_in_another_order_are_permuted(build, tiny_teacher):
+    swapped = copy.deepcopy(tiny_teacher)
+    swapped.config.id2label = {0: "positive", 1: "negative"}
+    with torch.no_grad():
+        swapped.classifier.weight.copy_(tiny_teacher.classifier.weight.flip(0))
+        swapped.classifier.bias.copy_(tiny_teacher.classifier.bias.flip(0))
+    one, other = build(objectives=["logits"]), build(teacher=swapped, objectives=["logits"])
+    one.train()
+    other.train()
+    assert losses(one) == pytest.approx(losses(other), rel=1e-6)
+
+
+def test_a_users_objective_gets_weight_logging_and_saved_parameters(build):
+    class HiddenMatch(Objective):
+        """Squared error of a projected hidden state."""
+
+        def __init__(self):
+            super().__init__()
+            self.projection = torch.nn.Linear(12, 24)
+
+        student_request = teacher_request = property(lambda self: _hidden(1))
+
+        def forward(self, student, teacher, labels=None):
+            difference = self.projection(student.hidden_states[1]) - teacher.hidden_states[1]
+            return {"mse": difference.square().mean()}
+
+    set_seed(5)
+    objective = HiddenMatch()
+    initial = objective.projection.weight.detach().clone()
+    trainer = build(
+        trainer={"objectives": [objective]}, save_strategy="steps", save_steps=2, max_steps=4, learning_rate=1e-2
+    )
+    trainer.train()
+    assert losses(trainer, "loss/hidden_match/mse")[-1] < losses(trainer, "loss/hidden_match/mse")[0]
+    assert not torch.equal(objective.projection.weight, initial)
+    set_seed(5)
+    resumed = build(trainer={"objectives": [HiddenMatch()]}, max_steps=4, learning_rate=1e-2)
+    resumed.train(resume_from_checkpoint=f"{trainer.args.output_dir}/checkpoint-2")
+    assert_same_weights(trainer.model, resumed.model, rtol=0, atol=0)
+
+
+def _hidden(layer):
+    from hf_distill.signals import SignalRequest
+
+    return SignalRequest(hidden_states=frozenset({layer}))
+
+
+def test_an_adapter_is_trained_saved_and_resumed(build, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
+    settings = {"objectives": ["relation", "logits"], "max_steps": 4, "trainer": {"peft_config": config}}
+    whole = build(**settings, save_strategy="steps", save_steps=2)
+    whole.train()
+    resumed = build(**settings)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
+    assert losses(resumed)[-2:] == losses(whole)[-2:]
+    whole.save_model(tmp_path / "adapter")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+
+
+def test_activation_checkpointing_changes_no_number(build):
+    plain, saving = (
+        build(objectives=RELATION_AND_MORE),
+        build(objectives=RELATION_AND_MORE, activation_checkpointing=True),
+    )
+    plain.train()
+    saving.train()
+    assert losses(saving) == losses(plain)
+
+
+def test_bfloat16_stays_close_to_float32(build):
+    full, half = build(objectives=RELATION_AND_MORE), build(objectives=RELATION_AND_MORE, bf16=True)
+    full.train()
+    half.train()
+    assert losses(half) == pytest.approx(losses(full), rel=2e-2)
+
+
+def test_describe_names_models_objectives_and_layers(build):
+    text = build(objectives=RELATION_AND_MORE).describe()
+    for part in (
+        "teacher: BertForSequenceClassification",
+        "student:",
+        "relation x 1",
+        "layers [[2, 3]]",
+        "logits x 0.5",
+    ):
+        assert part in text
+
+
+def test_model_init_makes_the_student(build, tiny_student, tiny_teacher, tiny_tokenizer, rows, tmp_path):
+    trainer = build(objectives=["logits"])
+    by_init = DistillationTrainer(
+        teacher_model=tiny_teacher,
+        args=trainer.args,
+        train_dataset=rows,
+        processing_class=tiny_tokenizer,
+        model_init=lambda: copy.deepcopy(tiny_student),
+    )
+    trainer.train()
+    by_init.train()
+    assert losses(by_init) == losses(trainer)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": None, "objectives": ["relation"]}, r"\['relation'\] compare with a teacher.*--teacher_model"),
+        ({"objectives": []}, "--objectives.*empty"),
+        ({"objectives": ["relation"], "relation_heads": "7"}, r"--relation_heads.*7.*\[12, 6, 4, 3, 2, 1\]"),
+        ({"objectives": ["relation"], "teacher_layer": "9"}, "no layer 9 in a model of 3 layers"),
+        ({"teacher": "no/such-teacher"}, "--teacher_model.*no/such-teacher"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(build, settings, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        build(**settings)
+
+
+def test_vocabularies_must_agree(build, tiny_bert_config, tiny_tokenizer):
+    larger = BertForSequenceClassification(tiny_bert_config(vocab_size=500))
+    with pytest.raises(ValueError, match=r"500 entries, the student's.*create_student"):
+        build(teacher=larger)
+    other = copy.deepcopy(tiny_tokenizer)
+    other.add_tokens(["unheard"])
+    with pytest.raises(ValueError, match=r"tokenizers differ.*'unheard'"):
+        build(trainer={"teacher_processing_class": other})
+
+
+def test_labels_must_agree_where_logits_are_compared(build, tiny_teacher):
+    other = copy.deepcopy(tiny_teacher)
+    other.config.id2label = {0: "bad", 1: "good"}
+    with pytest.raises(ValueError, match=r"different labels.*'bad'.*'negative'"):
+        build(teacher=other, objectives=["logits"])
+    build(teacher=other, objectives=["relation"])
+
+
+def test_a_teacher_of_another_architecture_with_the_same_vocabulary(build, tiny_tokenizer, rows):
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    set_seed(0)
+    teacher = DistilBertForSequenceClassification(
+        DistilBertConfig(vocab_size=len(tiny_tokenizer), dim=24, n_layers=3, n_heads=4, hidden_dim=32)
+    )
+    trainer = build(teacher=teacher, objectives=["relation"])  # DistilBERT takes no token_type_ids
+    trainer.train()
+    assert len(losses(trainer)) == 4
+
+
+def test_the_first_snippet_of_the_design_runs(tiny_teacher, tiny_tokenizer, sentences, tmp_path):
+    textbook = datasets.Dataset.from_dict({"text": sentences})
+    student = create_student(tiny_teacher, "2x12:2h:32")
+    args = DistillationArguments(str(tmp_path), objectives=["relation"], max_steps=2, use_cpu=True, disable_tqdm=True)
+    trainer = DistillationTrainer(
+        model=student, teacher_model=tiny_teacher, args=args, train_dataset=textbook, processing_class=tiny_tokenizer
+    )
+    trainer.train()
+    assert (tmp_path / "checkpoint-2" / MANIFEST_NAME).is_file()
+
+
+def test_the_manifest_never_travels_to_the_hub():
+    assert MANIFEST_NAME.startswith("_")
+
+
+def test_custom_objects_keep_their_identity(build):
+    objective = LogitsObjective("mse")
+    trainer = build(trainer={"objectives": [objective]})
+    assert next(iter(trainer.model.objectives.values())) is objective

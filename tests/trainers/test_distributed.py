@@ -1,0 +1,59 @@
+"""Two processes over gloo train as one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+SCRIPT = Path(__file__).with_name("distributed_run.py")
+ROOT = SCRIPT.parents[2]
+
+
+def run(output_dir, batch_size, *, processes=1, resume=""):
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*launcher, str(SCRIPT), str(output_dir), str(batch_size), str(resume)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((output_dir / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return folder, run(folder, 8)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    return folder, run(folder, 4, processes=2)
+
+
+def test_losses_terms_and_gradient_norms_agree(alone, together):
+    for one, two in zip(alone[1]["history"], together[1]["history"], strict=True):
+        for key in ("loss", "grad_norm", "loss/relation/qq", "loss/logits/soft", "loss/labels/hard"):
+            assert two[key] == pytest.approx(one[key], rel=1e-4), key
+
+
+def test_the_trained_students_agree(alone, together):
+    one, two = (load_file(folder / "student" / "model.safetensors") for folder, _ in (alone, together))
+    for name, weight in one.items():
+        assert_close(two[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_agrees(alone, together):
+    for key in ("eval_loss", "eval_loss/relation/vv", "eval_loss/logits/soft"):
+        assert together[1]["metrics"][key] == pytest.approx(alone[1]["metrics"][key], rel=1e-4)
+
+
+def test_a_resumed_run_of_two_processes_continues(together, tmp_path):
+    resumed = run(tmp_path, 4, processes=2, resume=together[0] / "checkpoint-2")
+    assert [e["loss"] for e in resumed["history"]][-2:] == [e["loss"] for e in together[1]["history"]][-2:]
