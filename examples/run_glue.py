@@ -1,8 +1,8 @@
 """Adapt a student to a task and evaluate it, beside its teacher and beside itself without a teacher.
 
-    python examples/run_glue.py --student_model outputs/student --task glue/sst2 --output_dir outputs/sst2 --from_scratch
+    python examples/run_glue.py --student_model outputs/student --task glue/sst2 --output_dir outputs/sst2
 
-Add `--teacher_model outputs/teacher` to score that beside it.
+Add `--teacher_model outputs/teacher` to score that beside it, `--from_scratch` for the baseline.
 
 Flags, or one YAML file with flags after it: `python examples/run_glue.py sst2.yaml --seed 1`.
 """

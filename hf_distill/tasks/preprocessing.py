@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from datasets import ClassLabel, Dataset, DatasetDict, Value
+from datasets import Dataset, DatasetDict, Value
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
@@ -77,13 +77,12 @@ def _tokenize(
         return {**encoded, "labels": label_values, "length": [len(ids) for ids in encoded["input_ids"]]}
 
     key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), columns, label_column, max_length)
-    plain = rows.cast_column(label_column, Value("int64")) if _is_class_label(rows, label_column) else rows
-    tokenized = plain.map(
+    tokenized = rows.map(
         encode,
         batched=True,
         batch_size=BATCH_SIZE,
         num_proc=num_proc,
-        remove_columns=plain.column_names,
+        remove_columns=rows.column_names,
         new_fingerprint=Hasher.hash(key),
         desc=f"Tokenising {spec.name}",
     )
@@ -101,8 +100,3 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
             key: value for key, value in json.loads(backend.to_str()).items() if key not in ("padding", "truncation")
         }
     return Hasher.hash((type(tokenizer).__name__, state, tokenizer.model_input_names, tokenizer.truncation_side))
-
-
-def _is_class_label(rows: Dataset, column: str) -> bool:
-    """Whether the labels of a split carry names."""
-    return isinstance(rows.features[column], ClassLabel)

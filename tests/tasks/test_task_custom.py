@@ -1,0 +1,103 @@
+"""A folder of one's own is a task: by flags, or by a task.yaml in it."""
+
+import json
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from hf_distill.tasks.loading import load_task
+
+
+def write(folder, rows, validation=None):
+    folder.mkdir(exist_ok=True)
+    for stem, split in (("train", rows), ("validation", validation or rows)):
+        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in split), encoding="utf-8")
+    return folder
+
+
+def test_columns_named_by_flags_and_labels_read_from_the_rows(tmp_path):
+    folder = write(tmp_path / "news", [{"title": "a", "topic": "sport"}, {"title": "b", "topic": "arts"}])
+    task = load_task(str(folder), text_columns=["title"], label_column="topic")
+    assert task.spec.name == "news"
+    assert task.spec.label_names == ("arts", "sport"), "texts are sorted"
+    assert task.train["topic"][:] == [1, 0]
+    assert task.spec.metrics == ("accuracy", "f1")
+
+
+def test_a_task_file_gives_the_fields_of_the_spec_and_flags_win(tmp_path):
+    rows = [{"a": "x", "b": "y", "gold": index} for index in range(3)]
+    folder = write(tmp_path / "pairs", rows)
+    (folder / "task.yaml").write_text(
+        "name: mine/pairs\ntext_columns: [a, b]\nlabel_column: gold\nlabel_names: [low, mid, high]\n"
+        "metrics: [f1_macro, accuracy]\nfine_tuning: {learning_rate: 1e-4, epochs: 2}\n"
+    )
+    task = load_task(str(folder))
+    assert task.spec.name == "mine/pairs"
+    assert task.spec.label_names == ("low", "mid", "high")
+    assert task.spec.headline == "f1_macro"
+    assert task.spec.fine_tuning.learning_rate == 1e-4
+    assert load_task(str(folder), text_columns=["b"]).spec.text_columns == ("b",)
+    assert load_task("mine/pairs", data_dir=folder).spec.name == "mine/pairs"
+
+
+def test_fractions_are_regression_and_whole_numbers_are_classes(tmp_path):
+    scores = write(tmp_path / "scores", [{"text": "a", "label": 0.5}, {"text": "b", "label": 2.0}])
+    task = load_task(str(scores), text_columns=["text"])
+    assert (task.spec.label_names, task.spec.metrics) == (None, ("pearson", "spearman"))
+    classes = write(tmp_path / "classes", [{"text": "a", "label": label} for label in (2, 0, 1, -1)])
+    assert load_task(str(classes), text_columns=["text"]).spec.label_names == ("0", "1", "2")
+
+
+def test_the_names_of_a_class_label_column_are_taken(tmp_path):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["z", "a"])})
+    for stem in ("train", "validation"):
+        rows = Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]}, features=features)
+        rows.to_parquet(str(tmp_path / f"{stem}.parquet"))
+    task = load_task(str(tmp_path), text_columns=["text"])
+    assert task.spec.label_names == ("z", "a")
+    assert task.train["label"][:] == [0, 1]
+
+
+def test_class_names_given_by_the_user_map_texts_and_decide_the_order(tmp_path):
+    folder = write(tmp_path / "t", [{"text": "a", "label": "yes"}, {"text": "b", "label": "no"}])
+    task = load_task(str(folder), text_columns=["text"], label_names=["yes", "no"])
+    assert task.train["label"][:] == [0, 1]
+
+
+def test_another_split_can_be_evaluated_on(tmp_path):
+    folder = write(tmp_path / "t", [{"text": "a", "label": "yes"}, {"text": "b", "label": "no"}])
+    (folder / "validation.jsonl").rename(folder / "test.jsonl")
+    with pytest.raises(FileNotFoundError, match=r"lacks \['validation'\]; found .*test.jsonl"):
+        load_task(str(folder), text_columns=["text"])
+    task = load_task(str(folder), text_columns=["text"], evaluation_splits=["test"])
+    assert list(task.evaluation) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "message"),
+    [
+        ([{"text": "a", "label": 0}], {}, "has no task.yaml.*--text_columns"),
+        ([{"text": "a", "label": 1}, {"text": "a", "label": 3}], {"text_columns": ["text"]}, "must be 0 to n-1"),
+        ([{"text": "a", "label": None}], {"text_columns": ["text"]}, "holds no label"),
+        ([{"text": "a", "topic": 1}], {"text_columns": ["text"]}, "'label' is needed, found the columns"),
+        ([{"text": "a", "label": "x"}], {"text_columns": ["text"]}, "two label names"),
+    ],
+)
+def test_what_cannot_be_a_task_is_refused_with_the_way_out(tmp_path, rows, fields, message):
+    with pytest.raises(ValueError, match=message):
+        load_task(str(write(tmp_path / "t", rows)), **fields)
+
+
+def test_a_task_file_must_hold_fields(tmp_path):
+    folder = write(tmp_path / "t", [{"text": "a", "label": "x"}])
+    (folder / "task.yaml").write_text("just text")
+    with pytest.raises(ValueError, match="must hold fields of a task"):
+        load_task(str(folder))
+    (folder / "task.yaml").write_text("text_column: text\ntext_columns: [text]\nlabel_names: [a, b]")
+    with pytest.raises(ValueError, match=r"no fields \['text_column'\]"):
+        load_task(str(folder))
+
+
+def test_a_name_that_is_neither_task_nor_folder_is_refused():
+    with pytest.raises(ValueError, match="neither a registered task nor a folder"):
+        load_task("no/such/task")
