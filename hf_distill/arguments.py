@@ -346,17 +346,13 @@ class FineTuningArguments(TrainingArguments):
 
 @dataclass
 class CorpusArguments:
-    """Building a contextualized corpus: a task's sentences, searched in general text (Contextualized Corpus, section 2)."""
+    """A contextualized corpus: what a task's sentences find in general text (Contextualized Corpus, section 2)."""
 
-    task: str | None = field(
-        default=None, metadata={"help": "Task whose training texts are the anchors, by name (glue/sst2) or folder."}
-    )
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Folder with the task's files; by default the task comes from the Hub."}
-    )
     corpus: str | None = field(
         default=None,
-        metadata={"help": "General corpus: a parquet, JSON lines, csv or text file (compressed or not), a folder, or a Hub id."},
+        metadata={
+            "help": "General corpus: a parquet, JSON lines, csv or text file (also compressed), a folder or a Hub id."
+        },
     )
     corpus_config: str | None = field(default=None, metadata={"help": "Configuration of a general corpus on the Hub."})
     corpus_split: str = field(default="train", metadata={"help": "Split of the general corpus."})
@@ -368,12 +364,18 @@ class CorpusArguments:
         default="source",
         metadata={"help": "Column of the general corpus that names where a row comes from, if it has one."},
     )
-    max_corpus_rows: int | None = field(default=None, metadata={"help": "Take only the first rows of the general corpus."})
+    max_corpus_rows: int | None = field(
+        default=None, metadata={"help": "Take only the first rows of the general corpus."}
+    )
     max_anchors: int | None = field(default=None, metadata={"help": "Take only the first anchors."})
-    corpus_dir: str = field(default="outputs/corpus", metadata={"help": "Folder for the corpus, its card and statistics."})
+    corpus_dir: str = field(
+        default="outputs/corpus", metadata={"help": "Folder for the corpus, its card and statistics."}
+    )
     work_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder for finished steps, from which a killed build continues; by default `work` in --corpus_dir."},
+        metadata={
+            "help": "Folder for finished steps, from which a killed build continues. Default: `work` in --corpus_dir."
+        },
     )
     index_dir: str | None = field(
         default=None,
@@ -381,14 +383,19 @@ class CorpusArguments:
     )
     engine: str = field(
         default="auto",
-        metadata={"help": "BM25 engine: retriv, bm25s, or auto: retriv where it is installed and the corpus small enough."},
+        metadata={
+            "help": "BM25 engine: retriv, bm25s, or auto: retriv where it is installed and the corpus small enough."
+        },
     )
     top_k: int | None = field(
         default=None,
-        metadata={"help": "Sentences retrieved per anchor; by default the paper's for the task (its Table 1), else 100."},
+        metadata={
+            "help": "Sentences retrieved per anchor; by default the paper's for the task (its Table 1), else 100."
+        },
     )
     top_share: float = field(
-        default=1.0, metadata={"help": "Share of the hits to keep, best first: ranks below share x top_k of any anchor."}
+        default=1.0,
+        metadata={"help": "Share of the hits to keep, best first: ranks below share x top_k of any anchor."},
     )
     query: Literal["rake", "content_words", "text"] = field(
         default="rake", metadata={"help": "Query of an anchor: RAKE keywords, all words but stop words, or its text."}
@@ -408,11 +415,15 @@ class CorpusArguments:
     )
     deduplicate: Literal["normalized", "exact", "none"] = field(
         default="normalized",
-        metadata={"help": "Keep one of equal texts: equal without case, punctuation and spacing; exactly equal; or all."},
+        metadata={
+            "help": "Keep one of equal texts: equal without case, punctuation and spacing; exactly equal; or all."
+        },
     )
     decontaminate: Literal["equal", "contains", "none"] = field(
         default="equal",
-        metadata={"help": "Leave out rows that equal a text of the task's validation or test set, or that contain one."},
+        metadata={
+            "help": "Leave out rows that equal a text of the task's validation or test set, or that contain one."
+        },
     )
     num_proc: int | None = field(
         default=None, metadata={"help": "Processes for keywords and search; by default one process with all cores."}
@@ -429,8 +440,14 @@ class CorpusArguments:
         if not 0 < self.top_share <= 1:
             raise ValueError(f"`--top_share` is {self.top_share}; it must be above 0 and at most 1.")
         if self.bm25_k1 < 0 or not 0 <= self.bm25_b <= 1:
-            raise ValueError(f"`--bm25_k1` ({self.bm25_k1}) must be at least 0, `--bm25_b` ({self.bm25_b}) within 0 and 1.")
-        for name in ("query", "deduplicate", "decontaminate"):
-            allowed = get_args(get_type_hints(type(self))[name])
+            raise ValueError(
+                f"`--bm25_k1` ({self.bm25_k1}) must be at least 0, `--bm25_b` ({self.bm25_b}) within 0 and 1."
+            )
+        choices = {
+            "query": ("rake", "content_words", "text"),
+            "deduplicate": ("normalized", "exact", "none"),
+            "decontaminate": ("equal", "contains", "none"),
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")
