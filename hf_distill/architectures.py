@@ -54,6 +54,7 @@ class ArchitectureInfo:
         hidden_size: H.
         num_heads: A.
         num_key_value_heads: G.
+        head_size: D. Queries are A * D wide, keys and values G * D; A * D may differ from H.
         spec: Where the modules are.
         base: The model below head, adapter and compile wrappers.
     """
@@ -63,6 +64,7 @@ class ArchitectureInfo:
     hidden_size: int
     num_heads: int
     num_key_value_heads: int
+    head_size: int
     spec: ArchitectureSpec
     base: PreTrainedModel = field(repr=False, compare=False)
 
@@ -200,14 +202,17 @@ def describe_architecture(model: nn.Module) -> ArchitectureInfo:
         num_layers=config.num_hidden_layers if spec.shared else len(modules),
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
-        num_key_value_heads=_num_key_value_heads(config),
+        num_key_value_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_size=_head_size(config),
         spec=spec,
         base=base,
     )
 
 
-def _num_key_value_heads(config: PreTrainedConfig) -> int:
-    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+def _head_size(config: PreTrainedConfig) -> int:
+    stated = getattr(config, "head_dim", None) or getattr(config, "attention_head_size", None)
+    # Inside MobileBERT's bottlenecks the attention is narrower than the model.
+    return stated or getattr(config, "true_hidden_size", config.hidden_size) // config.num_attention_heads
 
 
 def _fits(base: PreTrainedModel, spec: ArchitectureSpec) -> bool:

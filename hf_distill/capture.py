@@ -136,7 +136,7 @@ class SignalCapture:
 
     def _stops_early(self) -> bool:
         last = self._recorder.last
-        if not self.early_stop or self.request.logits or last is None:
+        if not self.early_stop or self.request.logits or last is None or torch.compiler.is_compiling():
             return False
         return not _is_sharded(self.architecture.layer(max(last[0], 1)))
 
@@ -154,8 +154,8 @@ class SignalCapture:
     def _layers_to_run_plainly(self) -> list[nn.Module]:
         """Layers whose activation checkpointing has to pause for this pass.
 
-        A checkpointed layer that is left in the middle cannot be recomputed, and reentrant checkpointing cuts the
-        graph of everything recorded inside a layer.
+        A checkpointed layer that is left in the middle cannot be recomputed; reentrant checkpointing cuts the graph
+        of everything recorded inside a layer; and torch.compile lets nothing out of a checkpointed layer.
         """
         last = self._recorder.last
         stop_layer = last[0] if self._recorder.stop_early and last is not None and last[1] == IN_ATTENTION else None
@@ -164,7 +164,7 @@ class SignalCapture:
             layer = self.architecture.layer(index)
             if getattr(layer, "gradient_checkpointing", False) and layer.training:
                 keywords = getattr(layer._gradient_checkpointing_func, "keywords", {})
-                if index == stop_layer or keywords.get("use_reentrant"):
+                if index == stop_layer or keywords.get("use_reentrant") or torch.compiler.is_compiling():
                     found.append(layer)
         return found
 
@@ -283,8 +283,10 @@ def _use_recording_attention(info: ArchitectureInfo) -> None:
             "captured from it. Ask for hidden_states or logits."
         )
     base.set_attn_implementation(ATTENTION_NAME)
-    if before not in ("sdpa", "eager", None):
-        logger.warning_once(
+    if before not in ("sdpa", None):
+        # Eager attention gives the same numbers; another kernel was somebody's choice.
+        report = logger.info if before == "eager" else logger.warning_once
+        report(
             f"{type(base).__name__}: the attention implementation changed from {before!r} to {ATTENTION_NAME!r} "
             "(SDPA), so that queries, keys and values can be captured."
         )
@@ -298,6 +300,11 @@ def _check_request(request: SignalRequest, info: ArchitectureInfo, inner: nn.Mod
                 f"SignalRequest.{name}: layers {wrong} do not exist. {type(inner).__name__} has layers {first} to "
                 f"{info.num_layers}{' (0 = embeddings)' if first == 0 else ''}; resolve negative numbers first."
             )
+    if getattr(info.base.config, "inner_group_num", 1) > 1 and (request.projections or request.attention_scores):
+        raise UnsupportedArchitectureError(
+            f"{type(inner).__name__} has {info.base.config.inner_group_num} attentions a layer (inner_group_num), "
+            "so that its projections and attention_scores are ambiguous. Ask for hidden_states or logits."
+        )
     if request.logits and inner is info.base:
         raise ValueError(
             f"SignalRequest.logits: {type(inner).__name__} is a base model without a head, so it has no logits. Load "
@@ -338,8 +345,9 @@ def _logits(output: ModelOutput, inner: nn.Module) -> dict[str, Tensor]:
 
 def _is_sharded(layer: nn.Module) -> bool:
     """Whether FSDP or DeepSpeed ZeRO-3 hold the parameters of the layer."""
-    name = type(layer).__name__
-    return name.startswith(("FSDP", "FullySharded")) or any(hasattr(p, "ds_id") for p in layer.parameters())
+    if type(layer).__name__.startswith(("FSDP", "FullySharded")):
+        return True
+    return hasattr(next(layer.parameters(), None), "ds_id")
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
+from capture_cases import CASES, SIZES, Case
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -16,98 +16,10 @@ from hf_distill.architectures import describe_architecture
 from hf_distill.capture import SignalCapture
 from hf_distill.signals import SignalRequest, Signals
 
-SIZES = {
-    "vocab_size": 40,
-    "hidden_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 32,
-    "max_position_embeddings": 32,
-    "pad_token_id": 0,
-}
-BERT_PARTS = ("encoder.layer.{}.attention.self.", "query", "key", "value")
-LLAMA_PARTS = ("layers.{}.self_attn.", "q_proj", "k_proj", "v_proj")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One architecture: its tiny configuration and where a plain reference finds its parts."""
-
-    model_type: str
-    options: dict[str, Any] = field(default_factory=dict)
-    parts: tuple[str, ...] = BERT_PARTS
-    norm: str | None = None
-    final_norm: str | None = None
-    rotary: bool = False
-    causal: bool = False
-    name: str = ""
-
-    def __str__(self) -> str:
-        return self.name or self.model_type
-
-
-CASES = [
-    Case("bert"),
-    Case("roberta"),
-    Case("xlm-roberta"),
-    Case("camembert"),
-    Case("electra", {"embedding_size": 16}),
-    Case("ernie"),
-    Case("distilbert", parts=("transformer.layer.{}.attention.", "q_lin", "k_lin", "v_lin")),
-    Case(
-        "albert",
-        {"embedding_size": 16},
-        parts=("encoder.albert_layer_groups.0.albert_layers.0.attention.", "query", "key", "value"),
-    ),
-    Case("mobilebert", {"embedding_size": 16, "intra_bottleneck_size": 24, "num_feedforward_networks": 2}, parts=()),
-    Case(
-        "modernbert",
-        {"local_attention": 4, "global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2},
-        parts=("layers.{}.attn.", "Wqkv"),
-        norm="layers.{}.attn_norm",
-        final_norm="final_norm",
-        rotary=True,
-    ),
-    Case("nomic_bert", parts=LLAMA_PARTS, rotary=True),
-    Case("eurobert", parts=LLAMA_PARTS, norm="layers.{}.input_layernorm", final_norm="norm", rotary=True),
-    Case("llama", parts=LLAMA_PARTS, norm="layers.{}.input_layernorm", final_norm="norm", rotary=True, causal=True),
-    Case(
-        "qwen2",
-        {"num_key_value_heads": 2},
-        parts=LLAMA_PARTS,
-        norm="layers.{}.input_layernorm",
-        final_norm="norm",
-        rotary=True,
-        causal=True,
-    ),
-    Case("mpnet", parts=("encoder.layer.{}.attention.attn.", "q", "k", "v")),
-    Case("deberta", {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}, parts=()),
-    Case("deberta", {"relative_attention": False}, parts=(), name="deberta-absolute"),
-    Case(
-        "deberta-v2",
-        {
-            "relative_attention": True,
-            "pos_att_type": ["c2p", "p2c"],
-            "position_buckets": 4,
-            "share_att_key": True,
-            "norm_rel_ebd": "layer_norm",
-        },
-        parts=("encoder.layer.{}.attention.self.", "query_proj", "key_proj", "value_proj"),
-    ),
-    Case(
-        "deberta-v2",
-        {"relative_attention": True, "pos_att_type": ["c2p"], "conv_kernel_size": 3, "conv_act": "gelu"},
-        parts=("encoder.layer.{}.attention.self.", "query_proj", "key_proj", "value_proj"),
-        name="deberta-v2-convolution",
-    ),
-    Case("deberta-v2", {"relative_attention": True}, parts=(), name="deberta-v2-no-bias"),
-    Case(
-        "deberta-v2",
-        {"relative_attention": False},
-        parts=("encoder.layer.{}.attention.self.", "query_proj", "key_proj", "value_proj"),
-        name="deberta-v2-absolute",
-    ),
-]
+# The scores of these have a positional bias.
+BIASED = ("mpnet", "deberta", "deberta-v2")
+# transformers has no activation checkpointing for these.
+NEVER_CHECKPOINTED = ("albert", "mpnet")
 every_architecture = pytest.mark.parametrize("case", CASES, ids=str)
 LAYERS = frozenset({1, 2, 3})
 EVERYTHING = SignalRequest(hidden_states=LAYERS | {0}, projections=LAYERS, attention_scores=LAYERS)
@@ -189,11 +101,9 @@ def test_masked_softmax_of_the_scores_is_the_eager_attention(case: Case, batch: 
         assert reference[layer - 1].amax(-1).transpose(1, 2)[real].max() > 0.5  # the comparison can tell
 
 
-@every_architecture
+@pytest.mark.parametrize("case", [case for case in CASES if case.model_type not in BIASED], ids=str)
 def test_projections_explain_the_scores(case: Case, batch: dict[str, Tensor]) -> None:
     model = make_model(case)
-    if case.model_type in ("mpnet", "deberta", "deberta-v2"):
-        pytest.skip("its scores have a positional bias; the eager comparison covers it")
     with torch.no_grad():
         signals = SignalCapture(model, EVERYTHING)(**batch)
     info = describe_architecture(model)
@@ -212,7 +122,8 @@ def reference_projections(case: Case, model: PreTrainedModel, layer: int, hidden
     if case.norm:
         hidden = model.get_submodule(case.norm.format(layer - 1))(hidden)
     prefix, *names = case.parts
-    outputs = [model.get_submodule(prefix.format(layer - 1) + name)(hidden) for name in names]
+    module = (layer - 1) * case.groups // 3 if case.groups else layer - 1
+    outputs = [model.get_submodule(prefix.format(module) + name)(hidden) for name in names]
     return list(outputs[0].chunk(3, dim=-1)) if len(names) == 1 else outputs
 
 
@@ -322,12 +233,10 @@ def test_gradients_are_those_of_the_full_forward(case: Case, batch: dict[str, Te
         assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-@every_architecture
+@pytest.mark.parametrize("case", [case for case in CASES if case.model_type not in NEVER_CHECKPOINTED], ids=str)
 @pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
 def test_activation_checkpointing_changes_no_gradient(case: Case, reentrant: bool, batch: dict[str, Tensor]) -> None:
     model = make_model(case).train()
-    if not model.supports_gradient_checkpointing:
-        pytest.skip("transformers does not checkpoint this architecture")
     if reentrant and "norm_rel_ebd" in case.options:
         pytest.skip("transformers cannot do this: reentrant backward passes share the relative embeddings' norm")
     for module in model.modules():
@@ -349,13 +258,12 @@ def test_activation_checkpointing_changes_no_gradient(case: Case, reentrant: boo
         assert model.is_activation_checkpointing
 
 
-@every_architecture
+# transformers fills the bfloat16 scores of DeBERTa v1 with the minimum of float32, which fails without capture too.
+@pytest.mark.parametrize("case", [case for case in CASES if case.model_type != "deberta"], ids=str)
 def test_bf16_autocast_changes_no_value_between_early_stop_and_full_forward(
     case: Case, batch: dict[str, Tensor]
 ) -> None:
     model = make_model(case)
-    if case.model_type == "deberta":
-        pytest.skip("transformers cannot do this: it fills bfloat16 scores with the minimum of float32")
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         stopped = SignalCapture(model, EVERYTHING)(**batch)
         full = SignalCapture(model, EVERYTHING, early_stop=False)(**batch)
@@ -384,10 +292,14 @@ def test_padding_changes_no_signal_of_real_tokens(case: Case, batch: dict[str, T
 
 
 @every_architecture
-def test_description_has_the_sizes_of_the_configuration(case: Case) -> None:
-    info = describe_architecture(make_model(case, AutoModelForSequenceClassification))
+def test_description_has_the_sizes_of_the_model(case: Case, batch: dict[str, Tensor]) -> None:
+    model = make_model(case, AutoModelForSequenceClassification)
+    info = describe_architecture(model)
     assert (info.num_layers, info.hidden_size, info.num_heads) == (3, 24, 4)
     assert info.num_key_value_heads == case.options.get("num_key_value_heads", 4)
+    projections = SignalCapture(model, SignalRequest(projections=frozenset({2})))(**batch).projections[2]
+    assert projections.query.shape[-1] == info.num_heads * info.head_size
+    assert projections.key.shape[-1] == projections.value.shape[-1] == info.num_key_value_heads * info.head_size
 
 
 def test_models_without_a_row_are_described_from_what_transformers_declares(batch: dict[str, Tensor]) -> None:
