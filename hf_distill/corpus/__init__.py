@@ -1,0 +1,8 @@
+"""Contextualized corpora: general text that is like a task's text."""
+
+from __future__ import annotations
+
+from .builder import CorpusResult, build_contextualized_corpus
+from .sources import load_general_corpus
+
+__all__ = ["CorpusResult", "build_contextualized_corpus", "load_general_corpus"]

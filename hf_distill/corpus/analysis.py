@@ -1,0 +1,213 @@
+"""Text analysis for BM25: from a text to the terms that every engine indexes and searches.
+
+All engines are fed the same streams of terms, so that they can only differ in arithmetic, never in what a word is.
+
+Shape legend: N texts, T terms over all texts, V distinct terms.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xxhash
+
+# Letters and digits of any script; the underscore separates. Apostrophes separate too, because some tasks (SST-2)
+# come pre-split ("it 's", "do n't") while running text does not: both must end as the same terms.
+WORD = re.compile(r"[^\W_]+")
+
+# What is left of "n't" in text that was split in the Penn Treebank manner.
+_SPLIT_NEGATION = frozenset({"n"})
+
+_NO_TERM = -1
+
+
+@lru_cache(maxsize=None)
+def stop_words(language: str) -> frozenset[str]:
+    """Stop words of a language, contractions also in their parts (`don't` -> `don`, `t`).
+
+    The lists ship with bm25s (NLTK's list for English, 179 words): nothing is downloaded.
+
+    Args:
+        language: English name (`english`) or ISO code (`en`) of the language, or `none` for no stop words.
+
+    Raises:
+        ValueError: If there is no list for the language.
+    """
+    if language in {"none", ""}:
+        return frozenset()
+    from bm25s.tokenization import _infer_stopwords
+
+    asked = {"english": "english_plus", "en": "english_plus"}.get(language, language)
+    try:
+        words = _infer_stopwords(asked)
+    except ValueError as error:
+        raise ValueError(
+            f"There is no stop word list for language {language!r} (--language). Known: english, german, dutch, french, "
+            "spanish, portuguese, italian, russian, swedish, norwegian, chinese, turkish, korean, danish and none."
+        ) from error
+    parts = {part for word in words for part in WORD.findall(word)}
+    return frozenset({*words, *parts} | (_SPLIT_NEGATION if asked == "english_plus" else frozenset()))
+
+
+def _stemmer(language: str) -> Callable[[str], str] | None:
+    """Snowball's stemming function, or None where Snowball has none for the language."""
+    import Stemmer
+
+    try:
+        return Stemmer.Stemmer(language).stemWord
+    except KeyError:
+        return None
+
+
+@dataclass(frozen=True)
+class TokenStreams:
+    """The terms of N texts, flat.
+
+    Attributes:
+        ids: (T,) int32, ids of the terms, text after text.
+        offsets: (N + 1,) int64; text i is `ids[offsets[i]:offsets[i + 1]]`.
+        vocabulary: V terms, in the order of their first appearance.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    vocabulary: list[str]
+
+    @property
+    def num_texts(self) -> int:
+        """N."""
+        return len(self.offsets) - 1
+
+    def checksum(self) -> str:
+        """Identifies the streams, whatever machine they were made on."""
+        digest = xxhash.xxh3_128()
+        digest.update(np.ascontiguousarray(self.ids, dtype="<i4").data)
+        digest.update(np.ascontiguousarray(self.offsets, dtype="<i8").data)
+        digest.update("\n".join(self.vocabulary).encode())
+        return digest.hexdigest()
+
+    def texts(self) -> Iterable[list[str]]:
+        """The texts as lists of terms, for engines' own indexing functions and for tests."""
+        for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            yield [self.vocabulary[term] for term in self.ids[start:stop].tolist()]
+
+
+class Analyzer:
+    """Lower-cases, splits into words, removes stop words, stems.
+
+    Stop words are removed before stemming: a stemmed word never equals the list's own form (`because` -> `becaus`).
+    Every distinct word is stemmed once and remembered.
+
+    Args:
+        language: Language of stop words and stemmer; `none` leaves both out.
+        stem: Whether to stem. Ignored where Snowball has no stemmer for the language.
+        stopwords: Own stop words instead of the language's.
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self, language: str = "english", *, stem: bool = True, stopwords: Sequence[str] | None = None
+    ) -> None:
+        self.language = language
+        self.stem = stem
+        self.own_stopwords = None if stopwords is None else tuple(sorted(stopwords))
+        self.stop_words = stop_words(language) if stopwords is None else frozenset(stopwords)
+        self._stem = _stemmer(language) if stem and language != "none" else None
+        self._terms = _Terms(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles as its settings: the cache and the C stemmer stay behind, so fingerprints are stable."""
+        return _make_analyzer, (self.language, self.stem, self.own_stopwords)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes the terms, JSON-able."""
+        return {
+            "version": self.VERSION,
+            "language": self.language,
+            "stemmed": self._stem is not None,
+            "stop_words": xxhash.xxh3_64_hexdigest("\n".join(sorted(self.stop_words)).encode()),
+        }
+
+    def term(self, word: str) -> str:
+        """The term of a lower-cased word; empty for a stop word."""
+        if word in self.stop_words:
+            return ""
+        return self._stem(word) if self._stem is not None else word
+
+    def tokens(self, text: str) -> list[str]:
+        """The terms of a text."""
+        return [term for term in map(self._terms.__getitem__, words(text)) if term]
+
+    def encode(self, batches: Iterable[Sequence[str]]) -> TokenStreams:
+        """The terms of many texts as ids.
+
+        Args:
+            batches: Texts in batches of any size; the result does not depend on the size.
+        """
+        known = _TermIds(self)
+        ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        for batch in batches:
+            flat, counts = array("i"), array("q")
+            for text in batch:
+                before = len(flat)
+                flat.extend(map(known.__getitem__, words(text)))
+                counts.append(len(flat) - before)
+            batch_ids = np.frombuffer(flat, dtype=np.int32) if flat else np.empty(0, np.int32)
+            keep = batch_ids != _NO_TERM
+            owner = np.repeat(np.arange(len(counts)), np.frombuffer(counts, dtype=np.int64) if counts else 0)
+            lengths.append(np.bincount(owner[keep], minlength=len(counts)).astype(np.int64))
+            ids.append(batch_ids[keep])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])
+        return TokenStreams(np.concatenate(ids), offsets, known.vocabulary)
+
+
+def words(text: str) -> list[str]:
+    """Lower-cased words of a text, compatibility forms (full width, ligatures) made one."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return WORD.findall(text.lower())
+
+
+def _make_analyzer(language: str, stem: bool, stopwords: tuple[str, ...] | None) -> Analyzer:
+    return Analyzer(language, stem=stem, stopwords=stopwords)
+
+
+class _Terms(dict[str, str]):
+    """word -> term, filled on demand."""
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        super().__init__()
+        self._analyzer = analyzer
+
+    def __missing__(self, word: str) -> str:
+        term = self[word] = self._analyzer.term(word)
+        return term
+
+
+class _TermIds(dict[str, int]):
+    """word -> id of its term, filled on demand; stop words have the id -1."""
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        super().__init__()
+        self._analyzer = analyzer
+        self._ids: dict[str, int] = {}
+        self.vocabulary: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        term = self._analyzer.term(word)
+        if not term:
+            self[word] = _NO_TERM
+            return _NO_TERM
+        term_id = self._ids.setdefault(term, len(self._ids))
+        if term_id == len(self.vocabulary):
+            self.vocabulary.append(term)
+        self[word] = term_id
+        return term_id

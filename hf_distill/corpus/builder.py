@@ -1,0 +1,348 @@
+"""Builds a contextualized corpus: general sentences that are like the sentences of a task.
+
+anchors -> keyword queries -> BM25 over general text -> union -> without evaluation texts and repeats
+(Contextualized Corpus, section 2). Every step is finished for good once its marker is in the work folder: a killed
+build continues there and ends in the same corpus.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import xxhash
+from datasets import Dataset, Features, Value
+from datasets.arrow_writer import ArrowWriter
+from datasets.utils import logging
+
+from .analysis import Analyzer
+from .anchors import Anchors, collect_anchors, task_texts
+from .cleaning import UsableRows, fetch_texts, find_usable_rows
+from .dedup import EvaluationTexts
+from .queries import HIT_FEATURES, QUERY_FEATURES, MakeQueries, SearchHits
+from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
+from .selection import Candidates, choose_rows, merge_hits, rank_limit
+from .statistics import describe_queries, describe_rows, kept_share, total_seconds
+from .work import WorkFolder, read_arrow
+
+if TYPE_CHECKING:
+    from hf_distill.arguments import CorpusArguments
+
+logger = logging.get_logger(__name__)
+
+# A change of what any step does must change it: finished steps of older code are then refused.
+BUILDER_VERSION = 1
+DEFAULT_TOP_K = 100
+
+CORPUS_FEATURES = Features(
+    {
+        "text": Value("string"),
+        "rank": Value("int32"),
+        "score": Value("float32"),
+        "anchors": Value("int32"),
+        "source": Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class CorpusResult:
+    """A built corpus.
+
+    Attributes:
+        dataset: Columns `text`; `rank`, the best over all anchors, 0 = first; `score`, the best; `anchors`, how many
+            retrieved the row; `source`. Ordered by rank, then score descending, then row of the general corpus.
+        statistics: JSON-able facts: what was read, dropped and why, which engine and why, settings, seconds.
+    """
+
+    dataset: Dataset
+    statistics: dict[str, Any]
+
+
+def build_contextualized_corpus(
+    anchors: Iterable[str | None] | Dataset,
+    corpus: Dataset,
+    args: CorpusArguments | None = None,
+    *,
+    evaluation_texts: Iterable[str | None] = (),
+    anchor_columns: Sequence[str] | None = None,
+    corpus_name: str | None = None,
+    work_dir: str | Path | None = None,
+    **overrides: Any,
+) -> CorpusResult:
+    """Builds the corpus for some anchors.
+
+    Args:
+        anchors: Sentences of the task, or its training rows. None, empty and repeated ones are counted and left out.
+        corpus: General text with a text column and, if it has one, a source column.
+        args: Settings; the defaults of `CorpusArguments` if not given.
+        evaluation_texts: Texts of validation and test sets: they must not be in the result.
+        anchor_columns: Text columns of `anchors` where it is a data set; all its string columns by default.
+        corpus_name: Stands in the column `source` where the corpus has none.
+        work_dir: Folder of finished steps; by default that of the arguments, else one in the `datasets` cache that
+            belongs to just these data and settings.
+        overrides: Single fields of `CorpusArguments`.
+
+    Returns:
+        The corpus and its statistics.
+
+    Raises:
+        ValueError: If the corpus is empty, lacks its text column, nothing is found, or the work folder belongs to
+            other settings.
+        ImportError: If the engine is not installed.
+    """
+    args = _arguments(args, overrides)
+    found = collect_anchors(_anchor_texts(anchors, anchor_columns), args.max_anchors)
+    if args.max_corpus_rows is not None and args.max_corpus_rows < len(corpus):
+        corpus = corpus.select(range(args.max_corpus_rows))
+    usable = find_usable_rows(corpus, args.text_column, max_chars=args.max_chars, min_words=args.min_words)
+    build = _Build(args, found, corpus, usable, evaluation_texts, corpus_name, work_dir)
+    return build.run()
+
+
+class _Build:
+    """One build: the data, the settings, and the steps."""
+
+    def __init__(
+        self,
+        args: CorpusArguments,
+        anchors: Anchors,
+        corpus: Dataset,
+        usable: UsableRows,
+        evaluation_texts: Iterable[str | None],
+        corpus_name: str | None,
+        work_dir: str | Path | None,
+    ) -> None:
+        self.args, self.anchors, self.corpus, self.usable = args, anchors, corpus, usable
+        self.name = corpus_name or args.corpus or corpus.info.dataset_name or "corpus"
+        self.evaluation = EvaluationTexts(
+            () if args.decontaminate == "none" else evaluation_texts, contains=args.decontaminate == "contains"
+        )
+        self.analyzer = Analyzer(args.language, stem=args.stem)
+        self.choice: EngineChoice = choose_engine(args.engine, len(usable.rows))
+        logger.info(f"BM25 engine: {self.choice.name} ({self.choice.why}).")
+        asked = args.top_k or DEFAULT_TOP_K
+        self.k = min(asked, len(usable.rows))
+        self.k_asked = asked
+        if self.k < asked:
+            warnings.warn(
+                f"`--top_k` is {asked}, but the general corpus has only {self.k} usable rows: top_k becomes {self.k}.",
+                stacklevel=4,
+            )
+        self.index_settings = {
+            "engine": self.choice.name,
+            "engine_version": engine_class(self.choice.name).version(),
+            "k1": args.bm25_k1,
+            "b": args.bm25_b,
+            "analysis": self.analyzer.settings(),
+            "corpus": usable.checksum,
+        }
+        self.settings = self._settings()
+        self.work = WorkFolder(self._work_dir(work_dir), self.settings)
+
+    def run(self) -> CorpusResult:
+        """All steps, then the statistics."""
+        steps = {
+            "queries": self.work.step("queries", self._make_queries),
+            "index": self.work.step("index", self._make_index),
+            "hits": self.work.step("hits", self._search),
+            "selection": self.work.step("selection", self._select),
+            "rows": self.work.step("rows", self._write),
+        }
+        dataset = read_arrow(self.work.folder("rows"))
+        return CorpusResult(dataset, self._statistics(steps))
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that changes the corpus."""
+        args = self.args
+        anchors = xxhash.xxh3_128_hexdigest("\n".join(self.anchors.texts).encode())
+        return {
+            "builder": BUILDER_VERSION,
+            **{f"index_{name}": value for name, value in self.index_settings.items() if name != "corpus"},
+            "corpus": self.usable.checksum,
+            "corpus_name": self.name,
+            "anchors": anchors,
+            "evaluation_texts": self.evaluation.checksum,
+            "top_k": self.k,
+            **{
+                name: getattr(args, name)
+                for name in ("top_share", "query", "max_phrases", "deduplicate", "decontaminate", "source_column")
+            },
+        }
+
+    def _work_dir(self, work_dir: str | Path | None) -> Path:
+        chosen = work_dir or self.args.work_dir
+        if chosen is not None:
+            return Path(chosen).expanduser()
+        return Path(datasets.config.HF_DATASETS_CACHE) / "hf_distill_corpus" / settings_key(self.settings)
+
+    def _index_dir(self) -> Path:
+        root = Path(self.args.index_dir).expanduser() if self.args.index_dir else self.work.folder("indexes")
+        return root / f"{self.choice.name}-{settings_key(self.index_settings)}"
+
+    def _make_queries(self, folder: Path) -> dict[str, Any]:
+        """anchors -> terms."""
+        anchors = Dataset.from_dict({"anchor": self.anchors.texts})
+        queries = anchors.map(
+            MakeQueries(self.args.query, self.args.max_phrases, self.analyzer),
+            batched=True,
+            num_proc=self._processes(len(anchors)),
+            features=QUERY_FEATURES,
+            cache_file_name=str(folder / "queries.arrow"),
+            desc="Making queries",
+        )
+        return describe_queries(queries)
+
+    def _make_index(self, _: Path) -> dict[str, Any]:
+        """General text -> index, unless one with the same settings is there."""
+        handle = self._find_index()
+        reused = handle is not None
+        if handle is None:
+            texts = fetch_texts(self.corpus, self.args.text_column, self.usable.rows, "Indexing the general corpus")
+            handle = save_index(self.analyzer.encode(texts), self._index_dir(), self.index_settings)
+        return {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": reused}
+
+    def _find_index(self) -> IndexHandle | None:
+        return find_index(self._index_dir(), self.index_settings)
+
+    def _search(self, folder: Path) -> dict[str, Any]:
+        """Terms -> hits, by all cores: threads of one process, or one thread in each of several."""
+        queries = read_arrow(self.work.folder("queries")).select_columns(["terms"])
+        handle = self._find_index()
+        if handle is None:
+            # Deleted or damaged since its step was finished.
+            self._make_index(folder)
+            handle = IndexHandle(self._index_dir())
+        processes = self._processes(len(queries))
+        if processes is not None:
+            # Compiled once here, not once in every worker.
+            handle.open().search([queries[0]["terms"]], 1, num_threads=1)
+        hits = queries.map(
+            SearchHits(handle, self.k, None if processes is None else 1),
+            batched=True,
+            batch_size=self.args.search_batch_size,
+            with_indices=True,
+            remove_columns=queries.column_names,
+            num_proc=processes,
+            features=HIT_FEATURES,
+            cache_file_name=str(folder / "hits.arrow"),
+            desc=f"Searching ({self.choice.name})",
+        )
+        if len(hits) == 0:
+            raise ValueError(f"None of the {len(queries)} anchors shares a word with the general corpus.")
+        with_hits = len(np.unique(hits.with_format("arrow")["anchor"][:].to_numpy()))
+        return {"hits": len(hits), "queries_without_hits": len(queries) - with_hits}
+
+    def _select(self, folder: Path) -> dict[str, Any]:
+        """Hits -> rows of the result, in order."""
+        everything = merge_hits(read_arrow(self.work.folder("hits")), len(self.usable.rows))
+        candidates = everything.take(everything.ranks < rank_limit(self.args.top_share, self.k))
+        texts = fetch_texts(
+            self.corpus, self.args.text_column, self.usable.rows[candidates.rows], "Comparing the texts"
+        )
+        chosen, dropped = choose_rows(
+            candidates,
+            texts,
+            self.evaluation,
+            deduplicate=self.args.deduplicate,
+            decontaminate=self.args.decontaminate,
+        )
+        if len(chosen.rows) == 0:
+            raise ValueError(f"Nothing is left of {len(candidates.rows)} retrieved rows: {dropped} were dropped.")
+        np.savez(folder / "chosen.npz", **vars(chosen))
+        return {
+            "retrieved_rows": len(everything.rows),
+            "dropped": {"beyond_top_share": len(everything.rows) - len(candidates.rows), **dropped},
+        }
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        """The chosen rows with their texts."""
+        with np.load(folder.parent / "selection" / "chosen.npz") as arrays:
+            chosen = Candidates(**arrays)
+        rows = self.usable.rows[chosen.rows]
+        sources = self._sources(rows)
+        done = 0
+        with ArrowWriter(path=str(folder / "rows.arrow"), features=CORPUS_FEATURES) as writer:
+            for texts in fetch_texts(self.corpus, self.args.text_column, rows, "Writing the corpus"):
+                part = slice(done, done + len(texts))
+                columns = [texts, chosen.ranks[part], chosen.scores[part], chosen.anchors[part], sources(part)]
+                arrays = [
+                    pa.array(column, type=feature.pa_type)
+                    for column, feature in zip(columns, CORPUS_FEATURES.values(), strict=True)
+                ]
+                writer.write_table(pa.Table.from_arrays(arrays, names=list(CORPUS_FEATURES)))
+                done += len(texts)
+            writer.finalize()
+        return describe_rows(read_arrow(folder))
+
+    def _sources(self, rows: np.ndarray) -> Any:
+        """A function from a slice of `rows` to their sources."""
+        column = self.args.source_column
+        if column not in self.corpus.column_names:
+            return lambda part: [self.name] * len(rows[part])
+        data = self.corpus.select_columns([column]).with_format("arrow")
+        return lambda part: data[rows[part].tolist()][column].cast(pa.string()).fill_null(self.name).to_pylist()
+
+    def _processes(self, num_rows: int) -> int | None:
+        return None if self.args.num_proc is None else max(1, min(self.args.num_proc, num_rows))
+
+    def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Facts of all steps in one place."""
+        rows, hits, selection = steps["rows"], steps["hits"], steps["selection"]
+        return {
+            **{name: value for name, value in rows.items() if name != "seconds"},
+            "kept_share": kept_share(rows["rows"], hits["hits"]),
+            "hits": hits["hits"],
+            "retrieved_rows": selection["retrieved_rows"],
+            "dropped": selection["dropped"],
+            "top_k": {"asked": self.k_asked, "used": self.k},
+            "top_share": self.args.top_share,
+            "anchors": self.anchors.counts,
+            "queries": {
+                **{name: value for name, value in steps["queries"].items() if name != "seconds"},
+                "without_hits": hits["queries_without_hits"],
+            },
+            "evaluation_texts": self.evaluation.num_texts,
+            "general_corpus": {
+                "name": self.name,
+                **self.usable.counts,
+                "bytes": self.usable.bytes,
+                "checksum": self.usable.checksum,
+            },
+            "engine": {
+                "name": self.choice.name,
+                "asked": self.args.engine,
+                "why": self.choice.why,
+                "version": self.index_settings["engine_version"],
+                "index_bytes": steps["index"]["bytes"],
+                "index_terms": steps["index"]["terms"],
+            },
+            "settings": self.settings,
+            "seconds": total_seconds(steps),
+        }
+
+
+def _arguments(args: CorpusArguments | None, overrides: dict[str, Any]) -> CorpusArguments:
+    from dataclasses import replace
+
+    from hf_distill.arguments import CorpusArguments
+
+    return replace(args or CorpusArguments(), **overrides)
+
+
+def _anchor_texts(anchors: Iterable[str | None] | Dataset, columns: Sequence[str] | None) -> Iterable[str | None]:
+    if isinstance(anchors, str):
+        raise TypeError("`anchors` must be several sentences or a data set, not one string.")
+    if not isinstance(anchors, Dataset):
+        return anchors
+    strings = [name for name, feature in anchors.features.items() if feature == Value("string")]
+    chosen = list(columns) if columns is not None else strings
+    if not chosen:
+        raise ValueError(f"The anchors' data set has no text column; it has {anchors.column_names}.")
+    return task_texts(anchors, chosen)

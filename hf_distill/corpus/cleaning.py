@@ -1,0 +1,139 @@
+"""Which rows of a general corpus can be used, and their text as it goes into index and result."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from datasets import Dataset
+from datasets.utils import tqdm
+
+from .analysis import WORD
+
+# C0 and C1 control characters, line and paragraph separators, the byte order mark, and lone surrogates.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
+
+READ_BATCH = 10_000
+
+DROP_REASONS = ("none", "empty", "too_long", "too_few_words")
+
+
+def clean(text: str) -> str:
+    """Control characters (line breaks and tabs among them) become one space each run; the ends are stripped.
+
+    Raises:
+        TypeError: If it is not a string.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"A text must be a string, but one is {type(text).__name__}: {str(text)[:80]!r}.")
+    return _CONTROL.sub(" ", text).strip()
+
+
+@dataclass(frozen=True)
+class UsableRows:
+    """The rows of a corpus that can be indexed.
+
+    Attributes:
+        rows: (N,) int64, ascending row numbers of the corpus.
+        counts: Rows by fate: `rows` (all), `kept`, one entry per reason of `DROP_REASONS`, and `control_characters`
+            (rows kept whose text was mended).
+        bytes: UTF-8 bytes of the kept, cleaned texts.
+        checksum: Identifies the kept rows and their texts.
+    """
+
+    rows: np.ndarray
+    counts: dict[str, int]
+    bytes: int
+    checksum: str
+
+
+def check_corpus(corpus: Dataset, text_column: str) -> None:
+    """Raises an error that says what is there if the corpus is empty or lacks its text column.
+
+    Raises:
+        ValueError: If it is empty or the column is missing.
+    """
+    if text_column not in corpus.column_names:
+        raise ValueError(
+            f"The general corpus has no column {text_column!r} (--text_column); it has {corpus.column_names}."
+        )
+    if len(corpus) == 0:
+        raise ValueError("The general corpus is empty (--corpus).")
+
+
+def read_texts(corpus: Dataset, text_column: str, description: str) -> Iterator[list[str | None]]:
+    """The texts of a corpus in batches, with a progress bar."""
+    column = corpus.select_columns([text_column]).with_format("arrow")
+    with tqdm(total=len(corpus), desc=description, unit=" rows", unit_scale=True) as bar:
+        for batch in column.iter(batch_size=READ_BATCH):
+            texts = batch[text_column].to_pylist()
+            yield texts
+            bar.update(len(texts))
+
+
+def find_usable_rows(corpus: Dataset, text_column: str, *, max_chars: int, min_words: int) -> UsableRows:
+    """Goes through a corpus once.
+
+    Args:
+        corpus: The corpus.
+        text_column: Its column with the text.
+        max_chars: Rows with more characters are dropped.
+        min_words: Rows with fewer words are dropped.
+
+    Raises:
+        ValueError: If the corpus is empty, lacks the column, or no row can be used.
+    """
+    check_corpus(corpus, text_column)
+    counts: Counter[str] = Counter()
+    kept: list[np.ndarray] = []
+    digest, num_bytes, start = xxhash.xxh3_128(), 0, 0
+    for texts in read_texts(corpus, text_column, "Reading the general corpus"):
+        usable = []
+        for row, text in enumerate(texts, start):
+            reason, cleaned = judge(text, max_chars, min_words)
+            if reason:
+                counts[reason] += 1
+                continue
+            counts["control_characters"] += _CONTROL.search(str(text)) is not None
+            encoded = cleaned.encode()
+            num_bytes += len(encoded)
+            digest.update(b"%d:" % len(encoded) + encoded)
+            usable.append(row)
+        kept.append(np.array(usable, dtype=np.int64))
+        start += len(texts)
+    rows = np.concatenate(kept)
+    digest.update(rows.astype("<i8").tobytes())
+    total = {"rows": len(corpus), "kept": len(rows), **{reason: counts[reason] for reason in DROP_REASONS}}
+    total["control_characters"] = counts["control_characters"]
+    if len(rows) == 0:
+        raise ValueError(f"No row of the general corpus can be used: {total}.")
+    return UsableRows(rows, total, num_bytes, digest.hexdigest())
+
+
+def judge(text: str | None, max_chars: int, min_words: int) -> tuple[str, str]:
+    """Why a row is dropped (empty: it is kept), and its cleaned text."""
+    if text is None:
+        return "none", ""
+    cleaned = clean(text)
+    if not cleaned:
+        return "empty", ""
+    if len(cleaned) > max_chars:
+        return "too_long", cleaned
+    if min_words > 1 and len(WORD.findall(cleaned)) < min_words:
+        return "too_few_words", cleaned
+    return "", cleaned
+
+
+def fetch_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description: str) -> Iterator[list[str]]:
+    """Cleaned texts of some rows in batches, in the order of `rows`."""
+    chosen: Sequence[int] = rows.tolist()
+    column = corpus.select_columns([text_column]).select(chosen).with_format("arrow")
+    with tqdm(total=len(rows), desc=description, unit=" rows", unit_scale=True) as bar:
+        for batch in column.iter(batch_size=READ_BATCH):
+            texts = [clean(text) for text in batch[text_column].to_pylist()]
+            yield texts
+            bar.update(len(texts))

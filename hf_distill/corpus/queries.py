@@ -1,0 +1,70 @@
+"""The two functions that `Dataset.map` applies: anchors -> queries, queries -> hits.
+
+Both are classes of this package with a small pickled state, so that fingerprints are cheap, stable and the same for
+any number of processes. Neither holds an index: the search holds a handle that opens it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Features, List, Value
+
+from .analysis import Analyzer
+from .keywords import QueryMode, make_query
+from .retrieval import IndexHandle
+
+QUERY_FEATURES = Features(
+    {"anchor": Value("string"), "terms": List(Value("string")), "fallback": Value("bool")},
+)
+HIT_FEATURES = Features(
+    {"anchor": Value("int32"), "row": Value("int64"), "rank": Value("int32"), "score": Value("float32")}
+)
+
+
+class MakeQueries:
+    """Batch of anchors -> terms to search for.
+
+    An anchor without keywords is searched by its whole text. If that has no term either (stop words and punctuation
+    only), its terms are empty and it finds nothing; the builder counts it.
+
+    Args:
+        mode: How queries are made (`hf_distill.corpus.keywords.make_query`).
+        max_phrases: RAKE phrases per query.
+        analyzer: The same as for the corpus.
+    """
+
+    def __init__(self, mode: QueryMode, max_phrases: int, analyzer: Analyzer) -> None:
+        self.mode, self.max_phrases, self.analyzer = mode, max_phrases, analyzer
+
+    def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        """Adds the columns `terms` and `fallback`."""
+        terms: list[list[str]] = []
+        fallback: list[bool] = []
+        for anchor in batch["anchor"]:
+            query = make_query(anchor, self.mode, self.analyzer.stop_words, self.max_phrases)
+            found = self.analyzer.tokens(query)
+            fallback.append(not found)
+            terms.append(found or self.analyzer.tokens(anchor))
+        return {"terms": terms, "fallback": fallback}
+
+
+class SearchHits:
+    """Batch of queries -> their hits, one row each.
+
+    Args:
+        handle: The index.
+        k: Hits per query.
+        num_threads: Threads per search; all cores by default. Must be 1 in forked workers.
+    """
+
+    def __init__(self, handle: IndexHandle, k: int, num_threads: int | None) -> None:
+        self.handle, self.k, self.num_threads = handle, k, num_threads
+
+    def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+        """Columns of `HIT_FEATURES`; `row` counts the rows of the index, `anchor` the queries."""
+        import numpy as np
+
+        hits = self.handle.open().search(batch["terms"], self.k, num_threads=self.num_threads)
+        anchors = np.repeat(np.asarray(indices, dtype=np.int32), np.diff(hits.offsets))
+        return {"anchor": anchors, "row": hits.rows, "rank": hits.ranks(), "score": hits.scores}

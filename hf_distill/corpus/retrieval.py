@@ -1,0 +1,208 @@
+"""Retrieval as one small protocol: index token streams once, search many queries, get rows and scores.
+
+Every engine gives its hits in the total order of `hf_distill.corpus.ranking`, so engines can be exchanged.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import xxhash
+from datasets.utils import logging
+
+from .analysis import TokenStreams
+from .engines import _retriv_import
+from .ranking import Hits
+
+logger = logging.get_logger(__name__)
+
+# Part of every handle's pickled state: results that `Dataset.map` cached with other code are not taken for these.
+FORMAT = 1
+
+_ENGINES = {
+    "retriv": ("hf_distill.corpus.engines.retriv", "RetrivEngine"),
+    "bm25s": ("hf_distill.corpus.engines.bm25s", "Bm25sEngine"),
+}
+ENGINES: tuple[str, ...] = tuple(_ENGINES)
+
+# Open engines of this process by folder and checksum: a memory map must never be part of a pickled function.
+_OPEN: dict[tuple[str, str], Engine] = {}
+
+
+class Engine(Protocol):
+    """A searchable index. The class builds, an instance searches.
+
+    Attributes:
+        name: What `--engine` calls it.
+        max_rows: Rows up to which `--engine auto` takes it.
+        num_rows: Rows of the open index.
+    """
+
+    name: str
+    max_rows: int
+    num_rows: int
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the index in `folder`."""
+
+    @staticmethod
+    def version() -> str:
+        """Version of the library behind the engine."""
+
+    @staticmethod
+    def build(streams: TokenStreams, folder: Path, *, k1: float, b: float) -> None:
+        """Indexes token streams into `folder`."""
+
+    def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
+        """The k best rows of every query, in the total order."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which engine was taken and why; both end in statistics and card."""
+
+    name: str
+    why: str
+
+
+def engine_class(name: str) -> type[Engine]:
+    """The class of an engine.
+
+    Raises:
+        ValueError: If there is no engine of that name.
+    """
+    if name not in _ENGINES:
+        raise ValueError(f"`--engine` is {name!r}; allowed are {['auto', *ENGINES]}.")
+    module, attribute = _ENGINES[name]
+    return cast("type[Engine]", getattr(importlib.import_module(module), attribute))
+
+
+def make_engine(name: str, folder: str | Path) -> Engine:
+    """Opens the index that an engine saved in `folder`.
+
+    Raises:
+        ValueError: If there is no engine of that name.
+        ImportError: If the engine's package is missing.
+    """
+    return engine_class(name)(Path(folder))
+
+
+def choose_engine(name: str, num_rows: int) -> EngineChoice:
+    """The engine for a corpus: the named one, or by size and by what is installed for `auto`.
+
+    Raises:
+        ValueError: If there is no engine of that name.
+        ImportError: If the named engine is not installed.
+    """
+    if name != "auto":
+        engine_class(name)
+        if name == "retriv":
+            _retriv_import.sparse_retriever_module()
+        return EngineChoice(name, "asked for")
+    bound = engine_class("retriv").max_rows
+    if num_rows > bound:
+        return EngineChoice("bm25s", f"{num_rows:,} rows are more than retriv is taken for ({bound:,})")
+    if not _retriv_import.is_installed():
+        return EngineChoice("bm25s", f"retriv is not installed ({_retriv_import.INSTALL})")
+    try:
+        _retriv_import.sparse_retriever_module()
+    except ImportError as error:
+        return EngineChoice("bm25s", str(error))
+    return EngineChoice("retriv", f"retriv is installed and {num_rows:,} rows are within its bound of {bound:,}")
+
+
+class IndexHandle:
+    """Names a saved index and opens it on first use, once per process.
+
+    Its pickled state is the path, the index's checksum, its settings and this module's format: small, the same in
+    every process, and different for another index, as the fingerprints of `Dataset.map` need.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Reads the index's manifest.
+
+        Args:
+            path: Folder that `save_index` wrote.
+
+        Raises:
+            ValueError: If the folder holds no complete index.
+        """
+        self.path = str(path)
+        manifest = _read_manifest(Path(path))
+        self.settings: dict[str, Any] = manifest["settings"]
+        self.num_rows: int = manifest["rows"]
+        self.num_terms: int = manifest["terms"]
+        self.checksum = xxhash.xxh3_64_hexdigest(json.dumps(manifest, sort_keys=True).encode())
+        self.format = FORMAT
+
+    def open(self) -> Engine:
+        """The engine, opened in this process if it is not yet."""
+        key = (self.path, self.checksum)
+        if key not in _OPEN:
+            _OPEN[key] = make_engine(self.settings["engine"], self.path)
+        return _OPEN[key]
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in Path(self.path).iterdir())
+
+
+def save_index(streams: TokenStreams, path: str | Path, settings: dict[str, Any]) -> IndexHandle:
+    """Indexes token streams and saves the index; it appears under `path` only once it is complete.
+
+    Args:
+        streams: What to index.
+        path: Folder to write.
+        settings: `engine`, `k1`, `b`, and anything else that tells this index from others, JSON-able.
+    """
+    path = Path(path)
+    partial_path = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial_path, ignore_errors=True)
+    partial_path.mkdir(parents=True)
+    engine_class(settings["engine"]).build(streams, partial_path, k1=settings["k1"], b=settings["b"])
+    manifest = {
+        "format": FORMAT,
+        "settings": settings,
+        "rows": streams.num_texts,
+        "terms": len(streams.vocabulary),
+        "streams": streams.checksum(),
+        "files": {file.name: file.stat().st_size for file in sorted(partial_path.iterdir())},
+    }
+    (partial_path / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
+    shutil.rmtree(path, ignore_errors=True)
+    partial_path.rename(path)
+    return IndexHandle(path)
+
+
+def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None:
+    """The index at `path` if it is complete and was made with the same settings, else None."""
+    try:
+        handle = IndexHandle(path)
+    except ValueError:
+        return None
+    return handle if handle.settings == settings else None
+
+
+def settings_key(settings: dict[str, Any]) -> str:
+    """Short name of some settings, for folders."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} holds no complete index: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"The index {str(path)!r} has format {manifest.get('format')}; this version reads {FORMAT}.")
+    for name, size in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise ValueError(f"The index {str(path)!r} is damaged: {name!r} is missing or not {size} bytes long.")
+    return cast("dict[str, Any]", manifest)

@@ -1,0 +1,95 @@
+"""Loads a general corpus from whatever a user has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+
+# Suffix -> loader of `datasets`; a compression suffix may follow.
+_LOADERS = {
+    ".parquet": "parquet",
+    ".jsonl": "json",
+    ".json": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+}
+_COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".lz4")
+
+
+def load_general_corpus(path_or_id: str | Path, config: str | None = None, *, split: str = "train") -> Dataset:
+    """A general corpus as a data set.
+
+    Args:
+        path_or_id: A file (parquet, JSON lines, csv, tsv, text with one row per line; also gzip, zstd, bzip2, xz,
+            lz4), a folder of such files of one kind, a folder written by `save_to_disk`, or a data set on the Hub.
+        config: Configuration of a data set on the Hub.
+        split: Which split, where there are several.
+
+    Raises:
+        FileNotFoundError: If it is neither there nor on the Hub.
+        ValueError: If the files are of no known kind, of several, or the split is missing.
+    """
+    path = Path(path_or_id).expanduser()
+    if path.is_file():
+        return _load_files([path])
+    if path.is_dir():
+        return _load_folder(path, split)
+    try:
+        return _one_split(load_dataset(str(path_or_id), config), str(path_or_id), split)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"`--corpus` {str(path_or_id)!r} is neither a file, nor a folder, nor a data set that the Hub gives: {error}"
+        ) from error
+
+
+def _load_folder(path: Path, split: str) -> Dataset:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _one_split(load_from_disk(str(path)), str(path), split)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) and not _is_metadata(file))
+    if not files:
+        raise ValueError(f"The folder {str(path)!r} (--corpus) holds no file of a known kind: {_known()}.")
+    # A folder may hold several splits by the usual names; files without any split's name are the one split there is.
+    of_split = [file for file in files if file.name.startswith(split) or file.parent.name == split]
+    return _load_files(of_split or files)
+
+
+def _load_files(files: list[Path]) -> Dataset:
+    kinds = sorted({_kind(file) for file in files})
+    if kinds == [""]:
+        raise ValueError(f"{files[0].name!r} (--corpus) is of no known kind; known are {_known()}.")
+    if len(kinds) > 1:
+        raise ValueError(f"The folder (--corpus) mixes files of the kinds {kinds}; name one file or split the folder.")
+    options = {"delimiter": "\t"} if ".tsv" in files[0].suffixes else {}
+    names = [str(file) for file in files]
+    return load_dataset(kinds[0], data_files={"train": names}, split="train", **options)
+
+
+def _kind(file: Path) -> str:
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSIONS:
+        suffixes.pop()
+    return _LOADERS.get(suffixes[-1], "") if suffixes else ""
+
+
+def _is_metadata(file: Path) -> bool:
+    """Descriptions that stand beside data and hold none."""
+    return file.name.startswith((".", "statistics.", "dataset_info", "README")) or file.name in {"arguments.json"}
+
+
+def _known() -> str:
+    return f"{', '.join(_LOADERS)}, each also with {', '.join(_COMPRESSIONS)}"
+
+
+def _one_split(
+    loaded: Dataset | DatasetDict | IterableDataset | IterableDatasetDict, name: str, split: str
+) -> Dataset:
+    if isinstance(loaded, DatasetDict):
+        if split not in loaded:
+            raise ValueError(f"{name!r} (--corpus) has no split {split!r} (--corpus_split); it has {sorted(loaded)}.")
+        return loaded[split]
+    if not isinstance(loaded, Dataset):
+        raise ValueError(f"{name!r} (--corpus) is a streaming data set; load it without streaming.")
+    return loaded

@@ -1,0 +1,92 @@
+"""The work folder of a build: which steps are finished, for which settings, with which facts.
+
+A step writes its files first and its marker last, by a rename; whatever has no marker is done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from datasets import Dataset, concatenate_datasets
+from datasets.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class WorkFolder:
+    """Finished steps of one build.
+
+    Args:
+        path: Folder, made if needed.
+        settings: Everything that changes the corpus, JSON-able.
+
+    Raises:
+        ValueError: If the folder belongs to a build with other settings; the message lists the differences.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        settings = json.loads(json.dumps(settings))
+        file = self.path / "settings.json"
+        if not file.is_file():
+            write_json(file, settings)
+            return
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before != settings:
+            differing = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+            listed = "; ".join(f"{name}: {before.get(name)} there, {settings.get(name)} now" for name in differing)
+            raise ValueError(
+                f"The work folder {str(self.path)!r} belongs to a corpus with other settings ({listed}). "
+                "Choose another one (--work_dir), or delete it to build anew."
+            )
+
+    def step(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Does a step unless it is finished.
+
+        Args:
+            name: Name of the step.
+            work: Does it, given an empty folder to write into, and returns its facts.
+
+        Returns:
+            The facts, with `seconds` added; those of the first time if the step was finished before.
+        """
+        marker, folder = self.path / f"{name}.json", self.folder(name)
+        if marker.is_file():
+            logger.info(f"Step {name!r} is finished in {str(self.path)!r}: skipped.")
+            return cast("dict[str, Any]", json.loads(marker.read_text(encoding="utf-8")))
+        remove(folder)
+        folder.mkdir(parents=True)
+        start = time.perf_counter()
+        facts = work(folder)
+        facts["seconds"] = round(time.perf_counter() - start, 3)
+        write_json(marker, facts)
+        return facts
+
+    def folder(self, name: str) -> Path:
+        """Where a step keeps its files."""
+        return self.path / name
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that is either complete or not there."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def remove(folder: Path) -> None:
+    """Deletes a folder if it is there."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_arrow(folder: Path) -> Dataset:
+    """The rows that `Dataset.map` wrote into a folder, the parts of several processes in their order."""
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
