@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import datasets
 import torch
 from transformers import PreTrainedTokenizerBase, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 LENGTH_COLUMN = "length"
 
@@ -44,10 +45,42 @@ def tokenize_text(
     return dataset.map(encode, batched=True, remove_columns=columns, **progress)
 
 
-def length_grouped_sampler(dataset: Any, args: TrainingArguments) -> torch.utils.data.Sampler | None:
+class LengthSampler(LengthGroupedSampler):
+    """Rows of like length together, in an order that depends on the seed and the epoch alone.
+
+    The stock sampler draws from torch's global generator, so a run resumed after its first epoch sees other batches.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
+        """Make the sampler.
+
+        Args:
+            batch_size: Rows that should be of like length: those of one update on one device.
+            lengths: Tokens of each row.
+            seed: Seed of the order.
+            epoch: Gives the current epoch, from 0.
+        """
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Row numbers."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
+def length_grouped_sampler(
+    dataset: Any, args: TrainingArguments, epoch: Callable[[], int]
+) -> torch.utils.data.Sampler | None:
     """A sampler that puts rows of like length into one batch, from the lengths that `tokenize_text` stored.
 
     The stock `Trainer` looks for the column after it has dropped it, and would tokenise the whole set's lengths anew.
+
+    Args:
+        dataset: The training rows with their lengths.
+        args: Batch size, seed and strategy.
+        epoch: Gives the current epoch, from 0.
 
     Returns:
         `None` where the data set stores no lengths or another strategy was chosen: the stock sampler applies.
@@ -57,4 +90,5 @@ def length_grouped_sampler(dataset: Any, args: TrainingArguments) -> torch.utils
     if args.length_column_name not in dataset.column_names:
         return None
     lengths = dataset.with_format("numpy")[args.length_column_name][:].tolist()
-    return LengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths=lengths)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return LengthSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths, seed, epoch)

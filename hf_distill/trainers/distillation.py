@@ -244,7 +244,7 @@ class DistillationTrainer(Trainer):
         self._signature_columns = sorted(columns)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        sampler = length_grouped_sampler(self.train_dataset, self.args)
+        sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:

@@ -135,7 +135,7 @@ class FineTuningTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         # The base class is handed the rows without their unused columns, the lengths among them.
-        sampler = length_grouped_sampler(self.train_dataset, self.args)
+        sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 
 
