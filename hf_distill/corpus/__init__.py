@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .builder import CorpusResult, build_contextualized_corpus
-from .sources import load_general_corpus
+from .sources import corpus_label, load_general_corpus
 
-__all__ = ["CorpusResult", "build_contextualized_corpus", "load_general_corpus"]
+__all__ = ["CorpusResult", "build_contextualized_corpus", "corpus_label", "load_general_corpus"]

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ _SPLIT_NEGATION = frozenset({"n"})
 _NO_TERM = -1
 
 
-@lru_cache(maxsize=None)
+@cache
 def stop_words(language: str) -> frozenset[str]:
     """Stop words of a language, contractions also in their parts (`don't` -> `don`, `t`).
 
@@ -49,8 +48,9 @@ def stop_words(language: str) -> frozenset[str]:
         words = _infer_stopwords(asked)
     except ValueError as error:
         raise ValueError(
-            f"There is no stop word list for language {language!r} (--language). Known: english, german, dutch, french, "
-            "spanish, portuguese, italian, russian, swedish, norwegian, chinese, turkish, korean, danish and none."
+            f"There is no stop word list for language {language!r} (--language). Known: english, german, dutch, "
+            "french, spanish, portuguese, italian, russian, swedish, norwegian, chinese, turkish, korean, danish, "
+            "none."
         ) from error
     parts = {part for word in words for part in WORD.findall(word)}
     return frozenset({*words, *parts} | (_SPLIT_NEGATION if asked == "english_plus" else frozenset()))
@@ -152,21 +152,22 @@ class Analyzer:
         Args:
             batches: Texts in batches of any size; the result does not depend on the size.
         """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         known = _TermIds(self)
-        ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
         for batch in batches:
-            flat, counts = array("i"), array("q")
-            for text in batch:
-                before = len(flat)
-                flat.extend(map(known.__getitem__, words(text)))
-                counts.append(len(flat) - before)
-            batch_ids = np.frombuffer(flat, dtype=np.int32) if flat else np.empty(0, np.int32)
-            keep = batch_ids != _NO_TERM
-            owner = np.repeat(np.arange(len(counts)), np.frombuffer(counts, dtype=np.int64) if counts else 0)
-            lengths.append(np.bincount(owner[keep], minlength=len(counts)).astype(np.int64))
-            ids.append(batch_ids[keep])
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])
-        return TokenStreams(np.concatenate(ids), offsets, known.vocabulary)
+            # Splitting and counting of words run in Arrow; only a batch's distinct words come back to Python.
+            split = pc.utf8_split_whitespace(pa.array(map(_spaced_words, batch), type=pa.large_string()))
+            distinct = split.flatten().dictionary_encode()
+            of_word = np.fromiter(map(known.__getitem__, distinct.dictionary.to_pylist()), dtype=np.int32)
+            terms = of_word[distinct.indices.to_numpy()]
+            kept = terms != _NO_TERM
+            before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+            lengths.append(np.diff(before[split.offsets.to_numpy()]))
+            ids.append(terms[kept])
+        return TokenStreams(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), known.vocabulary)
 
 
 def words(text: str) -> list[str]:
@@ -174,6 +175,15 @@ def words(text: str) -> list[str]:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return WORD.findall(text.lower())
+
+
+# ASCII text needs no pattern: letters to lower case, digits as they are, everything else a blank.
+_ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
+
+
+def _spaced_words(text: str) -> str:
+    """The same words, between blanks."""
+    return text.translate(_ASCII) if text.isascii() else " ".join(words(text))
 
 
 def _make_analyzer(language: str, stem: bool, stopwords: tuple[str, ...] | None) -> Analyzer:
@@ -202,12 +212,11 @@ class _TermIds(dict[str, int]):
         self.vocabulary: list[str] = []
 
     def __missing__(self, word: str) -> int:
-        term = self._analyzer.term(word)
+        term = self._analyzer.term(word) if word else ""
         if not term:
             self[word] = _NO_TERM
             return _NO_TERM
-        term_id = self._ids.setdefault(term, len(self._ids))
-        if term_id == len(self.vocabulary):
+        known = self[word] = self._ids.setdefault(term, len(self._ids))
+        if known == len(self.vocabulary):
             self.vocabulary.append(term)
-        self[word] = term_id
-        return term_id
+        return known

@@ -23,11 +23,12 @@ from datasets.utils import logging
 
 from .analysis import Analyzer
 from .anchors import Anchors, collect_anchors, task_texts
-from .cleaning import UsableRows, fetch_texts, find_usable_rows
+from .cleaning import UsableRows, fetch_texts, find_usable_rows, usable_texts
 from .dedup import EvaluationTexts
 from .queries import HIT_FEATURES, QUERY_FEATURES, MakeQueries, SearchHits
 from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
 from .selection import Candidates, choose_rows, merge_hits, rank_limit
+from .sources import corpus_label
 from .statistics import describe_queries, describe_rows, kept_share, total_seconds
 from .work import WorkFolder, read_arrow
 
@@ -120,7 +121,7 @@ class _Build:
         work_dir: str | Path | None,
     ) -> None:
         self.args, self.anchors, self.corpus, self.usable = args, anchors, corpus, usable
-        self.name = corpus_name or args.corpus or corpus.info.dataset_name or "corpus"
+        self.name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
         self.evaluation = EvaluationTexts(
             () if args.decontaminate == "none" else evaluation_texts, contains=args.decontaminate == "contains"
         )
@@ -187,7 +188,7 @@ class _Build:
         return root / f"{self.choice.name}-{settings_key(self.index_settings)}"
 
     def _make_queries(self, folder: Path) -> dict[str, Any]:
-        """anchors -> terms."""
+        """Anchors to terms."""
         anchors = Dataset.from_dict({"anchor": self.anchors.texts})
         queries = anchors.map(
             MakeQueries(self.args.query, self.args.max_phrases, self.analyzer),
@@ -200,11 +201,11 @@ class _Build:
         return describe_queries(queries)
 
     def _make_index(self, _: Path) -> dict[str, Any]:
-        """General text -> index, unless one with the same settings is there."""
+        """General text to index, unless one with the same settings is there."""
         handle = self._find_index()
         reused = handle is not None
         if handle is None:
-            texts = fetch_texts(self.corpus, self.args.text_column, self.usable.rows, "Indexing the general corpus")
+            texts = usable_texts(self.corpus, self.args.text_column, self.usable.rows, "Indexing the general corpus")
             handle = save_index(self.analyzer.encode(texts), self._index_dir(), self.index_settings)
         return {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": reused}
 
@@ -212,7 +213,7 @@ class _Build:
         return find_index(self._index_dir(), self.index_settings)
 
     def _search(self, folder: Path) -> dict[str, Any]:
-        """Terms -> hits, by all cores: threads of one process, or one thread in each of several."""
+        """Terms to hits, by all cores: threads of one process, or one thread in each of several."""
         queries = read_arrow(self.work.folder("queries")).select_columns(["terms"])
         handle = self._find_index()
         if handle is None:
@@ -240,7 +241,7 @@ class _Build:
         return {"hits": len(hits), "queries_without_hits": len(queries) - with_hits}
 
     def _select(self, folder: Path) -> dict[str, Any]:
-        """Hits -> rows of the result, in order."""
+        """Hits to rows of the result, in order."""
         everything = merge_hits(read_arrow(self.work.folder("hits")), len(self.usable.rows))
         candidates = everything.take(everything.ranks < rank_limit(self.args.top_share, self.k))
         texts = fetch_texts(

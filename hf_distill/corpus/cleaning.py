@@ -30,7 +30,8 @@ def clean(text: str) -> str:
     """
     if not isinstance(text, str):
         raise TypeError(f"A text must be a string, but one is {type(text).__name__}: {str(text)[:80]!r}.")
-    return _CONTROL.sub(" ", text).strip()
+    # Every control character is unprintable, and the check is several times faster than the pattern.
+    return text.strip() if text.isprintable() else _CONTROL.sub(" ", text).strip()
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def find_usable_rows(corpus: Dataset, text_column: str, *, max_chars: int, min_w
             if reason:
                 counts[reason] += 1
                 continue
-            counts["control_characters"] += _CONTROL.search(str(text)) is not None
+            counts["control_characters"] += _has_control(text)
             encoded = cleaned.encode()
             num_bytes += len(encoded)
             digest.update(b"%d:" % len(encoded) + encoded)
@@ -114,6 +115,10 @@ def find_usable_rows(corpus: Dataset, text_column: str, *, max_chars: int, min_w
     return UsableRows(rows, total, num_bytes, digest.hexdigest())
 
 
+def _has_control(text: str | None) -> bool:
+    return text is not None and not text.isprintable() and _CONTROL.search(text) is not None
+
+
 def judge(text: str | None, max_chars: int, min_words: int) -> tuple[str, str]:
     """Why a row is dropped (empty: it is kept), and its cleaned text."""
     if text is None:
@@ -126,6 +131,15 @@ def judge(text: str | None, max_chars: int, min_words: int) -> tuple[str, str]:
     if min_words > 1 and len(WORD.findall(cleaned)) < min_words:
         return "too_few_words", cleaned
     return "", cleaned
+
+
+def usable_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description: str) -> Iterator[list[str]]:
+    """Cleaned texts of ascending rows that are most of a corpus: read in one go, not row by row."""
+    start = 0
+    for texts in read_texts(corpus, text_column, description):
+        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(texts))] - start
+        yield [clean(texts[row]) for row in here.tolist()]
+        start += len(texts)
 
 
 def fetch_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description: str) -> Iterator[list[str]]:

@@ -41,8 +41,14 @@ def load_general_corpus(path_or_id: str | Path, config: str | None = None, *, sp
         return _one_split(load_dataset(str(path_or_id), config), str(path_or_id), split)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"`--corpus` {str(path_or_id)!r} is neither a file, nor a folder, nor a data set that the Hub gives: {error}"
+            f"`--corpus` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: {error}"
         ) from error
+
+
+def corpus_label(path_or_id: str | Path) -> str:
+    """What to call a corpus in results and cards: the last part of a local path, a Hub id as it is."""
+    path = Path(path_or_id).expanduser()
+    return path.resolve().name if path.is_absolute() or path.exists() else str(path_or_id)
 
 
 def _load_folder(path: Path, split: str) -> Dataset:

@@ -56,6 +56,36 @@ def _offer(
 
 
 @njit(cache=True, nogil=True)
+def _add_up(
+    data: np.ndarray,
+    posting_rows: np.ndarray,
+    indptr: np.ndarray,
+    terms: np.ndarray,
+    cursors: np.ndarray,
+    start: int,
+    stop: int,
+    sums: np.ndarray,
+    touched: np.ndarray,
+) -> int:  # pragma: no cover - compiled
+    """Adds the postings of some terms within a block of rows to `sums`; returns how many rows it listed in `touched`.
+
+    Each term goes on at its cursor and leaves it at the first posting beyond the block.
+    """
+    num_touched = 0
+    for index in range(len(terms)):
+        cursor, end = cursors[index], indptr[terms[index] + 1]
+        while cursor < end and posting_rows[cursor] < stop:
+            local = posting_rows[cursor] - start
+            if sums[local] == 0.0:
+                touched[num_touched] = local
+                num_touched += 1
+            sums[local] += data[cursor]
+            cursor += 1
+        cursors[index] = cursor
+    return num_touched
+
+
+@njit(cache=True, nogil=True)
 def search_columns(
     data: np.ndarray,
     posting_rows: np.ndarray,
@@ -94,17 +124,9 @@ def search_columns(
             cursors[index] = indptr[terms[first + index]]
         size = 0
         for start in range(0, num_rows, block):
-            stop, num_touched = start + block, 0
-            for index in range(last - first):
-                cursor, end = cursors[index], indptr[terms[first + index] + 1]
-                while cursor < end and posting_rows[cursor] < stop:
-                    local = posting_rows[cursor] - start
-                    if sums[local] == 0.0:
-                        touched[num_touched] = local
-                        num_touched += 1
-                    sums[local] += data[cursor]
-                    cursor += 1
-                cursors[index] = cursor
+            num_touched = _add_up(
+                data, posting_rows, indptr, terms[first:last], cursors, start, start + block, sums, touched
+            )
             for index in range(num_touched):
                 local = touched[index]
                 score = sums[local]

@@ -2,7 +2,7 @@
 
 `pip install retriv` replaces torch and breaks numpy 2, and `import retriv` loads torch, transformers, faiss, ranx and
 optuna, overwrites two environment variables and takes ten seconds. Its BM25 needs none of that: a package object
-without retriv's own `__init__` is enough. A program that uses the rest of retriv imports it before hf_distill's engine.
+without retriv's own `__init__` is enough. A program that uses the rest of retriv imports it before this engine.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class RetrivEngine:
         import numba
 
         before = numba.get_num_threads()
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         try:
             named = [{"id": str(index), "text": " ".join(query)} for index, query in enumerate(queries)]
             return list(self._retriever.msearch(named, cutoff=cutoff).values())

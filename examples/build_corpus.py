@@ -1,0 +1,36 @@
+"""Build a contextualized corpus: the sentences of a general corpus that are like a task's.
+
+    python examples/build_corpus.py --task glue/sst2 --corpus general.parquet --corpus_dir outputs/cc
+
+Flags, or one YAML file with flags after it: `python examples/build_corpus.py corpus.yaml --top_k 50`.
+A killed build continues where it stopped when it is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_distill.arguments import CorpusArguments, TaskArguments
+from hf_distill.jobs.corpus import build_corpus
+from hf_distill.parsing import parse
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, build, print what came out."""
+    task, corpus = parse((TaskArguments, CorpusArguments), argv, __doc__)
+    results = build_corpus(task, corpus)
+    statistics = results["statistics"]
+    print(
+        f"{results['task']}: {results['rows']:,} rows ({statistics['bytes'] / 1e6:.1f} MB) from "
+        f"{statistics['anchors']['anchors']:,} anchors x top {statistics['top_k']['used']} of "
+        f"{statistics['general_corpus']['rows']:,} rows in {results['seconds']:.0f} s"
+    )
+    print(f"Engine: {statistics['engine']['name']} ({statistics['engine']['why']})")
+    print(f"Dropped after retrieval: {statistics['dropped']}")
+    print(f"Corpus, card and statistics written to {results['corpus_dir']}")
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The dataset card of a contextualized corpus: what is in it, how it was made, how to make it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from .citations import resolve_citations
+
+TEMPLATE = "dataset_card.md"
+
+# What Hugging Face shows as the size of a data set.
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+@dataclass
+class CorpusCardFacts:
+    """What the card says.
+
+    Attributes:
+        name: Title of the card.
+        statistics: Statistics of the build (`CorpusResult.statistics`).
+        task: Task whose sentences were the anchors.
+        task_licence: Licence of the task's data as known.
+        corpus_licence: Licence of the general corpus as given.
+        language: ISO code.
+        settings: Arguments that differ from their defaults.
+        command: What made the corpus.
+        versions: Package -> version.
+        citations: Keys of `hf_distill.hub.citations` or BibTeX entries.
+    """
+
+    name: str
+    statistics: Mapping[str, Any]
+    task: str | None = None
+    task_licence: str | None = None
+    corpus_licence: str | None = None
+    language: str | None = "en"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    command: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    citations: Sequence[str] = ("contextualized_corpus", "rake", "bm25")
+
+
+def render_dataset_card(facts: CorpusCardFacts) -> str:
+    """The card as Markdown with its YAML header.
+
+    Raises:
+        ValueError: If a citation is unknown.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters.update(number=_number, words=_words, cell=_cell)
+    text = environment.get_template(TEMPLATE).render(
+        facts=facts, statistics=facts.statistics, citations=resolve_citations(facts.citations)
+    )
+    header = yaml.safe_dump(dataset_metadata(facts), sort_keys=False, allow_unicode=True).strip()
+    return f"---\n{header}\n---\n\n{text.strip()}\n"
+
+
+def dataset_metadata(facts: CorpusCardFacts) -> dict[str, Any]:
+    """The card's header as the Hub reads it."""
+    rows = int(facts.statistics["rows"])
+    header: dict[str, Any] = {"pretty_name": facts.name}
+    if facts.language:
+        header["language"] = [facts.language]
+    header["license"] = facts.corpus_licence or "other"
+    header["tags"] = ["hf_distill", "contextualized-corpus", "knowledge-distillation"]
+    header["size_categories"] = [next((name for bound, name in _SIZES if rows < bound), "1M<n<10M")]
+    header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}]
+    return header
+
+
+def write_dataset_card(folder: str | os.PathLike[str], facts: CorpusCardFacts) -> Path:
+    """Writes `README.md` into a folder.
+
+    Returns:
+        The file.
+    """
+    path = Path(folder) / "README.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_dataset_card(facts), encoding="utf-8")
+    return path
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    """A value that cannot break a table."""
+    values: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
+    return " ".join(", ".join(str(item) for item in values).replace("|", "\\|").split())

@@ -1,0 +1,134 @@
+"""Build a contextualized corpus for a task: folder with parquet files, card and statistics."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hf_distill.arguments import CorpusArguments, TaskArguments
+from hf_distill.corpus import CorpusResult, build_contextualized_corpus, corpus_label, load_general_corpus
+from hf_distill.corpus.anchors import task_texts
+from hf_distill.corpus.work import remove, write_json
+from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
+from hf_distill.parsing import changed_arguments, write_arguments
+from hf_distill.tasks.loading import LoadedTask, load_task
+
+STATISTICS_FILE = "statistics.json"
+
+# Rows per anchor in the paper (Contextualized Corpus, Table 1), chosen there so that every corpus has 1.6 to 1.8 GB.
+PAPER_TOP_K = {
+    "glue/mnli": 10,
+    "glue/sst2": 150,
+    "glue/rte": 1000,
+    "glue/mrpc": 800,
+    "glue/cola": 900,
+    "glue/stsb": 500,
+    "glue/qqp": 20,
+    "glue/qnli": 50,
+}
+
+_BYTES_PER_FILE = 500_000_000
+
+
+def build_corpus(
+    task: TaskArguments, corpus: CorpusArguments, *, loaded: LoadedTask | None = None, seed: int = 42
+) -> dict[str, Any]:
+    """Builds the corpus for a task.
+
+    Anchors are the texts of the training split, evaluation texts those of all validation and test splits. Writes to
+    `corpus.corpus_dir`: `data/*.parquet` (which `load_dataset` and `load_general_corpus` open), `README.md` (the
+    card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder was named).
+
+    Args:
+        task: The task and where its rows are.
+        corpus: The general corpus and how to search it.
+        loaded: The task's rows if they are already there.
+        seed: Draws the training rows where `task.max_train_samples` limits them.
+
+    Returns:
+        `corpus_dir`, `rows`, `statistics`, `seconds`.
+
+    Raises:
+        ValueError: If no general corpus is named, or data and settings do not fit.
+    """
+    started = time.perf_counter()
+    if corpus.corpus is None:
+        raise ValueError("Name a general corpus: `--corpus` FILE, FOLDER or Hub id.")
+    if loaded is None:
+        loaded = load_task(task.task, task.data_dir, **task.spec_fields())
+    top_k = corpus.top_k or PAPER_TOP_K.get(loaded.spec.name)
+    general = load_general_corpus(corpus.corpus, corpus.corpus_config, split=corpus.corpus_split)
+    folder = Path(corpus.corpus_dir).expanduser()
+    result = build_contextualized_corpus(
+        loaded.subset(task.max_train_samples, None, seed=seed).train,
+        general,
+        replace(corpus, top_k=top_k),
+        evaluation_texts=_evaluation_texts(loaded),
+        anchor_columns=loaded.spec.text_columns,
+        corpus_name=corpus_label(corpus.corpus),
+        work_dir=corpus.work_dir or folder / "work",
+    )
+    _write(folder, result, loaded, task, corpus)
+    return {
+        "job": "corpus",
+        "task": loaded.spec.name,
+        "corpus_dir": str(folder),
+        "rows": len(result.dataset),
+        "statistics": result.statistics,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:
+    for split in (*loaded.spec.evaluation_splits, *loaded.spec.test_splits):
+        if split in loaded.dataset:
+            yield from task_texts(loaded.dataset[split], loaded.spec.text_columns)
+
+
+def _write(
+    folder: Path, result: CorpusResult, loaded: LoadedTask, task: TaskArguments, corpus: CorpusArguments
+) -> None:
+    """The corpus as parquet files, with card, statistics and arguments beside it."""
+    from importlib.metadata import version
+
+    from hf_distill import __version__
+
+    remove(folder / "data")
+    (folder / "data").mkdir(parents=True)
+    num_files = max(1, math.ceil(result.statistics["bytes"] / _BYTES_PER_FILE))
+    for index in range(num_files):
+        part = result.dataset.shard(num_files, index, contiguous=True)
+        part.to_parquet(str(folder / "data" / f"train-{index:05d}-of-{num_files:05d}.parquet"))
+    write_json(folder / STATISTICS_FILE, result.statistics)
+    write_arguments(folder, task, corpus)
+    facts = CorpusCardFacts(
+        name=f"Contextualized corpus for {loaded.spec.name}",
+        statistics=result.statistics,
+        task=loaded.spec.name,
+        task_licence=loaded.spec.licence,
+        corpus_licence=corpus.corpus_licence,
+        language=loaded.spec.language,
+        settings=_without_paths(changed_arguments(task, corpus)),
+        command=_command(),
+        versions={"hf_distill": __version__, **{name: version(name) for name in ("datasets", "numpy")}},
+    )
+    write_dataset_card(folder, facts)
+
+
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a card that others read: folders of this machine go, names stay."""
+    private = {"data_dir", "corpus_dir", "work_dir", "index_dir"}
+    kept = {name: value for name, value in settings.items() if name not in private}
+    return {name: corpus_label(value) if name == "corpus" else value for name, value in kept.items()}
+
+
+def _command() -> str:
+    """The command line, with the program's name only."""
+    words = [Path(sys.argv[0]).name, *(corpus_label(word) for word in sys.argv[1:])]
+    return shlex.join(words)
