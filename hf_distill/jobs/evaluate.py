@@ -48,7 +48,7 @@ def adapt_and_evaluate(
     """
     started = time.perf_counter()
     trains = evaluation.adapt or evaluation.from_scratch
-    rows = load_task_from(task, seed=training.seed, splits=None if trains else task.evaluation_splits)
+    rows = load_task_from(task, seed=training.seed, splits=None if trains else "evaluation")
     student = _student(task, evaluation, training, rows)
     reference = None
     if teacher is not None and teacher.teacher_model is not None:

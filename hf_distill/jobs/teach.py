@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from transformers import AutoTokenizer, set_seed
 
@@ -11,7 +11,7 @@ from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArgu
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.trainers.classifiers import add_lora, load_classifier
+from hf_distill.trainers.classifiers import add_lora, load_classifier, lora_alpha
 from hf_distill.trainers.finetuning import finetune
 
 
@@ -52,7 +52,7 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
         "model": str(training.output_dir),
         "base_model": teacher.teacher_model,
         "parameters": result.model.num_parameters(),
-        "lora": {"r": teacher.lora_r, "alpha": teacher.lora_alpha} if teacher.lora_r else None,
+        "lora": {"r": teacher.lora_r, "alpha": lora_alpha(teacher)} if teacher.lora_r else None,
         "seed": training.seed,
         "data": rows.source,
         "train_rows": result.train_rows,
@@ -72,7 +72,7 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
     return facts
 
 
-def load_task_from(task: TaskArguments, *, seed: int, splits: list[str] | None = None) -> LoadedTask:
+def load_task_from(task: TaskArguments, *, seed: int, splits: Literal["evaluation"] | None = None) -> LoadedTask:
     """The rows that the arguments of a job name."""
     loaded = load_task(task.task, task.data_dir, splits=splits, **task.spec_fields())
     return loaded.subset(task.max_train_samples, task.max_eval_samples, seed=seed)

@@ -1,1 +1,56 @@
-"""Tasks: what they are, where their rows come from, how they are scored."""
+"""Tasks: what they are, where their rows come from, how they are scored.
+
+Names are loaded when they are first used: reading a spec costs neither torch nor datasets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_MODULE_OF = {
+    "LoadedTask": "loading",
+    "TaskSpec": "spec",
+    "build_compute_metrics": "metrics",
+    "compute_scores": "metrics",
+    "get_task": "registry",
+    "list_tasks": "registry",
+    "load_metric": "metrics",
+    "load_task": "loading",
+    "register_task": "registry",
+    "tokenize_task": "preprocessing",
+}
+
+__all__ = [
+    "LoadedTask",
+    "TaskSpec",
+    "build_compute_metrics",
+    "compute_scores",
+    "get_task",
+    "list_tasks",
+    "load_metric",
+    "load_task",
+    "register_task",
+    "tokenize_task",
+]
+
+if TYPE_CHECKING:
+    from hf_distill.tasks.loading import LoadedTask, load_task
+    from hf_distill.tasks.metrics import build_compute_metrics, compute_scores, load_metric
+    from hf_distill.tasks.preprocessing import tokenize_task
+    from hf_distill.tasks.registry import get_task, list_tasks, register_task
+    from hf_distill.tasks.spec import TaskSpec
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return list(__all__)

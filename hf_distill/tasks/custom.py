@@ -17,11 +17,9 @@ TASK_FILE = "task.yaml"
 MAX_INFERRED_LABELS = 1000
 
 
-def is_folder_task(name: str, folder: Path | None, fields: Mapping[str, Any]) -> bool:
-    """Whether the name means a folder with data of the user, or a new task whose data lie in `folder`."""
-    if folder is None:
-        return Path(name).expanduser().is_dir()
-    return (folder / TASK_FILE).is_file() or "text_columns" in fields
+def is_described(name: str, folder: Path, fields: Mapping[str, Any]) -> bool:
+    """Whether the data in a folder are a task of the user: the folder itself was named, or something describes it."""
+    return Path(name).expanduser() == folder or (folder / TASK_FILE).is_file() or "text_columns" in fields
 
 
 def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, Value, load_dataset
 from transformers.utils import logging
 
-from hf_distill.tasks.custom import custom_spec, is_folder_task
+from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import find_task_folder, listing, read_folder
 from hf_distill.tasks.labels import hide_labels, normalise_labels, visible_labels
 from hf_distill.tasks.registry import get_task, is_registered
@@ -81,7 +81,7 @@ def load_task(
     data_dir: str | Path | None = None,
     spec: TaskSpec | None = None,
     *,
-    splits: Sequence[str] | None = None,
+    splits: Sequence[str] | Literal["evaluation"] | None = None,
     **fields: Any,
 ) -> LoadedTask:
     """Load a task.
@@ -92,8 +92,8 @@ def load_task(
         data_dir: Local files of a registered task: the task's own folder, or a parent that holds `sst2/`, `SST-2/` or
             `glue/sst2/`. `None` takes the Hub.
         spec: A spec to use for the name or the folder in place of the registered one.
-        splits: Splits that must be there; by default the training split and every evaluation split. Test splits are
-            loaded where they exist.
+        splits: Splits that must be there: names, `"evaluation"` for every evaluation split, or by default those and
+            the training split. Whatever else the task has is loaded where it exists.
         fields: Fields of `TaskSpec` that differ (`text_columns`, `label_column`, `label_names`, `evaluation_splits`,
             ...). `None` means "not given".
 
@@ -107,15 +107,16 @@ def load_task(
     else:
         name = str(task)
     folder = Path(data_dir).expanduser() if data_dir is not None else None
-    if spec is None and not is_registered(name) and is_folder_task(name, folder, given):
-        folder = folder or Path(name).expanduser()
-        spec = custom_spec(name, folder, given)
-    elif spec is None:
-        spec = get_task(name)
-        spec = TaskSpec.from_dict(spec.to_dict() | given) if given else spec
-    elif folder is None and Path(name).expanduser().is_dir():
+    if folder is None and not is_registered(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
-    needed = tuple(splits) if splits is not None else (spec.train_split, *spec.evaluation_splits)
+    if spec is None:
+        spec = _resolve_spec(name, folder, given)
+    elif given:
+        spec = TaskSpec.from_dict(spec.to_dict() | given)
+    if splits == "evaluation":
+        needed = spec.evaluation_splits
+    else:
+        needed = (spec.train_split, *spec.evaluation_splits) if splits is None else tuple(splits)
     wanted = tuple(dict.fromkeys((*needed, spec.train_split, *spec.evaluation_splits, *spec.test_splits)))
     raw, source, found = _read(spec, folder, wanted)
     missing = [split for split in needed if split not in raw]
@@ -125,6 +126,14 @@ def load_task(
         )
     dataset = DatasetDict({split: _normalise(raw[split], spec, split, source) for split in wanted if split in raw})
     return LoadedTask(spec=spec, dataset=dataset, source=source)
+
+
+def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> TaskSpec:
+    """The registered task of that name, or the one that the folder holds, with the given fields."""
+    if folder is not None and not is_registered(name) and is_described(name, folder, fields):
+        return custom_spec(name, folder, fields)
+    spec = get_task(name)
+    return TaskSpec.from_dict(spec.to_dict() | fields) if fields else spec
 
 
 def _read(spec: TaskSpec, folder: Path | None, wanted: Sequence[str]) -> tuple[dict[str, Dataset], str, list[str]]:

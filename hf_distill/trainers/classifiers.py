@@ -110,6 +110,13 @@ def check_positions(config: PreTrainedConfig, max_length: int) -> None:
         raise ValueError(f"`--max_length` is {max_length}, but the model has {positions} positions.")
 
 
+def lora_alpha(arguments: TeacherArguments) -> float | None:
+    """The alpha of LoRA, twice the rank unless given; `None` without LoRA."""
+    if arguments.lora_r is None:
+        return None
+    return 2.0 * arguments.lora_r if arguments.lora_alpha is None else arguments.lora_alpha
+
+
 def add_lora(model: PreTrainedModel, arguments: TeacherArguments) -> Any:
     """Wrap a classifier in LoRA where a rank was given; the head trains in full.
 
@@ -124,7 +131,7 @@ def add_lora(model: PreTrainedModel, arguments: TeacherArguments) -> Any:
     config = peft.LoraConfig(
         task_type=peft.TaskType.SEQ_CLS,
         r=arguments.lora_r,
-        lora_alpha=2 * arguments.lora_r if arguments.lora_alpha is None else arguments.lora_alpha,
+        lora_alpha=lora_alpha(arguments),
         lora_dropout=arguments.lora_dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
     )

@@ -209,6 +209,8 @@ def test_a_missing_split_is_an_error_with_what_was_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lacks \['validation'\]; found \['train.jsonl'\]"):
         load_task("sst2", tmp_path)
     assert content(load_task("sst2", tmp_path, splits=["train"]).train) == ROWS
+    (tmp_path / "train.jsonl").rename(tmp_path / "dev.jsonl")
+    assert list(load_task("sst2", tmp_path, splits="evaluation").dataset) == ["validation"]
 
 
 def test_an_empty_or_absent_folder_is_an_error_with_what_is_needed(tmp_path):
@@ -223,7 +225,8 @@ def test_a_missing_column_is_an_error_with_the_columns_found(tmp_path):
         write_jsonl(tmp_path / f"{stem}.jsonl", [{"phrase": "a film", "label": 1}])
     with pytest.raises(ValueError, match=r"lacks columns \['sentence'\]; found \['phrase', 'label'\].*--text_columns"):
         load_task("sst2", tmp_path)
-    assert load_task("sst2", tmp_path, text_columns=["phrase"]).train["phrase"][:] == ["a film"]
+    for task in ("sst2", get_task("sst2")):
+        assert load_task(task, tmp_path, text_columns=["phrase"]).train["phrase"][:] == ["a film"]
 
 
 def test_rows_without_text_are_counted_in_training_and_refused_in_evaluation(tmp_path, warnings_of):

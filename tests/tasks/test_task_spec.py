@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from hf_distill import tasks
 from hf_distill.tasks.registry import get_task, list_tasks, register_task
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 
@@ -127,3 +128,11 @@ def test_specs_load_neither_torch_nor_transformers():
     heavy = "any(m in sys.modules for m in ('torch', 'transformers', 'datasets'))"
     code = f"import sys; from hf_distill.tasks import spec; sys.exit({heavy})"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_of_the_package_can_be_used():
+    assert sorted(tasks.__all__) == sorted(tasks._MODULE_OF)
+    assert all(getattr(tasks, name) is not None for name in dir(tasks))
+    assert tasks.get_task is get_task
+    with pytest.raises(AttributeError, match=r"no attribute 'load'; it has .*load_task"):
+        _ = tasks.load

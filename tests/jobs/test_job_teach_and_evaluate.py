@@ -1,0 +1,185 @@
+"""Teach and adapt, from flags to folders and JSON, on files written here."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, set_seed
+
+from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.jobs.evaluate import adapt_and_evaluate
+from hf_distill.jobs.results import environment, write_results
+from hf_distill.jobs.teach import teach
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def data(tmp_path, sentences):
+    """SST-2 in miniature: "good" or "bad" at the beginning."""
+    folder = tmp_path / "data" / "sst2"
+    folder.mkdir(parents=True)
+    rows = [{"sentence": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
+    for stem, part in (("train", rows[:48]), ("validation", rows[48:])):
+        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    return folder.parent
+
+
+@pytest.fixture
+def encoder(tmp_path, tiny_bert_config, tiny_tokenizer):
+    """A folder with a tiny model and its tokenizer."""
+    set_seed(0)
+    BertForSequenceClassification(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    return str(tmp_path / "encoder")
+
+
+def training(folder, **fields):
+    given = {
+        "report_to": "none", "use_cpu": True, "disable_tqdm": True, "learning_rate": 5e-3, "num_train_epochs": 6,
+        "per_device_train_batch_size": 8,
+    }  # fmt: skip
+    return FineTuningArguments(str(folder), **{**given, **fields})
+
+
+def task(data, **fields):
+    return TaskArguments("glue/sst2", data_dir=str(data), max_length=16, **fields)
+
+
+def test_a_teacher_is_made_and_can_be_loaded(data, encoder, tmp_path):
+    out = tmp_path / "teacher"
+    results = teach(task(data), TeacherArguments(teacher_model=encoder), training(out))
+    assert results["score"] == results["scores"]["validation"]["accuracy"] > 0.7
+    assert (results["task"], results["metric"], results["train_rows"], results["seed"]) == (
+        "glue/sst2", "accuracy", 48, 42,
+    )  # fmt: skip
+    assert results["settings"]["learning_rate"] == 5e-3
+    assert results["settings"]["warmup_steps"] == 0.06
+    assert "Contextualized Corpus" in results["settings_source"]
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    assert model.config.label2id == {"negative": 0, "positive": 1}
+    assert len(AutoTokenizer.from_pretrained(out)) == model.config.vocab_size
+
+
+def test_the_seed_decides_the_result(data, encoder, tmp_path):
+    runs = []
+    for index, seed in enumerate((1, 1, 2)):
+        args = training(tmp_path / str(index), num_train_epochs=1, seed=seed, save_strategy="no")
+        runs.append(teach(task(data, max_train_samples=16), TeacherArguments(teacher_model=encoder), args))
+    losses = [run["train_loss"] for run in runs]
+    assert losses[0] == losses[1] != losses[2]
+    assert runs[0]["train_rows"] == 16
+
+
+def test_a_teacher_by_lora_is_a_plain_model(data, encoder, tmp_path):
+    lora = TeacherArguments(teacher_model=encoder, lora_r=2, lora_target_modules=["query", "value"])
+    results = teach(task(data), lora, training(tmp_path / "teacher", num_train_epochs=1))
+    assert results["lora"] == {"r": 2, "alpha": 4.0}
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "teacher")
+    assert plain.num_parameters() == results["parameters"]
+
+
+def test_a_teacher_must_be_named(data, tmp_path):
+    with pytest.raises(ValueError, match="`--teacher_model` is missing"):
+        teach(task(data), TeacherArguments(), training(tmp_path))
+
+
+def test_a_student_is_adapted_and_stands_beside_teacher_and_baseline(data, encoder, tmp_path):
+    taught = teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "teacher"))
+    out = tmp_path / "student"
+    results = adapt_and_evaluate(
+        task(data),
+        EvaluationArguments(student_model=encoder, from_scratch=True),
+        training(out),
+        TeacherArguments(teacher_model=str(tmp_path / "teacher")),
+    )
+    assert results["teacher"]["score"] == pytest.approx(taught["score"])
+    assert results["student"]["score"] == pytest.approx(taught["score"]), "same model, same seed, same training"
+    assert results["retention"] == pytest.approx(1.0)
+    assert results["gain"] == results["student"]["score"] - results["baseline"]["score"]
+    assert results["baseline"]["settings"] == results["student"]["settings"]
+    assert results["baseline"]["parameters"] == results["student"]["parameters"]
+    assert json.loads((out / "results.json").read_text())["split"] == "validation"
+    for folder in (out, out / "baseline"):
+        assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label[1] == "positive"
+
+
+def test_without_adaptation_nothing_is_trained_and_only_evaluation_rows_are_needed(data, encoder, tmp_path):
+    teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "made"))
+    (data / "sst2" / "train.jsonl").unlink()
+    results = adapt_and_evaluate(
+        task(data),
+        EvaluationArguments(student_model=str(tmp_path / "made"), adapt=False),
+        training(tmp_path / "scores"),
+    )
+    expected = json.loads((tmp_path / "made" / "results.json").read_text())["score"]
+    assert results["student"]["score"] == pytest.approx(expected)
+    assert results["teacher"] is results["baseline"] is results["retention"] is results["gain"] is None
+    assert not (tmp_path / "scores" / "model.safetensors").exists()
+
+
+def test_the_scripts_take_flags_and_the_file_that_a_run_wrote(data, encoder, tmp_path, capsys):
+    common = ["--task", "sst2", "--data_dir", str(data), "--max_length", "16", "--use_cpu", "--disable_tqdm", "true"]
+    quick = ["--max_steps", "3", "--save_strategy", "no"]
+    first = script("run_teacher")(
+        [*common, *quick, "--teacher_model", encoder, "--output_dir", str(tmp_path / "teacher")]
+    )
+    assert "Teacher written to" in capsys.readouterr().out
+    again = script("run_teacher")(
+        [str(tmp_path / "teacher" / "arguments.yaml"), "--output_dir", str(tmp_path / "again")]
+    )
+    assert again["scores"] == first["scores"]
+    assert again["settings"] == first["settings"]
+    results = script("run_glue")(
+        [
+            *common, *quick, "--student_model", encoder, "--teacher_model", str(tmp_path / "teacher"),
+            "--from_scratch", "--output_dir", str(tmp_path / "student"),
+        ]
+    )  # fmt: skip
+    table = capsys.readouterr().out
+    for name in ("teacher", "student", "baseline"):
+        assert f"{100 * results[name]['score']:.1f}" in next(
+            line for line in table.splitlines() if line.startswith(name)
+        )
+
+
+def test_a_folder_of_ones_own_works_from_flags(tmp_path, encoder, sentences):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rows = [{"text": t, "kind": ("long", "short")[len(t) < 30]} for t in sentences]
+    for stem in ("train", "dev"):
+        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = script("run_teacher")(
+        [
+            "--task", str(folder), "--text_columns", "text", "--label_column", "kind", "--metrics", "f1", "accuracy",
+            "--class_names", "short", "long", "--max_length", "16", "--max_steps", "2", "--use_cpu",
+            "--disable_tqdm", "true", "--teacher_model", encoder, "--output_dir", str(tmp_path / "out"),
+        ]
+    )  # fmt: skip
+    assert (results["task"], results["metric"]) == ("mine", "f1")
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.id2label == {
+        0: "short",
+        1: "long",
+    }
+
+
+def test_numbers_of_arguments_are_checked():
+    with pytest.raises(ValueError, match="`--max_train_samples` is 0"):
+        TaskArguments("sst2", max_train_samples=0)
+
+
+def test_results_are_json_even_with_numbers_that_are_not(tmp_path):
+    path = write_results(tmp_path / "new", {"score": float("nan"), "list": [float("inf"), 1.5], "path": tmp_path})
+    assert json.loads(path.read_text()) == {"score": None, "list": [None, 1.5], "path": str(tmp_path)}
+    assert environment()["transformers"]
+    assert yaml.safe_load(json.dumps(environment())) == environment()
