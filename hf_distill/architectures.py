@@ -118,6 +118,11 @@ _ARCHITECTURES: dict[str, ArchitectureSpec] = {
 }
 
 
+def known_architectures() -> dict[str, ArchitectureSpec]:
+    """Every row of the table, by `model_type`."""
+    return dict(sorted(_ARCHITECTURES.items()))
+
+
 def register_architecture(
     model_type: str,
     *,

@@ -6,6 +6,7 @@ The help text of a field is its only documentation; errors name the flag.
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -151,6 +152,51 @@ class TextbookArguments:
             raise ValueError(f"`--max_textbook_rows` is {self.max_textbook_rows}; it must be at least 1.")
         if self.textbook_eval_rows < 0:
             raise ValueError(f"`--textbook_eval_rows` is {self.textbook_eval_rows}; it must be at least 0.")
+
+
+@dataclass
+class PipelineArguments:
+    """The whole job: where it writes, and what its training stages do."""
+
+    output_dir: str = field(default="outputs/pipeline", metadata={"help": "Folder of all stages and of report.json."})
+    seed: int = field(default=42, metadata={"help": "Seed of every stage."})
+    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+    bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 autocast."})
+    max_textbook_rows: int | None = field(
+        default=None, metadata={"help": "Distil on the first so many rows of the corpus, the most relevant."}
+    )
+    teach: str | None = field(
+        default=None,
+        metadata={"help": "Settings of the teacher's fine-tuning, as a mapping in YAML or JSON (num_train_epochs …)."},
+    )
+    distill: str | None = field(
+        default=None, metadata={"help": "Settings of the distillation, likewise (objectives, max_steps …)."}
+    )
+    adapt: str | None = field(
+        default=None, metadata={"help": "Settings of the fine-tuning of student and baseline, likewise."}
+    )
+
+    def settings(self, stage: Literal["teach", "distill", "adapt"]) -> dict[str, Any]:
+        """The settings of one stage as a mapping."""
+        return self.as_settings(getattr(self, stage))
+
+    @staticmethod
+    def as_settings(value: Any) -> dict[str, Any]:
+        """A mapping from YAML, or from the text of a flag.
+
+        Raises:
+            ValueError: If the text is no mapping.
+        """
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"Settings of a stage must be JSON such as '{{\"max_steps\": 100}}', not {value!r}."
+                ) from error
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f"Settings of a stage must be `name: value` pairs, not {value!r}.")
+        return dict(value or {})
 
 
 @dataclass
@@ -422,7 +468,8 @@ class CorpusArguments:
     decontaminate: Literal["equal", "contains", "none"] = field(
         default="equal",
         metadata={
-            "help": "Leave out rows that equal a text of the task's validation or test set, or that contain one."
+            "help": "Leave out rows that equal a text of the task's validation or test set, or also those that "
+            "contain one of at least eight words."
         },
     )
     num_proc: int | None = field(

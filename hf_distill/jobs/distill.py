@@ -11,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
-from hf_distill.corpus.general import load_general_corpus
+from hf_distill.corpus.sources import load_general_corpus
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_model
 from hf_distill.parsing import changed_arguments, write_arguments
@@ -61,6 +61,7 @@ def distill(
     logger.warning(f"{trainer.describe()}\n{size_table(teacher_model, student_model)}")
     output = trainer.train(resume_from_checkpoint=_checkpoint(training))
     trainer.save_model()
+    trainer.create_model_card()
     facts = {
         "job": "distill",
         "model": str(training.output_dir),
@@ -101,7 +102,7 @@ def read_textbook(
     textbook: TextbookArguments, training: DistillationArguments
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
     """Rows to learn from and, if asked for, held-back rows."""
-    rows = load_general_corpus(textbook.textbook, text_column=training.text_column)
+    rows = load_general_corpus(textbook.textbook)
     if textbook.max_textbook_rows is not None:
         rows = rows.select(range(min(textbook.max_textbook_rows, len(rows))))
     if not textbook.textbook_eval_rows:

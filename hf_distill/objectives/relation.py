@@ -150,6 +150,8 @@ def _slices(batch: int, heads: int, length: int, device_type: str) -> list[tuple
     ]
 
 
+# The compiler would unroll the slices anew for every length of a batch; this function is fast as it is.
+@torch.compiler.disable
 def relation_loss(
     student_left: Tensor,
     student_right: Tensor,

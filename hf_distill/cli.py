@@ -1,0 +1,178 @@
+"""`hf-distill`: one verb per job. Heavy packages are loaded by the verb that needs them, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hf_distill import __version__
+
+
+def teach(argv: Sequence[str]) -> None:
+    """Fine-tune a teacher on a task."""
+    from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
+    from hf_distill.jobs.teach import teach as job
+    from hf_distill.parsing import parse
+
+    results = job(*parse((TaskArguments, TeacherArguments, FineTuningArguments), argv, teach.__doc__))
+    _say(f"{results['task']}: {results['metric']} {results['score']:.4f}; teacher in {results['model']}")
+
+
+def corpus(argv: Sequence[str]) -> None:
+    """Build the contextualized corpus of a task."""
+    from hf_distill.arguments import CorpusArguments, TaskArguments
+    from hf_distill.jobs.corpus import build_corpus
+    from hf_distill.parsing import parse
+
+    results = build_corpus(*parse((TaskArguments, CorpusArguments), argv, corpus.__doc__))
+    _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
+
+
+def distill(argv: Sequence[str]) -> None:
+    """Distil a teacher into a student on a textbook."""
+    from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+    from hf_distill.jobs.distill import distill as job
+    from hf_distill.parsing import parse
+
+    classes = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
+    results = job(*parse(classes, argv, distill.__doc__))
+    _say(f"{results['steps']} steps in {results['training_seconds']:.0f} s; student in {results['model']}")
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Adapt a student to a task's labels and evaluate it, beside its teacher and a baseline."""
+    from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+    from hf_distill.jobs.evaluate import adapt_and_evaluate
+    from hf_distill.parsing import parse
+
+    task, evaluation, training, teacher = parse(
+        (TaskArguments, EvaluationArguments, FineTuningArguments, TeacherArguments), argv, evaluate.__doc__
+    )
+    results = adapt_and_evaluate(task, evaluation, training, teacher)
+    for role in ("student", "teacher", "baseline"):
+        if results[role] is not None:
+            _say(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}")
+
+
+def pipeline(argv: Sequence[str]) -> None:
+    """Run the whole job: teach, corpus, distill, evaluate, card."""
+    from hf_distill.arguments import (
+        CorpusArguments,
+        PipelineArguments,
+        StudentArguments,
+        TaskArguments,
+        TeacherArguments,
+    )
+    from hf_distill.jobs.pipeline import format_report, run_pipeline
+    from hf_distill.parsing import parse
+
+    classes = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
+    arguments = parse(classes, argv, pipeline.__doc__)
+    _say(format_report(run_pipeline(*arguments, command=f"hf-distill pipeline {' '.join(argv)}")))
+
+
+def info(argv: Sequence[str]) -> None:
+    """Show what there is: objectives, tasks, shapes, engines or architectures; versions without a topic."""
+    topics: dict[str, Callable[[], dict[str, str]]] = {
+        "objectives": _objectives,
+        "tasks": _tasks,
+        "shapes": _shapes,
+        "engines": _engines,
+        "architectures": _architectures,
+    }
+    if not argv:
+        _table(_versions())
+    elif argv[0] in topics:
+        _table(topics[argv[0]]())
+    else:
+        raise SystemExit(f"hf-distill info: unknown topic {argv[0]!r}; there are {', '.join(topics)}.")
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"hf_distill": __version__}
+    for package in ("torch", "transformers", "datasets", "evaluate", "peft", "bm25s", "retriv"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _objectives() -> dict[str, str]:
+    from hf_distill.objectives import list_objectives
+
+    return list_objectives()
+
+
+def _tasks() -> dict[str, str]:
+    from hf_distill.tasks import get_task, list_tasks
+
+    return {name: f"{', '.join(get_task(name).text_columns)}: {get_task(name).headline}" for name in list_tasks()}
+
+
+def _shapes() -> dict[str, str]:
+    from hf_distill.shapes import NAMED_SHAPES
+
+    return {
+        name: f"{s.num_layers} layers of {s.hidden_size}, {s.num_heads} heads, feed-forward {s.intermediate_size}"
+        for name, s in NAMED_SHAPES.items()
+    }
+
+
+def _engines() -> dict[str, str]:
+    from hf_distill.corpus.retrieval import ENGINES, engine_class
+
+    rows = {name: engine_class(name) for name in ENGINES}
+    return {name: f"auto takes it up to {engine.max_rows:,} rows" for name, engine in rows.items()}
+
+
+def _architectures() -> dict[str, str]:
+    from hf_distill.architectures import known_architectures
+
+    return {
+        name: f"layers in {spec.layers}, attention by {spec.mechanism}" for name, spec in known_architectures().items()
+    }
+
+
+def _table(rows: dict[str, str]) -> None:
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        _say(f"{name:<{width}}  {text}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
+    verb.__name__: verb for verb in (teach, corpus, distill, evaluate, pipeline, info)
+}
+
+
+def usage() -> str:
+    """The page that `hf-distill` alone prints."""
+    lines = [f"  {name:<10}{(verb.__doc__ or '').partition(chr(10))[0]}" for name, verb in VERBS.items()]
+    return "usage: hf-distill VERB [CONFIG.yaml] [--flag value ...]\n\n" + "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; errors of the user end with one line and exit status 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        _say(usage())
+        return 0
+    if words[0] == "--version":
+        _say(f"hf-distill {__version__}")
+        return 0
+    if words[0] not in VERBS:
+        sys.stderr.write(f"hf-distill: unknown verb {words[0]!r}\n{usage()}\n")
+        return 2
+    try:
+        VERBS[words[0]](words[1:])
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"hf-distill {words[0]}: {error}\n")
+        return 2
+    return 0
