@@ -1,0 +1,55 @@
+"""Fine-tuning by two processes (gloo) is fine-tuning by one with batches twice as large."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, set_seed
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "run_teacher.py"
+
+
+def run(launcher, folder, batch_size, flags):
+    command = [
+        *launcher,
+        str(SCRIPT),
+        *flags,
+        "--output_dir",
+        str(folder),
+        "--per_device_train_batch_size",
+        batch_size,
+    ]
+    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
+    set_seed(0)
+    BertForSequenceClassification(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    rows = "".join(json.dumps({"sentence": t, "label": i % 2}) + "\n" for i, t in enumerate(sentences))
+    for stem in ("train", "validation"):
+        (tmp_path / f"{stem}.jsonl").write_text(rows)
+    flags = [
+        "--task", "sst2", "--data_dir", str(tmp_path), "--teacher_model", str(tmp_path / "encoder"),
+        "--max_length", "16", "--max_steps", "6", "--optim", "sgd", "--learning_rate", "0.1",
+        "--train_sampling_strategy", "sequential", "--logging_steps", "1", "--save_strategy", "no", "--use_cpu", "--disable_tqdm", "true",
+    ]  # fmt: skip
+    alone = run([sys.executable], tmp_path / "one", "8", flags)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    together = run(torchrun, tmp_path / "two", "4", flags)
+    assert together["settings"]["world_size"] == 2
+    losses = [[log["loss"] for log in result["history"] if "loss" in log] for result in (alone, together)]
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert together["score"] == pytest.approx(alone["score"])
+    left, right = (AutoModelForSequenceClassification.from_pretrained(tmp_path / name) for name in ("one", "two"))
+    for name, tensor in left.state_dict().items():
+        assert (tensor - right.state_dict()[name]).abs().max() < 1e-5, name
