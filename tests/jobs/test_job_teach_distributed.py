@@ -40,7 +40,8 @@ def test_two_processes_do_what_one_does(tmp_path, sentences, tiny_bert_config, t
     flags = [
         "--task", "sst2", "--data_dir", str(tmp_path), "--teacher_model", str(tmp_path / "encoder"),
         "--max_length", "16", "--max_steps", "6", "--optim", "sgd", "--learning_rate", "0.1",
-        "--train_sampling_strategy", "sequential", "--logging_steps", "1", "--save_strategy", "no", "--use_cpu", "--disable_tqdm", "true",
+        "--train_sampling_strategy", "sequential", "--logging_steps", "1", "--save_strategy", "no",
+        "--use_cpu", "--disable_tqdm", "true",
     ]  # fmt: skip
     alone = run([sys.executable], tmp_path / "one", "8", flags)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
