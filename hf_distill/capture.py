@@ -30,7 +30,7 @@ from hf_distill.architectures import (
     unwrap,
 )
 from hf_distill.projection_hooks import AttentionHooks
-from hf_distill.recording import ATTENTION_NAME, IN_ATTENTION, EarlyStopError, Recorder, attach, detach
+from hf_distill.recording import ATTENTION_NAME, EarlyStopError, Recorder, attach, detach, recorders_of
 from hf_distill.signals import SignalRequest, Signals
 
 __all__ = [
@@ -86,7 +86,8 @@ class SignalCapture:
         self._recorder = Recorder(request)
         self._attention_hooks: list[AttentionHooks] = []
         handles = self._install_layer_hooks()
-        attached = self._install_attention()
+        attached = [self.architecture.base, *self._install_attention()]
+        attach(self.architecture.base, self._recorder, None)
         self._finalizer = weakref.finalize(self, _uninstall, self._recorder, handles, attached, self._attention_hooks)
         self._finalizer.atexit = False
 
@@ -111,15 +112,20 @@ class SignalCapture:
             raise RuntimeError("This SignalCapture is already running; make a second one for the same model.")
         signals = Signals(attention_mask=_attention_mask(inputs))
         output = None
+        # This pass is not the one that captures around it wait for, if it runs inside the same model.
+        paused = [other for other, _ in recorders_of(self.architecture.base) if other.active]
+        for other in paused:
+            other.active = False
         recorder.start(stop_early=self._stops_early())
         try:
             with ExitStack() as stack:
                 self._prepare(stack, inputs)
                 output = self.model(**{**self._defaults, **inputs})
-        except EarlyStopError as stop:
-            if stop.recorder is not recorder:
-                raise
+        except EarlyStopError:
+            pass
         finally:
+            for other in paused:
+                other.active = True
             signals.hidden_states = recorder.hidden_states
             signals.projections = recorder.projections
             score_parts = recorder.score_parts
@@ -154,17 +160,16 @@ class SignalCapture:
     def _layers_to_run_plainly(self) -> list[nn.Module]:
         """Layers whose activation checkpointing has to pause for this pass.
 
-        A checkpointed layer that is left in the middle cannot be recomputed; reentrant checkpointing cuts the graph
-        of everything recorded inside a layer; and torch.compile lets nothing out of a checkpointed layer.
+        Reentrant checkpointing cuts the graph of everything recorded inside a layer, and torch.compile lets nothing
+        out of a checkpointed layer. Otherwise the recomputation needs no care: it records nothing, and it ends where
+        the forward pass ended.
         """
-        last = self._recorder.last
-        stop_layer = last[0] if self._recorder.stop_early and last is not None and last[1] == IN_ATTENTION else None
         found = []
         for index in self._attention_layers():
             layer = self.architecture.layer(index)
             if getattr(layer, "gradient_checkpointing", False) and layer.training:
                 keywords = getattr(layer._gradient_checkpointing_func, "keywords", {})
-                if index == stop_layer or keywords.get("use_reentrant") or torch.compiler.is_compiling():
+                if keywords.get("use_reentrant") or torch.compiler.is_compiling():
                     found.append(layer)
         return found
 

@@ -27,10 +27,6 @@ IN_ATTENTION, AFTER_LAYER = 0, 1
 class EarlyStopError(Exception):
     """Raised inside the model once everything was recorded; `SignalCapture` catches it."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__("Every signal was recorded.")
-        self.recorder = recorder
-
 
 class ScoreParts(NamedTuple):
     """What attention scores are made of.
@@ -128,18 +124,23 @@ class Recorder:
     def _stop_at(self, position: tuple[int, int]) -> None:
         # A traced graph has no way out in the middle; the compiler drops what nobody uses.
         if self.stop_early and position == self.last and not torch.compiler.is_compiling():
-            raise EarlyStopError(self)
+            raise EarlyStopError
+
+
+def recorders_of(module: nn.Module) -> tuple[tuple[Recorder, int | None], ...]:
+    """The recorders attached to a module, each with the layer that the module is in."""
+    # Not getattr: torch.compile cannot guard on a missing attribute of a module.
+    return module.__dict__.get(RECORDERS_ATTRIBUTE, ())
 
 
 def attach(module: nn.Module, recorder: Recorder, layer: int | None) -> None:
-    """Let the attention function find the recorder; `layer` is None if the module is shared between layers."""
-    known = getattr(module, RECORDERS_ATTRIBUTE, ())
-    setattr(module, RECORDERS_ATTRIBUTE, (*known, (recorder, layer)))
+    """Let others find the recorder through a module; `layer` is None if the module is not in one layer only."""
+    setattr(module, RECORDERS_ATTRIBUTE, (*recorders_of(module), (recorder, layer)))
 
 
 def detach(module: nn.Module, recorder: Recorder) -> None:
     """Undo `attach`."""
-    left = tuple(entry for entry in getattr(module, RECORDERS_ATTRIBUTE, ()) if entry[0] is not recorder)
+    left = tuple(entry for entry in recorders_of(module) if entry[0] is not recorder)
     if left:
         setattr(module, RECORDERS_ATTRIBUTE, left)
     elif hasattr(module, RECORDERS_ATTRIBUTE):
@@ -167,7 +168,7 @@ def recording_attention(
     Returns:
         What `sdpa_attention_forward` returns.
     """
-    for recorder, fixed_layer in module.__dict__.get(RECORDERS_ATTRIBUTE, ()):
+    for recorder, fixed_layer in recorders_of(module):
         if recorder.active:
             layer = recorder.current if fixed_layer is None else fixed_layer
             _record(recorder, layer, query, key, value, kwargs)

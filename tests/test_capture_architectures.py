@@ -186,6 +186,15 @@ SINGLE_REQUESTS = [
 
 
 @every_architecture
+def test_the_modules_hold_the_same_attributes_after_a_call(case: Case, batch: dict[str, Tensor]) -> None:
+    model = make_model(case)
+    capture = SignalCapture(model, EVERYTHING)
+    before = [set(vars(module)) for module in model.modules()]
+    capture(**batch)
+    assert [set(vars(module)) for module in model.modules()] == before
+
+
+@every_architecture
 def test_early_stop_is_bitwise_the_full_forward(case: Case, batch: dict[str, Tensor]) -> None:
     model = make_model(case, AutoModelForSequenceClassification)
     expected = model(**batch).logits

@@ -145,18 +145,27 @@ def test_captures_of_one_model_do_not_disturb_each_other(batch):
     assert torch.equal(again[1].hidden_states[3], signals[2].hidden_states[3])
 
 
-def test_a_capture_may_run_inside_the_forward_of_another(batch):
+@pytest.mark.parametrize("layer", [1, 3])
+def test_a_capture_may_run_inside_the_forward_of_another(layer, batch):
     """Teacher and student are one model object, and the teacher runs in the middle of the student's forward."""
     model = make_bert()
-    teacher = SignalCapture(model, SignalRequest(projections=layers(1)))
-    student = SignalCapture(model, SignalRequest(projections=layers(3), hidden_states=layers(1)))
-    alone = [teacher(**batch), student(**batch)]
+    teacher = SignalCapture(model, SignalRequest(projections=layers(layer)))
+    student = SignalCapture(model, SignalRequest(projections=layers(3), hidden_states=layers(1, 2)))
+    other_batch = {"input_ids": batch["input_ids"].flip(1)}
+    alone = [teacher(**other_batch), student(**batch)]
     nested = []
-    handle = model.encoder.layer[1].register_forward_pre_hook(lambda module, args: nested.append(teacher(**batch)))
+
+    def run_teacher(module, args):
+        if not nested:
+            nested.append(None)
+            nested[0] = teacher(**other_batch)
+
+    handle = model.encoder.layer[0].register_forward_pre_hook(run_teacher)
     outer = student(**batch)
     handle.remove()
-    assert torch.equal(nested[0].projections[1].query, alone[0].projections[1].query)
+    assert torch.equal(nested[0].projections[layer].query, alone[0].projections[layer].query)
     assert torch.equal(outer.projections[3].query, alone[1].projections[3].query)
+    assert torch.equal(outer.hidden_states[1], alone[1].hidden_states[1])
     assert set(outer.projections) == {3}
 
 
