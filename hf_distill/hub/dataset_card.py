@@ -31,7 +31,7 @@ class CorpusCardFacts:
         corpus_licence: Licence of the general corpus as given.
         language: ISO code.
         settings: Arguments that differ from their defaults.
-        command: What made the corpus.
+        command: What makes the corpus again.
         versions: Package -> version.
         citations: Keys of `hf_distill.hub.citations` or BibTeX entries.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -107,6 +106,7 @@ def _write(
         part.to_parquet(str(folder / "data" / f"train-{index:05d}-of-{num_files:05d}.parquet"))
     write_json(folder / STATISTICS_FILE, result.statistics)
     write_arguments(folder, task, corpus)
+    settings = _shown_settings(task, corpus)
     facts = CorpusCardFacts(
         name=f"Contextualized corpus for {loaded.spec.name}",
         statistics=result.statistics,
@@ -114,21 +114,26 @@ def _write(
         task_licence=loaded.spec.licence,
         corpus_licence=corpus.corpus_licence,
         language=loaded.spec.language,
-        settings=_without_paths(changed_arguments(task, corpus)),
-        command=_command(),
+        settings=settings,
+        command=_command(settings),
         versions={"hf_distill": __version__, **{name: version(name) for name in ("datasets", "numpy")}},
     )
     write_dataset_card(folder, facts)
 
 
-def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings for a card that others read: folders of this machine go, names stay."""
+def _shown_settings(*arguments: Any) -> dict[str, Any]:
+    """Settings for a card that others read: folders of this machine go, names of data stay."""
     private = {"data_dir", "corpus_dir", "work_dir", "index_dir"}
-    kept = {name: value for name, value in settings.items() if name not in private}
-    return {name: corpus_label(value) if name == "corpus" else value for name, value in kept.items()}
+    changed = {name: value for name, value in changed_arguments(*arguments).items() if name not in private}
+    return {name: corpus_label(value) if name in {"task", "corpus"} else value for name, value in changed.items()}
 
 
-def _command() -> str:
-    """The command line, with the program's name only."""
-    words = [Path(sys.argv[0]).name, *(corpus_label(word) for word in sys.argv[1:])]
+def _command(settings: dict[str, Any]) -> str:
+    """The command line that these settings stand for."""
+    words = ["hf-distill", "corpus"]
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)

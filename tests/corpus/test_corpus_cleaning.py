@@ -1,0 +1,75 @@
+"""Which rows of a general corpus are used: every other one is counted with its reason."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_distill.corpus.cleaning import clean, fetch_texts, find_usable_rows, usable_texts
+
+TEXTS = ["red fox", None, "", "  \n", "x" * 50, "tab\there\x00too", "fox", "caf\u00e9 au lait", "a\u2028b \ufeffc"]
+
+
+def usable(texts, *, max_chars=40, min_words=1):
+    return find_usable_rows(Dataset.from_dict({"text": texts}), "text", max_chars=max_chars, min_words=min_words)
+
+
+def test_every_row_has_a_fate():
+    found = usable(TEXTS)
+    assert found.rows.tolist() == [0, 5, 6, 7, 8]
+    assert found.counts == {
+        "rows": 9,
+        "kept": 5,
+        "none": 1,
+        "empty": 2,
+        "too_long": 1,
+        "too_few_words": 0,
+        "control_characters": 2,
+    }
+    assert sum(found.counts[name] for name in ("kept", "none", "empty", "too_long", "too_few_words")) == len(TEXTS)
+    assert found.bytes == sum(len(clean(TEXTS[row]).encode()) for row in found.rows)
+
+
+def test_short_rows_are_dropped_when_asked():
+    found = usable(TEXTS, min_words=2)
+    assert 6 not in found.rows
+    assert found.counts["too_few_words"] == 1
+
+
+def test_control_characters_become_a_blank():
+    assert clean("tab\there\x00\x01too\n") == "tab here too"
+    assert clean("a\u2028b\ufeff\ud800c") == "a b c"
+    assert clean("caf\u00e9\u00a0\u4e2d") == "caf\u00e9\u00a0\u4e2d"
+
+
+def test_the_checksum_tells_texts_apart_and_survives_moves():
+    assert usable(TEXTS).checksum == usable(TEXTS).checksum
+    assert usable(["ab", "c"]).checksum != usable(["a", "bc"]).checksum
+    assert usable(["a", None, "b"]).checksum != usable([None, "a", "b"]).checksum
+
+
+def test_texts_come_cleaned_in_the_order_of_the_rows():
+    corpus = Dataset.from_dict({"text": TEXTS})
+    assert list(fetch_texts(corpus, "text", np.array([7, 0, 5]), "")) == [[TEXTS[7], "red fox", "tab here too"]]
+    rows = usable(TEXTS).rows
+    sequential = [text for batch in usable_texts(corpus, "text", rows, "") for text in batch]
+    assert sequential == [text for batch in fetch_texts(corpus, "text", rows, "") for text in batch]
+
+
+def test_an_empty_corpus_is_an_error():
+    with pytest.raises(ValueError, match="corpus is empty"):
+        usable([])
+
+
+def test_a_corpus_without_usable_rows_is_an_error_with_the_counts():
+    with pytest.raises(ValueError, match=r"No row .* can be used: .*'none': 1, 'empty': 1"):
+        usable([None, " "])
+
+
+def test_a_missing_column_is_an_error_that_lists_the_columns():
+    with pytest.raises(ValueError, match=r"no column 'text' \(--text_column\); it has \['body'\]"):
+        find_usable_rows(Dataset.from_dict({"body": ["a"]}), "text", max_chars=10, min_words=1)
+
+
+def test_a_column_of_numbers_is_an_error():
+    with pytest.raises(TypeError, match="must be a string, but one is int"):
+        usable([1, 2])
