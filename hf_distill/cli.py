@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,8 +69,9 @@ def pipeline(argv: Sequence[str]) -> None:
     from hf_distill.parsing import parse
 
     classes = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
-    arguments = parse(classes, argv, pipeline.__doc__)
-    _say(format_report(run_pipeline(*arguments, command=f"hf-distill pipeline {' '.join(argv)}")))
+    task, teacher, student, corpus_arguments, stages = parse(classes, argv, pipeline.__doc__)
+    command = shlex.join(["hf-distill", "pipeline", *argv])
+    _say(format_report(run_pipeline(task, teacher, student, corpus_arguments, stages, command)))
 
 
 def info(argv: Sequence[str]) -> None:

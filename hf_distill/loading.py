@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -31,20 +32,14 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
     architectures = getattr(config, "architectures", None) or []
     model_class = getattr(transformers, architectures[0], AutoModel) if architectures else AutoModel
     kwargs = {"dtype": torch.float32, **kwargs}
-    if "add_pooling_layer" in _init_parameters(model_class):
+    if "add_pooling_layer" in inspect.signature(model_class).parameters:
         # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
         kwargs.setdefault("add_pooling_layer", False)
     return model_class.from_pretrained(model, **kwargs)
 
 
-def _init_parameters(model_class: type) -> tuple[str, ...]:
-    return model_class.__init__.__code__.co_varnames if hasattr(model_class.__init__, "__code__") else ()
-
-
-def forward_columns(model: nn.Module) -> list[str]:
+def forward_columns(model: Any) -> list[str]:
     """Names of the inputs a model's `forward` knows (of the base model, below an adapter)."""
-    import inspect
-
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return [
         name

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from transformers import HfArgumentParser
@@ -47,7 +47,7 @@ def parse(
     """
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(classes, description=description)
+    parser = HfArgumentParser(cast("Any", classes), description=description)
     if words and words[0].endswith(CONFIG_SUFFIXES):
         config_file = words.pop(0)
         known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import torch
 import xxhash
-from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .capture import SignalCapture
@@ -49,15 +49,16 @@ class LiveTeacher:
     the last signal that was requested.
     """
 
-    def __init__(self, model: PreTrainedModel | nn.Module, dtype: str = "auto") -> None:
+    def __init__(self, model: Any, dtype: str = "auto") -> None:
         """Freeze `model`.
 
         Args:
-            model: The teacher. Its parameters stop requiring gradients.
+            model: The teacher, a transformers model with or without head and adapters. Its parameters stop requiring
+                gradients.
             dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
                 normalisations stay in float32), or `auto`: whatever is in force where it is called.
         """
-        self.model = model.requires_grad_(False).eval()
+        self.model: Any = model.requires_grad_(False).eval()
         self.dtype = dtype
         self.label_order: Tensor | None = None
         self._capture = SignalCapture(self.model, SignalRequest())
@@ -119,6 +120,11 @@ class LiveTeacher:
         return torch.autocast(device, dtype=getattr(torch, self.dtype))
 
 
+def _label_names(config: PreTrainedConfig) -> list[str]:
+    names: dict[int, str] = {int(index): str(name) for index, name in (config.id2label or {}).items()}
+    return [names[index] for index in sorted(names)]
+
+
 def _generic(names: list[str]) -> bool:
     """Whether labels have only the names that transformers gives by default."""
     return all(name == f"LABEL_{index}" for index, name in enumerate(names))
@@ -133,7 +139,7 @@ def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> l
     Raises:
         ValueError: If the names or their number differ.
     """
-    sides = [[str(config.id2label[i]) for i in sorted(config.id2label)] for config in (teacher, student)]
+    sides = [_label_names(config) for config in (teacher, student)]
     theirs, ours = ([name.lower() for name in names] for names in sides)
     if len(theirs) == len(ours) and (_generic(sides[0]) or _generic(sides[1])):
         if _generic(sides[0]) != _generic(sides[1]):

@@ -182,8 +182,8 @@ def _card(folder: Path, report: dict[str, Any], taught: dict[str, Any], adaptati
         statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
     )
     facts.adaptation = f"fine-tuned on the labels of {task} ({adaptation.num_train_epochs or 'default'} epochs)"
-    scores = {role: (report[role] or {}).get("score") for role in ("student", "teacher", "baseline")}
-    facts.scores = [ScoreFacts(task, report["metric"], report["split"], **scores)]
+    student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
+    facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
     facts.speed = report["latency"]
     facts.commands = [report["command"]] if report["command"] else []
     facts.seconds = report["seconds"]

@@ -115,7 +115,7 @@ class _RelationKL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that `forward` made."""
         grads = (None if grad is None else grad * grad_output for grad in ctx.saved_tensors)  # type: ignore[attr-defined]
         return (*grads, None, None, None, None, None)
@@ -177,7 +177,7 @@ def relation_loss(
         A scalar; its gradient reaches the student's tensors only.
     """
     with torch.autocast(student_left.device.type, enabled=False):
-        return _RelationKL.apply(  # type: ignore[no-untyped-call]
+        return _RelationKL.apply(
             student_left,
             student_right,
             teacher_left,
@@ -289,7 +289,7 @@ class RelationObjective(Objective):
                 )
                 for s, t in self.pairs
             )
-            terms[relation] = loss if weight == 1.0 else weight * loss  # type: ignore[assignment]
+            terms[relation] = loss if weight == 1.0 else weight * loss
         return terms
 
     def describe(self) -> dict[str, Any]:

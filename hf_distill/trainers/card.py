@@ -45,7 +45,7 @@ SILENT_SETTINGS = {
 }
 
 
-def model_facts(model: PreTrainedModel, name: str, **more: Any) -> ModelFacts:
+def model_facts(model: Any, name: str, **more: Any) -> ModelFacts:
     """What a card says of one model."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     shape, count = shape_of(plain), count_parameters(plain)

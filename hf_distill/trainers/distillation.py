@@ -42,6 +42,11 @@ class DistillationTrainer(Trainer):
     """
 
     args: DistillationArguments
+    # A `DistillationModel` where something is distilled, else the plain model.
+    model: Any
+    processing_class: Any
+    label_names: Any
+    _signature_columns: Any
 
     def __init__(
         self,
@@ -95,13 +100,12 @@ class DistillationTrainer(Trainer):
         self._eval_sums: dict[str, Tensor] = {}
         self._manifest: dict[str, Any] | None = None
         configure_fp32_matmul(self.args.fp32_matmul)
-        if isinstance(model, str):
-            model = load_model(model, flag="model")
+        student: Any = load_model(model, flag="model") if isinstance(model, str) else model
         if self.distilling:
             self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
-            model = None if model is None else self._wrap(model)
+            student = None if student is None else self._wrap(student)
         super().__init__(
-            model=model,
+            model=student,
             args=self.args,
             train_dataset=self._tokenized(train_dataset, processing_class),
             eval_dataset=self._tokenized(eval_dataset, processing_class),
@@ -119,7 +123,7 @@ class DistillationTrainer(Trainer):
             teacher = load_model(teacher, flag="--teacher_model")
         return LiveTeacher(teacher, self.args.teacher_dtype) if isinstance(teacher, nn.Module) else teacher
 
-    def _wrap(self, student: PreTrainedModel | nn.Module) -> DistillationModel:
+    def _wrap(self, student: Any) -> DistillationModel:
         """Bind the objectives to both depths and put them around the student."""
         if self.peft_config is not None:
             from .._optional import require
@@ -333,7 +337,7 @@ class DistillationTrainer(Trainer):
         """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means."""
         self._eval_sums = {}
         output = super().evaluation_loop(*args, **kwargs)
-        if self._eval_sums:
+        if self._eval_sums and output.metrics is not None:
             prefix = kwargs.get("metric_key_prefix", "eval")
             names = sorted(self._eval_sums)
             sums = self.accelerator.reduce(torch.stack([self._eval_sums[name] for name in names]), "sum")
@@ -387,9 +391,9 @@ class DistillationTrainer(Trainer):
     def _load_best_model(self) -> None:
         if not self.distilling or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
-    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:
+    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:  # type: ignore[override]
         """Write `README.md`: teacher, student, objectives, settings that differ from defaults, curves of the terms.
 
         Args:

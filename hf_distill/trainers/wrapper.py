@@ -7,7 +7,7 @@ loss, the detached terms and, where asked for, the student's logits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ..architectures import describe_architecture, unwrap
 from ..capture import SignalCapture
 from ..loading import forward_columns
-from ..objectives import WeightedObjective
+from ..objectives import Objective, WeightedObjective
 from ..objectives.base import Unit
 from ..signals import SignalRequest, Signals
 
@@ -30,15 +30,12 @@ def count_items(inputs: Mapping[str, Any]) -> dict[Unit, Tensor]:
     if ids is None:
         raise ValueError(f"A batch needs `input_ids` or `inputs_embeds`; it has {sorted(inputs)}.")
     rows = torch.full((), float(ids.shape[0]), device=ids.device)
-    mask = inputs.get("attention_mask")
+    mask: Tensor | None = inputs.get("attention_mask")
     tokens = mask.sum(dtype=torch.float32) if mask is not None else rows * ids.shape[1]
     labels = inputs.get("labels")
-    is_index = labels is not None and not labels.is_floating_point()
-    return {
-        "rows": rows,
-        "tokens": tokens,
-        "labels": (labels != IGNORED).sum(dtype=torch.float32) if is_index else rows,
-    }
+    if labels is None or labels.is_floating_point():
+        return {"rows": rows, "tokens": tokens, "labels": rows}
+    return {"rows": rows, "tokens": tokens, "labels": labels.ne(IGNORED).sum(dtype=torch.float32)}
 
 
 class DistillationModel(PreTrainedModel):
@@ -56,7 +53,7 @@ class DistillationModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, student: PreTrainedModel, objectives: list[WeightedObjective]) -> None:
+    def __init__(self, student: Any, objectives: list[WeightedObjective]) -> None:
         """Wrap `student`; the objectives must be bound to its depth already."""
         super().__init__(student.config)
         self.student = student
@@ -99,7 +96,7 @@ class DistillationModel(PreTrainedModel):
         terms: dict[str, Tensor] = {}
         loss: Any = 0.0
         for name, objective in self.objectives.items():
-            share = _share(here, num_items, objective.unit)
+            share = _share(here, num_items, cast(Objective, objective).unit)
             for term, value in objective(student, teacher_signals, labels).items():
                 value = value * share * loss_scale
                 terms[f"{name}/{term}"] = value.detach()
@@ -108,7 +105,9 @@ class DistillationModel(PreTrainedModel):
 
     # The names below are those through which `Trainer` reaches the model it trains; all of them mean the student.
 
-    def save_pretrained(self, save_directory: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
         """Write the plain student; `state_dict`, if given, is one of the wrapper."""
         if state_dict is not None:
             state_dict = {k.removeprefix("student."): v for k, v in state_dict.items() if k.startswith("student.")}
