@@ -1,0 +1,357 @@
+"""The whole builder: what comes out, that it is always the same, and that nothing is lost in silence."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from corpus_oracle import bm25_scores
+from datasets import Dataset
+
+from hf_distill.corpus import build_contextualized_corpus
+from hf_distill.corpus.analysis import Analyzer
+from hf_distill.corpus.builder import _Build
+from hf_distill.corpus.dedup import normalize
+from hf_distill.corpus.engines import _retriv_import
+from hf_distill.corpus.keywords import make_query
+from hf_distill.corpus.queries import MakeQueries
+from hf_distill.corpus.selection import rank_limit
+
+needs_retriv = pytest.mark.skipif(
+    not _retriv_import.is_installed(), reason=f"retriv is not installed: {_retriv_import.INSTALL}"
+)
+
+WORDS = "fox dog river movie actor plot scene music bridge garden winter story city train letter".split()
+
+
+def sentences(seed, count):
+    random = np.random.default_rng(seed)
+    return ["The " + " ".join(random.choice(WORDS, random.integers(2, 7))) + "." for _ in range(count)]
+
+
+GENERAL = Dataset.from_dict({"text": sentences(0, 250), "source": [f"s{row % 3}" for row in range(250)]})
+ANCHORS = sentences(1, 40)
+SETTINGS = {"engine": "bm25s", "top_k": 8}
+
+
+def build(work_dir, anchors=ANCHORS, corpus=GENERAL, **settings):
+    return build_contextualized_corpus(anchors, corpus, work_dir=work_dir, **{**SETTINGS, **settings})
+
+
+def rows_of(result):
+    return result.dataset.to_list()
+
+
+def plain_reference(anchors, texts, k, share=1.0, evaluation=()):
+    """The corpus as a loop over everything, by the float64 oracle."""
+    analyzer = Analyzer()
+    terms = [analyzer.tokens(text) for text in texts]
+    found = {}
+    for anchor in dict.fromkeys(anchors):
+        scores = bm25_scores(terms, analyzer.tokens(make_query(anchor, "rake", analyzer.stop_words)))
+        # Rounded as the engine's float32: equal scores must tie here too.
+        scores = scores.astype(np.float32).round(4)
+        order = [row for row in np.lexsort((np.arange(len(scores)), -scores)) if scores[row] > 0][:k]
+        for rank, row in enumerate(order):
+            best = found.setdefault(int(row), [rank, scores[row], 0])
+            best[0], best[1], best[2] = min(best[0], rank), max(best[1], scores[row]), best[2] + 1
+    kept, seen = [], {normalize(text) for text in evaluation}
+    for row in sorted((row for row in found if found[row][0] < rank_limit(share, k)), key=lambda r: (found[r][0], r)):
+        if normalize(texts[row]) not in seen:
+            seen.add(normalize(texts[row]))
+            kept.append(row)
+    return {texts[row]: (found[row][0], float(found[row][1]), found[row][2]) for row in kept}
+
+
+def test_the_corpus_is_that_of_a_plain_loop_over_everything(tmp_path):
+    evaluation = [GENERAL["text"][3].upper(), "something else"]
+    result = build(tmp_path, evaluation_texts=evaluation, top_share=0.5)
+    expected = plain_reference(ANCHORS, GENERAL["text"][:], 8, 0.5, evaluation)
+    got = {row["text"]: (row["rank"], row["score"], row["anchors"]) for row in rows_of(result)}
+    assert set(got) == set(expected)
+    for text, (rank, score, anchors) in expected.items():
+        assert got[text][0] == rank
+        assert got[text][1] == pytest.approx(score, abs=2e-4)
+        assert got[text][2] == anchors
+
+
+def test_columns_and_order(tmp_path):
+    result = build(tmp_path)
+    assert result.dataset.column_names == ["text", "rank", "score", "anchors", "source"]
+    keys = [(row["rank"], -row["score"]) for row in rows_of(result)]
+    assert keys == sorted(keys)
+    source_of = dict(zip(GENERAL["text"], GENERAL["source"], strict=True))
+    assert len(result.dataset) == result.statistics["rows"] > 50
+    assert all(row["source"].startswith("s") for row in rows_of(result))
+    assert sum(row["source"] == source_of[row["text"]] for row in rows_of(result)) > 0.9 * len(result.dataset)
+
+
+def test_the_source_is_the_corpus_s_name_where_it_has_none(tmp_path):
+    corpus = GENERAL.select_columns(["text"])
+    assert set(build(tmp_path / "a", corpus=corpus, corpus_name="books").dataset["source"]) == {"books"}
+    partly = Dataset.from_dict({"text": ["fox dog", "dog fox"], "source": ["s", None]})
+    rows = rows_of(build(tmp_path / "b", ["fox dog"], partly, corpus_name="books", top_k=2))
+    assert [row["source"] for row in rows] == ["s", "books"]
+
+
+def test_every_row_is_accounted_for(tmp_path):
+    repeated = Dataset.from_dict(
+        {"text": [*GENERAL["text"][:], None, "", "FOX dog!", "fox dog", "fox dog", "x" * 9000]}
+    )
+    result = build(
+        tmp_path, corpus=repeated, evaluation_texts=[GENERAL["text"][0]], anchors=[*ANCHORS, "fox dog", None]
+    )
+    statistics = result.statistics
+    general, dropped = statistics["general_corpus"], statistics["dropped"]
+    assert general["rows"] == 256
+    assert general["kept"] + sum(general[reason] for reason in ("none", "empty", "too_long", "too_few_words")) == 256
+    assert (general["none"], general["empty"], general["too_long"]) == (1, 1, 1)
+    assert statistics["rows"] == statistics["retrieved_rows"] - sum(dropped.values()) == len(result.dataset)
+    assert dropped["exact_duplicate"] > 0
+    assert dropped["normalized_duplicate"] > 0
+    anchors = statistics["anchors"]
+    assert anchors["texts"] == anchors["anchors"] + anchors["none"] + anchors["empty"] + anchors["duplicates"]
+    assert statistics["kept_share"] == round(statistics["rows"] / statistics["hits"], 4)
+    assert statistics["bytes"] == sum(len(text.encode()) for text in result.dataset["text"])
+    assert sum(statistics["sources"].values()) == statistics["rows"]
+
+
+def test_anchors_without_terms_and_without_hits_are_counted(tmp_path):
+    result = build(tmp_path, ["the fox", "it is", "zebra quagga", "!!"])
+    queries = result.statistics["queries"]
+    assert queries["queries"] == 4
+    assert queries["without_terms"] == 2
+    assert queries["without_hits"] == 3
+
+
+def test_an_anchor_without_keywords_is_searched_by_its_text():
+    # For RAKE "it's" is one word of the list; the analysis takes it apart.
+    make = MakeQueries("rake", 20, Analyzer(stopwords=["it's"]))
+    assert make({"anchor": ["it's", "It's a fox"]}) == {
+        "terms": [["it", "s"], ["a", "fox"]],
+        "fallback": [True, False],
+    }
+
+
+def test_evaluation_texts_are_not_in_the_corpus(tmp_path):
+    held_out = build(tmp_path / "a").dataset["text"][:10]
+    result = build(tmp_path / "b", evaluation_texts=[text.upper() for text in held_out])
+    assert not set(held_out) & set(result.dataset["text"])
+    assert result.statistics["dropped"]["equals_evaluation_text"] >= 10
+    kept = build(tmp_path / "c", evaluation_texts=held_out, decontaminate="none")
+    assert set(held_out) <= set(kept.dataset["text"])
+
+
+def test_smaller_top_shares_are_part_of_larger_ones(tmp_path):
+    before = set()
+    for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+        result = build(tmp_path / str(share), top_share=share)
+        now = {(row["text"], row["rank"]) for row in rows_of(result)}
+        assert before < now
+        assert max(result.dataset["rank"]) < rank_limit(share, 8)
+        before = now
+
+
+def test_the_order_of_the_anchors_does_not_matter(tmp_path):
+    shuffled = [ANCHORS[index] for index in np.random.default_rng(5).permutation(len(ANCHORS))]
+    assert rows_of(build(tmp_path / "a")) == rows_of(build(tmp_path / "b", anchors=shuffled))
+
+
+@pytest.mark.parametrize("engine", ["bm25s", pytest.param("retriv", marks=needs_retriv)])
+def test_one_process_and_two_build_the_same(tmp_path, engine):
+    one = build(tmp_path / "a", engine=engine)
+    two = build(tmp_path / "b", engine=engine, num_proc=2, search_batch_size=7)
+    assert rows_of(one) == rows_of(two)
+    assert comparable(one) == comparable(two)
+
+
+def comparable(result):
+    """Statistics without what may differ between two builds of the same corpus."""
+    return {name: value for name, value in result.statistics.items() if name != "seconds"}
+
+
+@needs_retriv
+def test_both_engines_build_the_same_corpus(tmp_path):
+    first, second = build(tmp_path / "a"), build(tmp_path / "b", engine="retriv")
+    # Rows of one rank are ordered by score, whose last bit is each engine's own.
+    assert {(row["text"], row["rank"]) for row in rows_of(first)} == {
+        (row["text"], row["rank"]) for row in rows_of(second)
+    }
+    assert second.statistics["engine"]["name"] == "retriv"
+
+
+def test_engine_auto_says_what_it_took_and_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(_retriv_import, "is_installed", lambda: False)
+    engine = build(tmp_path, engine="auto").statistics["engine"]
+    assert (engine["name"], engine["asked"]) == ("bm25s", "auto")
+    assert "retriv is not installed" in engine["why"]
+
+
+STEPS = ["_make_queries", "_make_index", "_search", "_select", "_write"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_build_that_failed_in_a_step_continues_there_and_ends_in_the_same_corpus(tmp_path, monkeypatch, step):
+    whole = build(tmp_path / "whole")
+    work = getattr(_Build, step)
+
+    def fail_at_the_end(self, folder):
+        work(self, folder)
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Build, step, fail_at_the_end)
+        with pytest.raises(OSError, match="disk full"):
+            build(tmp_path / "broken")
+
+    done = []
+    for name in STEPS:
+        real = getattr(_Build, name)
+        monkeypatch.setattr(_Build, name, lambda self, folder, n=name, r=real: (done.append(n), r(self, folder))[1])
+    continued = build(tmp_path / "broken")
+    assert done == STEPS[STEPS.index(step) :]
+    assert rows_of(continued) == rows_of(whole)
+
+
+def test_a_killed_build_continues_and_ends_in_the_same_corpus(tmp_path):
+    script = tmp_path / "build.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import os, signal, sys
+            from datasets import Dataset
+            from hf_distill.corpus import build_contextualized_corpus
+            from hf_distill.corpus.queries import SearchHits
+
+            def search_and_die(self, batch, indices):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            SearchHits.__call__ = search_and_die
+            build_contextualized_corpus(
+                {ANCHORS!r}, Dataset.from_dict({GENERAL.to_dict()!r}), work_dir=sys.argv[1], engine="bm25s", top_k=8
+            )
+            """
+        )
+    )
+    path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "work")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    finished = sorted(file.stem for file in (tmp_path / "work").glob("*.json"))
+    assert finished == ["index", "queries", "settings"]
+    assert rows_of(build(tmp_path / "work")) == rows_of(build(tmp_path / "whole"))
+
+
+def test_a_finished_build_is_only_read(tmp_path):
+    first = build(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.arrow")}
+    second = build(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.arrow")} == before
+    assert second.statistics == first.statistics
+    assert rows_of(second) == rows_of(first)
+
+
+def test_a_search_after_the_index_was_deleted_makes_it_again(tmp_path):
+    build(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "indexes")
+    (tmp_path / "b" / "hits.json").unlink()
+    assert rows_of(build(tmp_path / "b")) == rows_of(build(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"top_k": 5}, "top_k: 8 there, 5 now"),
+        ({"query": "text"}, "query: rake there, text now"),
+        ({"anchors": ANCHORS[:5]}, "anchors: "),
+        ({"corpus": GENERAL.select(range(100))}, "corpus: "),
+        ({"evaluation_texts": ["fox"]}, "evaluation_texts: "),
+        ({"bm25_k1": 0.9}, "index_k1: 1.2 there, 0.9 now"),
+        ({"stem": False}, "index_analysis: "),
+    ],
+)
+def test_a_work_folder_of_other_settings_is_refused_with_the_differences(tmp_path, change, named):
+    build(tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to a corpus with other settings .*--work_dir") as caught:
+        build(tmp_path, **change)
+    assert named in str(caught.value)
+
+
+def test_an_index_is_shared_between_builds(tmp_path):
+    shared = {"index_dir": str(tmp_path / "indexes")}
+    first = build(tmp_path / "a", **shared)
+    (folder,) = (tmp_path / "indexes").iterdir()
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    build(tmp_path / "b", anchors=ANCHORS[:7], **shared)
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    build(tmp_path / "c", bm25_b=0.3, **shared)
+    assert len(list((tmp_path / "indexes").iterdir())) == 2
+    assert rows_of(first) == rows_of(build(tmp_path / "d"))
+
+
+def test_without_a_work_folder_steps_are_kept_in_the_cache_per_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    first, other = build(None), build(None, top_k=5)
+    assert len(list((tmp_path / "hf_distill_corpus").iterdir())) == 2
+    assert len(first.dataset) > len(other.dataset)
+    assert build(None).statistics == first.statistics
+
+
+def test_more_hits_asked_for_than_there_are_rows(tmp_path):
+    with pytest.warns(UserWarning, match=r"`--top_k` is 900, but the general corpus has only 250 usable rows"):
+        result = build(tmp_path, top_k=900)
+    assert result.statistics["top_k"] == {"asked": 900, "used": 250}
+
+
+def test_limits_on_corpus_and_anchors(tmp_path):
+    result = build(tmp_path, max_corpus_rows=50, max_anchors=3)
+    assert result.statistics["general_corpus"]["rows"] == 50
+    assert result.statistics["anchors"]["anchors"] == 3
+    assert set(result.dataset["text"]) <= set(GENERAL["text"][:50])
+
+
+def test_anchors_from_the_rows_of_a_task(tmp_path):
+    rows = Dataset.from_dict({"premise": ANCHORS[:20], "hypothesis": ANCHORS[20:], "label": [0] * 20})
+    assert rows_of(build(tmp_path / "a", rows)) == rows_of(build(tmp_path / "b"))
+    only = build(tmp_path / "c", rows, anchor_columns=["premise"])
+    assert only.statistics["anchors"]["texts"] == 20
+    with pytest.raises(ValueError, match=r"no column \['text'\]"):
+        build(tmp_path / "d", rows, anchor_columns=["text"])
+    with pytest.raises(ValueError, match=r"no text column; it has \['label'\]"):
+        build(tmp_path / "d", rows.select_columns(["label"]))
+
+
+def test_bad_input_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="corpus is empty"):
+        build(tmp_path, corpus=Dataset.from_dict({"text": []}))
+    with pytest.raises(ValueError, match=r"no column 'body' .*\['text', 'source'\]"):
+        build(tmp_path, text_column="body")
+    with pytest.raises(ValueError, match="no anchors"):
+        build(tmp_path, anchors=[])
+    with pytest.raises(TypeError, match="not one string"):
+        build(tmp_path, anchors="the fox")
+    with pytest.raises(ValueError, match="`--engine` is 'lucene'"):
+        build(tmp_path, engine="lucene")
+    with pytest.raises(ValueError, match="`--top_share` is 0"):
+        build(tmp_path, top_share=0)
+    with pytest.raises(ValueError, match="None of the 1 anchors shares a word"):
+        build(tmp_path / "nothing", ["zebra"])
+    with pytest.raises(ValueError, match="Nothing is left of"):
+        build(tmp_path / "all", ["fox"], evaluation_texts=GENERAL["text"][:])
+
+
+def test_control_characters_are_not_in_the_corpus(tmp_path):
+    corpus = Dataset.from_dict({"text": ["fox\x00 dog\t", "fox\nriver", "winter"]})
+    result = build(tmp_path, ["fox"], corpus, top_k=3)
+    assert set(result.dataset["text"]) == {"fox  dog", "fox river"}
+    assert result.statistics["general_corpus"]["control_characters"] == 2

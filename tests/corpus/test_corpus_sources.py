@@ -1,0 +1,90 @@
+"""A general corpus in whatever form a user has it."""
+
+import gzip
+import json
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from hf_distill.corpus import corpus_label, load_general_corpus
+
+TEXTS = ["red fox", "blue dog", "caf\u00e9"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def write(folder, name):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = Dataset.from_dict({"text": TEXTS})
+    lines = {
+        "jsonl": "".join(json.dumps({"text": text}) + "\n" for text in TEXTS),
+        "txt": "\n".join(TEXTS) + "\n",
+        "csv": "text\n" + "\n".join(TEXTS) + "\n",
+        "tsv": "id\ttext\n" + "".join(f"{row}\t{text}\n" for row, text in enumerate(TEXTS)),
+    }
+    kind = name.removesuffix(".gz").rsplit(".", 1)[-1]
+    if kind == "parquet":
+        rows.to_parquet(str(path))
+    elif name.endswith(".gz"):
+        path.write_bytes(gzip.compress(lines[kind].encode()))
+    else:
+        path.write_text(lines[kind], encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["c.parquet", "c.jsonl", "c.txt", "c.csv", "c.tsv", "c.jsonl.gz", "c.txt.gz"])
+def test_a_file(tmp_path, name):
+    assert load_general_corpus(write(tmp_path, name))["text"][:] == TEXTS
+
+
+def test_a_folder_of_files(tmp_path):
+    write(tmp_path / "data", "a.parquet")
+    write(tmp_path / "data", "b.parquet")
+    (tmp_path / "data" / "README.md").write_text("about")
+    assert load_general_corpus(tmp_path / "data")["text"][:] == TEXTS * 2
+
+
+def test_a_folder_with_splits_gives_the_one_asked_for(tmp_path):
+    write(tmp_path / "data", "train-00000-of-00001.parquet")
+    write(tmp_path / "data", "test-00000-of-00001.jsonl")
+    assert len(load_general_corpus(tmp_path / "data")) == 3
+    assert len(load_general_corpus(tmp_path / "data", split="test")) == 3
+
+
+def test_a_folder_written_by_save_to_disk(tmp_path):
+    rows = Dataset.from_dict({"text": TEXTS})
+    rows.save_to_disk(str(tmp_path / "one"))
+    DatasetDict(train=rows, more=rows.select([0])).save_to_disk(str(tmp_path / "two"))
+    assert load_general_corpus(tmp_path / "one")["text"][:] == TEXTS
+    assert len(load_general_corpus(tmp_path / "two", split="more")) == 1
+    with pytest.raises(ValueError, match=r"no split 'test' \(--corpus_split\); it has \['more', 'train'\]"):
+        load_general_corpus(tmp_path / "two", split="test")
+
+
+def test_files_of_several_kinds_are_an_error(tmp_path):
+    write(tmp_path / "data", "a.parquet")
+    write(tmp_path / "data", "b.txt")
+    with pytest.raises(ValueError, match=r"mixes files of the kinds \['parquet', 'text'\]"):
+        load_general_corpus(tmp_path / "data")
+
+
+def test_a_file_of_no_known_kind_is_an_error(tmp_path):
+    (tmp_path / "c.pdf").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"'c.pdf' \(--corpus\) is of no known kind; known are .parquet"):
+        load_general_corpus(tmp_path / "c.pdf")
+    with pytest.raises(ValueError, match="holds no file of a known kind"):
+        load_general_corpus(tmp_path)
+
+
+def test_neither_local_nor_on_the_hub(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`--corpus` .*nowhere' is neither a file nor a folder"):
+        load_general_corpus(str(tmp_path / "nowhere"))
+
+
+def test_a_label_names_no_folder_of_this_machine(tmp_path):
+    assert corpus_label(tmp_path / "general.parquet") == "general.parquet"
+    assert corpus_label("some-owner/some-corpus") == "some-owner/some-corpus"

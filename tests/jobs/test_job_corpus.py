@@ -1,0 +1,122 @@
+"""The corpus job: from a task and a general corpus to a folder that others can load."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import Dataset, load_dataset
+
+from hf_distill.arguments import CorpusArguments, TaskArguments
+from hf_distill.corpus import load_general_corpus
+from hf_distill.jobs.corpus import PAPER_TOP_K, build_corpus
+from hf_distill.tasks.loading import load_task
+
+ROOT = Path(__file__).parents[2]
+TASK = {"train": ["a fine film", "a dull film", "a fine film"], "validation": ["the plot is thin"]}
+GENERAL = ["The film was fine.", "The plot is thin!", "A dull plot of a film.", "Rivers run.", "Plot and film."]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A task in GLUE's form, a general corpus, and a cache of their own."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for split, texts in TASK.items():
+        (tmp_path / "sst2").mkdir(exist_ok=True)
+        rows = {"sentence": texts, "label": [row % 2 for row in range(len(texts))], "idx": range(len(texts))}
+        Dataset.from_dict(rows).to_parquet(str(tmp_path / "sst2" / f"{split}.parquet"))
+    (tmp_path / "general.txt").write_text("\n".join(GENERAL) + "\n")
+    return tmp_path
+
+
+def arguments(data, **fields):
+    task = TaskArguments("glue/sst2", data_dir=str(data / "sst2"))
+    settings = {"corpus": str(data / "general.txt"), "corpus_dir": str(data / "out"), "engine": "bm25s", "top_k": 3}
+    return task, CorpusArguments(**{**settings, **fields})
+
+
+def test_the_job_writes_a_corpus_with_card_statistics_and_arguments(data):
+    results = build_corpus(*arguments(data))
+    folder = data / "out"
+    loaded = load_dataset(str(folder), split="train")
+    assert loaded["text"][:] == load_general_corpus(folder)["text"][:]
+    assert set(loaded["text"]) == {"The film was fine.", "A dull plot of a film.", "Plot and film."}
+    assert set(loaded["source"]) == {"general.txt"}
+    assert results["rows"] == len(loaded) == 3
+    assert json.loads((folder / "statistics.json").read_text()) == results["statistics"]
+    assert yaml.safe_load((folder / "arguments.yaml").read_text())["top_k"] == 3
+    json.dumps(results)
+
+
+def test_the_card_names_no_folder_of_this_machine(data):
+    build_corpus(*arguments(data, corpus_licence="cc0-1.0", work_dir=str(data / "work")))
+    card = (data / "out" / "README.md").read_text()
+    assert str(data) not in card
+    assert (
+        "hf-distill corpus --task glue/sst2 --corpus general.txt --corpus_licence cc0-1.0 --engine bm25s --top_k 3"
+        in card
+    )
+
+
+def test_evaluation_texts_of_the_task_are_kept_out(data):
+    task, corpus = arguments(data, top_k=5, query="text")
+    Dataset.from_dict({"sentence": ["plot"], "label": [0], "idx": [0]}).to_parquet(
+        str(data / "sst2" / "train.parquet")
+    )
+    results = build_corpus(task, corpus)
+    assert results["statistics"]["evaluation_texts"] == 1
+    assert results["statistics"]["dropped"]["equals_evaluation_text"] == 1
+
+
+def test_top_k_is_the_paper_s_for_the_task_unless_given(data):
+    with pytest.warns(UserWarning, match="`--top_k` is 150, but the general corpus has only 5"):
+        results = build_corpus(*arguments(data, top_k=None))
+    assert results["statistics"]["top_k"] == {"asked": 150, "used": 5}
+    assert PAPER_TOP_K["glue/rte"] == 1000
+
+
+def test_rows_that_are_loaded_already_are_used(data):
+    task, corpus = arguments(data)
+    loaded = load_task(task.task, task.data_dir)
+    assert build_corpus(task, corpus, loaded=loaded)["rows"] == 3
+
+
+def test_anchors_are_those_of_the_training_rows_asked_for(data):
+    task, corpus = arguments(data)
+    task.max_train_samples = 1
+    assert build_corpus(task, corpus)["statistics"]["anchors"]["texts"] == 1
+
+
+def test_a_second_run_with_other_settings_needs_another_work_folder(data):
+    build_corpus(*arguments(data))
+    with pytest.raises(ValueError, match="top_k: 3 there, 2 now"):
+        build_corpus(*arguments(data, top_k=2))
+    assert build_corpus(*arguments(data, top_k=2, work_dir=str(data / "other")))["rows"] == 3
+
+
+def test_no_general_corpus_is_an_error_that_names_the_flag(data):
+    with pytest.raises(ValueError, match="`--corpus`"):
+        build_corpus(*arguments(data, corpus=None))
+
+
+@pytest.mark.parametrize("as_yaml", [False, True])
+def test_the_example_script_takes_flags_or_a_file(data, capsys, as_yaml):
+    main = runpy.run_path(str(ROOT / "examples" / "build_corpus.py"))["main"]
+    values = {
+        "task": "glue/sst2",
+        "data_dir": str(data / "sst2"),
+        "corpus": str(data / "general.txt"),
+        "corpus_dir": str(data / "out"),
+        "engine": "bm25s",
+        "top_k": 2,
+    }
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    if as_yaml:
+        (data / "corpus.yaml").write_text(yaml.safe_dump(values))
+        words = [str(data / "corpus.yaml"), "--top_k", "3"]
+    results = main(words)
+    assert results["statistics"]["top_k"]["used"] == (3 if as_yaml else 2)
+    printed = capsys.readouterr().out
+    assert "Engine: bm25s (asked for)" in printed
+    assert "of 5 rows" in printed
