@@ -1,0 +1,253 @@
+"""What must hold for a distillation of any encoder: through the trainer, on tiny classifiers of five architectures."""
+
+import copy
+import re
+
+import datasets
+import pytest
+import torch
+from capture_cases import CASES, SIZES
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    set_seed,
+)
+
+from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill.architectures import describe_architecture
+from hf_distill.loading import forward_columns
+from hf_distill.shapes import shape_of
+
+ARCHITECTURES = [case for case in CASES if str(case) in {"bert", "roberta", "distilbert", "modernbert", "deberta-v2"}]
+NO_DROPOUT = {
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "seq_classif_dropout": 0.0,
+}
+LABELS = ["entailment", "neutral", "contradiction"]
+RELATIONS = ["qq", "kk", "vv", "qk"]
+# ModernBERT normalises before its projections: that norm belongs to them.
+NORM_OF_PROJECTIONS = "attn_norm"
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=str)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def make_classifier(case, tiny_tokenizer):
+    """`make_classifier(seed, **overrides)`: a classifier of the architecture, attention sharp enough to matter."""
+
+    def make(seed=0, **overrides):
+        fields = {**SIZES, **case.options, **NO_DROPOUT, "id2label": dict(enumerate(LABELS)), **overrides}
+        config = AutoConfig.for_model(case.model_type, **{**fields, "vocab_size": len(tiny_tokenizer)})
+        config.dtype = None
+        set_seed(seed)
+        model = AutoModelForSequenceClassification.from_config(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("weight") and parameter.dim() == 2:
+                    parameter.mul_(4)
+            output_layer(model).weight.mul_(8)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def rows(sentences, tiny_tokenizer):
+    return datasets.Dataset.from_dict(dict(tiny_tokenizer(sentences[:32], truncation=True, max_length=16)))
+
+
+@pytest.fixture
+def distil(tmp_path, tiny_tokenizer, rows):
+    """`distil(student, teacher, ...)`: a trainer with both objectives."""
+
+    def make(student, teacher, *, train_dataset=rows, **arguments):
+        arguments = {
+            "objectives": ["relation", "logits"],
+            "relations": RELATIONS,
+            "logits_loss": "kl",
+            "max_steps": 2,
+            "per_device_train_batch_size": 8,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "train_sampling_strategy": "sequential",
+            **arguments,
+        }
+        return DistillationTrainer(
+            model=student,
+            teacher_model=teacher,
+            args=DistillationArguments(str(tmp_path / "run"), **arguments),
+            train_dataset=train_dataset,
+            processing_class=tiny_tokenizer,
+        )
+
+    return make
+
+
+def terms(trainer, batch):
+    """Every unweighted term of one batch, nothing random in it."""
+    trainer.model.eval()
+    with torch.no_grad():
+        outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)[1]
+    return {name: float(value) for name, value in outputs["terms"].items()}
+
+
+def padded(ids, side, width):
+    """Rows of ids as a batch of `width`, with the positions that every token has without padding."""
+    input_ids = torch.zeros(len(ids), width, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    position_ids = torch.zeros_like(input_ids)
+    for row, values in enumerate(ids):
+        where = slice(0, len(values)) if side == "right" else slice(width - len(values), width)
+        input_ids[row, where] = torch.tensor(values)
+        attention_mask[row, where] = 1
+        position_ids[row, where] = torch.arange(len(values))
+    return {"input_ids": input_ids, "attention_mask": attention_mask}, position_ids
+
+
+def output_layer(model: PreTrainedModel):
+    """The linear layer whose outputs are the labels."""
+    found = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(LABELS)]
+    return found[-1]
+
+
+def test_nothing_is_left_to_learn_from_a_teacher_that_one_already_is(make_classifier, distil, rows):
+    teacher = make_classifier()
+    same = distil(copy.deepcopy(teacher), teacher).evaluate(rows)
+    other = distil(make_classifier(seed=1), teacher).evaluate(rows)
+    for relation in RELATIONS:
+        assert abs(same[f"eval_loss/relation/{relation}"]) < 1e-6
+        assert other[f"eval_loss/relation/{relation}"] > 1e-3
+    assert abs(same["eval_loss/logits/soft"]) < 1e-6
+    assert other["eval_loss/logits/soft"] > 1e-3
+
+
+@pytest.mark.parametrize("more", [1, 7])
+def test_more_padding_changes_no_term(make_classifier, distil, rows, more):
+    trainer = distil(make_classifier(seed=1), make_classifier())
+    ids = rows[:6]["input_ids"]
+    longest = max(map(len, ids))
+    tight, loose = (terms(trainer, padded(ids, "right", width)[0]) for width in (longest, longest + more))
+    assert set(tight) == {f"relation/{r}" for r in RELATIONS} | {"logits/soft"}
+    assert loose == pytest.approx(tight, rel=1e-4)
+
+
+def test_the_side_of_the_padding_changes_no_relation(case, make_classifier, distil, rows):
+    # Heads read the first place of a row, so logits are those of a padding token under left padding.
+    trainer = distil(make_classifier(seed=1), make_classifier(), objectives=["relation"])
+    ids = rows[:6]["input_ids"]
+    found = []
+    for side in ("right", "left"):
+        batch, positions = padded(ids, side, max(map(len, ids)) + 2)
+        if case.model_type == "roberta":
+            positions = (positions + SIZES["pad_token_id"] + 1) * batch["attention_mask"]
+        assert "position_ids" in forward_columns(trainer.student)
+        found.append(terms(trainer, {**batch, "position_ids": positions}))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_the_teacher_says_the_same_of_the_same_batch_throughout_training(make_classifier, distil, rows):
+    teacher = make_classifier(**{name: 0.5 for name in NO_DROPOUT}).train()
+    before = copy.deepcopy(teacher.state_dict())
+    same_batch_thrice = rows.select(list(range(8)) * 3)
+    trainer = distil(make_classifier(seed=1), teacher, train_dataset=same_batch_thrice, max_steps=3)
+    heard, signals = [], trainer.teacher.signals
+    trainer.teacher.signals = lambda inputs: heard.append(signals(inputs)) or heard[-1]
+    trainer.train()
+    first, *later = heard
+    assert len(later) == 2
+    for other in later:
+        assert torch.equal(first.logits["logits"], other.logits["logits"])
+        for layer, projections in first.projections.items():
+            for side in ("query", "key", "value"):
+                assert torch.equal(getattr(projections, side), getattr(other.projections[layer], side))
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("layer", [2, 3])
+def test_gradients_end_at_the_projections_of_the_distilled_layer(case, make_classifier, distil, layer):
+    trainer = distil(make_classifier(seed=1), make_classifier(), objectives=["relation"], student_layer=layer)
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).backward()
+    path = re.escape(describe_architecture(trainer.student).spec.layers)
+    below, at, beyond = {}, {}, {}
+    for name, parameter in trainer.student.named_parameters():
+        index = re.search(rf"(?:^|\.){path}\.(\d+)\.", name)
+        if index is not None:
+            number = int(index[1]) + 1
+            (below if number < layer else at if number == layer else beyond)[name] = parameter.grad
+        elif "embed" in name and "rel_" not in name:
+            below[name] = parameter.grad
+        elif name.startswith(("classifier", "pooler", "pre_classifier", "head")):
+            beyond[name] = parameter.grad
+    projections = {name for name in at if any(f".{part}." in name for part in case.parts[1:])}
+    reached = {name for name, gradient in at.items() if gradient is not None}
+    weights = {name for name in below if name.endswith("weight") and "token_type" not in name}
+    assert {name for name in weights if below[name] is None or not below[name].any()} == set()
+    assert {name for name in projections if name.endswith("weight") and not at[name].any()} == set()
+    assert {name for name in reached - projections if NORM_OF_PROJECTIONS not in name} == set()
+    assert {name for name, gradient in beyond.items() if gradient is not None} == set()
+    assert weights
+    assert projections
+    assert beyond
+
+
+def test_eight_accumulated_rows_give_the_update_of_a_batch_of_eight(make_classifier, distil):
+    student, teacher = make_classifier(seed=1), make_classifier()
+    large = distil(copy.deepcopy(student), teacher, max_steps=3)
+    small = distil(student, teacher, max_steps=3, per_device_train_batch_size=1, gradient_accumulation_steps=8)
+    large.train()
+    small.train()
+    for key in ("loss", "grad_norm", "loss/relation/vv", "loss/logits/soft"):
+        one, other = ([entry[key] for entry in t.state.log_history if key in entry] for t in (large, small))
+        assert len(one) == 3
+        assert other == pytest.approx(one, rel=1e-3)
+    theirs = dict(small.student.named_parameters())
+    for name, parameter in large.student.named_parameters():
+        torch.testing.assert_close(parameter, theirs[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_labels_are_matched_by_name(make_classifier, distil, rows):
+    teacher = make_classifier()
+    order = [2, 0, 1]
+    student = make_classifier(id2label={i: LABELS[label] for i, label in enumerate(order)})
+    student.load_state_dict(teacher.state_dict())
+    assert distil(copy.deepcopy(student), teacher).evaluate(rows)["eval_loss/logits/soft"] > 1e-3
+    layer = output_layer(student)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight[order])
+        layer.bias.copy_(layer.bias[order])
+    assert abs(distil(student, teacher).evaluate(rows)["eval_loss/logits/soft"]) < 1e-6
+
+
+def test_the_exported_student_is_a_plain_model_of_its_shape(make_classifier, distil, tmp_path):
+    teacher = make_classifier()
+    trainer = distil(create_student(teacher, "2x12:2h:20"), teacher)
+    trainer.train()
+    trainer.save_model(tmp_path / "student")
+    stored = load_file(tmp_path / "student" / "model.safetensors")
+    assert stored.keys() == trainer.student.state_dict().keys()
+    assert not any(re.search("teacher|objectives|^student", name) for name in stored)
+    loaded, info = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "student", output_loading_info=True, dtype=torch.float32
+    )
+    assert {name: keys for name, keys in info.items() if keys} == {}
+    assert type(loaded) is type(teacher)
+    assert loaded.config.id2label == dict(enumerate(LABELS))
+    assert str(shape_of(loaded)) == "2x12:2h:20"
+    batch = DataCollatorWithPadding(trainer.processing_class)([trainer.train_dataset[i] for i in range(4)])
+    inputs = {name: value for name, value in batch.items() if name in forward_columns(loaded)}
+    trainer.student.eval()
+    assert torch.equal(loaded(**inputs).logits, trainer.student(**inputs).logits)
