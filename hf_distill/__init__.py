@@ -11,35 +11,75 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULE_OF: dict[str, str] = {
+    "CorpusArguments": "arguments",
+    "CorpusResult": "corpus",
     "DistillationArguments": "arguments",
     "DistillationTrainer": "trainers.distillation",
+    "FineTuningArguments": "arguments",
+    "LoadedTask": "tasks",
     "Objective": "objectives",
     "SignalCapture": "capture",
+    "SignalRequest": "signals",
+    "StudentShape": "shapes",
+    "TaskSpec": "tasks",
     "WeightedObjective": "objectives",
+    "build_contextualized_corpus": "corpus",
     "create_student": "students",
+    "evaluate_model": "trainers.finetuning",
+    "finetune": "trainers.finetuning",
+    "latency_ratio": "benchmark.speed",
     "list_objectives": "objectives",
+    "list_tasks": "tasks",
+    "load_general_corpus": "corpus",
+    "load_task": "tasks",
+    "parse_shape": "shapes",
+    "register_architecture": "capture",
     "register_objective": "objectives",
+    "register_task": "tasks",
     "size_table": "students",
 }
 
 __all__ = [
+    "CorpusArguments",
+    "CorpusResult",
     "DistillationArguments",
     "DistillationTrainer",
+    "FineTuningArguments",
+    "LoadedTask",
     "Objective",
     "SignalCapture",
+    "SignalRequest",
+    "StudentShape",
+    "TaskSpec",
     "WeightedObjective",
+    "build_contextualized_corpus",
     "create_student",
+    "evaluate_model",
+    "finetune",
+    "latency_ratio",
     "list_objectives",
+    "list_tasks",
+    "load_general_corpus",
+    "load_task",
+    "parse_shape",
+    "register_architecture",
     "register_objective",
+    "register_task",
     "size_table",
 ]
 
 if TYPE_CHECKING:
-    from .arguments import DistillationArguments
-    from .capture import SignalCapture
+    from .arguments import CorpusArguments, DistillationArguments, FineTuningArguments
+    from .benchmark.speed import latency_ratio
+    from .capture import SignalCapture, register_architecture
+    from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
     from .objectives import Objective, WeightedObjective, list_objectives, register_objective
+    from .shapes import StudentShape, parse_shape
+    from .signals import SignalRequest
     from .students import create_student, size_table
+    from .tasks import LoadedTask, TaskSpec, list_tasks, load_task, register_task
     from .trainers.distillation import DistillationTrainer
+    from .trainers.finetuning import evaluate_model, finetune
 
 
 def __getattr__(name: str) -> Any:
