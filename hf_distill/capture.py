@@ -55,7 +55,8 @@ class SignalCapture:
 
     Early stop: without `logits`, the forward pass ends inside the model with the last signal. Values and gradients are
     those of the full pass. The pass is not shortened in code traced by `torch.compile` (the compiler drops what nobody
-    uses) and in models sharded by FSDP or DeepSpeed ZeRO-3, whose hooks must run to the end.
+    uses) and in models sharded by FSDP or DeepSpeed ZeRO-3, whose hooks must run to the end. An FSDP student needs
+    `reshard_after_forward=False`: a backward pass that begins inside a layer does not gather its parameters again.
 
     Args:
         model: Base model, model with a head, or either with peft adapters or under `torch.compile`.
@@ -69,10 +70,17 @@ class SignalCapture:
 
     Raises:
         UnsupportedArchitectureError: If the architecture is unknown.
-        ValueError: If a layer does not exist, or logits are asked of a model without a head.
+        ValueError: If a layer does not exist, logits are asked of a model without a head, or the model is wrapped in
+            `DistributedDataParallel` or `DataParallel`.
     """
 
     def __init__(self, model: nn.Module, request: SignalRequest, *, early_stop: bool = True) -> None:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            # Outputs beside those of the wrapper's forward are unknown to it: gradients would not be averaged.
+            raise ValueError(
+                f"SignalCapture needs the model inside {type(model).__name__} (its `.module`). Call it in the "
+                "forward of the module that is wrapped and compute the loss there."
+            )
         self.model = model
         self.request = request
         self.early_stop = early_stop
@@ -112,11 +120,12 @@ class SignalCapture:
             raise RuntimeError("This SignalCapture is already running; make a second one for the same model.")
         signals = Signals(attention_mask=_attention_mask(inputs))
         output = None
+        stop_early = self._stops_early()
         # This pass is not the one that captures around it wait for, if it runs inside the same model.
         paused = [other for other, _ in recorders_of(self.architecture.base) if other.active]
         for other in paused:
             other.active = False
-        recorder.start(stop_early=self._stops_early())
+        recorder.start(stop_early=stop_early)
         try:
             with ExitStack() as stack:
                 self._prepare(stack, inputs)

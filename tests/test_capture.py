@@ -223,6 +223,11 @@ def test_a_module_that_is_no_transformers_model_is_refused():
         describe_architecture(nn.Linear(2, 2))
 
 
+def test_a_data_parallel_wrapper_is_refused():
+    with pytest.raises(ValueError, match=r"needs the model inside DataParallel \(its `.module`\)"):
+        SignalCapture(nn.DataParallel(make_bert()), SignalRequest(hidden_states=layers(1)))
+
+
 def test_an_encoder_decoder_is_refused():
     config = T5Config(vocab_size=40, d_model=24, num_layers=2, num_heads=4, d_kv=6, d_ff=32)
     with pytest.raises(UnsupportedArchitectureError, match="register_architecture"):
