@@ -18,6 +18,7 @@ from transformers.utils import logging
 from .capture import SignalCapture
 from .loading import forward_columns
 from .signals import SignalRequest, Signals
+from .tasks.labels import is_generic, order_by_name
 
 logger = logging.get_logger(__name__)
 
@@ -125,11 +126,6 @@ def _label_names(config: PreTrainedConfig) -> list[str]:
     return [names[index] for index in sorted(names)]
 
 
-def _generic(names: list[str]) -> bool:
-    """Whether labels have only the names that transformers gives by default."""
-    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
-
-
 def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:
     """For every label of the student its index in the teacher; `None` if the orders agree.
 
@@ -139,22 +135,20 @@ def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> l
     Raises:
         ValueError: If the names or their number differ.
     """
-    sides = [_label_names(config) for config in (teacher, student)]
-    theirs, ours = ([name.lower() for name in names] for names in sides)
-    if len(theirs) == len(ours) and (_generic(sides[0]) or _generic(sides[1])):
-        if _generic(sides[0]) != _generic(sides[1]):
-            logger.warning_once(
-                f"Label names cannot be compared: the teacher's are {sides[0]}, the student's {sides[1]}. Their "
-                "orders are taken to be the same; set `id2label` in both configurations to have them checked."
-            )
-        return None
-    if sorted(theirs) != sorted(ours):
-        raise ValueError(
-            f"Teacher and student have different labels: {sides[0]} against {sides[1]}. Create the student from this "
-            "teacher, set `id2label` on either side, or leave `logits` out of `--objectives`."
+    theirs, ours = _label_names(teacher), _label_names(student)
+    order = order_by_name(theirs, ours)
+    if order is not None:
+        return None if order == list(range(len(order))) else order
+    if len(theirs) == len(ours) and (is_generic(theirs) or is_generic(ours)):
+        logger.warning_once(
+            f"Label names cannot be compared: the teacher's are {theirs}, the student's {ours}. Their orders are "
+            "taken to be the same; set `id2label` in both configurations to have them checked."
         )
-    order = [theirs.index(name) for name in ours]
-    return None if order == list(range(len(order))) else order
+        return None
+    raise ValueError(
+        f"Teacher and student have different labels: {theirs} against {ours}. Create the student from this teacher, "
+        "set `id2label` on either side, or leave `logits` out of `--objectives`."
+    )
 
 
 def check_same_vocabulary(teacher_tokenizer: Any, student_tokenizer: Any) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from .citations import resolve_citations
+from .rendering import render_template
 
 TEMPLATE = "dataset_card.md"
 
@@ -54,20 +54,11 @@ def render_dataset_card(facts: CorpusCardFacts) -> str:
     Raises:
         ValueError: If a citation is unknown.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters.update(number=_number, words=_words, cell=_cell)
-    text = environment.get_template(TEMPLATE).render(
-        facts=facts, statistics=facts.statistics, citations=resolve_citations(facts.citations)
-    )
+    filters = {"number": _number, "words": _words, "cell": _cell}
+    citations = resolve_citations(facts.citations)
+    text = render_template(TEMPLATE, filters, facts=facts, statistics=facts.statistics, citations=citations)
     header = yaml.safe_dump(dataset_metadata(facts), sort_keys=False, allow_unicode=True).strip()
-    return f"---\n{header}\n---\n\n{text.strip()}\n"
+    return f"---\n{header}\n---\n\n{text}\n"
 
 
 def dataset_metadata(facts: CorpusCardFacts) -> dict[str, Any]:

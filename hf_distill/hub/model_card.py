@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_distill.hub.citations import resolve_citations
+from hf_distill.hub.rendering import render_template
 
 FACTS_FILE = "distillation.json"
 CARD_FILE = "README.md"
@@ -204,23 +204,16 @@ def render_card(facts: CardFacts) -> str:
     Raises:
         ValueError: If a citation is unknown.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters.update(cell=_cell, number=_number, millions=_millions)
-    text = environment.get_template(TEMPLATE).render(
+    text = render_template(
+        TEMPLATE,
+        {"cell": _cell, "number": _number, "millions": _millions},
         facts=facts,
         auto_class=_AUTO_CLASSES.get(facts.pipeline_tag or "", "AutoModel"),
         curve_names=list(facts.curves),
         curve_rows=downsample_curves(facts.curves),
         citations=resolve_citations(facts.citations),
     )
-    return f"---\n{card_metadata(facts).to_yaml()}\n---\n\n{text.strip()}\n"
+    return f"---\n{card_metadata(facts).to_yaml()}\n---\n\n{text}\n"
 
 
 def card_metadata(facts: CardFacts) -> ModelCardData:

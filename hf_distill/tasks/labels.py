@@ -21,6 +21,14 @@ def is_generic(names: Sequence[str]) -> bool:
     return all(re.fullmatch(r"(label_)?\d+", name, flags=re.IGNORECASE) for name in names)
 
 
+def order_by_name(found: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Positions in `found` of the labels of `wanted`, whatever their case; `None` if they are not the same names."""
+    plain = [name.casefold() for name in found]
+    if sorted(plain) != sorted(name.casefold() for name in wanted):
+        return None
+    return [plain.index(name.casefold()) for name in wanted]
+
+
 def match_label_order(found: Sequence[str], wanted: Sequence[str], *, where: str) -> list[int]:
     """Positions in `found` of the labels of `wanted`, compared by name, whatever their case.
 
@@ -35,9 +43,9 @@ def match_label_order(found: Sequence[str], wanted: Sequence[str], *, where: str
     Raises:
         ValueError: If the two are not the same names.
     """
-    plain = [name.casefold() for name in found]
-    if sorted(plain) == sorted(name.casefold() for name in wanted):
-        return [plain.index(name.casefold()) for name in wanted]
+    order = order_by_name(found, wanted)
+    if order is not None:
+        return order
     if len(found) == len(wanted) and (is_generic(found) or is_generic(wanted)):
         return list(range(len(wanted)))
     raise ValueError(
