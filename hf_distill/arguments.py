@@ -103,6 +103,9 @@ class DistillationArguments(TrainingArguments):
             # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.
             self.ddp_find_unused_parameters = True
         super().__post_init__()
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
 
     def objective_options(self) -> dict[str, Any]:
         """The settings that constructors of objectives know by these names."""
