@@ -438,3 +438,14 @@ def test_custom_objects_keep_their_identity(build):
     objective = LogitsObjective("mse")
     trainer = build(trainer={"objectives": [objective]})
     assert next(iter(trainer.model.objectives.values())) is objective
+
+
+@pytest.mark.slow
+# The compiler looks at `.grad` of every tensor it meets, and torch warns about that.
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_a_compiled_student_gives_the_same_losses(build):
+    plain = build(objectives=RELATION_AND_MORE, max_steps=2)
+    compiled = build(objectives=RELATION_AND_MORE, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
+    plain.train()
+    compiled.train()
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
