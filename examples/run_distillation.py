@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     classes = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
     results = distill(*parse(classes, argv, __doc__))
     print(
-        f"{results['student_parameters'] / 1e6:.1f} M parameters (teacher {results['teacher_parameters'] / 1e6:.1f} M) "
-        f"after {results['steps']} steps ({results['training_seconds']:.0f} s). Student written to {results['model']}"
+        f"{results['student_parameters'] / 1e6:.1f} M parameters "
+        f"(teacher {results['teacher_parameters'] / 1e6:.1f} M) after {results['steps']} steps ({results['training_seconds']:.0f} s). Student written to {results['model']}"
     )
     return results
 

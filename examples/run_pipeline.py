@@ -26,7 +26,7 @@ from hf_distill.arguments import (
     TeacherArguments,
 )
 from hf_distill.jobs.pipeline import format_report, run_pipeline
-from hf_distill.parsing import parse
+from hf_distill.parsing import CONFIG_SUFFIXES, parse, read_config
 
 DATA = Path(__file__).resolve().parent / "data"
 
@@ -34,7 +34,7 @@ DATA = Path(__file__).resolve().parent / "data"
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, run, print the table."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not any(word == "--task" or word.startswith("--task=") or word.endswith((".yaml", ".json")) for word in words):
+    if not _names_task(words):
         words += ["--task", str(DATA / "wordnet_categories")]
     classes = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
     task, teacher, student, corpus, pipeline = parse(classes, words, __doc__)
@@ -46,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     report = run_pipeline(task, teacher, student, corpus, pipeline, command)
     print(f"\n{format_report(report)}\n\nStudent, card and report: {pipeline.output_dir}")
     return report
+
+
+def _names_task(words: Sequence[str]) -> bool:
+    """Whether the file or a flag names a task."""
+    in_file = read_config(words[0]) if words and words[0].endswith(CONFIG_SUFFIXES) else {}
+    return "task" in in_file or any(word.partition("=")[0] == "--task" for word in words)
 
 
 if __name__ == "__main__":

@@ -180,25 +180,21 @@ class PipelineArguments:
     )
 
     def settings(self, stage: Literal["teach", "distill", "adapt"]) -> dict[str, Any]:
-        """The settings of one stage as a mapping."""
-        return self.as_settings(getattr(self, stage))
-
-    @staticmethod
-    def as_settings(value: Any) -> dict[str, Any]:
-        """A mapping from YAML, or from the text of a flag.
+        """The settings of one stage: a mapping from YAML, or from the text of a flag.
 
         Raises:
-            ValueError: If the text is no mapping.
+            ValueError: If they are no mapping.
         """
+        value: Any = getattr(self, stage)
         if isinstance(value, str):
             try:
                 value = json.loads(value)
             except json.JSONDecodeError as error:
                 raise ValueError(
-                    f"Settings of a stage must be JSON such as '{{\"max_steps\": 100}}', not {value!r}."
+                    f"`--{stage}` must be JSON such as '{{\"max_steps\": 100}}', not {value!r}: {error}."
                 ) from error
         if value is not None and not isinstance(value, dict):
-            raise ValueError(f"Settings of a stage must be `name: value` pairs, not {value!r}.")
+            raise ValueError(f"`--{stage}` must be `name: value` pairs, not {value!r}.")
         return dict(value or {})
 
 

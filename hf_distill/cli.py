@@ -85,10 +85,12 @@ def info(argv: Sequence[str]) -> None:
     }
     if not argv:
         _table(_versions())
+    elif argv[0] in ("-h", "--help"):
+        _say(f"usage: hf-distill info [{' | '.join(topics)}]\n\n{info.__doc__}")
     elif argv[0] in topics:
         _table(topics[argv[0]]())
     else:
-        raise SystemExit(f"hf-distill info: unknown topic {argv[0]!r}; there are {', '.join(topics)}.")
+        raise ValueError(f"unknown topic {argv[0]!r}; there are {', '.join(topics)}.")
 
 
 def _versions() -> dict[str, str]:
@@ -175,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         VERBS[words[0]](words[1:])
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"hf-distill {words[0]}: {error}\n")
+        # Some errors of libraries are pages; one line is what a terminal or a log should end with.
+        sys.stderr.write(f"hf-distill {words[0]}: {' '.join(str(error).split())}\n")
         return 2
     return 0

@@ -1,4 +1,4 @@
-"""Models given as a Hub id, a folder or an instance."""
+"""Models and tokenizers given as a Hub id, a folder or an instance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 
 def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs: Any) -> Any:
@@ -36,6 +36,31 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
         # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
         kwargs.setdefault("add_pooling_layer", False)
     return model_class.from_pretrained(model, **kwargs)
+
+
+def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
+    """Load the tokenizer of a model.
+
+    Args:
+        name: Hub id or local folder.
+        flag: The argument that carried it, for the error.
+        revision: Branch, tag or commit.
+
+    Raises:
+        OSError: If there is none. `AutoTokenizer` makes one without words of a folder that has a configuration only,
+            and every word would become the unknown token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"`{flag}`: cannot load the tokenizer of {name!r}: {error}") from error
+    # Tokenizers of characters and bytes need no vocabulary file: theirs is larger than their special tokens too.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise OSError(
+            f"`{flag}`: {name!r} has no tokenizer files (tokenizer.json, vocab.txt, …). Save the model's tokenizer "
+            "beside it: tokenizer.save_pretrained(folder)."
+        )
+    return tokenizer
 
 
 def forward_columns(model: Any) -> list[str]:

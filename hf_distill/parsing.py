@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,8 @@ import yaml
 from transformers import HfArgumentParser
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+# The page of all flags that argparse would show before every error says nothing.
+USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -43,23 +47,55 @@ def parse(
         description: First paragraph of `--help`.
 
     Raises:
-        ValueError: If the file names an argument that none of the classes has.
+        ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
     """
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(cast("Any", classes), description=description)
+    parser = HfArgumentParser(cast("Any", classes), description=description, usage=USAGE)
     if words and words[0].endswith(CONFIG_SUFFIXES):
         config_file = words.pop(0)
-        known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
-        values = read_config(config_file)
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"{config_file!r} has unknown arguments {unknown}; known are {sorted(known)}.")
-        for action in parser._actions:
-            if action.dest in values:
-                action.required = False
-                action.default = _as_flag(values[action.dest])
+        _set_defaults(parser, classes, read_config(config_file), repr(config_file))
     return parser.parse_args_into_dataclasses(words)
+
+
+def from_mapping(argument_class: type, values: Mapping[str, Any], source: str) -> Any:
+    """One instance from `name: value` pairs as YAML or JSON gives them.
+
+    Args:
+        argument_class: A flat dataclass.
+        values: Its fields; what is missing takes its default.
+        source: Where they come from, for errors.
+
+    Raises:
+        ValueError: If a name is unknown or a value is none that its argument can have.
+    """
+    parser = HfArgumentParser(cast("Any", argument_class), exit_on_error=False)
+    _set_defaults(parser, [argument_class], values, source)
+    try:
+        return parser.parse_args_into_dataclasses([])[0]
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _set_defaults(
+    parser: argparse.ArgumentParser, classes: Sequence[type], values: Mapping[str, Any], source: str
+) -> None:
+    """Let values stand for flags that are not given."""
+    known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})
+        hint = f"did you mean one of {close}?" if close else f"known are {sorted(known)}."
+        raise ValueError(f"{source} has unknown arguments {unknown}; {hint}")
+    for action in parser._actions:
+        if action.dest not in values:
+            continue
+        value = values[action.dest]
+        # argparse compares what a flag gives with the choices, but no default.
+        if action.choices is not None and isinstance(value, str) and value not in map(str, action.choices):
+            raise ValueError(f"{source}: `{action.dest}` is {value!r}; allowed are {list(action.choices)}.")
+        action.required = False
+        action.default = _as_flag(value)
 
 
 def _as_flag(value: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hf_distill.arguments import DistillationArguments
-from hf_distill.parsing import arguments_to_dict, changed_arguments, parse, write_arguments
+from hf_distill.parsing import arguments_to_dict, changed_arguments, from_mapping, parse, write_arguments
 
 
 @dataclass
@@ -56,7 +56,7 @@ def test_an_unknown_name_in_the_file_is_refused(config):
 
 
 def test_a_missing_file_and_a_list_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.yaml"):
         parse(Model, [str(tmp_path / "nothing.yaml")])
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match="pairs"):
@@ -76,3 +76,26 @@ def test_written_arguments_can_be_read_back(tmp_path):
 def test_changed_arguments_leave_defaults_out():
     assert changed_arguments(Training(rate=0.2), Model("x")) == {"rate": 0.2, "name": "x"}
     assert arguments_to_dict(Training())["mode"] == "a"
+
+
+def test_pairs_become_an_instance_with_the_types_of_its_fields():
+    assert from_mapping(Training, {"rate": "1e-4", "mode": "b", "fast": True}, "here") == Training(1e-4, "b", True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rat": 1}, r"here has unknown arguments \['rat'\]; did you mean one of \['rate'\]\?"),
+        ({"zzz": 1}, r"here has unknown arguments \['zzz'\]; known are \['fast', 'limit', 'mode', 'rate'\]"),
+        ({"mode": "c"}, r"here: `mode` is 'c'; allowed are \['a', 'b'\]"),
+        ({"limit": "many"}, r"here: argument --limit: invalid int value: 'many'"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        from_mapping(Training, values, "here")
+
+
+def test_a_value_of_the_file_must_be_one_that_a_flag_could_have(config):
+    with pytest.raises(ValueError, match=r"config\.yaml': `mode` is 'c'; allowed are \['a', 'b'\]"):
+        parse([Model, Training], [config(name="x", mode="c")])

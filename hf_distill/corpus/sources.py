@@ -19,7 +19,9 @@ _LOADERS = {
 _COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".lz4")
 
 
-def load_general_corpus(path_or_id: str | Path, config: str | None = None, *, split: str = "train") -> Dataset:
+def load_general_corpus(
+    path_or_id: str | Path, config: str | None = None, *, split: str = "train", flag: str = "--corpus"
+) -> Dataset:
     """A general corpus as a data set.
 
     Args:
@@ -27,6 +29,7 @@ def load_general_corpus(path_or_id: str | Path, config: str | None = None, *, sp
             lz4), a folder of such files of one kind, a folder written by `save_to_disk`, or a data set on the Hub.
         config: Configuration of a data set on the Hub.
         split: Which split, where there are several.
+        flag: The argument that named it, for errors.
 
     Raises:
         FileNotFoundError: If it is neither there nor on the Hub.
@@ -34,14 +37,14 @@ def load_general_corpus(path_or_id: str | Path, config: str | None = None, *, sp
     """
     path = Path(path_or_id).expanduser()
     if path.is_file():
-        return _load_files([path])
+        return _load_files([path], flag)
     if path.is_dir():
-        return _load_folder(path, split)
+        return _load_folder(path, split, flag)
     try:
-        return _one_split(load_dataset(str(path_or_id), config), str(path_or_id), split)
+        return _one_split(load_dataset(str(path_or_id), config), str(path_or_id), split, flag)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"`--corpus` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: {error}"
+            f"`{flag}` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: {error}"
         ) from error
 
 
@@ -51,23 +54,23 @@ def corpus_label(path_or_id: str | Path) -> str:
     return path.resolve().name if path.is_absolute() or path.exists() else str(path_or_id)
 
 
-def _load_folder(path: Path, split: str) -> Dataset:
+def _load_folder(path: Path, split: str, flag: str) -> Dataset:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return _one_split(load_from_disk(str(path)), str(path), split)
+        return _one_split(load_from_disk(str(path)), str(path), split, flag)
     files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) and not _is_metadata(file))
     if not files:
-        raise ValueError(f"The folder {str(path)!r} (--corpus) holds no file of a known kind: {_known()}.")
+        raise ValueError(f"The folder {str(path)!r} ({flag}) holds no file of a known kind: {_known()}.")
     # A folder may hold several splits by the usual names; files without any split's name are the one split there is.
     of_split = [file for file in files if file.name.startswith(split) or file.parent.name == split]
-    return _load_files(of_split or files)
+    return _load_files(of_split or files, flag)
 
 
-def _load_files(files: list[Path]) -> Dataset:
+def _load_files(files: list[Path], flag: str) -> Dataset:
     kinds = sorted({_kind(file) for file in files})
     if kinds == [""]:
-        raise ValueError(f"{files[0].name!r} (--corpus) is of no known kind; known are {_known()}.")
+        raise ValueError(f"{files[0].name!r} ({flag}) is of no known kind; known are {_known()}.")
     if len(kinds) > 1:
-        raise ValueError(f"The folder (--corpus) mixes files of the kinds {kinds}; name one file or split the folder.")
+        raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
     options = {"delimiter": "\t"} if ".tsv" in files[0].suffixes else {}
     names = [str(file) for file in files]
     return load_dataset(kinds[0], data_files={"train": names}, split="train", **options)
@@ -90,12 +93,12 @@ def _known() -> str:
 
 
 def _one_split(
-    loaded: Dataset | DatasetDict | IterableDataset | IterableDatasetDict, name: str, split: str
+    loaded: Dataset | DatasetDict | IterableDataset | IterableDatasetDict, name: str, split: str, flag: str
 ) -> Dataset:
     if isinstance(loaded, DatasetDict):
         if split not in loaded:
-            raise ValueError(f"{name!r} (--corpus) has no split {split!r} (--corpus_split); it has {sorted(loaded)}.")
+            raise ValueError(f"{name!r} ({flag}) has no split {split!r} (--corpus_split); it has {sorted(loaded)}.")
         return loaded[split]
     if not isinstance(loaded, Dataset):
-        raise ValueError(f"{name!r} (--corpus) is a streaming data set; load it without streaming.")
+        raise ValueError(f"{name!r} ({flag}) is a streaming data set; load it without streaming.")
     return loaded

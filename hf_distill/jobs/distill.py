@@ -6,14 +6,14 @@ import time
 from typing import Any
 
 import datasets
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.corpus.sources import load_general_corpus
 from hf_distill.jobs.results import environment, write_results
-from hf_distill.loading import load_model
+from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.students import count_parameters, create_student, size_table
 from hf_distill.trainers.distillation import DistillationTrainer
@@ -47,7 +47,7 @@ def distill(
     started = time.perf_counter()
     set_seed(training.seed)
     teacher_model = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
-    tokenizer = AutoTokenizer.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+    tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     student_model = make_student(student, teacher_model, training.seed)
     train_rows, eval_rows = read_textbook(textbook, training)
     trainer = DistillationTrainer(
@@ -102,7 +102,7 @@ def read_textbook(
     textbook: TextbookArguments, training: DistillationArguments
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
     """Rows to learn from and, if asked for, held-back rows."""
-    rows = load_general_corpus(textbook.textbook)
+    rows = load_general_corpus(textbook.textbook, flag="--textbook")
     if textbook.max_textbook_rows is not None:
         rows = rows.select(range(min(textbook.max_textbook_rows, len(rows))))
     if not textbook.textbook_eval_rows:

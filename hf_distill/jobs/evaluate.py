@@ -7,11 +7,12 @@ import os
 import time
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
 from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
+from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.classifiers import load_classifier, random_classifier
@@ -121,7 +122,11 @@ def _score(
         loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision, dtype="float32")
     except (OSError, ValueError) as error:
         raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_name or model, revision=None if tokenizer_name else revision)
+    tokenizer = (
+        load_tokenizer(tokenizer_name, flag="--tokenizer_name")
+        if tokenizer_name
+        else load_tokenizer(model, flag=flag, revision=revision)
+    )
     name = f"`{flag}` {model!r}"
     scores = evaluate_model(loaded, rows, tokenizer, training, max_length=max_length, name=name)
     return _facts(loaded, scores, scores[rows.spec.headline_split][rows.spec.headline], model)
@@ -148,5 +153,5 @@ def _trained(result: FineTuningResult, source: str, folder: str) -> dict[str, An
 def _tokenizer(evaluation: EvaluationArguments) -> Any:
     """The student's tokenizer."""
     if evaluation.tokenizer_name is not None:
-        return AutoTokenizer.from_pretrained(evaluation.tokenizer_name)
-    return AutoTokenizer.from_pretrained(evaluation.student_model, revision=evaluation.student_revision)
+        return load_tokenizer(evaluation.tokenizer_name, flag="--tokenizer_name")
+    return load_tokenizer(evaluation.student_model, flag="--student_model", revision=evaluation.student_revision)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import xxhash
 from transformers import AutoModelForSequenceClassification
@@ -29,13 +29,16 @@ from hf_distill.arguments import (
     TextbookArguments,
 )
 from hf_distill.benchmark.speed import latency_ratio
+from hf_distill.corpus import corpus_label
 from hf_distill.hub.model_card import CardFacts, CorpusFacts, ScoreFacts, read_facts, write_model_card
 from hf_distill.jobs.corpus import build_corpus
 from hf_distill.jobs.distill import distill
 from hf_distill.jobs.evaluate import adapt_and_evaluate
 from hf_distill.jobs.results import RESULTS_FILE, environment, write_results
 from hf_distill.jobs.teach import teach
-from hf_distill.parsing import arguments_to_dict
+from hf_distill.objectives import build_objectives
+from hf_distill.parsing import arguments_to_dict, from_mapping
+from hf_distill.shapes import parse_shape
 
 logger = logging.get_logger(__name__)
 
@@ -75,27 +78,27 @@ def run_pipeline(
     """
     started = time.perf_counter()
     folder = Path(pipeline.output_dir)
+    fine_tuning = _stage_arguments(FineTuningArguments, "teach", folder / "teacher", pipeline)
+    training = _stage_arguments(
+        DistillationArguments, "distill", folder / "distilled", pipeline, max_length=task.max_length
+    )
+    adaptation = _stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline)
+    _check(teacher, student, corpus, training)
     stages = _Stages(folder)
 
-    fine_tuning = _fine_tuning(folder / "teacher", pipeline.settings("teach"), pipeline)
     taught = stages.run("teacher", lambda: teach(task, teacher, fine_tuning), task, teacher, fine_tuning)
 
     corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
-    built = stages.run("corpus", lambda: build_corpus(task, corpus), task, corpus)
+    built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
 
     own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
     textbook = TextbookArguments(str(folder / "corpus"), pipeline.max_textbook_rows)
-    settings = {"max_length": task.max_length, **_common(pipeline), **pipeline.settings("distill")}
-    training = DistillationArguments(
-        str(folder / "distilled"), **{name: value for name, value in settings.items() if value is not None}
-    )
     distilled = stages.run(
         "distilled",
         lambda: distill(student, own_teacher, textbook, training),
         *(student, own_teacher, textbook, training),
     )
 
-    adaptation = _fine_tuning(folder / "student", pipeline.settings("adapt"), pipeline)
     evaluation = EvaluationArguments(str(folder / "distilled"), from_scratch=True)
     adapted = stages.run(
         "student",
@@ -114,12 +117,13 @@ def run_pipeline(
             for name, result in (("teach", taught), ("corpus", built), ("distill", distilled), ("adapt", adapted))
         },
         "command": command,
-        "seconds": round(time.perf_counter() - started, 1),
+        # Of the whole job, also where stages were finished in an earlier call.
+        "seconds": round(time.perf_counter() - started + stages.seconds_before, 1),
         "seed": pipeline.seed,
         "environment": environment(),
     }
     write_results(folder, report, name="report.json")
-    write_model_card(folder / "student", _card(folder, report, taught, adaptation))
+    write_model_card(folder / "student", _card(folder, report, taught, distilled, adapted, corpus))
     return report
 
 
@@ -132,6 +136,7 @@ class _Stages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.key = ""
+        self.seconds_before = 0.0
 
     def run(self, name: str, job: Callable[[], dict[str, Any]], *arguments: Any) -> dict[str, Any]:
         """The result of `job`, from its folder if the stage was finished with these settings."""
@@ -141,7 +146,11 @@ class _Stages:
         marker, results = folder / STAGE_FILE, folder / RESULTS_FILE
         if marker.is_file() and marker.read_text(encoding="utf-8") == self.key and results.is_file():
             logger.warning(f"[{name}] finished before with the same settings: {folder}")
-            return json.loads(results.read_text(encoding="utf-8"))
+            result = json.loads(results.read_text(encoding="utf-8"))
+            self.seconds_before += result["seconds"]
+            return result
+        # From here on the folder is neither the old result nor the new one.
+        marker.unlink(missing_ok=True)
         logger.warning(f"[{name}] starts")
         result = job()
         write_results(folder, result)
@@ -150,12 +159,35 @@ class _Stages:
         return result
 
 
-def _common(pipeline: PipelineArguments) -> dict[str, Any]:
-    return {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "bf16": pipeline.bf16, "save_strategy": "no"}
+def _stage_arguments(
+    argument_class: type,
+    stage: Literal["teach", "distill", "adapt"],
+    folder: Path,
+    pipeline: PipelineArguments,
+    **more: Any,
+) -> Any:
+    """The arguments of a training stage: its settings over those of all stages."""
+    given = pipeline.settings(stage)
+    if "output_dir" in given:
+        raise ValueError(f"`--{stage}` cannot set `output_dir`: stages write below `--output_dir`.")
+    common = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "bf16": pipeline.bf16, "save_strategy": "no"}
+    values = {name: value for name, value in {**more, **common, **given}.items() if value is not None}
+    return from_mapping(argument_class, {"output_dir": str(folder), **values}, f"`--{stage}`")
 
 
-def _fine_tuning(folder: Path, settings: dict[str, Any], pipeline: PipelineArguments) -> FineTuningArguments:
-    return FineTuningArguments(output_dir=str(folder), **{**_common(pipeline), **settings})
+def _check(
+    teacher: TeacherArguments, student: StudentArguments, corpus: CorpusArguments, training: DistillationArguments
+) -> None:
+    """Refuse before the first stage what a late one would refuse."""
+    if teacher.teacher_model is None:
+        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
+    if corpus.corpus is None:
+        raise ValueError("Name a general corpus: `--corpus` FILE, FOLDER or Hub id.")
+    if student.student_model is None:
+        parse_shape(student.student_shape)
+    build_objectives(
+        ["relation"] if training.objectives is None else training.objectives, training.objective_options()
+    )
 
 
 def _measure_speed(folder: Path) -> dict[str, Any]:
@@ -163,10 +195,19 @@ def _measure_speed(folder: Path) -> dict[str, Any]:
         AutoModelForSequenceClassification.from_pretrained(folder / name, dtype="float32")
         for name in ("teacher", "student")
     )
-    return latency_ratio(teacher, student, **SPEED_PROTOCOL).to_dict()
+    positions = (getattr(model.config, "max_position_embeddings", None) for model in (teacher, student))
+    seq_length = min(SPEED_PROTOCOL["seq_length"], *(number for number in positions if number))
+    return latency_ratio(teacher, student, **{**SPEED_PROTOCOL, "seq_length": seq_length}).to_dict()
 
 
-def _card(folder: Path, report: dict[str, Any], taught: dict[str, Any], adaptation: FineTuningArguments) -> CardFacts:
+def _card(
+    folder: Path,
+    report: dict[str, Any],
+    taught: dict[str, Any],
+    distilled: dict[str, Any],
+    adapted: dict[str, Any],
+    corpus: CorpusArguments,
+) -> CardFacts:
     """The card of the distilled student, completed with what came before and after it."""
     facts = read_facts(folder / "distilled")
     task = report["task"]
@@ -175,13 +216,26 @@ def _card(folder: Path, report: dict[str, Any], taught: dict[str, Any], adaptati
     if facts.teacher:
         facts.teacher[0].name = f"{base}, fine-tuned on {task}"
         facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
-    facts.initialisation = "random"
+    first_weights = str(distilled["student_init"])
+    facts.initialisation = (
+        first_weights.replace("_", " ")
+        if distilled["student_shape"] is not None
+        else f"the weights of {corpus_label(first_weights)}"
+    )
     facts.corpus = CorpusFacts(
         name=f"Contextualized corpus of {task}",
-        description=f"sentences that BM25 ({report['corpus']['engine']}) finds for the task's training sentences",
+        description=(
+            f"sentences of {corpus_label(str(corpus.corpus))} that BM25 ({report['corpus']['engine']['name']}) finds "
+            "for the task's training sentences"
+        ),
+        licence=corpus.corpus_licence,
         statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
     )
-    facts.adaptation = f"fine-tuned on the labels of {task} ({adaptation.num_train_epochs or 'default'} epochs)"
+    settings = adapted["student"]["settings"]
+    facts.adaptation = (
+        f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
+        f"{settings['learning_rate']:g})"
+    )
     student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
     facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
     facts.speed = report["latency"]

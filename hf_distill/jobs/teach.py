@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
-from transformers import AutoTokenizer, set_seed
+from transformers import set_seed
 
 from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.jobs.results import environment, write_results
+from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.trainers.classifiers import add_lora, load_classifier, lora_alpha
@@ -38,7 +39,7 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
     started = time.perf_counter()
     set_seed(training.seed)
     rows = load_task_from(task, seed=training.seed)
-    tokenizer = AutoTokenizer.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+    tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     model = load_classifier(
         teacher.teacher_model, rows.spec, flag="--teacher_model", revision=teacher.teacher_revision
     )

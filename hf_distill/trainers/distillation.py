@@ -12,13 +12,13 @@ import safetensors.torch
 import torch
 import xxhash
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import find_labels, logging
 
 from ..arguments import DistillationArguments
 from ..capture import SignalCapture
-from ..loading import forward_columns, load_model
+from ..loading import forward_columns, load_model, load_tokenizer
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
@@ -167,8 +167,8 @@ class DistillationTrainer(Trainer):
     def _check_tokenizers(self, teacher: Any, processing_class: Any, teacher_processing_class: Any) -> None:
         if teacher_processing_class is None and isinstance(teacher, str):
             try:
-                teacher_processing_class = AutoTokenizer.from_pretrained(teacher)
-            except (OSError, ValueError):
+                teacher_processing_class = load_tokenizer(teacher, flag="--teacher_model")
+            except OSError:
                 return  # A folder with weights only: the sizes of the vocabularies are compared all the same.
         if teacher_processing_class is not None and processing_class is not None:
             check_same_vocabulary(teacher_processing_class, processing_class)

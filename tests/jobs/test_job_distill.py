@@ -1,0 +1,173 @@
+"""Distil from a teacher folder and a text file: what lies in the folder afterwards, and what is refused."""
+
+import json
+
+import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.hub.model_card import read_facts
+from hf_distill.jobs.distill import distill
+from hf_distill.parsing import parse
+
+CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
+
+
+@pytest.fixture
+def teacher(tmp_path, tiny_teacher, tiny_tokenizer):
+    """A folder with the tiny teacher and its tokenizer."""
+    folder = tmp_path / "my-teacher"
+    tiny_teacher.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def text(tmp_path, sentences):
+    """A file with one sentence a line."""
+    path = tmp_path / "sentences.txt"
+    path.write_text("\n".join(sentences), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def run(tmp_path, teacher, text):
+    """`run(**fields)`: distil with the tiny teacher; fields go to the arguments that have them."""
+
+    def make(**fields):
+        student = {"student_shape": "2x12:2h:20", "student_init": "random", "student_model": None}
+        book = {"textbook": text, "max_textbook_rows": None, "textbook_eval_rows": 0}
+        taught = {"teacher_model": teacher}
+        training = {
+            "output_dir": str(tmp_path / "student"),
+            "objectives": ["relation", "logits:0.5"],
+            "max_steps": 4,
+            "per_device_train_batch_size": 8,
+            "max_length": 16,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+        }
+        for name, value in fields.items():
+            next((part for part in (student, book, taught) if name in part), training)[name] = value
+        return distill(
+            StudentArguments(**student),
+            TeacherArguments(**taught),
+            TextbookArguments(**book),
+            DistillationArguments(**training),
+        )
+
+    return make
+
+
+def losses(results):
+    return [entry["loss"] for entry in results["history"]]
+
+
+def test_the_folder_holds_a_plain_student_with_card_results_and_arguments(run, tmp_path, teacher, text):
+    results = run()
+    folder = tmp_path / "student"
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "arguments.yaml", "config.json", "distillation.json", "model.safetensors", "results.json",
+        "tokenizer.json", "tokenizer_config.json", "training_args.bin",
+    }  # fmt: skip
+    model, info = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert {name: keys for name, keys in info.items() if keys} == {}
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    assert model.num_parameters() == results["student_parameters"] < results["teacher_parameters"]
+    assert AutoTokenizer.from_pretrained(folder)("good film").input_ids[0] == 2
+
+    stored = json.loads((folder / "results.json").read_text())
+    assert stored == json.loads(json.dumps(results))
+    assert (stored["job"], stored["steps"], stored["textbook_rows"], stored["seed"]) == ("distill", 4, 64, 42)
+    assert (stored["teacher"], stored["textbook"], stored["student_shape"]) == (teacher, text, "2x12:2h:20")
+    assert stored["objectives"]["relation"]["layers"] == [[2, 3]]
+    assert stored["objectives"]["logits"]["weight"] == 0.5
+    assert stored["settings"]["max_length"] == 16
+    assert stored["evaluation"] is None
+    assert {"loss", "loss/relation/qq", "loss/logits/soft", "grad_norm"} <= stored["history"][0].keys()
+
+
+def test_the_card_tells_models_objectives_and_curves_and_no_path(run, tmp_path):
+    results = run()
+    card = (tmp_path / "student" / "README.md").read_text()
+    facts = read_facts(tmp_path / "student")
+    assert [fact.name for fact in facts.teacher] == ["my-teacher"]
+    assert {fact.name: fact.weight for fact in facts.objectives} == {"relation": 1.0, "logits": 0.5}
+    assert facts.student.parameters == results["student_parameters"]
+    assert [value for _, value in facts.curves["loss"]] == losses(results)
+    for part in ("my-teacher", "`relation`", "loss/logits/soft", "AutoModelForSequenceClassification"):
+        assert part in card
+    assert str(tmp_path) not in card
+
+
+def test_the_written_arguments_repeat_the_run(run, tmp_path):
+    first = run()
+    arguments = str(tmp_path / "student" / "arguments.yaml")
+    again = distill(*parse(CLASSES, [arguments, "--output_dir", str(tmp_path / "again")]))
+    assert losses(again) == losses(first)
+    assert again["settings"] == first["settings"] | {"output_dir": str(tmp_path / "again")}
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("student", "again"))
+    assert one == two
+
+
+def test_a_killed_run_continues_from_its_last_checkpoint(run, tmp_path):
+    whole = run(output_dir=str(tmp_path / "whole"))
+    run(max_steps=4, save_strategy="steps", save_steps=2)
+    checkpoints = tmp_path / "student"
+    for name in ("model.safetensors", "results.json"):
+        (checkpoints / name).unlink()
+    (checkpoints / "checkpoint-4").rename(tmp_path / "lost")
+    continued = run(resume_from_checkpoint="last")
+    assert losses(continued) == losses(whole)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("student", "whole"))
+    assert one == two
+
+
+def test_the_last_checkpoint_of_a_new_run_is_its_beginning(run):
+    assert run(resume_from_checkpoint="last", max_steps=1)["steps"] == 1
+
+
+def test_only_the_first_rows_and_some_held_back(run):
+    results = run(max_textbook_rows=20, textbook_eval_rows=4)
+    assert results["textbook_rows"] == 16
+    assert set(results["evaluation"]) >= {"eval_loss", "eval_loss/relation/vv", "eval_loss/logits/soft"}
+    assert run(max_textbook_rows=1000)["textbook_rows"] == 64
+
+
+def test_the_student_may_begin_as_layers_of_the_teacher_or_as_a_stored_model(run, tmp_path):
+    results = run(student_shape="2x24:4h:32", student_init="teacher_layers", output_dir=str(tmp_path / "cut"))
+    assert results["student_init"] == "teacher_layers"
+    further = run(student_model=str(tmp_path / "cut"))
+    assert further["student_shape"] is None
+    assert further["student_init"] == str(tmp_path / "cut")
+    assert further["student_parameters"] == results["student_parameters"]
+    assert losses(further)[0] < losses(results)[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"teacher_model": None}, "`--teacher_model` is missing"),
+        ({"teacher_model": "no/such-teacher"}, "`--teacher_model`: cannot load 'no/such-teacher'"),
+        ({"student_model": "no/such-student"}, "`--student_model`: cannot load 'no/such-student'"),
+        ({"student_shape": "tiny"}, "'tiny'.*LAYERSxHIDDEN"),
+        ({"text_column": "sentence"}, r"no column 'sentence'.*`--text_column`.*\['text'\]"),
+        ({"textbook_eval_rows": 64}, "`--textbook_eval_rows` is 64, but there are 64 rows"),
+        ({"textbook_eval_rows": -1}, "`--textbook_eval_rows` is -1; it must be at least 0"),
+        ({"max_textbook_rows": 0}, "`--max_textbook_rows` is 0; it must be at least 1"),
+        ({"textbook": "no/such-text"}, "`--textbook` 'no/such-text' is neither a file nor a folder"),
+        ({"objectives": ["relatoin"]}, "`--objectives` has 'relatoin'.*Did you mean 'relation'"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_flag_in_the_message(run, fields, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        run(**fields)
+
+
+def test_a_teacher_without_a_tokenizer_is_refused(run, tmp_path, tiny_teacher):
+    tiny_teacher.save_pretrained(tmp_path / "bare")
+    with pytest.raises((ValueError, OSError), match=r"`--teacher_model`.*no tokenizer files.*save_pretrained"):
+        run(teacher_model=str(tmp_path / "bare"))

@@ -1,0 +1,44 @@
+"""Models and tokenizers by id or folder."""
+
+import datasets
+import pytest
+
+from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill.loading import load_model, load_tokenizer
+
+
+@pytest.fixture
+def weights_only(tmp_path, tiny_teacher):
+    """A folder with a model and no tokenizer, of which `AutoTokenizer` makes one that knows no word."""
+    tiny_teacher.save_pretrained(tmp_path / "weights")
+    return str(tmp_path / "weights")
+
+
+def test_a_model_keeps_its_class_and_an_instance_itself(weights_only, tiny_teacher):
+    assert type(load_model(weights_only, flag="--x")) is type(tiny_teacher)
+    assert load_model(tiny_teacher, flag="--x") is tiny_teacher
+
+
+def test_a_tokenizer_is_loaded(tmp_path, tiny_tokenizer):
+    tiny_tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path), flag="--x").get_vocab() == tiny_tokenizer.get_vocab()
+
+
+def test_what_is_missing_is_named_with_its_flag(weights_only):
+    with pytest.raises(OSError, match=r"`--x`: cannot load 'no/model'"):
+        load_model("no/model", flag="--x")
+    with pytest.raises(OSError, match=r"`--x`: .*no tokenizer files.*save_pretrained"):
+        load_tokenizer(weights_only, flag="--x")
+
+
+def test_a_teacher_folder_of_weights_only_goes_with_the_students_tokenizer(
+    weights_only, tiny_student, tiny_tokenizer, sentences, tmp_path
+):
+    trainer = DistillationTrainer(
+        model=tiny_student,
+        teacher_model=weights_only,
+        args=DistillationArguments(str(tmp_path / "run"), max_steps=1, use_cpu=True, disable_tqdm=True),
+        train_dataset=datasets.Dataset.from_dict({"text": sentences}),
+        processing_class=tiny_tokenizer,
+    )
+    assert trainer.train().global_step == 1
