@@ -1,6 +1,7 @@
 """Time a distillation step against the sum of its bare parts, a plain implementation, and plain fine-tuning.
 
-    python benchmarks/distillation_step.py --student 6x384 --workload sent --output benchmarks/results/distillation_step.jsonl
+    python benchmarks/distillation_step.py --student 6x384 --workload sent \
+        --output benchmarks/results/distillation_step.jsonl
 
 Four variants run in turns in one process, several rounds; the medians over the rounds and their ratios are printed
 and appended to a file of JSON lines:

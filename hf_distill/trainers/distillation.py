@@ -262,8 +262,10 @@ class DistillationTrainer(Trainer):
             return None
         counts = [count_items(batch) for batch in batch_samples]
         units = list(counts[0])
-        totals = torch.stack([torch.stack([count[unit] for unit in units]) for count in counts]).sum(0).to(device)
-        totals = self.accelerator.reduce(totals, "sum")
+        totals = torch.stack([torch.stack([count[unit] for unit in units]) for count in counts]).sum(0)
+        if self.accelerator.num_processes > 1:
+            # A process of its own keeps them where the batch is: no copy to the device, nothing to wait for.
+            totals = self.accelerator.reduce(totals.to(device), "sum")
         self._num_logged_steps += 1
         return dict(zip(units, totals.unbind(), strict=True))
 

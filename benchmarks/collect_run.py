@@ -1,0 +1,114 @@
+"""Gather the results of one real run (teach, corpus, distill, evaluate) into one JSON file under benchmarks/results.
+
+    python benchmarks/collect_run.py --teacher runs/sst2/teacher --corpus runs/sst2/corpus \
+        --distilled runs/sst2/distilled --student runs/sst2/student --output benchmarks/results/sst2.json
+
+Folders of the machine are replaced by their last part; the commands are those that the stages wrote down as
+arguments that differ from their defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# What the stages were told that says something about the result.
+SILENT = {
+    "data_dir",
+    "disable_tqdm",
+    "index_dir",
+    "work_dir",
+    "logging_dir",
+    "run_name",
+    "accelerator_config",
+    "report_to",
+}
+STAGES = {
+    "teacher": ("run_teacher.py", "TaskArguments TeacherArguments FineTuningArguments"),
+    "corpus": ("build_corpus.py", "TaskArguments CorpusArguments"),
+    "distilled": (
+        "run_distillation.py",
+        "StudentArguments TeacherArguments TextbookArguments DistillationArguments",
+    ),
+    "student": ("run_glue.py", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
+    "baseline": ("run_glue.py", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
+}
+
+
+def without_paths(value: Any) -> Any:
+    """Strings that are paths, cut to their last part."""
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if isinstance(value, str) and "/" in value and (Path(value).exists() or value.startswith(("/", "../", "runs/"))):
+        return Path(value).name
+    return value
+
+
+def command_of(stage: str, folder: Path) -> str:
+    """The stage's command line, rebuilt from what it wrote down."""
+    from dataclasses import MISSING, fields
+
+    import hf_distill.arguments as arguments
+
+    script, classes = STAGES[stage]
+    written = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
+    words = [f"python examples/{script}"]
+    for name in classes.split():
+        for item in fields(getattr(arguments, name)):
+            default = item.default_factory() if item.default_factory is not MISSING else item.default
+            value = written.get(item.name)
+            if item.name in SILENT or value is None or value == default or str(value) == str(default):
+                continue
+            shown = without_paths(value)
+            words.append(f"--{item.name} {' '.join(map(str, shown)) if isinstance(shown, list) else shown}")
+    return " ".join(words)
+
+
+def main() -> None:
+    """Parse, gather, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for stage in STAGES:
+        parser.add_argument(f"--{stage}", type=Path, required=stage not in ("baseline", "corpus"))
+    parser.add_argument("--note", default="", help="what a reader should know")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    gathered: dict[str, Any] = {"note": options.note, "commands": {}, "stages": {}}
+    for stage in STAGES:
+        folder = getattr(options, stage)
+        if folder is None:
+            continue
+        facts = json.loads((folder / ("statistics.json" if stage == "corpus" else "results.json")).read_text())
+        if "history" in facts:
+            entries = facts["history"]
+            facts["history"] = entries[:: max(1, len(entries) // 12)]
+        gathered["stages"][stage] = without_paths(facts)
+        gathered["commands"][stage] = command_of(stage, folder)
+    scores = gathered["stages"]["student"]
+    base = (gathered["stages"].get("baseline") or scores).get("baseline") or {}
+    teacher = scores.get("teacher") or gathered["stages"]["teacher"]
+    summary = {
+        "task": scores["task"],
+        "metric": scores["metric"],
+        "teacher": teacher["score"],
+        "student": scores["student"]["score"],
+        "baseline": base.get("score"),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip(),
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(
+        json.dumps({"summary": summary, **gathered}, indent=1, default=str) + "\n", encoding="utf-8"
+    )
+    print(json.dumps(summary, indent=2))
+
+
+if __name__ == "__main__":
+    main()
