@@ -1,0 +1,206 @@
+"""Tasks and text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class TaskArguments:
+    """Which task, and where its rows are."""
+
+    task: str = field(
+        metadata={
+            "help": "A registered task (glue/sst2, see `hf-distill info tasks`), or a folder of your own with "
+            "train and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags below."
+        }
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Local files of the task: its own folder, or a parent with a folder of its name. "
+            "Default: the task's data set on the Hub."
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on so many rows, drawn with the seed. Default: all."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many rows per split, drawn with the seed. Default: all."}
+    )
+    text_columns: list[str] | None = field(
+        default=None, metadata={"help": "One column of text, or two for pairs. Default: the task's."}
+    )
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels. Default: the task's."})
+    class_names: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
+        },
+    )
+    evaluation_splits: list[str] | None = field(
+        default=None, metadata={"help": "Splits to evaluate on, the main one first. Default: the task's (validation)."}
+    )
+    metrics: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Scores, the main one first: accuracy, f1, f1_macro, matthews_correlation; regression: pearson, "
+            "spearman. Default: the task's."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("max_length", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+
+    def spec_fields(self) -> dict[str, Any]:
+        """Fields of `TaskSpec` that were given; they go to `load_task`."""
+        given: dict[str, Any] = {
+            "text_columns": self.text_columns,
+            "label_column": self.label_column,
+            # `--label_names` is taken: `TrainingArguments` means columns by it.
+            "label_names": self.class_names,
+            "evaluation_splits": self.evaluation_splits,
+        }
+        # The first metric named is the main one, whatever the task's own was.
+        scores = {} if self.metrics is None else {"metrics": self.metrics, "headline_metric": self.metrics[0]}
+        return {name: value for name, value in given.items() if value is not None} | scores
+
+
+@dataclass
+class TextbookArguments:
+    """The text that the student learns from; a contextualized corpus, or any other."""
+
+    textbook: str = field(
+        metadata={"help": "Text to distil on: a corpus built by `hf-distill corpus`, files, a folder or a Hub id."}
+    )
+    max_textbook_rows: int | None = field(
+        default=None, metadata={"help": "Distil on the first so many rows (of a built corpus: the most relevant)."}
+    )
+    textbook_eval_rows: int = field(
+        default=0, metadata={"help": "Hold back so many random rows and report the loss on them at the end."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.max_textbook_rows is not None and self.max_textbook_rows < 1:
+            raise ValueError(f"`--max_textbook_rows` is {self.max_textbook_rows}; it must be at least 1.")
+        if self.textbook_eval_rows < 0:
+            raise ValueError(f"`--textbook_eval_rows` is {self.textbook_eval_rows}; it must be at least 0.")
+
+
+@dataclass
+class CorpusArguments:
+    """A contextualized corpus: what a task's sentences find in general text (Contextualized Corpus, section 2)."""
+
+    corpus: str | None = field(
+        default=None,
+        metadata={
+            "help": "General corpus: a parquet, JSON lines, csv or text file (also compressed), a folder or a Hub id."
+        },
+    )
+    corpus_config: str | None = field(default=None, metadata={"help": "Configuration of a general corpus on the Hub."})
+    corpus_split: str = field(default="train", metadata={"help": "Split of the general corpus."})
+    corpus_licence: str | None = field(
+        default=None, metadata={"help": "Licence of the general corpus, for the card (cc-by-sa-3.0)."}
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of the general corpus with the text."})
+    source_column: str = field(
+        default="source",
+        metadata={"help": "Column of the general corpus that names where a row comes from, if it has one."},
+    )
+    max_corpus_rows: int | None = field(
+        default=None, metadata={"help": "Take only the first rows of the general corpus."}
+    )
+    max_anchors: int | None = field(default=None, metadata={"help": "Take only the first anchors."})
+    corpus_dir: str = field(
+        default="outputs/corpus", metadata={"help": "Folder for the corpus, its card and statistics."}
+    )
+    work_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for finished steps, from which a killed build continues. Default: `work` in --corpus_dir."
+        },
+    )
+    index_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder for indexes, to share one between tasks; by default `index` in the work folder."},
+    )
+    engine: str = field(
+        default="auto",
+        metadata={
+            "help": "BM25 engine: retriv, bm25s, or auto: retriv where it is installed and the corpus small enough."
+        },
+    )
+    top_k: int | None = field(
+        default=None,
+        metadata={
+            "help": "Sentences retrieved per anchor; by default the paper's for the task (its Table 1), else 100."
+        },
+    )
+    top_share: float = field(
+        default=1.0,
+        metadata={"help": "Share of the hits to keep, best first: ranks below share x top_k of any anchor."},
+    )
+    query: Literal["rake", "content_words", "text"] = field(
+        default="rake", metadata={"help": "Query of an anchor: RAKE keywords, all words but stop words, or its text."}
+    )
+    max_phrases: int = field(default=20, metadata={"help": "RAKE phrases per query."})
+    language: str = field(
+        default="english", metadata={"help": "Language of stop words and stemmer; none leaves both out."}
+    )
+    stem: bool = field(default=True, metadata={"help": "Stem words (Snowball) before indexing and searching."})
+    bm25_k1: float = field(default=1.2, metadata={"help": "BM25: how fast repeats of a word saturate."})
+    bm25_b: float = field(default=0.75, metadata={"help": "BM25: how much long rows are held back, 0 to 1."})
+    max_chars: int = field(
+        default=4000, metadata={"help": "Rows of the general corpus with more characters are left out and counted."}
+    )
+    min_words: int = field(
+        default=1, metadata={"help": "Rows of the general corpus with fewer words are left out and counted."}
+    )
+    deduplicate: Literal["normalized", "exact", "none"] = field(
+        default="normalized",
+        metadata={
+            "help": "Keep one of equal texts: equal without case, punctuation and spacing; exactly equal; or all."
+        },
+    )
+    decontaminate: Literal["equal", "contains", "none"] = field(
+        default="equal",
+        metadata={
+            "help": "Leave out rows that equal a text of the task's validation or test set, or also those that "
+            "contain one of at least eight words."
+        },
+    )
+    num_proc: int | None = field(
+        default=None, metadata={"help": "Processes for keywords and search; by default one process with all cores."}
+    )
+    search_batch_size: int = field(default=1000, metadata={"help": "Queries searched together."})
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data."""
+        positive = "max_corpus_rows max_anchors top_k max_phrases max_chars num_proc search_batch_size"
+        for name in positive.split():
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if not 0 < self.top_share <= 1:
+            raise ValueError(f"`--top_share` is {self.top_share}; it must be above 0 and at most 1.")
+        if self.bm25_k1 < 0 or not 0 <= self.bm25_b <= 1:
+            raise ValueError(
+                f"`--bm25_k1` ({self.bm25_k1}) must be at least 0, `--bm25_b` ({self.bm25_b}) within 0 and 1."
+            )
+        choices = {
+            "query": ("rake", "content_words", "text"),
+            "deduplicate": ("normalized", "exact", "none"),
+            "decontaminate": ("equal", "contains", "none"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")

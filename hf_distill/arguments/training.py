@@ -1,0 +1,188 @@
+"""What decides a training: of a student from a teacher, and of any model on labels."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+
+from ..tasks.spec import TaskSpec
+
+MatmulMode = Literal["auto", "strict", "fast"]
+HEADLINE = "headline"
+
+
+@dataclass
+class DistillationArguments(TrainingArguments):
+    """`TrainingArguments` plus what decides a distillation.
+
+    The defaults of the inherited fields that differ are those of MiniLMv2 (see `docs/defaults.md`).
+    """
+
+    learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate (MiniLMv2: 6e-4)."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay (MiniLMv2: 0.01)."})
+    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of Adam (MiniLMv2: 1e-6)."})
+    warmup_steps: float = field(
+        default=0.01, metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss and its terms every so many steps."})
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
+    )
+    objectives: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "What the student learns from, as name or name:weight (see `hf-distill info objectives`). "
+            "Default: relation, if there is a teacher."
+        },
+    )
+    max_length: int = field(default=128, metadata={"help": "Longest row in tokens, where the trainer tokenizes text."})
+    text_column: str = field(
+        default="text", metadata={"help": "Column to tokenize when the data set has no `input_ids`."}
+    )
+    relations: list[str] = field(
+        default_factory=lambda: ["qq", "kk", "vv"],
+        metadata={"help": "Objective relation: pairs of q, k, v, each optionally with a weight (qk:0.5)."},
+    )
+    relation_heads: str = field(
+        default="auto",
+        metadata={
+            "help": "Objective relation: heads both sides are split into; a number that divides both widths, or "
+            "auto: the largest legal one up to 48 (64 for teachers at least 1024 wide)."
+        },
+    )
+    student_layer: int = field(
+        default=-1, metadata={"help": "Student layer of the relation: 1-based, negative from the end."}
+    )
+    teacher_layer: str = field(
+        default="auto",
+        metadata={"help": "Teacher layer of the relation, or auto: the last; 19 or 21 of 24 (MiniLMv2)."},
+    )
+    layer_map: str | None = field(
+        default=None,
+        metadata={
+            "help": "Several pairs of layers instead of one: last, last2, first_last, uniform, or pairs "
+            "student:teacher such as 1:4,2:8,-1:-1."
+        },
+    )
+    logits_loss: Literal["ce", "kl", "mse"] = field(
+        default="ce", metadata={"help": "Objective logits: soft cross-entropy, KL divergence or squared error."}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "Objective logits: divides the logits of both sides."})
+    scale_by_squared_temperature: bool = field(
+        default=True, metadata={"help": "Objective logits: multiply by the temperature's square (Hinton et al.)."}
+    )
+    teacher_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="auto",
+        metadata={"help": "Arithmetic of the teacher's forward pass; auto: that of training (--bf16, --fp16)."},
+    )
+    fp32_matmul: MatmulMode = field(
+        default="auto",
+        metadata={
+            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+            "at start-up shows true fp32 accuracy."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the models."""
+        self.relation_heads = str(self.relation_heads)
+        self.teacher_layer = str(self.teacher_layer)
+        if self.max_length < 2:
+            raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
+        if self.ddp_find_unused_parameters is None:
+            # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.
+            self.ddp_find_unused_parameters = True
+        super().__post_init__()
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
+
+    def objective_options(self) -> dict[str, Any]:
+        """The settings that constructors of objectives know by these names."""
+        names = (
+            "relations relation_heads student_layer teacher_layer layer_map "
+            "logits_loss temperature scale_by_squared_temperature"
+        )
+        return {name: getattr(self, name) for name in names.split()}
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """`TrainingArguments` whose unset learning rate, epochs, batch size, warm-up and decay are the task's.
+
+    The task's settings come from the paper named in its spec; `with_task_defaults` fills them in.
+    """
+
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."}
+    )
+    num_train_epochs: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Passes over the training rows. Default: the task's (GLUE: 10)."}
+    )
+    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."},
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device in evaluation."})
+    warmup_steps: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
+        },
+    )
+    weight_decay: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Weight decay of AdamW. Default: the task's (0.01)."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
+    )
+    save_total_limit: int | None = field(default=1, metadata={"help": "Keep so many checkpoints, the latest ones."})
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
+    )
+    fp32_matmul: MatmulMode = field(
+        default="auto",
+        metadata={
+            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+            "at start-up shows true fp32 accuracy."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Let the base class check a number where the warm-up is left to the task."""
+        warmup_steps = self.warmup_steps
+        self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = HEADLINE
+        super().__post_init__()
+        self.warmup_steps = warmup_steps
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
+
+    def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
+        """A copy in which everything left unset has the task's value.
+
+        The task's batch is that of one update: it is shared out over devices and accumulation steps.
+        """
+        shares = max(1, self.world_size * max(1, self.n_gpu) * self.gradient_accumulation_steps)
+        values = {
+            "learning_rate": spec.fine_tuning.learning_rate,
+            "num_train_epochs": spec.fine_tuning.epochs,
+            "per_device_train_batch_size": max(1, spec.fine_tuning.batch_size // shares),
+            "warmup_steps": spec.fine_tuning.warmup,
+            "weight_decay": spec.fine_tuning.weight_decay,
+        }
+        filled = copy.copy(self)
+        for name, value in values.items():
+            if getattr(filled, name) is None:
+                setattr(filled, name, value)
+        if filled.metric_for_best_model == HEADLINE:
+            filled.metric_for_best_model = spec.headline
+        return filled
