@@ -54,7 +54,7 @@ def render_dataset_card(facts: CorpusCardFacts) -> str:
     Raises:
         ValueError: If a citation is unknown.
     """
-    filters = {"number": _number, "words": _words, "cell": _cell}
+    filters: dict[str, Callable[..., str]] = {"number": _number, "words": _words, "cell": _cell}
     citations = resolve_citations(facts.citations)
     text = render_template(TEMPLATE, filters, facts=facts, statistics=facts.statistics, citations=citations)
     header = yaml.safe_dump(dataset_metadata(facts), sort_keys=False, allow_unicode=True).strip()
