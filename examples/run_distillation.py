@@ -20,10 +20,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, distil, say where the student is."""
     classes = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
     results = distill(*parse(classes, argv, __doc__))
-    print(
-        f"{results['student_parameters'] / 1e6:.1f} M parameters "
-        f"(teacher {results['teacher_parameters'] / 1e6:.1f} M) after {results['steps']} steps ({results['training_seconds']:.0f} s). Student written to {results['model']}"
-    )
+    student, teacher = results["student_parameters"] / 1e6, results["teacher_parameters"] / 1e6
+    print(f"Student of {student:.1f} M parameters (teacher {teacher:.1f} M) written to {results['model']}")
+    print(f"{results['steps']} steps in {results['training_seconds']:.0f} s")
     return results
 
 

@@ -1,0 +1,257 @@
+"""The whole job on tiny data: what it writes, what it does again, and what it refuses before it starts."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import yaml
+from transformers import AutoModelForSequenceClassification, BertModel, set_seed
+
+from hf_distill.arguments import (
+    CorpusArguments,
+    PipelineArguments,
+    StudentArguments,
+    TaskArguments,
+    TeacherArguments,
+)
+from hf_distill.hub.model_card import read_facts
+from hf_distill.jobs import pipeline as module
+from hf_distill.jobs.pipeline import format_report, run_pipeline
+from hf_distill.parsing import parse
+
+CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
+STAGES = ["teacher", "corpus", "distilled", "student"]
+JOBS = {"teacher": "teach", "corpus": "build_corpus", "distilled": "distill", "student": "adapt_and_evaluate"}
+QUIET = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
+    """A task folder with its description, a general corpus and an encoder; returns their folder."""
+    folder = tmp_path_factory.mktemp("material")
+    rows = [{"text": f"{('bad', 'good')[i % 2]} {t}", "label": ("no", "yes")[i % 2]} for i, t in enumerate(sentences)]
+    (folder / "mood").mkdir()
+    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
+        (folder / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    spec = {"text_columns": ["text"], "label_column": "label", "label_names": ["no", "yes"], "metrics": ["accuracy"]}
+    (folder / "mood" / "task.yaml").write_text(yaml.safe_dump(spec))
+    general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
+    (folder / "general.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in general))
+    set_seed(0)
+    BertModel(tiny_bert_config()).save_pretrained(folder / "encoder")
+    tiny_tokenizer.save_pretrained(folder / "encoder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(material):
+    """The settings of a run as a configuration file holds them."""
+    quick = {**QUIET, "max_steps": 2, "per_device_train_batch_size": 8}
+    return {
+        "task": str(material / "mood"),
+        "teacher_model": str(material / "encoder"),
+        "corpus": str(material / "general.jsonl"),
+        "corpus_licence": "cc0-1.0",
+        "engine": "bm25s",
+        "top_k": 3,
+        "max_length": 16,
+        "student_shape": "2x12:2h:20",
+        "output_dir": str(material / "out"),
+        "use_cpu": True,
+        "teach": {**quick, "learning_rate": "5e-3"},
+        "distill": {**quick, "objectives": ["relation", "logits:0.5"]},
+        "adapt": {**quick, "learning_rate": 5e-3},
+    }
+
+
+@pytest.fixture(scope="module")
+def run(settings, material):
+    """`run(*flags, **changes)`: the pipeline from a configuration file with these settings."""
+
+    def make(*flags, command="make it", **changes):
+        path = material / "config.yaml"
+        path.write_text(yaml.safe_dump(settings | changes))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                module, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 128, "num_batches": 2, "warmup": 0}
+            )
+            return run_pipeline(*parse(CLASSES, [str(path), *flags]), command=command)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(run, material):
+    """The report of one whole run, and a copy of all that it wrote."""
+    report = run()
+    shutil.copytree(material / "out", material / "copy")
+    return report
+
+
+@pytest.fixture
+def out(finished, material):
+    """The folder of the run, whatever an earlier test did to it."""
+    shutil.rmtree(material / "out", ignore_errors=True)
+    return shutil.copytree(material / "copy", material / "out")
+
+
+@pytest.fixture
+def started(out, monkeypatch):
+    """Jobs that do nothing and give what is stored: stages that were started, in order, with their arguments."""
+    noted = {}
+    for stage, job in JOBS.items():
+
+        def fake(*arguments, _stage=stage, **_):
+            noted[_stage] = arguments
+            return json.loads((out / _stage / "results.json").read_text())
+
+        monkeypatch.setattr(module, job, fake)
+    return noted
+
+
+def kill(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_it_ends_with_report_models_and_table(finished, out):
+    report = finished
+    assert json.loads((out / "report.json").read_text()) == json.loads(json.dumps(report))
+    assert (report["task"], report["metric"], report["split"]) == ("mood", "accuracy", "validation")
+    assert (report["command"], report["seed"]) == ("make it", 42)
+    for role in ("teacher", "student", "baseline"):
+        assert 0 <= report[role]["score"] <= 1
+    assert report["student"]["parameters"] == report["baseline"]["parameters"] < report["teacher"]["parameters"]
+    assert report["distillation"]["steps"] == 2
+    assert report["distillation"]["objectives"]["logits"]["weight"] == 0.5
+    assert report["distillation"]["textbook_rows"] == report["corpus"]["rows"]
+    assert report["corpus"]["engine"]["name"] == "bm25s"
+    assert report["latency"]["speedup"] > 0
+    assert report["latency"]["seq_length"] == 64, "no more tokens than the models have positions"
+
+    for folder in ("teacher", "distilled", "student", "student/baseline"):
+        model, info = AutoModelForSequenceClassification.from_pretrained(out / folder, output_loading_info=True)
+        assert {name: keys for name, keys in info.items() if keys} == {}
+        assert model.config.id2label == {0: "no", 1: "yes"}
+    assert json.loads((out / "teacher" / "results.json").read_text())["settings"]["learning_rate"] == 5e-3
+    assert json.loads((out / "corpus" / "statistics.json").read_text())["rows"] == report["corpus"]["rows"]
+
+    table = format_report(report).splitlines()
+    assert [line.split()[0] for line in table[1:4]] == ["teacher", "student", "baseline"]
+    assert f"{report['student']['score']:.4f}" in table[2]
+
+
+def test_the_card_has_scores_objectives_corpus_and_model_index(finished, out, material):
+    card, facts = (out / "student" / "README.md").read_text(), read_facts(out / "student")
+    header = yaml.safe_load(card.split("---")[1])
+    (measured,) = header["model-index"][0]["results"][0]["metrics"]
+    assert (measured["type"], measured["value"]) == ("accuracy", finished["student"]["score"])
+    (score,) = facts.scores
+    assert [score.student, score.teacher, score.baseline] == [
+        finished[role]["score"] for role in ("student", "teacher", "baseline")
+    ]
+    assert {objective.name: objective.weight for objective in facts.objectives} == {"relation": 1.0, "logits": 0.5}
+    assert facts.initialisation == "random"
+    assert facts.corpus.licence == "cc0-1.0"
+    assert facts.corpus.statistics["rows"] == finished["corpus"]["rows"]
+    assert facts.speed["speedup"] == finished["latency"]["speedup"]
+    assert set(facts.curves) >= {"loss", "loss/relation/qq", "loss/logits/soft"}
+    for part in ("make it", "encoder, fine-tuned on mood", "general.jsonl", "(bm25s)", "learning rate 0.005"):
+        assert part in card
+    assert str(material) not in card
+
+
+def test_a_second_call_does_nothing_again_and_tells_the_same(run, finished, started, caplog):
+    logger = logging.getLogger("hf_distill")
+    with caplog.at_level(logging.WARNING, logger=logger.name):
+        second = run()
+    assert started == {}
+    assert [f"[{stage}] finished before" in caplog.text for stage in STAGES] == [True] * 4
+    anew = {"latency", "seconds"}
+    first = json.loads(json.dumps(finished))
+    assert {k: v for k, v in second.items() if k not in anew} == {k: v for k, v in first.items() if k not in anew}
+
+
+def test_the_seconds_are_those_of_the_whole_job(run, finished, started):
+    of_stages = sum(finished["stage_seconds"].values())
+    assert finished["seconds"] >= of_stages - 0.1
+    assert run()["seconds"] >= of_stages - 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({}, []),
+        ({"adapt": {**QUIET, "max_steps": 3}}, STAGES[3:]),
+        ({"student_shape": "1x12:2h:20"}, STAGES[2:]),
+        ({"top_k": 2}, STAGES[1:]),
+        ({"seed": 1}, STAGES),
+    ],
+    ids=["nothing", "adapt", "student_shape", "top_k", "seed"],
+)
+def test_a_changed_setting_runs_its_stage_and_the_later_ones(run, started, change, again):
+    run(**change)
+    assert list(started) == again
+    started.clear()
+    run(**change)
+    assert not started
+
+
+def test_a_killed_run_continues_where_it_stopped(run, finished, out, monkeypatch):
+    shutil.rmtree(out / "student")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "adapt_and_evaluate", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    for job in ("teach", "build_corpus", "distill"):
+        monkeypatch.setattr(module, job, kill)
+    continued = run()
+    for role in ("teacher", "student", "baseline"):
+        assert continued[role]["score"] == finished[role]["score"]
+    assert (out / "student" / "README.md").is_file()
+
+
+def test_a_stage_killed_with_other_settings_is_not_taken_for_finished(run, started, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "distill", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(student_shape="1x12:2h:20")
+    run()
+    assert list(started) == ["distilled"]
+
+
+def test_settings_of_all_stages_reach_each_and_a_flag_wins_over_the_file(run, started):
+    run("--distill", '{"max_steps": 7}', seed=5, bf16=True, max_textbook_rows=9)
+    student, teacher, textbook, training = started["distilled"]
+    assert (training.max_steps, training.objectives, training.max_length) == (7, None, 16)
+    assert (student.student_shape, textbook.max_textbook_rows) == ("2x12:2h:20", 9)
+    assert teacher.teacher_model == started["student"][3].teacher_model
+    for arguments in (started["teacher"][2], training, started["student"][2]):
+        assert (arguments.seed, arguments.bf16, arguments.use_cpu) == (5, True, True)
+    assert started["teacher"][2].learning_rate == started["student"][2].learning_rate == 5e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"distill": {"objektives": ["relation"]}},
+            r"`--distill` has unknown arguments \['objektives'\].*'objectives'",
+        ),
+        ({"teach": {"lerning_rate": 1e-3}}, r"`--teach` has unknown arguments \['lerning_rate'\].*'learning_rate'"),
+        ({"adapt": {"max_steps": "few"}}, r"`--adapt`: argument --max_steps.*: invalid int value: 'few'"),
+        ({"distill": {"logits_loss": "l1"}}, r"`--distill`: `logits_loss` is 'l1'; allowed are \['ce', 'kl', 'mse'\]"),
+        ({"distill": {"objectives": ["relatoin"]}}, r"`--objectives` has 'relatoin'"),
+        ({"distill": {"objectives": ["logits"], "temperature": -1}}, r"`--temperature` is -1"),
+        ({"adapt": {"output_dir": "x"}}, r"`--adapt` cannot set `output_dir`"),
+        ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as '\{\"max_steps\": 100\}', not 'max_steps=3'"),
+        ({"teach": [1]}, r"`--teach` must be `name: value` pairs, not \[1\]"),
+        ({"student_shape": "huge"}, r"'huge'"),
+        ({"corpus": None}, r"`--corpus` FILE"),
+        ({"teacher_model": None}, r"`--teacher_model` is missing"),
+    ],
+)
+def test_wrong_settings_are_refused_before_the_first_stage(run, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        run(**{"output_dir": str(tmp_path / "new"), **change})
+    assert not (tmp_path / "new").exists()
