@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets.fingerprint import Hasher
 
-from hf_distill.corpus.analysis import Analyzer, stop_words, words
+from hf_distill.corpus.analysis import Analyzer, _spaced_words, stop_words, words
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,16 @@ def test_streams_are_the_tokens_of_every_text_whatever_the_batches(analyzer, siz
     assert list(streams.texts()) == [analyzer.tokens(text) for text in TEXTS]
     assert streams.num_texts == len(TEXTS)
     assert streams.checksum() == analyzer.encode([TEXTS]).checksum()
+
+
+def test_no_row_that_arrow_splits_ends_in_a_blank():
+    # At the end of a batch Arrow would read beyond its memory, and keep the blank in the word if it finds no text.
+    assert [_spaced_words(text) for text in ("ancient Greece.", "!?", "caf\u00e9 ", "")] == [
+        "ancient greece",
+        "",
+        "caf\u00e9",
+        "",
+    ]
 
 
 def test_the_vocabulary_is_in_the_order_of_first_appearance(analyzer):

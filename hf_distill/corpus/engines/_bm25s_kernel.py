@@ -9,50 +9,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-
-@njit(cache=True, nogil=True)
-def _worse(scores: np.ndarray, rows: np.ndarray, a: int, b: int) -> bool:  # pragma: no cover - compiled
-    """Whether heap entry a comes after heap entry b in the total order."""
-    return scores[a] < scores[b] or (scores[a] == scores[b] and rows[a] > rows[b])
-
-
-@njit(cache=True, nogil=True)
-def _sift_down(scores: np.ndarray, rows: np.ndarray, size: int) -> None:  # pragma: no cover - compiled
-    """Restores the heap (worst entry at 0) after entry 0 changed."""
-    position = 0
-    while True:
-        child = 2 * position + 1
-        if child >= size:
-            return
-        if child + 1 < size and _worse(scores, rows, child + 1, child):
-            child += 1
-        if not _worse(scores, rows, child, position):
-            return
-        scores[child], scores[position] = scores[position], scores[child]
-        rows[child], rows[position] = rows[position], rows[child]
-        position = child
+# A hit is one number: the bits of its score (which order as positive floats do) above its row counted down. The
+# larger number is the better hit, no two are equal, and so selecting and sorting know nothing of ties.
+_ROW_BITS = np.uint64(32)
+_LAST_ROW = np.uint64(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
-def _offer(
-    scores: np.ndarray, rows: np.ndarray, size: int, score: float, row: int
-) -> int:  # pragma: no cover - compiled
-    """Puts a hit into the heap if it belongs to the best; returns the heap's size."""
-    if size < len(scores):
-        scores[size], rows[size] = score, row
-        position = size
-        while position > 0:
-            parent = (position - 1) // 2
-            if not _worse(scores, rows, position, parent):
-                break
-            scores[parent], scores[position] = scores[position], scores[parent]
-            rows[parent], rows[position] = rows[position], rows[parent]
-            position = parent
-        return size + 1
-    if score > scores[0] or (score == scores[0] and row < rows[0]):
-        scores[0], rows[0] = score, row
-        _sift_down(scores, rows, size)
-    return size
+def _keep_best(hits: np.ndarray, size: int, k: int) -> int:  # pragma: no cover - compiled
+    """Moves the k best of the first `size` hits to the front, the worst of them first; returns how many there are."""
+    if size <= k:
+        return size
+    hits[:size] = np.partition(hits[:size], size - k)
+    for index in range(k):
+        hits[index] = hits[size - k + index]
+    return k
 
 
 @njit(cache=True, nogil=True)
@@ -116,31 +87,35 @@ def search_columns(
     capacity = 1024
     out_rows, out_scores, filled = np.empty(capacity, np.int64), np.empty(capacity, np.float32), 0
     sums, touched = np.zeros(min(block, num_rows), np.float32), np.empty(min(block, num_rows), np.int32)
-    heap_scores, heap_rows = np.empty(k, np.float32), np.empty(k, np.int64)
+    bits = sums.view(np.uint32)
+    hits = np.empty(max(4 * k, 1024), np.uint64)
     for query in range(num_queries):
-        first, last = offsets[query], offsets[query + 1]
-        cursors = np.empty(last - first, np.int64)
-        for index in range(last - first):
-            cursors[index] = indptr[terms[first + index]]
-        size = 0
+        query_terms = terms[offsets[query] : offsets[query + 1]]
+        cursors = indptr[query_terms].astype(np.int64)
+        size, bar = 0, np.uint64(0)
         for start in range(0, num_rows, block):
             num_touched = _add_up(
-                data, posting_rows, indptr, terms[first:last], cursors, start, start + block, sums, touched
+                data, posting_rows, indptr, query_terms, cursors, start, start + block, sums, touched
             )
             for index in range(num_touched):
                 local = touched[index]
-                score = sums[local]
+                hit = (np.uint64(bits[local]) << _ROW_BITS) | (_LAST_ROW - np.uint64(start + local))
                 sums[local] = 0.0
-                if size < k or score >= heap_scores[0]:
-                    size = _offer(heap_scores, heap_rows, size, score, start + local)
+                if hit > bar:
+                    if size == len(hits):
+                        size = _keep_best(hits, size, k)
+                        bar = hits[0]
+                    hits[size] = hit
+                    size += 1
+        size = _keep_best(hits, size, k)
+        best = np.sort(hits[:size])[::-1]
         counts[query] = size
         while filled + size > capacity:
             capacity *= 2
             out_rows = np.concatenate((out_rows, np.empty(capacity - len(out_rows), np.int64)))
             out_scores = np.concatenate((out_scores, np.empty(capacity - len(out_scores), np.float32)))
-        for position in range(size - 1, -1, -1):
-            out_rows[filled + position], out_scores[filled + position] = heap_rows[0], heap_scores[0]
-            heap_rows[0], heap_scores[0] = heap_rows[position], heap_scores[position]
-            _sift_down(heap_scores, heap_rows, position)
+        score_bits = (best >> _ROW_BITS).astype(np.uint32)
+        out_rows[filled : filled + size] = (_LAST_ROW - (best & _LAST_ROW)).astype(np.int64)
+        out_scores[filled : filled + size] = score_bits.view(np.float32)
         filled += size
     return counts, out_rows[:filled].copy(), out_scores[:filled].copy()

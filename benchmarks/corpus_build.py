@@ -1,0 +1,246 @@
+"""Sentences indexed and queries answered per CPU-second, and peak memory, of every BM25 engine on the same text.
+
+    python benchmarks/corpus_build.py --corpus general.parquet --task glue/sst2 --data_dir glue --rows 200000 \
+        --num_anchors 2000 --output benchmarks/results/corpus_build.jsonl
+
+Besides the engines of the package (`retriv`, `bm25s`) the bare libraries run on the same text: `retriv_library` and
+`bm25s_library` index and search by the libraries' own functions alone. Every engine has a process of its own;
+CPU-seconds are user and system time with children, after a warm-up that compiles. One JSON line per engine is printed
+and appended to the output: no path of this machine is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from hf_distill.corpus import corpus_label, load_general_corpus
+from hf_distill.corpus.analysis import Analyzer
+from hf_distill.corpus.anchors import collect_anchors, task_texts
+from hf_distill.corpus.keywords import make_query
+
+BATCH = 10_000
+Search = Callable[[Sequence[Sequence[str]], int], Any]
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and its finished children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def memory_mb(peak: bool) -> float:
+    """Resident memory of this process, now or at its peak."""
+    field = "VmHWM:" if peak else "VmRSS:"
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"this system does not tell {field}")
+
+
+def package_engine(name: str) -> Callable[[list[str], Path, Analyzer], Search]:
+    """Indexing by an engine of hf_distill, from text."""
+
+    def index(texts: list[str], folder: Path, analyzer: Analyzer) -> Search:
+        from hf_distill.corpus.retrieval import save_index
+
+        streams = analyzer.encode(texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+        engine = save_index(streams, folder, {"engine": name, "k1": 1.2, "b": 0.75}).open()
+        return lambda queries, k: engine.search(queries, k, num_threads=1)
+
+    return index
+
+
+def bm25s_library(texts: list[str], folder: Path, analyzer: Analyzer) -> Search:
+    """Indexing by bm25s alone: its tokenizer with the same stemmer and stop words, its loops, its numba backend."""
+    import bm25s
+    import Stemmer
+
+    tokens = bm25s.tokenize(
+        texts, stopwords=sorted(analyzer.stop_words), stemmer=Stemmer.Stemmer("english"), show_progress=False
+    )
+    model = bm25s.BM25(method="atire", idf_method="lucene", k1=1.2, b=0.75, backend="numba")
+    model.index(tokens, show_progress=False)
+    model.save(folder, show_progress=False)
+    return lambda queries, k: model.retrieve([list(q) for q in queries if q], k=k, show_progress=False, n_threads=1)
+
+
+def retriv_library(texts: list[str], folder: Path, analyzer: Analyzer) -> Search:
+    """Indexing by retriv alone, given the terms of the analysis between blanks; one search after the other."""
+    from hf_distill.corpus.engines import _retriv_import
+
+    steps = (
+        "lowercasing ampersand_normalization special_chars_normalization acronyms_normalization punctuation_removal"
+    )
+    retriever = _retriv_import.sparse_retriever_module().SparseRetriever(
+        tokenizer="whitespace", stemmer=None, stopwords=None, **{f"do_{step}": False for step in steps.split()}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with _retriv_import.base_path(folder):
+        collection = ({"id": str(row), "text": " ".join(analyzer.tokens(text))} for row, text in enumerate(texts))
+        retriever.index(collection, show_progress=False)
+    return lambda queries, k: [retriever.search(" ".join(q), return_docs=False, cutoff=k) for q in queries if q]
+
+
+ENGINES: dict[str, Callable[[list[str], Path, Analyzer], Search]] = {
+    "retriv": package_engine("retriv"),
+    "bm25s": package_engine("bm25s"),
+    "retriv_library": retriv_library,
+    "bm25s_library": bm25s_library,
+}
+
+
+def measure(name: str, texts: list[str], anchors: list[str], ks: list[int], channel: Any) -> None:
+    """Measures one engine in this process and sends the figures."""
+    analyzer = Analyzer()
+    queries = [analyzer.tokens(make_query(anchor, "rake", analyzer.stop_words)) for anchor in anchors]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        warm = ENGINES[name](texts[:2000], folder / "warm", Analyzer())
+        for k in ks:
+            warm(queries[:20], min(k, 500))
+        before = memory_mb(peak=False)
+        start, clock = cpu_seconds(), time.perf_counter()
+        search = ENGINES[name](texts, folder / "index", Analyzer())
+        spent, waited = cpu_seconds() - start, time.perf_counter() - clock
+        figures: dict[str, Any] = {
+            "index_cpu_seconds": round(spent, 2),
+            "index_wall_seconds": round(waited, 2),
+            "sentences_per_cpu_second": round(len(texts) / spent),
+            "index_bytes_per_sentence": round(
+                sum(file.stat().st_size for file in (folder / "index").rglob("*") if file.is_file()) / len(texts), 1
+            ),
+            "index_peak_mb_above_text": round(memory_mb(peak=True) - before, 1),
+        }
+        search(queries[:20], ks[0])
+        for k in ks:
+            start = cpu_seconds()
+            search(queries, k)
+            figures[f"queries_per_cpu_second_k{k}"] = round(len(queries) / (cpu_seconds() - start))
+        figures["peak_mb"] = round(memory_mb(peak=True), 1)
+    channel.send(figures)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, memory, load."""
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+
+
+def commit() -> str:
+    """The commit that ran, with `+` for changes on top."""
+    run = {"capture_output": True, "text": True, "cwd": Path(__file__).parent}
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run).stdout.strip()
+    changed = subprocess.run(["git", "status", "--porcelain", "--", "../hf_distill/corpus"], **run).stdout.strip()
+    return head + ("+" if changed else "")
+
+
+def read_anchors(options: argparse.Namespace) -> tuple[list[str], str]:
+    """The anchors drawn, and the name of their data."""
+    if options.anchors is not None:
+        rows = load_general_corpus(options.anchors)
+        columns: Sequence[str] = [options.anchor_column]
+        name = corpus_label(options.anchors)
+    else:
+        from hf_distill.tasks.loading import load_task
+
+        loaded = load_task(options.task, options.data_dir)
+        rows, columns, name = loaded.train, loaded.spec.text_columns, loaded.spec.name
+    texts = collect_anchors(task_texts(rows, columns)).texts
+    drawn = np.random.default_rng(options.seed).permutation(len(texts))[: options.num_anchors]
+    return [texts[index] for index in sorted(drawn)], name
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, help="general corpus: file, folder or Hub id")
+    parser.add_argument("--text_column", default="text")
+    parser.add_argument("--rows", type=int, default=200_000, help="take the first rows of the corpus")
+    anchors = parser.add_mutually_exclusive_group(required=True)
+    anchors.add_argument("--anchors", help="file or folder with anchors")
+    anchors.add_argument("--task", help="task whose training texts are the anchors")
+    parser.add_argument("--data_dir", help="local files of the task")
+    parser.add_argument("--anchor_column", default="text")
+    parser.add_argument("--num_anchors", type=int, default=2000)
+    parser.add_argument("--k", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
+    parser.add_argument("--seed", type=int, default=0, help="draws the anchors")
+    parser.add_argument("--output", help="file of JSON lines to append to")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Measure every engine on the same text."""
+    options = parse(argv)
+    corpus = load_general_corpus(options.corpus)
+    texts = [text for text in corpus[: options.rows][options.text_column] if text and text.strip()]
+    anchors, anchors_name = read_anchors(options)
+    words = [corpus_label(word) for word in (sys.argv[1:] if argv is None else argv)]
+    facts = {
+        "benchmark": "corpus_build",
+        "command": " ".join(["benchmarks/corpus_build.py", *words]),
+        "seed": options.seed,
+        "data": {
+            "corpus": corpus_label(options.corpus),
+            "rows": len(texts),
+            "checksum": xxhash.xxh3_64_hexdigest("\n".join(texts).encode()),
+            "anchors": anchors_name,
+            "num_anchors": len(anchors),
+            "anchors_checksum": xxhash.xxh3_64_hexdigest("\n".join(anchors).encode()),
+        },
+        "commit": commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                name: version(name)
+                for name in ("numpy", "numba", "bm25s", "retriv", "datasets", "pyarrow", "PyStemmer")
+            },
+        },
+    }
+    results = []
+    context = multiprocessing.get_context("spawn")
+    for engine in options.engines:
+        receive, send = context.Pipe(duplex=False)
+        machine = describe_machine()
+        worker = context.Process(target=measure, args=(engine, texts, anchors, options.k, send))
+        worker.start()
+        send.close()
+        try:
+            figures = receive.recv()
+        except EOFError as error:
+            raise RuntimeError(f"engine {engine!r} failed; its message is above") from error
+        worker.join()
+        results.append({"engine": engine, **figures, **facts, "machine": machine})
+        print(json.dumps(results[-1]), flush=True)
+        if options.output:
+            with Path(options.output).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(results[-1]) + "\n")
+    return results
+
+
+if __name__ == "__main__":
+    main()
