@@ -16,7 +16,9 @@ def teach(argv: Sequence[str]) -> None:
     from hf_distill.jobs.teach import teach as job
     from hf_distill.parsing import parse
 
-    results = job(*parse((TaskArguments, TeacherArguments, FineTuningArguments), argv, teach.__doc__))
+    results = job(
+        *parse((TaskArguments, TeacherArguments, FineTuningArguments), argv, teach.__doc__, prog="hf-distill teach")
+    )
     _say(f"{results['task']}: {results['metric']} {results['score']:.4f}; teacher in {results['model']}")
 
 
@@ -26,7 +28,7 @@ def corpus(argv: Sequence[str]) -> None:
     from hf_distill.jobs.corpus import build_corpus
     from hf_distill.parsing import parse
 
-    results = build_corpus(*parse((TaskArguments, CorpusArguments), argv, corpus.__doc__))
+    results = build_corpus(*parse((TaskArguments, CorpusArguments), argv, corpus.__doc__, prog="hf-distill corpus"))
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
 
 
@@ -37,7 +39,7 @@ def distill(argv: Sequence[str]) -> None:
     from hf_distill.parsing import parse
 
     classes = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
-    results = job(*parse(classes, argv, distill.__doc__))
+    results = job(*parse(classes, argv, distill.__doc__, prog="hf-distill distill"))
     _say(f"{results['steps']} steps in {results['training_seconds']:.0f} s; student in {results['model']}")
 
 
@@ -48,7 +50,10 @@ def evaluate(argv: Sequence[str]) -> None:
     from hf_distill.parsing import parse
 
     task, evaluation, training, teacher = parse(
-        (TaskArguments, EvaluationArguments, FineTuningArguments, TeacherArguments), argv, evaluate.__doc__
+        (TaskArguments, EvaluationArguments, FineTuningArguments, TeacherArguments),
+        argv,
+        evaluate.__doc__,
+        prog="hf-distill evaluate",
     )
     results = adapt_and_evaluate(task, evaluation, training, teacher)
     for role in ("student", "teacher", "baseline"):
@@ -69,7 +74,9 @@ def pipeline(argv: Sequence[str]) -> None:
     from hf_distill.parsing import parse
 
     classes = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
-    task, teacher, student, corpus_arguments, stages = parse(classes, argv, pipeline.__doc__)
+    task, teacher, student, corpus_arguments, stages = parse(
+        classes, argv, pipeline.__doc__, prog="hf-distill pipeline"
+    )
     command = shlex.join(["hf-distill", "pipeline", *argv])
     _say(format_report(run_pipeline(task, teacher, student, corpus_arguments, stages, command)))
 
@@ -181,3 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"hf-distill {words[0]}: {' '.join(str(error).split())}\n")
         return 2
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,7 +37,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def parse(
-    argument_classes: type | Sequence[type], argv: Sequence[str] | None = None, description: str | None = None
+    argument_classes: type | Sequence[type],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    *,
+    prog: str | None = None,
 ) -> tuple[Any, ...]:
     """Parse `[CONFIG.yaml] [--flag value ...]` into one instance per argument class; flags win over the file.
 
@@ -45,13 +49,14 @@ def parse(
         argument_classes: Flat dataclasses.
         argv: Words of the command line without the program; the process's own if `None`.
         description: First paragraph of `--help`.
+        prog: What to call the program in usage and errors; the script's name if `None`.
 
     Raises:
         ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
     """
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = HfArgumentParser(cast("Any", classes), description=description, usage=USAGE)
+    parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
     if words and words[0].endswith(CONFIG_SUFFIXES):
         config_file = words.pop(0)
         _set_defaults(parser, classes, read_config(config_file), repr(config_file))

@@ -113,8 +113,8 @@ def stop_after_parsing(monkeypatch):
     """Every verb and script ends once its words are parsed, with the classes of its arguments."""
     parse = parsing.parse
 
-    def parse_and_stop(classes, argv=None, description=None):
-        parse(classes, argv, description)
+    def parse_and_stop(classes, argv=None, description=None, **more):
+        parse(classes, argv, description, **more)
         raise Parsed(classes)
 
     monkeypatch.setattr(parsing, "parse", parse_and_stop)

@@ -1,0 +1,219 @@
+"""`hf-distill`: what its words do, and how it ends when they are wrong."""
+
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSequenceClassification, BertModel, set_seed
+
+from hf_distill import __version__, arguments, cli
+from hf_distill.cli import VERBS, main, usage
+from hf_distill.objectives import list_objectives
+from hf_distill.shapes import NAMED_SHAPES
+from hf_distill.tasks import list_tasks
+
+CLASSES = {
+    "teach": ["TaskArguments", "TeacherArguments", "FineTuningArguments"],
+    "corpus": ["TaskArguments", "CorpusArguments"],
+    "distill": ["StudentArguments", "TeacherArguments", "TextbookArguments", "DistillationArguments"],
+    "evaluate": ["TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"],
+    "pipeline": ["TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"],
+}
+ROOT = Path(cli.__file__).parents[1]
+QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_strategy no".split()
+
+
+@pytest.fixture
+def data(tmp_path, tiny_tokenizer, tiny_bert_config, sentences):
+    """A task folder, a general corpus and an encoder in one folder."""
+    (tmp_path / "mood").mkdir()
+    rows = [{"text": f"{('bad', 'good')[i % 2]} {t}", "label": ("no", "yes")[i % 2]} for i, t in enumerate(sentences)]
+    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
+        (tmp_path / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
+    (tmp_path / "general.txt").write_text("\n".join(general))
+    set_seed(0)
+    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_alone_it_shows_its_verbs(words, capsys):
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert out == f"{usage()}\n"
+    for name, verb in VERBS.items():
+        assert name in out
+        assert verb.__doc__.partition("\n")[0] in out
+
+
+def test_it_tells_its_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hf-distill {__version__}\n"
+
+
+def test_an_unknown_verb_is_refused(capsys):
+    assert main(["destil"]) == 2
+    err = capsys.readouterr().err
+    assert "unknown verb 'destil'" in err
+    assert usage() in err
+
+
+@pytest.mark.parametrize("verb", CLASSES)
+def test_help_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100000")
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: hf-distill {verb} [CONFIG.yaml]")
+    assert VERBS[verb].__doc__ in out
+    text = " ".join(out.split())
+    for name in CLASSES[verb]:
+        cls = getattr(arguments, name)
+        for field in dataclasses.fields(cls):
+            if field.init:
+                assert f"--{field.name}" in text
+            if field.name in inspect.get_annotations(cls):
+                assert " ".join(field.metadata["help"].split()) in text, f"{name}.{field.name}"
+
+
+def test_every_verb_has_its_help_tested():
+    assert set(VERBS) == {*CLASSES, "info"}
+
+
+def test_info_shows_versions(capsys):
+    assert main(["info"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["hf_distill"] == __version__
+    assert {"torch", "transformers", "datasets"} <= lines.keys()
+
+
+@pytest.mark.parametrize(
+    ("topic", "names"),
+    [
+        ("objectives", list_objectives()),
+        ("tasks", list_tasks()),
+        ("shapes", NAMED_SHAPES),
+        ("engines", ["retriv", "bm25s"]),
+        ("architectures", ["bert", "roberta", "distilbert", "modernbert", "deberta-v2"]),
+    ],
+)
+def test_info_shows_a_topic(topic, names, capsys):
+    assert main(["info", topic]) == 0
+    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert set(names) <= shown
+    assert main(["info", "--help"]) == 0
+    assert topic in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["info", "colours"], "hf-distill info: unknown topic 'colours'; there are objectives"),
+        (["corpus", "--task", "x", "--bm25_b", "3"], "hf-distill corpus: `--bm25_k1`"),
+        (["corpus", "--task", "x"], "hf-distill corpus: Name a general corpus: `--corpus`"),
+        (["teach", "--task", "x", "--teacher_model", "no/such", "--use_cpu"], "hf-distill teach: "),
+        (["teach", "--task", "glue/sst2", "--use_cpu"], "hf-distill teach: `--teacher_model` is missing"),
+        (["distill", "--textbook", "x.txt", "--use_cpu"], "hf-distill distill: `--teacher_model` is missing"),
+        (["distill", "--textbook", "x", "--colour", "red"], "hf-distill distill: Some specified arguments"),
+        (["distill", "nowhere.yaml"], "hf-distill distill: There is no configuration file 'nowhere.yaml'"),
+        (["pipeline", "--task", "x", "--distill", "{"], "hf-distill pipeline: `--distill` must be JSON"),
+    ],
+)
+def test_a_users_error_ends_with_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    last = capsys.readouterr().err
+    assert last.startswith(message)
+    assert last.count("\n") == 1
+
+
+def test_a_missing_flag_ends_with_a_short_usage_and_status_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["teach"])
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("usage: hf-distill teach [CONFIG.yaml]")
+    assert lines[-1] == "hf-distill teach: error: the following arguments are required: --task"
+    assert len(lines) == 2
+
+
+def test_pages_that_a_library_says_become_one_line(capsys, monkeypatch):
+    def fail(_argv):
+        raise OSError("first\n  second\n")
+
+    monkeypatch.setitem(VERBS, "teach", fail)
+    assert main(["teach"]) == 2
+    assert capsys.readouterr().err == "hf-distill teach: first second\n"
+
+
+def test_a_mistake_of_the_package_is_not_hidden(monkeypatch):
+    def fail(_argv):
+        raise KeyError("bug")
+
+    monkeypatch.setitem(VERBS, "teach", fail)
+    with pytest.raises(KeyError, match="bug"):
+        main(["teach"])
+
+
+def test_the_verbs_follow_one_another(data, capsys):
+    task = ["--task", str(data / "mood"), "--text_columns", "text", "--class_names", "no", "yes"]
+    short = ["--max_length", "16"]
+    teacher, corpus, student = (str(data / name) for name in ("teacher", "corpus", "student"))
+
+    assert (
+        main(["teach", *task, *short, *QUICK, "--teacher_model", str(data / "encoder"), "--output_dir", teacher]) == 0
+    )
+    assert f"; teacher in {teacher}" in capsys.readouterr().out
+    found = ["--corpus", str(data / "general.txt"), "--engine", "bm25s", "--top_k", "3", "--corpus_dir", corpus]
+    assert main(["corpus", *task, *found]) == 0
+    assert f"; corpus in {corpus}" in capsys.readouterr().out
+    shape = ["--student_shape", "2x12:2h:20", "--objectives", "relation", "logits:0.5"]
+    words = ["distill", *short, *QUICK, *shape, "--textbook", corpus, "--teacher_model", teacher]
+    assert main([*words, "--output_dir", student]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("2 steps in ")
+    assert f"; student in {student}" in out
+    words = ["evaluate", *task, *short, *QUICK, "--student_model", student, "--teacher_model", teacher]
+    assert main([*words, "--from_scratch", "--output_dir", str(data / "adapted")]) == 0
+    out = capsys.readouterr().out
+    results = json.loads((data / "adapted" / "results.json").read_text())
+    for role in ("student", "teacher", "baseline"):
+        assert f"{role}: accuracy {results[role]['score']:.4f} on validation" in out
+    assert AutoModelForSequenceClassification.from_pretrained(data / "adapted").config.id2label == {0: "no", 1: "yes"}
+
+
+def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):
+    from hf_distill.jobs import pipeline
+
+    models = {role: {"score": 0.5, "parameters": 1_000_000} for role in ("teacher", "student", "baseline")}
+    report = {**models, "metric": "accuracy", "latency": {"speedup": 3.0}}
+    given = []
+    monkeypatch.setattr(pipeline, "run_pipeline", lambda *arguments: given.extend(arguments) or report)
+    assert main(["pipeline", "--task", "my task", "--top_k", "5"]) == 0
+    assert given[-1] == "hf-distill pipeline --task 'my task' --top_k 5"
+    assert given[3].top_k == 5
+    assert pipeline.format_report(report) in capsys.readouterr().out
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = (
+        "import sys; from hf_distill.cli import main; main([]); main(['--version']); main(['info', '--help']); "
+        "print(sorted({'torch', 'transformers', 'datasets', 'evaluate', 'peft'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_runs_too_for_torchrun():
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_distill.cli", "no"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert "unknown verb 'no'" in done.stderr

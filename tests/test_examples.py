@@ -1,0 +1,183 @@
+"""The scripts in `examples/` are short, say what they take, run on tiny data; their configurations parse."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertModel, set_seed
+
+from hf_distill import parsing
+from hf_distill.arguments import DistillationArguments, FineTuningArguments
+from hf_distill.corpus import load_general_corpus
+from hf_distill.jobs import pipeline
+from hf_distill.parsing import from_mapping, read_config
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+SCRIPTS = sorted([*EXAMPLES.glob("run_*.py"), EXAMPLES / "build_corpus.py"])
+CONFIGS = sorted((EXAMPLES / "configs").glob("*.yaml"))
+STAGES = {"teach": FineTuningArguments, "distill": DistillationArguments, "adapt": FineTuningArguments}
+QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_strategy no --max_length 16".split()
+
+each_script = pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+each_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """`load(path)`: the script as a module, found as when it is run from its folder."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+    def make(path):
+        spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return make
+
+
+@pytest.fixture
+def data(tmp_path, tiny_teacher, tiny_tokenizer, tiny_bert_config, sentences):
+    """`mood/` (a task), `general.txt`, `encoder/` and `teacher/` in one folder."""
+    (tmp_path / "mood").mkdir()
+    rows = [{"text": f"{('bad', 'good')[i % 2]} {t}", "label": i % 2} for i, t in enumerate(sentences)]
+    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
+        (tmp_path / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    spec = {"text_columns": ["text"], "label_names": ["negative", "positive"], "metrics": ["accuracy"]}
+    (tmp_path / "mood" / "task.yaml").write_text(yaml.safe_dump(spec))
+    general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
+    (tmp_path / "general.txt").write_text("\n".join(general))
+    set_seed(0)
+    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
+    tiny_teacher.save_pretrained(tmp_path / "teacher")
+    for name in ("encoder", "teacher"):
+        tiny_tokenizer.save_pretrained(tmp_path / name)
+    return tmp_path
+
+
+@each_script
+def test_a_script_is_short_and_begins_with_how_to_call_it(path, load):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    module = load(path)
+    assert f"python examples/{path.name} " in module.__doc__
+    assert module.main.__doc__
+
+
+@each_script
+def test_help_shows_the_flags(path, load, capsys):
+    with pytest.raises(SystemExit) as ended:
+        load(path).main(["--help"])
+    assert ended.value.code == 0
+    assert "CONFIG.yaml" in capsys.readouterr().out
+
+
+def test_a_script_runs_from_the_command_line():
+    command = [sys.executable, "examples/run_pipeline.py", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    assert done.stdout.startswith("usage: run_pipeline.py [CONFIG.yaml] [--flag value ...]")
+    assert "--student_shape" in done.stdout
+
+
+def test_a_corpus_is_built(data, load, capsys):
+    words = ["--task", str(data / "mood"), "--corpus", str(data / "general.txt"), "--engine", "bm25s", "--top_k", "2"]
+    results = load(EXAMPLES / "build_corpus.py").main([*words, "--corpus_dir", str(data / "corpus")])
+    corpus = load_general_corpus(data / "corpus")
+    assert 0 < len(corpus) == results["rows"] <= 64
+    assert set(corpus.column_names) == {"text", "rank", "score", "anchors", "source"}
+    out = capsys.readouterr().out
+    assert f"mood: {results['rows']} rows" in out
+    assert f"written to {data / 'corpus'}" in out
+
+
+def test_a_student_is_distilled(data, load, capsys):
+    words = ["--teacher_model", str(data / "teacher"), "--textbook", str(data / "general.txt"), *QUICK]
+    words += ["--student_shape", "2x12:2h:20", "--objectives", "relation:1", "logits:1"]
+    results = load(EXAMPLES / "run_distillation.py").main([*words, "--output_dir", str(data / "student")])
+    model = AutoModelForSequenceClassification.from_pretrained(data / "student")
+    assert isinstance(model, BertForSequenceClassification)
+    assert model.num_parameters() == results["student_parameters"]
+    assert f"written to {data / 'student'}" in capsys.readouterr().out
+
+
+def test_the_whole_job_runs_from_a_file_with_flags_after_it(data, load, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0})
+    quick = {"max_steps": 2, "disable_tqdm": True, "report_to": "none", "per_device_train_batch_size": 8}
+    config = {
+        "task": str(data / "mood"), "teacher_model": str(data / "encoder"), "corpus": str(data / "general.txt"),
+        "engine": "bm25s", "top_k": 2, "max_length": 16, "use_cpu": True, "teach": quick, "adapt": quick,
+        "distill": {**quick, "objectives": ["relation", "logits"]},
+    }  # fmt: skip
+    (data / "job.yaml").write_text(yaml.safe_dump(config))
+    words = [str(data / "job.yaml"), "--student_shape", "2x12:2h:20", "--output_dir", str(data / "out")]
+    report = load(EXAMPLES / "run_pipeline.py").main(words)
+    assert json.loads((data / "out" / "report.json").read_text())["student"]["score"] == report["student"]["score"]
+    assert report["command"].startswith("python examples/run_pipeline.py ")
+    assert pipeline.format_report(report) in capsys.readouterr().out
+
+
+@pytest.fixture
+def what_would_run(load, monkeypatch):
+    """`what_would_run(*words)`: the arguments that the pipeline script hands on."""
+    module = load(EXAMPLES / "run_pipeline.py")
+    models = {role: {"score": 0.5, "parameters": 1_000_000} for role in ("teacher", "student", "baseline")}
+    report = {**models, "metric": "accuracy", "latency": {"speedup": 3.0}}
+    given = []
+    monkeypatch.setattr(module, "run_pipeline", lambda *arguments: given.extend(arguments) or report)
+    monkeypatch.setattr(module, "demo_teacher_path", lambda: "demo teacher")
+    return lambda *words: (module.main(words), given)[1]
+
+
+def test_without_task_teacher_and_corpus_it_takes_those_of_the_demo(what_would_run, tmp_path):
+    (tmp_path / "small.yaml").write_text("student_shape: 3x384\n")
+    task, teacher, student, corpus, *_ = what_would_run(str(tmp_path / "small.yaml"))
+    assert Path(task.task) == EXAMPLES / "data" / "wordnet_categories"
+    assert Path(corpus.corpus) == EXAMPLES / "data" / "general_corpus"
+    assert (teacher.teacher_model, student.student_shape) == ("demo teacher", "3x384")
+
+
+def test_what_is_named_is_taken(what_would_run):
+    task, teacher, _, corpus, *_ = what_would_run("--task=mine", "--teacher_model", "t", "--corpus", "rows.json")
+    assert (task.task, teacher.teacher_model, corpus.corpus) == ("mine", "t", "rows.json")
+
+
+@each_config
+def test_a_configuration_fits_its_script_and_its_stages(path, load, monkeypatch):
+    module = load(EXAMPLES / "run_pipeline.py")
+    parsed = []
+
+    def stop(*arguments):
+        parsed.extend(arguments)
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "run_pipeline", stop)
+    monkeypatch.setattr(module, "demo_teacher_path", lambda: "demo teacher")
+    with pytest.raises(InterruptedError):
+        module.main([str(path)])
+    *_, stages, command = parsed
+    assert command == f"python examples/run_pipeline.py {path}"
+    for stage, argument_class in STAGES.items():
+        settings = stages.settings(stage)
+        made = from_mapping(argument_class, {"output_dir": "unused", "use_cpu": True, **settings}, stage)
+        for name, value in settings.items():
+            assert getattr(made, name) == value, f"{stage}: {name} is read as another value"
+    assert parsing.CONFIG_SUFFIXES[0] == path.suffix
+
+
+@each_config
+def test_the_data_of_a_configuration_are_in_the_repository(path):
+    values = read_config(path)
+    for name in ("task", "corpus"):
+        assert (ROOT / values[name]).exists()
+
+
+def test_there_are_scripts_and_configurations():
+    assert {"build_corpus", "run_distillation", "run_glue", "run_pipeline", "run_teacher"} <= {p.stem for p in SCRIPTS}
+    assert CONFIGS
