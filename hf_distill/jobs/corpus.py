@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ PAPER_TOP_K = {
 }
 
 _BYTES_PER_FILE = 500_000_000
+_BUILT_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 
 
 def build_corpus(
@@ -90,6 +92,23 @@ def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:
             yield from task_texts(loaded.dataset[split], loaded.spec.text_columns)
 
 
+def _make_room(folder: Path) -> None:
+    """An empty `data` folder; only one that an earlier build wrote is removed.
+
+    Raises:
+        FileExistsError: If `data` holds anything but the files of a build.
+    """
+    data = folder / "data"
+    strange = sorted(f.name for f in data.iterdir() if not _BUILT_FILE.fullmatch(f.name)) if data.is_dir() else []
+    if strange:
+        raise FileExistsError(
+            f"`--corpus_dir` is {str(folder)!r}, whose folder `data` holds files that no build wrote ({strange[:3]}); "
+            "name another folder."
+        )
+    remove(data)
+    data.mkdir(parents=True)
+
+
 def _write(
     folder: Path, result: CorpusResult, loaded: LoadedTask, task: TaskArguments, corpus: CorpusArguments
 ) -> None:
@@ -98,8 +117,7 @@ def _write(
 
     from hf_distill import __version__
 
-    remove(folder / "data")
-    (folder / "data").mkdir(parents=True)
+    _make_room(folder)
     num_files = max(1, math.ceil(result.statistics["bytes"] / _BYTES_PER_FILE))
     for index in range(num_files):
         part = result.dataset.shard(num_files, index, contiguous=True)

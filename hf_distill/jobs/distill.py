@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -16,6 +17,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.students import count_parameters, create_student, size_table
+from hf_distill.teachers import check_same_vocabulary
 from hf_distill.trainers.distillation import DistillationTrainer
 
 logger = logging.get_logger(__name__)
@@ -50,6 +52,9 @@ def distill(
     tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     student_model = make_student(student, teacher_model, training.seed)
     train_rows, eval_rows = read_textbook(textbook, training)
+    if student.student_model is not None:
+        own = load_tokenizer(student.student_model, flag="--student_model")
+        check_same_vocabulary(tokenizer, own)
     trainer = DistillationTrainer(
         model=student_model,
         teacher_model=teacher_model,
@@ -116,4 +121,7 @@ def read_textbook(
 def _checkpoint(args: DistillationArguments) -> str | None:
     if args.resume_from_checkpoint != LAST_CHECKPOINT:
         return args.resume_from_checkpoint
-    return get_last_checkpoint(str(args.output_dir))
+    found = get_last_checkpoint(str(args.output_dir)) if Path(str(args.output_dir)).is_dir() else None
+    if found is None:
+        logger.warning(f"There is no checkpoint in {args.output_dir!r} yet: training starts from the beginning.")
+    return found

@@ -141,7 +141,8 @@ class _Stages:
     def run(self, name: str, job: Callable[[], dict[str, Any]], *arguments: Any) -> dict[str, Any]:
         """The result of `job`, from its folder if the stage was finished with these settings."""
         folder = self.folder / name
-        described = json.dumps([self.key, arguments_to_dict(*arguments)], sort_keys=True)
+        settings = arguments_to_dict(*arguments)
+        described = json.dumps([self.key, settings, self._files(settings)], sort_keys=True)
         self.key = xxhash.xxh3_128(described.encode()).hexdigest()
         marker, results = folder / STAGE_FILE, folder / RESULTS_FILE
         if marker.is_file() and marker.read_text(encoding="utf-8") == self.key and results.is_file():
@@ -157,6 +158,24 @@ class _Stages:
         marker.write_text(self.key, encoding="utf-8")
         logger.warning(f"[{name}] done in {result['seconds']:.0f} s")
         return result
+
+    def _files(self, settings: dict[str, Any]) -> list[tuple[str, int, int]]:
+        """Path, size and time of every file that the settings name: other data under an old name is other data.
+
+        What lies in the pipeline's own folder is known by the stages that wrote it.
+        """
+        own = self.folder.resolve()
+        found = []
+        for value in settings.values():
+            path = Path(value) if isinstance(value, str) and value else None
+            if path is None or not path.exists() or path.resolve().is_relative_to(own):
+                continue
+            if own.is_relative_to(path.resolve()):
+                continue  # a folder around the output, such as the working directory, changes with every run
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file():
+                    found.append((str(file), file.stat().st_size, file.stat().st_mtime_ns))
+        return found
 
 
 def _stage_arguments(

@@ -28,7 +28,7 @@ class Objective(nn.Module):
     then `forward` on every batch.
 
     Attributes:
-        unit: What a term is a mean over: `rows` of the batch, real `tokens`, or `labels` (not -100).
+        unit: What a term is a mean over: `rows` of the batch, real `tokens`, or `labels` (not negative).
         needs_teacher: Whether the objective compares with a teacher.
         citation: BibTeX key of the paper (see `hf_distill.hub`), or "".
     """

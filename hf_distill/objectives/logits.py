@@ -199,8 +199,11 @@ class LabelsObjective(Objective):
             # An answer that was truncated away is marked by a position outside the row; it counts as a row of loss 0.
             gold = gold.masked_fill((gold < 0) | (gold >= logits.shape[-1]), IGNORED)
             return F.cross_entropy(logits, gold, ignore_index=IGNORED, reduction="sum") / len(gold)
+        # Besides -100, data sets mark a hidden label by -1.
+        shown = gold >= 0
+        gold = gold.masked_fill(~shown, IGNORED)
         total = F.cross_entropy(logits.flatten(0, -2), gold.flatten(), ignore_index=IGNORED, reduction="sum")
-        return total / (gold != IGNORED).sum().clamp(min=1)
+        return total / shown.sum().clamp(min=1)
 
     def describe(self) -> dict[str, Any]:
         """The kind of labels."""

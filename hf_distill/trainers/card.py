@@ -80,12 +80,12 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
     described = {name: objective.describe() for name, objective in objectives.items()}
     teachers = []
     if isinstance(trainer.teacher, LiveTeacher):
-        source = getattr(trainer.teacher.model.config, "name_or_path", "") or type(trainer.teacher.model).__name__
-        # A folder is nothing a stranger could open; only its last part says something.
-        is_id = trainer.teacher_id is not None and trainer.teacher_id == source
-        teachers = [
-            model_facts(trainer.teacher.model, source.rstrip("/").split("/")[-1], hub_id=source if is_id else None)
-        ]
+        config = trainer.teacher.model.config
+        source = getattr(config, "name_or_path", "") or type(trainer.teacher.model).__name__
+        # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
+        commit = getattr(config, "_commit_hash", None)
+        name = source.rstrip("/").split("/")[-1]
+        teachers = [model_facts(trainer.teacher.model, name, hub_id=source if commit else None, revision=commit)]
     return CardFacts(
         model_name=model_name,
         teacher=teachers,

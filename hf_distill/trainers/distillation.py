@@ -90,9 +90,6 @@ class DistillationTrainer(Trainer):
         if teacher_model is not None and not items:
             raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
         self.peft_config = peft_config
-        # A card links to a teacher on the Hub; a folder of this machine means nothing to its readers.
-        is_id = isinstance(teacher_model, str) and not Path(teacher_model).exists()
-        self.teacher_id = teacher_model if is_id else None
         self.teacher = self._prepare_teacher(teacher_model)
         self._objective_items = items
         self._term_sums: dict[str, Tensor] = {}

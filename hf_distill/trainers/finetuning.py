@@ -6,6 +6,7 @@ Shape legend: B rows, C outputs of the head.
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from dataclasses import dataclass, field
 from typing import Any
@@ -307,7 +308,7 @@ def _checkpoint(args: TrainingArguments) -> str | None:
     """Where to resume from."""
     if args.resume_from_checkpoint != LAST_CHECKPOINT:
         return args.resume_from_checkpoint
-    found = get_last_checkpoint(str(args.output_dir))
+    found = get_last_checkpoint(str(args.output_dir)) if os.path.isdir(str(args.output_dir)) else None
     if found is None:
         logger.warning(f"There is no checkpoint in {args.output_dir!r} yet: training starts from the beginning.")
     return found

@@ -21,7 +21,6 @@ from ..objectives.base import Unit
 from ..signals import SignalRequest, Signals
 
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
-IGNORED = -100
 
 
 def count_items(inputs: Mapping[str, Any]) -> dict[Unit, Tensor]:
@@ -35,7 +34,7 @@ def count_items(inputs: Mapping[str, Any]) -> dict[Unit, Tensor]:
     labels = inputs.get("labels")
     if labels is None or labels.is_floating_point():
         return {"rows": rows, "tokens": tokens, "labels": rows}
-    return {"rows": rows, "tokens": tokens, "labels": labels.ne(IGNORED).sum(dtype=torch.float32)}
+    return {"rows": rows, "tokens": tokens, "labels": labels.ge(0).sum(dtype=torch.float32)}
 
 
 class DistillationModel(PreTrainedModel):
