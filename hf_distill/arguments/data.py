@@ -78,18 +78,28 @@ class TaskArguments:
 class TextbookArguments:
     """The text that the student learns from; a contextualized corpus, or any other."""
 
-    textbook: str = field(
-        metadata={"help": "Text to distil on: a corpus built by `hf-distill corpus`, files, a folder or a Hub id."}
+    textbook: list[str] = field(
+        metadata={
+            "help": "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
+            "name of a task for the text of its own training rows. Several are joined."
+        }
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of a task named by --textbook, or a parent with a folder of its name."},
     )
     max_textbook_rows: int | None = field(
-        default=None, metadata={"help": "Distil on the first so many rows (of a built corpus: the most relevant)."}
+        default=None,
+        metadata={"help": "Distil on the first so many rows of each text (of a built corpus: the most relevant)."},
     )
     textbook_eval_rows: int = field(
         default=0, metadata={"help": "Hold back so many random rows and report the loss on them at the end."}
     )
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the numbers; a single text may be given as a string."""
+        if isinstance(self.textbook, str):
+            self.textbook = [self.textbook]
         if self.max_textbook_rows is not None and self.max_textbook_rows < 1:
             raise ValueError(f"`--max_textbook_rows` is {self.max_textbook_rows}; it must be at least 1.")
         if self.textbook_eval_rows < 0:

@@ -6,14 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import datasets
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
-from hf_distill.corpus.sources import load_general_corpus
 from hf_distill.jobs.results import environment, write_results
+from hf_distill.jobs.textbook import read_textbook
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.students import count_parameters, create_student, size_table
@@ -101,21 +100,6 @@ def make_student(student: StudentArguments, teacher: Any, seed: int) -> Any:
     return create_student(
         teacher, student.student_shape, init=student.student_init, layers=student.student_layers, seed=seed
     )
-
-
-def read_textbook(
-    textbook: TextbookArguments, training: DistillationArguments
-) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Rows to learn from and, if asked for, held-back rows."""
-    rows = load_general_corpus(textbook.textbook, flag="--textbook")
-    if textbook.max_textbook_rows is not None:
-        rows = rows.select(range(min(textbook.max_textbook_rows, len(rows))))
-    if not textbook.textbook_eval_rows:
-        return rows, None
-    if textbook.textbook_eval_rows >= len(rows):
-        raise ValueError(f"`--textbook_eval_rows` is {textbook.textbook_eval_rows}, but there are {len(rows)} rows.")
-    parts = rows.train_test_split(test_size=textbook.textbook_eval_rows, seed=training.seed)
-    return parts["train"], parts["test"]
 
 
 def _checkpoint(args: DistillationArguments) -> str | None:

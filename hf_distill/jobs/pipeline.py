@@ -92,7 +92,7 @@ def run_pipeline(
     built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
 
     own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
-    textbook = TextbookArguments(str(folder / "corpus"), pipeline.max_textbook_rows)
+    textbook = TextbookArguments([str(folder / "corpus")], max_textbook_rows=pipeline.max_textbook_rows)
     distilled = stages.run(
         "distilled",
         lambda: distill(student, own_teacher, textbook, training),
@@ -166,7 +166,8 @@ class _Stages:
         """
         own = self.folder.resolve()
         found = []
-        for value in settings.values():
+        values = (item for value in settings.values() for item in (value if isinstance(value, list) else [value]))
+        for value in values:
             path = Path(value) if isinstance(value, str) and value else None
             if path is None or not path.exists() or path.resolve().is_relative_to(own):
                 continue

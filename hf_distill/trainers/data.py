@@ -11,12 +11,13 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 LENGTH_COLUMN = "length"
+PAIR_COLUMN = "text_pair"
 
 
 def tokenize_text(
     dataset: Any, tokenizer: PreTrainedTokenizerBase, *, text_column: str = "text", max_length: int = 128
 ) -> Any:
-    """Tokenize one text column; every other column is dropped.
+    """Tokenize one text column, with `text_pair` as the second text of a row where it holds one; the rest is dropped.
 
     Args:
         dataset: A `Dataset` or `IterableDataset` with `text_column`.
@@ -37,12 +38,30 @@ def tokenize_text(
             f"it has {columns}."
         )
 
-    def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-        encoded = dict(tokenizer(batch[text_column], truncation=True, max_length=max_length))
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        encoded = _encode(tokenizer, batch[text_column], batch.get(PAIR_COLUMN), max_length)
         return {**encoded, LENGTH_COLUMN: [len(ids) for ids in encoded["input_ids"]]}
 
     progress = {"desc": "Tokenizing"} if isinstance(dataset, datasets.Dataset) else {}
     return dataset.map(encode, batched=True, remove_columns=columns, **progress)
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], seconds: list[str | None] | None, max_length: int
+) -> dict[str, list[Any]]:
+    """Token ids of single texts and of pairs, in the order of the rows; a tokenizer takes only one kind at a time."""
+    options: dict[str, Any] = {"truncation": True, "max_length": max_length}
+    rows = list(zip(texts, seconds or [None] * len(texts), strict=True))
+    paired = [row for row, (_, second) in enumerate(rows) if second is not None]
+    single = [row for row, (_, second) in enumerate(rows) if second is None]
+    parts = []
+    if paired:
+        parts.append(tokenizer([texts[row] for row in paired], [rows[row][1] for row in paired], **options))
+    if single:
+        parts.append(tokenizer([texts[row] for row in single], **options))
+    place = {row: position for position, row in enumerate(paired + single)}
+    joined = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    return {name: [values[place[row]] for row in range(len(texts))] for name, values in joined.items()}
 
 
 class LengthSampler(LengthGroupedSampler):

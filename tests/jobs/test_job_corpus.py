@@ -95,6 +95,14 @@ def test_a_second_run_with_other_settings_needs_another_work_folder(data):
     assert build_corpus(*arguments(data, top_k=2, work_dir=str(data / "other")))["rows"] == 3
 
 
+def test_files_that_no_build_wrote_are_never_removed(data):
+    (data / "out" / "data").mkdir(parents=True)
+    (data / "out" / "data" / "mine.parquet").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"`--corpus_dir`.*mine\.parquet.*another folder"):
+        build_corpus(*arguments(data))
+    assert (data / "out" / "data" / "mine.parquet").read_text() == "precious"
+
+
 def test_no_general_corpus_is_an_error_that_names_the_flag(data):
     with pytest.raises(ValueError, match="`--corpus`"):
         build_corpus(*arguments(data, corpus=None))

@@ -82,7 +82,7 @@ def test_the_folder_holds_a_plain_student_with_card_results_and_arguments(run, t
     stored = json.loads((folder / "results.json").read_text())
     assert stored == json.loads(json.dumps(results))
     assert (stored["job"], stored["steps"], stored["textbook_rows"], stored["seed"]) == ("distill", 4, 64, 42)
-    assert (stored["teacher"], stored["textbook"], stored["student_shape"]) == (teacher, text, "2x12:2h:20")
+    assert (stored["teacher"], stored["textbook"], stored["student_shape"]) == (teacher, [text], "2x12:2h:20")
     assert stored["objectives"]["relation"]["layers"] == [[2, 3]]
     assert stored["objectives"]["logits"]["weight"] == 0.5
     assert stored["settings"]["max_length"] == 16
@@ -145,6 +145,18 @@ def test_the_student_may_begin_as_layers_of_the_teacher_or_as_a_stored_model(run
     assert further["student_init"] == str(tmp_path / "cut")
     assert further["student_parameters"] == results["student_parameters"]
     assert losses(further)[0] < losses(results)[0]
+
+
+def test_a_student_with_another_vocabulary_is_refused(run, tmp_path, tiny_tokenizer):
+    run(max_steps=1, output_dir=str(tmp_path / "other"))
+    path = tmp_path / "other" / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    vocabulary = stored["model"]["vocab"]
+    one, two = list(vocabulary)[-2:]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"tokenizers differ.*the teacher's tokenizer"):
+        run(student_model=str(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(

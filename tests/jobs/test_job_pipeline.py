@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 
 import pytest
@@ -195,6 +196,16 @@ def test_a_changed_setting_runs_its_stage_and_the_later_ones(run, started, chang
     started.clear()
     run(**change)
     assert not started
+
+
+def test_other_rows_under_an_old_name_are_other_rows(run, started, material):
+    path = material / "general.jsonl"
+    before, written = path.read_text(), path.stat()
+    path.write_text(before + json.dumps({"text": "one more film"}) + "\n")
+    run()
+    path.write_text(before)
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    assert list(started) == STAGES[1:]
 
 
 def test_a_killed_run_continues_where_it_stopped(run, finished, out, monkeypatch):

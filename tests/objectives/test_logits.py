@@ -165,6 +165,14 @@ def test_gold_labels_are_the_tasks_own_loss():
     )
 
 
+def test_labels_hidden_by_minus_one_do_not_count():
+    values = logits(B, C)
+    hidden, ignored = torch.tensor([0, 2, -1, 1]), torch.tensor([0, 2, -100, 1])
+    torch.testing.assert_close(
+        run(LabelsObjective(), values, values, labels={"labels": hidden}), F.cross_entropy(values, ignored)
+    )
+
+
 def test_gold_labels_of_spans_regression_and_multi_label():
     start, end = logits(B, T, seed=1), logits(B, T, seed=2)
     positions = {"start_positions": torch.tensor([1, 2, 3, 4]), "end_positions": torch.tensor([1, 3, 3, 5])}

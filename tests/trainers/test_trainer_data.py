@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 
 from hf_distill.arguments import FineTuningArguments
-from hf_distill.trainers.data import LengthSampler, length_grouped_sampler
+from hf_distill.trainers.data import LengthSampler, length_grouped_sampler, tokenize_text
 
 LENGTHS = [(7 * index) % 60 + 1 for index in range(60)]
 
@@ -41,3 +41,15 @@ def test_only_the_strategy_that_asks_for_it_gets_it(tmp_path, strategy):
     if sampler is not None:
         assert (sampler.seed, sampler.batch_size) == (9, 4)
     assert length_grouped_sampler(rows.rename_column("length", "size"), args, lambda: 0) is None
+
+
+def test_pairs_and_single_texts_keep_their_places(tiny_tokenizer):
+    rows = Dataset.from_dict(
+        {"text": ["good", "bad film", "film"], "text_pair": ["bad", None, "good film"], "id": [1, 2, 3]}
+    )
+    encoded = tokenize_text(rows, tiny_tokenizer, max_length=8)
+    assert set(encoded.column_names) == {"input_ids", "attention_mask", "token_type_ids", "length"}
+    expected = [tiny_tokenizer("good", "bad"), tiny_tokenizer("bad film"), tiny_tokenizer("film", "good film")]
+    for row, single in zip(encoded, expected, strict=True):
+        assert {name: row[name] for name in single} == dict(single)
+        assert row["length"] == len(single["input_ids"])

@@ -1,0 +1,77 @@
+"""What a student is distilled on: one text or several, a task's own among them."""
+
+import json
+
+import pytest
+
+from hf_distill.arguments import DistillationArguments, TextbookArguments
+from hf_distill.jobs.textbook import read_textbook
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A file with one sentence a line."""
+    (tmp_path / "general.txt").write_text("one\ntwo\nthree\n")
+    return str(tmp_path / "general.txt")
+
+
+@pytest.fixture
+def rte(tmp_path):
+    """The parent folder of a task with pairs."""
+    rows = [{"sentence1": f"a{i}", "sentence2": f"b{i}", "label": i % 2} for i in range(4)]
+    (tmp_path / "data" / "rte").mkdir(parents=True)
+    for split in ("train", "validation"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "data" / "rte" / f"{split}.jsonl").write_text(lines)
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def read(tmp_path):
+    """`read(*sources, **fields)`: the rows to learn from, and those held back."""
+
+    def make(*sources, text_column="text", **fields):
+        training = DistillationArguments(str(tmp_path / "out"), use_cpu=True, text_column=text_column)
+        return read_textbook(TextbookArguments(list(sources), **fields), training)
+
+    return make
+
+
+def test_one_text_keeps_its_order(read, text):
+    rows, held_back = read(text)
+    assert rows["text"][:] == ["one", "two", "three"]
+    assert held_back is None
+
+
+def test_several_texts_follow_each_other_each_with_its_first_rows(read, text, tmp_path):
+    (tmp_path / "more.jsonl").write_text(json.dumps({"text": "four", "rank": 1}) + "\n")
+    rows, _ = read(text, str(tmp_path / "more.jsonl"), max_textbook_rows=2)
+    assert rows.column_names == ["text"]
+    assert rows["text"][:] == ["one", "two", "four"]
+
+
+def test_a_task_gives_its_training_text_pairs_as_pairs_and_no_labels(read, text, rte):
+    rows, _ = read(text, "glue/rte", data_dir=rte, max_textbook_rows=2)
+    assert rows[:] == {"text": ["one", "two", "a0", "a1"], "text_pair": [None, None, "b0", "b1"]}
+
+
+def test_a_folder_with_a_description_is_a_task(read, rte, tmp_path):
+    folder = tmp_path / "data" / "rte"
+    (folder / "task.yaml").write_text("text_columns: [sentence2]\nlabel_names: ['no', 'yes']\n")
+    assert read(str(folder))[0][:] == {"text": ["b0", "b1", "b2", "b3"]}
+
+
+def test_another_column_holds_the_text(read, rte):
+    rows, _ = read("rte", data_dir=rte, text_column="words")
+    assert rows.column_names == ["words", "text_pair"]
+
+
+def test_rows_are_held_back_by_seed(read, text):
+    rows, held_back = read(text, textbook_eval_rows=1)
+    assert sorted([*rows["text"], *held_back["text"]]) == ["one", "three", "two"]
+    assert len(held_back) == 1
+
+
+def test_a_text_without_its_column_is_refused_by_name(read, rte):
+    with pytest.raises(ValueError, match=r"`--textbook` '.*rte' has no column 'text' \(`--text_column`\)"):
+        read(f"{rte}/rte")
