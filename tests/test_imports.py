@@ -16,6 +16,7 @@ LEVELS = {
     "signals": 1,
     "shapes": 1,
     "layer_map": 1,
+    "schedules": 1,
     "arguments": 1,
     "parsing": 1,
     "precision": 1,

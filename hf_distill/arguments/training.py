@@ -35,9 +35,17 @@ class DistillationArguments(TrainingArguments):
     objectives: list[str] | None = field(
         default=None,
         metadata={
-            "help": "What the student learns from, as name or name:weight (see `hf-distill info objectives`). "
-            "Default: relation, if there is a teacher."
+            "help": "What the student learns from, as name or name:weight, or as a mapping (JSON) with objective, "
+            "name, weight, schedule and settings (see `hf-distill info objectives`). Default: relation, if there is a "
+            "teacher."
         },
+    )
+    projection_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of projections between widths. Default: that of the student."},
+    )
+    projection_weight_decay: float | None = field(
+        default=None, metadata={"help": "Weight decay of projections. Default: that of the student."}
     )
     max_length: int = field(default=128, metadata={"help": "Longest row in tokens, where the trainer tokenizes text."})
     text_column: str = field(

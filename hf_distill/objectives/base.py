@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..schedules import Schedule, build_schedule
 from ..signals import SignalRequest, Signals
 
 Unit = Literal["rows", "tokens", "labels"]
@@ -24,8 +27,9 @@ class Objective(nn.Module):
     """One training signal.
 
     The life of an objective: `bind` (the depths of both models are known: resolve layers), then the trainer asks
-    `student_request` and `teacher_request`, then `check` (one probe batch of both sides: refuse what cannot work),
-    then `forward` on every batch.
+    `student_request` and `teacher_request`, then `check` (one probe batch of both sides: refuse what cannot work,
+    create what depends on the widths), then `forward` on every batch. Parameters of an objective, such as projections,
+    are trained and clipped with the student and saved beside it, never in it.
 
     Attributes:
         unit: What a term is a mean over: `rows` of the batch, real `tokens`, or `labels` (not negative).
@@ -51,7 +55,13 @@ class Objective(nn.Module):
         return SignalRequest()
 
     def check(self, student: Signals, teacher: Signals | None) -> None:
-        """Look at one probe batch and raise `ValueError` if the two sides do not fit."""
+        """Look at one probe batch: raise `ValueError` if the two sides do not fit; create parameters if there are any.
+
+        It may be called again (a new student from `model_init`); parameters are then made anew.
+        """
+
+    def set_progress(self, progress: float) -> None:
+        """Called before every optimizer step with the share of the steps that are done."""
 
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
@@ -72,11 +82,28 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class WeightedObjective:
-    """An objective with its name in logs and its weight in the sum."""
+    """An objective with its place in the sum.
+
+    Attributes:
+        name: Its name in logs; each occurs once.
+        objective: The objective.
+        weight: Its weight in the sum.
+        schedule: How the weight changes during training; `None` is constant.
+        teacher: Which of several teachers it learns from, from 0; `None` is what they say together.
+    """
 
     name: str
     objective: Objective
     weight: float = 1.0
+    schedule: Schedule | None = None
+    teacher: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check weight and name."""
+        if not self.weight > 0:
+            raise ValueError(f"The weight of the objective {self.name!r} is {self.weight}; it must be above 0.")
+        if not re.fullmatch(r"[A-Za-z][\w-]*", self.name):
+            raise ValueError(f"An objective is named {self.name!r}; allowed are letters, digits, _ and -.")
 
 
 _REGISTRY: dict[str, Callable[..., Objective]] = {}
@@ -99,53 +126,98 @@ def list_objectives() -> dict[str, str]:
     return {name: inspect.getdoc(cls).partition("\n")[0] for name, cls in sorted(_REGISTRY.items())}  # type: ignore[union-attr]
 
 
-def build_objective(name: str, options: Mapping[str, Any]) -> Objective:
-    """Create a registered objective; of `options` it takes those its constructor knows.
+def build_objective(name: str, shared: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Objective:
+    """Create a registered objective.
+
+    Args:
+        name: Its name in the registry.
+        shared: Settings of all objectives; the constructor gets those that it knows.
+        own: Settings of this one; the constructor must know all of them.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name or one of its own settings is unknown.
     """
     if name not in _REGISTRY:
         close = difflib.get_close_matches(name, _REGISTRY, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"`--objectives` has {name!r}; allowed are {', '.join(sorted(_REGISTRY))}.{hint}")
-    factory = _REGISTRY[name]
+    factory, own = _REGISTRY[name], own or {}
     accepted = inspect.signature(factory).parameters
-    return factory(**{key: value for key, value in options.items() if key in accepted})
+    unknown = sorted(set(own) - set(accepted))
+    if unknown:
+        raise ValueError(
+            f"`--objectives`: {name!r} has no settings {unknown}; it has {sorted(accepted)}, and every objective has "
+            f"{sorted(ITEM_FIELDS)}."
+        )
+    return factory(**{key: value for key, value in shared.items() if key in accepted} | dict(own))
 
 
 def build_objectives(
-    items: Sequence[str | Objective | WeightedObjective], options: Mapping[str, Any] | None = None
+    items: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective], options: Mapping[str, Any] | None = None
 ) -> list[WeightedObjective]:
-    """Turn `["relation:1.0", "logits:0.5"]`, objects, or a mix of both into weighted objectives.
+    """Turn names, mappings, objects, or a mix of them into weighted objectives.
 
     Args:
-        items: `name`, `name:weight`, an `Objective` (weight 1), or a `WeightedObjective`.
+        items: `"name"`, `"name:weight"`, a mapping (or its JSON text) with `objective` and optionally `name`,
+            `weight`, `schedule`, `teacher` and settings of the objective, an `Objective` (weight 1), or a
+            `WeightedObjective`.
         options: Settings shared by all, by the names of the constructors' parameters.
 
     Raises:
         ValueError: If an item cannot be read, a name occurs twice, or a weight is not positive.
     """
-    built: list[WeightedObjective] = []
-    for item in items:
-        if isinstance(item, WeightedObjective):
-            built.append(item)
-        elif isinstance(item, Objective):
-            built.append(WeightedObjective(_snake_case(type(item).__name__), item))
-        else:
-            name, _, weight = item.partition(":")
-            built.append(WeightedObjective(name, build_objective(name, options or {}), _parse_weight(item, weight)))
+    built = [_build_item(item, options or {}) for item in items]
     names = [item.name for item in built]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"`--objectives` names {twice} more than once; give each objective one weight.")
+        raise ValueError(
+            f"`--objectives` names {twice} more than once; give each one weight, or a `name` of its own: "
+            f'{{"objective": "{twice[0]}", "name": "{twice[0]}_2", ...}}.'
+        )
     return built
 
 
-def _parse_weight(item: str, text: str) -> float:
+# What an item says of the objective's place in the sum; the rest are settings of the objective.
+ITEM_FIELDS = ("objective", "name", "weight", "schedule", "teacher")
+
+
+def _build_item(item: Any, options: Mapping[str, Any]) -> WeightedObjective:
+    if isinstance(item, WeightedObjective):
+        return item
+    if isinstance(item, Objective):
+        return WeightedObjective(_snake_case(type(item).__name__), item)
+    fields = _read_item(item)
+    if "objective" not in fields:
+        raise ValueError(f"`--objectives` has {item!r}, which does not say which `objective`.")
+    objective = str(fields["objective"])
+    own = {key: value for key, value in fields.items() if key not in ITEM_FIELDS}
+    teacher = fields.get("teacher")
+    return WeightedObjective(
+        name=str(fields.get("name", objective)),
+        objective=build_objective(objective, options, own),
+        weight=_parse_weight(item, fields.get("weight", 1.0)),
+        schedule=build_schedule(fields.get("schedule")),
+        teacher=None if teacher is None else int(teacher),
+    )
+
+
+def _read_item(item: Any) -> Mapping[str, Any]:
+    """The fields of `"name:weight"`, of a mapping, or of a mapping's JSON text."""
+    if isinstance(item, Mapping):
+        return item
+    if item.lstrip().startswith("{"):
+        try:
+            return json.loads(item)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`--objectives` has {item!r}, which is no JSON: {error}.") from error
+    name, colon, weight = item.partition(":")
+    return {"objective": name, "weight": weight} if colon else {"objective": name}
+
+
+def _parse_weight(item: Any, value: Any) -> float:
     try:
-        weight = float(text or 1.0)
-    except ValueError:
+        weight = float(value)
+    except (TypeError, ValueError):
         weight = float("nan")
     if not weight > 0:
         raise ValueError(f"`--objectives` has {item!r}; write `name` or `name:weight` with a weight above 0.")

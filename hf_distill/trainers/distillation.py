@@ -54,7 +54,7 @@ class DistillationTrainer(Trainer):
         teacher_model: PreTrainedModel | nn.Module | TeacherSource | str | None = None,
         args: DistillationArguments | None = None,
         *,
-        objectives: Sequence[str | Objective | WeightedObjective] | None = None,
+        objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
@@ -69,7 +69,7 @@ class DistillationTrainer(Trainer):
             model: The student: a model, a Hub id or a folder.
             teacher_model: The teacher: likewise, or a `TeacherSource`.
             args: `DistillationArguments`.
-            objectives: Overrides `args.objectives`; may hold objects.
+            objectives: Overrides `args.objectives`; may hold objects (see `build_objectives`).
             train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`.
             eval_dataset: Likewise; may be a dict of data sets.
             processing_class: The tokenizer of both models.
@@ -211,13 +211,25 @@ class DistillationTrainer(Trainer):
         student = self.model._capture(**probe)
         self.student.train(was_training)
         teacher = self.teacher.signals(probe) if self.teacher is not None else None
-        for objective in self.model.objectives.values():
-            objective.check(student, teacher)
+        with torch.random.fork_rng(devices=[]):
+            # Projections begin with the same weights whatever was drawn before them.
+            torch.default_generator.manual_seed(self.args.seed)
+            for objective in self.model.objectives.values():
+                objective.check(student, teacher)
+        self.model.objectives.to(self.args.device)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make the student with `model_init` and wrap it."""
         student = super().call_model_init(trial)
-        return self._wrap(student) if self.distilling else student
+        if not self.distilling:
+            return student
+        is_first = getattr(self, "model", None) is None
+        self.model = self._wrap(student)
+        if not is_first:
+            # Every trial of a search has a student and projections of its own.
+            self.model.to(self.args.device)
+            self._check_objectives()
+        return self.model
 
     @property
     def student(self) -> Any:
@@ -251,6 +263,19 @@ class DistillationTrainer(Trainer):
         sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in `Trainer`; parameters of the objectives take `projection_learning_rate` and their own decay."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if not self.distilling or not is_new:
+            return optimizer
+        own = {id(parameter) for parameter in self.model.objectives.parameters()}
+        settings = {"lr": self.args.projection_learning_rate, "weight_decay": self.args.projection_weight_decay}
+        given = {name: value for name, value in settings.items() if value is not None}
+        if own and given:
+            _split_groups(optimizer, own, given)
+        return optimizer
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count rows, tokens and labels of the whole optimizer step, over all micro-batches and processes."""
         if not self.distilling:
@@ -264,6 +289,7 @@ class DistillationTrainer(Trainer):
             # A process of its own keeps them where the batch is: no copy to the device, nothing to wait for.
             totals = self.accelerator.reduce(totals.to(device), "sum")
         self._num_logged_steps += 1
+        self.model.set_progress(self.state.global_step / max(1, self.state.max_steps))
         return dict(zip(units, totals.unbind(), strict=True))
 
     def compute_loss(
@@ -298,6 +324,8 @@ class DistillationTrainer(Trainer):
             values = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "mean")
             means = (values / max(1, self._num_logged_steps)).tolist()
             logs.update({f"loss/{name}": mean for name, mean in zip(names, means, strict=True)})
+            weights = self.model.current_weights()
+            logs.update({f"weight/{name}": weights[name] for name in self.model.schedules})
             self._term_sums, self._num_logged_steps = {}, 0
         super().log(logs, start_time)
 
@@ -341,7 +369,7 @@ class DistillationTrainer(Trainer):
             names = sorted(self._eval_sums)
             sums = self.accelerator.reduce(torch.stack([self._eval_sums[name] for name in names]), "sum")
             means = dict(zip(names, (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist(), strict=True))
-            weights = self.model.weights
+            weights = self.model.current_weights()
             output.metrics[f"{prefix}_loss"] = sum(weights[n.partition("/")[0]] * mean for n, mean in means.items())
             output.metrics.update({f"{prefix}_loss/{name}": mean for name, mean in means.items()})
             self._eval_sums = {}
@@ -352,8 +380,9 @@ class DistillationTrainer(Trainer):
     def manifest(self) -> dict[str, Any]:
         """What a resumed run must find unchanged: teacher, tokenizer, objectives with weights and settings."""
         if self._manifest is None:
+            schedules = {name: {"schedule": schedule.describe()} for name, schedule in self.model.schedules.items()}
             described = {
-                name: {"weight": self.model.weights[name], **objective.describe()}
+                name: {"weight": self.model.weights[name], **schedules.get(name, {}), **objective.describe()}
                 for name, objective in self.model.objectives.items()
             }
             self._manifest = json.loads(json.dumps({"objectives": described, "tokenizer": self._tokenizer_hash()}))
@@ -427,6 +456,17 @@ class DistillationTrainer(Trainer):
                 f"The checkpoint {str(folder)!r} was made in another distillation ({shown}). Resume with the same "
                 "teacher, tokenizer and objectives, or start anew from its weights with `model=`."
             )
+
+
+def _split_groups(optimizer: torch.optim.Optimizer, chosen: set[int], settings: Mapping[str, float]) -> None:
+    """Move some parameters (by `id`) into groups of their own with other settings."""
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        if not moved:
+            continue
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        rest = {key: value for key, value in group.items() if key != "params"}
+        optimizer.add_param_group({**rest, "params": moved, **settings})
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

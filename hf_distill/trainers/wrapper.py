@@ -58,6 +58,9 @@ class DistillationModel(PreTrainedModel):
         self.student = student
         self.objectives = nn.ModuleDict({item.name: item.objective for item in objectives})
         self.weights = {item.name: item.weight for item in objectives}
+        self.schedules = {item.name: item.schedule for item in objectives if item.schedule is not None}
+        # Tensors, because a compiled `forward` would be compiled anew for every other number.
+        self._factors = {name: torch.tensor(schedule(0.0)) for name, schedule in self.schedules.items()}
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.student_request
@@ -67,9 +70,23 @@ class DistillationModel(PreTrainedModel):
         self._capture_with_logits = SignalCapture(student, with_logits)
         self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
 
+    def set_progress(self, progress: float) -> None:
+        """Tell schedules and objectives which share of the optimizer steps is done."""
+        for name, schedule in self.schedules.items():
+            self._factors[name].fill_(schedule(progress))
+        for objective in self.objectives.values():
+            cast(Objective, objective).set_progress(progress)
+
+    def current_weights(self) -> dict[str, float]:
+        """The weight of every objective at the progress that was set last."""
+        return {
+            name: weight * (float(self._factors[name]) if name in self._factors else 1.0)
+            for name, weight in self.weights.items()
+        }
+
     def forward(
         self,
-        teacher_signals: Signals | None = None,
+        teacher_signals: Signals | Mapping[str, Signals] | None = None,
         num_items: Mapping[Unit, Tensor] | None = None,
         loss_scale: float = 1.0,
         return_logits: bool = False,
@@ -78,7 +95,8 @@ class DistillationModel(PreTrainedModel):
         """One forward pass of the student and every loss.
 
         Args:
-            teacher_signals: Signals of the teacher for the same batch.
+            teacher_signals: Signals of the teacher for the same batch; where objectives have different teachers, those
+                of each objective by its name.
             num_items: Items of the whole optimizer step, over all micro-batches and processes; those of this batch
                 if `None`. A term's mean over this batch is weighed by the batch's share of them.
             loss_scale: Number of processes that average their gradients.
@@ -96,10 +114,12 @@ class DistillationModel(PreTrainedModel):
         loss: Any = 0.0
         for name, objective in self.objectives.items():
             share = _share(here, num_items, cast(Objective, objective).unit)
-            for term, value in objective(student, teacher_signals, labels).items():
+            teacher = teacher_signals.get(name) if isinstance(teacher_signals, Mapping) else teacher_signals
+            weight: Any = self.weights[name] * self._factors[name] if name in self._factors else self.weights[name]
+            for term, value in objective(student, teacher, labels).items():
                 value = value * share * loss_scale
                 terms[f"{name}/{term}"] = value.detach()
-                loss = loss + self.weights[name] * value
+                loss = loss + weight * value
         return {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
 
     # The names below are those through which `Trainer` reaches the model it trains; all of them mean the student.
