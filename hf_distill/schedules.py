@@ -1,8 +1,8 @@
 """How a weight changes during training: pure functions of progress.
 
-Progress is the share of the optimizer steps that are done, from 0 at the first step to nearly 1 at the last. A
-schedule gives the factor that the configured weight is multiplied with; because it depends on progress alone, a resumed
-run continues with the very same weights.
+Progress is the share of the optimizer steps that are done, from 0 at the first step to nearly 1 at the last.
+A schedule gives the factor that the configured weight is multiplied with; because it depends on progress alone, a
+resumed run continues with the very same weights.
 """
 
 from __future__ import annotations

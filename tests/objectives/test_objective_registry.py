@@ -1,5 +1,7 @@
 """Names, weights and a user's own objective."""
 
+import json
+
 import pytest
 import torch
 
@@ -32,9 +34,32 @@ def test_options_go_to_the_constructors_that_know_them():
     assert logits.objective.temperature == 8.0
 
 
+def test_a_mapping_or_its_json_sets_place_and_settings_of_one_objective():
+    hot = {"objective": "logits", "name": "hot", "weight": 0.5, "schedule": "linear_decay", "temperature": 8}
+    cold, first, second = build_objectives(["logits", hot, json.dumps(hot | {"name": "hotter", "teacher": 1})])
+    assert (cold.name, cold.objective.temperature, cold.schedule, cold.teacher) == ("logits", 1.0, None, None)
+    assert (first.name, first.weight, first.objective.temperature) == ("hot", 0.5, 8)
+    assert first.schedule(0.25) == 0.75
+    assert (second.name, second.teacher) == ("hotter", 1)
+
+
+def test_settings_of_one_objective_win_over_those_of_all():
+    (item,) = build_objectives([{"objective": "logits", "temperature": 2}], {"temperature": 8, "logits_loss": "kl"})
+    assert (item.objective.temperature, item.objective.logits_loss) == (2, "kl")
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
+        (
+            [{"objective": "logits", "temprature": 2}],
+            r"'logits' has no settings \['temprature'\]; it has .*temperature",
+        ),
+        ([{"weight": 2}], "does not say which `objective`"),
+        (['{"objective": logits}'], "is no JSON"),
+        ([{"objective": "logits", "weight": 0}], "above 0"),
+        ([{"objective": "logits", "name": "a.b"}], r"named 'a\.b'; allowed are letters"),
+        ([{"objective": "logits", "schedule": "slow"}], "`schedule` is 'slow'; allowed are constant"),
         (["relatoin"], r"--objectives.*'relatoin'.*labels, logits, minilm, relation.*Did you mean 'relation'"),
         (["relation:x"], r"'relation:x'.*name:weight"),
         (["relation:-1"], "above 0"),

@@ -311,6 +311,80 @@ def test_a_users_objective_gets_weight_logging_and_saved_parameters(build):
     assert_same_weights(trainer.model, resumed.model, rtol=0, atol=0)
 
 
+SCHEDULED = ["relation", {"objective": "logits", "weight": 2.0, "schedule": "linear_decay"}]
+
+
+def test_a_scheduled_weight_follows_the_progress_and_is_logged(build):
+    trainer = build(objectives=SCHEDULED)
+    trainer.train()
+    assert losses(trainer, "weight/logits") == pytest.approx([2.0, 1.5, 1.0, 0.5])
+    for entry in trainer.state.log_history[:-1]:
+        relations = sum(entry[f"loss/relation/{pair}"] for pair in ("qq", "kk", "vv"))
+        expected = relations + entry["weight/logits"] * entry["loss/logits/soft"]
+        assert entry["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_resumed_run_continues_with_the_scheduled_weight(build):
+    whole = build(objectives=SCHEDULED, save_strategy="steps", save_steps=2)
+    whole.train()
+    resumed = build(objectives=SCHEDULED)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
+    assert losses(resumed) == losses(whole)
+    with pytest.raises(ValueError, match=r"objectives.*linear_decay"):
+        build(objectives=["relation", "logits:2"]).train(f"{whole.args.output_dir}/checkpoint-2")
+
+
+class ProjectedMatch(Objective):
+    """Squared error of a hidden state, projected to the teacher's width."""
+
+    student_request = teacher_request = property(lambda self: _hidden(1))
+
+    def check(self, student, teacher):
+        widths = (side.hidden_states[1].shape[-1] for side in (student, teacher))
+        self.projection = torch.nn.Linear(*widths)
+
+    def forward(self, student, teacher, labels=None):
+        difference = self.projection(student.hidden_states[1]) - teacher.hidden_states[1]
+        return {"mse": difference.square().mean()}
+
+
+def test_what_an_objective_creates_for_the_widths_is_trained_and_the_same_every_time(build):
+    one, other = (build(trainer={"objectives": [ProjectedMatch()]}, learning_rate=1e-2) for _ in range(2))
+    torch.rand(3)
+    assert_same_weights(one.model, other.model, rtol=0, atol=0)
+    before = one.model.objectives["projected_match"].projection.weight.detach().clone()
+    one.train()
+    assert not torch.equal(one.model.objectives["projected_match"].projection.weight, before)
+
+
+def test_projections_may_have_an_optimizer_setting_of_their_own(build):
+    settings = {"learning_rate": 1e-3, "projection_learning_rate": 1e-2, "projection_weight_decay": 0.3}
+    trainer = build(trainer={"objectives": [ProjectedMatch()]}, lr_scheduler_type="constant", **settings)
+    trainer.train()
+    projection = trainer.model.objectives["projected_match"].projection
+    groups = {id(p): group for group in trainer.optimizer.param_groups for p in group["params"]}
+    own = groups[id(projection.weight)]
+    assert (own["lr"], own["weight_decay"]) == (1e-2, 0.3)
+    assert len(groups) == sum(1 for p in trainer.model.parameters() if p.requires_grad)
+    student = [group for key, group in groups.items() if key not in set(map(id, projection.parameters()))]
+    assert {group["lr"] for group in student} == {1e-3}
+
+
+def test_every_student_of_model_init_has_its_projection(build, tiny_student):
+    trainer = build(trainer={"objectives": [ProjectedMatch()]})
+    by_init = DistillationTrainer(
+        teacher_model=trainer.teacher.model,
+        args=trainer.args,
+        objectives=[ProjectedMatch()],
+        train_dataset=trainer.train_dataset,
+        processing_class=trainer.processing_class,
+        model_init=lambda: copy.deepcopy(tiny_student),
+    )
+    trainer.train()
+    by_init.train()
+    assert losses(by_init) == losses(trainer)
+
+
 def _hidden(layer):
     from hf_distill.signals import SignalRequest
 
