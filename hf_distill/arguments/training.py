@@ -83,6 +83,13 @@ class DistillationArguments(TrainingArguments):
     scale_by_squared_temperature: bool = field(
         default=True, metadata={"help": "Objective logits: multiply by the temperature's square (Hinton et al.)."}
     )
+    temperature_schedule: str | None = field(
+        default=None,
+        metadata={
+            "help": "Objective logits: how the temperature changes: linear_decay and other schedules lead from it to "
+            "1, flsw and cwsm give every row its own; or a mapping (JSON) with name and options."
+        },
+    )
     teacher_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
         default="auto",
         metadata={"help": "Arithmetic of the teacher's forward pass; auto: that of training (--bf16, --fp16)."},
@@ -113,7 +120,7 @@ class DistillationArguments(TrainingArguments):
         """The settings that constructors of objectives know by these names."""
         names = (
             "relations relation_heads student_layer teacher_layer layer_map "
-            "logits_loss temperature scale_by_squared_temperature"
+            "logits_loss temperature scale_by_squared_temperature temperature_schedule"
         )
         return {name: getattr(self, name) for name in names.split()}
 

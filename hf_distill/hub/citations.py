@@ -24,6 +24,12 @@ CITATIONS: dict[str, str] = {
   journal = {arXiv preprint arXiv:1503.02531},
   year = {2015}
 }""",
+    "bam": """@inproceedings{clark2019bam,
+  title = {{BAM}! Born-Again Multi-Task Networks for Natural Language Understanding},
+  author = {Clark, Kevin and Luong, Minh-Thang and Khandelwal, Urvashi and Manning, Christopher D. and Le, Quoc V.},
+  booktitle = {Proceedings of the 57th Annual Meeting of the Association for Computational Linguistics},
+  year = {2019}
+}""",
     "contextualized_corpus": """@inproceedings{liu2022rethinking,
   title = {Rethinking Task-Specific Knowledge Distillation: Contextualized Corpus as Better Textbook},
   author = {Liu, Chang and Tao, Chongyang and Liang, Jianxin and Shen, Tao and Feng, Jiazhan and Huang, Quzhe

@@ -1,5 +1,6 @@
 """Training signals: what they need, their formulas, and the registry of their names."""
 
+from .annealed import AnnealedObjective
 from .base import (
     Objective,
     WeightedObjective,
@@ -12,6 +13,7 @@ from .logits import LabelsObjective, LogitsObjective
 from .relation import MiniLMObjective, RelationObjective, relation_loss
 
 __all__ = [
+    "AnnealedObjective",
     "LabelsObjective",
     "LogitsObjective",
     "MiniLMObjective",

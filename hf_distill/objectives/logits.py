@@ -7,7 +7,7 @@ and end scores (B, T) for spans.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,20 +15,24 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..signals import SignalRequest, Signals
 from .base import Objective, Unit, register_objective
+from .temperature import Temperature, TemperatureSpec
 
 LogitsLoss = Literal["ce", "kl", "mse"]
+Positions = Literal["tokens", "labels"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 SPAN_LABELS = {"start_logits": "start_positions", "end_logits": "end_positions"}
 IGNORED = -100
 
 
-def soft_loss(student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: float) -> Tensor:
+def soft_loss(student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: float | Tensor) -> Tensor:
     """Loss of every distribution between two sets of logits (..., C), in fp32; returns (...).
 
     `ce`: `-sum_c p_t log p_s`; `kl`: `sum_c p_t (log p_t - log p_s)`, both with logits divided by the temperature
-    (Hinton et al. 2015); `mse`: mean squared difference of the raw logits.
+    (Hinton et al. 2015), a number or one of every distribution (...); `mse`: mean squared difference of the raw
+    logits.
     """
     student, teacher = student.float(), teacher.float()
+    temperature = _over_classes(temperature)
     if loss == "mse":
         return (student - teacher).square().mean(-1)
     log_student = (student / temperature).log_softmax(-1)
@@ -39,18 +43,69 @@ def soft_loss(student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: f
     return (target * (log_teacher - log_student)).masked_fill(target == 0, 0.0).sum(-1)
 
 
-def soft_binary_loss(student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: float) -> Tensor:
+def soft_binary_loss(student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: float | Tensor) -> Tensor:
     """As `soft_loss`, with every class its own yes-or-no question (multi-label); mean over the classes."""
     if loss == "mse":
         return soft_loss(student, teacher, "mse", temperature)
     pair = [torch.stack((x.float(), torch.zeros_like(x, dtype=torch.float32)), -1) for x in (student, teacher)]
-    return soft_loss(pair[0], pair[1], loss, temperature).mean(-1)
+    return soft_loss(pair[0], pair[1], loss, _over_classes(temperature)).mean(-1)
+
+
+def shift_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """Swap the largest logit with that of the gold label, so that no target prefers a wrong class (TextBrewer).
+
+    Args:
+        logits: The teacher's, (..., C); left as they are.
+        labels: Gold classes (...); where one is hidden (below 0), nothing is swapped.
+
+    Returns:
+        Logits (..., C).
+    """
+    shown, gold = (labels >= 0)[..., None], labels.clamp(min=0)[..., None]
+    highest, place = logits.max(-1, keepdim=True)
+    swapped = logits.scatter(-1, place, logits.gather(-1, gold)).scatter(-1, gold, highest)
+    return torch.where(shown, swapped, logits)
+
+
+def gold_labels(
+    name: str,
+    logits: Tensor,
+    labels: Mapping[str, Tensor] | None,
+    objective: str,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """The label column that belongs to an output of the head; answers outside of their row become -100.
+
+    Args:
+        name: Name of the output.
+        logits: The output itself.
+        labels: The label columns of the batch.
+        objective: Who asks, for the error.
+        attention_mask: (B, T); given, an answer on padding is outside of its row too.
+
+    Raises:
+        ValueError: If the batch lacks the column.
+    """
+    column = SPAN_LABELS.get(name, "labels")
+    if labels is None or column not in labels:
+        raise ValueError(
+            f"The objective `{objective}` needs the column {column!r}, which the batch lacks; "
+            f"add it to the data set or leave `{objective}` out of `--objectives`."
+        )
+    gold = labels[column]
+    if name not in SPAN_LABELS:
+        return gold
+    # An answer that was truncated away is marked by a position outside of the row.
+    outside = (gold < 0) | (gold >= logits.shape[-1])
+    if attention_mask is not None:
+        outside |= ~attention_mask.bool().gather(1, gold.masked_fill(outside, 0)[:, None])[:, 0]
+    return gold.masked_fill(outside, IGNORED)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of `values` where `mask` is true; 0 where it never is."""
     if mask is None:
-        return values.mean()
+        return values.sum() / max(1, values.numel())
     mask = mask.to(values.dtype)
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
@@ -60,6 +115,7 @@ class LogitsObjective(Objective):
     """The teacher's predictions as soft targets: sequence, token and span heads, regression and multi-label."""
 
     citation = "hinton2015"
+    title: ClassVar[str] = "logits"
 
     def __init__(
         self,
@@ -67,6 +123,9 @@ class LogitsObjective(Objective):
         temperature: float = 1.0,
         scale_by_squared_temperature: bool = True,
         problem_type: ProblemType | None = None,
+        temperature_schedule: TemperatureSpec | None = None,
+        probability_shift: bool = False,
+        positions: Positions = "tokens",
     ) -> None:
         """Create the objective.
 
@@ -74,21 +133,45 @@ class LogitsObjective(Objective):
             logits_loss: Soft cross-entropy, KL divergence, or squared error of the logits.
             temperature: Divides the logits on both sides (not for `mse` and regression).
             scale_by_squared_temperature: Multiply by the square of the temperature, so that the gradient keeps its
-                size when the temperature changes (Hinton et al. 2015, section 2.1).
+                size when the temperature changes (Hinton et al. 2015, section 2.1). Where every row has a temperature
+                of its own, its loss is multiplied by the square of just that one, before the mean.
             problem_type: `config.problem_type`; by default one label, or regression if there is one output only.
+            temperature_schedule: How the temperature changes (see `Temperature`).
+            probability_shift: Swap the teacher's largest logit with that of the gold label (see `shift_probability`);
+                needs labels.
+            positions: Which outputs of a token head count: those of all real `tokens`, or only those with `labels`
+                (not negative), such as the masked tokens of masked language modelling. Then rows without a label do
+                not count either where the head speaks about rows.
 
         Raises:
-            ValueError: If the loss is unknown or the temperature is not positive.
+            ValueError: If a setting is unknown, or two of them do not go together.
         """
         super().__init__()
         if logits_loss not in ("ce", "kl", "mse"):
             raise ValueError(f"`--logits_loss` is {logits_loss!r}; allowed are 'ce', 'kl' and 'mse'.")
-        if not temperature > 0:
-            raise ValueError(f"`--temperature` is {temperature}; it must be above 0.")
+        if positions not in ("tokens", "labels"):
+            raise ValueError(f"`positions` of `logits` is {positions!r}; allowed are 'tokens' and 'labels'.")
+        if problem_type in ("regression", "multi_label_classification"):
+            if probability_shift:
+                raise ValueError(f"`probability_shift` swaps one right class with another; {problem_type} has none.")
+            if positions == "labels":
+                raise ValueError(f"`positions=labels` chooses what has a class as label; {problem_type} has none.")
         self.logits_loss = logits_loss
         self.temperature = temperature
+        self._temperatures = Temperature(temperature, temperature_schedule)
+        if logits_loss == "mse" and self._temperatures.name != "constant":
+            raise ValueError(
+                "`--temperature_schedule` has no effect on `--logits_loss mse`, which has no temperature."
+            )
+        if self._temperatures.name == "cwsm" and problem_type == "multi_label_classification":
+            raise ValueError(
+                "`--temperature_schedule cwsm` asks how sure the student is of one class; multi-label heads have "
+                "many. Use 'flsw'."
+            )
         self.scale_by_squared_temperature = scale_by_squared_temperature
         self.problem_type = problem_type
+        self.probability_shift = probability_shift
+        self.positions = positions
 
     @property
     def student_request(self) -> SignalRequest:
@@ -105,52 +188,81 @@ class LogitsObjective(Objective):
         shapes = [{k: (v.dim(), v.shape[-1]) for k, v in side.logits.items()} for side in (student, teacher) if side]
         if not shapes[0]:
             raise ValueError(
-                "The objective `logits` needs a student with a head; this one gives hidden states only. "
+                f"The objective `{self.title}` needs a student with a head; this one gives hidden states only. "
                 "Create it from a teacher with a head, or with `model_class=AutoModelForSequenceClassification`."
             )
         if len(shapes) < 2 or shapes[0] != shapes[1]:
             sizes = [{k: tuple(v.shape[1:]) for k, v in side.logits.items()} for side in (student, teacher) if side]
             raise ValueError(
-                "The objective `logits` needs the same head on both sides, but the student gives "
+                f"The objective `{self.title}` needs the same head on both sides, but the student gives "
                 f"{sizes[0]} and the teacher {sizes[1] if len(sizes) > 1 else 'nothing'}."
             )
-        self.unit = _unit(student)
+        if self.positions == "labels" and SPAN_LABELS.keys() & student.logits.keys():
+            raise ValueError("`positions=labels` chooses rows or tokens with labels; a span head has neither.")
+        if self.probability_shift and any(logits.shape[-1] == 1 for logits in student.logits.values()):
+            raise ValueError("`probability_shift` swaps one class with another; this head has one output only.")
+        self.unit = "labels" if self.positions == "labels" else _unit(student)
+
+    def set_progress(self, progress: float) -> None:
+        """Move the temperature along its schedule."""
+        self._temperatures.set_progress(progress)
 
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """One term, `soft`; for spans the mean over start and end."""
         if teacher is None:
-            raise ValueError("The objective `logits` compares with a teacher: give `--teacher_model`.")
+            raise ValueError(f"The objective `{self.title}` compares with a teacher: give `--teacher_model`.")
         losses = [
-            self._one_head(name, logits, teacher.logits[name], student.attention_mask)
+            self._one_head(name, logits, teacher.logits[name], student.attention_mask, labels)
             for name, logits in student.logits.items()
         ]
         return {"soft": torch.stack(losses).mean()}
 
-    def _one_head(self, name: str, student: Tensor, teacher: Tensor, attention_mask: Tensor) -> Tensor:
-        if name in SPAN_LABELS and self.logits_loss == "mse":
-            return _row_mean((student.float() - teacher.float()).square(), attention_mask)
-        if name in SPAN_LABELS:
-            student, teacher = (_only_real_positions(x, attention_mask) for x in (student, teacher))
-        elif self.problem_type == "regression" or student.shape[-1] == 1:
-            return masked_mean(
-                (student.float() - teacher.float()).square().mean(-1), _token_mask(student, attention_mask)
-            )
+    def _one_head(
+        self,
+        name: str,
+        student: Tensor,
+        teacher: Tensor,
+        attention_mask: Tensor,
+        labels: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        is_span = name in SPAN_LABELS
+        mask = token_mask(student, attention_mask)
+        if is_span:
+            student, teacher = (only_real_positions(x, attention_mask) for x in (student, teacher))
+        if self.probability_shift:
+            teacher = shift_probability(teacher, gold_labels(name, teacher, labels, self.title, attention_mask))
+        if self.positions == "labels":
+            # Chosen before the softmax: a masked-LM head has the whole vocabulary at every position.
+            shown = gold_labels(name, student, labels, self.title) >= 0
+            student, teacher, mask = student[shown], teacher[shown], None
+        if is_span and self.logits_loss == "mse":
+            return _row_mean((student - teacher).square(), attention_mask)
+        if not is_span and (self.problem_type == "regression" or student.shape[-1] == 1):
+            return masked_mean(soft_loss(student, teacher, "mse", 1.0), mask)
         per_item = soft_binary_loss if self.problem_type == "multi_label_classification" else soft_loss
-        values = per_item(student, teacher, self.logits_loss, self.temperature)
-        loss = masked_mean(values, _token_mask(student, attention_mask))
-        squared = self.scale_by_squared_temperature and self.logits_loss != "mse"
-        return loss * self.temperature**2 if squared else loss
+        temperature = self._temperatures(student, teacher, mask)
+        values = per_item(student, teacher, self.logits_loss, temperature)
+        if self.scale_by_squared_temperature and self.logits_loss != "mse":
+            values = values * temperature**2
+        return masked_mean(values, mask)
 
     def describe(self) -> dict[str, Any]:
-        """Loss, temperature and whether its square scales the loss."""
-        return {
+        """Loss, temperature and whether its square scales the loss; the rest where it is not the default."""
+        described: dict[str, Any] = {
             "logits_loss": self.logits_loss,
             "temperature": self.temperature,
             "scale_by_squared_temperature": self.scale_by_squared_temperature,
             "problem_type": self.problem_type,
         }
+        if self._temperatures.name != "constant":
+            described["temperature_schedule"] = self._temperatures.describe()
+        if self.probability_shift:
+            described["probability_shift"] = True
+        if self.positions != "tokens":
+            described["positions"] = self.positions
+        return described
 
 
 @register_objective("labels")
@@ -180,24 +292,17 @@ class LabelsObjective(Objective):
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """One term, `hard`: cross-entropy, squared error (regression) or binary cross-entropy (multi-label)."""
-        losses = [self._one_head(name, logits, labels or {}) for name, logits in student.logits.items()]
+        losses = [self._one_head(name, logits, labels) for name, logits in student.logits.items()]
         return {"hard": torch.stack(losses).mean()}
 
-    def _one_head(self, name: str, logits: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
-        column = SPAN_LABELS.get(name, "labels")
-        if column not in labels:
-            raise ValueError(
-                f"The objective `labels` needs the column {column!r}, which the batch lacks; "
-                "add it to the data set or leave `labels` out of `--objectives`."
-            )
-        logits, gold = logits.float(), labels[column]
+    def _one_head(self, name: str, logits: Tensor, labels: Mapping[str, Tensor] | None) -> Tensor:
+        logits, gold = logits.float(), gold_labels(name, logits, labels, "labels")
         if self.problem_type == "multi_label_classification":
             return F.binary_cross_entropy_with_logits(logits, gold.float())
         if self.problem_type == "regression" or (logits.shape[-1] == 1 and name not in SPAN_LABELS):
             return F.mse_loss(logits.squeeze(-1), gold.float())
         if name in SPAN_LABELS:
-            # An answer that was truncated away is marked by a position outside the row; it counts as a row of loss 0.
-            gold = gold.masked_fill((gold < 0) | (gold >= logits.shape[-1]), IGNORED)
+            # A hidden answer counts as a row of loss 0.
             return F.cross_entropy(logits, gold, ignore_index=IGNORED, reduction="sum") / len(gold)
         # Besides -100, data sets mark a hidden label by -1.
         shown = gold >= 0
@@ -210,7 +315,12 @@ class LabelsObjective(Objective):
         return {"problem_type": self.problem_type}
 
 
-def _only_real_positions(logits: Tensor, attention_mask: Tensor) -> Tensor:
+def _over_classes(temperature: float | Tensor) -> float | Tensor:
+    """A temperature of every distribution (...), as (..., 1); a number as it is."""
+    return temperature[..., None] if isinstance(temperature, Tensor) and temperature.dim() else temperature
+
+
+def only_real_positions(logits: Tensor, attention_mask: Tensor) -> Tensor:
     """Padding is no position an answer could have: (B, T) scores with padding at the lowest finite value."""
     return logits.float().masked_fill(~attention_mask.bool(), torch.finfo(torch.float32).min)
 
@@ -221,7 +331,7 @@ def _row_mean(values: Tensor, attention_mask: Tensor) -> Tensor:
     return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
 
 
-def _token_mask(logits: Tensor, attention_mask: Tensor) -> Tensor | None:
+def token_mask(logits: Tensor, attention_mask: Tensor) -> Tensor | None:
     """(B, T) for heads that speak about tokens, `None` for those that speak about rows."""
     return attention_mask if logits.dim() == 3 else None
 
