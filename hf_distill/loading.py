@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 import torch
 import transformers
+import xxhash
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
@@ -25,17 +27,40 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
     if not isinstance(model, str):
         return model
     revision = {"revision": kwargs["revision"]} if kwargs.get("revision") else {}
+    _, model_class, options = _config_and_class(model, flag, **revision)
+    return model_class.from_pretrained(model, **{"dtype": torch.float32, **options, **kwargs})
+
+
+def load_skeleton(folder: str, *, flag: str) -> Any:
+    """The model that a folder's configuration describes, on the meta device: shapes and names without weights.
+
+    Args:
+        folder: Local folder or Hub id.
+        flag: The argument that carried it, for the error.
+
+    Raises:
+        OSError: If there is no configuration; the message names the flag.
+    """
+    config, model_class, options = _config_and_class(folder, flag)
+    if not issubclass(model_class, PreTrainedModel):
+        # An `AutoModel` is no class to be called; it finds its own.
+        with torch.device("meta"):
+            return model_class.from_config(config)
+    with torch.device("meta"):
+        return model_class(config, **options)
+
+
+def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Configuration, the class that it names, and what that class must be told."""
     try:
         config = AutoConfig.from_pretrained(model, **revision)
     except (OSError, ValueError) as error:
         raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
     architectures = getattr(config, "architectures", None) or []
     model_class = getattr(transformers, architectures[0], AutoModel) if architectures else AutoModel
-    kwargs = {"dtype": torch.float32, **kwargs}
-    if "add_pooling_layer" in inspect.signature(model_class).parameters:
-        # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
-        kwargs.setdefault("add_pooling_layer", False)
-    return model_class.from_pretrained(model, **kwargs)
+    # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
+    has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
+    return config, model_class, {"add_pooling_layer": False} if has_pooler else {}
 
 
 def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
@@ -61,6 +86,14 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
             "beside it: tokenizer.save_pretrained(folder)."
         )
     return tokenizer
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """A hash of a tokenizer's tokens and their ids; `none` for what has no vocabulary."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return "none"
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return xxhash.xxh3_128(json.dumps(vocabulary).encode()).hexdigest()
 
 
 def forward_columns(model: Any) -> list[str]:

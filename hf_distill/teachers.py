@@ -67,6 +67,11 @@ class LiveTeacher:
         self.model_type: str = self.model.config.model_type
         self.input_columns = forward_columns(self.model)
 
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The configuration of the model."""
+        return self.model.config
+
     def request(self, request: SignalRequest) -> None:
         """Say which signals `signals` must give."""
         self._capture = SignalCapture(self.model, request)

@@ -32,6 +32,7 @@ LEVELS = {
     "tasks": 2,
     "corpus": 2,
     "teachers": 3,
+    "stored": 4,
     "trainers": 4,
     "jobs": 5,
     "cli": 6,

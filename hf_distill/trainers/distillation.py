@@ -10,18 +10,19 @@ from typing import Any
 import datasets
 import safetensors.torch
 import torch
-import xxhash
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import find_labels, logging
 
 from ..arguments import DistillationArguments
 from ..capture import SignalCapture
-from ..loading import forward_columns, load_model, load_tokenizer
+from ..loading import forward_columns, load_model, load_tokenizer, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
+from ..stored.manifest import is_stored_teacher
+from ..stored.teacher import StoredTeacher
 from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary
 from .data import length_grouped_sampler, tokenize_text
 from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
@@ -67,10 +68,11 @@ class DistillationTrainer(Trainer):
 
         Args:
             model: The student: a model, a Hub id or a folder.
-            teacher_model: The teacher: likewise, or a `TeacherSource`.
+            teacher_model: The teacher: likewise, a folder that `precompute` wrote, or a `TeacherSource`.
             args: `DistillationArguments`.
             objectives: Overrides `args.objectives`; may hold objects (see `build_objectives`).
-            train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`.
+            train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`;
+                by default those of a stored teacher.
             eval_dataset: Likewise; may be a dict of data sets.
             processing_class: The tokenizer of both models.
             teacher_processing_class: The teacher's own tokenizer, to be compared; loaded where the teacher is an id.
@@ -101,6 +103,12 @@ class DistillationTrainer(Trainer):
         if self.distilling:
             self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
             student = None if student is None else self._wrap(student)
+        if isinstance(self.teacher, StoredTeacher):
+            stored = self.teacher
+            train_dataset = stored.dataset if train_dataset is None else train_dataset
+            processing_class = stored.tokenizer() if processing_class is None else processing_class
+            inner = kwargs.pop("data_collator", None) or DataCollatorWithPadding(processing_class)
+            kwargs["data_collator"] = stored.collator(inner)
         super().__init__(
             model=student,
             args=self.args,
@@ -116,6 +124,8 @@ class DistillationTrainer(Trainer):
     # ---- Preparation ----
 
     def _prepare_teacher(self, teacher: Any) -> TeacherSource | None:
+        if is_stored_teacher(teacher):
+            return StoredTeacher(teacher)
         if isinstance(teacher, str):
             teacher = load_model(teacher, flag="--teacher_model")
         return LiveTeacher(teacher, self.args.teacher_dtype) if isinstance(teacher, nn.Module) else teacher
@@ -150,9 +160,9 @@ class DistillationTrainer(Trainer):
         for item in objectives:
             request = request | item.objective.teacher_request
         self.teacher.request(request)
-        if not isinstance(self.teacher, LiveTeacher):
+        if not isinstance(self.teacher, (LiveTeacher, StoredTeacher)):
             return
-        sizes = self.teacher.model.config.vocab_size, student.config.vocab_size
+        sizes = self.teacher.config.vocab_size, student.config.vocab_size
         if sizes[0] != sizes[1]:
             raise ValueError(
                 f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
@@ -162,6 +172,10 @@ class DistillationTrainer(Trainer):
             self.teacher.match_labels(student.config)
 
     def _check_tokenizers(self, teacher: Any, processing_class: Any, teacher_processing_class: Any) -> None:
+        if isinstance(self.teacher, StoredTeacher):
+            if processing_class is not None:
+                self.teacher.check_tokenizer(processing_class)
+            return
         if teacher_processing_class is None and isinstance(teacher, str):
             try:
                 teacher_processing_class = load_tokenizer(teacher, flag="--teacher_model")
@@ -199,6 +213,9 @@ class DistillationTrainer(Trainer):
             self.label_names = find_labels(student_class)
         if self.teacher is not None:
             self.teacher.to(self.args.device)
+        if isinstance(self.teacher, StoredTeacher):
+            for name in ("train_dataset", "eval_dataset"):
+                self.teacher.check_rows(getattr(self, name), name)
         self._check_objectives()
 
     @torch.no_grad()
@@ -210,7 +227,9 @@ class DistillationTrainer(Trainer):
         self.student.eval()
         student = self.model._capture(**probe)
         self.student.train(was_training)
-        teacher = self.teacher.signals(probe) if self.teacher is not None else None
+        # A stored teacher knows its own rows only, but the shapes of all.
+        teacher_signals = getattr(self.teacher, "probe", None) or getattr(self.teacher, "signals", None)
+        teacher = teacher_signals(probe) if teacher_signals is not None else None
         with torch.random.fork_rng(devices=[]):
             # Projections begin with the same weights whatever was drawn before them.
             torch.default_generator.manual_seed(self.args.seed)
@@ -244,6 +263,8 @@ class DistillationTrainer(Trainer):
         if isinstance(self.teacher, LiveTeacher):
             size = sum(p.numel() for p in self.teacher.model.parameters())
             lines.insert(0, f"teacher: {type(self.teacher.model).__name__}, {size:,} parameters")
+        elif isinstance(self.teacher, StoredTeacher):
+            lines.insert(0, f"teacher: {self.teacher.describe()}")
         for name, objective in self.model.objectives.items():
             settings = ", ".join(f"{key} {value}" for key, value in objective.describe().items())
             lines.append(f"objective: {name} x {self.model.weights[name]:g}" + (f" ({settings})" if settings else ""))
@@ -385,15 +406,10 @@ class DistillationTrainer(Trainer):
                 name: {"weight": self.model.weights[name], **schedules.get(name, {}), **objective.describe()}
                 for name, objective in self.model.objectives.items()
             }
-            self._manifest = json.loads(json.dumps({"objectives": described, "tokenizer": self._tokenizer_hash()}))
+            vocabulary = vocabulary_hash(self.processing_class)
+            self._manifest = json.loads(json.dumps({"objectives": described, "tokenizer": vocabulary}))
             self._manifest |= self.teacher.fingerprint() if self.teacher is not None else {"teacher": "none"}
         return self._manifest
-
-    def _tokenizer_hash(self) -> str:
-        if not hasattr(self.processing_class, "get_vocab"):
-            return "none"
-        vocabulary = sorted(self.processing_class.get_vocab().items())
-        return xxhash.xxh3_128(json.dumps(vocabulary).encode()).hexdigest()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.distilling and self.args.should_save:

@@ -1,0 +1,1 @@
+"""Teachers whose signals were computed once and lie on disk."""
