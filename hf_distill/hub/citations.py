@@ -30,6 +30,51 @@ CITATIONS: dict[str, str] = {
   booktitle = {Proceedings of the 57th Annual Meeting of the Association for Computational Linguistics},
   year = {2019}
 }""",
+    "tinybert": """@inproceedings{jiao2020tinybert,
+  title = {{TinyBERT}: Distilling {BERT} for Natural Language Understanding},
+  author = {Jiao, Xiaoqi and Yin, Yichun and Shang, Lifeng and Jiang, Xin and Chen, Xiao and Li, Linlin
+            and Wang, Fang and Liu, Qun},
+  booktitle = {Findings of the Association for Computational Linguistics: EMNLP 2020},
+  year = {2020}
+}""",
+    "distilbert": """@article{sanh2019distilbert,
+  title = {{DistilBERT}, a Distilled Version of {BERT}: Smaller, Faster, Cheaper and Lighter},
+  author = {Sanh, Victor and Debut, Lysandre and Chaumond, Julien and Wolf, Thomas},
+  journal = {arXiv preprint arXiv:1910.01108},
+  year = {2019}
+}""",
+    "pkd": """@inproceedings{sun2019patient,
+  title = {Patient Knowledge Distillation for {BERT} Model Compression},
+  author = {Sun, Siqi and Cheng, Yu and Gan, Zhe and Liu, Jingjing},
+  booktitle = {Proceedings of the 2019 Conference on Empirical Methods in Natural Language Processing},
+  year = {2019}
+}""",
+    "fsp": """@inproceedings{yim2017gift,
+  title = {A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning},
+  author = {Yim, Junho and Joo, Donggyu and Bae, Jihoon and Kim, Junmo},
+  booktitle = {Proceedings of the IEEE Conference on Computer Vision and Pattern Recognition},
+  year = {2017}
+}""",
+    "nst": """@article{huang2017like,
+  title = {Like What You Like: Knowledge Distill via Neuron Selectivity Transfer},
+  author = {Huang, Zehao and Wang, Naiyan},
+  journal = {arXiv preprint arXiv:1707.01219},
+  year = {2017}
+}""",
+    "bert_emd": """@inproceedings{li2020bertemd,
+  title = {{BERT-EMD}: Many-to-Many Layer Mapping for {BERT} Compression with Earth Mover's Distance},
+  author = {Li, Jianquan and Liu, Xiaokang and Zhao, Honghong and Xu, Ruifeng and Yang, Min and Jin, Yaohong},
+  booktitle = {Proceedings of the 2020 Conference on Empirical Methods in Natural Language Processing},
+  year = {2020}
+}""",
+    "textbrewer": """@inproceedings{yang2020textbrewer,
+  title = {{TextBrewer}: An Open-Source Knowledge Distillation Toolkit for Natural Language Processing},
+  author = {Yang, Ziqing and Cui, Yiming and Chen, Zhipeng and Che, Wanxiang and Liu, Ting and Wang, Shijin
+            and Hu, Guoping},
+  booktitle = {Proceedings of the 58th Annual Meeting of the Association for Computational Linguistics: System
+               Demonstrations},
+  year = {2020}
+}""",
     "contextualized_corpus": """@inproceedings{liu2022rethinking,
   title = {Rethinking Task-Specific Knowledge Distillation: Contextualized Corpus as Better Textbook},
   author = {Liu, Chang and Tao, Chongyang and Liang, Jianxin and Shen, Tao and Feng, Jiazhan and Huang, Quzhe

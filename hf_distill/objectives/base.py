@@ -35,11 +35,15 @@ class Objective(nn.Module):
         unit: What a term is a mean over: `rows` of the batch, real `tokens`, or `labels` (not negative).
         needs_teacher: Whether the objective compares with a teacher.
         citation: BibTeX key of the paper (see `hf_distill.hub`), or "".
+        formula: What is computed, in one line of plain text; S is the student, T the teacher.
+        registered_name: Its name in the registry, which `register_objective` sets.
     """
 
     unit: Unit = "rows"
     needs_teacher: ClassVar[bool] = True
     citation: ClassVar[str] = ""
+    formula: ClassVar[str] = ""
+    registered_name: ClassVar[str] = ""
 
     def bind(self, num_student_layers: int, num_teacher_layers: int | None) -> None:
         """Resolve everything that depends on the depth of the models; `None` without a teacher."""
@@ -106,7 +110,18 @@ class WeightedObjective:
             raise ValueError(f"An objective is named {self.name!r}; allowed are letters, digits, _ and -.")
 
 
-_REGISTRY: dict[str, Callable[..., Objective]] = {}
+def required(teacher: Signals | None) -> Signals:
+    """The teacher's signals.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if teacher is None:
+        raise ValueError("This objective compares with a teacher: give `--teacher_model`.")
+    return teacher
+
+
+_REGISTRY: dict[str, type[Objective]] = {}
 
 
 def register_objective(name: str) -> Callable[[type[Objective]], type[Objective]]:
@@ -116,6 +131,7 @@ def register_objective(name: str) -> Callable[[type[Objective]], type[Objective]
         if name in _REGISTRY:
             raise ValueError(f"An objective named {name!r} is registered already.")
         _REGISTRY[name] = cls
+        cls.registered_name = name
         return cls
 
     return register

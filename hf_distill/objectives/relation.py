@@ -15,7 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ..layer_map import LayerMap, resolve_layer, resolve_layer_map
 from ..signals import Projections, SignalRequest, Signals
-from .base import Objective, register_objective
+from .base import Objective, register_objective, required
 
 # Scores of one slice, in bytes: small enough to stay in a core's cache, large enough to keep a GPU busy.
 SLICE_BYTES = {"cpu": 2 * 2**20, "default": 256 * 2**20}
@@ -250,7 +250,7 @@ class RelationObjective(Objective):
     def check(self, student: Signals, teacher: Signals | None) -> None:
         """Fix the number of relation heads from the widths of both sides."""
         sides = [student.projections[s] for s, _ in self.pairs]
-        teacher_sides = [_required(teacher).projections[t] for _, t in self.pairs]
+        teacher_sides = [required(teacher).projections[t] for _, t in self.pairs]
         widths = [
             getattr(p, SIDES[c]).shape[-1] for p in (*sides, *teacher_sides) for pair in self.relations for c in pair
         ]
@@ -282,8 +282,8 @@ class RelationObjective(Objective):
                 relation_loss(
                     getattr(student.projections[s], left),
                     getattr(student.projections[s], right),
-                    getattr(_required(teacher).projections[t], left),
-                    getattr(_required(teacher).projections[t], right),
+                    getattr(required(teacher).projections[t], left),
+                    getattr(required(teacher).projections[t], right),
                     student.attention_mask,
                     self.num_heads,
                 )
@@ -343,9 +343,3 @@ def _as_layer(layer: int | str) -> int:
         return int(layer)
     except ValueError:
         raise ValueError(f"`--teacher_layer` is {layer!r}; allowed are 'auto' and layer numbers.") from None
-
-
-def _required(teacher: Signals | None) -> Signals:
-    if teacher is None:
-        raise ValueError("This objective compares with a teacher: give `--teacher_model`.")
-    return teacher
