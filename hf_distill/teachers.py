@@ -112,10 +112,13 @@ class LiveTeacher:
     def fingerprint(self) -> dict[str, str]:
         """Class, sizes and a hash of every weight."""
         digest = xxhash.xxh3_128()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        update_digest(digest, self.model.state_dict())
         return {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+
+    def describe(self) -> str:
+        """What it is, in words."""
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"{type(self.model).__name__}, {size:,} parameters"
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.dtype == "auto":
@@ -124,6 +127,33 @@ class LiveTeacher:
         if self.dtype == "float32":
             return torch.autocast(device, enabled=False)
         return torch.autocast(device, dtype=getattr(torch, self.dtype))
+
+
+def connect_teacher(teacher: TeacherSource, request: SignalRequest, student_config: PreTrainedConfig) -> None:
+    """Say which signals a teacher must give, and compare its vocabulary and labels with the student's.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    teacher.request(request)
+    config = getattr(teacher, "config", None)
+    if config is None:
+        return  # Somebody's own source of signals, of which nothing more is known.
+    sizes = config.vocab_size, student_config.vocab_size
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
+            "`input_ids`. Create the student from the teacher: create_student(teacher, shape)."
+        )
+    if request.logits and hasattr(teacher, "match_labels"):
+        teacher.match_labels(student_config)
+
+
+def update_digest(digest: Any, weights: Mapping[str, Tensor]) -> None:
+    """Add names and values of weights to a running hash."""
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _label_names(config: PreTrainedConfig) -> list[str]:

@@ -5,6 +5,7 @@ The help text of a field is its only documentation; errors name the flag.
 
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .models import EvaluationArguments, PipelineArguments, StudentArguments, TeacherArguments
+from .multi_teacher import MultiTeacherArguments
 from .training import DistillationArguments, FineTuningArguments
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DistillationArguments",
     "EvaluationArguments",
     "FineTuningArguments",
+    "MultiTeacherArguments",
     "PipelineArguments",
     "StudentArguments",
     "TaskArguments",

@@ -99,6 +99,11 @@ class Temperature:
         """Whether every row has a temperature of its own."""
         return self.name in PER_ROW
 
+    @property
+    def current(self) -> float:
+        """The temperature now; where every row has its own, what they vary around."""
+        return self.base if self._schedule is None else float(self._current)
+
     def at(self, progress: float) -> float:
         """The temperature at `progress`, of a schedule that depends on nothing else."""
         if self._schedule is None:

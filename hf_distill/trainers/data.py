@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -15,7 +15,12 @@ PAIR_COLUMN = "text_pair"
 
 
 def tokenize_text(
-    dataset: Any, tokenizer: PreTrainedTokenizerBase, *, text_column: str = "text", max_length: int = 128
+    dataset: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_column: str = "text",
+    max_length: int = 128,
+    keep: Sequence[str] = (),
 ) -> Any:
     """Tokenize one text column, with `text_pair` as the second text of a row where it holds one; the rest is dropped.
 
@@ -24,6 +29,7 @@ def tokenize_text(
         tokenizer: The tokenizer of teacher and student.
         text_column: Name of the column.
         max_length: Longest row in tokens; the rest is cut off.
+        keep: Other columns that stay, where there are such.
 
     Returns:
         The data set with what the tokenizer gives (no padding) and `length`, the tokens of each row.
@@ -43,7 +49,8 @@ def tokenize_text(
         return {**encoded, LENGTH_COLUMN: [len(ids) for ids in encoded["input_ids"]]}
 
     progress = {"desc": "Tokenizing"} if isinstance(dataset, datasets.Dataset) else {}
-    return dataset.map(encode, batched=True, remove_columns=columns, **progress)
+    dropped = [name for name in columns if name not in keep]
+    return dataset.map(encode, batched=True, remove_columns=dropped, **progress)
 
 
 def _encode(

@@ -114,7 +114,7 @@ class DistillationModel(PreTrainedModel):
         loss: Any = 0.0
         for name, objective in self.objectives.items():
             share = _share(here, num_items, cast(Objective, objective).unit)
-            teacher = teacher_signals.get(name) if isinstance(teacher_signals, Mapping) else teacher_signals
+            teacher = signals_for(name, teacher_signals)
             weight: Any = self.weights[name] * self._factors[name] if name in self._factors else self.weights[name]
             for term, value in objective(student, teacher, labels).items():
                 value = value * share * loss_scale
@@ -139,6 +139,11 @@ class DistillationModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The student's embeddings."""
         return self.student.get_input_embeddings()
+
+
+def signals_for(objective: str, signals: Signals | Mapping[str, Signals] | None) -> Signals | None:
+    """The teacher's signals for one objective: those under its name, or those of all."""
+    return signals.get(objective) if isinstance(signals, Mapping) else signals
 
 
 def _has_head(model: PreTrainedModel) -> bool:
