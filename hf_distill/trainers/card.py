@@ -13,6 +13,7 @@ from ..hub.model_card import CardFacts, ModelFacts, ObjectiveFacts, curves_from_
 from ..shapes import shape_of
 from ..students import count_parameters
 from ..teachers import LiveTeacher
+from ..teachers_adapters import AdapterTeacher
 
 if TYPE_CHECKING:
     from .distillation import DistillationTrainer
@@ -78,17 +79,9 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
     """
     objectives = trainer.model.objectives
     described = {name: objective.describe() for name, objective in objectives.items()}
-    teachers = []
-    if isinstance(trainer.teacher, LiveTeacher):
-        config = trainer.teacher.model.config
-        source = getattr(config, "name_or_path", "") or type(trainer.teacher.model).__name__
-        # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
-        commit = getattr(config, "_commit_hash", None)
-        name = source.rstrip("/").split("/")[-1]
-        teachers = [model_facts(trainer.teacher.model, name, hub_id=source if commit else None, revision=commit)]
     return CardFacts(
         model_name=model_name,
-        teacher=teachers,
+        teacher=[_teacher_facts(teacher) for teacher in trainer.teachers if isinstance(teacher, LiveTeacher)],
         student=model_facts(trainer.student, model_name, hub_id=trainer.args.hub_model_id),
         objectives=[
             ObjectiveFacts(name, trainer.model.weights[name], settings=settings)
@@ -105,6 +98,16 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
         citations=[objective.citation for objective in objectives.values() if objective.citation],
         pipeline_tag=pipeline_tag(trainer.student),
     )
+
+
+def _teacher_facts(teacher: LiveTeacher) -> ModelFacts:
+    source = getattr(teacher.config, "name_or_path", "") or type(teacher.model).__name__
+    # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
+    commit = getattr(teacher.config, "_commit_hash", None)
+    name = source.rstrip("/").split("/")[-1]
+    if isinstance(teacher, AdapterTeacher):
+        name = f"{name}, adapter {teacher.adapter}"
+    return model_facts(teacher.model, name, hub_id=source if commit else None, revision=commit)
 
 
 def _layers(name: str, settings: dict[str, Any]) -> str:

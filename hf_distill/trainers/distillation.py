@@ -22,10 +22,10 @@ from ..objectives import Objective, WeightedObjective, build_objectives
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
 from ..stored.manifest import is_stored_teacher
-from ..stored.teacher import StoredTeacher
-from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary
+from ..stored.teacher import StoredCollator, StoredTeacher, join_rows
+from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary, connect_teacher
 from .data import length_grouped_sampler, tokenize_text
-from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
+from .wrapper import LABEL_COLUMNS, DistillationModel, count_items, signals_for
 
 logger = logging.get_logger(__name__)
 
@@ -103,12 +103,12 @@ class DistillationTrainer(Trainer):
         if self.distilling:
             self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
             student = None if student is None else self._wrap(student)
-        if isinstance(self.teacher, StoredTeacher):
-            stored = self.teacher
-            train_dataset = stored.dataset if train_dataset is None else train_dataset
-            processing_class = stored.tokenizer() if processing_class is None else processing_class
+        stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
+        if stored:
+            train_dataset = join_rows(stored) if train_dataset is None else train_dataset
+            processing_class = stored[0].tokenizer() if processing_class is None else processing_class
             inner = kwargs.pop("data_collator", None) or DataCollatorWithPadding(processing_class)
-            kwargs["data_collator"] = stored.collator(inner)
+            kwargs["data_collator"] = StoredCollator(stored, inner)
         super().__init__(
             model=student,
             args=self.args,
@@ -122,6 +122,11 @@ class DistillationTrainer(Trainer):
             self._start_distilling()
 
     # ---- Preparation ----
+
+    @property
+    def teachers(self) -> list[TeacherSource]:
+        """The teachers in their order: here one, or none."""
+        return [] if self.teacher is None else [self.teacher]
 
     def _prepare_teacher(self, teacher: Any) -> TeacherSource | None:
         if is_stored_teacher(teacher):
@@ -143,15 +148,27 @@ class DistillationTrainer(Trainer):
             "teacher_model_type": getattr(self.teacher, "model_type", ""),
             "problem_type": getattr(student.config, "problem_type", None),
         }
-        objectives = build_objectives(self._objective_items, options)
+        objectives = self._build_objectives(options)
         needing = [item.name for item in objectives if item.objective.needs_teacher]
         if needing and self.teacher is None:
             raise ValueError(f"The objectives {needing} compare with a teacher: give `--teacher_model`.")
         depth = SignalCapture(student, SignalRequest()).num_layers
         for item in objectives:
-            item.objective.bind(depth, getattr(self.teacher, "num_layers", None))
+            item.objective.bind(depth, self._num_teacher_layers(item))
         self._connect_teacher(student, objectives)
         return DistillationModel(student, objectives)
+
+    def _build_objectives(self, options: Mapping[str, Any]) -> list[WeightedObjective]:
+        return build_objectives(self._objective_items, options)
+
+    def _num_teacher_layers(self, item: WeightedObjective) -> int | None:
+        """Layers of the teacher that an objective learns from."""
+        if item.teacher not in (None, 0):
+            raise ValueError(
+                f"The objective {item.name!r} has `teacher` {item.teacher}, but there is one teacher, number 0; "
+                "MultiTeacherTrainer has several."
+            )
+        return getattr(self.teacher, "num_layers", None)
 
     def _connect_teacher(self, student: Any, objectives: Sequence[WeightedObjective]) -> None:
         if self.teacher is None:
@@ -159,26 +176,23 @@ class DistillationTrainer(Trainer):
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.teacher_request
-        self.teacher.request(request)
-        if not isinstance(self.teacher, (LiveTeacher, StoredTeacher)):
-            return
-        sizes = self.teacher.config.vocab_size, student.config.vocab_size
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
-                "`input_ids`. Create the student from the teacher: create_student(teacher, shape)."
-            )
-        if request.logits:
-            self.teacher.match_labels(student.config)
+        connect_teacher(self.teacher, request, student.config)
 
-    def _check_tokenizers(self, teacher: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        if isinstance(self.teacher, StoredTeacher):
+    def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
+        self._check_tokenizer(self.teacher, given, processing_class, teacher_processing_class)
+
+    @staticmethod
+    def _check_tokenizer(
+        teacher: TeacherSource | None, given: Any, processing_class: Any, teacher_processing_class: Any
+    ) -> None:
+        """Compare a tokenizer with that of a teacher, which was `given` as an id or folder, or has its own."""
+        if isinstance(teacher, StoredTeacher):
             if processing_class is not None:
-                self.teacher.check_tokenizer(processing_class)
+                teacher.check_tokenizer(processing_class)
             return
-        if teacher_processing_class is None and isinstance(teacher, str):
+        if teacher_processing_class is None and isinstance(given, str):
             try:
-                teacher_processing_class = load_tokenizer(teacher, flag="--teacher_model")
+                teacher_processing_class = load_tokenizer(given, flag="--teacher_model")
             except OSError:
                 return  # A folder with weights only: the sizes of the vocabularies are compared all the same.
         if teacher_processing_class is not None and processing_class is not None:
@@ -195,8 +209,16 @@ class DistillationTrainer(Trainer):
             raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
         with self.args.main_process_first(desc="tokenizing"):
             return tokenize_text(
-                dataset, processing_class, text_column=self.args.text_column, max_length=self.args.max_length
+                dataset,
+                processing_class,
+                text_column=self.args.text_column,
+                max_length=self.args.max_length,
+                keep=self._kept_columns(),
             )
+
+    def _kept_columns(self) -> Sequence[str]:
+        """Columns that stay beside the tokens when text is tokenized."""
+        return ()
 
     def _start_distilling(self) -> None:
         if self.args.n_gpu > 1:
@@ -213,9 +235,10 @@ class DistillationTrainer(Trainer):
             self.label_names = find_labels(student_class)
         if self.teacher is not None:
             self.teacher.to(self.args.device)
-        if isinstance(self.teacher, StoredTeacher):
+        for teacher in self.teachers:
             for name in ("train_dataset", "eval_dataset"):
-                self.teacher.check_rows(getattr(self, name), name)
+                if isinstance(teacher, StoredTeacher):
+                    teacher.check_rows(getattr(self, name), name)
         self._check_objectives()
 
     @torch.no_grad()
@@ -233,8 +256,8 @@ class DistillationTrainer(Trainer):
         with torch.random.fork_rng(devices=[]):
             # Projections begin with the same weights whatever was drawn before them.
             torch.default_generator.manual_seed(self.args.seed)
-            for objective in self.model.objectives.values():
-                objective.check(student, teacher)
+            for name, objective in self.model.objectives.items():
+                objective.check(student, signals_for(name, teacher))
         self.model.objectives.to(self.args.device)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -260,11 +283,10 @@ class DistillationTrainer(Trainer):
         if not self.distilling:
             return f"{type(self.model).__name__}, trained on its own labels"
         lines = [f"student: {type(self.student).__name__}, {self.student.num_parameters():,} parameters"]
-        if isinstance(self.teacher, LiveTeacher):
-            size = sum(p.numel() for p in self.teacher.model.parameters())
-            lines.insert(0, f"teacher: {type(self.teacher.model).__name__}, {size:,} parameters")
-        elif isinstance(self.teacher, StoredTeacher):
-            lines.insert(0, f"teacher: {self.teacher.describe()}")
+        for index, teacher in reversed(list(enumerate(self.teachers))):
+            number = f" {index}" if len(self.teachers) > 1 else ""
+            if isinstance(teacher, (LiveTeacher, StoredTeacher)):
+                lines.insert(0, f"teacher{number}: {teacher.describe()}")
         for name, objective in self.model.objectives.items():
             settings = ", ".join(f"{key} {value}" for key, value in objective.describe().items())
             lines.append(f"objective: {name} x {self.model.weights[name]:g}" + (f" ({settings})" if settings else ""))
@@ -331,7 +353,7 @@ class DistillationTrainer(Trainer):
                 self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def _teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | None:
+    def _teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | Mapping[str, Signals] | None:
         if self.teacher is None:
             return None
         # `Trainer` puts only the model it trains under autocast.
