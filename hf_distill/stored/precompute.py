@@ -118,7 +118,6 @@ def precompute(
     live = _as_live(teacher, teacher_dtype)
     request = _request(objectives, live, num_student_layers, objective_options)
     live.request(request)
-    is_text = IDS not in (dataset.column_names or [])
     rows = rows_to_store(dataset, processing_class, text_column, max_length)
     short, long = (live.signals(_probe(live, length)) for length in PROBE_LENGTHS)
     signals = signals_of(short, long, dtype, top_k)
@@ -137,7 +136,7 @@ def precompute(
         "dtype": dtype,
         "top_k": top_k,
         "dataset": hash_rows(rows),
-        "max_length": max_length if is_text else None,
+        "max_length": max_length if IDS not in dataset.column_names else None,
         "rows": len(rows),
         "batch_size": batch_size,
         "shard_rows": shard_rows,

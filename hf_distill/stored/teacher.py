@@ -35,7 +35,7 @@ class StoredTeacher:
         config: The teacher's configuration.
         num_layers: Layers of the teacher.
         model_type: `config.model_type` of the teacher.
-        input_columns: Columns of a row: its inputs, and the signals requested.
+        input_columns: Columns that `signals` reads: the mask, and those of the signals requested.
         dataset: Rows in the order in which they were given to `precompute`.
     """
 
@@ -100,8 +100,7 @@ class StoredTeacher:
                 "or take others (`--objectives`)."
             )
         self._requested = [signal for signal in self._stored if signal.is_part_of(request)]
-        inputs = [name for name in self.dataset.column_names if name not in self.all_columns]
-        self.input_columns = inputs + [column.name for column in self.columns]
+        self.input_columns = ["attention_mask"] + [column.name for column in self.columns]
 
     def to(self, device: torch.device) -> None:
         """Move what little there is to the device of training."""
