@@ -1,6 +1,7 @@
 """Training signals: what they need, their formulas, and the registry of their names."""
 
 from .annealed import AnnealedObjective
+from .attention import AttentionObjective
 from .base import (
     Objective,
     WeightedObjective,
@@ -13,9 +14,13 @@ from .features import CosineObjective, FSPObjective, HiddenObjective, NSTObjecti
 from .logits import LabelsObjective, LogitsObjective
 from .projections import make_projection
 from .relation import MiniLMObjective, RelationObjective, relation_loss
+from .tinybert import TinyBERTObjective, TinyBERTPredictionObjective
+from .transport import BertEMDObjective, solve_transport
 
 __all__ = [
     "AnnealedObjective",
+    "AttentionObjective",
+    "BertEMDObjective",
     "CosineObjective",
     "FSPObjective",
     "HiddenObjective",
@@ -26,6 +31,8 @@ __all__ = [
     "Objective",
     "PKDObjective",
     "RelationObjective",
+    "TinyBERTObjective",
+    "TinyBERTPredictionObjective",
     "WeightedObjective",
     "build_objective",
     "build_objectives",
@@ -33,4 +40,5 @@ __all__ = [
     "make_projection",
     "register_objective",
     "relation_loss",
+    "solve_transport",
 ]
