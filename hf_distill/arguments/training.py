@@ -51,6 +51,20 @@ class DistillationArguments(TrainingArguments):
     text_column: str = field(
         default="text", metadata={"help": "Column to tokenize when the data set has no `input_ids`."}
     )
+    mlm_probability: float | None = field(
+        default=None,
+        metadata={
+            "help": "Mask this share of the tokens as for masked language modelling (BERT: 0.15), and give what was "
+            "masked as labels; for models with a masked-LM head. Default: no masks."
+        },
+    )
+    gradual_unfreezing: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Two shares of the steps: at the first the student is frozen below its head, by the second all "
+            "its layers, from the top down, are free again (0 0.5). Default: nothing is frozen."
+        },
+    )
     relations: list[str] = field(
         default_factory=lambda: ["qq", "kk", "vv"],
         metadata={"help": "Objective relation: pairs of q, k, v, each optionally with a weight (qk:0.5)."},
@@ -108,6 +122,13 @@ class DistillationArguments(TrainingArguments):
         self.teacher_layer = str(self.teacher_layer)
         if self.max_length < 2:
             raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
+        if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
+            raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
+        shares = self.gradual_unfreezing
+        if shares is not None and not (len(shares) == 2 and 0 <= shares[0] < shares[1] <= 1):
+            raise ValueError(
+                f"`--gradual_unfreezing` is {shares}; give two rising shares of the steps, such as 0 0.5."
+            )
         if self.ddp_find_unused_parameters is None:
             # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.
             self.ddp_find_unused_parameters = True

@@ -1,0 +1,150 @@
+"""Temperatures, annealed targets and masked language modelling, inside the trainer."""
+
+import copy
+
+import datasets
+import pytest
+import torch
+from transformers import BertForMaskedLM, set_seed
+
+from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill.trainers.masking import MaskingCollator
+
+TRIPLE = [{"objective": "logits", "positions": "labels", "temperature": 2, "logits_loss": "kl"}, "labels:0.4"]
+
+
+def quiet(folder, **arguments):
+    return DistillationArguments(
+        **{
+            "output_dir": str(folder),
+            "max_steps": 6,
+            "per_device_train_batch_size": 8,
+            "logging_steps": 1,
+            "learning_rate": 5e-3,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "train_sampling_strategy": "random",
+            **arguments,
+        }
+    )
+
+
+def losses(trainer, key="loss"):
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+@pytest.fixture
+def classify(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
+    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
+    rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
+
+    def make(**arguments):
+        args = quiet(tmp_path / "run", **arguments)
+        student = copy.deepcopy(tiny_student)
+        return DistillationTrainer(student, tiny_teacher, args, train_dataset=rows, processing_class=tiny_tokenizer)
+
+    return make
+
+
+@pytest.fixture
+def fill_masks(tmp_path, tiny_bert_config, tiny_tokenizer, sentences):
+    set_seed(0)
+    teacher = BertForMaskedLM(tiny_bert_config())
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.mul_(4 if parameter.dim() == 2 else 1)
+    set_seed(1)
+    student = BertForMaskedLM(tiny_bert_config(hidden_size=12, num_hidden_layers=2))
+    text = datasets.Dataset.from_dict({"text": sentences})
+
+    def make(**arguments):
+        args = quiet(tmp_path / "run", **{"objectives": TRIPLE, "mlm_probability": 0.3, **arguments})
+        return DistillationTrainer(
+            copy.deepcopy(student), teacher, args, train_dataset=text, processing_class=tiny_tokenizer
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objectives": ["annealed"]},
+        {"objectives": ["logits"], "temperature": 4.0, "temperature_schedule": "linear_decay"},
+        {"objectives": ["logits"], "temperature": 4.0, "temperature_schedule": '{"name": "flsw", "beta": 2}'},
+    ],
+)
+def test_a_resumed_run_continues_where_it_was_annealed_to(classify, settings):
+    whole = classify(**settings, save_strategy="steps", save_steps=3)
+    whole.train()
+    resumed = classify(**settings)
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
+    assert losses(resumed) == losses(whole)
+
+
+def test_resuming_with_another_temperature_schedule_is_refused(classify):
+    run = classify(objectives=["logits"], temperature_schedule="flsw", save_strategy="steps", save_steps=3)
+    run.train()
+    with pytest.raises(ValueError, match=r"another distillation.*flsw"):
+        classify(objectives=["logits"]).train(resume_from_checkpoint=f"{run.args.output_dir}/checkpoint-3")
+
+
+def test_annealing_ends_near_the_gold_labels(classify):
+    annealed = classify(objectives=["annealed", "labels:0.000001"], max_steps=40)
+    annealed.train()
+    mixed, hard = losses(annealed, "loss/annealed/mixed"), losses(annealed, "loss/labels/hard")
+    assert mixed[-1] == pytest.approx(39 / 40 * hard[-1] + 1 / 40 * mixed[0], rel=0.2)
+    assert abs(mixed[0] - hard[0]) > abs(mixed[-1] - hard[-1])
+
+
+def test_accumulated_batches_of_masked_tokens_give_the_update_of_one_large_batch(classify):
+    large = classify(objectives=[{"objective": "logits", "positions": "labels"}], train_sampling_strategy="sequential")
+    small = classify(
+        objectives=[{"objective": "logits", "positions": "labels"}],
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+    )
+    large.train()
+    small.train()
+    assert losses(small) == pytest.approx(losses(large), rel=1e-5)
+
+
+def test_a_masked_language_model_learns_soft_and_hard_labels_of_masked_tokens(fill_masks):
+    trainer = fill_masks(max_steps=30)
+    batch = next(iter(trainer.get_train_dataloader()))
+    masked = batch["labels"] >= 0
+    assert 0 < masked.float().mean() < 0.5
+    assert (batch["input_ids"][masked] == trainer.processing_class.mask_token_id).float().mean() > 0.5
+    before = trainer.evaluate(trainer.train_dataset)
+    trainer.train()
+    after = trainer.evaluate(trainer.train_dataset)
+    assert after["eval_loss/logits/soft"] < before["eval_loss/logits/soft"]
+    assert after["eval_loss/labels/hard"] < before["eval_loss/labels/hard"]
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == after["eval_loss"]
+
+
+def test_a_resumed_run_masks_the_same_tokens(fill_masks):
+    whole = fill_masks(save_strategy="steps", save_steps=3, num_train_epochs=2)
+    whole.train()
+    resumed = fill_masks()
+    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
+    assert losses(resumed) == losses(whole)
+
+
+def test_masks_depend_on_seed_and_rows(tiny_tokenizer, sentences):
+    rows = [{"input_ids": ids} for ids in tiny_tokenizer(sentences[:8])["input_ids"]]
+    collate = MaskingCollator(tiny_tokenizer, seed=1)
+    first = collate(rows)["labels"]
+    state = torch.get_rng_state()
+    assert torch.equal(collate(rows)["labels"], first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(collate(rows[::-1])["labels"].flip(0), first)
+    assert not torch.equal(MaskingCollator(tiny_tokenizer, seed=2)(rows)["labels"], first)
+
+
+def test_a_share_of_masks_must_be_one(tmp_path):
+    with pytest.raises(ValueError, match=r"--mlm_probability.*within 0 and 1"):
+        quiet(tmp_path, mlm_probability=15)
