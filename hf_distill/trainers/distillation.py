@@ -25,6 +25,8 @@ from ..stored.manifest import is_stored_teacher
 from ..stored.teacher import StoredCollator, StoredTeacher, join_rows
 from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary, connect_teacher
 from .data import length_grouped_sampler, tokenize_text
+from .masking import MaskingCollator
+from .unfreezing import GradualUnfreezing
 from .wrapper import LABEL_COLUMNS, DistillationModel, count_items, signals_for
 
 logger = logging.get_logger(__name__)
@@ -100,6 +102,10 @@ class DistillationTrainer(Trainer):
         self._manifest: dict[str, Any] | None = None
         configure_fp32_matmul(self.args.fp32_matmul)
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
+        if self.args.mlm_probability is not None and kwargs.get("data_collator") is None:
+            kwargs["data_collator"] = MaskingCollator(
+                processing_class, mlm_probability=self.args.mlm_probability, seed=self.args.seed
+            )
         if self.distilling:
             self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
             student = None if student is None else self._wrap(student)
@@ -120,6 +126,8 @@ class DistillationTrainer(Trainer):
         )
         if self.distilling:
             self._start_distilling()
+        if self.args.gradual_unfreezing is not None:
+            self.add_callback(GradualUnfreezing(*self.args.gradual_unfreezing))
 
     # ---- Preparation ----
 
