@@ -67,6 +67,7 @@ class SignalCapture:
         num_layers: Layers of the model.
         hidden_size: H.
         num_heads: A.
+        has_head: Whether the model has more than its base, such as a classifier.
 
     Raises:
         UnsupportedArchitectureError: If the architecture is unknown.
@@ -89,6 +90,7 @@ class SignalCapture:
         self.hidden_size = self.architecture.hidden_size
         self.num_heads = self.architecture.num_heads
         self._inner = unwrap(model)
+        self.has_head = self._inner is not self.architecture.base
         self._defaults = _default_inputs(self._inner)
         _check_request(request, self.architecture, self._inner)
         self._recorder = Recorder(request)
@@ -118,7 +120,7 @@ class SignalCapture:
         recorder = self._recorder
         if recorder.active:
             raise RuntimeError("This SignalCapture is already running; make a second one for the same model.")
-        signals = Signals(attention_mask=_attention_mask(inputs))
+        signals = Signals(attention_mask=attention_mask_of(inputs))
         output = None
         stop_early = self._stops_early()
         # This pass is not the one that captures around it wait for, if it runs inside the same model.
@@ -141,7 +143,7 @@ class SignalCapture:
             recorder.clear()
         signals.attention_scores = {layer: parts.scores() for layer, parts in score_parts.items()}
         if self.request.logits and output is not None:
-            signals.logits = _logits(output, self._inner)
+            signals.logits = logits_of(output, self._inner)
         self._check_complete(signals)
         return signals, output
 
@@ -340,7 +342,7 @@ def _default_inputs(inner: nn.Module) -> dict[str, Any]:
     return defaults
 
 
-def _attention_mask(inputs: dict[str, Any]) -> Tensor:
+def attention_mask_of(inputs: dict[str, Any]) -> Tensor:
     """(B, T) mask of the inputs; all ones if they have none."""
     mask = inputs.get("attention_mask")
     if mask is not None:
@@ -350,7 +352,8 @@ def _attention_mask(inputs: dict[str, Any]) -> Tensor:
     return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
 
 
-def _logits(output: ModelOutput, inner: nn.Module) -> dict[str, Tensor]:
+def logits_of(output: ModelOutput, inner: nn.Module) -> dict[str, Tensor]:
+    """Everything in the output whose name ends in `logits`."""
     found = {name: value for name, value in output.items() if name.endswith("logits")}
     if not found:
         raise RuntimeError(f"{type(inner).__name__} returned {list(output)}: none of these is named `*logits`.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import sys
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ import transformers
 import xxhash
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.configuration_utils import PreTrainedConfig
 
 
 def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs: Any) -> Any:
@@ -50,14 +53,23 @@ def load_skeleton(folder: str, *, flag: str) -> Any:
         return model_class(config, **options)
 
 
+# Classes of this package, so that a folder of one loads although transformers does not know it.
+_OWN_TYPES = {"bigru": "hf_distill.recurrent"}
+
+
 def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Configuration, the class that it names, and what that class must be told."""
     try:
+        stored, _ = PreTrainedConfig.get_config_dict(model, **revision)
+        if stored.get("model_type") in _OWN_TYPES:
+            importlib.import_module(_OWN_TYPES[stored["model_type"]])
         config = AutoConfig.from_pretrained(model, **revision)
     except (OSError, ValueError) as error:
         raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
     architectures = getattr(config, "architectures", None) or []
-    model_class = getattr(transformers, architectures[0], AutoModel) if architectures else AutoModel
+    own = sys.modules.get(_OWN_TYPES.get(config.model_type, ""))
+    name = architectures[0] if architectures else ""
+    model_class = getattr(own or transformers, name, AutoModel)
     # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     return config, model_class, {"add_pooling_layer": False} if has_pooler else {}

@@ -19,7 +19,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
 from hf_distill.architectures import describe_architecture
+from hf_distill.embedding_init import compress_embeddings
 from hf_distill.layer_map import resolve_layer, uniform_teacher_layer
+from hf_distill.output_capture import shows_its_signals
 from hf_distill.shapes import NAMED_SHAPES, SHAPE_ALIASES, StudentShape, intermediate_field, parse_shape, shape_of
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ __all__ = [
     "size_table",
     "student_config",
 ]
+
+INITIALISATIONS = ("random", "teacher_layers", "svd_embeddings")
 
 
 def create_student(
@@ -58,7 +62,8 @@ def create_student(
     Args:
         teacher: A model, its configuration, a Hub id or a local folder.
         shape: A name or grammar of `parse_shape`, or a `StudentShape`.
-        init: `"random"`, or `"teacher_layers"` to copy embeddings, head and chosen layers (equal widths only).
+        init: `"random"`; `"teacher_layers"` to copy embeddings, head and chosen layers (equal widths only); or
+            `"svd_embeddings"` to compress the teacher's word embeddings to the student's width (the rest is random).
         layers: Teacher layers (1-based, negative from the end) for student layers 1, 2, …; uniform by default.
         model_class: A model class, an `AutoModelFor…` class, or the name of either in `transformers`. Default: the
             class of the teacher, so that a sequence-classification teacher gives such a student with its labels.
@@ -71,9 +76,9 @@ def create_student(
             out.
         TypeError: If `teacher` is none of the four kinds.
     """
-    if init not in ("random", "teacher_layers"):
-        raise ValueError(f"Unknown initialisation {init!r} (--student_init): use 'random' or 'teacher_layers'.")
-    if layers is not None and init == "random":
+    if init not in INITIALISATIONS:
+        raise ValueError(f"Unknown initialisation {init!r} (--student_init): use one of {list(INITIALISATIONS)}.")
+    if layers is not None and init != "teacher_layers":
         raise ValueError("layers= chooses teacher layers to copy: it needs init='teacher_layers' (--student_init).")
     shape = parse_shape(shape) if isinstance(shape, str) else shape
     teacher_config = _teacher_config(teacher)
@@ -83,7 +88,9 @@ def create_student(
     with _private_cpu_rng(seed):
         student = cls(config)
     if chosen is not None:
-        _copy_layers(_teacher_weights(teacher, cls), student, chosen)
+        _copy_layers(_teacher_weights(teacher, cls, init), student, chosen)
+    elif init == "svd_embeddings":
+        compress_embeddings(_teacher_weights(teacher, cls, init), student)
     student.train()
     nn.Module.to(student, getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     return student
@@ -156,7 +163,8 @@ def count_parameters(model: PreTrainedModel) -> ParameterCount:
         UnsupportedArchitectureError: If the architecture is unknown (`hf_distill.capture.register_architecture`).
     """
     base, prefix = model.base_model, model.base_model_prefix + "."
-    layers = describe_architecture(model).spec.layers + "."
+    own = str(model.layers_name) if shows_its_signals(model) else describe_architecture(model).spec.layers
+    layers = f"{own}."
     counts = {"embeddings": 0, "layers": 0, "head": 0}
     for name, parameter in model.named_parameters():
         inner = name.removeprefix(prefix)
@@ -190,10 +198,11 @@ def size_table(teacher: PreTrainedModel, student: PreTrainedModel) -> str:
 
 
 def _size_row(label: str, model: PreTrainedModel, count: ParameterCount) -> str:
-    shape = shape_of(model)
+    config, shape = model.config, None if shows_its_signals(model) else shape_of(model)
+    inside = "" if shape is None else f" ({shape.num_heads}, {shape.intermediate_size})"
     numbers = (count.embeddings, count.layers, count.head, count.total, count.total - count.embeddings)
     return (
-        f"| {label} | {shape.num_layers}x{shape.hidden_size} ({shape.num_heads}, {shape.intermediate_size}) | "
+        f"| {label} | {config.num_hidden_layers}x{config.hidden_size}{inside} | "
         + " | ".join(f"{number / 1e6:.2f} M" for number in numbers)
         + " |"
     )
@@ -201,7 +210,7 @@ def _size_row(label: str, model: PreTrainedModel, count: ParameterCount) -> str:
 
 def _part_of(name: str, outside_base: bool, layers: str) -> str:
     """Which part of `ParameterCount` a parameter of the base model belongs to."""
-    if outside_base or name.split(".")[0] == "pooler":
+    if outside_base or name.split(".")[0] in ("pooler", "classifier"):
         return "head"
     if name.startswith(layers):
         return "layers"
@@ -348,12 +357,14 @@ def _resolve_layers(layers: Sequence[int] | None, shape: StudentShape, config: P
     return [resolve_layer(layer, total, flag="layers") for layer in layers]
 
 
-def _teacher_weights(teacher: PreTrainedModel | PreTrainedConfig | str, cls: type[PreTrainedModel]) -> PreTrainedModel:
+def _teacher_weights(
+    teacher: PreTrainedModel | PreTrainedConfig | str, cls: type[PreTrainedModel], init: str
+) -> PreTrainedModel:
     if isinstance(teacher, PreTrainedModel):
         return teacher
     if isinstance(teacher, str):
         return cls.from_pretrained(teacher, dtype=torch.float32)
-    raise ValueError("init='teacher_layers' copies weights: give the teacher as a model, an id or a folder.")
+    raise ValueError(f"init={init!r} copies weights: give the teacher as a model, an id or a folder.")
 
 
 @torch.no_grad()

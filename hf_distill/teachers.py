@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from .capture import SignalCapture
 from .loading import forward_columns
+from .output_capture import capture_of
 from .signals import SignalRequest, Signals
 from .tasks.labels import is_generic, order_by_name
 
@@ -62,7 +62,7 @@ class LiveTeacher:
         self.model: Any = model.requires_grad_(False).eval()
         self.dtype = dtype
         self.label_order: Tensor | None = None
-        self._capture = SignalCapture(self.model, SignalRequest())
+        self._capture = capture_of(self.model, SignalRequest())
         self.num_layers = self._capture.num_layers
         self.model_type: str = self.model.config.model_type
         self.input_columns = forward_columns(self.model)
@@ -74,7 +74,7 @@ class LiveTeacher:
 
     def request(self, request: SignalRequest) -> None:
         """Say which signals `signals` must give."""
-        self._capture = SignalCapture(self.model, request)
+        self._capture = capture_of(self.model, request)
 
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""
@@ -119,6 +119,13 @@ class LiveTeacher:
         """What it is, in words."""
         size = sum(parameter.numel() for parameter in self.model.parameters())
         return f"{type(self.model).__name__}, {size:,} parameters"
+
+    def source(self) -> dict[str, Any]:
+        """Where the model came from: `name`, and `hub_id` and `revision` if that is the Hub."""
+        path = getattr(self.config, "name_or_path", "") or type(self.model).__name__
+        # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
+        commit = getattr(self.config, "_commit_hash", None)
+        return {"name": path.rstrip("/").split("/")[-1], "hub_id": path if commit else None, "revision": commit}
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.dtype == "auto":

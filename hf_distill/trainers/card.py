@@ -10,7 +10,9 @@ from transformers import PreTrainedModel
 
 from ..arguments import DistillationArguments
 from ..hub.model_card import CardFacts, ModelFacts, ObjectiveFacts, curves_from_log, settings_that_differ
+from ..output_capture import shows_its_signals
 from ..shapes import shape_of
+from ..stored.teacher import StoredTeacher
 from ..students import count_parameters
 from ..teachers import LiveTeacher
 from ..teachers_adapters import AdapterTeacher
@@ -49,14 +51,16 @@ SILENT_SETTINGS = {
 def model_facts(model: Any, name: str, **more: Any) -> ModelFacts:
     """What a card says of one model."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    shape, count = shape_of(plain), count_parameters(plain)
+    count = count_parameters(plain)
+    # A student without attention has neither heads nor a feed-forward width.
+    shape = plain.config if shows_its_signals(plain) else shape_of(plain)
     return ModelFacts(
         name=name,
         architecture=type(plain).__name__,
-        num_layers=shape.num_layers,
+        num_layers=plain.config.num_hidden_layers,
         hidden_size=shape.hidden_size,
-        num_heads=shape.num_heads,
-        intermediate_size=shape.intermediate_size,
+        num_heads=getattr(shape, "num_heads", None),
+        intermediate_size=getattr(shape, "intermediate_size", None),
         vocab_size=plain.config.vocab_size,
         parameters=count.total,
         embedding_parameters=count.embeddings,
@@ -81,7 +85,7 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
     described = {name: objective.describe() for name, objective in objectives.items()}
     return CardFacts(
         model_name=model_name,
-        teacher=[_teacher_facts(teacher) for teacher in trainer.teachers if isinstance(teacher, LiveTeacher)],
+        teacher=[_teacher_facts(t) for t in trainer.teachers if isinstance(t, (LiveTeacher, StoredTeacher))],
         student=model_facts(trainer.student, model_name, hub_id=trainer.args.hub_model_id),
         objectives=[
             ObjectiveFacts(name, trainer.model.weights[name], settings=settings)
@@ -100,14 +104,12 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
     )
 
 
-def _teacher_facts(teacher: LiveTeacher) -> ModelFacts:
-    source = getattr(teacher.config, "name_or_path", "") or type(teacher.model).__name__
-    # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
-    commit = getattr(teacher.config, "_commit_hash", None)
-    name = source.rstrip("/").split("/")[-1]
+def _teacher_facts(teacher: LiveTeacher | StoredTeacher) -> ModelFacts:
+    model = teacher.model if isinstance(teacher, LiveTeacher) else teacher.skeleton()
+    source = teacher.source()
     if isinstance(teacher, AdapterTeacher):
-        name = f"{name}, adapter {teacher.adapter}"
-    return model_facts(teacher.model, name, hub_id=source if commit else None, revision=commit)
+        source["name"] += f", adapter {teacher.adapter}"
+    return model_facts(model, **source)
 
 
 def _layers(name: str, settings: dict[str, Any]) -> str:

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..architectures import describe_architecture, unwrap
-from ..capture import SignalCapture
 from ..loading import forward_columns
 from ..objectives import Objective, WeightedObjective
 from ..objectives.base import Unit
+from ..output_capture import capture_of
 from ..signals import SignalRequest, Signals
 
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
@@ -64,10 +63,10 @@ class DistillationModel(PreTrainedModel):
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.student_request
-        self._capture = SignalCapture(student, request)
+        self._capture = capture_of(student, request)
         # A base model has no head whose outputs metrics could read.
-        with_logits = request | SignalRequest(logits=True) if _has_head(student) else request
-        self._capture_with_logits = SignalCapture(student, with_logits)
+        with_logits = request | SignalRequest(logits=True) if self._capture.has_head else request
+        self._capture_with_logits = capture_of(student, with_logits)
         self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
 
     def set_progress(self, progress: float) -> None:
@@ -144,10 +143,6 @@ class DistillationModel(PreTrainedModel):
 def signals_for(objective: str, signals: Signals | Mapping[str, Signals] | None) -> Signals | None:
     """The teacher's signals for one objective: those under its name, or those of all."""
     return signals.get(objective) if isinstance(signals, Mapping) else signals
-
-
-def _has_head(model: PreTrainedModel) -> bool:
-    return unwrap(model) is not describe_architecture(model).base
 
 
 def _share(here: Mapping[Unit, Tensor], whole: Mapping[Unit, Tensor] | None, unit: Unit) -> Tensor | float:
