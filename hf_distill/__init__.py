@@ -20,6 +20,7 @@ _MODULE_OF: dict[str, str] = {
     "Objective": "objectives",
     "SignalCapture": "capture",
     "SignalRequest": "signals",
+    "StoredTeacher": "stored.teacher",
     "StudentShape": "shapes",
     "TaskSpec": "tasks",
     "WeightedObjective": "objectives",
@@ -33,6 +34,7 @@ _MODULE_OF: dict[str, str] = {
     "load_general_corpus": "corpus",
     "load_task": "tasks",
     "parse_shape": "shapes",
+    "precompute": "stored.precompute",
     "register_architecture": "capture",
     "register_objective": "objectives",
     "register_task": "tasks",
@@ -49,6 +51,7 @@ __all__ = [
     "Objective",
     "SignalCapture",
     "SignalRequest",
+    "StoredTeacher",
     "StudentShape",
     "TaskSpec",
     "WeightedObjective",
@@ -62,6 +65,7 @@ __all__ = [
     "load_general_corpus",
     "load_task",
     "parse_shape",
+    "precompute",
     "register_architecture",
     "register_objective",
     "register_task",
@@ -76,6 +80,8 @@ if TYPE_CHECKING:
     from .objectives import Objective, WeightedObjective, list_objectives, register_objective
     from .shapes import StudentShape, parse_shape
     from .signals import SignalRequest
+    from .stored.precompute import precompute
+    from .stored.teacher import StoredTeacher
     from .students import create_student, size_table
     from .tasks import LoadedTask, TaskSpec, list_tasks, load_task, register_task
     from .trainers.distillation import DistillationTrainer

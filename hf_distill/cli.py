@@ -32,6 +32,20 @@ def corpus(argv: Sequence[str]) -> None:
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
 
 
+def precompute(argv: Sequence[str]) -> None:
+    """Store a teacher's signals, so that students are distilled without it."""
+    from hf_distill.arguments import PrecomputeArguments, TeacherArguments, TextbookArguments
+    from hf_distill.jobs.precompute import precompute as job
+    from hf_distill.parsing import parse
+
+    classes = (TeacherArguments, TextbookArguments, PrecomputeArguments)
+    results = job(*parse(classes, argv, precompute.__doc__, prog="hf-distill precompute"))
+    _say(
+        f"{results['rows']:,} rows in {results['seconds']:.0f} s ({results['bytes'] / 1e6:,.1f} MB); "
+        f"stored teacher in {results['folder']}"
+    )
+
+
 def distill(argv: Sequence[str]) -> None:
     """Distil a teacher into a student on a textbook."""
     from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
@@ -159,13 +173,13 @@ def _say(text: str) -> None:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
-    verb.__name__: verb for verb in (teach, corpus, distill, evaluate, pipeline, info)
+    verb.__name__: verb for verb in (teach, corpus, precompute, distill, evaluate, pipeline, info)
 }
 
 
 def usage() -> str:
     """The page that `hf-distill` alone prints."""
-    lines = [f"  {name:<10}{(verb.__doc__ or '').partition(chr(10))[0]}" for name, verb in VERBS.items()]
+    lines = [f"  {name:<12}{(verb.__doc__ or '').partition(chr(10))[0]}" for name, verb in VERBS.items()]
     return "usage: hf-distill VERB [CONFIG.yaml] [--flag value ...]\n\n" + "\n".join(lines)
 
 

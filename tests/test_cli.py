@@ -19,6 +19,7 @@ from hf_distill.tasks import list_tasks
 CLASSES = {
     "teach": ["TaskArguments", "TeacherArguments", "FineTuningArguments"],
     "corpus": ["TaskArguments", "CorpusArguments"],
+    "precompute": ["TeacherArguments", "TextbookArguments", "PrecomputeArguments"],
     "distill": ["StudentArguments", "TeacherArguments", "TextbookArguments", "DistillationArguments"],
     "evaluate": ["TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"],
     "pipeline": ["TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"],
@@ -121,6 +122,7 @@ def test_info_shows_a_topic(topic, names, capsys):
         (["teach", "--task", "x", "--teacher_model", "no/such", "--use_cpu"], "hf-distill teach: "),
         (["teach", "--task", "glue/sst2", "--use_cpu"], "hf-distill teach: `--teacher_model` is missing"),
         (["distill", "--textbook", "x.txt", "--use_cpu"], "hf-distill distill: `--teacher_model` is missing"),
+        (["precompute", "--textbook", "x.txt", "--use_cpu"], "hf-distill precompute: `--teacher_model` is missing"),
         (["distill", "--textbook", "x", "--colour", "red"], "hf-distill distill: Some specified arguments"),
         (["distill", "nowhere.yaml"], "hf-distill distill: There is no configuration file 'nowhere.yaml'"),
         (["pipeline", "--task", "x", "--distill", "{"], "hf-distill pipeline: `--distill` must be JSON"),
@@ -180,6 +182,12 @@ def test_the_verbs_follow_one_another(data, capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[-1].startswith("2 steps in ")
     assert f"; student in {student}" in out
+    stored = ["precompute", *short, "--use_cpu", "--textbook", corpus, "--teacher_model", teacher]
+    assert main([*stored, "--objectives", "relation", "logits", "--output_dir", str(data / "stored")]) == 0
+    assert f" MB); stored teacher in {data / 'stored'}" in capsys.readouterr().out
+    words = ["distill", *short, *QUICK, *shape, "--teacher_model", str(data / "stored"), "--output_dir", student]
+    assert main(words) == 0
+    assert f"; student in {student}" in capsys.readouterr().out
     words = ["evaluate", *task, *short, *QUICK, "--student_model", student, "--teacher_model", teacher]
     assert main([*words, "--from_scratch", "--output_dir", str(data / "adapted")]) == 0
     out = capsys.readouterr().out

@@ -107,6 +107,19 @@ def test_a_student_is_distilled(data, load, capsys):
     assert f"written to {data / 'student'}" in capsys.readouterr().out
 
 
+def test_a_student_is_distilled_from_a_stored_teacher(data, load, capsys):
+    words = ["--teacher_model", str(data / "teacher"), "--textbook", str(data / "general.txt"), "--use_cpu"]
+    words += ["--objectives", "relation", "logits", "--max_length", "16", "--output_dir", str(data / "stored")]
+    results = load(EXAMPLES / "run_precompute.py").main(words)
+    assert results["rows"] == results["new_rows"] == 64
+    assert f"written to {data / 'stored'}" in capsys.readouterr().out
+    words = ["--teacher_model", str(data / "stored"), "--student_shape", "2x12:2h:20", *QUICK]
+    words += ["--objectives", "relation:1", "logits:1", "--output_dir", str(data / "student")]
+    results = load(EXAMPLES / "run_distillation.py").main(words)
+    assert results["textbook_rows"] == 64
+    assert results["teacher_parameters"] > results["student_parameters"]
+
+
 def test_the_whole_job_runs_from_a_file_with_flags_after_it(data, load, capsys, monkeypatch):
     monkeypatch.setattr(pipeline, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0})
     quick = {"max_steps": 2, "disable_tqdm": True, "report_to": "none", "per_device_train_batch_size": 8}
@@ -179,5 +192,6 @@ def test_the_data_of_a_configuration_are_in_the_repository(path):
 
 
 def test_there_are_scripts_and_configurations():
-    assert {"build_corpus", "run_distillation", "run_glue", "run_pipeline", "run_teacher"} <= {p.stem for p in SCRIPTS}
+    found = {path.stem for path in SCRIPTS}
+    assert {"build_corpus", "run_distillation", "run_glue", "run_pipeline", "run_precompute", "run_teacher"} <= found
     assert CONFIGS

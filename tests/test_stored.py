@@ -427,6 +427,11 @@ def test_rows_without_signals_are_refused(store, build, rows):
         build(folder, trainer={"eval_dataset": {"more": rows}})
 
 
+def test_masks_that_the_teacher_did_not_see_are_refused(store, build):
+    with pytest.raises(ValueError, match=r"`--mlm_probability` is 0.2, but .* saw no masks"):
+        build(store(), mlm_probability=0.2)
+
+
 def test_rows_whose_tokens_changed_are_refused(store, build):
     stored = StoredTeacher(store())
     cut = stored.dataset.map(lambda row: {k: row[k][:4] for k in ("input_ids", "attention_mask", "token_type_ids")})

@@ -6,6 +6,7 @@ The help text of a field is its only documentation; errors name the flag.
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .models import EvaluationArguments, PipelineArguments, StudentArguments, TeacherArguments
 from .multi_teacher import MultiTeacherArguments
+from .storing import PrecomputeArguments
 from .training import DistillationArguments, FineTuningArguments
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FineTuningArguments",
     "MultiTeacherArguments",
     "PipelineArguments",
+    "PrecomputeArguments",
     "StudentArguments",
     "TaskArguments",
     "TeacherArguments",

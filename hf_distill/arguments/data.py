@@ -78,11 +78,12 @@ class TaskArguments:
 class TextbookArguments:
     """The text that the student learns from; a contextualized corpus, or any other."""
 
-    textbook: list[str] = field(
+    textbook: list[str] | None = field(
+        default=None,
         metadata={
             "help": "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
-            "name of a task for the text of its own training rows. Several are joined."
-        }
+            "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own."
+        },
     )
     data_dir: str | None = field(
         default=None,

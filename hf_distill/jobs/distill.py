@@ -12,9 +12,11 @@ from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.jobs.results import environment, write_results
-from hf_distill.jobs.textbook import read_textbook
+from hf_distill.jobs.textbook import read_textbook, stored_rows
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
+from hf_distill.stored.manifest import is_stored_teacher
+from hf_distill.stored.teacher import StoredTeacher
 from hf_distill.students import count_parameters, create_student, size_table
 from hf_distill.teachers import check_same_vocabulary
 from hf_distill.trainers.distillation import DistillationTrainer
@@ -33,8 +35,8 @@ def distill(
 
     Args:
         student: Shape and first weights of the student.
-        teacher: The teacher, as an id or folder.
-        textbook: The text.
+        teacher: The teacher, as an id or folder; a folder that `precompute` wrote is a teacher without weights.
+        textbook: The text; none for a stored teacher, which has its own rows.
         training: Objectives and training; `resume_from_checkpoint="last"` continues in `output_dir`.
 
     Returns:
@@ -47,16 +49,23 @@ def distill(
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the teacher.")
     started = time.perf_counter()
     set_seed(training.seed)
-    teacher_model = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
-    tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
+    if is_stored_teacher(teacher.teacher_model):
+        source: Any = StoredTeacher(teacher.teacher_model)
+        teacher_model, tokenizer = source.skeleton(), source.tokenizer()
+        _check_student_init(student)
+        train_rows, eval_rows = stored_rows(textbook, training, source)
+    else:
+        source = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
+        teacher_model = source
+        tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
+        train_rows, eval_rows = read_textbook(textbook, training)
     student_model = make_student(student, teacher_model, training.seed)
-    train_rows, eval_rows = read_textbook(textbook, training)
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
         check_same_vocabulary(tokenizer, own)
     trainer = DistillationTrainer(
         model=student_model,
-        teacher_model=teacher_model,
+        teacher_model=source,
         args=training,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
@@ -91,6 +100,15 @@ def distill(
         write_results(str(training.output_dir), facts)
         write_arguments(str(training.output_dir), student, teacher, textbook, training)
     return facts
+
+
+def _check_student_init(student: StudentArguments) -> None:
+    """A stored teacher has no layers that a student could begin with."""
+    if student.student_model is None and student.student_init != "random":
+        raise ValueError(
+            f"`--student_init {student.student_init}` copies weights, which a stored teacher does not have: create "
+            "the student from the teacher's model first, and give it as `--student_model`."
+        )
 
 
 def make_student(student: StudentArguments, teacher: Any, seed: int) -> Any:

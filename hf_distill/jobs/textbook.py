@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, TextbookArguments
 from hf_distill.corpus.sources import load_general_corpus
+from hf_distill.stored.teacher import StoredTeacher
 from hf_distill.tasks.custom import TASK_FILE
 from hf_distill.tasks.loading import load_task
 from hf_distill.tasks.registry import is_registered
@@ -33,18 +34,56 @@ def read_textbook(
         FileNotFoundError: If a source does not exist.
         ValueError: If a source has no text, or more rows are to be held back than there are.
     """
-    sources, column = textbook.textbook, training.text_column
+    return hold_back(read_rows(textbook, training.text_column), textbook.textbook_eval_rows, training.seed)
+
+
+def read_rows(textbook: TextbookArguments, column: str) -> datasets.Dataset:
+    """The rows of every source, in the order of their names; none is held back.
+
+    Raises:
+        FileNotFoundError: If a source does not exist.
+        ValueError: If none is named, or one has no text.
+    """
+    if not textbook.textbook:
+        raise ValueError("`--textbook` is missing: name the text that the student learns from.")
+    sources = textbook.textbook
     parts = [_read(source, textbook, column) for source in sources]
     if len(parts) > 1:
         counts = (f"{len(rows)} rows of {source}" for source, rows in zip(sources, parts, strict=True))
         logger.warning(f"Textbook: {', '.join(counts)}")
     columns = [column, PAIR_COLUMN] if any(PAIR_COLUMN in rows.column_names for rows in parts) else [column]
-    rows = datasets.concatenate_datasets([_with_columns(part, columns) for part in parts])
-    if not textbook.textbook_eval_rows:
+    return datasets.concatenate_datasets([_with_columns(part, columns) for part in parts])
+
+
+def stored_rows(
+    textbook: TextbookArguments, training: DistillationArguments, teacher: StoredTeacher
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """As `read_textbook`, for a teacher that was stored with its rows.
+
+    Raises:
+        ValueError: If a text is named, or more rows are to be held back than there are.
+    """
+    if textbook.textbook:
+        raise ValueError(
+            f"`--textbook` {textbook.textbook} is given, but the stored teacher {teacher.folder!r} knows its own "
+            f"{len(teacher.dataset):,} rows only: leave it out, or precompute the teacher on that text."
+        )
+    rows, limit = teacher.dataset, textbook.max_textbook_rows
+    rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
+    return hold_back(rows, textbook.textbook_eval_rows, training.seed)
+
+
+def hold_back(rows: datasets.Dataset, count: int, seed: int) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Split `count` random rows off, `None` if that is 0.
+
+    Raises:
+        ValueError: If there are not more rows than that.
+    """
+    if not count:
         return rows, None
-    if textbook.textbook_eval_rows >= len(rows):
-        raise ValueError(f"`--textbook_eval_rows` is {textbook.textbook_eval_rows}, but there are {len(rows)} rows.")
-    split = rows.train_test_split(test_size=textbook.textbook_eval_rows, seed=training.seed)
+    if count >= len(rows):
+        raise ValueError(f"`--textbook_eval_rows` is {count}, but there are {len(rows)} rows.")
+    split = rows.train_test_split(test_size=count, seed=seed)
     return split["train"], split["test"]
 
 

@@ -12,8 +12,8 @@ from ..signals import SignalRequest
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
-# Fields that follow from others or only tell; two folders may differ in them.
-SILENT_FIELDS = frozenset({"hf_distill"})
+# Fields that decide nothing: two calls may differ in them.
+SILENT_FIELDS = frozenset({"hf_distill", "source"})
 
 
 def is_stored_teacher(folder: Any) -> bool:

@@ -125,6 +125,7 @@ def precompute(
     manifest = {
         "format": FORMAT,
         "hf_distill": __version__,
+        "source": live.source(),
         **live.fingerprint(),
         "teacher_dtype": live.dtype,
         "tokenizer": vocabulary_hash(processing_class),

@@ -201,6 +201,10 @@ class StoredTeacher:
         top_k = f", top {facts['top_k']} logits" if facts["top_k"] else ""
         return f"{facts['teacher']}, stored: {facts['rows']:,} rows in {facts['dtype']}{top_k}"
 
+    def source(self) -> dict[str, Any]:
+        """Where the model came from: `name`, and `hub_id` and `revision` if that is the Hub."""
+        return self.manifest["source"]
+
     def skeleton(self) -> Any:
         """The teacher's model without weights (on the meta device), to count parameters and create students."""
         return load_skeleton(self.folder, flag="--teacher_model")

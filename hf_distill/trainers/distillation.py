@@ -111,6 +111,12 @@ class DistillationTrainer(Trainer):
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
         if stored:
+            if self.args.mlm_probability is not None:
+                raise ValueError(
+                    f"`--mlm_probability` is {self.args.mlm_probability}, but the stored teacher "
+                    f"{stored[0].folder!r} saw no masks, and other tokens are masked in every epoch: take the teacher "
+                    "itself as `--teacher_model`."
+                )
             train_dataset = join_rows(stored) if train_dataset is None else train_dataset
             processing_class = stored[0].tokenizer() if processing_class is None else processing_class
             inner = kwargs.pop("data_collator", None) or DataCollatorWithPadding(processing_class)
