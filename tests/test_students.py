@@ -304,7 +304,7 @@ class TestErrors:
             create_student(tiny_teacher("Bert"), "6x32:4h:48", init="teacher_layers")
 
     def test_unknown_initialisation(self):
-        with pytest.raises(ValueError, match=r"'svd'.*'random' or 'teacher_layers'"):
+        with pytest.raises(ValueError, match=r"'svd'.*'random', 'teacher_layers', 'svd_embeddings'"):
             create_student(tiny_teacher("Bert"), "2x24", init="svd")
 
     def test_a_configuration_has_no_weights_to_copy(self):

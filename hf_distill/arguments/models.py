@@ -42,8 +42,12 @@ class StudentArguments:
         default="4x312",
         metadata={"help": "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`)."},
     )
-    student_init: Literal["random", "teacher_layers"] = field(
-        default="random", metadata={"help": "First weights: random, or copied from the teacher (equal widths only)."}
+    student_init: Literal["random", "teacher_layers", "svd_embeddings"] = field(
+        default="random",
+        metadata={
+            "help": "First weights: random, copied from the teacher (equal widths only), or random with the teacher's "
+            "word embeddings compressed to the student's width."
+        },
     )
     student_layers: list[int] | None = field(
         default=None, metadata={"help": "With teacher_layers: the teacher's layers to copy. Default: spread evenly."}

@@ -115,6 +115,10 @@ class LogitsObjective(Objective):
     """The teacher's predictions as soft targets: sequence, token and span heads, regression and multi-label."""
 
     citation = "hinton2015"
+    formula = (
+        "t^2 x mean over rows (or tokens) of -sum_c softmax(z_T / t)_c log softmax(z_S / t)_c [ce], or less the "
+        "teacher's entropy [kl]; mean of (z_S - z_T)^2 [mse]"
+    )
     title: ClassVar[str] = "logits"
 
     def __init__(
@@ -270,6 +274,7 @@ class LabelsObjective(Objective):
     """The task's own loss on the gold labels, to be mixed with what the teacher says."""
 
     needs_teacher = False
+    formula = "mean over labels of -log softmax(z_S)_y; regression: (z_S - y)^2"
 
     def __init__(self, problem_type: ProblemType | None = None) -> None:
         """Create the objective; `problem_type` as for `LogitsObjective`."""

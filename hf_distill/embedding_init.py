@@ -1,0 +1,61 @@
+"""Word embeddings of a student from those of its teacher, by a truncated singular value decomposition.
+
+Shape legend: V vocabulary, D width of the teacher's word embeddings, d of the student's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+def principal_components(table: Tensor, width: int) -> tuple[Tensor, float]:
+    """The best linear compression of a table (V, D) to `width` columns: `U S` of its centred rows.
+
+    The decomposition is computed in float64 from the covariance (D, D). The sign of a component is arbitrary; it is
+    chosen so that its largest loading is positive, which makes the result the same on every machine.
+
+    Returns:
+        The compressed table (V, width), in the type of `table`, and the share of the variance that it keeps.
+
+    Raises:
+        ValueError: If `width` is larger than D.
+    """
+    if width > table.shape[1]:
+        raise ValueError(
+            f"Word embeddings of width {table.shape[1]} cannot be widened to {width} by a decomposition: use "
+            "--student_init random, or a narrower student."
+        )
+    rows = table.detach().double()
+    rows = rows - rows.mean(0)
+    variances, loadings = torch.linalg.eigh(rows.T @ rows)
+    variances, loadings = variances.flip(0).clamp(min=0), loadings.flip(1)[:, :width]
+    largest = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
+    kept = float(variances[:width].sum() / variances.sum().clamp(min=torch.finfo(torch.float64).tiny))
+    return (rows @ (loadings * largest.sign())).to(table.dtype), kept
+
+
+@torch.no_grad()
+def compress_embeddings(teacher: PreTrainedModel, student: PreTrainedModel) -> float:
+    """Give the student the teacher's word embeddings, compressed to its width (XtremeDistil, section 3.1).
+
+    Returns:
+        The share of the variance of the teacher's embeddings that is kept.
+
+    Raises:
+        ValueError: If the student's embeddings are wider, or the vocabularies differ in size.
+    """
+    source, target = (model.get_input_embeddings().weight for model in (teacher, student))
+    if len(source) != len(target):
+        raise ValueError(
+            f"The teacher has {len(source)} word embeddings, the student {len(target)}: --student_init svd_embeddings "
+            "needs one vocabulary."
+        )
+    table, kept = principal_components(source.cpu().float(), target.shape[1])
+    target.copy_(table)
+    logger.info(f"The student's word embeddings keep {kept:.1%} of the variance of the teacher's.")
+    return kept
