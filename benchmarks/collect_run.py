@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,29 @@ def command_of(stage: str, folder: Path) -> str:
     return " ".join(words)
 
 
+def head_commit() -> str:
+    """The commit that is checked out."""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
+def measure_speed(teacher: Path, student: Path, num_batches: int) -> dict[str, Any]:
+    """Teacher against student on this machine, on the papers' batches of 32 rows with 128 tokens."""
+    from transformers import AutoModelForSequenceClassification
+
+    from hf_distill import latency_ratio
+
+    models = (AutoModelForSequenceClassification.from_pretrained(path, dtype="float32") for path in (teacher, student))
+    return latency_ratio(*models, num_batches=num_batches, warmup=2).to_dict()
+
+
 def main() -> None:
     """Parse, gather, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for stage in STAGES:
         parser.add_argument(f"--{stage}", type=Path, required=stage not in ("baseline", "corpus"))
     parser.add_argument("--note", default="", help="what a reader should know")
+    parser.add_argument("--commit", help="commit that the runs were made with; by default the one checked out")
+    parser.add_argument("--speed_batches", type=int, default=20, help="batches of 32 x 128 for the speed-up")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     gathered: dict[str, Any] = {"note": options.note, "commands": {}, "stages": {}}
@@ -93,19 +111,21 @@ def main() -> None:
     scores = gathered["stages"]["student"]
     base = (gathered["stages"].get("baseline") or scores).get("baseline") or {}
     teacher = scores.get("teacher") or gathered["stages"]["teacher"]
+    speed = measure_speed(options.teacher, options.student, options.speed_batches)
     summary = {
         "task": scores["task"],
+        "student_shape": gathered["stages"]["distilled"]["student_shape"],
         "metric": scores["metric"],
         "teacher": teacher["score"],
         "student": scores["student"]["score"],
         "baseline": base.get("score"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
+        "speedup": round(speed["speedup"], 2),
+        "machine": {"cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
+        "commit": options.commit or head_commit(),
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(
-        json.dumps({"summary": summary, **gathered}, indent=1, default=str) + "\n", encoding="utf-8"
+        json.dumps({"summary": summary, "speed": speed, **gathered}, indent=1, default=str) + "\n", encoding="utf-8"
     )
     print(json.dumps(summary, indent=2))
 
