@@ -17,6 +17,8 @@ _MODULE_OF: dict[str, str] = {
     "DistillationTrainer": "trainers.distillation",
     "FineTuningArguments": "arguments",
     "LoadedTask": "tasks",
+    "MultiTeacherArguments": "arguments",
+    "MultiTeacherTrainer": "trainers.multi_teacher",
     "Objective": "objectives",
     "SignalCapture": "capture",
     "SignalRequest": "signals",
@@ -24,6 +26,7 @@ _MODULE_OF: dict[str, str] = {
     "StudentShape": "shapes",
     "TaskSpec": "tasks",
     "WeightedObjective": "objectives",
+    "adapter_teachers": "teachers_adapters",
     "build_contextualized_corpus": "corpus",
     "create_student": "students",
     "evaluate_model": "trainers.finetuning",
@@ -48,6 +51,8 @@ __all__ = [
     "DistillationTrainer",
     "FineTuningArguments",
     "LoadedTask",
+    "MultiTeacherArguments",
+    "MultiTeacherTrainer",
     "Objective",
     "SignalCapture",
     "SignalRequest",
@@ -55,6 +60,7 @@ __all__ = [
     "StudentShape",
     "TaskSpec",
     "WeightedObjective",
+    "adapter_teachers",
     "build_contextualized_corpus",
     "create_student",
     "evaluate_model",
@@ -73,7 +79,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .arguments import CorpusArguments, DistillationArguments, FineTuningArguments
+    from .arguments import CorpusArguments, DistillationArguments, FineTuningArguments, MultiTeacherArguments
     from .benchmark.speed import latency_ratio
     from .capture import SignalCapture, register_architecture
     from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
@@ -84,8 +90,10 @@ if TYPE_CHECKING:
     from .stored.teacher import StoredTeacher
     from .students import create_student, size_table
     from .tasks import LoadedTask, TaskSpec, list_tasks, load_task, register_task
+    from .teachers_adapters import adapter_teachers
     from .trainers.distillation import DistillationTrainer
     from .trainers.finetuning import evaluate_model, finetune
+    from .trainers.multi_teacher import MultiTeacherTrainer
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .signals import Projections, Signals
+from .signals import Projections, SignalRequest, Signals
 
 TEACHER_COLUMN = "teacher_id"
 
@@ -58,6 +58,17 @@ def join_rows(parts: Sequence[Signals], rows: Sequence[Tensor]) -> Signals:
     """
     order = torch.cat(list(rows)).argsort()
     return _merge(parts, lambda tensors: torch.cat(tensors).index_select(0, order))
+
+
+def only_requested(signals: Signals, request: SignalRequest) -> Signals:
+    """The part of signals that a request asks for; the model may have been asked for more."""
+    return Signals(
+        attention_mask=signals.attention_mask,
+        logits=signals.logits if request.logits else {},
+        hidden_states={layer: signals.hidden_states[layer] for layer in request.hidden_states},
+        projections={layer: signals.projections[layer] for layer in request.projections},
+        attention_scores={layer: signals.attention_scores[layer] for layer in request.attention_scores},
+    )
 
 
 def shapes_of(signals: Signals) -> dict[str, tuple[int, ...]]:

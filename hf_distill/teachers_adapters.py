@@ -44,6 +44,11 @@ class AdapterTeacher(LiveTeacher):
             self.model.set_adapter(self.adapter, inference_mode=True)
         return super().signals(inputs)
 
+    def source(self) -> dict[str, str | None]:
+        """Where the base model came from, under a name with the adapter's."""
+        source = super().source()
+        return {**source, "name": f"{source['name']} with adapter {self.adapter}"}
+
     def fingerprint(self) -> dict[str, str]:
         """Class and a hash of the weights of base and own adapter; other adapters do not count."""
         peft = require("peft", extra="peft", needed_by="`adapter_teachers`")

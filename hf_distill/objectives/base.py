@@ -34,6 +34,7 @@ class Objective(nn.Module):
     Attributes:
         unit: What a term is a mean over: `rows` of the batch, real `tokens`, or `labels` (not negative).
         needs_teacher: Whether the objective compares with a teacher.
+        needs_labels: Whether it needs gold labels, whatever its settings.
         citation: BibTeX key of the paper (see `hf_distill.hub`), or "".
         formula: What is computed, in one line of plain text; S is the student, T the teacher.
         registered_name: Its name in the registry, which `register_objective` sets.
@@ -41,6 +42,7 @@ class Objective(nn.Module):
 
     unit: Unit = "rows"
     needs_teacher: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     formula: ClassVar[str] = ""
     registered_name: ClassVar[str] = ""
@@ -57,6 +59,11 @@ class Objective(nn.Module):
     def teacher_request(self) -> SignalRequest:
         """Signals needed from the teacher."""
         return SignalRequest()
+
+    @property
+    def current_temperature(self) -> float:
+        """The temperature at which logits are compared now; several teachers' probabilities are averaged at it."""
+        return float(getattr(self, "temperature", 1.0))
 
     def check(self, student: Signals, teacher: Signals | None) -> None:
         """Look at one probe batch: raise `ValueError` if the two sides do not fit; create parameters if there are any.
@@ -142,6 +149,19 @@ def list_objectives() -> dict[str, str]:
     return {name: inspect.getdoc(cls).partition("\n")[0] for name, cls in sorted(_REGISTRY.items())}  # type: ignore[union-attr]
 
 
+def objective_class(name: str) -> type[Objective]:
+    """The class registered under a name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in _REGISTRY:
+        close = difflib.get_close_matches(name, _REGISTRY, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"`--objectives` has {name!r}; allowed are {', '.join(sorted(_REGISTRY))}.{hint}")
+    return _REGISTRY[name]
+
+
 def build_objective(name: str, shared: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Objective:
     """Create a registered objective.
 
@@ -153,11 +173,7 @@ def build_objective(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]
     Raises:
         ValueError: If the name or one of its own settings is unknown.
     """
-    if name not in _REGISTRY:
-        close = difflib.get_close_matches(name, _REGISTRY, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"`--objectives` has {name!r}; allowed are {', '.join(sorted(_REGISTRY))}.{hint}")
-    factory, own = _REGISTRY[name], own or {}
+    factory, own = objective_class(name), own or {}
     accepted = inspect.signature(factory).parameters
     unknown = sorted(set(own) - set(accepted))
     if unknown:

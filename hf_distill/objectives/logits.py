@@ -187,6 +187,11 @@ class LogitsObjective(Objective):
         """The head's outputs."""
         return SignalRequest(logits=True)
 
+    @property
+    def current_temperature(self) -> float:
+        """The temperature now; where every row has its own, what they vary around."""
+        return self._temperatures.current
+
     def check(self, student: Signals, teacher: Signals | None) -> None:
         """Both sides must have the same kind of head."""
         shapes = [{k: (v.dim(), v.shape[-1]) for k, v in side.logits.items()} for side in (student, teacher) if side]
@@ -274,6 +279,7 @@ class LabelsObjective(Objective):
     """The task's own loss on the gold labels, to be mixed with what the teacher says."""
 
     needs_teacher = False
+    needs_labels = True
     formula = "mean over labels of -log softmax(z_S)_y; regression: (z_S - y)^2"
 
     def __init__(self, problem_type: ProblemType | None = None) -> None:

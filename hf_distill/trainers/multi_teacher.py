@@ -1,0 +1,136 @@
+"""`MultiTeacherTrainer`: a student learns from several teachers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..arguments import MultiTeacherArguments
+from ..loading import load_model
+from ..objectives import Objective, WeightedObjective, build_objectives
+from ..routing import TEACHER_COLUMN
+from ..stored.manifest import is_stored_teacher
+from ..stored.teacher import StoredTeacher
+from ..teachers import LiveTeacher, TeacherSource
+from .distillation import DistillationTrainer
+from .panel import TeacherPanel
+
+
+class MultiTeacherTrainer(DistillationTrainer):
+    """A `DistillationTrainer` with several teachers.
+
+    Objectives on logits learn from what the teachers say together (`MultiTeacherArguments.combine`). An objective with
+    `teacher` learns from that one alone, which is how layers are matched; with the rule `route` and teachers of one
+    shape, layers too come from the teacher of each row. With one teacher it is a `DistillationTrainer`.
+    """
+
+    args: MultiTeacherArguments
+    teacher: Any  # A `TeacherPanel`.
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | str | None = None,
+        teacher_models: Sequence[PreTrainedModel | nn.Module | TeacherSource | str] | None = None,
+        args: MultiTeacherArguments | None = None,
+        *,
+        objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepare student and teachers; nothing is trained yet.
+
+        Args:
+            model: The student: a model, a Hub id or a folder.
+            teacher_models: Overrides `args.teacher_models`: models, Hub ids, folders (of models, or that `precompute`
+                wrote) or sources of signals, such as those of `adapter_teachers`. All read the same tokens.
+            args: `MultiTeacherArguments`.
+            objectives: As for `DistillationTrainer`. Default: `logits`, or `relation` if there is one teacher.
+            kwargs: Whatever else `DistillationTrainer` takes.
+
+        Raises:
+            ValueError: If there is no teacher, or teachers, student, objectives and data do not fit each other.
+        """
+        args = args if args is not None else MultiTeacherArguments("tmp_trainer")
+        given = teacher_models if teacher_models is not None else args.teacher_models
+        if isinstance(given, str) or not given:
+            raise ValueError(f"`--teacher_models` is {given!r}; give a list of at least one teacher.")
+        if objectives is None:
+            objectives = args.objectives or (["logits"] if len(given) > 1 else None)
+        super().__init__(model, list(given), args, objectives=objectives, **kwargs)  # type: ignore[arg-type]
+
+    @property
+    def teachers(self) -> list[TeacherSource]:
+        """The teachers in their order."""
+        return self.teacher.teachers
+
+    def _prepare_teacher(self, teacher: Any) -> Any:
+        teachers = [self._prepare_one(index, one) for index, one in enumerate(teacher)]
+        args = self.args
+        return TeacherPanel(teachers, args.combine, args.teacher_weights, offload=args.offload_teachers)
+
+    def _prepare_one(self, index: int, teacher: Any) -> TeacherSource:
+        if is_stored_teacher(teacher):
+            # Several on the same rows need different names for their columns.
+            return StoredTeacher(teacher, name=f"teacher_{index}")
+        if isinstance(teacher, str):
+            teacher = load_model(teacher, flag="--teacher_models")
+        return LiveTeacher(teacher, self.args.teacher_dtype) if isinstance(teacher, nn.Module) else teacher
+
+    def _build_objectives(self, options: Mapping[str, Any]) -> list[WeightedObjective]:
+        """Every objective with the settings that follow from its own teacher."""
+        items = build_objectives(self._objective_items, options)
+        built = []
+        for given, item in zip(self._objective_items, items, strict=True):
+            index = self.teacher.index_of(item)
+            one = self.teacher if index is None else self.teachers[index]
+            built += build_objectives([given], {**options, "teacher_model_type": one.model_type})
+        return built
+
+    def _num_teacher_layers(self, item: WeightedObjective) -> int | None:
+        index = self.teacher.index_of(item)
+        return self.teacher.num_layers if index is None else self.teachers[index].num_layers
+
+    def _connect_teacher(self, student: Any, objectives: Sequence[WeightedObjective]) -> None:
+        self.teacher.connect(objectives, student.config)
+
+    def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
+        for source, one in zip(self.teachers, given, strict=True):
+            self._check_tokenizer(source, one, processing_class, teacher_processing_class)
+
+    def _kept_columns(self) -> Sequence[str]:
+        """What the rule reads beside the tokens."""
+        if self.teacher.routes:
+            return (TEACHER_COLUMN,)
+        return ("labels",) if self.args.combine == "confidence" else ()
+
+    def _start_distilling(self) -> None:
+        if self.teacher.routes:
+            for name in ("train_dataset", "eval_dataset"):
+                self._check_routes(getattr(self, name), name)
+        super()._start_distilling()
+
+    def _check_routes(self, dataset: Any, what: str) -> None:
+        """Every row must name a teacher that exists."""
+        if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
+            for name, part in dataset.items():
+                self._check_routes(part, f"{what}[{name!r}]")
+            return
+        columns = getattr(dataset, "column_names", None)
+        if not isinstance(columns, list):
+            return  # A stream shows its columns batch by batch, and is checked there.
+        allowed = f"a number from 0 to {len(self.teachers) - 1} for every row"
+        if TEACHER_COLUMN not in columns:
+            raise ValueError(
+                f"`--combine route` needs the column {TEACHER_COLUMN!r} in `{what}`, with {allowed}; it has {columns}."
+            )
+        if isinstance(dataset, datasets.Dataset):
+            found = set(dataset.with_format(None).unique(TEACHER_COLUMN))
+            wrong = sorted(found - set(range(len(self.teachers))), key=str)
+            if wrong:
+                raise ValueError(
+                    f"`--combine route`: the column {TEACHER_COLUMN!r} of `{what}` has {wrong[:5]}; allowed is "
+                    f"{allowed}: {self.teacher.list_teachers()}."
+                )
