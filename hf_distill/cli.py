@@ -127,9 +127,19 @@ def _versions() -> dict[str, str]:
 
 
 def _objectives() -> dict[str, str]:
-    from hf_distill.objectives import list_objectives
+    from hf_distill.objectives.catalogue import catalogue
 
-    return list_objectives()
+    return {
+        entry.name: "\n".join(
+            (
+                entry.summary,
+                f"needs: {', '.join(entry.needs) or 'nothing'}",
+                f"formula: {entry.formula or '-'}",
+                f"citation: {entry.citation or '-'}",
+            )
+        )
+        for entry in catalogue()
+    }
 
 
 def _tasks() -> dict[str, str]:
@@ -165,7 +175,7 @@ def _architectures() -> dict[str, str]:
 def _table(rows: dict[str, str]) -> None:
     width = max(map(len, rows))
     for name, text in rows.items():
-        _say(f"{name:<{width}}  {text}")
+        _say(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
 
 
 def _say(text: str) -> None:

@@ -113,6 +113,19 @@ def test_info_shows_a_topic(topic, names, capsys):
     assert topic in capsys.readouterr().out
 
 
+def test_info_shows_what_an_objective_needs_computes_and_cites(capsys):
+    assert main(["info", "objectives"]) == 0
+    shown = capsys.readouterr().out
+    entry = shown[shown.index("\npkd ") :].split("\n")[1:5]
+    assert [line[len("tinybert_prediction") + 2 :].partition(":")[0] for line in entry[1:]] == [
+        "needs",
+        "formula",
+        "citation",
+    ]
+    assert entry[1].endswith("needs: teacher, hidden states")
+    assert entry[3].endswith("citation: pkd")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -39,6 +39,7 @@ class AnnealedObjective(LogitsObjective):
     citation = "bam"
     formula = "mean over rows (or tokens) of -sum_c (s y_c + (1 - s) softmax(z_T)_c) log softmax(z_S)_c, s = progress"
     title = "annealed"
+    needs_labels = True
 
     def __init__(self, gold_share: float | None = None, problem_type: ProblemType | None = None) -> None:
         """Create the objective.

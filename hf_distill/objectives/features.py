@@ -139,7 +139,7 @@ class HiddenObjective(HiddenMatchObjective):
 
 @register_objective("cosine")
 class CosineObjective(HiddenMatchObjective):
-    """Directions of hidden states over the real tokens (DistilBERT, section 3; TextBrewer `cos`)."""
+    """Directions of hidden states over the real tokens (DistilBERT; TextBrewer `cos`)."""
 
     citation = "distilbert"
     formula = "sum over matches of mean over tokens of 1 - cos(W h_S + b, h_T)"
@@ -158,7 +158,7 @@ class CosineObjective(HiddenMatchObjective):
 
 @register_objective("pkd")
 class PKDObjective(HiddenMatchObjective):
-    """Directions of the first token's hidden states (Patient-KD, equation 5; TextBrewer `pkd`)."""
+    """Directions of the first token's hidden states (Patient-KD; TextBrewer `pkd`)."""
 
     citation = "pkd"
     formula = "sum over matches of mean over rows of ||h_S/||h_S|| - h_T/||h_T|| ||^2, first token"

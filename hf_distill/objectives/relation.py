@@ -193,6 +193,10 @@ class RelationObjective(Objective):
     """Self-attention relations of one layer, any number of relation heads (MiniLMv2)."""
 
     citation = "minilmv2"
+    formula = (
+        "sum over relations xy of mean over rows, relation heads and queries of KL(R_T || R_S), "
+        "R = softmax(X Y^T / sqrt(d))"
+    )
 
     def __init__(
         self,
@@ -302,6 +306,10 @@ class MiniLMObjective(RelationObjective):
     """Attention transfer and value relation with the models' own heads (MiniLM, section 3)."""
 
     citation = "minilm"
+    formula = (
+        "mean over rows, heads and queries of KL(A_T || A_S) + KL(R_T || R_S), "
+        "A = softmax(Q K^T / sqrt(d)), R = softmax(V V^T / sqrt(d))"
+    )
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ def _linear_program(costs: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
 
 @register_objective("bert_emd")
 class BertEMDObjective(Objective):
-    """Earth mover's distance between the layers of both sides (BERT-EMD, section 3).
+    """Earth mover's distance between the layers of both sides (BERT-EMD).
 
     Attributes:
         student_masses: (M,) masses of the student's layers; they change with `cost_attention`.

@@ -1,0 +1,64 @@
+"""What every registered objective needs, computes and rests on, for people to read."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+from ..signals import SignalRequest
+from .base import Objective, list_objectives, objective_class
+
+# Deep enough for every named layer map.
+DEPTH = 3
+SIGNALS = {
+    "logits": "logits",
+    "hidden_states": "hidden states",
+    "projections": "queries, keys and values",
+    "attention_scores": "attention scores",
+}
+OPTIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """One objective.
+
+    Attributes:
+        name: Its name in the registry.
+        summary: First line of its documentation.
+        needs: `teacher` and `labels`, where it cannot do without; then the signals that it reads with its default
+            settings.
+        formula: One line of plain text, or "".
+        citation: BibTeX key, or "".
+    """
+
+    name: str
+    summary: str
+    needs: tuple[str, ...]
+    formula: str
+    citation: str
+
+
+def catalogue() -> list[CatalogueEntry]:
+    """Every registered objective, by name.
+
+    An objective whose constructor cannot do without settings is listed without its signals.
+    """
+    return [_entry(name, summary) for name, summary in list_objectives().items()]
+
+
+def _entry(name: str, summary: str) -> CatalogueEntry:
+    cls = objective_class(name)
+    request = _default_request(cls)
+    signals = [word for field, word in SIGNALS.items() if getattr(request, field)]
+    sources = [word for word, needed in (("teacher", cls.needs_teacher), ("labels", cls.needs_labels)) if needed]
+    return CatalogueEntry(name, summary, (*sources, *signals), cls.formula, cls.citation)
+
+
+def _default_request(cls: type[Objective]) -> SignalRequest:
+    """What an objective with default settings reads of the student."""
+    if any(p.default is p.empty and p.kind not in OPTIONAL for p in inspect.signature(cls).parameters.values()):
+        return SignalRequest()
+    objective = cls()
+    objective.bind(DEPTH, DEPTH)
+    return objective.student_request
