@@ -147,7 +147,7 @@ def connect_teacher(teacher: TeacherSource, request: SignalRequest, student_conf
     if config is None:
         return  # Somebody's own source of signals, of which nothing more is known.
     sizes = config.vocab_size, student_config.vocab_size
-    if sizes[0] != sizes[1]:
+    if sizes[0] != sizes[1] and not getattr(teacher, "reads_own_tokens", False):
         raise ValueError(
             f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
             "`input_ids`. Create the student from the teacher: create_student(teacher, shape)."
@@ -206,5 +206,6 @@ def check_same_vocabulary(teacher_tokenizer: Any, student_tokenizer: Any) -> Non
     shown = ", ".join(f"{token!r}: {theirs.get(token)} against {ours.get(token)}" for token in examples)
     raise ValueError(
         f"Teacher and student tokenizers differ ({len(theirs)} and {len(ours)} tokens; ids of {shown}). Use the "
-        "teacher's tokenizer as `processing_class`, and create the student from the teacher's configuration."
+        "teacher's tokenizer as `processing_class`, and create the student from the teacher's configuration; or let "
+        "each side read its own with `--align_tokenizers`."
     )

@@ -40,6 +40,7 @@ LEVELS = {
     "routing": 2,
     "combination": 3,
     "teachers": 3,
+    "alignment": 3,
     "teachers_adapters": 3,
     "stored": 4,
     "trainers": 4,

@@ -65,6 +65,13 @@ class DistillationArguments(TrainingArguments):
             "its layers, from the top down, are free again (0 0.5). Default: nothing is frozen."
         },
     )
+    align_tokenizers: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the teacher read the text with its own tokenizer: logits of rows are compared as they are, "
+            "hidden states and relations over the pieces of text that both tokenizers keep apart."
+        },
+    )
     relations: list[str] = field(
         default_factory=lambda: ["qq", "kk", "vv"],
         metadata={"help": "Objective relation: pairs of q, k, v, each optionally with a weight (qk:0.5)."},

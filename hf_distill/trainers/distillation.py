@@ -15,10 +15,11 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import find_labels, logging
 
+from ..alignment import PIECES, AlignedCollator, AlignedTeacher, tokenize_aligned
 from ..arguments import DistillationArguments
-from ..capture import SignalCapture
 from ..loading import forward_columns, load_model, load_tokenizer, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
+from ..output_capture import capture_of
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
 from ..stored.manifest import is_stored_teacher
@@ -107,7 +108,12 @@ class DistillationTrainer(Trainer):
                 processing_class, mlm_probability=self.args.mlm_probability, seed=self.args.seed
             )
         if self.distilling:
-            self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
+            if self.args.align_tokenizers:
+                kwargs["data_collator"] = self._let_teacher_read(
+                    teacher_model, processing_class, teacher_processing_class
+                )
+            else:
+                self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
         if stored:
@@ -166,7 +172,7 @@ class DistillationTrainer(Trainer):
         needing = [item.name for item in objectives if item.objective.needs_teacher]
         if needing and self.teacher is None:
             raise ValueError(f"The objectives {needing} compare with a teacher: give `--teacher_model`.")
-        depth = SignalCapture(student, SignalRequest()).num_layers
+        depth = capture_of(student, SignalRequest()).num_layers
         for item in objectives:
             item.objective.bind(depth, self._num_teacher_layers(item))
         self._connect_teacher(student, objectives)
@@ -212,16 +218,39 @@ class DistillationTrainer(Trainer):
         if teacher_processing_class is not None and processing_class is not None:
             check_same_vocabulary(teacher_processing_class, processing_class)
 
+    def _let_teacher_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> AlignedCollator:
+        """Let the teacher read the text with a tokenizer of its own; returns the collator for both sides."""
+        if teacher_processing_class is None and isinstance(given, str):
+            teacher_processing_class = load_tokenizer(given, flag="--teacher_model")
+        if not isinstance(self.teacher, LiveTeacher) or processing_class is None or teacher_processing_class is None:
+            raise ValueError(
+                "`--align_tokenizers` needs a live teacher and both tokenizers: the student's as `processing_class`, "
+                "the teacher's as `teacher_processing_class` or beside a teacher that is given as an id or folder."
+            )
+        self.teacher = AlignedTeacher(self.teacher, teacher_processing_class)
+        return AlignedCollator(processing_class, teacher_processing_class)
+
     def _tokenized(self, dataset: Any, processing_class: Any) -> Any:
         """Tokenize where a data set has a text column and no `input_ids`."""
         if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
             return {name: self._tokenized(part, processing_class) for name, part in dataset.items()}
         columns = getattr(dataset, "column_names", None)
-        if not self.distilling or not isinstance(columns, list) or "input_ids" in columns:
+        if not self.distilling or not isinstance(columns, list):
+            return dataset
+        if "input_ids" in columns and (PIECES in columns or not isinstance(self.teacher, AlignedTeacher)):
             return dataset
         if processing_class is None:
             raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
         with self.args.main_process_first(desc="tokenizing"):
+            if isinstance(self.teacher, AlignedTeacher):
+                return tokenize_aligned(
+                    dataset,
+                    processing_class,
+                    self.teacher.tokenizer,
+                    text_column=self.args.text_column,
+                    max_length=self.args.max_length,
+                    keep=[*self._kept_columns(), *LABEL_COLUMNS, "label"],
+                )
             return tokenize_text(
                 dataset,
                 processing_class,

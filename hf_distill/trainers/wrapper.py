@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..alignment import PIECE_MASK, PIECES, by_pieces
 from ..loading import forward_columns
 from ..objectives import Objective, WeightedObjective
 from ..objectives.base import Unit
@@ -28,7 +29,8 @@ def count_items(inputs: Mapping[str, Any]) -> dict[Unit, Tensor]:
     if ids is None:
         raise ValueError(f"A batch needs `input_ids` or `inputs_embeds`; it has {sorted(inputs)}.")
     rows = torch.full((), float(ids.shape[0]), device=ids.device)
-    mask: Tensor | None = inputs.get("attention_mask")
+    # Where the two sides have other tokens, pieces of text stand for them.
+    mask: Tensor | None = inputs.get(PIECE_MASK, inputs.get("attention_mask"))
     tokens = mask.sum(dtype=torch.float32) if mask is not None else rows * ids.shape[1]
     labels = inputs.get("labels")
     if labels is None or labels.is_floating_point():
@@ -107,6 +109,8 @@ class DistillationModel(PreTrainedModel):
         """
         capture = self._capture_with_logits if return_logits else self._capture
         student = capture(**{name: value for name, value in inputs.items() if name in self._columns})
+        if PIECES in inputs:
+            student = by_pieces(student, inputs[PIECES], inputs[PIECE_MASK])
         labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
         here = count_items(inputs)
         terms: dict[str, Tensor] = {}

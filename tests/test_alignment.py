@@ -1,0 +1,190 @@
+"""A teacher with another tokenizer: pieces of text, and training over them."""
+
+import copy
+
+import datasets
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertForSequenceClassification, BertForTokenClassification, PreTrainedTokenizerFast, set_seed
+
+from hf_distill.alignment import AlignedCollator, align, mean_over_pieces, tokenize_aligned
+from hf_distill.arguments import DistillationArguments
+from hf_distill.trainers.distillation import DistillationTrainer
+
+
+@pytest.fixture(scope="module")
+def characters(sentences):
+    """A tokenizer of single characters between `<s>` and `</s>`."""
+    letters = sorted({letter for sentence in sentences for letter in sentence if not letter.isspace()})
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", *letters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def other_teacher(tiny_bert_config, characters):
+    """A teacher that reads characters."""
+    set_seed(3)
+    config = tiny_bert_config(vocab_size=len(characters), id2label={0: "negative", 1: "positive"})
+    return BertForSequenceClassification(config).eval()
+
+
+@pytest.fixture
+def build(tmp_path, other_teacher, characters, tiny_student, tiny_tokenizer, sentences):
+    """`build(**arguments)`: a trainer whose teacher reads characters."""
+
+    def make(teacher=other_teacher, teacher_tokenizer=characters, rows=None, **arguments):
+        arguments = {
+            "output_dir": str(tmp_path / "run"),
+            "align_tokenizers": True,
+            "objectives": ["relation", "logits"],
+            "max_steps": 4,
+            "per_device_train_batch_size": 8,
+            "max_length": 64,
+            "learning_rate": 5e-3,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "train_sampling_strategy": "sequential",
+            **arguments,
+        }
+        return DistillationTrainer(
+            copy.deepcopy(tiny_student),
+            teacher,
+            DistillationArguments(**arguments),
+            train_dataset=datasets.Dataset.from_dict({"text": sentences}) if rows is None else rows,
+            processing_class=tiny_tokenizer,
+            teacher_processing_class=teacher_tokenizer,
+        )
+
+    return make
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [
+        ([(0, 3), (4, 8)], [(0, 3), (4, 6), (6, 8)], ([0, 1], [0, 1, 1])),
+        ([(0, 2), (2, 5)], [(0, 3), (3, 5)], ([0, 0], [0, 0])),
+        ([(0, 3), (4, 8)], [(0, 3)], ([0, -1], [0])),
+        ([None, (0, 3), None], [None, (0, 1), (1, 3), None], ([0, 1, 2], [0, 1, 1, 2])),
+        ([(0, 3)], [None, (0, 3)], ([0], [-1, 0])),
+        ([(0, 1), (0, 1), (1, 2)], [(0, 1), (1, 2)], ([0, 0, 1], [0, 1])),
+        ([(0, 0), (0, 2)], [(0, 2)], ([-1, 0], [0])),
+        ([], [], ([], [])),
+    ],
+    ids=["finer", "crossing", "cut off", "special", "special on one side", "bytes of one letter", "empty", "nothing"],
+)
+def test_tokens_that_share_characters_are_one_piece(student, teacher, expected):
+    assert align(student, teacher) == expected
+    assert align(teacher, student) == expected[::-1]
+
+
+def test_both_sides_of_a_row_and_of_a_pair_have_the_same_pieces(tiny_tokenizer, characters):
+    rows = datasets.Dataset.from_dict(
+        {"text": ["good film", "a plot"], "text_pair": [None, "good film"], "label": [1, 0]}
+    )
+    encoded = tokenize_aligned(rows, tiny_tokenizer, characters, keep=["label"])
+    assert encoded[0]["teacher_pieces"] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+    assert set(encoded[1]["pieces"]) - {-1} == set(encoded[1]["teacher_pieces"]) - {-1}
+    assert encoded["label"][:] == [1, 0]
+    assert encoded[0]["length"] == len(encoded[0]["input_ids"])
+
+
+def test_the_mean_over_pieces_is_the_plain_one():
+    states = torch.randn(2, 5, 3)
+    pieces = torch.tensor([[0, 1, 1, 2, -1], [-1, -1, 0, 0, 1]])
+    means = mean_over_pieces(states, pieces, 3)
+    for row in range(2):
+        for piece in range(3):
+            members = [states[row, token] for token in range(5) if pieces[row, token] == piece]
+            expected = torch.stack(members).mean(0) if members else torch.zeros(3)
+            torch.testing.assert_close(means[row, piece], expected)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_is_padded_on_both_sides_by_their_own_tokenizers(tiny_tokenizer, characters, side):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.padding_side = side
+    rows = tokenize_aligned(datasets.Dataset.from_dict({"text": ["good film", "plot"]}), tokenizer, characters)
+    batch = AlignedCollator(tokenizer, characters)(list(rows))
+    assert batch["pieces"].shape == batch["input_ids"].shape
+    assert batch["teacher_pieces"].shape == batch["teacher_input_ids"].shape
+    assert batch["piece_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert torch.equal(batch["pieces"] >= 0, batch["attention_mask"].bool())
+
+
+def test_with_one_tokenizer_on_both_sides_nothing_changes(build, tiny_teacher, tiny_tokenizer):
+    aligned = build(tiny_teacher, tiny_tokenizer)
+    plain = build(tiny_teacher, tiny_tokenizer, align_tokenizers=False)
+    aligned.train()
+    plain.train()
+    assert losses(aligned) == pytest.approx(losses(plain), rel=1e-5)
+
+
+def test_the_student_learns_from_a_teacher_that_reads_characters(build):
+    texts = ["good film", "bad film", "a good plot", "a bad plot"] * 6
+    rows = datasets.Dataset.from_dict({"text": texts, "labels": [0, 1] * 12})
+    trainer = build(max_steps=12, objectives=["relation", "logits", "labels:0.1"], rows=rows)
+    trainer.train()
+    assert losses(trainer)[-1] < losses(trainer)[0]
+
+
+def test_accumulated_batches_give_the_update_of_one_large_batch(build):
+    # A mean over tokens is one over pieces here, of which the two halves of the batch have different numbers.
+    objectives = ["relation", {"objective": "hidden", "layers": "last"}]
+    whole = build(max_steps=1, objectives=objectives)
+    parts = build(max_steps=1, objectives=objectives, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    whole.train()
+    parts.train()
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_a_resumed_run_continues_bit_for_bit_and_knows_the_tokenizer(build, tiny_teacher, tiny_tokenizer):
+    whole = build(save_strategy="steps", save_steps=2)
+    whole.train()
+    resumed = build()
+    resumed.train(f"{whole.args.output_dir}/checkpoint-2")
+    assert losses(resumed) == losses(whole)
+    with pytest.raises(ValueError, match="teacher_tokenizer"):
+        build(tiny_teacher, tiny_tokenizer).train(f"{whole.args.output_dir}/checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objectives": [{"objective": "attention"}]}, r"different tokenizers.*attention maps cannot be compared"),
+        ({"teacher_tokenizer": None}, "needs a live teacher and both tokenizers"),
+        ({"align_tokenizers": False}, "tokenizers differ.*--align_tokenizers"),
+        (
+            {"rows": datasets.Dataset.from_dict({"input_ids": [[1, 2]]})},
+            r"Two tokenizers need text.*no column 'text'.*\['input_ids'\]",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(build, change, message):
+    with pytest.raises(ValueError, match=message):
+        build(**change)
+
+
+def test_logits_of_tokens_are_refused(build, tiny_bert_config, characters):
+    teacher = BertForTokenClassification(
+        tiny_bert_config(vocab_size=len(characters), id2label={0: "negative", 1: "positive"})
+    )
+    with pytest.raises(ValueError, match="speak about single tokens"):
+        build(teacher, objectives=["logits"])
