@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 from transformers import (
     BertForQuestionAnswering,
+    BertForSequenceClassification,
     BertForTokenClassification,
     DataCollatorWithPadding,
     RobertaConfig,
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill.objectives import list_objectives
 from hf_distill.signals import SignalRequest
 from hf_distill.stored import precompute as precompute_module
 from hf_distill.stored.columns import keep_largest, spread_rest
@@ -123,6 +125,19 @@ def test_in_any_batches_training_follows_the_live_teacher_within_the_precision_o
     live = train(build(tiny_teacher, trainer={"train_dataset": rows}, **settings))
     stored = train(build(store(dtype=dtype, batch_size=5, shard_rows=23), **settings))
     assert_same_logs(stored, live, rel)
+
+
+def test_every_objective_learns_the_same_from_the_store(store, build, tiny_teacher, tiny_bert_config, rows):
+    student = BertForSequenceClassification(
+        tiny_bert_config(num_hidden_layers=2, id2label=tiny_teacher.config.id2label)
+    )
+    everything = [{"objective": name} for name in list_objectives()]
+    settings = {"student": student, "objectives": everything}
+    live = train(build(tiny_teacher, trainer={"train_dataset": rows}, **settings))
+    folder = store(objectives=everything, num_student_layers=2)
+    stored = train(build(folder, dataloader_num_workers=1, **settings))
+    assert {name.split("/")[1] for name in stored[0] if "/" in name} == set(list_objectives())
+    assert_same_logs(stored, live, 1e-4)
 
 
 def test_accumulated_batches_give_the_update_of_one_large_batch(store, build):
@@ -385,6 +400,12 @@ def test_continuing_with_other_settings_says_what_differs(change, named, store, 
 def test_what_cannot_be_stored_is_refused(change, message, store):
     with pytest.raises(ValueError, match=message):
         store(**change)
+
+
+def test_one_of_several_processes_is_refused(store, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="one process, but there are 2"):
+        store()
 
 
 def test_the_depth_of_the_student_decides_which_layers_a_map_asks_for(store):
