@@ -48,12 +48,12 @@ def precompute(argv: Sequence[str]) -> None:
 
 def distill(argv: Sequence[str]) -> None:
     """Distil a teacher into a student on a textbook."""
-    from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+    from hf_distill.arguments import MultiTeacherArguments, StudentArguments, TeacherArguments, TextbookArguments
     from hf_distill.jobs.distill import distill as job
     from hf_distill.parsing import parse
 
-    classes = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
-    results = job(*parse(classes, argv, distill.__doc__, prog="hf-distill distill"))
+    classes = (StudentArguments, TeacherArguments, TextbookArguments, MultiTeacherArguments)
+    results = job(*parse(classes, argv, distill.__doc__, prog="hf-distill distill", presets=True))
     _say(f"{results['steps']} steps in {results['training_seconds']:.0f} s; student in {results['model']}")
 
 
@@ -96,9 +96,10 @@ def pipeline(argv: Sequence[str]) -> None:
 
 
 def info(argv: Sequence[str]) -> None:
-    """Show what there is: objectives, tasks, shapes, engines or architectures; versions without a topic."""
+    """Show what there is: objectives, presets, tasks, shapes, engines or architectures; versions without a topic."""
     topics: dict[str, Callable[[], dict[str, str]]] = {
         "objectives": _objectives,
+        "presets": _presets,
         "tasks": _tasks,
         "shapes": _shapes,
         "engines": _engines,
@@ -140,6 +141,13 @@ def _objectives() -> dict[str, str]:
         )
         for entry in catalogue()
     }
+
+
+def _presets() -> dict[str, str]:
+    from hf_distill.presets import list_presets, read_preset
+
+    found = map(read_preset, list_presets())
+    return {p.name: f"{p.about}\nfrom: {p.source}\ncitation: {p.citation}" for p in found}
 
 
 def _tasks() -> dict[str, str]:

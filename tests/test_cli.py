@@ -20,7 +20,7 @@ CLASSES = {
     "teach": ["TaskArguments", "TeacherArguments", "FineTuningArguments"],
     "corpus": ["TaskArguments", "CorpusArguments"],
     "precompute": ["TeacherArguments", "TextbookArguments", "PrecomputeArguments"],
-    "distill": ["StudentArguments", "TeacherArguments", "TextbookArguments", "DistillationArguments"],
+    "distill": ["StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments"],
     "evaluate": ["TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"],
     "pipeline": ["TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"],
 }

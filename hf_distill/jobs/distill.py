@@ -12,14 +12,15 @@ from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.jobs.results import environment, write_results
+from hf_distill.jobs.teachers import Teachers, open_teachers
 from hf_distill.jobs.textbook import read_textbook, stored_rows
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
-from hf_distill.stored.manifest import is_stored_teacher
 from hf_distill.stored.teacher import StoredTeacher
 from hf_distill.students import count_parameters, create_student, size_table
 from hf_distill.teachers import check_same_vocabulary
 from hf_distill.trainers.distillation import DistillationTrainer
+from hf_distill.trainers.multi_teacher import MultiTeacherTrainer
 
 logger = logging.get_logger(__name__)
 LAST_CHECKPOINT = "last"
@@ -28,7 +29,7 @@ LAST_CHECKPOINT = "last"
 def distill(
     student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> dict[str, Any]:
-    """Distil a teacher into a student on unlabelled text.
+    """Distil a teacher, or several, into a student on unlabelled text.
 
     Writes to `training.output_dir`: the plain student with its tokenizer, `results.json` and `arguments.yaml`, which
     repeats the run.
@@ -38,6 +39,7 @@ def distill(
         teacher: The teacher, as an id or folder; a folder that `precompute` wrote is a teacher without weights.
         textbook: The text; none for a stored teacher, which has its own rows.
         training: Objectives and training; `resume_from_checkpoint="last"` continues in `output_dir`.
+            `MultiTeacherArguments` may name several teachers; students are shaped after the first.
 
     Returns:
         The content of `results.json`: student and teacher sizes, objectives as resolved, curve of every term, seconds.
@@ -45,41 +47,35 @@ def distill(
     Raises:
         ValueError: If no teacher is given, or models, objectives and text do not fit.
     """
-    if teacher.teacher_model is None:
-        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the teacher.")
     started = time.perf_counter()
     set_seed(training.seed)
-    if is_stored_teacher(teacher.teacher_model):
-        source: Any = StoredTeacher(teacher.teacher_model)
-        teacher_model, tokenizer = source.skeleton(), source.tokenizer()
+    teachers = open_teachers(teacher, training)
+    first, tokenizer = teachers.models[0], teachers.tokenizer
+    if isinstance(teachers.sources[0], StoredTeacher):
         _check_student_init(student)
-        train_rows, eval_rows = stored_rows(textbook, training, source)
-    else:
-        source = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
-        teacher_model = source
-        tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
-        train_rows, eval_rows = read_textbook(textbook, training)
-    student_model = make_student(student, teacher_model, training.seed)
+    read = stored_rows(textbook, training, teachers.stored) if teachers.stored else read_textbook(textbook, training)
+    train_rows, eval_rows = read
+    student_model = make_student(student, first, training.seed)
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
         check_same_vocabulary(tokenizer, own)
-    trainer = DistillationTrainer(
-        model=student_model,
-        teacher_model=source,
-        args=training,
+    trainer = _trainer_of(teachers)(
+        student_model,
+        teachers.sources if len(teachers.sources) > 1 else teachers.sources[0],
+        training,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
     )
-    logger.warning(f"{trainer.describe()}\n{size_table(teacher_model, student_model)}")
+    logger.warning(f"{trainer.describe()}\n{size_table(first, student_model)}")
     output = trainer.train(resume_from_checkpoint=_checkpoint(training))
     trainer.save_model()
     trainer.create_model_card()
     facts = {
         "job": "distill",
         "model": str(training.output_dir),
-        "teacher": teacher.teacher_model,
-        "teacher_parameters": count_parameters(teacher_model).total,
+        "teacher": teachers.names if len(teachers.names) > 1 else teachers.names[0],
+        "teacher_parameters": sum(count_parameters(model).total for model in teachers.models),
         "student_shape": student.student_shape if student.student_model is None else None,
         "student_parameters": count_parameters(student_model).total,
         "student_init": student.student_init if student.student_model is None else student.student_model,
@@ -100,6 +96,10 @@ def distill(
         write_results(str(training.output_dir), facts)
         write_arguments(str(training.output_dir), student, teacher, textbook, training)
     return facts
+
+
+def _trainer_of(teachers: Teachers) -> type[Any]:
+    return MultiTeacherTrainer if len(teachers.sources) > 1 else DistillationTrainer
 
 
 def _check_student_init(student: StudentArguments) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -9,7 +10,8 @@ from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, TextbookArguments
 from hf_distill.corpus.sources import load_general_corpus
-from hf_distill.stored.teacher import StoredTeacher
+from hf_distill.routing import TEACHER_COLUMN
+from hf_distill.stored.teacher import StoredTeacher, join_rows
 from hf_distill.tasks.custom import TASK_FILE
 from hf_distill.tasks.loading import load_task
 from hf_distill.tasks.registry import is_registered
@@ -28,7 +30,8 @@ def read_textbook(
         training: Has the column of the text, and the seed that draws the rows that are held back.
 
     Returns:
-        Rows with the column of the text, and `text_pair` (None for a single text) where a source has pairs.
+        Rows with the column of the text, `text_pair` (None for a single text) where a source has pairs, and
+        `teacher_id` if every source has it.
 
     Raises:
         FileNotFoundError: If a source does not exist.
@@ -51,24 +54,30 @@ def read_rows(textbook: TextbookArguments, column: str) -> datasets.Dataset:
     if len(parts) > 1:
         counts = (f"{len(rows)} rows of {source}" for source, rows in zip(sources, parts, strict=True))
         logger.warning(f"Textbook: {', '.join(counts)}")
-    columns = [column, PAIR_COLUMN] if any(PAIR_COLUMN in rows.column_names for rows in parts) else [column]
+    columns = {column: "string"}
+    if any(PAIR_COLUMN in rows.column_names for rows in parts):
+        columns[PAIR_COLUMN] = "string"
+    if all(TEACHER_COLUMN in rows.column_names for rows in parts):
+        columns[TEACHER_COLUMN] = "int64"
     return datasets.concatenate_datasets([_with_columns(part, columns) for part in parts])
 
 
 def stored_rows(
-    textbook: TextbookArguments, training: DistillationArguments, teacher: StoredTeacher
+    textbook: TextbookArguments, training: DistillationArguments, teachers: Sequence[StoredTeacher]
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """As `read_textbook`, for a teacher that was stored with its rows.
+    """As `read_textbook`, for teachers that were stored with their rows.
 
     Raises:
-        ValueError: If a text is named, or more rows are to be held back than there are.
+        ValueError: If a text is named, the teachers have different rows, or more rows are to be held back than there
+            are.
     """
     if textbook.textbook:
+        first = teachers[0]
         raise ValueError(
-            f"`--textbook` {textbook.textbook} is given, but the stored teacher {teacher.folder!r} knows its own "
-            f"{len(teacher.dataset):,} rows only: leave it out, or precompute the teacher on that text."
+            f"`--textbook` {textbook.textbook} is given, but the stored teacher {first.folder!r} knows its own "
+            f"{len(first.dataset):,} rows only: leave it out, or precompute the teacher on that text."
         )
-    rows, limit = teacher.dataset, textbook.max_textbook_rows
+    rows, limit = join_rows(teachers), textbook.max_textbook_rows
     rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
     return hold_back(rows, textbook.textbook_eval_rows, training.seed)
 
@@ -113,10 +122,10 @@ def _task_rows(task: str, data_dir: str | None, column: str) -> datasets.Dataset
     )
 
 
-def _with_columns(rows: datasets.Dataset, columns: list[str]) -> datasets.Dataset:
-    """Only these columns, as strings; one that is missing holds None."""
-    string = datasets.Value("string")
+def _with_columns(rows: datasets.Dataset, columns: dict[str, str]) -> datasets.Dataset:
+    """Only these columns, of these types; one that is missing holds None."""
+    features = {name: datasets.Value(kind) for name, kind in columns.items()}
     for column in columns:
         if column not in rows.column_names:
-            rows = rows.add_column(column, [None] * len(rows), feature=string)
-    return rows.select_columns(columns).cast(datasets.Features(dict.fromkeys(columns, string)))
+            rows = rows.add_column(column, [None] * len(rows), feature=features[column])
+    return rows.select_columns(list(columns)).cast(datasets.Features(features))

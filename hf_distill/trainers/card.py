@@ -44,6 +44,7 @@ SILENT_SETTINGS = {
     "hub_token",
     "objectives",
     "resume_from_checkpoint",
+    "teacher_models",
     "dataloader_pin_memory",
 }
 
