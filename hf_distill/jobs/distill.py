@@ -56,9 +56,13 @@ def distill(
     read = stored_rows(textbook, training, teachers.stored) if teachers.stored else read_textbook(textbook, training)
     train_rows, eval_rows = read
     student_model = make_student(student, first, training.seed)
+    teacher_tokenizer = None
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
-        check_same_vocabulary(tokenizer, own)
+        if training.align_tokenizers:
+            teacher_tokenizer, tokenizer = tokenizer, own
+        else:
+            check_same_vocabulary(tokenizer, own)
     trainer = _trainer_of(teachers)(
         student_model,
         teachers.sources if len(teachers.sources) > 1 else teachers.sources[0],
@@ -66,6 +70,7 @@ def distill(
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
+        teacher_processing_class=teacher_tokenizer,
     )
     logger.warning(f"{trainer.describe()}\n{size_table(first, student_model)}")
     output = trainer.train(resume_from_checkpoint=_checkpoint(training))

@@ -147,7 +147,7 @@ def test_the_student_may_begin_as_layers_of_the_teacher_or_as_a_stored_model(run
     assert losses(further)[0] < losses(results)[0]
 
 
-def test_a_student_with_another_vocabulary_is_refused(run, tmp_path, tiny_tokenizer):
+def test_a_student_with_another_vocabulary_is_refused_unless_each_side_reads_its_own(run, tmp_path, tiny_tokenizer):
     run(max_steps=1, output_dir=str(tmp_path / "other"))
     path = tmp_path / "other" / "tokenizer.json"
     stored = json.loads(path.read_text())
@@ -157,6 +157,10 @@ def test_a_student_with_another_vocabulary_is_refused(run, tmp_path, tiny_tokeni
     path.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match=r"tokenizers differ.*the teacher's tokenizer"):
         run(student_model=str(tmp_path / "other"))
+    results = run(student_model=str(tmp_path / "other"), align_tokenizers=True)
+    assert results["steps"] == 4
+    kept = AutoTokenizer.from_pretrained(tmp_path / "student").get_vocab()
+    assert kept == AutoTokenizer.from_pretrained(tmp_path / "other").get_vocab() != tiny_tokenizer.get_vocab()
 
 
 @pytest.mark.parametrize(
