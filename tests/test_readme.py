@@ -261,6 +261,14 @@ def test_the_table_of_corpus_flags_is_the_code():
     assert [row for row in rows if row not in text] == []
 
 
+def test_the_table_of_settings_of_several_teachers_is_the_code():
+    text = (ROOT / "docs" / "several_teachers.md").read_text(encoding="utf-8")
+    inherited = {field.name for field in dataclasses.fields(arguments.DistillationArguments)}
+    fields = [f for f in dataclasses.fields(arguments.MultiTeacherArguments) if f.name not in inherited]
+    assert len(fields) == 4
+    assert [flag_row(field) for field in fields if flag_row(field) not in text] == []
+
+
 def changed_defaults(cls: type) -> dict[str, object]:
     """Fields of `TrainingArguments` that have another default in a subclass."""
     stock = {field.name: default_of(field) for field in dataclasses.fields(TrainingArguments)}
