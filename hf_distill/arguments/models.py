@@ -86,6 +86,10 @@ class PipelineArguments:
     max_textbook_rows: int | None = field(
         default=None, metadata={"help": "Distil on the first so many rows of the corpus, the most relevant."}
     )
+    with_task_text: bool = field(
+        default=False,
+        metadata={"help": "Distil on the text of the task's own training rows too, besides the corpus."},
+    )
     teach: str | None = field(
         default=None,
         metadata={"help": "Settings of the teacher's fine-tuning, as a mapping in YAML or JSON (num_train_epochs …)."},

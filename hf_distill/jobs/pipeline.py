@@ -84,6 +84,11 @@ def run_pipeline(
     )
     adaptation = _stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline)
     _check(teacher, student, corpus, training)
+    if pipeline.with_task_text and task.spec_fields():
+        raise ValueError(
+            f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
+            "write them into a task.yaml beside its files."
+        )
     stages = _Stages(folder)
 
     taught = stages.run("teacher", lambda: teach(task, teacher, fine_tuning), task, teacher, fine_tuning)
@@ -92,7 +97,10 @@ def run_pipeline(
     built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
 
     own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
-    textbook = TextbookArguments([str(folder / "corpus")], max_textbook_rows=pipeline.max_textbook_rows)
+    own_text = [task.task] if pipeline.with_task_text else []
+    textbook = TextbookArguments(
+        [str(folder / "corpus"), *own_text], data_dir=task.data_dir, max_textbook_rows=pipeline.max_textbook_rows
+    )
     distilled = stages.run(
         "distilled",
         lambda: distill(student, own_teacher, textbook, training),

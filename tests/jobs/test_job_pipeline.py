@@ -242,9 +242,16 @@ def test_settings_of_all_stages_reach_each_and_a_flag_wins_over_the_file(run, st
     assert started["teacher"][2].learning_rate == started["student"][2].learning_rate == 5e-3
 
 
+def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
+    run(with_task_text=True)
+    assert list(started) == STAGES[2:]
+    assert started["distilled"][2].textbook == [str(out / "corpus"), str(material / "mood")]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"with_task_text": True, "text_columns": ["text"]}, r"`--with_task_text`.*\['text_columns'\].*task\.yaml"),
         (
             {"distill": {"objektives": ["relation"]}},
             r"`--distill` has unknown arguments \['objektives'\].*'objectives'",
