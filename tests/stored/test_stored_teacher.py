@@ -7,9 +7,7 @@ import pytest
 import torch
 from stored_cases import EVERYTHING
 from torch.testing import assert_close
-from transformers import (
-    DataCollatorWithPadding,
-)
+from transformers import DataCollatorWithPadding
 
 from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
 
