@@ -3,8 +3,8 @@
     python examples/run_distillation.py --teacher_model outputs/teacher --student_shape 4x312 \
         --textbook outputs/corpus --objectives relation:1 logits:1 --output_dir outputs/student
 
-Flags, or one YAML file with flags after it: `python examples/run_distillation.py distil.yaml --seed 1`. The settings of
-a paper by name: `--preset minilmv2` (`hf-distill info presets`); file and flags win over it.
+Flags, or one YAML file with flags after it: `python examples/run_distillation.py distil.yaml --seed 1`. The
+settings of a paper by name: `--preset minilmv2` (`hf-distill info presets`); file and flags win over it.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ _MODULE_OF: dict[str, str] = {
     "list_objectives": "objectives",
     "list_tasks": "tasks",
     "load_general_corpus": "corpus",
+    "load_preset": "presets",
     "load_task": "tasks",
     "parse_shape": "shapes",
     "precompute": "stored.precompute",
@@ -69,6 +70,7 @@ __all__ = [
     "list_objectives",
     "list_tasks",
     "load_general_corpus",
+    "load_preset",
     "load_task",
     "parse_shape",
     "precompute",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from .capture import SignalCapture, register_architecture
     from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
     from .objectives import Objective, WeightedObjective, list_objectives, register_objective
+    from .presets import load_preset
     from .shapes import StudentShape, parse_shape
     from .signals import SignalRequest
     from .stored.precompute import precompute

@@ -41,7 +41,7 @@ def principal_components(table: Tensor, width: int) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def compress_embeddings(teacher: PreTrainedModel, student: PreTrainedModel) -> float:
-    """Give the student the teacher's word embeddings, compressed to its width (XtremeDistil, section 3.1).
+    """Give the student the teacher's word embeddings, compressed to its width (XtremeDistil).
 
     Returns:
         The share of the variance of the teacher's embeddings that is kept.

@@ -14,6 +14,8 @@ from typing import Any, cast
 import yaml
 from transformers import HfArgumentParser
 
+from .presets import list_presets, preset_values
+
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 # The page of all flags that argparse would show before every error says nothing.
 USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
@@ -42,6 +44,7 @@ def parse(
     description: str | None = None,
     *,
     prog: str | None = None,
+    presets: bool = False,
 ) -> tuple[Any, ...]:
     """Parse `[CONFIG.yaml] [--flag value ...]` into one instance per argument class; flags win over the file.
 
@@ -50,6 +53,7 @@ def parse(
         argv: Words of the command line without the program; the process's own if `None`.
         description: First paragraph of `--help`.
         prog: What to call the program in usage and errors; the script's name if `None`.
+        presets: Whether there is a flag `--preset` (in the file: `preset`), over which file and flags win.
 
     Raises:
         ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
@@ -57,10 +61,25 @@ def parse(
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
-    if words and words[0].endswith(CONFIG_SUFFIXES):
-        config_file = words.pop(0)
-        _set_defaults(parser, classes, read_config(config_file), repr(config_file))
+    config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
+    given = {} if config_file is None else read_config(config_file)
+    if presets:
+        words, named = _take_preset(parser, words)
+        in_file = given.pop("preset", None)
+        if named or in_file:
+            _set_defaults(parser, classes, preset_values(named or in_file), f"the preset {named or in_file!r}")
+    _set_defaults(parser, classes, given, repr(config_file))
     return parser.parse_args_into_dataclasses(words)
+
+
+def _take_preset(parser: HfArgumentParser, words: list[str]) -> tuple[list[str], str | None]:
+    """Declare `--preset` for the help page, and take it out of the words: it belongs to no argument class."""
+    text = f"Settings of a paper, below file and flags: {', '.join(list_presets())}."
+    parser.add_argument("--preset", default=argparse.SUPPRESS, metavar="NAME", help=text)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=parser.prog, usage=USAGE)
+    own.add_argument("--preset")
+    found, rest = own.parse_known_args(words)
+    return rest, found.preset
 
 
 def from_mapping(argument_class: type, values: Mapping[str, Any], source: str) -> Any:

@@ -40,8 +40,13 @@ def warmup(progress: float, share: float = 0.1) -> float:
     return min(1.0, progress / share) if share > 0 else 1.0
 
 
+def stage(progress: float, start: float = 0.0, end: float = 1.0) -> float:
+    """1 from the share `start` of the steps until `end`, 0 before and after: one stage of several in a run."""
+    return 1.0 if start <= progress and (progress < end or end >= 1.0) else 0.0
+
+
 SCHEDULES: dict[str, Callable[..., float]] = {
-    function.__name__: function for function in (constant, linear_growth, linear_decay, cosine, warmup)
+    function.__name__: function for function in (constant, linear_growth, linear_decay, cosine, warmup, stage)
 }
 
 

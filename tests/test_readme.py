@@ -165,7 +165,8 @@ def flags_of(words: list[str]) -> list[str]:
 
 def check_flags(words: list[str], classes) -> None:
     """Flags are written out: argparse would also take their beginnings."""
-    names = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    # `--preset` belongs to no class: `parse` reads it before them.
+    names = {field.name for cls in classes for field in dataclasses.fields(cls)} | {"preset"}
     unknown = [flag for flag in flags_of(words) if flag[2:].removeprefix("no_") not in names and flag[2:] not in names]
     assert not unknown
 

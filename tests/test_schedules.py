@@ -17,6 +17,9 @@ from hf_distill.schedules import SCHEDULES, Schedule, build_schedule
         ("warmup", [0, 1, 1]),
         ({"name": "warmup", "share": 0.75}, [0, 2 / 3, 1]),
         ({"name": "warmup", "share": 0}, [1, 1, 1]),
+        ({"name": "stage", "end": 0.5}, [1, 0, 0]),
+        ({"name": "stage", "start": 0.5}, [0, 1, 1]),
+        ({"name": "stage", "start": 0.2, "end": 0.7}, [0, 1, 0]),
     ],
 )
 def test_the_factor_at_the_beginning_the_middle_and_the_end(spec, values):

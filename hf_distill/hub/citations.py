@@ -75,6 +75,18 @@ CITATIONS: dict[str, str] = {
                Demonstrations},
   year = {2020}
 }""",
+    "xtremedistil": """@inproceedings{mukherjee2020xtremedistil,
+  title = {{XtremeDistil}: Multi-stage Distillation for Massive Multilingual Models},
+  author = {Mukherjee, Subhabrata and Hassan Awadallah, Ahmed},
+  booktitle = {Proceedings of the 58th Annual Meeting of the Association for Computational Linguistics},
+  year = {2020}
+}""",
+    "mt_dnn_kd": """@article{liu2019mtdnnkd,
+  title = {Improving Multi-Task Deep Neural Networks via Knowledge Distillation for Natural Language Understanding},
+  author = {Liu, Xiaodong and He, Pengcheng and Chen, Weizhu and Gao, Jianfeng},
+  journal = {arXiv preprint arXiv:1904.09482},
+  year = {2019}
+}""",
     "contextualized_corpus": """@inproceedings{liu2022rethinking,
   title = {Rethinking Task-Specific Knowledge Distillation: Contextualized Corpus as Better Textbook},
   author = {Liu, Chang and Tao, Chongyang and Liang, Jianxin and Shen, Tao and Feng, Jiazhan and Huang, Quzhe

@@ -29,7 +29,7 @@ from .logits import (
 
 @register_objective("annealed")
 class AnnealedObjective(LogitsObjective):
-    """A mixture of gold labels and the teacher's predictions, from the teacher to the labels (BAM, section 3.2).
+    """A mixture of gold labels and the teacher's predictions, from the teacher to the labels (BAM).
 
     The target is `s * gold + (1 - s) * teacher`, gold labels as one-hot vectors and the teacher's probabilities at
     temperature 1; of regression the scores themselves are mixed. `s` is the share of the optimizer steps that are

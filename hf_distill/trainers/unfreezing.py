@@ -11,7 +11,7 @@ from ..architectures import describe_architecture
 
 
 class GradualUnfreezing(TrainerCallback):
-    """Trains only the top of the student for a while (XtremeDistil, section 3.3; Howard and Ruder 2018).
+    """Trains only the top of the student for a while (XtremeDistil; Howard and Ruder 2018).
 
     Up to the share `start` of the steps everything trains. At `start` all but the head is frozen; then one layer after
     the other is freed, from the top down and at equal distances, and at `end` the embeddings too. What is frozen

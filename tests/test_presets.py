@@ -1,0 +1,154 @@
+"""The settings of papers by name."""
+
+import dataclasses
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+from transformers import BertForMaskedLM, BertForSequenceClassification, set_seed
+
+from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill.arguments import StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.cli import main
+from hf_distill.hub.citations import CITATIONS
+from hf_distill.objectives import build_objectives
+from hf_distill.parsing import parse
+from hf_distill.presets import list_presets, load_preset, read_preset
+from hf_distill.shapes import parse_shape
+
+NAMES = [
+    "bam",
+    "bert_emd",
+    "distilbert",
+    "minilm",
+    "minilm_hidden_mse",
+    "minilmv2",
+    "mt_dnn_kd",
+    "pkd",
+    "textbrewer_t12_nano",
+    "textbrewer_t3",
+    "textbrewer_t4_tiny",
+    "textbrewer_t6",
+    "tinybert_general",
+    "tinybert_task",
+    "xtremedistil",
+]
+CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
+QUICK = "--textbook none --use_cpu --disable_tqdm true --report_to none --save_strategy no --logging_steps 1".split()
+TINY = "--max_steps 2 --per_device_train_batch_size 4 --gradient_accumulation_steps 1 --max_length 12".split()
+
+
+def test_all_of_them_are_there():
+    assert list_presets() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_is_known_and_says_where_it_comes_from(name):
+    preset = read_preset(name)
+    assert preset.citation in CITATIONS
+    assert set(preset.student) <= {field.name for field in dataclasses.fields(StudentArguments)}
+    assert set(preset.training) <= {field.name for field in dataclasses.fields(DistillationArguments)}
+    parse_shape(preset.student["student_shape"])
+    text = (files("hf_distill.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+    body = text.partition("student:\n")[2].replace("training:\n", "")
+    lines = body.splitlines()
+    for place, line in enumerate(lines):
+        above = next((lines[i] for i in range(place - 1, -1, -1) if not lines[i].startswith("    - ")), "")
+        said = "  # " in line or line.lstrip().startswith("#") or above.lstrip().startswith("#")
+        assert said or line == "  objectives:", f"{name}: {line!r} does not say where it comes from"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_objectives_can_be_built(name):
+    arguments = DistillationArguments("out", use_cpu=True, **load_preset(name))
+    assert build_objectives(arguments.objectives, arguments.objective_options())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tiny_student_trains_with_it(name, tmp_path, tiny_bert_config, tiny_tokenizer, sentences):
+    preset = read_preset(name)
+    layers, copied = parse_shape(preset.student["student_shape"]).num_layers, "student_layers" in preset.student
+    width = 24 if copied or preset.student.get("student_init") == "teacher_layers" else 12
+    shape = f"{layers}x{width}:4h:{32 if width == 24 else 16}"
+    words = [*QUICK, *TINY, "--output_dir", str(tmp_path), "--student_shape", shape]
+    student, _, _, training = parse(CLASSES, ["--preset", name, *words], presets=True)
+    assert student.student_init == preset.student.get("student_init", "random")
+    set_seed(0)
+    head = BertForMaskedLM if training.mlm_probability else BertForSequenceClassification
+    teacher = head(tiny_bert_config(num_hidden_layers=12))
+    rows = {**tiny_tokenizer(sentences, truncation=True, max_length=12)}
+    if not training.mlm_probability:
+        rows["labels"] = [i % 2 for i in range(len(sentences))]
+    trainer = DistillationTrainer(
+        create_student(teacher, shape, init=student.student_init, layers=student.student_layers),
+        teacher,
+        training,
+        train_dataset=datasets.Dataset.from_dict(rows),
+        processing_class=tiny_tokenizer,
+    )
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 2
+    assert all(0 < entry["loss"] < 1e4 for entry in logged)
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
+    config = tmp_path / "distil.yaml"
+    config.write_text(yaml.safe_dump({"preset": "minilmv2", "learning_rate": 1e-3, "max_steps": 7}))
+    words = [str(config), *QUICK, "--output_dir", str(tmp_path), "--max_steps", "9"]
+    student, _, _, training = parse(CLASSES, words, presets=True)
+    assert student.student_shape == "6x384"
+    assert (training.max_steps, training.learning_rate, training.warmup_steps) == (9, 1e-3, 4000)
+    _, _, _, other = parse(CLASSES, [*words, "--preset=minilm"], presets=True)
+    assert other.objectives == ["minilm"]
+    assert other.learning_rate == 1e-3
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match=r"`--preset` is 'minilm2'; allowed are bam, .*Did you mean 'minilmv2'\?"):
+        parse(CLASSES, [*QUICK, "--preset", "minilm2"], presets=True)
+
+
+def test_without_presets_there_is_no_such_flag():
+    with pytest.raises(ValueError, match="--preset"):
+        parse(CLASSES, [*QUICK, "--preset", "minilm"])
+
+
+def test_a_loaded_preset_is_a_copy():
+    load_preset("minilmv2")["relations"].append("qk")
+    assert load_preset("minilmv2")["relations"] == ["qq", "kk", "vv"]
+
+
+def test_the_help_page_names_them(capsys):
+    with pytest.raises(SystemExit):
+        parse(CLASSES, ["--help"], presets=True)
+    assert re.search(r"--preset NAME\s+Settings of a paper.*minilmv2", capsys.readouterr().out, re.DOTALL)
+
+
+def cell(item):
+    """An objective as the table writes it."""
+    if isinstance(item, str):
+        return f"`{item}`"
+    options = {key: value for key, value in item.items() if key not in ("objective", "weight")}
+    texts = {k: " ".join(f"{a} {b}" for a, b in v.items()) if isinstance(v, dict) else v for k, v in options.items()}
+    weight = f" x {item['weight']:g}" if item.get("weight", 1) != 1 else ""
+    settings = ", ".join(f"{key} {value}" for key, value in texts.items())
+    return f"`{item['objective']}`{weight}" + (f" ({settings})" if settings else "")
+
+
+def test_the_table_of_the_page_is_the_files():
+    page = (Path(__file__).parents[1] / "docs" / "presets.md").read_text(encoding="utf-8")
+    for preset in map(read_preset, NAMES):
+        student = f"{preset.student['student_shape']}, {preset.student.get('student_init', 'random')}"
+        objectives = "; ".join(map(cell, preset.training["objectives"]))
+        assert f"| `{preset.name}` | {student} | {objectives} | {preset.source} |" in page
+
+
+def test_info_lists_them_with_their_sources(capsys):
+    assert main(["info", "presets"]) == 0
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^{name} ", out, re.MULTILINE) for name in NAMES)
+    assert all(read_preset(name).about in out and read_preset(name).source in out for name in NAMES)
