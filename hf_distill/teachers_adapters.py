@@ -52,7 +52,8 @@ class AdapterTeacher(LiveTeacher):
     def fingerprint(self) -> dict[str, str]:
         """Class and a hash of the weights of base and own adapter; other adapters do not count."""
         peft = require("peft", extra="peft", needed_by="`adapter_teachers`")
-        own = peft.get_peft_model_state_dict(self.model, adapter_name=self.adapter)
+        # The embeddings are in the base; to decide whether they changed, peft would ask the Hub.
+        own = peft.get_peft_model_state_dict(self.model, adapter_name=self.adapter, save_embedding_layers=False)
         others = set(self.model.peft_config)
         shared = {
             name: tensor

@@ -97,8 +97,11 @@ class MultiTeacherTrainer(DistillationTrainer):
         self.teacher.connect(objectives, student.config)
 
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        for source, one in zip(self.teachers, given, strict=True):
-            self._check_tokenizer(source, one, processing_class, teacher_processing_class)
+        for index, (source, one) in enumerate(zip(self.teachers, given, strict=True)):
+            try:
+                self._check_tokenizer(source, one, processing_class, teacher_processing_class)
+            except ValueError as error:
+                raise ValueError(f"Teacher {index}: {error}") from error
 
     def _kept_columns(self) -> Sequence[str]:
         """What the rule reads beside the tokens."""

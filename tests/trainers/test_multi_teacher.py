@@ -486,6 +486,15 @@ def test_teachers_that_do_not_fit_the_student_are_named(build, three, make_teach
         build([three[0], make_teacher(3, BertForQuestionAnswering)])
 
 
+def test_a_teacher_with_another_vocabulary_is_named(build, three, tmp_path, tiny_tokenizer):
+    three[1].save_pretrained(tmp_path / "other")
+    other = copy.deepcopy(tiny_tokenizer)
+    other.add_tokens(["zebra"])
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"Teacher 1: .*tokenizers differ.*zebra"):
+        build([three[0], str(tmp_path / "other")])
+
+
 def test_one_teacher_has_no_number_but_0(build, tiny_teacher):
     item = {"objective": "relation", "teacher": 1}
     with pytest.raises(ValueError, match="'relation' has `teacher` 1, but there is one teacher"):
