@@ -180,6 +180,15 @@ def test_bfloat16_stays_close_to_float32(build):
     assert losses(half) == pytest.approx(losses(full), rel=0.05)
 
 
+def test_a_compiled_student_gives_the_same_losses(build):
+    objectives = [*FEATURES, "logits"]
+    plain = build(objectives=objectives, max_steps=2)
+    compiled = build(objectives=objectives, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
+    plain.train()
+    compiled.train()
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+
+
 def test_heads_that_do_not_fit_are_refused_before_training(build, tiny_teacher):
     student = create_student(tiny_teacher, "2x12:2h:20")
     with pytest.raises(ValueError, match=r"'attention' with loss=mse.*student has 2 attention heads.*teacher 4"):
