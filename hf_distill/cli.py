@@ -95,6 +95,28 @@ def pipeline(argv: Sequence[str]) -> None:
     _say(format_report(run_pipeline(task, teacher, student, corpus_arguments, stages, command)))
 
 
+def convert(argv: Sequence[str]) -> None:
+    """Turn another library's configuration into one for distill: textbrewer CONFIG.json [--output FILE]."""
+    import argparse
+    from pathlib import Path
+
+    from hf_distill.textbrewer import convert_file
+
+    parser = argparse.ArgumentParser("hf-distill convert", description=convert.__doc__)
+    parser.add_argument("library", choices=["textbrewer"], help="Whose configuration it is.")
+    parser.add_argument("config", help="JSON file of a DistillationConfig.")
+    parser.add_argument("--output", help="YAML file to write. Default: show it.")
+    words = parser.parse_args(argv)
+    done = convert_file(words.config)
+    for warning in done.warnings:
+        sys.stderr.write(f"hf-distill convert: {warning}\n")
+    if words.output is None:
+        _say(done.as_yaml().rstrip())
+    else:
+        Path(words.output).write_text(done.as_yaml(), encoding="utf-8")
+        _say(f"{len(done.arguments['objectives'])} objectives written to {words.output}")
+
+
 def info(argv: Sequence[str]) -> None:
     """Show what there is: objectives, presets, tasks, shapes, engines or architectures; versions without a topic."""
     topics: dict[str, Callable[[], dict[str, str]]] = {
@@ -191,7 +213,7 @@ def _say(text: str) -> None:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
-    verb.__name__: verb for verb in (teach, corpus, precompute, distill, evaluate, pipeline, info)
+    verb.__name__: verb for verb in (teach, corpus, precompute, distill, evaluate, pipeline, convert, info)
 }
 
 

@@ -5,6 +5,8 @@ Shape legend: V vocabulary, D width of the teacher's word embeddings, d of the s
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -49,7 +51,8 @@ def compress_embeddings(teacher: PreTrainedModel, student: PreTrainedModel) -> f
     Raises:
         ValueError: If the student's embeddings are wider, or the vocabularies differ in size.
     """
-    source, target = (model.get_input_embeddings().weight for model in (teacher, student))
+    weights: list[Any] = [model.get_input_embeddings().weight for model in (teacher, student)]
+    source, target = weights
     if len(source) != len(target):
         raise ValueError(
             f"The teacher has {len(source)} word embeddings, the student {len(target)}: --student_init svd_embeddings "

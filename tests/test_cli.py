@@ -85,7 +85,7 @@ def test_help_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
 
 
 def test_every_verb_has_its_help_tested():
-    assert set(VERBS) == {*CLASSES, "info"}
+    assert set(VERBS) == {*CLASSES, "convert", "info"}
 
 
 def test_info_shows_versions(capsys):
