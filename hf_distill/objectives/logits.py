@@ -303,8 +303,15 @@ class LabelsObjective(Objective):
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """One term, `hard`: cross-entropy, squared error (regression) or binary cross-entropy (multi-label)."""
-        losses = [self._one_head(name, logits, labels) for name, logits in student.logits.items()]
+        losses = [
+            self._one_head(name, self._where_answers_are(name, logits, student), labels)
+            for name, logits in student.logits.items()
+        ]
         return {"hard": torch.stack(losses).mean()}
+
+    @staticmethod
+    def _where_answers_are(name: str, logits: Tensor, student: Signals) -> Tensor:
+        return only_real_positions(logits, student.attention_mask) if name in SPAN_LABELS else logits
 
     def _one_head(self, name: str, logits: Tensor, labels: Mapping[str, Tensor] | None) -> Tensor:
         logits, gold = logits.float(), gold_labels(name, logits, labels, "labels")

@@ -192,6 +192,17 @@ def test_gold_labels_of_spans_regression_and_multi_label():
     )
 
 
+def test_padding_is_no_answer():
+    positions = {"start_positions": torch.tensor([1, 2, 0, 1]), "end_positions": torch.tensor([1, 2, 2, 2])}
+    heads = {"start_logits": logits(B, T, seed=1), "end_logits": logits(B, T, seed=2)}
+    longer = {name: F.pad(values, (0, 3), value=9.0) for name, values in heads.items()}
+    mask = torch.ones(B, T, dtype=torch.long)
+    torch.testing.assert_close(
+        run(LabelsObjective(), longer, longer, F.pad(mask, (0, 3)), labels=positions),
+        run(LabelsObjective(), heads, heads, mask, labels=positions),
+    )
+
+
 def test_a_batch_without_labels_is_refused():
     with pytest.raises(ValueError, match="needs the column 'labels'"):
         run(LabelsObjective(), logits(B, C), logits(B, C))
