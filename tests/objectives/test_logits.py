@@ -180,7 +180,8 @@ def test_gold_labels_of_spans_regression_and_multi_label():
         F.cross_entropy(start, positions["start_positions"]) + F.cross_entropy(end, positions["end_positions"])
     ) / 2
     heads = {"start_logits": start, "end_logits": end}
-    torch.testing.assert_close(run(LabelsObjective(), heads, heads, labels=positions), expected)
+    everywhere = torch.ones(B, T, dtype=torch.long)
+    torch.testing.assert_close(run(LabelsObjective(), heads, heads, everywhere, labels=positions), expected)
     scores, gold = logits(B, 1), torch.tensor([0.0, 1.5, 2.0, 5.0])
     torch.testing.assert_close(
         run(LabelsObjective(), scores, scores, labels={"labels": gold}), F.mse_loss(scores[:, 0], gold)
