@@ -136,6 +136,10 @@ def test_commands_are_understood(page, words, stop_after_parsing):
     program, *rest = words
     if program == "hf-distill" and rest[0] == "info":
         assert cli.main(rest) == 0
+    elif program == "hf-distill" and rest[0] == "convert":
+        # Its words are understood once it looks for the file that they name.
+        with pytest.raises(FileNotFoundError, match="no configuration file"):
+            cli.VERBS["convert"](rest[1:])
     elif program == "hf-distill":
         with pytest.raises(Parsed) as parsed:
             cli.VERBS[rest[0]](rest[1:])
