@@ -1,6 +1,7 @@
 """The settings of papers by name."""
 
 import dataclasses
+import json
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -152,3 +153,25 @@ def test_info_lists_them_with_their_sources(capsys):
     out = capsys.readouterr().out
     assert all(re.search(rf"^{name} ", out, re.MULTILINE) for name in NAMES)
     assert all(read_preset(name).about in out and read_preset(name).source in out for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("distilbert", "6x24:4h:32"), ("minilmv2", "6x12:4h:16"), ("xtremedistil", "2x12:4h:16")]
+)
+def test_the_verb_distils_with_it(name, shape, tmp_path, capsys, tiny_bert_config, tiny_tokenizer, sentences):
+    set_seed(0)
+    head = BertForMaskedLM if name == "distilbert" else BertForSequenceClassification
+    head(tiny_bert_config(num_hidden_layers=12)).save_pretrained(tmp_path / "teacher")
+    tiny_tokenizer.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "text.txt").write_text("\n".join(sentences))
+    words = ["--teacher_model", str(tmp_path / "teacher"), "--textbook", str(tmp_path / "text.txt")]
+    words += ["--output_dir", str(tmp_path / "student"), "--student_shape", shape, *QUICK[2:], *TINY]
+    assert main(["distill", "--preset", name, *words]) == 0, capsys.readouterr().err
+    assert "2 steps" in capsys.readouterr().out
+    assert head.from_pretrained(tmp_path / "student").config.num_hidden_layers == parse_shape(shape).num_layers
+    results = json.loads((tmp_path / "student" / "results.json").read_text())
+    assert set(results["objectives"]) == {
+        item if isinstance(item, str) else item["objective"] for item in load_preset(name)["objectives"]
+    }
+    written = yaml.safe_load((tmp_path / "student" / "arguments.yaml").read_text())
+    assert written["learning_rate"] == load_preset(name)["learning_rate"]

@@ -26,7 +26,7 @@ from ..stored.manifest import is_stored_teacher
 from ..stored.teacher import StoredCollator, StoredTeacher, join_rows
 from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary, connect_teacher
 from .data import length_grouped_sampler, tokenize_text
-from .masking import MaskingCollator
+from .masking import masking_collator
 from .unfreezing import GradualUnfreezing
 from .wrapper import LABEL_COLUMNS, DistillationModel, count_items, signals_for
 
@@ -104,9 +104,7 @@ class DistillationTrainer(Trainer):
         configure_fp32_matmul(self.args.fp32_matmul)
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
         if self.args.mlm_probability is not None and kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = MaskingCollator(
-                processing_class, mlm_probability=self.args.mlm_probability, seed=self.args.seed
-            )
+            kwargs["data_collator"] = masking_collator(self.args, processing_class, self.teacher)
         if self.distilling:
             if self.args.align_tokenizers:
                 kwargs["data_collator"] = self._let_teacher_read(

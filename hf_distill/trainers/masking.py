@@ -9,6 +9,9 @@ from typing import Any
 import xxhash
 from transformers import DataCollatorForLanguageModeling
 
+from ..arguments import DistillationArguments
+from ..stored.teacher import StoredTeacher
+
 
 @dataclass
 class MaskingCollator(DataCollatorForLanguageModeling):
@@ -27,3 +30,22 @@ class MaskingCollator(DataCollatorForLanguageModeling):
         # Generators take seeds of 63 bits.
         self.generator = self.get_generator(digest.intdigest() >> 1)
         return super().torch_call(examples)
+
+
+def masking_collator(args: DistillationArguments, tokenizer: Any, teacher: Any) -> MaskingCollator:
+    """The collator for `args.mlm_probability`.
+
+    Raises:
+        ValueError: If the tokenizer has nothing to mask with, or the teacher cannot read what is masked.
+    """
+    if isinstance(teacher, StoredTeacher):
+        raise ValueError(
+            "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows as they "
+            "are: give the teacher itself as `--teacher_model`."
+        )
+    if getattr(tokenizer, "mask_token", None) is None:
+        raise ValueError(
+            f"`--mlm_probability` is {args.mlm_probability}, but the tokenizer ({type(tokenizer).__name__}) has no "
+            "mask token: give that of a masked language model as `processing_class`."
+        )
+    return MaskingCollator(tokenizer, mlm_probability=args.mlm_probability, seed=args.seed)

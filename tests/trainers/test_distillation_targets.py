@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, set_seed
 
-from hf_distill import DistillationArguments, DistillationTrainer
-from hf_distill.trainers.masking import MaskingCollator
+from hf_distill import DistillationArguments, DistillationTrainer, precompute
+from hf_distill.trainers.masking import MaskingCollator, masking_collator
 
 TRIPLE = [{"objective": "logits", "positions": "labels", "temperature": 2, "logits_loss": "kl"}, "labels:0.4"]
 
@@ -148,3 +148,14 @@ def test_masks_depend_on_seed_and_rows(tiny_tokenizer, sentences):
 def test_a_share_of_masks_must_be_one(tmp_path):
     with pytest.raises(ValueError, match=r"--mlm_probability.*within 0 and 1"):
         quiet(tmp_path, mlm_probability=15)
+
+
+def test_masks_need_a_mask_token_and_a_teacher_that_reads_them(fill_masks, tmp_path, tiny_tokenizer, sentences):
+    with pytest.raises(ValueError, match=r"--mlm_probability.*NoneType.*no mask token"):
+        masking_collator(quiet(tmp_path, mlm_probability=0.15), None, None)
+    trainer = fill_masks()
+    text = datasets.Dataset.from_dict({"text": sentences})
+    precompute(text, trainer.teacher.model, ["logits"], tmp_path / "stored", processing_class=tiny_tokenizer)
+    args = quiet(tmp_path / "run", objectives=["logits"], mlm_probability=0.3)
+    with pytest.raises(ValueError, match=r"--mlm_probability.*stored teacher has read the rows as they are"):
+        DistillationTrainer(trainer.student, str(tmp_path / "stored"), args)
