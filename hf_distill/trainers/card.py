@@ -14,7 +14,6 @@ from ..output_capture import shows_its_signals
 from ..shapes import shape_of
 from ..stored.teacher import StoredTeacher
 from ..students import count_parameters
-from ..teachers import LiveTeacher
 from ..teachers_adapters import AdapterTeacher
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
     described = {name: objective.describe() for name, objective in objectives.items()}
     return CardFacts(
         model_name=model_name,
-        teacher=[_teacher_facts(t) for t in trainer.teachers if isinstance(t, (LiveTeacher, StoredTeacher))],
+        teacher=[_teacher_facts(teacher) for teacher in trainer.teachers if hasattr(teacher, "source")],
         student=model_facts(trainer.student, model_name, hub_id=trainer.args.hub_model_id),
         objectives=[
             ObjectiveFacts(name, trainer.model.weights[name], settings=settings)
@@ -105,8 +104,8 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
     )
 
 
-def _teacher_facts(teacher: LiveTeacher | StoredTeacher) -> ModelFacts:
-    model = teacher.model if isinstance(teacher, LiveTeacher) else teacher.skeleton()
+def _teacher_facts(teacher: Any) -> ModelFacts:
+    model = teacher.skeleton() if isinstance(teacher, StoredTeacher) else teacher.model
     source = teacher.source()
     if isinstance(teacher, AdapterTeacher):
         source["name"] += f", adapter {teacher.adapter}"

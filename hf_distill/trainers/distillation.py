@@ -7,34 +7,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
-import safetensors.torch
 import torch
 from torch import Tensor, nn
-from transformers import DataCollatorWithPadding, PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import find_labels, logging
 
-from ..alignment import PIECES, AlignedCollator, AlignedTeacher, tokenize_aligned
 from ..arguments import DistillationArguments
-from ..loading import forward_columns, load_model, load_tokenizer, vocabulary_hash
+from ..loading import forward_columns, load_model, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..output_capture import capture_of
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
 from ..stored.manifest import is_stored_teacher
-from ..stored.teacher import StoredCollator, StoredTeacher, join_rows
-from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary, connect_teacher
-from .data import length_grouped_sampler, tokenize_text
+from ..stored.teacher import StoredTeacher
+from ..teachers import LiveTeacher, TeacherSource, connect_teacher
+from .checkpoints import read_beside_student, write_beside_student
+from .data import length_grouped_sampler
+from .inputs import check_tokenizer, let_teacher_read, stored_inputs, tokenized
 from .masking import masking_collator
+from .terms import ExactMeans
 from .unfreezing import GradualUnfreezing
 from .wrapper import LABEL_COLUMNS, DistillationModel, count_items, signals_for
 
 logger = logging.get_logger(__name__)
-
-# The leading underscore keeps both files out of every push to the Hub.
-MANIFEST_NAME = "_distillation.json"
-OBJECTIVES_NAME = "_objectives.safetensors"
 
 
 class DistillationTrainer(Trainer):
@@ -99,37 +95,36 @@ class DistillationTrainer(Trainer):
         self._objective_items = items
         self._term_sums: dict[str, Tensor] = {}
         self._num_logged_steps = 0
-        self._eval_sums: dict[str, Tensor] = {}
+        self._eval_means = ExactMeans()
         self._manifest: dict[str, Any] | None = None
         configure_fp32_matmul(self.args.fp32_matmul)
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
         if self.args.mlm_probability is not None and kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = masking_collator(self.args, processing_class, self.teacher)
+            kwargs["data_collator"] = masking_collator(self.args, processing_class, self.teachers)
         if self.distilling:
             if self.args.align_tokenizers:
-                kwargs["data_collator"] = self._let_teacher_read(
-                    teacher_model, processing_class, teacher_processing_class
+                self.teacher, kwargs["data_collator"] = let_teacher_read(
+                    self.teacher, teacher_model, processing_class, teacher_processing_class
                 )
             else:
                 self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
         if stored:
-            if self.args.mlm_probability is not None:
-                raise ValueError(
-                    f"`--mlm_probability` is {self.args.mlm_probability}, but the stored teacher "
-                    f"{stored[0].folder!r} saw no masks, and other tokens are masked in every epoch: take the teacher "
-                    "itself as `--teacher_model`."
-                )
-            train_dataset = join_rows(stored) if train_dataset is None else train_dataset
-            processing_class = stored[0].tokenizer() if processing_class is None else processing_class
-            inner = kwargs.pop("data_collator", None) or DataCollatorWithPadding(processing_class)
-            kwargs["data_collator"] = StoredCollator(stored, inner)
+            train_dataset, processing_class, kwargs["data_collator"] = stored_inputs(
+                stored, train_dataset, processing_class, kwargs.get("data_collator")
+            )
+        if self.distilling:
+            keep = self._kept_columns()
+            train_dataset, eval_dataset = (
+                tokenized(rows, processing_class, self.args, self.teacher, keep)
+                for rows in (train_dataset, eval_dataset)
+            )
         super().__init__(
             model=student,
             args=self.args,
-            train_dataset=self._tokenized(train_dataset, processing_class),
-            eval_dataset=self._tokenized(eval_dataset, processing_class),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
             processing_class=processing_class,
             model_init=model_init,
             **kwargs,
@@ -197,65 +192,7 @@ class DistillationTrainer(Trainer):
         connect_teacher(self.teacher, request, student.config)
 
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        self._check_tokenizer(self.teacher, given, processing_class, teacher_processing_class)
-
-    @staticmethod
-    def _check_tokenizer(
-        teacher: TeacherSource | None, given: Any, processing_class: Any, teacher_processing_class: Any
-    ) -> None:
-        """Compare a tokenizer with that of a teacher, which was `given` as an id or folder, or has its own."""
-        if isinstance(teacher, StoredTeacher):
-            if processing_class is not None:
-                teacher.check_tokenizer(processing_class)
-            return
-        if teacher_processing_class is None and isinstance(given, str):
-            try:
-                teacher_processing_class = load_tokenizer(given, flag="--teacher_model")
-            except OSError:
-                return  # A folder with weights only: the sizes of the vocabularies are compared all the same.
-        if teacher_processing_class is not None and processing_class is not None:
-            check_same_vocabulary(teacher_processing_class, processing_class)
-
-    def _let_teacher_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> AlignedCollator:
-        """Let the teacher read the text with a tokenizer of its own; returns the collator for both sides."""
-        if teacher_processing_class is None and isinstance(given, str):
-            teacher_processing_class = load_tokenizer(given, flag="--teacher_model")
-        if not isinstance(self.teacher, LiveTeacher) or processing_class is None or teacher_processing_class is None:
-            raise ValueError(
-                "`--align_tokenizers` needs a live teacher and both tokenizers: the student's as `processing_class`, "
-                "the teacher's as `teacher_processing_class` or beside a teacher that is given as an id or folder."
-            )
-        self.teacher = AlignedTeacher(self.teacher, teacher_processing_class)
-        return AlignedCollator(processing_class, teacher_processing_class)
-
-    def _tokenized(self, dataset: Any, processing_class: Any) -> Any:
-        """Tokenize where a data set has a text column and no `input_ids`."""
-        if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
-            return {name: self._tokenized(part, processing_class) for name, part in dataset.items()}
-        columns = getattr(dataset, "column_names", None)
-        if not self.distilling or not isinstance(columns, list):
-            return dataset
-        if "input_ids" in columns and (PIECES in columns or not isinstance(self.teacher, AlignedTeacher)):
-            return dataset
-        if processing_class is None:
-            raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
-        with self.args.main_process_first(desc="tokenizing"):
-            if isinstance(self.teacher, AlignedTeacher):
-                return tokenize_aligned(
-                    dataset,
-                    processing_class,
-                    self.teacher.tokenizer,
-                    text_column=self.args.text_column,
-                    max_length=self.args.max_length,
-                    keep=[*self._kept_columns(), *LABEL_COLUMNS, "label"],
-                )
-            return tokenize_text(
-                dataset,
-                processing_class,
-                text_column=self.args.text_column,
-                max_length=self.args.max_length,
-                keep=self._kept_columns(),
-            )
+        check_tokenizer(self.teacher, given, processing_class, teacher_processing_class)
 
     def _kept_columns(self) -> Sequence[str]:
         """Columns that stay beside the tokens when text is tokenized."""
@@ -326,7 +263,7 @@ class DistillationTrainer(Trainer):
         lines = [f"student: {type(self.student).__name__}, {self.student.num_parameters():,} parameters"]
         for index, teacher in reversed(list(enumerate(self.teachers))):
             number = f" {index}" if len(self.teachers) > 1 else ""
-            if isinstance(teacher, (LiveTeacher, StoredTeacher)):
+            if hasattr(teacher, "describe"):
                 lines.insert(0, f"teacher{number}: {teacher.describe()}")
         for name, objective in self.model.objectives.items():
             settings = ", ".join(f"{key} {value}" for key, value in objective.describe().items())
@@ -440,23 +377,17 @@ class DistillationTrainer(Trainer):
 
     def _add_evaluated(self, terms: Mapping[str, Tensor], counts: Mapping[Any, Tensor]) -> None:
         for name, value in terms.items():
-            count = counts[self.model.objectives[name.partition("/")[0]].unit]
-            pair = torch.stack((value * count, count))
-            self._eval_sums[name] = self._eval_sums[name] + pair if name in self._eval_sums else pair
+            self._eval_means.add(name, value, counts[self.model.objectives[name.partition("/")[0]].unit])
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means."""
-        self._eval_sums = {}
+        self._eval_means = ExactMeans()
         output = super().evaluation_loop(*args, **kwargs)
-        if self._eval_sums and output.metrics is not None:
+        if self._eval_means and output.metrics is not None:
             prefix = kwargs.get("metric_key_prefix", "eval")
-            names = sorted(self._eval_sums)
-            sums = self.accelerator.reduce(torch.stack([self._eval_sums[name] for name in names]), "sum")
-            means = dict(zip(names, (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist(), strict=True))
-            weights = self.model.current_weights()
+            means, weights = self._eval_means.take(self.accelerator.reduce), self.model.current_weights()
             output.metrics[f"{prefix}_loss"] = sum(weights[n.partition("/")[0]] * mean for n, mean in means.items())
             output.metrics.update({f"{prefix}_loss/{name}": mean for name, mean in means.items()})
-            self._eval_sums = {}
         return output
 
     # ---- Checkpoints ----
@@ -477,20 +408,13 @@ class DistillationTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.distilling and self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / MANIFEST_NAME).write_text(json.dumps(self.manifest(), indent=2), encoding="utf-8")
-            state = self.model.objectives.state_dict()
-            if state:
-                safetensors.torch.save_file(state, folder / OBJECTIVES_NAME)
+            write_beside_student(folder, self.manifest(), self.model.objectives)
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self.distilling:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
-        self._check_manifest(folder)
-        if (folder / OBJECTIVES_NAME).is_file():
-            self.model.objectives.load_state_dict(safetensors.torch.load_file(folder / OBJECTIVES_NAME))
+        read_beside_student(Path(resume_from_checkpoint), self.manifest(), self.model.objectives)
         # A checkpoint holds the plain student; sharded strategies save and load the whole wrapper.
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         super()._load_from_checkpoint(resume_from_checkpoint, model if sharded else self.student)
@@ -520,21 +444,6 @@ class DistillationTrainer(Trainer):
         facts.language, facts.tags = _as_list(metadata.get("language")), _as_list(metadata.get("tags"))
         facts.licence = metadata.get("license")
         write_model_card(str(self.args.output_dir), facts)
-
-    def _check_manifest(self, folder: Path) -> None:
-        path = folder / MANIFEST_NAME
-        if not path.is_file():
-            raise ValueError(f"{str(folder)!r} is no checkpoint of a distillation: it has no {MANIFEST_NAME}.")
-        saved, current = json.loads(path.read_text(encoding="utf-8")), self.manifest()
-        different = [key for key in sorted(saved | current) if saved.get(key) != current.get(key)]
-        if different:
-            shown = "; ".join(
-                f"{key}: {saved.get(key)} in the checkpoint, {current.get(key)} now" for key in different
-            )
-            raise ValueError(
-                f"The checkpoint {str(folder)!r} was made in another distillation ({shown}). Resume with the same "
-                "teacher, tokenizer and objectives, or start anew from its weights with `model=`."
-            )
 
 
 def _split_groups(optimizer: torch.optim.Optimizer, chosen: set[int], settings: Mapping[str, float]) -> None:

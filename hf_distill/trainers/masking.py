@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +33,13 @@ class MaskingCollator(DataCollatorForLanguageModeling):
         return super().torch_call(examples)
 
 
-def masking_collator(args: DistillationArguments, tokenizer: Any, teacher: Any) -> MaskingCollator:
+def masking_collator(args: DistillationArguments, tokenizer: Any, teachers: Sequence[Any]) -> MaskingCollator:
     """The collator for `args.mlm_probability`.
 
     Raises:
-        ValueError: If the tokenizer has nothing to mask with, or the teacher cannot read what is masked.
+        ValueError: If the tokenizer has nothing to mask with, or a teacher cannot read what is masked.
     """
-    if isinstance(teacher, StoredTeacher):
+    if any(isinstance(teacher, StoredTeacher) for teacher in teachers):
         raise ValueError(
             "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows as they "
             "are: give the teacher itself as `--teacher_model`."

@@ -17,6 +17,7 @@ from ..stored.manifest import is_stored_teacher
 from ..stored.teacher import StoredTeacher
 from ..teachers import LiveTeacher, TeacherSource
 from .distillation import DistillationTrainer
+from .inputs import check_tokenizer
 from .panel import TeacherPanel
 
 
@@ -99,7 +100,7 @@ class MultiTeacherTrainer(DistillationTrainer):
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
         for index, (source, one) in enumerate(zip(self.teachers, given, strict=True)):
             try:
-                self._check_tokenizer(source, one, processing_class, teacher_processing_class)
+                check_tokenizer(source, one, processing_class, teacher_processing_class)
             except ValueError as error:
                 raise ValueError(f"Teacher {index}: {error}") from error
 

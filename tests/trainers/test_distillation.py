@@ -10,7 +10,7 @@ from transformers import AutoModel, BertForSequenceClassification, DataCollatorW
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.objectives import LogitsObjective, Objective
-from hf_distill.trainers.distillation import MANIFEST_NAME
+from hf_distill.trainers.checkpoints import MANIFEST_NAME
 
 RELATION_AND_MORE = ["relation:1", "logits:0.5", "labels:0.3"]
 

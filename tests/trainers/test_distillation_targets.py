@@ -152,7 +152,7 @@ def test_a_share_of_masks_must_be_one(tmp_path):
 
 def test_masks_need_a_mask_token_and_a_teacher_that_reads_them(fill_masks, tmp_path, tiny_tokenizer, sentences):
     with pytest.raises(ValueError, match=r"--mlm_probability.*NoneType.*no mask token"):
-        masking_collator(quiet(tmp_path, mlm_probability=0.15), None, None)
+        masking_collator(quiet(tmp_path, mlm_probability=0.15), None, [])
     trainer = fill_masks()
     text = datasets.Dataset.from_dict({"text": sentences})
     precompute(text, trainer.teacher.model, ["logits"], tmp_path / "stored", processing_class=tiny_tokenizer)

@@ -1,0 +1,49 @@
+"""What lies in a checkpoint beside the student: what was distilled, and the parameters of the objectives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+# The leading underscore keeps both files out of every push to the Hub.
+MANIFEST_NAME = "_distillation.json"
+OBJECTIVES_NAME = "_objectives.safetensors"
+
+
+def write_beside_student(folder: Path, manifest: Mapping[str, Any], objectives: nn.Module) -> None:
+    """Write the manifest and, if there are any, the parameters of the objectives."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    state = objectives.state_dict()
+    if state:
+        safetensors.torch.save_file(state, folder / OBJECTIVES_NAME)
+
+
+def read_beside_student(folder: Path, current: Mapping[str, Any], objectives: nn.Module) -> None:
+    """Compare a checkpoint's manifest with the current one, and load the parameters of the objectives.
+
+    Raises:
+        ValueError: If the checkpoint is of no distillation, or of another one; the message says what differs.
+    """
+    _check(folder, current)
+    if (folder / OBJECTIVES_NAME).is_file():
+        objectives.load_state_dict(safetensors.torch.load_file(folder / OBJECTIVES_NAME))
+
+
+def _check(folder: Path, current: Mapping[str, Any]) -> None:
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise ValueError(f"{str(folder)!r} is no checkpoint of a distillation: it has no {MANIFEST_NAME}.")
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    different = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]
+    if different:
+        shown = "; ".join(f"{key}: {saved.get(key)} in the checkpoint, {current.get(key)} now" for key in different)
+        raise ValueError(
+            f"The checkpoint {str(folder)!r} was made in another distillation ({shown}). Resume with the same "
+            "teacher, tokenizer and objectives, or start anew from its weights with `model=`."
+        )

@@ -1,0 +1,108 @@
+"""What the two sides read: whose tokenizer, which columns, which collator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+from transformers import DataCollatorWithPadding
+
+from ..alignment import PIECES, AlignedCollator, AlignedTeacher, tokenize_aligned
+from ..arguments import DistillationArguments
+from ..loading import load_tokenizer
+from ..stored.teacher import StoredCollator, StoredTeacher, join_rows
+from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary
+from .data import tokenize_text
+from .wrapper import LABEL_COLUMNS
+
+
+def check_tokenizer(
+    teacher: TeacherSource | None, given: Any, processing_class: Any, teacher_processing_class: Any
+) -> None:
+    """Compare a tokenizer with that of a teacher, which was `given` as an id or folder, or has its own.
+
+    Raises:
+        ValueError: If their vocabularies differ.
+    """
+    if isinstance(teacher, StoredTeacher):
+        if processing_class is not None:
+            teacher.check_tokenizer(processing_class)
+        return
+    if teacher_processing_class is None and isinstance(given, str):
+        try:
+            teacher_processing_class = load_tokenizer(given, flag="--teacher_model")
+        except OSError:
+            return  # A folder with weights only: the sizes of the vocabularies are compared all the same.
+    if teacher_processing_class is not None and processing_class is not None:
+        check_same_vocabulary(teacher_processing_class, processing_class)
+
+
+def let_teacher_read(
+    teacher: TeacherSource | None, given: Any, processing_class: Any, teacher_processing_class: Any
+) -> tuple[AlignedTeacher, AlignedCollator]:
+    """A teacher that reads the text with a tokenizer of its own, and the collator for both sides.
+
+    Raises:
+        ValueError: If the teacher is no live one, or a tokenizer is missing.
+    """
+    if teacher_processing_class is None and isinstance(given, str):
+        teacher_processing_class = load_tokenizer(given, flag="--teacher_model")
+    if not isinstance(teacher, LiveTeacher) or processing_class is None or teacher_processing_class is None:
+        raise ValueError(
+            "`--align_tokenizers` needs a live teacher and both tokenizers: the student's as `processing_class`, "
+            "the teacher's as `teacher_processing_class` or beside a teacher that is given as an id or folder."
+        )
+    return AlignedTeacher(teacher, teacher_processing_class), AlignedCollator(
+        processing_class, teacher_processing_class
+    )
+
+
+def stored_inputs(
+    stored: Sequence[StoredTeacher], train_dataset: Any, processing_class: Any, collator: Any
+) -> tuple[Any, Any, StoredCollator]:
+    """Rows, tokenizer and collator where the signals of teachers are stored; what is given stays as it is."""
+    train_dataset = join_rows(stored) if train_dataset is None else train_dataset
+    processing_class = stored[0].tokenizer() if processing_class is None else processing_class
+    return (
+        train_dataset,
+        processing_class,
+        StoredCollator(stored, collator or DataCollatorWithPadding(processing_class)),
+    )
+
+
+def tokenized(
+    dataset: Any,
+    processing_class: Any,
+    args: DistillationArguments,
+    teacher: TeacherSource | None,
+    keep: Sequence[str],
+) -> Any:
+    """Tokenize where a data set has a text column and no `input_ids`; anything else stays as it is.
+
+    Args:
+        dataset: A data set, or a dict of several.
+        processing_class: The student's tokenizer.
+        args: Column and length of the text.
+        teacher: Reads the text too, if it has a tokenizer of its own.
+        keep: Columns that stay beside the tokens.
+
+    Raises:
+        ValueError: If there is text but no tokenizer.
+    """
+    if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
+        return {name: tokenized(part, processing_class, args, teacher, keep) for name, part in dataset.items()}
+    columns = getattr(dataset, "column_names", None)
+    if not isinstance(columns, list):
+        return dataset
+    reads_itself = isinstance(teacher, AlignedTeacher)
+    if "input_ids" in columns and (PIECES in columns or not reads_itself):
+        return dataset
+    if processing_class is None:
+        raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
+    options: dict[str, Any] = {"text_column": args.text_column, "max_length": args.max_length}
+    with args.main_process_first(desc="tokenizing"):
+        if isinstance(teacher, AlignedTeacher):
+            kept = [*keep, *LABEL_COLUMNS, "label"]
+            return tokenize_aligned(dataset, processing_class, teacher.tokenizer, keep=kept, **options)
+        return tokenize_text(dataset, processing_class, keep=keep, **options)

@@ -1,0 +1,39 @@
+"""Exact means of terms over a whole data set, kept on the device until somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduce = Callable[[Tensor, Literal["sum"]], Tensor]
+
+
+class ExactMeans:
+    """Means by name over all items of all batches and processes, whatever the sizes of the batches."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._sums: dict[str, Tensor] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything was added since the last `take`."""
+        return bool(self._sums)
+
+    def add(self, name: str, mean: Tensor, items: Tensor) -> None:
+        """Add the mean of one batch and the number of items that it is a mean over."""
+        pair = torch.stack((mean * items, items))
+        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def take(self, reduce: Reduce) -> dict[str, float]:
+        """The means, and a new beginning.
+
+        Args:
+            reduce: Sums a tensor over the processes.
+        """
+        names = sorted(self._sums)
+        sums = reduce(torch.stack([self._sums[name] for name in names]), "sum")
+        self._sums = {}
+        return dict(zip(names, (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist(), strict=True))
