@@ -22,20 +22,18 @@ import math
 import platform
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from textbrewer_sides import Case, Side, bind, make_distiller, one_row, our_total, ours, row_by_row, theirs
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_distill.capture import SignalCapture
-from hf_distill.objectives import WeightedObjective, build_objectives
-from hf_distill.signals import SignalRequest, Signals
+from hf_distill.objectives import build_objectives
+from hf_distill.signals import SignalRequest
 from hf_distill.textbrewer import convert_config
 
 TOLERANCE = 1e-5
@@ -61,170 +59,6 @@ NEGATIVE = "TextBrewer's temperatures fall below 0, which turns the teacher's or
 NOTHING_LEFT = "TextBrewer takes the mean over no tokens"
 SUM_OF_HEADS = "by choice: start and end are averaged here and added in TextBrewer"
 SPAN_PADDING = "TextBrewer lets padding be an answer; besides, start and end are averaged here and added there"
-
-
-@dataclass
-class Side:
-    """What one model says: what an adaptor of TextBrewer returns, and our `Signals`.
-
-    Attributes:
-        hidden: (B, T, D), embeddings first.
-        attention: Scores (B, A, T, T) before softmax.
-        logits: By output name, (B, C), (B, T, C) or, of spans, (B, T).
-    """
-
-    hidden: list[Tensor] = field(default_factory=list)
-    attention: list[Tensor] = field(default_factory=list)
-    logits: dict[str, Tensor] = field(default_factory=dict)
-
-    def as_signals(self, mask: Tensor) -> Signals:
-        """Attention of layer 1 has index 0 in TextBrewer."""
-        return Signals(
-            attention_mask=mask,
-            logits=self.logits,
-            hidden_states=dict(enumerate(self.hidden)),
-            attention_scores=dict(enumerate(self.attention, 1)),
-        )
-
-    def as_results(self, mask: Tensor | None, labels: Tensor | None) -> dict[str, Any]:
-        """What an adaptor returns; TextBrewer writes into the logits, so they are copies."""
-        results: dict[str, Any] = {"hidden": self.hidden, "attention": self.attention}
-        if self.logits:
-            results["logits"] = [logits.clone() for logits in self.logits.values()]
-        if mask is not None:
-            results |= {"inputs_mask": mask, "logits_mask": [mask]}
-        if labels is not None:
-            results["labels"] = [labels]
-        return results
-
-    def row(self, index: int, real: Tensor) -> Side:
-        """One row, cut to its real tokens."""
-
-        def cut(logits: Tensor, name: str) -> Tensor:
-            return logits[index : index + 1, real] if logits.dim() == 3 or name != "logits" else logits[[index]]
-
-        return Side(
-            hidden=[x[index : index + 1, real] for x in self.hidden],
-            attention=[x[index : index + 1][:, :, real][:, :, :, real] for x in self.attention],
-            logits={name: cut(logits, name) for name, logits in self.logits.items()},
-        )
-
-
-@dataclass
-class Case:
-    """One configuration on given tensors.
-
-    Attributes:
-        name: Loss and circumstances.
-        config: TextBrewer's `DistillationConfig`.
-        student: What the student says.
-        teacher: What the teacher says.
-        mask: (B, T), or `None`: TextBrewer is given none, and all tokens are real here.
-        labels: Gold labels, -100 where hidden.
-        reason: Why the two values may differ.
-        right: The value that ours must have then; by default that of TextBrewer row by row.
-        shown_to_textbrewer: What TextBrewer is given of both sides where it is something else.
-    """
-
-    name: str
-    config: dict[str, Any]
-    student: Side
-    teacher: Side
-    mask: Tensor | None = None
-    labels: Tensor | None = None
-    reason: str = ""
-    right: Callable[[Case], float] | None = None
-    shown_to_textbrewer: tuple[Side, Side] | None = None
-
-    @property
-    def real(self) -> Tensor:
-        """(B, T) bool."""
-        return torch.ones(ROWS, LENGTH).bool() if self.mask is None else self.mask.bool()
-
-
-# --- both sides ------------------------------------------------------------------------------------------------------
-
-
-def make_distiller(config: dict[str, Any], student: Any = None, teacher: Any = None, adaptor: Any = None) -> Any:
-    """TextBrewer's distiller on the CPU that writes nothing."""
-    # Its own source makes newer Pythons warn.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import textbrewer
-    training = textbrewer.TrainingConfig(device="cpu", output_dir=".")
-    distillation = textbrewer.DistillationConfig(**copy.deepcopy(config))
-    return textbrewer.GeneralDistiller(training, distillation, teacher, student, adaptor, adaptor)
-
-
-def textbrewer_total(
-    config: dict[str, Any], student: Side, teacher: Side, mask: Tensor | None, labels: Tensor | None
-) -> float:
-    """The total loss of `GeneralDistiller`."""
-    distiller = make_distiller(config)
-    total, _ = distiller.compute_loss(student.as_results(mask, labels), teacher.as_results(mask, labels))
-    return float(total)
-
-
-def theirs(case: Case) -> float | str:
-    """TextBrewer's value, or the name of its error."""
-    student, teacher = case.shown_to_textbrewer or (case.student, case.teacher)
-    try:
-        return textbrewer_total(case.config, student, teacher, case.mask, case.labels)
-    except (IndexError, RuntimeError) as error:
-        return type(error).__name__
-
-
-def row_by_row(case: Case) -> float:
-    """TextBrewer's own functions where none of its defects is met; pooled as the objective here is."""
-    unit = converted(case)[0].objective.unit
-    total = count = 0.0
-    for index, real in enumerate(case.real):
-        weight = int(real.sum()) if unit == "tokens" else 1
-        total += weight * _one_row(case, index, real)
-        count += weight
-    return total / count / max(1, len(case.student.logits))
-
-
-def _one_row(case: Case, index: int, real: Tensor) -> float:
-    config, student, teacher = dict(case.config), case.student.row(index, real), case.teacher.row(index, real)
-    losses = {match["loss"] for match in config.get("intermediate_matches", [])}
-    labels = None if case.labels is None else case.labels[index : index + 1]
-    if labels is not None and labels.dim() == 2:
-        labels = labels[:, real]
-    elif labels is not None and labels.item() < 0:
-        config["probability_shift"] = False
-    results = [side.as_results(None, labels) for side in (student, teacher)]
-    if "nst" not in losses:
-        # A mask of ones: without any, attention losses have their threshold. With one, nst has its wrong divisor.
-        for side in results:
-            side["inputs_mask"] = torch.ones(1, int(real.sum()))
-    return float(make_distiller(config).compute_loss(*results)[0])
-
-
-def converted(case: Case) -> list[WeightedObjective]:
-    """Our objectives for the configuration, bound to the sides."""
-    items = build_objectives(convert_config(case.config).arguments["objectives"])
-    bind(items, case.student.as_signals(case.real.long()), case.teacher.as_signals(case.real.long()), LAYERS, LAYERS)
-    return items
-
-
-def bind(items: list[WeightedObjective], student: Signals, teacher: Signals, depth: int, teacher_depth: int) -> None:
-    """As a trainer does before the first step."""
-    for item in items:
-        item.objective.bind(depth, teacher_depth)
-        item.objective.check(student, teacher)
-
-
-def our_total(items: list[WeightedObjective], student: Signals, teacher: Signals, labels: Any = None) -> float:
-    """The weighted sum of all terms."""
-    return float(sum(item.weight * sum(item.objective(student, teacher, labels).values()) for item in items))
-
-
-def ours(case: Case) -> float:
-    """Our value."""
-    mask = case.real.long()
-    labels = None if case.labels is None else {"labels": case.labels}
-    return our_total(converted(case), case.student.as_signals(mask), case.teacher.as_signals(mask), labels)
 
 
 # --- cases -----------------------------------------------------------------------------------------------------------
@@ -266,10 +100,8 @@ def match_cases(generator: torch.Generator) -> Iterator[Case]:
         why = "; ".join([WRONG_DIVISOR] * (mask is not None) + [LONG_ROWS] * uneven)
         yield Case(f"nst (mmd), {mask_name}", pair, narrow, teacher, mask, reason=why)
         for loss in ("attention_mse", "attention_mse_sum", "attention_ce", "attention_ce_mean"):
-            if mask is None:
-                why = THRESHOLD
-            else:
-                why = "; ".join([LATE_MASK] * ("ce" in loss) + [LONG_ROWS] * uneven)
+            whys = [LATE_MASK] * ("ce" in loss) + [LONG_ROWS] * uneven
+            why = THRESHOLD if mask is None else "; ".join(whys)
             yield Case(f"{loss}, {mask_name}", match(loss), student, teacher, mask, reason=why)
             if mask is None:
                 # The threshold gone, nothing is left to differ.
@@ -288,7 +120,7 @@ def match_cases(generator: torch.Generator) -> Iterator[Case]:
 
 def _other_rows_and_one(case: Case) -> float:
     """A zero vector is at distance 1 from a direction."""
-    rows = [_one_row(case, index, real) for index, real in enumerate(case.real) if index]
+    rows = [one_row(case, index, real) for index, real in enumerate(case.real) if index]
     return (1.0 + sum(rows)) / ROWS
 
 
