@@ -27,6 +27,13 @@ SILENT = {
     "logging_dir",
     "run_name",
     "accelerator_config",
+    # Set by the argument classes themselves.
+    "activation_checkpointing",
+    "gradient_checkpointing",
+    "dataloader_pin_memory",
+    "ddp_find_unused_parameters",
+    "debug",
+    "resume_from_checkpoint",
     "report_to",
 }
 STAGES = {
