@@ -236,6 +236,15 @@ def test_every_script_and_benchmark_is_documented():
     assert all(f"`{script.name}`" in benchmarks for script in (ROOT / "benchmarks").glob("*.py"))
 
 
+def test_the_results_are_those_of_the_runs():
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = README.read_text(encoding="utf-8")
+    assert module.with_table(text) == text
+    assert "glue/sst2" in module.table()
+
+
 def test_no_page_knows_this_machine():
     assert not re.search(r"(^|[\s`\"'(])/(work|tmp|home|root)\b|\.\./shared", EVERYTHING)
 
