@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
+from commit import head_commit
 
 # What the stages were told that says something about the result.
 SILENT = {
@@ -77,11 +77,6 @@ def command_of(stage: str, folder: Path) -> str:
             shown = without_paths(value)
             words.append(f"--{item.name} {' '.join(map(str, shown)) if isinstance(shown, list) else shown}")
     return " ".join(words)
-
-
-def head_commit() -> str:
-    """The commit that is checked out."""
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
 def measure_speed(teacher: Path, student: Path, num_batches: int) -> dict[str, Any]:

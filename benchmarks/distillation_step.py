@@ -23,7 +23,6 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from typing import Any
 
 import datasets
 import torch
+from commit import head_commit
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -273,9 +273,7 @@ def summarize(
         "trainer_to_finetuning": ratio("trainer", "finetuning"),
         "machine": f"{platform.machine()}, {options.threads} threads",
         "torch": torch.__version__,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
+        "commit": head_commit(),
     }
 
 

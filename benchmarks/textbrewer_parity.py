@@ -20,7 +20,6 @@ import copy
 import json
 import math
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 import transformers
+from commit import head_commit
 from textbrewer_sides import Case, Side, bind, make_distiller, one_row, our_total, ours, row_by_row, theirs
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -291,7 +291,6 @@ def record(seed: int, lines: list[dict[str, Any]]) -> dict[str, Any]:
     """The result with what is needed to repeat it."""
     import textbrewer
 
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
         "benchmark": "textbrewer_parity",
         "command": f"python benchmarks/textbrewer_parity.py {' '.join(sys.argv[1:])}",
@@ -304,7 +303,7 @@ def record(seed: int, lines: list[dict[str, Any]]) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "textbrewer": textbrewer.__version__,
-        "commit": head.stdout.strip(),
+        "commit": head_commit(),
     }
 
 

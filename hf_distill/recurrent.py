@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from .objectives import LabelsObjective
 from .signals import Signals
@@ -109,13 +110,19 @@ class BiGRUPreTrainedModel(PreTrainedModel):
         return tuple(all_states)
 
 
-class BiGRUForSequenceClassification(BiGRUPreTrainedModel):
-    """A BiGRU whose mean over the real tokens is classified."""
+class BiGRUWithHead(BiGRUPreTrainedModel):
+    """A BiGRU whose states, or what a subclass makes of them, are classified."""
+
+    output_class: type[ModelOutput]
 
     def __init__(self, config: BiGRUConfig) -> None:
         super().__init__(config)
         self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()
+
+    def features(self, states: Tensor, mask: Tensor) -> Tensor:
+        """What is classified, of the last states (B, T, 2 H)."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -124,49 +131,40 @@ class BiGRUForSequenceClassification(BiGRUPreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
         **_: Any,
-    ) -> SequenceClassifierOutput:
-        """Logits (B, C), the loss where there are labels, hidden states if asked for."""
+    ) -> ModelOutput:
+        """Logits, the task's own loss where there are labels, hidden states if asked for."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states = self.encode(input_ids, mask)
-        weights = mask.to(states[-1].dtype)[..., None]
-        pooled = (states[-1] * weights).sum(1) / weights.sum(1).clamp(min=1)
-        logits = self.classifier(self.dropout(pooled))
-        return SequenceClassifierOutput(
-            loss=_loss(self.config, logits, mask, labels),
-            logits=logits,
-            hidden_states=states if output_hidden_states else None,
-        )
+        logits = self.classifier(self.dropout(self.features(states[-1], mask)))
+        loss = None
+        if labels is not None:
+            signals = Signals(attention_mask=mask, logits={"logits": logits})
+            loss = LabelsObjective(cast(Any, self.config.problem_type))(signals, None, {"labels": labels})["hard"]
+        return self.output_class(loss=loss, logits=logits, hidden_states=states if output_hidden_states else None)
 
 
-class BiGRUForTokenClassification(BiGRUPreTrainedModel):
-    """A BiGRU with a label for every token."""
+class BiGRUForSequenceClassification(BiGRUWithHead):
+    """A BiGRU whose mean over the real tokens is classified: logits (B, C)."""
 
-    def __init__(self, config: BiGRUConfig) -> None:
-        super().__init__(config)
-        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
-        self.post_init()
+    output_class = SequenceClassifierOutput
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-        **_: Any,
-    ) -> TokenClassifierOutput:
-        """Logits (B, T, C), the loss where there are labels, hidden states if asked for."""
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states = self.encode(input_ids, mask)
-        logits = self.classifier(self.dropout(states[-1]))
-        return TokenClassifierOutput(
-            loss=_loss(self.config, logits, mask, labels),
-            logits=logits,
-            hidden_states=states if output_hidden_states else None,
-        )
+    def features(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(B, 2 H) means over the real tokens."""
+        weights = mask.to(states.dtype)[..., None]
+        return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-BiGRU = BiGRUForSequenceClassification | BiGRUForTokenClassification
-_HEADS: dict[str, type[BiGRU]] = {
+class BiGRUForTokenClassification(BiGRUWithHead):
+    """A BiGRU with a label for every token: logits (B, T, C)."""
+
+    output_class = TokenClassifierOutput
+
+    def features(self, states: Tensor, mask: Tensor) -> Tensor:
+        """The states themselves."""
+        return states
+
+
+_HEADS: dict[str, type[BiGRUWithHead]] = {
     "ForSequenceClassification": BiGRUForSequenceClassification,
     "ForTokenClassification": BiGRUForTokenClassification,
 }
@@ -174,7 +172,7 @@ _HEADS: dict[str, type[BiGRU]] = {
 
 def create_bigru(
     teacher: PreTrainedModel, hidden_size: int = 1536, num_hidden_layers: int = 1, *, seed: int = 42
-) -> BiGRU:
+) -> BiGRUWithHead:
     """A BiGRU for a teacher's task, on a copy of the teacher's word embeddings (TextBrewer, section 4.1).
 
     Args:
@@ -220,14 +218,6 @@ def _orders(mask: Tensor) -> tuple[Tensor, Tensor]:
 def _take(states: Tensor, positions: Tensor) -> Tensor:
     """(B, T, D) states in the order of (B, T) positions."""
     return states.gather(1, positions[..., None].expand_as(states))
-
-
-def _loss(config: BiGRUConfig, logits: Tensor, mask: Tensor, labels: Tensor | None) -> Tensor | None:
-    """The task's own loss."""
-    if labels is None:
-        return None
-    signals = Signals(attention_mask=mask, logits={"logits": logits})
-    return LabelsObjective(config.problem_type)(signals, None, {"labels": labels})["hard"]
 
 
 AutoConfig.register(BiGRUConfig.model_type, BiGRUConfig)

@@ -26,9 +26,10 @@ from .checkpoints import read_beside_student, write_beside_student
 from .data import length_grouped_sampler
 from .inputs import check_tokenizer, let_teacher_read, stored_inputs, tokenized
 from .masking import masking_collator
+from .optimizer import give_own_settings
 from .terms import ExactMeans
 from .unfreezing import GradualUnfreezing
-from .wrapper import LABEL_COLUMNS, DistillationModel, count_items, signals_for
+from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
 
 logger = logging.get_logger(__name__)
 
@@ -224,18 +225,9 @@ class DistillationTrainer(Trainer):
         """Let every objective look at one tiny batch of both sides."""
         ids = torch.arange(4, device=self.args.device)[None]
         probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        was_training = self.student.training
-        self.student.eval()
-        student = self.model._capture(**probe)
-        self.student.train(was_training)
         # A stored teacher knows its own rows only, but the shapes of all.
         teacher_signals = getattr(self.teacher, "probe", None) or getattr(self.teacher, "signals", None)
-        teacher = teacher_signals(probe) if teacher_signals is not None else None
-        with torch.random.fork_rng(devices=[]):
-            # Projections begin with the same weights whatever was drawn before them.
-            torch.default_generator.manual_seed(self.args.seed)
-            for name, objective in self.model.objectives.items():
-                objective.check(student, signals_for(name, teacher))
+        self.model.check(probe, None if teacher_signals is None else teacher_signals(probe), seed=self.args.seed)
         self.model.objectives.to(self.args.device)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -288,13 +280,8 @@ class DistillationTrainer(Trainer):
         """As in `Trainer`; parameters of the objectives take `projection_learning_rate` and their own decay."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if not self.distilling or not is_new:
-            return optimizer
-        own = {id(parameter) for parameter in self.model.objectives.parameters()}
-        settings = {"lr": self.args.projection_learning_rate, "weight_decay": self.args.projection_weight_decay}
-        given = {name: value for name, value in settings.items() if value is not None}
-        if own and given:
-            _split_groups(optimizer, own, given)
+        if self.distilling and is_new:
+            give_own_settings(optimizer, self.model.objectives, self.args)
         return optimizer
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
@@ -395,13 +382,8 @@ class DistillationTrainer(Trainer):
     def manifest(self) -> dict[str, Any]:
         """What a resumed run must find unchanged: teacher, tokenizer, objectives with weights and settings."""
         if self._manifest is None:
-            schedules = {name: {"schedule": schedule.describe()} for name, schedule in self.model.schedules.items()}
-            described = {
-                name: {"weight": self.model.weights[name], **schedules.get(name, {}), **objective.describe()}
-                for name, objective in self.model.objectives.items()
-            }
-            vocabulary = vocabulary_hash(self.processing_class)
-            self._manifest = json.loads(json.dumps({"objectives": described, "tokenizer": vocabulary}))
+            described = {"objectives": self.model.describe(), "tokenizer": vocabulary_hash(self.processing_class)}
+            self._manifest = json.loads(json.dumps(described))
             self._manifest |= self.teacher.fingerprint() if self.teacher is not None else {"teacher": "none"}
         return self._manifest
 
@@ -444,17 +426,6 @@ class DistillationTrainer(Trainer):
         facts.language, facts.tags = _as_list(metadata.get("language")), _as_list(metadata.get("tags"))
         facts.licence = metadata.get("license")
         write_model_card(str(self.args.output_dir), facts)
-
-
-def _split_groups(optimizer: torch.optim.Optimizer, chosen: set[int], settings: Mapping[str, float]) -> None:
-    """Move some parameters (by `id`) into groups of their own with other settings."""
-    for group in list(optimizer.param_groups):
-        moved = [parameter for parameter in group["params"] if id(parameter) in chosen]
-        if not moved:
-            continue
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
-        rest = {key: value for key, value in group.items() if key != "params"}
-        optimizer.add_param_group({**rest, "params": moved, **settings})
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

@@ -71,6 +71,33 @@ class DistillationModel(PreTrainedModel):
         self._capture_with_logits = capture_of(student, with_logits)
         self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
 
+    def check(
+        self, probe: Mapping[str, Tensor], teacher: Signals | Mapping[str, Signals] | None, *, seed: int
+    ) -> None:
+        """Let every objective look at one tiny batch of both sides, and create what depends on their widths.
+
+        Args:
+            probe: Inputs of the student, on its device.
+            teacher: What the teacher says to them.
+            seed: Projections begin with the weights that it gives, whatever was drawn before them.
+        """
+        was_training = self.student.training
+        self.student.eval()
+        student = self._capture(**probe)
+        self.student.train(was_training)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            for name, objective in self.objectives.items():
+                cast(Objective, objective).check(student, signals_for(name, teacher))
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Weight, schedule and settings of every objective."""
+        schedules = {name: {"schedule": schedule.describe()} for name, schedule in self.schedules.items()}
+        return {
+            name: {"weight": self.weights[name], **schedules.get(name, {}), **cast(Objective, objective).describe()}
+            for name, objective in self.objectives.items()
+        }
+
     def set_progress(self, progress: float) -> None:
         """Tell schedules and objectives which share of the optimizer steps is done."""
         for name, schedule in self.schedules.items():

@@ -22,7 +22,7 @@ from hf_distill.teachers import LiveTeacher
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_with_the_same_batches_training_equals_that_with_the_live_teacher_bit_for_bit(
-    side, store, build, tiny_teacher, tiny_tokenizer, left_tokenizer, rows
+    side, store, build, tiny_teacher, tiny_tokenizer, left_tokenizer, rows, one_thread
 ):
     tokenizer = tiny_tokenizer if side == "right" else left_tokenizer
     live = build(tiny_teacher, tokenizer=tokenizer, trainer={"train_dataset": rows})

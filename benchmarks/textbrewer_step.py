@@ -1,0 +1,269 @@
+"""Time a step of TextBrewer's recipes in TextBrewer and here, in turns in one process.
+
+    python benchmarks/textbrewer_step.py --recipe t4_tiny --bf16 --output benchmarks/results/textbrewer_step.jsonl
+
+TextBrewer is no dependency: run this in an environment of its own in which both are installed
+(`pip install textbrewer==0.2.1.post1`).
+
+- `t4_tiny`: the recipe of TextBrewer's paper (section 4.1): a 12x768 teacher, a 4x312 student, five hidden-state
+  matches with linear projections, five NST matches, logits at temperature 8, batch 32;
+- `three_teachers`: the mean logits of three 12x768 teachers, temperature 8, batch 32.
+
+Variants: `textbrewer` (random batches padded to their longest row), `textbrewer_128` (padded to 128, as in its
+examples), `ours` (batches by length), and `stored` (the same from teachers that `precompute` wrote, as every epoch
+after the first would be). Rows are random token ids with lengths like RTE's (`rte`, mean 53) or like sentences'
+(`sent`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from commit import head_commit
+from distillation_step import collate, timed_training
+from transformers import BertConfig, BertForSequenceClassification, set_seed
+
+from hf_distill import (
+    DistillationArguments,
+    DistillationTrainer,
+    MultiTeacherArguments,
+    MultiTeacherTrainer,
+    StoredTeacher,
+    create_student,
+    precompute,
+)
+from hf_distill.precision import configure_fp32_matmul
+from hf_distill.textbrewer import convert_config
+
+# Teacher layer, student layer.
+PAIRS = ((0, 0), (3, 1), (6, 2), (9, 3), (12, 4))
+RECIPES: dict[str, dict[str, Any]] = {
+    "t4_tiny": {
+        "temperature": 8,
+        "hard_label_weight": 0,
+        "intermediate_matches": [
+            *(
+                {"layer_T": t, "layer_S": s, "feature": "hidden", "loss": "hidden_mse", "weight": 1,
+                 "proj": ["linear", 312, 768]}
+                for t, s in PAIRS
+            ),
+            *(
+                {"layer_T": [t, t], "layer_S": [s, s], "feature": "hidden", "loss": "nst", "weight": 1}
+                for t, s in PAIRS
+            ),
+        ],
+    },
+    "three_teachers": {"temperature": 8, "hard_label_weight": 0},
+}  # fmt: skip
+# Mean and spread of the logarithm of a row's length.
+LENGTHS = {"rte": (3.9, 0.4), "sent": (3.33, 0.5)}
+COLUMNS = ("input_ids", "attention_mask")
+
+
+class TimedBatches:
+    """A data loader that notes when each of its batches is fetched."""
+
+    def __init__(self, batches: list[dict[str, torch.Tensor]]) -> None:
+        self.batches = batches
+        self.fetched: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        self.fetched = []
+        for batch in self.batches:
+            self.fetched.append(time.perf_counter())
+            yield batch
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean without the first step."""
+        return (self.fetched[-1] - self.fetched[1]) / (len(self.fetched) - 2)
+
+
+def make_rows(workload: str, count: int, vocabulary: int) -> datasets.Dataset:
+    """Rows of random ids with log-normal lengths."""
+    generator = torch.Generator().manual_seed(0)
+    mean, spread = LENGTHS[workload]
+    lengths = torch.exp(mean + spread * torch.randn(count, generator=generator)).round().clamp(6, 128).int().tolist()
+    ids = [torch.randint(10, vocabulary, (n,), generator=generator).tolist() for n in lengths]
+    masks = [[1] * n for n in lengths]
+    return datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": masks, "length": lengths})
+
+
+def their_batches(rows: datasets.Dataset, batch_size: int, width: int | None) -> TimedBatches:
+    """Random batches padded to their longest row, or to `width`."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)).tolist()
+    batches = []
+    for start in range(0, len(rows), batch_size):
+        chosen = [{**rows[index], "labels": 0} for index in order[start : start + batch_size]]
+        batch = collate(chosen)
+        missing = 0 if width is None else width - batch["input_ids"].shape[1]
+        batches.append({name: torch.nn.functional.pad(batch[name], (0, missing)) for name in COLUMNS})
+    return TimedBatches(batches)
+
+
+def textbrewer_run(
+    recipe: str, teachers: list[Any], student: Any, batches: TimedBatches, folder: str
+) -> Callable[[], float]:
+    """A training by TextBrewer, as its documentation shows it."""
+    import textbrewer
+
+    config = textbrewer.DistillationConfig(**RECIPES[recipe])
+    training = textbrewer.TrainingConfig(device="cpu", output_dir=folder, log_dir=None)
+
+    def adaptor(batch: Any, outputs: Any) -> dict[str, Any]:
+        found = {"logits": outputs.logits}
+        return found | ({"hidden": outputs.hidden_states, "inputs_mask": batch["attention_mask"]} if matching else {})
+
+    matching = recipe == "t4_tiny"
+    if matching:
+        for model in (*teachers, student):
+            model.config.output_hidden_states = True
+        distiller = textbrewer.GeneralDistiller(training, config, teachers[0], student, adaptor, adaptor)
+    else:
+        distiller = textbrewer.MultiTeacherDistiller(training, config, teachers, student, adaptor, adaptor)
+
+    def measure() -> float:
+        configure_fp32_matmul("strict")
+        optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
+        with distiller:
+            distiller.train(optimizer, batches, num_epochs=1, max_grad_norm=1.0)
+        return batches.seconds_per_step
+
+    return measure
+
+
+def our_run(
+    options: argparse.Namespace, teachers: list[Any], student: Any, rows: Any, folder: str
+) -> Callable[[], float]:
+    """A training here; `rows` is None for stored teachers, which have their own."""
+    converted = convert_config(RECIPES[options.recipe]).arguments
+    common = {
+        "output_dir": folder,
+        "per_device_train_batch_size": options.batch,
+        "learning_rate": 1e-4,
+        "num_train_epochs": 1,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "bf16": options.bf16,
+        **converted,
+    }
+    data = {"train_dataset": rows, "data_collator": None if rows is None else collate_rows}
+    if len(teachers) == 1:
+        trainer = DistillationTrainer(student, teachers[0], DistillationArguments(**common), **data)
+    else:
+        trainer = MultiTeacherTrainer(student, teachers, MultiTeacherArguments(**common), **data)
+
+    def measure() -> float:
+        configure_fp32_matmul("auto")
+        return timed_training(trainer)
+
+    return measure
+
+
+def collate_rows(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Pad to the longest row; there are no labels."""
+    batch = collate([{**row, "labels": 0} for row in rows])
+    return {name: batch[name] for name in COLUMNS}
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Every variant in turns."""
+    set_seed(0)
+    count = 1 if options.recipe == "t4_tiny" else 3
+    config = BertConfig()
+
+    def new_teachers() -> list[Any]:
+        torch.manual_seed(0)
+        return [BertForSequenceClassification(config).eval() for _ in range(count)]
+
+    ours, theirs = new_teachers(), new_teachers()
+    rows = make_rows(options.workload, options.batch * options.steps, config.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        loaders = {
+            "textbrewer": their_batches(rows, options.batch, None),
+            "textbrewer_128": their_batches(rows, options.batch, 128),
+        }
+        variants = {
+            name: textbrewer_run(options.recipe, theirs, create_student(theirs[0], "4x312"), loader, folder)
+            for name, loader in loaders.items()
+        }
+        variants["ours"] = our_run(options, ours, create_student(ours[0], "4x312"), rows, folder)
+        objectives = convert_config(RECIPES[options.recipe]).arguments["objectives"]
+        stored = []
+        for index, teacher in enumerate(ours):
+            path = Path(folder, f"stored_{index}")
+            precompute(rows, teacher, objectives, path, num_student_layers=4, batch_size=options.batch)
+            stored.append(StoredTeacher(path, name=f"teacher_{index}"))
+        variants["stored"] = our_run(options, stored, create_student(ours[0], "4x312"), None, folder)
+        seconds: dict[str, list[float]] = {name: [] for name in variants}
+        for round_index in range(options.rounds + 1):
+            for name, measure in variants.items():
+                taken = measure()
+                if round_index:  # the first round warms up
+                    seconds[name].append(taken)
+    return summarize(options, seconds, rows)
+
+
+def summarize(options: argparse.Namespace, seconds: dict[str, list[float]], rows: datasets.Dataset) -> dict[str, Any]:
+    """Medians and the ratios of interest."""
+
+    def ratio(one: str, other: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 2)
+
+    return {
+        "benchmark": "textbrewer_step",
+        "command": f"python benchmarks/textbrewer_step.py {' '.join(sys.argv[1:])}",
+        "recipe": options.recipe,
+        "workload": options.workload,
+        "mean_length": round(sum(rows["length"]) / len(rows), 1),
+        "batch": options.batch,
+        "bf16": options.bf16,
+        "rounds": options.rounds,
+        "seconds_per_step": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
+        "textbrewer_to_ours": ratio("textbrewer", "ours"),
+        "textbrewer_128_to_ours": ratio("textbrewer_128", "ours"),
+        "textbrewer_to_stored": ratio("textbrewer", "stored"),
+        "ours_to_stored": ratio("ours", "stored"),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "commit": head_commit(),
+    }
+
+
+def main() -> None:
+    """Parse, measure, print, append."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="t4_tiny")
+    parser.add_argument("--workload", choices=sorted(LENGTHS), default="rte")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=8, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=2, help="counted rounds, after one that warms up")
+    parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 autocast")
+    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
+    options = parser.parse_args()
+    result = run(options)
+    print(json.dumps(result, indent=2))
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with options.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()
