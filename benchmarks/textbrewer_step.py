@@ -32,7 +32,8 @@ import datasets
 import torch
 from commit import head_commit
 from distillation_step import collate, timed_training
-from transformers import BertConfig, BertForSequenceClassification, set_seed
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 
 from hf_distill import (
     DistillationArguments,
@@ -101,6 +102,13 @@ def make_rows(workload: str, count: int, vocabulary: int) -> datasets.Dataset:
     ids = [torch.randint(10, vocabulary, (n,), generator=generator).tolist() for n in lengths]
     masks = [[1] * n for n in lengths]
     return datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": masks, "length": lengths})
+
+
+def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of numbers: stored teachers want to know whose token ids they saw."""
+    words = {"[PAD]": 0, "[UNK]": 1, **{str(index): index for index in range(2, vocabulary)}}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
 
 
 def their_batches(rows: datasets.Dataset, batch_size: int, width: int | None) -> TimedBatches:
@@ -205,10 +213,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         }
         variants["ours"] = our_run(options, ours, create_student(ours[0], "4x312"), rows, folder)
         objectives = convert_config(RECIPES[options.recipe]).arguments["objectives"]
-        stored = []
+        stored, tokenizer = [], make_tokenizer(config.vocab_size)
         for index, teacher in enumerate(ours):
             path = Path(folder, f"stored_{index}")
-            precompute(rows, teacher, objectives, path, num_student_layers=4, batch_size=options.batch)
+            settings = {"num_student_layers": 4, "batch_size": options.batch}
+            precompute(rows, teacher, objectives, path, processing_class=tokenizer, **settings)
             stored.append(StoredTeacher(path, name=f"teacher_{index}"))
         variants["stored"] = our_run(options, stored, create_student(ours[0], "4x312"), None, folder)
         seconds: dict[str, list[float]] = {name: [] for name in variants}
