@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ..layer_map import LayerMap, resolve_layer, resolve_layer_map
 from ..signals import Projections, SignalRequest, Signals
@@ -64,28 +63,40 @@ def default_teacher_layer(num_layers: int, model_type: str = "") -> int:
     return 19 if "roberta" in model_type or model_type in {"camembert", "ernie"} else 21
 
 
-class _RelationKL(torch.autograd.Function):
+# One operator, so that `torch.compile` takes it whole: it would unroll the slices anew for every length of a batch.
+@torch.library.custom_op("hf_distill::relation_kl", mutates_args=())
+def _relation_kl(
+    student_left: Tensor,
+    student_right: Tensor,
+    teacher_left: Tensor,
+    teacher_right: Tensor,
+    mask: Tensor,
+    heads: int,
+    same: bool,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean over rows of the KL divergence between two relations, and its gradient, slice by slice.
 
     Everything is in fp32. A slice holds the T x T scores of a few rows or heads; the gradient is formed while the
     slice is at hand, so that the backward pass only scales it: no T x T tensor outlives its slice.
-    """
 
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        student_left: Tensor,
-        student_right: Tensor,
-        teacher_left: Tensor,
-        teacher_right: Tensor,
-        mask: Tensor,
-        heads: int,
-        same: bool,
-    ) -> Tensor:
-        """Inputs (B, T, D) per side, `mask` (B, T) bool, `same`: rows and columns are one tensor; returns a scalar."""
+    Args:
+        student_left: (B, T, D) like the next three, each side with its own D.
+        student_right: See there.
+        teacher_left: See there.
+        teacher_right: See there.
+        mask: (B, T) bool.
+        heads: R.
+        same: Whether rows and columns of the student's relation are one tensor.
+        needs_grad: Whether gradients are wanted.
+
+    Returns:
+        The scalar and its gradients by `student_left` and `student_right`; empty where they are not wanted, or, with
+        `same`, part of the other.
+    """
+    with torch.autocast(student_left.device.type, enabled=False):
         left, right = _split(student_left, heads), _split(student_right, heads)
         t_left, t_right = _split(teacher_left, heads), _split(teacher_right, heads)
-        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]  # type: ignore[attr-defined]
         grad_left = torch.empty_like(left) if needs_grad else None
         grad_right = torch.empty_like(right) if needs_grad and not same else None
         batch, _, length, width = left.shape
@@ -110,15 +121,43 @@ class _RelationKL(torch.autograd.Function):
                 else:
                     grad_left[rows, chunk] = grad_scores @ right[rows, chunk]
                     grad_right[rows, chunk] = grad_scores.transpose(-1, -2) @ left[rows, chunk]
-        ctx.save_for_backward(_merge(grad_left, student_left), _merge(grad_right, student_right))  # type: ignore[arg-type]
-        return total
+    return total, _merge(grad_left, student_left), _merge(grad_right, student_right)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale the gradients that `forward` made."""
-        grads = (None if grad is None else grad * grad_output for grad in ctx.saved_tensors)  # type: ignore[attr-defined]
-        return (*grads, None, None, None, None, None)
+
+@_relation_kl.register_fake
+def _shapes_of_relation_kl(
+    student_left: Tensor,
+    student_right: Tensor,
+    teacher_left: Tensor,
+    teacher_right: Tensor,
+    mask: Tensor,
+    heads: int,
+    same: bool,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the compiler needs to know of `_relation_kl`."""
+    gradients = [
+        side.new_empty(side.shape if wanted else 0)
+        for side, wanted in ((student_left, needs_grad), (student_right, needs_grad and not same))
+    ]
+    return student_left.new_empty((), dtype=torch.float32), gradients[0], gradients[1]
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*output[1:])
+    ctx.same = inputs[6]
+
+
+def _scale_gradients(ctx: Any, grad_total: Tensor, *grads_of_gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Scale the gradients that the forward pass made; they have none of their own."""
+    if any(grad is not None for grad in grads_of_gradients):
+        raise RuntimeError("A relation loss has no second derivative.")
+    left, right = ctx.saved_tensors
+    return (left * grad_total, None if ctx.same else right * grad_total, *[None] * 6)
+
+
+_relation_kl.register_autograd(_scale_gradients, setup_context=_keep_gradients)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -126,9 +165,9 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.detach().float().unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
 
 
-def _merge(grad: Tensor | None, like: Tensor) -> Tensor | None:
-    """(B, R, T, d) -> (B, T, D) in the dtype of the projection."""
-    return None if grad is None else grad.transpose(1, 2).flatten(2).to(like.dtype)
+def _merge(grad: Tensor | None, like: Tensor) -> Tensor:
+    """(B, R, T, d) -> (B, T, D), contiguous in the dtype of the projection; empty for `None`."""
+    return like.new_empty(0) if grad is None else grad.transpose(1, 2).flatten(2).contiguous().to(like.dtype)
 
 
 def _log_relation(left: Tensor, right: Tensor, scale: float, padded_keys: Tensor) -> Tensor:
@@ -150,8 +189,6 @@ def _slices(batch: int, heads: int, length: int, device_type: str) -> list[tuple
     ]
 
 
-# The compiler would unroll the slices anew for every length of a batch; this function is fast as it is.
-@torch.compiler.disable
 def relation_loss(
     student_left: Tensor,
     student_right: Tensor,
@@ -176,16 +213,11 @@ def relation_loss(
     Returns:
         A scalar; its gradient reaches the student's tensors only.
     """
-    with torch.autocast(student_left.device.type, enabled=False):
-        return _RelationKL.apply(
-            student_left,
-            student_right,
-            teacher_left,
-            teacher_right,
-            attention_mask.bool(),
-            relation_heads,
-            student_left is student_right,
-        )
+    needs_grad = torch.is_grad_enabled() and (student_left.requires_grad or student_right.requires_grad)
+    sides = student_left, student_right, teacher_left, teacher_right
+    return _relation_kl(
+        *sides, attention_mask.bool(), relation_heads, same=student_left is student_right, needs_grad=needs_grad
+    )[0]
 
 
 @register_objective("relation")
@@ -282,7 +314,7 @@ class RelationObjective(Objective):
         terms: dict[str, Tensor] = {}
         for relation, weight in self.relations.items():
             left, right = (SIDES[c] for c in relation)
-            loss = sum(
+            loss: Any = sum(
                 relation_loss(
                     getattr(student.projections[s], left),
                     getattr(student.projections[s], right),

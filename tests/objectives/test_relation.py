@@ -107,6 +107,33 @@ def test_is_computed_in_float32_under_autocast():
         assert torch.equal(relation_loss(student, student, teacher, teacher, masks(), 8), expected)
 
 
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "autocast"])
+@pytest.mark.parametrize("heads", [8, 24])
+def test_the_compiler_takes_it_into_one_graph(autocast, heads):
+    states, teacher = projections(D_STUDENT, 1), projections(D_TEACHER, 2)
+    weight = torch.eye(D_STUDENT, requires_grad=True)
+
+    def compute(mask):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            student = states @ weight
+            return 2 * relation_loss(student, student, teacher, teacher, mask, heads)
+
+    compiled = torch.compile(compute, backend="aot_eager", fullgraph=True)
+    for mask in (masks(), masks()[:2]):
+        states, teacher = states[: len(mask)], teacher[: len(mask)]
+        loss, expected = compiled(mask), compute(mask)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(torch.autograd.grad(loss, weight), torch.autograd.grad(expected, weight))
+
+
+def test_a_second_derivative_is_refused():
+    student, teacher = projections(D_STUDENT, 1).requires_grad_(), projections(D_TEACHER, 2)
+    loss = relation_loss(student, student, teacher, teacher, masks(), 8)
+    (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        gradient.sum().backward()
+
+
 def test_an_empty_row_is_no_number_of_its_own():
     student, teacher = projections(D_STUDENT, 1).requires_grad_(), projections(D_TEACHER, 2)
     mask = masks()

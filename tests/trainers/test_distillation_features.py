@@ -183,9 +183,8 @@ def test_bfloat16_stays_close_to_float32(build):
 # The compiler looks at `.grad` of every tensor it meets, and torch warns about that.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_a_compiled_student_gives_the_same_losses(build):
-    objectives = [*FEATURES, "logits"]
-    plain = build(objectives=objectives, max_steps=2)
-    compiled = build(objectives=objectives, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
+    plain = build(objectives=EVERYTHING, max_steps=2)
+    compiled = build(objectives=EVERYTHING, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
     plain.train()
     compiled.train()
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
