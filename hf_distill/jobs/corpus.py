@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
-import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,12 +11,10 @@ from typing import Any
 from hf_distill.arguments import CorpusArguments, TaskArguments
 from hf_distill.corpus import CorpusResult, build_contextualized_corpus, corpus_label, load_general_corpus
 from hf_distill.corpus.anchors import task_texts
-from hf_distill.corpus.work import remove, write_json
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
-from hf_distill.parsing import changed_arguments, write_arguments
+from hf_distill.jobs.corpus_folder import command_line, shown_settings, write_rows
+from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
-
-STATISTICS_FILE = "statistics.json"
 
 # Rows per anchor in the paper (Contextualized Corpus, Table 1), chosen there so that every corpus has 1.6 to 1.8 GB.
 PAPER_TOP_K = {
@@ -32,9 +27,6 @@ PAPER_TOP_K = {
     "glue/qqp": 20,
     "glue/qnli": 50,
 }
-
-_BYTES_PER_FILE = 500_000_000
-_BUILT_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 
 
 def build_corpus(
@@ -92,23 +84,6 @@ def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:
             yield from task_texts(loaded.dataset[split], loaded.spec.text_columns)
 
 
-def _make_room(folder: Path) -> None:
-    """An empty `data` folder; only one that an earlier build wrote is removed.
-
-    Raises:
-        FileExistsError: If `data` holds anything but the files of a build.
-    """
-    data = folder / "data"
-    strange = sorted(f.name for f in data.iterdir() if not _BUILT_FILE.fullmatch(f.name)) if data.is_dir() else []
-    if strange:
-        raise FileExistsError(
-            f"`--corpus_dir` is {str(folder)!r}, whose folder `data` holds files that no build wrote ({strange[:3]}); "
-            "name another folder."
-        )
-    remove(data)
-    data.mkdir(parents=True)
-
-
 def _write(
     folder: Path, result: CorpusResult, loaded: LoadedTask, task: TaskArguments, corpus: CorpusArguments
 ) -> None:
@@ -117,14 +92,9 @@ def _write(
 
     from hf_distill import __version__
 
-    _make_room(folder)
-    num_files = max(1, math.ceil(result.statistics["bytes"] / _BYTES_PER_FILE))
-    for index in range(num_files):
-        part = result.dataset.shard(num_files, index, contiguous=True)
-        part.to_parquet(str(folder / "data" / f"train-{index:05d}-of-{num_files:05d}.parquet"))
-    write_json(folder / STATISTICS_FILE, result.statistics)
+    write_rows(folder, result.dataset, result.statistics)
     write_arguments(folder, task, corpus)
-    settings = _shown_settings(task, corpus)
+    settings = shown_settings(task, corpus)
     facts = CorpusCardFacts(
         name=f"Contextualized corpus for {loaded.spec.name}",
         statistics=result.statistics,
@@ -133,25 +103,7 @@ def _write(
         corpus_licence=corpus.corpus_licence,
         language=loaded.spec.language,
         settings=settings,
-        command=_command(settings),
+        command=command_line("corpus", settings),
         versions={"hf_distill": __version__, **{name: version(name) for name in ("datasets", "numpy")}},
     )
     write_dataset_card(folder, facts)
-
-
-def _shown_settings(*arguments: Any) -> dict[str, Any]:
-    """Settings for a card that others read: folders of this machine go, names of data stay."""
-    private = {"data_dir", "corpus_dir", "work_dir", "index_dir"}
-    changed = {name: value for name, value in changed_arguments(*arguments).items() if name not in private}
-    return {name: corpus_label(value) if name in {"task", "corpus"} else value for name, value in changed.items()}
-
-
-def _command(settings: dict[str, Any]) -> str:
-    """The command line that these settings stand for."""
-    words = ["hf-distill", "corpus"]
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no_{name}")
-        else:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
