@@ -51,7 +51,7 @@ LEVELS = {
 # Plain data, without torch: anybody may read it.
 DATA_ONLY = {"hf_distill.tasks.spec"}
 # Imported on first use only, because its classes subclass those of the package.
-IMPORTED_LATE = {"tasks/metric_modules.py"}
+IMPORTED_LATE = {"tasks/metric_modules.py", "tasks/structured_metrics.py"}
 NEVER = {
     "corpus": {"torch", "hf_distill.objectives", "hf_distill.tasks"},
     "objectives": {"hf_distill.corpus", "hf_distill.tasks", "datasets"},

@@ -1,0 +1,130 @@
+"""Entities of tag sequences and their scores, as conlleval counts them (CoNLL-2000 and CoNLL-2003 shared tasks).
+
+A tag is `O`, or a prefix `B`, `I` or `E`, a hyphen and the type: everything after the first hyphen. The script does
+not ask for a well-formed sequence: an `I-` after `O` or after another type starts an entity, so that the schemes IOB1,
+IOB2, IOE1 and IOE2 are all read without being told apart.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+_PREFIXES = ("B", "I", "E", "O")
+# Pairs of prefixes, both of one type, that stay within an entity; any other pair begins a new one. That an `E` goes on
+# with a `B` is conlleval's rule too: no scheme that it reads has both.
+_CONTINUES = frozenset({("B", "I"), ("B", "E"), ("I", "I"), ("I", "E"), ("E", "B")})
+
+
+class Entity(NamedTuple):
+    """Tokens `start` to `end` (exclusive) of a sentence, with their type."""
+
+    start: int
+    end: int
+    type: str
+
+
+def entities(tags: Sequence[str]) -> list[Entity]:
+    """The entities of one sentence, from left to right; the end of the sentence ends an entity.
+
+    Raises:
+        ValueError: If a tag has a prefix that conlleval does not know (`S-`, `L-`, `M-`, ...).
+    """
+    found: list[Entity] = []
+    start, previous = None, ("O", "")
+    for position, tag in enumerate(tags):
+        current = prefix, kind = _parse(tag)
+        within = kind == previous[1] and (previous[0], prefix) in _CONTINUES
+        if start is not None and not within:
+            found.append(Entity(start, position, previous[1]))
+            start = None
+        if prefix != "O" and not within:
+            start = position
+        previous = current
+    if start is not None:
+        found.append(Entity(start, len(tags), previous[1]))
+    return found
+
+
+def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Precision, recall and F1 over the entities of all types (micro) and accuracy over tokens, as fractions.
+
+    An entity is right if its type and both its ends are. A score whose denominator is empty is 0.0. conlleval prints
+    percentages.
+
+    Args:
+        predictions: Tags of every sentence.
+        references: Gold tags of the same sentences.
+
+    Raises:
+        ValueError: If the lengths differ, or a tag has an unknown prefix.
+    """
+    correct, guessed, gold = _counts(predictions, references)
+    pairs = [
+        _parse(guess) == _parse(tag)
+        for prediction, reference in zip(predictions, references, strict=True)
+        for guess, tag in zip(prediction, reference, strict=True)
+    ]
+    scores = _precision_recall_f1(correct.total(), guessed.total(), gold.total())
+    return scores | {"accuracy": sum(pairs) / len(pairs) if pairs else 0.0}
+
+
+def entity_scores_by_type(
+    predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and `number` (gold entities) of every type predicted or there, types in sorted order.
+
+    Raises:
+        ValueError: As `entity_scores`.
+    """
+    correct, guessed, gold = _counts(predictions, references)
+    return {
+        kind: _precision_recall_f1(correct[kind], guessed[kind], gold[kind]) | {"number": gold[kind]}
+        for kind in sorted(guessed.keys() | gold.keys())
+    }
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(tag: str) -> tuple[str, str]:
+    """Prefix and type of a tag; a tag without hyphen has the empty type."""
+    prefix, _, kind = tag.partition("-")
+    if prefix not in _PREFIXES:
+        raise ValueError(
+            f"The tag {tag!r} has the prefix {prefix!r}; conlleval knows {', '.join(_PREFIXES)}. "
+            "Write tags of another scheme (IOBES, BILOU, BMES) as IOB2 first: `B-` on an entity's first token, `I-` "
+            "on the others."
+        )
+    return prefix, kind
+
+
+def _counts(
+    predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Entities per type: right ones, predicted ones, gold ones."""
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predicted sentences do not fit {len(references)} reference sentences.")
+    correct, guessed, gold = Counter[str](), Counter[str](), Counter[str]()
+    for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        if len(prediction) != len(reference):
+            raise ValueError(f"Sentence {row}: {len(prediction)} predicted tags do not fit {len(reference)} tokens.")
+        ours, theirs = set(entities(prediction)), set(entities(reference))
+        correct.update(_types(ours & theirs))
+        guessed.update(_types(ours))
+        gold.update(_types(theirs))
+    return correct, guessed, gold
+
+
+def _types(found: Iterable[Entity]) -> Iterable[str]:
+    """Types of entities."""
+    return (entity.type for entity in found)
+
+
+def _precision_recall_f1(correct: int, guessed: int, gold: int) -> dict[str, float]:
+    """The three scores of counts, 0.0 where a denominator is empty."""
+    return {
+        "precision": correct / guessed if guessed else 0.0,
+        "recall": correct / gold if gold else 0.0,
+        "f1": 2.0 * correct / (guessed + gold) if guessed + gold else 0.0,
+    }
