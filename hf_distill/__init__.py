@@ -39,6 +39,7 @@ _MODULE_OF: dict[str, str] = {
     "load_task": "tasks",
     "parse_shape": "shapes",
     "precompute": "stored.precompute",
+    "push_folder": "hub.push",
     "register_architecture": "capture",
     "register_objective": "objectives",
     "register_task": "tasks",
@@ -74,6 +75,7 @@ __all__ = [
     "load_task",
     "parse_shape",
     "precompute",
+    "push_folder",
     "register_architecture",
     "register_objective",
     "register_task",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from .benchmark.speed import latency_ratio
     from .capture import SignalCapture, register_architecture
     from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
+    from .hub.push import push_folder
     from .objectives import Objective, WeightedObjective, list_objectives, register_objective
     from .presets import load_preset
     from .shapes import StudentShape, parse_shape

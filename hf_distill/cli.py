@@ -95,6 +95,20 @@ def pipeline(argv: Sequence[str]) -> None:
     _say(format_report(run_pipeline(task, teacher, student, corpus_arguments, stages, command)))
 
 
+def push(argv: Sequence[str]) -> None:
+    """Push a student or a corpus to the Hub: push FOLDER REPO [--dry_run] [--private] [--revision BRANCH]."""
+    from hf_distill.arguments import PushArguments
+    from hf_distill.jobs.push import format_push
+    from hf_distill.jobs.push import push as job
+    from hf_distill.parsing import name_leading_words, parse
+
+    words = name_leading_words(argv, ("folder", "repo"))
+    results = job(*parse((PushArguments,), words, push.__doc__, prog="hf-distill push"))
+    _say(format_push(results))
+    if not results["dry_run"]:
+        _say(f"{results['repo']} is at {results['url']} (commit {results['commit']})")
+
+
 def convert(argv: Sequence[str]) -> None:
     """Turn another library's configuration into one for distill: textbrewer CONFIG.json [--output FILE]."""
     import argparse
@@ -213,7 +227,7 @@ def _say(text: str) -> None:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
-    verb.__name__: verb for verb in (teach, corpus, precompute, distill, evaluate, pipeline, convert, info)
+    verb.__name__: verb for verb in (teach, corpus, precompute, distill, evaluate, pipeline, push, convert, info)
 }
 
 

@@ -45,6 +45,7 @@ def parse(
     *,
     prog: str | None = None,
     presets: bool = False,
+    defaults: Mapping[str, Any] | None = None,
 ) -> tuple[Any, ...]:
     """Parse `[CONFIG.yaml] [--flag value ...]` into one instance per argument class; flags win over the file.
 
@@ -54,6 +55,7 @@ def parse(
         description: First paragraph of `--help`.
         prog: What to call the program in usage and errors; the script's name if `None`.
         presets: Whether there is a flag `--preset` (in the file: `preset`), over which file and flags win.
+        defaults: Values that stand below everything else, of a script for one purpose.
 
     Raises:
         ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
@@ -63,6 +65,7 @@ def parse(
     parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
     given = {} if config_file is None else read_config(config_file)
+    _set_defaults(parser, classes, defaults or {}, "the script")
     if presets:
         words, named = _take_preset(parser, words)
         in_file = given.pop("preset", None)
@@ -70,6 +73,18 @@ def parse(
             _set_defaults(parser, classes, preset_values(named or in_file), f"the preset {named or in_file!r}")
     _set_defaults(parser, classes, given, repr(config_file))
     return parser.parse_args_into_dataclasses(words)
+
+
+def name_leading_words(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Give the words that stand before every flag (and behind a configuration file) the names of their flags."""
+    words = list(argv)
+    config = words[:1] if words and words[0].endswith(CONFIG_SUFFIXES) else []
+    rest = words[len(config) :]
+    named: list[str] = []
+    for name in names:
+        if rest and not rest[0].startswith("-"):
+            named += [f"--{name}", rest.pop(0)]
+    return [*config, *named, *rest]
 
 
 def _take_preset(parser: HfArgumentParser, words: list[str]) -> tuple[list[str], str | None]:

@@ -1,6 +1,7 @@
 """Tiny tokenizers, models and data, made here: no test needs a network or a file of this machine."""
 
 import os
+import warnings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -79,3 +80,30 @@ def sentences():
     generator = torch.Generator().manual_seed(7)
     lengths = torch.randint(3, 15, (64,), generator=generator).tolist()
     return [" ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator)) for n in lengths]
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in for the Hub to which this process talks as `anna`, with caches of its own."""
+    import time
+    from types import SimpleNamespace
+
+    from hub_server import HubServer
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    with HubServer() as server, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)  # how huggingface_hub sends LFS files
+        # These are read from the environment when the package is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+        monkeypatch.setenv("HF_TOKEN", "hf_anna")
+        # Five retries take half a minute.
+        monkeypatch.setattr(_http, "time", SimpleNamespace(**{**vars(time), "sleep": lambda _: None}))
+        yield server

@@ -23,6 +23,7 @@ CLASSES = {
     "distill": ["StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments"],
     "evaluate": ["TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"],
     "pipeline": ["TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"],
+    "push": ["PushArguments"],
 }
 ROOT = Path(cli.__file__).parents[1]
 QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_strategy no".split()
@@ -139,6 +140,7 @@ def test_info_shows_what_an_objective_needs_computes_and_cites(capsys):
         (["distill", "--textbook", "x", "--colour", "red"], "hf-distill distill: Some specified arguments"),
         (["distill", "nowhere.yaml"], "hf-distill distill: There is no configuration file 'nowhere.yaml'"),
         (["pipeline", "--task", "x", "--distill", "{"], "hf-distill pipeline: `--distill` must be JSON"),
+        (["push", "nowhere", "me/x"], "hf-distill push: There is no folder 'nowhere'"),
     ],
 )
 def test_a_users_error_ends_with_one_line_and_status_2(words, message, capsys, tmp_path, monkeypatch):
@@ -208,6 +210,22 @@ def test_the_verbs_follow_one_another(data, capsys):
     for role in ("student", "teacher", "baseline"):
         assert f"{role}: accuracy {results[role]['score']:.4f} on validation" in out
     assert AutoModelForSequenceClassification.from_pretrained(data / "adapted").config.id2label == {0: "no", 1: "yes"}
+
+
+def test_push_takes_folder_and_repository_as_words_and_shows_what_a_dry_run_finds(data, capsys):
+    folder = str(data / "encoder")
+    assert main(["push", folder, "me/encoder", "--dry_run"]) == 0
+    shown = capsys.readouterr().out
+    assert "would be uploaded to me/encoder (model):\n  config.json" in shown
+    assert main(["push", "--dry-run", "--folder", folder, "--repo", "me/encoder"]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_a_push_in_offline_mode_keeps_everything_and_says_how_to_go_on(data, capsys):
+    assert main(["push", str(data / "encoder"), "me/encoder", "--private"]) == 2
+    last = capsys.readouterr().err
+    assert last.startswith("hf-distill push: HF_HUB_OFFLINE is set")
+    assert last.endswith(f"to go on: hf-distill push {data / 'encoder'} me/encoder --private\n")
 
 
 def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):

@@ -120,6 +120,13 @@ def test_a_student_is_distilled_from_a_stored_teacher(data, load, capsys):
     assert results["teacher_parameters"] > results["student_parameters"]
 
 
+def test_what_a_push_would_upload_is_shown(data, load, capsys):
+    words = ["--folder", str(data / "teacher"), "--repo", "me/small", "--dry_run"]
+    results = load(EXAMPLES / "run_push.py").main(words)
+    assert {"model.safetensors", "tokenizer.json"} <= {item["path"] for item in results["files"]}
+    assert "would be uploaded to me/small (model):" in capsys.readouterr().out
+
+
 def test_the_whole_job_runs_from_a_file_with_flags_after_it(data, load, capsys, monkeypatch):
     monkeypatch.setattr(pipeline, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0})
     quick = {"max_steps": 2, "disable_tqdm": True, "report_to": "none", "per_device_train_batch_size": 8}
@@ -193,5 +200,6 @@ def test_the_data_of_a_configuration_are_in_the_repository(path):
 
 def test_there_are_scripts_and_configurations():
     found = {path.stem for path in SCRIPTS}
-    assert {"build_corpus", "run_distillation", "run_glue", "run_pipeline", "run_precompute", "run_teacher"} <= found
+    scripts = "build_corpus run_distillation run_glue run_pipeline run_precompute run_push run_teacher"
+    assert set(scripts.split()) <= found
     assert CONFIGS

@@ -7,7 +7,14 @@ import pytest
 import yaml
 
 from hf_distill.arguments import DistillationArguments
-from hf_distill.parsing import arguments_to_dict, changed_arguments, from_mapping, parse, write_arguments
+from hf_distill.parsing import (
+    arguments_to_dict,
+    changed_arguments,
+    from_mapping,
+    name_leading_words,
+    parse,
+    write_arguments,
+)
 
 
 @dataclass
@@ -99,3 +106,18 @@ def test_pairs_that_do_not_fit_are_refused(values, message):
 def test_a_value_of_the_file_must_be_one_that_a_flag_could_have(config):
     with pytest.raises(ValueError, match=r"config\.yaml': `mode` is 'c'; allowed are \['a', 'b'\]"):
         parse([Model, Training], [config(name="x", mode="c")])
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("a b --fast", "--name a --mode b --fast"),
+        ("a --fast b", "--name a --fast b"),
+        ("--name a --mode b", "--name a --mode b"),
+        ("file.yaml a", "file.yaml --name a"),
+        ("a b c", "--name a --mode b c"),
+        ("", ""),
+    ],
+)
+def test_leading_words_get_the_names_of_flags(words, named):
+    assert name_leading_words(words.split(), ("name", "mode")) == named.split()

@@ -6,6 +6,7 @@ The help text of a field is its only documentation; errors name the flag.
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .models import EvaluationArguments, PipelineArguments, StudentArguments, TeacherArguments
 from .multi_teacher import MultiTeacherArguments
+from .pushing import PushArguments
 from .storing import PrecomputeArguments
 from .training import DistillationArguments, FineTuningArguments
 
@@ -17,6 +18,7 @@ __all__ = [
     "MultiTeacherArguments",
     "PipelineArguments",
     "PrecomputeArguments",
+    "PushArguments",
     "StudentArguments",
     "TaskArguments",
     "TeacherArguments",

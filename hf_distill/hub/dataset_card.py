@@ -14,6 +14,8 @@ from .citations import resolve_citations
 from .rendering import render_template
 
 TEMPLATE = "dataset_card.md"
+# What the card loads until it is pushed, when its repository takes this place.
+LOCAL_FOLDER = "path/to/this/folder"
 
 # What Hugging Face shows as the size of a data set.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -56,7 +58,9 @@ def render_dataset_card(facts: CorpusCardFacts) -> str:
     """
     filters: dict[str, Callable[..., str]] = {"number": _number, "words": _words, "cell": _cell}
     citations = resolve_citations(facts.citations)
-    text = render_template(TEMPLATE, filters, facts=facts, statistics=facts.statistics, citations=citations)
+    text = render_template(
+        TEMPLATE, filters, facts=facts, statistics=facts.statistics, citations=citations, folder=LOCAL_FOLDER
+    )
     header = yaml.safe_dump(dataset_metadata(facts), sort_keys=False, allow_unicode=True).strip()
     return f"---\n{header}\n---\n\n{text}\n"
 

@@ -40,6 +40,9 @@ SILENT_SETTINGS = {
     "push_to_hub",
     "hub_model_id",
     "hub_strategy",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_always_push",
     "hub_token",
     "objectives",
     "resume_from_checkpoint",
@@ -86,7 +89,7 @@ def card_facts(trainer: DistillationTrainer, model_name: str) -> CardFacts:
     return CardFacts(
         model_name=model_name,
         teacher=[_teacher_facts(teacher) for teacher in trainer.teachers if hasattr(teacher, "source")],
-        student=model_facts(trainer.student, model_name, hub_id=trainer.args.hub_model_id),
+        student=model_facts(trainer.student, model_name, hub_id=trainer.hub_model_id or trainer.args.hub_model_id),
         objectives=[
             ObjectiveFacts(name, trainer.model.weights[name], settings=settings)
             for name, settings in described.items()

@@ -1,0 +1,29 @@
+"""What is pushed to the Hub, and where to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class PushArguments:
+    """A folder and its repository."""
+
+    folder: str = field(metadata={"help": "Folder of a student or of a corpus; the first word may stand for it."})
+    repo: str = field(
+        metadata={"help": "Repository on the Hub, as name or owner/name; the second word may stand for it."}
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Only show what would be uploaded, and what is left out and why; nothing is sent."},
+    )
+    private: bool = field(
+        default=False, metadata={"help": "Make the repository private; one that is public already is refused."}
+    )
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch to push to; it is made if it is missing. Default: the main branch."}
+    )
+    token: str | None = field(
+        default=None,
+        metadata={"help": "Token of the Hub that may write. Default: that of HF_TOKEN or of `hf auth login`."},
+    )

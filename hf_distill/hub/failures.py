@@ -1,0 +1,120 @@
+"""What went wrong with the Hub, in one sentence with a way out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub import HfApi, constants, get_token, is_offline_mode
+from huggingface_hub.errors import (
+    BadRequestError,
+    HfHubHTTPError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+OFFLINE = "HF_HUB_OFFLINE is set, so nothing can be uploaded: unset it (HF_HUB_OFFLINE=0)."
+TOKEN_PAGE = "https://huggingface.co/settings/tokens"
+_LOGIN = f"log in with `hf auth login`, set HF_TOKEN, or give `--token` (tokens that may write: {TOKEN_PAGE})"
+
+
+class PushError(OSError):
+    """A push that did not happen, or not to its end; the folder on disk is untouched."""
+
+
+@contextmanager
+def explained(repo: str, token: str | None, kept: str) -> Iterator[None]:
+    """Turn what the Hub, the network and their libraries raise into a `PushError`.
+
+    Args:
+        repo: Where the push goes.
+        token: The token that was given, if one was.
+        kept: What is said after the cause: where everything is, and how to go on.
+    """
+    try:
+        yield
+    except PushError as error:
+        raise PushError(f"{error} {kept}") from error.__cause__
+    # Uploads wrap what happened in RuntimeError, and refuse a card with ValueError.
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise PushError(f"{_why(error, repo, token)} {kept}") from error
+
+
+def check_reachable(token: str | None) -> None:
+    """Refuse before the first request what it would be refused for.
+
+    Raises:
+        PushError: If the Hub is switched off, or there is no token.
+    """
+    if is_offline_mode():
+        raise PushError(OFFLINE)
+    if token is None and get_token() is None:
+        raise PushError(f"There is no token of the Hub: {_LOGIN}.")
+
+
+def _why(error: BaseException, repo: str, token: str | None) -> str:
+    """The cause in words."""
+    causes = list(_chain(error))
+    if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
+        return OFFLINE
+    if isinstance(error, ValueError) and not isinstance(error, HTTPError):
+        # Such as a card whose header the Hub does not understand: said in words already.
+        return f"The Hub does not take {repo!r}: {_one_line(error)}."
+    answered = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
+    if answered is not None:
+        return _refused(answered, repo, token)
+    unreached = next((cause for cause in causes if isinstance(cause, (HTTPError, ConnectionError))), None)
+    if unreached is not None:
+        return f"The Hub at {constants.ENDPOINT} cannot be reached, or broke off ({_one_line(unreached)})."
+    deepest = f" ({_one_line(causes[-1])})" if len(causes) > 1 else ""
+    return f"The upload to {repo!r} failed: {_one_line(error)}{deepest}."
+
+
+def _refused(error: HfHubHTTPError, repo: str, token: str | None) -> str:
+    """What a status of the Hub means for a push."""
+    status = error.response.status_code
+    said = f" (the Hub says: {_one_line(error.server_message)})" if error.server_message else ""
+    wrong_token = status == 401 and not isinstance(error, RepositoryNotFoundError)
+    if wrong_token or (status == 401 and _user(token) is None):
+        return f"The Hub does not know the token {_origin(token)}{said}: {_LOGIN}."
+    if status in (401, 403):
+        user = _user(token)
+        whose = f" of {user!r}" if user else ""
+        return (
+            f"The token {_origin(token)}{whose} may not write to {repo!r}: its name is taken by somebody else, or "
+            f"the token may only read{said}. Name a repository of your own, or take a token that may write."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return f"There is no repository {repo!r} that this token may see{said}."
+    if isinstance(error, BadRequestError):
+        return f"The Hub does not take {repo!r}{said or f' ({_one_line(error)})'}."
+    return f"The Hub answered {status}{said or f' ({_one_line(error)})'}."
+
+
+def _origin(token: str | None) -> str:
+    """Where the token in use comes from; never the token itself."""
+    if token is not None:
+        return "that was given"
+    from_environment = any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
+    return "in HF_TOKEN" if from_environment else "of `hf auth login`"
+
+
+def _user(token: str | None) -> str | None:
+    """Whose the token is; `None` if the Hub does not know it."""
+    try:
+        return HfApi(endpoint=constants.ENDPOINT, token=token).whoami()["name"]
+    except (HTTPError, OSError):
+        return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it, outermost first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split()).rstrip(".")

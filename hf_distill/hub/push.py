@@ -1,0 +1,182 @@
+"""Push a student or a corpus to the Hub: one commit, and nothing in it that `hub.selection` does not name.
+
+Weights and shards are uploaded one by one before the commit, so that a push that was broken off goes on with the file
+that is missing when it is repeated; readers of the repository never see half of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants
+from huggingface_hub.errors import RevisionNotFoundError
+
+from .contents import contents
+from .failures import PushError, check_reachable, explained
+from .selection import CARD_FILE, WHAT, RepoType, Selection, is_data_file, select_files
+
+logger = logging.getLogger(__name__)
+# Both kinds of cards have it.
+OUR_TAG = "hf_distill"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a push goes.
+
+    Attributes:
+        repo: `name` or `owner/name`; with the owner once `open_repository` has seen it.
+        repo_type: `model` or `dataset`.
+        private: Whether others must not see it.
+        revision: Branch; the main one if `None`.
+        token: Token of the Hub; that of HF_TOKEN or `hf auth login` if `None`.
+    """
+
+    repo: str
+    repo_type: RepoType = "model"
+    private: bool = False
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def api(self) -> HfApi:
+        """A client, of the Hub that is configured now."""
+        return HfApi(endpoint=constants.ENDPOINT, token=self.token, library_name="hf_distill")
+
+    @property
+    def url(self) -> str:
+        """The page of what was pushed."""
+        kind = "datasets/" if self.repo_type == "dataset" else ""
+        return f"{constants.ENDPOINT}/{kind}{self.repo}" + (f"/tree/{self.revision}" if self.revision else "")
+
+    def command(self, folder: str | os.PathLike[str]) -> str:
+        """What pushes a folder here, without the token."""
+        flags = ["--private"] if self.private else []
+        flags += ["--revision", self.revision] if self.revision else []
+        return shlex.join(["hf-distill", "push", os.fspath(folder), self.repo, *flags])
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A push that is done: what was uploaded, where to, in which commit."""
+
+    selection: Selection
+    target: Target
+    commit: CommitInfo
+
+
+def push_folder(
+    folder: str | os.PathLike[str],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    commit_message: str | None = None,
+) -> Pushed:
+    """Upload the folder of a student or a corpus as one commit; the repository and the branch are made if missing.
+
+    Args:
+        folder: What `distill`, `evaluate` or `build_corpus` wrote.
+        repo: `name` or `owner/name`.
+        private: Make the repository private; one that exists and is public is refused.
+        revision: Branch to push to, begun at the main one if it does not exist.
+        token: Token of the Hub; that of HF_TOKEN or `hf auth login` if `None`.
+        commit_message: Title of the commit.
+
+    Raises:
+        ValueError: If the folder holds nothing to push (see `select_files`).
+        PushError: If the Hub cannot be reached or does not take it. The folder is as it was, and the message ends
+            with the command that goes on.
+    """
+    selection = select_files(folder)
+    target = Target(repo, selection.repo_type, private, revision, token)
+    with explained(repo, token, kept_note(target, folder)):
+        target = open_repository(target)
+        return Pushed(selection, target, upload(selection, target, commit_message))
+
+
+def kept_note(target: Target, folder: str | os.PathLike[str]) -> str:
+    """How every error of a push ends."""
+    return f"Everything is kept in {os.fspath(folder)!r}; to go on: {target.command(folder)}"
+
+
+def open_repository(target: Target) -> Target:
+    """Make sure that a push will find its repository and branch, and that they are meant for it.
+
+    Returns:
+        The target with its owner.
+
+    Raises:
+        PushError: If the Hub is switched off, there is no token, the repository is public although it should be
+            private, or it holds something else.
+    """
+    check_reachable(target.token)
+    api = target.api
+    url = api.create_repo(
+        target.repo, repo_type=target.repo_type, private=True if target.private else None, exist_ok=True
+    )
+    target = replace(target, repo=url.repo_id)
+    if target.private and not api.repo_info(target.repo, repo_type=target.repo_type).private:
+        raise PushError(
+            f"{target.repo!r} exists and is public, which `private` does not change: make it private in its settings "
+            f"({target.url}/settings), or name another repository."
+        )
+    try:
+        there = api.list_repo_files(target.repo, repo_type=target.repo_type, revision=target.revision)
+    except RevisionNotFoundError:
+        api.create_branch(target.repo, branch=str(target.revision), repo_type=target.repo_type)
+    else:
+        _check_content(target, there)
+    return target
+
+
+def upload(selection: Selection, target: Target, commit_message: str | None = None) -> CommitInfo:
+    """Upload what was selected, and take weights or shards of an earlier push away that are no more."""
+    api = target.api
+    where = {"repo_id": target.repo, "repo_type": target.repo_type, "revision": target.revision}
+    if not selection.has(CARD_FILE):
+        logger.warning("%s has no card (README.md): its page on the Hub will be empty.", selection.folder)
+    additions = [
+        CommitOperationAdd(file.path, _readable(contents(selection, file.path, target.repo)))
+        for file in selection.files
+    ]
+    for addition in additions:
+        if is_data_file(addition.path_in_repo, target.repo_type):
+            # Alone, so that it is there for good: the Hub takes a file as a whole.
+            api.preupload_lfs_files(additions=[addition], free_memory=False, **where)  # type: ignore[arg-type]
+    gone = [
+        CommitOperationDelete(path)
+        for path in api.list_repo_files(target.repo, repo_type=target.repo_type, revision=target.revision)
+        if is_data_file(path, target.repo_type) and not selection.has(path)
+    ]
+    message = commit_message or f"Push a {WHAT[target.repo_type]} with hf_distill"
+    return api.create_commit(operations=[*additions, *gone], commit_message=message, **where)  # type: ignore[call-overload]
+
+
+def _readable(content: Path | bytes) -> str | bytes:
+    return content if isinstance(content, bytes) else str(content)
+
+
+def _check_content(target: Target, paths: list[str]) -> None:
+    """Refuse to write over what this library has not pushed."""
+    if not any(_is_somebodys(path) for path in paths):
+        return
+    tags: list[str] = []
+    if CARD_FILE in paths:
+        card = target.api.hf_hub_download(target.repo, CARD_FILE, repo_type=target.repo_type, revision=target.revision)
+        tags = RepoCard.load(card, repo_type=target.repo_type, ignore_metadata_errors=True).data.get("tags") or []
+    if OUR_TAG not in tags:
+        raise PushError(
+            f"The name {target.repo!r} is taken: the {target.repo_type} there was not pushed by hf_distill. Name "
+            "another repository, push to a branch of its own (`--revision`), or delete that one first."
+        )
+
+
+def _is_somebodys(path: str) -> bool:
+    """Whether a file of a repository is more than what a new one begins with."""
+    return path not in (".gitattributes", ".gitignore", CARD_FILE, "LICENSE")

@@ -1,0 +1,247 @@
+"""Which files of a folder belong on the Hub: those that a rule names, and nothing else.
+
+Every other file is left out with its reason: a student's folder also holds checkpoints, projections, the state of the
+optimizer, logs, and models that it was compared with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from safetensors import safe_open
+
+RepoType = Literal["model", "dataset"]
+WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
+CARD_FILE = "README.md"
+
+# The files whose leftovers of an earlier push would be read together with the new ones.
+WEIGHTS = (
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.safetensors",
+)
+SHARDS = ("data/train-*.parquet",)
+DATA_FILES: dict[RepoType, tuple[str, ...]] = {"model": WEIGHTS, "dataset": SHARDS}
+
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "*vocab*.txt",
+    "*.model",
+    "bpe.codes",
+    "chat_template.jinja",
+)
+_TEXTS = (CARD_FILE, "LICENSE*", "NOTICE*")
+ALLOWED: dict[RepoType, tuple[str, ...]] = {
+    "model": (
+        *_TEXTS,
+        *WEIGHTS,
+        *_TOKENIZER,
+        "config.json",
+        "generation_config.json",
+        "adapter_config.json",
+        "results.json",
+        "distillation.json",
+        "*.onnx",
+        "*.onnx_data",
+        "onnx/*.onnx",
+        "onnx/*.onnx_data",
+        "onnx/*.json",
+    ),
+    "dataset": (*_TEXTS, *SHARDS, "statistics.json"),
+}
+
+# What is left out whatever allows it. A pattern without a slash is that of any part of the path.
+_PICKLE = "a pickle, which runs code when it is read; a student's weights are safetensors"
+DENIED: tuple[tuple[str, str], ...] = (
+    ("_*", "begins with an underscore: belongs to the run (projections, markers of stages)"),
+    (".*", "hidden"),
+    ("checkpoint-*", "a checkpoint"),
+    ("last-checkpoint", "a checkpoint"),
+    ("optimizer*", "state of the training"),
+    ("scheduler.pt", "state of the training"),
+    ("scaler.pt", "state of the training"),
+    ("rng_state*", "state of the training"),
+    ("global_step*", "state of the training"),
+    ("pytorch_model_fsdp*", "state of the training"),
+    ("trainer_state.json", "state of the training"),
+    ("training_args.bin", "settings of the training, which may hold a token"),
+    ("arguments.yaml", "names folders of this machine; the card has the settings"),
+    ("events.out.tfevents*", "a log"),
+    ("*.bin", _PICKLE),
+    ("*.pt", _PICKLE),
+    ("*.pth", _PICKLE),
+    ("*.pkl", _PICKLE),
+    ("*.ckpt", _PICKLE),
+)
+# What the model that is trained calls the parts that are no student.
+_NOT_OF_A_STUDENT = ("teacher.", "student.", "objectives.")
+
+
+@dataclass(frozen=True)
+class PushedFile:
+    """A file that is uploaded: its path in the folder and on the Hub, and its bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that stays where it is, with the reason."""
+
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a push of a folder uploads.
+
+    Attributes:
+        folder: The folder.
+        repo_type: `model` for a student, `dataset` for a corpus.
+        files: What is uploaded, by path.
+        left_out: What is not, by path.
+    """
+
+    folder: Path
+    repo_type: RepoType
+    files: tuple[PushedFile, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes to upload."""
+        return sum(file.size for file in self.files)
+
+    def has(self, path: str) -> bool:
+        """Whether a file is uploaded."""
+        return any(file.path == path for file in self.files)
+
+
+def select_files(folder: str | os.PathLike[str]) -> Selection:
+    """Sort the files of a student's or a corpus's folder into those for the Hub and the others.
+
+    Raises:
+        ValueError: If the folder holds neither a student nor a corpus, or a teacher, or weights that are not only
+            the student's.
+    """
+    root = Path(folder).expanduser()
+    repo_type = _repo_type(root)
+    files, left_out = [], []
+    for path, size in _walk(root):
+        reason = _reason(path, repo_type, root)
+        if reason is None:
+            files.append(PushedFile(path, size))
+        else:
+            left_out.append(LeftOut(path, size, reason))
+    selection = Selection(root, repo_type, tuple(files), tuple(left_out))
+    _check_weights(selection)
+    return selection
+
+
+def is_data_file(path: str, repo_type: RepoType) -> bool:
+    """Whether a path in a repository is one of the weights or shards."""
+    return _matches(path, DATA_FILES[repo_type])
+
+
+def _repo_type(root: Path) -> RepoType:
+    """What the folder holds.
+
+    Raises:
+        ValueError: If that is nothing that is pushed.
+    """
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {str(root)!r}.")
+    if (root / "manifest.json").is_file() and any(root.glob("signals-*.arrow")):
+        raise ValueError(f"{str(root)!r} is a stored teacher: no signals and no weights of a teacher are uploaded.")
+    if _job(root) == "teach":
+        raise ValueError(
+            f"{str(root)!r} is a teacher (its results.json is one of `hf-distill teach`): only students and corpora "
+            f"are pushed. To share it as it is: hf upload REPO {root}"
+        )
+    found = _kind(root)
+    if found is not None:
+        return found
+    inside = [name for name in sorted(os.listdir(root)) if (root / name).is_dir() and _kind(root / name)]
+    hint = f" Inside are {', '.join(str(root / name) for name in inside)}." if inside else ""
+    raise ValueError(
+        f"{str(root)!r} is neither a student (config.json with model.safetensors, or an adapter) nor a corpus "
+        f"(data/train-*.parquet).{hint}"
+    )
+
+
+def _kind(root: Path) -> RepoType | None:
+    if any(root.glob(SHARDS[0])):
+        return "dataset"
+    for config, weights in (("config.json", "model*.safetensors"), ("adapter_config.json", "adapter*.safetensors")):
+        if (root / config).is_file() and any(root.glob(weights)):
+            return "model"
+    return None
+
+
+def _job(root: Path) -> Any:
+    """The job that wrote the folder, as its results say."""
+    try:
+        results = json.loads((root / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return results.get("job") if isinstance(results, dict) else None
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int]]:
+    """Every file by its path inside the folder, with its bytes."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(root).as_posix(), path.stat().st_size
+
+
+def _reason(path: str, repo_type: RepoType, root: Path) -> str | None:
+    """Why a file is left out; `None` if it is uploaded."""
+    parts = PurePosixPath(path).parts
+    for pattern, reason in DENIED:
+        if any(fnmatchcase(part, pattern) for part in parts):
+            return reason
+    if _matches(path, ALLOWED[repo_type]):
+        return None
+    above = [root.joinpath(*parts[:depth]) for depth in range(1, len(parts))]
+    if any((folder / "config.json").is_file() for folder in above):
+        return "another model"
+    if parts[0] == "work" and repo_type == "dataset":
+        return "work of the build"
+    return f"not part of a {WHAT[repo_type]}"
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a path fits one of the patterns part by part: a star is no slash."""
+    parts = path.split("/")
+    return any(
+        len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+        for wanted in (pattern.split("/") for pattern in patterns)
+    )
+
+
+def _check_weights(selection: Selection) -> None:
+    """Look at the names of the tensors: sharded strategies save what is trained, not the student alone."""
+    for file in selection.files:
+        if selection.repo_type == "model" and file.path.endswith(".safetensors"):
+            with safe_open(selection.folder / file.path, framework="np") as tensors:
+                foreign = [name for name in tensors.keys() if name.startswith(_NOT_OF_A_STUDENT)]  # noqa: SIM118
+            if foreign:
+                raise ValueError(
+                    f"{str(selection.folder / file.path)!r} holds more than a student ({foreign[0]!r} and "
+                    f"{len(foreign) - 1} more tensors): save the plain student with `trainer.student.save_pretrained`."
+                )

@@ -1,0 +1,107 @@
+"""What a push that fails says, what it leaves, and how it goes on."""
+
+import shlex
+
+import pytest
+from huggingface_hub import constants
+
+from hf_distill.hub.failures import PushError
+from hf_distill.hub.push import push_folder
+
+
+@pytest.fixture
+def refused(student_folder):
+    """`refused(pattern, repo, ...)`: the push fails with these words, the way on, and an untouched folder."""
+
+    def push(pattern, repo="student", **options):
+        before = {path: path.stat().st_mtime_ns for path in student_folder.rglob("*")}
+        with pytest.raises(PushError, match=pattern) as failed:
+            push_folder(student_folder, repo, **options)
+        message = str(failed.value)
+        assert f"Everything is kept in {str(student_folder)!r}" in message
+        assert shlex.split(message.rpartition("to go on: ")[2])[:4] == [
+            *("hf-distill", "push"),
+            *(str(student_folder), repo),
+        ]
+        assert before == {path: path.stat().st_mtime_ns for path in student_folder.rglob("*")}
+        assert "hf_wrong" not in message
+        return message
+
+    return push
+
+
+def test_no_token(hub, refused, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    refused("There is no token of the Hub: log in with `hf auth login`, set HF_TOKEN, or give `--token`")
+    assert hub.requests == []
+
+
+def test_a_wrong_token_and_where_it_came_from(hub, refused, monkeypatch):
+    refused("The Hub does not know the token that was given", token="hf_wrong")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    refused("The Hub does not know the token in HF_TOKEN")
+
+
+def test_a_token_that_may_only_read(hub, refused):
+    refused("The token that was given of 'anna' may not write to 'student'", token="hf_anna_reads")
+
+
+def test_a_repository_of_somebody_else(hub, refused, student_folder):
+    refused("The token in HF_TOKEN of 'anna' may not write to 'bob/student': its name is taken", "bob/student")
+    push_folder(student_folder, "bob/student", token="hf_bob")
+    refused("may not write to 'bob/student'", "bob/student")
+
+
+def test_a_branch_name_that_cannot_be(hub, refused):
+    refused("Invalid reference name for a branch: refs/x", revision="refs/x")
+
+
+def test_a_card_that_the_hub_does_not_understand(hub, refused, student_folder):
+    (student_folder / "README.md").write_text("---\nlicense: do what you like\n---\n")
+    refused('Invalid metadata in README.md.*"license" must be one of')
+
+
+def test_a_name_that_cannot_be(hub, refused):
+    refused("a/b/c", "a/b/c")
+
+
+def test_an_offline_hub(hub, refused, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused(r"HF_HUB_OFFLINE is set, so nothing can be uploaded: unset it")
+    assert hub.requests == []
+
+
+def test_no_network(hub, refused, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    refused(r"The Hub at http://127.0.0.1:9 cannot be reached, or broke off \(.*refused")
+
+
+def test_a_hub_that_breaks(hub, refused):
+    hub.faults = lambda method, path: 507 if "/commit/" in path else None
+    refused(r"The Hub answered 507 \(the Hub says: broken\)")
+
+
+@pytest.mark.parametrize("fault", ["drop", 503])
+def test_an_upload_that_breaks_off_goes_on_with_the_missing_shard(hub, corpus_folder, fault):
+    def second_upload(method, path):
+        return fault if method == "PUT" and len(hub.asked("PUT", "/storage/")) == 1 else None
+
+    hub.faults = second_upload
+    with pytest.raises(PushError, match="Everything is kept"):
+        push_folder(corpus_folder, "corpus")
+    repo = hub.repo("anna/corpus", "dataset")
+    assert repo.files().keys() == {".gitattributes"}, "readers never see half a corpus"
+    assert len(hub.objects) == 1
+    hub.faults = lambda method, path: None
+    push_folder(corpus_folder, "corpus")
+    assert len(hub.asked("PUT", "/storage/")) == 3, "no shard was sent twice"
+    assert sum(path.endswith(".parquet") for path in repo.files()) == 3
+
+
+def test_a_commit_that_breaks_off_needs_no_second_upload(hub, student_folder):
+    hub.faults = lambda method, path: "drop" if "/commit/" in path else None
+    with pytest.raises(PushError, match="cannot be reached, or broke off"):
+        push_folder(student_folder, "student")
+    hub.faults = lambda method, path: None
+    push_folder(student_folder, "student")
+    assert len(hub.asked("PUT", "/storage/")) == 1
