@@ -34,7 +34,7 @@ def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
         return _as_json(_without_folders(_read_json(source)))
     if path == FACTS_FILE:
         facts = _read_json(source)
-        return _as_json({**facts, "student": {**facts["student"], "hub_id": repo}})
+        return _as_json({**facts, "student": {**facts.get("student", {}), "hub_id": repo}})
     return source
 
 
@@ -44,8 +44,8 @@ def _local_names(selection: Selection) -> list[str]:
         return [LOCAL_FOLDER]
     if not selection.has(FACTS_FILE):
         return []
-    student = _read_json(selection.folder / FACTS_FILE)["student"]
-    return [name for name in (student.get("hub_id"), student["name"]) if name]
+    student = _read_json(selection.folder / FACTS_FILE).get("student", {})
+    return [name for name in (student.get("hub_id"), student.get("name")) if name]
 
 
 def _without_folders(value: Any) -> Any:

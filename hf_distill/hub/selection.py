@@ -20,15 +20,16 @@ RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
 CARD_FILE = "README.md"
 
-# The files whose leftovers of an earlier push would be read together with the new ones.
+# The files whose leftovers of an earlier push would be taken for, or read together with, the new ones.
 WEIGHTS = (
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
     "adapter_model.safetensors",
 )
+ONNX = ("*.onnx", "*.onnx_data", "onnx/*.onnx", "onnx/*.onnx_data")
 SHARDS = ("data/train-*.parquet",)
-DATA_FILES: dict[RepoType, tuple[str, ...]] = {"model": WEIGHTS, "dataset": SHARDS}
+DATA_FILES: dict[RepoType, tuple[str, ...]] = {"model": (*WEIGHTS, *ONNX), "dataset": SHARDS}
 
 _TOKENIZER = (
     "tokenizer.json",
@@ -53,10 +54,7 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
         "adapter_config.json",
         "results.json",
         "distillation.json",
-        "*.onnx",
-        "*.onnx_data",
-        "onnx/*.onnx",
-        "onnx/*.onnx_data",
+        *ONNX,
         "onnx/*.json",
     ),
     "dataset": (*_TEXTS, *SHARDS, "statistics.json"),

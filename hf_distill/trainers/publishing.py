@@ -144,9 +144,9 @@ class PublishingTrainer(Trainer):
         return Target(name, "model", bool(wants_private), revision or args.hub_revision, token or args.hub_token)
 
     def _upload(self, target: Target, commit_message: str | None) -> CommitInfo:
-        folder = str(self.args.output_dir)
-        with explained(target.repo, target.token, kept_note(target, folder)):
-            return upload(select_files(folder), target, commit_message)
+        selection = select_files(str(self.args.output_dir))
+        with explained(target.repo, target.token, kept_note(target, selection.folder)):
+            return upload(selection, target, commit_message)
 
     def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:  # type: ignore[override]
         """Write `README.md`: teacher, student, objectives, settings that differ from defaults, curves of the terms.

@@ -74,6 +74,16 @@ def test_shards_of_an_earlier_push_do_not_stay_among_the_new_ones(hub, corpus_fo
     assert shards == [f"data/train-0000{shard}-of-00002.parquet" for shard in range(2)]
 
 
+def test_an_onnx_file_of_an_earlier_student_does_not_stay_beside_the_new_one(hub, student_folder):
+    (student_folder / "onnx").mkdir()
+    (student_folder / "onnx" / "model.onnx").write_bytes(b"?")
+    push_folder(student_folder, "student")
+    assert "onnx/model.onnx" in hub.repo("anna/student").files()
+    (student_folder / "onnx" / "model.onnx").unlink()
+    push_folder(student_folder, "student")
+    assert "onnx/model.onnx" not in hub.repo("anna/student").files()
+
+
 def test_a_private_repository_is_made_and_stays_so(hub, student_folder):
     push_folder(student_folder, "student", private=True)
     push_folder(student_folder, "student", private=True)
