@@ -17,8 +17,8 @@ import xxhash
 from datasets.utils import logging
 
 from .analysis import TokenStreams
-from .engines import _retriv_import
 from .ranking import Hits
+from .scoring import CorpusStatistics
 
 logger = logging.get_logger(__name__)
 
@@ -28,6 +28,8 @@ FORMAT = 1
 _ENGINES = {
     "retriv": ("hf_distill.corpus.engines.retriv", "RetrivEngine"),
     "bm25s": ("hf_distill.corpus.engines.bm25s", "Bm25sEngine"),
+    "tantivy": ("hf_distill.corpus.engines.tantivy", "TantivyEngine"),
+    "elasticsearch": ("hf_distill.corpus.engines.elasticsearch", "ElasticsearchEngine"),
 }
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
 
@@ -40,7 +42,7 @@ class Engine(Protocol):
 
     Attributes:
         name: What `--engine` calls it.
-        max_rows: Rows up to which `--engine auto` takes it.
+        max_rows: Rows up to which `--engine auto` takes it; 0 for an engine that has to be named.
         num_rows: Rows of the open index.
     """
 
@@ -52,12 +54,18 @@ class Engine(Protocol):
         """Opens the index in `folder`."""
 
     @staticmethod
+    def check() -> None:
+        """Raises ImportError, with the command that helps, if the engine's library cannot be imported."""
+
+    @staticmethod
     def version() -> str:
         """Version of the library behind the engine."""
 
     @staticmethod
-    def build(streams: TokenStreams, folder: Path, *, k1: float, b: float) -> None:
-        """Indexes token streams into `folder`."""
+    def build(
+        streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
+    ) -> None:
+        """Indexes token streams into `folder`, with the statistics of a whole corpus where they are a shard of it."""
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
         """The k best rows of every query, in the total order."""
@@ -94,27 +102,30 @@ def make_engine(name: str, folder: str | Path) -> Engine:
 
 
 def choose_engine(name: str, num_rows: int) -> EngineChoice:
-    """The engine for a corpus: the named one, or by size and by what is installed for `auto`.
+    """The engine for a corpus: the named one, or for `auto` the first that is installed and holds so many rows.
 
     Raises:
         ValueError: If there is no engine of that name.
         ImportError: If the named engine is not installed.
     """
     if name != "auto":
-        engine_class(name)
-        if name == "retriv":
-            _retriv_import.sparse_retriever_module()
+        engine_class(name).check()
         return EngineChoice(name, "asked for")
-    bound = engine_class("retriv").max_rows
-    if num_rows > bound:
-        return EngineChoice("bm25s", f"{num_rows:,} rows are more than retriv is taken for ({bound:,})")
-    if not _retriv_import.is_installed():
-        return EngineChoice("bm25s", f"retriv is not installed ({_retriv_import.INSTALL})")
-    try:
-        _retriv_import.sparse_retriever_module()
-    except ImportError as error:
-        return EngineChoice("bm25s", str(error))
-    return EngineChoice("retriv", f"retriv is installed and {num_rows:,} rows are within its bound of {bound:,}")
+    passed_over = []
+    for candidate in ENGINES:
+        engine = engine_class(candidate)
+        if num_rows > engine.max_rows:
+            if engine.max_rows:
+                passed_over.append(f"{num_rows:,} rows are more than {candidate} is taken for ({engine.max_rows:,})")
+            continue
+        try:
+            engine.check()
+        except ImportError as error:
+            passed_over.append(str(error))
+            continue
+        reason = f"{candidate} is installed and {num_rows:,} rows are within its bound of {engine.max_rows:,}"
+        return EngineChoice(candidate, "; ".join([*passed_over, reason]))
+    return EngineChoice("bm25s", "; ".join([*passed_over, "bm25s is always installed"]))
 
 
 class IndexHandle:
@@ -150,29 +161,41 @@ class IndexHandle:
 
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_size for file in Path(self.path).iterdir())
+        return sum(file.stat().st_size for file in _files(Path(self.path)))
 
 
-def save_index(streams: TokenStreams, path: str | Path, settings: dict[str, Any]) -> IndexHandle:
+def save_index(
+    streams: TokenStreams,
+    path: str | Path,
+    settings: dict[str, Any],
+    *,
+    statistics: CorpusStatistics | None = None,
+    **options: Any,
+) -> IndexHandle:
     """Indexes token streams and saves the index; it appears under `path` only once it is complete.
 
     Args:
         streams: What to index.
         path: Folder to write.
-        settings: `engine`, `k1`, `b`, and anything else that tells this index from others, JSON-able.
+        settings: `engine`, `k1`, `b`, and anything else that tells this index from others, JSON-able. An index with
+            given statistics is another one: their checksum belongs here.
+        statistics: Those of the whole corpus where the streams are a shard of it; their own by default.
+        options: What only this engine takes, and no hit depends on (`url` of a search server).
     """
     path = Path(path)
     partial_path = path.with_name(path.name + ".partial")
     shutil.rmtree(partial_path, ignore_errors=True)
     partial_path.mkdir(parents=True)
-    engine_class(settings["engine"]).build(streams, partial_path, k1=settings["k1"], b=settings["b"])
+    engine_class(settings["engine"]).build(
+        streams, partial_path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options
+    )
     manifest = {
         "format": FORMAT,
         "settings": settings,
         "rows": streams.num_texts,
         "terms": len(streams.vocabulary),
         "streams": streams.checksum(),
-        "files": {file.name: file.stat().st_size for file in sorted(partial_path.iterdir())},
+        "files": {str(file.relative_to(partial_path)): file.stat().st_size for file in _files(partial_path)},
     }
     (partial_path / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
     shutil.rmtree(path, ignore_errors=True)
@@ -192,6 +215,10 @@ def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None
 def settings_key(settings: dict[str, Any]) -> str:
     """Short name of some settings, for folders."""
     return xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hf_distill.corpus.dedup import normalize
 from hf_distill.corpus.engines import _retriv_import
 from hf_distill.corpus.keywords import make_query
 from hf_distill.corpus.queries import MakeQueries
+from hf_distill.corpus.retrieval import engine_class
 from hf_distill.corpus.selection import rank_limit
 
 needs_retriv = pytest.mark.skipif(
@@ -184,11 +185,18 @@ def test_both_engines_build_the_same_corpus(tmp_path):
     assert second.statistics["engine"]["name"] == "retriv"
 
 
-def test_engine_auto_says_what_it_took_and_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(_retriv_import, "is_installed", lambda: False)
-    engine = build(tmp_path, engine="auto").statistics["engine"]
+def test_engine_auto_says_what_it_took_and_why(tmp_path, monkeypatch, caplog):
+    def missing():
+        raise ImportError("retriv is not installed")
+
+    monkeypatch.setattr(engine_class("retriv"), "check", staticmethod(missing))
+    with caplog.at_level("INFO", logger="hf_distill.corpus.builder"):
+        engine = build(tmp_path, engine="auto").statistics["engine"]
     assert (engine["name"], engine["asked"]) == ("bm25s", "auto")
-    assert "retriv is not installed" in engine["why"]
+    assert engine["why"].startswith("retriv is not installed; bm25s is installed and 250 rows are within")
+    assert [record.message for record in caplog.records if "engine" in record.message] == [
+        f"BM25 engine: bm25s ({engine['why']})."
+    ]
 
 
 STEPS = ["_make_queries", "_make_index", "_search", "_select", "_write"]

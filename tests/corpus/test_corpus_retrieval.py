@@ -9,62 +9,72 @@ from datasets.fingerprint import Hasher
 
 from hf_distill.corpus import retrieval
 from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.engines import _retriv_import
 from hf_distill.corpus.ranking import Hits, top_hits
-from hf_distill.corpus.retrieval import IndexHandle, choose_engine, find_index, make_engine, save_index
+from hf_distill.corpus.retrieval import IndexHandle, choose_engine, engine_class, find_index, make_engine, save_index
 
 SETTINGS = {"engine": "bm25s", "k1": 1.2, "b": 0.75}
 STREAMS = Analyzer().encode([["red fox", "blue dog", "red dog"]])
 
 
 @pytest.fixture
-def retriv_is_there(monkeypatch):
-    def say(there):
-        monkeypatch.setattr(_retriv_import, "is_installed", lambda: there)
-        monkeypatch.setattr(_retriv_import, "sparse_retriever_module", lambda: None)
+def installed(monkeypatch):
+    """`installed("tantivy")`: of the optional engines only these are there."""
+
+    def say(*names):
+        for name in ("retriv", "tantivy", "elasticsearch"):
+            monkeypatch.setattr(engine_class(name), "check", staticmethod(lambda n=name: check(n)))
+
+        def check(name):
+            if name not in names:
+                raise ImportError(f"{name} is missing: pip install it")
 
     return say
 
 
-def test_auto_takes_retriv_for_a_corpus_that_it_holds(retriv_is_there):
-    retriv_is_there(True)
-    choice = choose_engine("auto", 1_000_000)
-    assert choice.name == "retriv"
-    assert choice.why == "retriv is installed and 1,000,000 rows are within its bound of 1,000,000"
+@pytest.mark.parametrize(
+    ("num_rows", "there", "taken", "reason"),
+    [
+        (1_000_000, ["retriv", "tantivy"], "retriv", "retriv is installed and 1,000,000 rows are within its bound"),
+        (1_000_001, ["retriv", "tantivy"], "bm25s", "1,000,001 rows are more than retriv is taken for (1,000,000)"),
+        (10, ["tantivy"], "bm25s", "retriv is missing: pip install it; bm25s is installed and 10 rows are within"),
+        (8_000_000, [], "bm25s", "8,000,000 rows are within its bound of 8,000,000"),
+        (8_000_001, ["tantivy"], "tantivy", "8,000,001 rows are more than bm25s is taken for (8,000,000)"),
+        (8_000_001, ["elasticsearch"], "bm25s", "tantivy is missing: pip install it; bm25s is always installed"),
+    ],
+)
+def test_auto_picks_by_size_and_by_what_is_installed_and_says_why(installed, num_rows, there, taken, reason):
+    installed(*there)
+    choice = choose_engine("auto", num_rows)
+    assert choice.name == taken
+    assert reason in choice.why
 
 
-def test_auto_takes_bm25s_for_a_larger_corpus_and_says_why(retriv_is_there):
-    retriv_is_there(True)
-    choice = choose_engine("auto", 1_000_001)
-    assert choice.name == "bm25s"
-    assert "1,000,001 rows are more than" in choice.why
+def test_a_named_engine_is_taken_whatever_the_size(installed):
+    installed("elasticsearch")
+    for name in ("bm25s", "elasticsearch"):
+        assert choose_engine(name, 10**9) == retrieval.EngineChoice(name, "asked for")
 
 
-def test_auto_takes_bm25s_without_retriv_and_says_how_to_get_it(retriv_is_there):
-    retriv_is_there(False)
-    choice = choose_engine("auto", 10)
-    assert choice.name == "bm25s"
-    assert "pip install --no-deps retriv" in choice.why
+def test_a_named_engine_that_is_not_installed_is_an_error_never_another_engine(installed):
+    installed()
+    with pytest.raises(ImportError, match="tantivy is missing"):
+        choose_engine("tantivy", 10)
 
 
-def test_auto_takes_bm25s_where_retriv_is_broken_and_says_why(monkeypatch):
+def test_a_broken_retriv_is_passed_over_and_the_reason_said(monkeypatch):
     def broken():
         raise ImportError("no module named indxr")
 
-    monkeypatch.setattr(_retriv_import, "is_installed", lambda: True)
-    monkeypatch.setattr(_retriv_import, "sparse_retriever_module", broken)
-    assert choose_engine("auto", 10) == retrieval.EngineChoice("bm25s", "no module named indxr")
-    with pytest.raises(ImportError, match="indxr"):
-        choose_engine("retriv", 10)
-
-
-def test_a_named_engine_is_taken_whatever_the_size():
-    assert choose_engine("bm25s", 10**9) == retrieval.EngineChoice("bm25s", "asked for")
+    monkeypatch.setattr("hf_distill.corpus.engines.retriv.sparse_retriever_module", broken)
+    choice = choose_engine("auto", 10)
+    assert choice.name == "bm25s"
+    assert choice.why.startswith("no module named indxr; ")
 
 
 @pytest.mark.parametrize("ask", [lambda name: choose_engine(name, 10), lambda name: make_engine(name, "nowhere")])
 def test_an_unknown_engine_is_an_error_that_lists_the_engines(ask):
-    with pytest.raises(ValueError, match=r"`--engine` is 'lucene'; allowed are \['auto', 'retriv', 'bm25s'\]"):
+    known = r"\['auto', 'retriv', 'bm25s', 'tantivy', 'elasticsearch'\]"
+    with pytest.raises(ValueError, match=f"`--engine` is 'lucene'; allowed are {known}"):
         ask("lucene")
 
 

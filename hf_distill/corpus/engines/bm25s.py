@@ -20,6 +20,7 @@ import numpy as np
 from ..analysis import TokenStreams
 from ..postings import Postings, build_postings
 from ..ranking import Hits
+from ..scoring import CorpusStatistics, inverse_document_frequency, length_norms, posting_scores
 from .cores import available_cores
 
 # Postings scored at a time while the index is built: bounds the float64 temporaries to a few dozen MB.
@@ -50,6 +51,10 @@ class Bm25sEngine:
         self.num_rows = int(scores["num_docs"])
 
     @staticmethod
+    def check() -> None:
+        """Nothing to check: bm25s is always installed."""
+
+    @staticmethod
     def version() -> str:
         """Version of the library."""
         from importlib.metadata import version
@@ -57,14 +62,21 @@ class Bm25sEngine:
         return version("bm25s")
 
     @staticmethod
-    def build(streams: TokenStreams, folder: Path, *, k1: float, b: float) -> None:
-        """Indexes token streams into `folder`."""
+    def build(
+        streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
+    ) -> None:
+        """Indexes token streams into `folder`, with the statistics of the whole corpus where they are a shard."""
         import bm25s
 
         model = bm25s.BM25(k1=k1, b=b, method="atire", idf_method="lucene")
         postings = build_postings(streams)
+        if statistics is None:
+            idf = inverse_document_frequency(np.diff(postings.indptr), streams.num_texts)
+            mean_length = postings.mean_length
+        else:
+            idf, mean_length = statistics.idf_of(streams.vocabulary), statistics.mean_length
         model.scores = {
-            "data": _posting_scores(postings, k1, b),
+            "data": _all_scores(postings, idf, length_norms(postings.lengths, mean_length, k1, b), k1),
             "indices": postings.rows,
             "indptr": postings.indptr,
             "num_docs": streams.num_texts,
@@ -107,15 +119,14 @@ class Bm25sEngine:
         )
 
 
-def _posting_scores(postings: Postings, k1: float, b: float) -> np.ndarray:
-    """(P,) float32: idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean length)) of every posting."""
-    idf, norms = postings.idf(), k1 * (1 - b + b * postings.relative_lengths())
+def _all_scores(postings: Postings, idf: np.ndarray, norms: np.ndarray, k1: float) -> np.ndarray:
+    """(P,) float32, score of every posting; `idf` is that of the V terms, `norms` that of the N rows."""
     scores = np.empty(len(postings.rows), dtype=np.float32)
     terms = np.repeat(np.arange(len(idf), dtype=np.int32), np.diff(postings.indptr))
     for start in range(0, len(scores), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         counts = postings.counts[chunk].astype(np.float64)
-        scores[chunk] = idf[terms[chunk]] * counts * (k1 + 1) / (counts + norms[postings.rows[chunk]])
+        scores[chunk] = posting_scores(idf[terms[chunk]], counts, norms[postings.rows[chunk]], k1)
     return scores
 
 

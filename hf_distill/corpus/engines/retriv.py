@@ -18,6 +18,7 @@ import numpy as np
 from ..analysis import TokenStreams
 from ..postings import build_postings
 from ..ranking import Hits, top_hits
+from ..scoring import CorpusStatistics, relative_lengths
 from ._retriv_import import sparse_retriever_module
 from .cores import available_cores
 
@@ -55,6 +56,11 @@ class RetrivEngine:
         self._retriever = self._make_retriever(float(k1), float(b))
 
     @staticmethod
+    def check() -> None:
+        """Raises ImportError, with the command that helps, if retriv's sparse half cannot be imported."""
+        sparse_retriever_module()
+
+    @staticmethod
     def version() -> str:
         """Version of the library."""
         from importlib.metadata import version
@@ -62,12 +68,19 @@ class RetrivEngine:
         return version("retriv")
 
     @staticmethod
-    def build(streams: TokenStreams, folder: Path, *, k1: float, b: float) -> None:
+    def build(
+        streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
+    ) -> None:
         """Indexes token streams into `folder`.
 
         Raises:
-            ValueError: If a term occurs more often in one row than retriv can count.
+            ValueError: If a term occurs more often in one row than retriv can count, or statistics are given.
         """
+        if statistics is not None:
+            raise ValueError(
+                "`--engine retriv` scores by the statistics of its own rows, so it cannot search a shard of a larger "
+                "corpus. Engines that can: bm25s, tantivy."
+            )
         postings = build_postings(streams)
         if len(postings.counts) and postings.counts.max() > _MAX_COUNT:
             raise ValueError(
@@ -78,7 +91,8 @@ class RetrivEngine:
         np.save(folder / "rows.npy", postings.rows)
         np.save(folder / "counts.npy", postings.counts.astype(np.int16))
         np.save(folder / "indptr.npy", postings.indptr)
-        np.save(folder / "relative_lengths.npy", postings.relative_lengths().astype(np.float32))
+        lengths = relative_lengths(postings.lengths, postings.mean_length)
+        np.save(folder / "relative_lengths.npy", lengths.astype(np.float32))
         np.save(folder / "parameters.npy", np.array([k1, b]))
         (folder / "vocabulary.txt").write_text("\n".join(streams.vocabulary), encoding="utf-8")
 
