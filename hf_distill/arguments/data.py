@@ -26,6 +26,13 @@ class TaskArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."}
     )
+    doc_stride: int | None = field(
+        default=None,
+        metadata={
+            "help": "Question answering: tokens that two windows of one context share. Default: the task's (128), as "
+            "far as a window has room for it."
+        },
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on so many rows, drawn with the seed. Default: all."}
     )
@@ -92,6 +99,13 @@ class TextbookArguments:
     max_textbook_rows: int | None = field(
         default=None,
         metadata={"help": "Distil on the first so many rows of each text (of a built corpus: the most relevant)."},
+    )
+    with_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Give the labels of the tasks that --textbook names to objectives that read them (labels, "
+            "annealed, pkd, ...). Tasks about words and answers always bring theirs."
+        },
     )
     textbook_eval_rows: int = field(
         default=0, metadata={"help": "Hold back so many random rows and report the loss on them at the end."}

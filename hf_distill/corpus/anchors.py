@@ -27,7 +27,7 @@ class Anchors:
 
 
 def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | None]:
-    """The texts of some columns, column after column.
+    """The texts of some columns, column after column; lists of words are joined by spaces.
 
     Raises:
         ValueError: If a column is missing.
@@ -37,7 +37,8 @@ def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | Non
         raise ValueError(f"The task's rows have no column {missing}; they have {rows.column_names}.")
     for column in text_columns:
         for batch in rows.select_columns([column]).with_format("arrow").iter(batch_size=10_000):
-            yield from batch[column].to_pylist()
+            for text in batch[column].to_pylist():
+                yield " ".join(text) if isinstance(text, list) else text
 
 
 def collect_anchors(texts: Iterable[str | None], max_anchors: int | None = None) -> Anchors:

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
+from transformers import PreTrainedModel, set_seed
 
 from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.jobs.results import environment, write_results
@@ -15,8 +15,9 @@ from hf_distill.jobs.teach import load_task_from
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask
-from hf_distill.trainers.classifiers import load_classifier, random_classifier
 from hf_distill.trainers.finetuning import FineTuningResult, Scores, evaluate_model, finetune
+from hf_distill.trainers.heads import head_of
+from hf_distill.trainers.task_models import load_task_model, random_task_model
 
 BASELINE_FOLDER = "baseline"
 
@@ -53,13 +54,12 @@ def adapt_and_evaluate(
     student = _student(task, evaluation, training, rows)
     reference = None
     if teacher is not None and teacher.teacher_model is not None:
-        reference = _score(
-            teacher.teacher_model, rows, training, task.max_length, "--teacher_model", teacher.teacher_revision
-        )
+        reference = _score(teacher.teacher_model, rows, training, task, "--teacher_model", teacher.teacher_revision)
     baseline = _baseline(task, evaluation, training, rows) if evaluation.from_scratch else None
     facts: dict[str, Any] = {
         "job": "evaluate",
         "task": rows.spec.name,
+        "kind": rows.spec.kind,
         "metric": rows.spec.headline,
         "split": rows.spec.headline_split,
         "student": student,
@@ -85,10 +85,10 @@ def _student(
     """Adapt the student, or only score it."""
     source, revision = evaluation.student_model, evaluation.student_revision
     if not evaluation.adapt:
-        return _score(source, rows, training, task.max_length, "--student_model", revision, evaluation.tokenizer_name)
+        return _score(source, rows, training, task, "--student_model", revision, evaluation.tokenizer_name)
     set_seed(training.seed)
-    model = load_classifier(source, rows.spec, flag="--student_model", revision=revision)
-    result = finetune(model, rows, _tokenizer(evaluation), training, max_length=task.max_length)
+    model = load_task_model(source, rows.spec, flag="--student_model", revision=revision)
+    result = finetune(model, rows, _tokenizer(evaluation), training, **_lengths(task))
     return _trained(result, source, str(training.output_dir))
 
 
@@ -101,10 +101,10 @@ def _baseline(
     if own.resume_from_checkpoint != "last":
         own.resume_from_checkpoint = None
     set_seed(training.seed)
-    model = random_classifier(
+    model = random_task_model(
         evaluation.student_model, rows.spec, flag="--student_model", revision=evaluation.student_revision
     )
-    result = finetune(model, rows, _tokenizer(evaluation), own, max_length=task.max_length)
+    result = finetune(model, rows, _tokenizer(evaluation), own, **_lengths(task))
     return _trained(result, evaluation.student_model, own.output_dir)
 
 
@@ -112,14 +112,14 @@ def _score(
     model: str,
     rows: LoadedTask,
     training: FineTuningArguments,
-    max_length: int | None,
+    task: TaskArguments,
     flag: str,
     revision: str | None,
     tokenizer_name: str | None = None,
 ) -> dict[str, Any]:
     """Score a model as it is."""
     try:
-        loaded = AutoModelForSequenceClassification.from_pretrained(model, revision=revision, dtype="float32")
+        loaded = head_of(rows.spec).auto_class.from_pretrained(model, revision=revision, dtype="float32")
     except (OSError, ValueError) as error:
         raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
     tokenizer = (
@@ -128,8 +128,13 @@ def _score(
         else load_tokenizer(model, flag=flag, revision=revision)
     )
     name = f"`{flag}` {model!r}"
-    scores = evaluate_model(loaded, rows, tokenizer, training, max_length=max_length, name=name)
+    scores = evaluate_model(loaded, rows, tokenizer, training, name=name, **_lengths(task))
     return _facts(loaded, scores, scores[rows.spec.headline_split][rows.spec.headline], model)
+
+
+def _lengths(task: TaskArguments) -> dict[str, int | None]:
+    """How long rows and the overlaps of windows are."""
+    return {"max_length": task.max_length, "doc_stride": task.doc_stride}
 
 
 def _facts(model: PreTrainedModel, scores: Scores, score: float, source: str) -> dict[str, Any]:

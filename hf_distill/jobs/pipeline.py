@@ -7,6 +7,7 @@ continues where it stopped.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
-from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from hf_distill.arguments import (
@@ -37,7 +37,9 @@ from hf_distill.jobs.evaluate import adapt_and_evaluate
 from hf_distill.jobs.results import RESULTS_FILE, environment, write_results
 from hf_distill.jobs.teach import teach
 from hf_distill.objectives import build_objectives
-from hf_distill.parsing import arguments_to_dict, from_mapping
+from hf_distill.loading import load_model
+from hf_distill.parsing import arguments_to_dict, changed_arguments, from_mapping
+from hf_distill.presets import read_preset
 from hf_distill.shapes import parse_shape
 
 logger = logging.get_logger(__name__)
@@ -65,7 +67,7 @@ def run_pipeline(
         task: The task and where its rows are.
         teacher: The model to make the teacher of.
         student: Shape and first weights of the student.
-        corpus: The general corpus and how to search it.
+        corpus: The general corpus and how to search it; without one the student learns on the task's own text.
         pipeline: Folder, seed, and the settings of each training stage.
         command: What repeats the run, for report and card.
 
@@ -78,12 +80,13 @@ def run_pipeline(
     """
     started = time.perf_counter()
     folder = Path(pipeline.output_dir)
+    student = _with_preset(student, pipeline.preset)
     fine_tuning = _stage_arguments(FineTuningArguments, "teach", folder / "teacher", pipeline)
     training = _stage_arguments(
         DistillationArguments, "distill", folder / "distilled", pipeline, max_length=task.max_length
     )
     adaptation = _stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline)
-    _check(teacher, student, corpus, training)
+    _check(teacher, student, corpus, pipeline, training)
     if pipeline.with_task_text and task.spec_fields():
         raise ValueError(
             f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
@@ -91,15 +94,21 @@ def run_pipeline(
         )
     stages = _Stages(folder)
 
-    taught = stages.run("teacher", lambda: teach(task, teacher, fine_tuning), task, teacher, fine_tuning)
+    taught, own_teacher = None, teacher
+    if pipeline.finetune_teacher:
+        taught = stages.run("teacher", lambda: teach(task, teacher, fine_tuning), task, teacher, fine_tuning)
+        own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
 
-    corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
-    built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
+    built = None
+    if corpus.corpus is not None:
+        corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
+        built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
 
-    own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
-    own_text = [task.task] if pipeline.with_task_text else []
     textbook = TextbookArguments(
-        [str(folder / "corpus"), *own_text], data_dir=task.data_dir, max_textbook_rows=pipeline.max_textbook_rows
+        [*([str(folder / "corpus")] if built else []), *([task.task] if pipeline.with_task_text else [])],
+        data_dir=task.data_dir,
+        max_textbook_rows=pipeline.max_textbook_rows,
+        with_labels=pipeline.with_labels,
     )
     distilled = stages.run(
         "distilled",
@@ -107,22 +116,25 @@ def run_pipeline(
         *(student, own_teacher, textbook, training),
     )
 
-    evaluation = EvaluationArguments(str(folder / "distilled"), from_scratch=True)
+    evaluation = EvaluationArguments(str(folder / "distilled"), adapt=pipeline.adapt_student, from_scratch=True)
     adapted = stages.run(
         "student",
         lambda: adapt_and_evaluate(task, evaluation, adaptation, own_teacher),
         *(task, evaluation, adaptation, own_teacher),
     )
 
-    speed = _measure_speed(folder)
+    if not pipeline.adapt_student:
+        shutil.copytree(folder / "distilled", folder / "student", ignore=_KEPT_APART, dirs_exist_ok=True)
+    speed = _measure_speed(str(own_teacher.teacher_model), str(folder / "student"))
     report = {
-        **{name: adapted[name] for name in ("teacher", "student", "baseline", "task", "metric", "split", "retention")},
+        **{name: adapted[name] for name in REPORTED},
         "latency": speed,
-        "corpus": built["statistics"],
+        "corpus": built["statistics"] if built else None,
         "distillation": {name: distilled[name] for name in ("objectives", "steps", "textbook_rows", "seed")},
         "stage_seconds": {
             name: result["seconds"]
             for name, result in (("teach", taught), ("corpus", built), ("distill", distilled), ("adapt", adapted))
+            if result
         },
         "command": command,
         # Of the whole job, also where stages were finished in an earlier call.
@@ -135,6 +147,14 @@ def run_pipeline(
     return report
 
 
+REPORTED = ("teacher", "student", "baseline", "task", "kind", "metric", "split", "retention")
+# Of the folder of the distillation; checkpoints hold more than the student.
+_KEPT_APART = shutil.ignore_patterns("checkpoint-*", "results.json", "arguments.yaml", "_*")
+_PIPELINE_TAGS = {
+    "text_classification": "text-classification",
+    "token_classification": "token-classification",
+    "question_answering": "question-answering",
+}
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
@@ -187,6 +207,15 @@ class _Stages:
         return found
 
 
+def _with_preset(student: StudentArguments, preset: str | None) -> StudentArguments:
+    """The student of a preset; what was given as flags wins."""
+    return (
+        student
+        if preset is None
+        else replace(student, **{**read_preset(preset).student, **changed_arguments(student)})
+    )
+
+
 def _stage_arguments(
     argument_class: type,
     stage: Literal["teach", "distill", "adapt"],
@@ -199,18 +228,30 @@ def _stage_arguments(
     if "output_dir" in given:
         raise ValueError(f"`--{stage}` cannot set `output_dir`: stages write below `--output_dir`.")
     common = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "bf16": pipeline.bf16, "save_strategy": "no"}
-    values = {name: value for name, value in {**more, **common, **given}.items() if value is not None}
+    preset = dict(read_preset(pipeline.preset).training) if stage == "distill" and pipeline.preset else {}
+    values = preset | {name: value for name, value in {**more, **common, **given}.items() if value is not None}
     return from_mapping(argument_class, {"output_dir": str(folder), **values}, f"`--{stage}`")
 
 
 def _check(
-    teacher: TeacherArguments, student: StudentArguments, corpus: CorpusArguments, training: DistillationArguments
+    teacher: TeacherArguments,
+    student: StudentArguments,
+    corpus: CorpusArguments,
+    pipeline: PipelineArguments,
+    training: DistillationArguments,
 ) -> None:
     """Refuse before the first stage what a late one would refuse."""
     if teacher.teacher_model is None:
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
-    if corpus.corpus is None:
-        raise ValueError("Name a general corpus: `--corpus` FILE, FOLDER or Hub id.")
+    if corpus.corpus is None and not pipeline.with_task_text:
+        raise ValueError(
+            "Name a general corpus (`--corpus` FILE, FOLDER or Hub id), or let the student learn on the task's own text "
+            "(`--with_task_text`)."
+        )
+    if pipeline.with_labels and (corpus.corpus is not None or not pipeline.with_task_text):
+        raise ValueError(
+            "`--with_labels` needs `--with_task_text`, and no `--corpus`: only the task's rows have labels."
+        )
     if student.student_model is None:
         parse_shape(student.student_shape)
     build_objectives(
@@ -218,11 +259,9 @@ def _check(
     )
 
 
-def _measure_speed(folder: Path) -> dict[str, Any]:
-    teacher, student = (
-        AutoModelForSequenceClassification.from_pretrained(folder / name, dtype="float32")
-        for name in ("teacher", "student")
-    )
+def _measure_speed(*folders: str) -> dict[str, Any]:
+    """Latency of the teacher over that of the student."""
+    teacher, student = (load_model(folder, flag="--teacher_model") for folder in folders)
     positions = (getattr(model.config, "max_position_embeddings", None) for model in (teacher, student))
     seq_length = min(SPEED_PROTOCOL["seq_length"], *(number for number in positions if number))
     return latency_ratio(teacher, student, **{**SPEED_PROTOCOL, "seq_length": seq_length}).to_dict()
@@ -231,7 +270,7 @@ def _measure_speed(folder: Path) -> dict[str, Any]:
 def _card(
     folder: Path,
     report: dict[str, Any],
-    taught: dict[str, Any],
+    taught: dict[str, Any] | None,
     distilled: dict[str, Any],
     adapted: dict[str, Any],
     corpus: CorpusArguments,
@@ -240,8 +279,8 @@ def _card(
     facts = read_facts(folder / "distilled")
     task = report["task"]
     facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
-    base = str(taught["base_model"]).rstrip("/").split("/")[-1]
-    if facts.teacher:
+    if facts.teacher and taught:
+        base = str(taught["base_model"]).rstrip("/").split("/")[-1]
         facts.teacher[0].name = f"{base}, fine-tuned on {task}"
         facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
     first_weights = str(distilled["student_init"])
@@ -250,20 +289,22 @@ def _card(
         if distilled["student_shape"] is not None
         else f"the weights of {corpus_label(first_weights)}"
     )
-    facts.corpus = CorpusFacts(
-        name=f"Contextualized corpus of {task}",
-        description=(
-            f"sentences of {corpus_label(str(corpus.corpus))} that BM25 ({report['corpus']['engine']['name']}) finds "
-            "for the task's training sentences"
-        ),
-        licence=corpus.corpus_licence,
-        statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
-    )
-    settings = adapted["student"]["settings"]
-    facts.adaptation = (
-        f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
-        f"{settings['learning_rate']:g})"
-    )
+    if report["corpus"]:
+        facts.corpus = CorpusFacts(
+            name=f"Contextualized corpus of {task}",
+            description=(
+                f"sentences of {corpus_label(str(corpus.corpus))} that BM25 ({report['corpus']['engine']['name']}) "
+                "finds for the task's training sentences"
+            ),
+            licence=corpus.corpus_licence,
+            statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
+        )
+    settings = adapted["student"].get("settings")
+    if settings is not None:
+        facts.adaptation = (
+            f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
+            f"{settings['learning_rate']:g})"
+        )
     student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
     facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
     facts.speed = report["latency"]
@@ -274,8 +315,9 @@ def _card(
         "One seed; differences of about a point are within what another seed gives.",
         "Knows the task it was made for, in the language of its corpus.",
     ]
-    facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
-    facts.pipeline_tag = "text-classification"
+    if report["corpus"]:
+        facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
+    facts.pipeline_tag = _PIPELINE_TAGS[report["kind"]]
     return facts
 
 

@@ -46,7 +46,7 @@ def precompute(teacher: TeacherArguments, textbook: TextbookArguments, storing: 
     if not storing.use_cpu:
         model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     done = store(
-        read_rows(textbook, storing.text_column),
+        read_rows(textbook, storing.text_column, tokenizer, storing.max_length, model.config),
         model,
         storing.objectives,
         storing.output_dir,

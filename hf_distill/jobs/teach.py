@@ -12,7 +12,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.trainers.classifiers import add_lora, load_classifier, lora_alpha
+from hf_distill.trainers.task_models import add_lora, load_task_model, lora_alpha
 from hf_distill.trainers.finetuning import finetune
 
 
@@ -40,10 +40,17 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
     set_seed(training.seed)
     rows = load_task_from(task, seed=training.seed)
     tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
-    model = load_classifier(
+    model = load_task_model(
         teacher.teacher_model, rows.spec, flag="--teacher_model", revision=teacher.teacher_revision
     )
-    result = finetune(add_lora(model, teacher), rows, tokenizer, training, max_length=task.max_length)
+    result = finetune(
+        add_lora(model, teacher, rows.spec),
+        rows,
+        tokenizer,
+        training,
+        max_length=task.max_length,
+        doc_stride=task.doc_stride,
+    )
     facts = {
         "job": "teach",
         "task": rows.spec.name,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, List
 
 from hf_distill.tasks.files import find_task_folder, read_folder
 from hf_distill.tasks.labels import HIDDEN_TEXTS
-from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
+from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, TaskSpec
 
 TASK_FILE = "task.yaml"
 MAX_INFERRED_LABELS = 1000
@@ -42,10 +42,12 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
             f"The folder {str(folder)!r} has no {TASK_FILE}, so name its text: `--text_columns sentence` or "
             f"`--text_columns sentence1 sentence2`, and `--label_column` (default `label`). Task: {name!r}."
         )
+    if values.get("kind") == "question_answering":
+        return TaskSpec.from_dict(values)
     if "label_names" not in values:
         values["label_names"] = _infer_label_names(folder, values)
     if "metrics" not in values:
-        values["metrics"] = _default_metrics(values["label_names"])
+        values["metrics"] = _default_metrics(values)
     return TaskSpec.from_dict(values)
 
 
@@ -81,9 +83,12 @@ def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | N
 def _names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
     """See `_infer_label_names`."""
     feature = rows.features[column]
+    is_list = isinstance(feature, List)
+    feature = feature.feature if is_list else feature
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    values = [value for value in rows.unique(column) if value is not None]
+    found = {item for row in rows[column] for item in row} if is_list else rows.unique(column)
+    values = [value for value in found if value is not None]
     shown = {str(value).strip() for value in values if str(value).strip().lower() not in HIDDEN_TEXTS}
     if not shown:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds no label.")
@@ -112,8 +117,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _default_metrics(label_names: Any) -> list[str]:
+def _default_metrics(values: Mapping[str, Any]) -> list[str]:
     """Metrics of a task that names none."""
+    label_names = values["label_names"]
+    if values.get("kind") == "token_classification":
+        return list(ENTITY_METRICS) if OUTSIDE_TAG in label_names else ["accuracy"]
     if label_names is None:
         return ["pearson", "spearman"]
     return ["accuracy", "f1"] if len(label_names) == 2 else ["accuracy", "f1_macro"]

@@ -78,15 +78,15 @@ def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset
     if isinstance(feature, ClassLabel) and tuple(feature.names) == spec.label_names:
         _check_range(dataset, spec, split)
         return dataset
-    lookup = _label_lookup(feature, spec, split)
-    unknown = sorted({repr(value) for value in dataset.unique(column) if _key(value) not in lookup})
+    lookup = label_lookup(feature, spec, split)
+    unknown = sorted({repr(value) for value in dataset.unique(column) if label_key(value) not in lookup})
     if unknown:
         raise ValueError(
             f"Split {split!r} of task {spec.name!r}: column {column!r} holds {unknown[:MAX_EXAMPLES]}"
             f"{' and others' if len(unknown) > MAX_EXAMPLES else ''}; allowed are the names {list(spec.label_names)} "
             f"or their numbers 0 to {spec.num_labels - 1}, and {HIDDEN_LABEL} for a hidden label."
         )
-    values = [lookup[_key(value)] for value in dataset[column]]
+    values = [lookup[label_key(value)] for value in dataset[column]]
     return _replace_column(dataset, column, values, ClassLabel(names=list(spec.label_names)))
 
 
@@ -103,8 +103,12 @@ def visible_labels(dataset: Dataset, spec: TaskSpec) -> np.ndarray:
     return spec.visible(np.asarray(dataset[spec.label_column], dtype=np.float64))
 
 
-def _label_lookup(feature: Any, spec: TaskSpec, split: str) -> dict[Any, int]:
-    """Every value that the column may hold -> index in the task's order."""
+def label_lookup(feature: Any, spec: TaskSpec, split: str) -> dict[Any, int]:
+    """Every value that a column may hold, as `label_key` writes it -> index in the task's order.
+
+    Raises:
+        ValueError: If the column's own names are not the task's.
+    """
     names = spec.label_names or ()
     lookup: dict[Any, int] = {None: HIDDEN_LABEL, str(HIDDEN_LABEL): HIDDEN_LABEL}
     if isinstance(feature, ClassLabel):
@@ -117,7 +121,7 @@ def _label_lookup(feature: Any, spec: TaskSpec, split: str) -> dict[Any, int]:
     return lookup | {name.casefold(): index for index, name in enumerate(names)}
 
 
-def _key(value: Any) -> Any:
+def label_key(value: Any) -> Any:
     """What a label is looked up by: 1, 1.0, "1" and True-as-text meet here."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None

@@ -14,8 +14,10 @@ from transformers.utils import logging
 from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import find_task_folder, listing, read_folder
 from hf_distill.tasks.labels import hide_labels, normalise_labels, visible_labels
+from hf_distill.tasks.questions import has_answers, normalise_questions
 from hf_distill.tasks.registry import get_task, is_registered
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.words import normalise_words
 
 logger = logging.get_logger(__name__)
 
@@ -27,7 +29,7 @@ class LoadedTask:
     Attributes:
         spec: What the task is.
         dataset: Splits with the text columns and the label column (`ClassLabel` in the order of `spec.label_names`,
-            -1 = hidden, or `float32`), and `idx` where the source has it.
+            -1 = hidden, lists of it for words, `float32`, or answers), and `idx` or `id` where the source has them.
         source: The folder or Hub data set that the rows come from.
     """
 
@@ -165,21 +167,39 @@ def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Datase
             f"Split {split!r} of task {spec.name!r} ({source}) lacks columns {missing}; found {rows.column_names}. "
             "Name them with `--text_columns` and `--label_column`, or in a task.yaml."
         )
-    kept = [*spec.text_columns, spec.label_column, "idx"]
+    kept = [*spec.text_columns, spec.label_column, "idx", "id"]
     rows = rows.select_columns([column for column in kept if column in rows.column_names])
+    if spec.kind == "token_classification":
+        rows = normalise_words(rows, spec, split=split)
+    elif spec.is_span:
+        rows = normalise_questions(rows, spec, split=split)
+    else:
+        rows = _normalise_texts(rows, spec, split, source)
+    if split == spec.train_split and not has_labels(rows, spec):
+        raise ValueError(
+            f"Split {split!r} of task {spec.name!r} ({source}) has no visible label among {len(rows)} rows."
+        )
+    return rows
+
+
+def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
+    """Texts as strings, labels in the task's order; rows without a text are dropped from the training split."""
     for column in spec.text_columns:
         if rows.features[column] != Value("string"):
             rows = rows.cast_column(column, Value("string"))
     rows = _drop_rows_without_text(rows, spec, split, source)
     if spec.label_column not in rows.column_names:
         return hide_labels(rows, spec)
-    rows = normalise_labels(rows, spec, split=split)
-    shown = visible_labels(rows, spec)
-    if split == spec.train_split and not shown.any():
-        raise ValueError(
-            f"Split {split!r} of task {spec.name!r} ({source}) has no visible label among {len(rows)} rows."
-        )
-    return rows
+    return normalise_labels(rows, spec, split=split)
+
+
+def has_labels(rows: Dataset, spec: TaskSpec) -> bool:
+    """Whether normalised rows have any label to learn from or to score."""
+    if spec.is_span:
+        return has_answers(rows, spec)
+    if spec.kind == "token_classification":
+        return any(tag >= 0 for tags in rows[spec.label_column] for tag in tags)
+    return bool(visible_labels(rows, spec).any())
 
 
 def _rename_columns(rows: Dataset, spec: TaskSpec) -> Dataset:

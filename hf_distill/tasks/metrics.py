@@ -10,26 +10,54 @@ import numpy as np
 from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.scores import SCORES
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.structured_scores import score_answers, score_words
 
 if TYPE_CHECKING:
     import evaluate
+    from datasets import Dataset
     from transformers import EvalPrediction
 
 
-def build_compute_metrics(spec: TaskSpec) -> Callable[[EvalPrediction], dict[str, float]]:
+def build_compute_metrics(
+    spec: TaskSpec, rows: Dataset | None = None, tokens: Dataset | None = None
+) -> Callable[[EvalPrediction], dict[str, float]]:
     """The `compute_metrics` of a task for any `Trainer`.
 
+    Args:
+        spec: The task.
+        rows: The normalised rows of the split, by which words and answers are scored (`load_task`); not needed where
+            a label belongs to a whole row.
+        tokens: Their tokens, in the order in which they are evaluated (`tokenize_task`); likewise.
+
     Returns:
-        A function from an `EvalPrediction` (logits (B, C), or a tuple that starts with them; labels (B,)) to the
-        task's scores by name. Rows with a hidden label do not count.
+        A function from an `EvalPrediction` to the task's scores by name. Predictions are logits (B, C), or a tuple
+        that starts with them; of words logits (B, T, C) or the best tags (B, T); of answers start and end scores,
+        (B, T) each. What has a hidden label does not count.
+
+    Raises:
+        ValueError: If rows or tokens are missing.
     """
+    if spec.kind != "text_classification" and (rows is None or tokens is None):
+        raise ValueError(
+            f"Task {spec.name!r} ({spec.kind}) is scored on its words: `build_compute_metrics(spec, rows, tokens)` "
+            "needs the rows of `load_task` and the tokens of `tokenize_task`."
+        )
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        labels = prediction.label_ids[0] if isinstance(prediction.label_ids, tuple) else prediction.label_ids
-        return compute_scores(spec, predictions_of(spec, np.asarray(logits)), np.asarray(labels))
+        outputs = prediction.predictions
+        if rows is not None and tokens is not None and spec.kind == "token_classification":
+            return score_words(spec, rows, tokens, np.asarray(_first(outputs)))
+        if rows is not None and tokens is not None and spec.is_span:
+            return score_answers(spec, rows, tokens, np.asarray(outputs[0]), np.asarray(outputs[1]))
+        labels = np.asarray(_first(prediction.label_ids))
+        return compute_scores(spec, predictions_of(spec, np.asarray(_first(outputs))), labels)
 
     return compute_metrics
+
+
+def _first(values: Any) -> Any:
+    """The first of several outputs."""
+    return values[0] if isinstance(values, tuple) else values
 
 
 def predictions_of(spec: TaskSpec, logits: np.ndarray) -> np.ndarray:

@@ -1,18 +1,21 @@
-"""Tokenise a task: no padding, a length per row."""
+"""Tokenise a task of any kind: no padding, a length per row."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, TypeVar
 
 from datasets import Dataset, DatasetDict, Value
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from hf_distill.tasks.questions import encode_questions, window_stride
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.words import encode_words
 
 # Counts as part of the cache key: `datasets` hashes package functions by name only, not by code.
-CODE_VERSION = 1
+CODE_VERSION = 2
 BATCH_SIZE = 1000
 
 DatasetOrDict = TypeVar("DatasetOrDict", Dataset, DatasetDict)
@@ -24,6 +27,7 @@ def tokenize_task(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
     *,
+    doc_stride: int | None = None,
     num_proc: int | None = None,
 ) -> DatasetOrDict:
     """Tokenise normalised splits of a task.
@@ -33,21 +37,28 @@ def tokenize_task(
         spec: The task.
         tokenizer: Tokenizer of the model.
         max_length: Tokens per row at most, special tokens included; `None` takes the task's default. A pair loses
-            tokens of its longer text first.
+            tokens of its longer text first; the context of a question is cut into windows instead.
+        doc_stride: Tokens that two windows share; `None` takes the task's, as far as the windows have room for it.
         num_proc: Processes; the result is the same for any number.
 
     Returns:
-        Columns `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer makes them, `labels` (int64, or
-        float32 for regression) and `length`; nothing is padded.
+        Columns `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer makes them, `length` and labels:
+        `labels` (int64, or float32 for regression; -100 on tokens that begin no word), or `start_positions` and
+        `end_positions`. Words and windows come with `row` and what places them in the text (see `encode_words`,
+        `encode_questions`). Nothing is padded.
 
     Raises:
-        ValueError: If `max_length` is more than the tokenizer takes or leaves no room for text.
+        ValueError: If `max_length` is more than the tokenizer takes or leaves no room for text, or the tokenizer
+            cannot say which characters a token stands for.
     """
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_max_length(limit, tokenizer, pair=spec.is_pair)
+    encode = _encoder(spec, tokenizer, limit, doc_stride)
     if isinstance(dataset, DatasetDict):
-        return DatasetDict({name: _tokenize(rows, spec, tokenizer, limit, num_proc) for name, rows in dataset.items()})
-    return _tokenize(dataset, spec, tokenizer, limit, num_proc)
+        return DatasetDict(
+            {name: _tokenize(rows, spec, tokenizer, encode, num_proc) for name, rows in dataset.items()}
+        )
+    return _tokenize(dataset, spec, tokenizer, encode, num_proc)
 
 
 def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) -> None:
@@ -64,29 +75,61 @@ def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase, *, pai
         )
 
 
+def _encoder(
+    spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int, doc_stride: int | None
+) -> partial[dict[str, list[Any]]]:
+    """How rows of the task's kind become tokens."""
+    if spec.kind == "text_classification":
+        return partial(_encode_texts, spec=spec, tokenizer=tokenizer, max_length=max_length)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"Task {spec.name!r} needs to know which characters a token stands for, which only a fast tokenizer can "
+            f"say; {type(tokenizer).__name__} is none. Convert it, or take a model that has a tokenizer.json."
+        )
+    if spec.kind == "token_classification":
+        return partial(encode_words, spec=spec, tokenizer=tokenizer, max_length=max_length)
+    stride = window_stride(spec, max_length, doc_stride, tokenizer.num_special_tokens_to_add(pair=True))
+    return partial(encode_questions, spec=spec, tokenizer=tokenizer, max_length=max_length, doc_stride=stride)
+
+
+def _encode_texts(
+    batch: dict[str, list[Any]],
+    indices: list[int],
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> dict[str, list[Any]]:
+    """Tokens of single texts or pairs, with the label of the row."""
+    encoded = tokenizer(*(batch[column] for column in spec.text_columns), truncation=True, max_length=max_length)
+    labels = batch[spec.label_column]
+    values = [float(value) for value in labels] if spec.label_names is None else labels
+    return {**encoded, "labels": values, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+
 def _tokenize(
-    rows: Dataset, spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int, num_proc: int | None
+    rows: Dataset,
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    encode: partial[dict[str, list[Any]]],
+    num_proc: int | None,
 ) -> Dataset:
     """Tokenise one split."""
-    columns, label_column, is_regression = list(spec.text_columns), spec.label_column, spec.label_names is None
-
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        encoded = tokenizer(*(batch[column] for column in columns), truncation=True, max_length=max_length)
-        labels = batch[label_column]
-        label_values = [float(value) for value in labels] if is_regression else labels
-        return {**encoded, "labels": label_values, "length": [len(ids) for ids in encoded["input_ids"]]}
-
-    key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), columns, label_column, max_length)
+    numbers = {name: value for name, value in encode.keywords.items() if name in ("max_length", "doc_stride")}
+    columns = (spec.kind, spec.text_columns, spec.label_column)
+    key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), columns, numbers)
     tokenized = rows.map(
         encode,
         batched=True,
+        with_indices=True,
         batch_size=BATCH_SIZE,
         num_proc=num_proc,
         remove_columns=rows.column_names,
         new_fingerprint=Hasher.hash(key),
         desc=f"Tokenising {spec.name}",
     )
-    label_type = Value("float32") if is_regression else Value("int64")
+    if spec.kind != "text_classification":
+        return tokenized
+    label_type = Value("float32") if spec.label_names is None else Value("int64")
     return tokenized if tokenized.features["labels"] == label_type else tokenized.cast_column("labels", label_type)
 
 

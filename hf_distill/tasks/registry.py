@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 
 from hf_distill.tasks.glue import GLUE_TASKS
+from hf_distill.tasks.question_answering import QUESTION_ANSWERING_TASKS
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.token_classification import TOKEN_CLASSIFICATION_TASKS
 
-_TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in GLUE_TASKS}
+_TASKS: dict[str, TaskSpec] = {
+    spec.name: spec for spec in (*GLUE_TASKS, *TOKEN_CLASSIFICATION_TASKS, *QUESTION_ANSWERING_TASKS)
+}
 
 
 def register_task(spec: TaskSpec, *, replace: bool = False) -> TaskSpec:

@@ -6,15 +6,20 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 ProblemType = Literal["single_label_classification", "regression"]
+TaskKind = Literal["text_classification", "token_classification", "question_answering"]
 
 HIDDEN_LABEL = -1
 CLASSIFICATION_METRICS = ("accuracy", "f1", "f1_macro", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearman")
+# Of entities, but for the accuracy, which is that of words (conlleval).
+ENTITY_METRICS = ("f1", "precision", "recall", "accuracy")
+ANSWER_METRICS = ("f1", "exact_match")
+OUTSIDE_TAG = "O"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class FineTuningDefaults:
         batch_size: Rows per update.
         warmup: Share of the steps spent warming up.
         weight_decay: AdamW weight decay.
-        max_length: Tokens per row; longer rows are truncated.
+        max_length: Tokens per row; longer rows are truncated, contexts of questions are cut into windows.
+        doc_stride: Tokens that two windows of one context share.
         source: Where in which paper the values stand.
     """
 
@@ -37,18 +43,23 @@ class FineTuningDefaults:
     warmup: float = 0.06
     weight_decay: float = 0.01
     max_length: int = 128
+    doc_stride: int = 128
     source: str = "Contextualized Corpus, section 3, training details (fine-tuning; small tasks)"
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A sentence or sentence-pair task as data.
+    """A task as data.
 
     Attributes:
         name: Registered name, `family/task` (`glue/sst2`).
-        text_columns: One column (single sentence) or two (pair).
-        label_names: Names of the classes in the order of the head's outputs; `None` for regression.
-        label_column: Column of the labels in the source.
+        text_columns: One column (single sentence) or two (pair); of token classification one column with lists of
+            words; of question answering those of question and context.
+        label_names: Names of the classes in the order of the head's outputs; `None` for regression and for question
+            answering. Those of token classification are tags (`O`, `B-PER`, `I-PER`).
+        label_column: Column of the labels in the source; of token classification lists of tags; of question
+            answering `answers`, with lists `text` and `answer_start`.
+        kind: What the head speaks about: a row, its words, or the span of an answer.
         metrics: Names of bundled metrics (`hf_distill.tasks.metrics`).
         headline_metric: The one number of the task; `None` takes the first of `metrics`.
         train_split: Split to train on.
@@ -73,6 +84,7 @@ class TaskSpec:
     text_columns: tuple[str, ...]
     label_names: tuple[str, ...] | None
     label_column: str = "label"
+    kind: TaskKind = "text_classification"
     metrics: tuple[str, ...] = ("accuracy",)
     headline_metric: str | None = None
     train_split: str = "train"
@@ -90,23 +102,15 @@ class TaskSpec:
     licence: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.text_columns) not in (1, 2):
-            raise ValueError(
-                f"Task {self.name!r}: `text_columns` must name one column (sentence) or two (pair), "
-                f"got {list(self.text_columns)}."
-            )
-        if self.label_names is not None and len(set(self.label_names)) != len(self.label_names):
-            raise ValueError(f"Task {self.name!r}: `label_names` has duplicates: {list(self.label_names)}.")
-        if self.label_names is not None and len(self.label_names) < 2:
-            raise ValueError(f"Task {self.name!r}: classification needs two label names, got {self.label_names}.")
-        allowed = CLASSIFICATION_METRICS if self.label_names is not None else REGRESSION_METRICS
+        self._check_columns_and_labels()
+        allowed = self.allowed_metrics
         unknown = [metric for metric in self.metrics if metric not in allowed]
         if unknown or not self.metrics:
             raise ValueError(
-                f"Task {self.name!r} ({self.problem_type}): `metrics` has {unknown or 'no entry'}; "
+                f"Task {self.name!r} ({self.problem_type or self.kind}): `metrics` has {unknown or 'no entry'}; "
                 f"allowed are {list(allowed)}."
             )
-        if "f1" in self.metrics and self.num_labels != 2:
+        if self.kind == "text_classification" and "f1" in self.metrics and self.num_labels != 2:
             raise ValueError(
                 f"Task {self.name!r}: the metric 'f1' needs two classes, this task has {self.num_labels}; "
                 "take 'f1_macro'."
@@ -119,14 +123,63 @@ class TaskSpec:
                 f"{list(self.metrics)}."
             )
 
+    def _check_columns_and_labels(self) -> None:
+        """What each kind of task asks of its columns and labels."""
+        if self.kind not in get_args(TaskKind):
+            raise ValueError(f"Task {self.name!r}: `kind` is {self.kind!r}; allowed are {list(get_args(TaskKind))}.")
+        counts = {"text_classification": (1, 2), "token_classification": (1,), "question_answering": (2,)}[self.kind]
+        if len(self.text_columns) not in counts:
+            meaning = {
+                "text_classification": "one column (sentence) or two (pair)",
+                "token_classification": "the one column with the lists of words",
+                "question_answering": "two columns, question and context",
+            }[self.kind]
+            raise ValueError(f"Task {self.name!r}: `text_columns` must name {meaning}, got {list(self.text_columns)}.")
+        if self.is_span and self.label_names is not None:
+            raise ValueError(f"Task {self.name!r}: question answering has no classes; got {self.label_names}.")
+        if self.kind == "token_classification" and set(self.metrics) != {"accuracy"}:
+            self._check_tags()
+        if self.label_names is not None and len(set(self.label_names)) != len(self.label_names):
+            raise ValueError(f"Task {self.name!r}: `label_names` has duplicates: {list(self.label_names)}.")
+        if self.label_names is not None and len(self.label_names) < 2:
+            raise ValueError(f"Task {self.name!r}: classification needs two label names, got {self.label_names}.")
+
+    def _check_tags(self) -> None:
+        """Tags must be such that entities can be read off them."""
+        tags = self.label_names or ()
+        wrong = [tag for tag in tags if tag != OUTSIDE_TAG and tag[:2] not in ("B-", "I-", "E-")]
+        if wrong or OUTSIDE_TAG not in tags:
+            raise ValueError(
+                f"Task {self.name!r}: entities are scored by the tag `O` and tags such as `B-PER` and `I-PER`; "
+                f"`label_names` are {list(tags)}. For other tags take `metrics: [accuracy]`."
+            )
+
     @property
-    def problem_type(self) -> ProblemType:
-        """The value of `config.problem_type` in transformers."""
+    def allowed_metrics(self) -> tuple[str, ...]:
+        """Metrics that a task of this kind can have."""
+        if self.is_span:
+            return ANSWER_METRICS
+        if self.kind == "token_classification":
+            return ENTITY_METRICS
+        return CLASSIFICATION_METRICS if self.label_names is not None else REGRESSION_METRICS
+
+    @property
+    def is_span(self) -> bool:
+        """Whether the answer is a span of the context."""
+        return self.kind == "question_answering"
+
+    @property
+    def problem_type(self) -> ProblemType | None:
+        """The value of `config.problem_type` in transformers; only heads that speak about a row have one."""
+        if self.kind != "text_classification":
+            return None
         return "regression" if self.label_names is None else "single_label_classification"
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the head: one per class, one for regression."""
+        """Outputs of the head: one per class, one for regression, start and end of an answer."""
+        if self.is_span:
+            return 2
         return 1 if self.label_names is None else len(self.label_names)
 
     @property
@@ -151,8 +204,8 @@ class TaskSpec:
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Index -> label name; regression has the single output `score`."""
-        return dict(enumerate(self.label_names or ("score",)))
+        """Index -> label name; regression has the single output `score`, an answer `start` and `end`."""
+        return dict(enumerate(self.label_names or (("start", "end") if self.is_span else ("score",))))
 
     @property
     def label2id(self) -> dict[str, int]:
@@ -189,6 +242,8 @@ class TaskSpec:
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"A task has no fields {unknown}; known are {sorted(known)}.")
+        if values.get("kind") == "question_answering":
+            values = {"label_names": None, "label_column": "answers", "metrics": list(ANSWER_METRICS)} | dict(values)
         missing = [name for name in ("name", "text_columns", "label_names") if name not in values]
         if missing:
             raise ValueError(f"A task needs the fields {missing} (`label_names: null` stands for regression).")
@@ -211,6 +266,7 @@ def _plain(key: str, value: Any) -> Any:
         "label_column",
         "train_split",
         "language",
+        "kind",
         "headline_metric",
         "hub_path",
         "hub_config",

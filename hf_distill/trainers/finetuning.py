@@ -1,10 +1,8 @@
-"""Fine-tune a model on a task's labels and evaluate it, for teachers and students alike.
-
-Shape legend: B rows, C outputs of the head.
-"""
+"""Fine-tune a model on a task's labels and evaluate it, for teachers and students alike."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import tempfile
@@ -15,9 +13,7 @@ import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import (
-    DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -34,8 +30,9 @@ from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics import build_compute_metrics
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.trainers.classifiers import check_positions, label_order, merge_lora
 from hf_distill.trainers.data import length_grouped_sampler
+from hf_distill.trainers.heads import TaskHead, head_of
+from hf_distill.trainers.task_models import check_positions, label_order, merge_lora
 
 logger = logging.get_logger(__name__)
 
@@ -90,54 +87,52 @@ class TaskLoss:
     by the rows of the whole update is right for both, and exact when the last micro-batch is smaller.
     """
 
-    def __init__(
-        self, spec: TaskSpec, *, order: list[int] | None = None, label_smoothing: float = 0.0, scale: float = 1.0
-    ) -> None:
+    def __init__(self, head: TaskHead, *, label_smoothing: float = 0.0, scale: float = 1.0) -> None:
         """Make the loss.
 
         Args:
-            spec: The task.
-            order: Index among the model's outputs of each label of the task; `None` if the orders agree.
+            head: Of the task.
             label_smoothing: Share of the target spread over all classes.
             scale: Factor on the loss of an update.
         """
-        self.spec = spec
-        self.order = order
+        self.head = head
         self.label_smoothing = label_smoothing
         self.scale = scale
+        self.attention_mask: Tensor | None = None
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of one micro-batch.
 
         Args:
-            outputs: The model's output with `logits` (B, C).
-            labels: (B,); hidden ones do not count.
-            num_items_in_batch: Rows of the whole update; `None` takes those of this batch.
+            outputs: The model's output.
+            labels: As the head's collator gives them; hidden ones do not count.
+            num_items_in_batch: Labels of the whole update; `None` takes those of this batch.
         """
-        logits = in_task_order(outputs["logits"], self.order).float()
-        if self.spec.label_names is None:
-            shown = ~labels.isnan()
-            total = functional.mse_loss(logits.squeeze(-1)[shown], labels.float()[shown], reduction="sum")
-        else:
-            shown = labels >= 0
-            targets = labels.masked_fill(~shown, -100)
-            total = functional.cross_entropy(
-                logits, targets, reduction="sum", ignore_index=-100, label_smoothing=self.label_smoothing
-            )
+        total, count = self.head.loss(outputs, labels, self.label_smoothing, self.attention_mask)
         if num_items_in_batch is None:
-            return total / shown.sum().clamp(min=1)
+            return total / count.clamp(min=1)
         if isinstance(num_items_in_batch, Tensor):
             num_items_in_batch = num_items_in_batch.reshape(-1)[0].to(total.device)
         return total * self.scale / num_items_in_batch
 
 
 class FineTuningTrainer(Trainer):
-    """Stock `Trainer` that batches rows by the lengths stored in the data set, in training and in evaluation."""
+    """Stock `Trainer` that batches rows by the lengths stored in the data set, and evaluates them in their order."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         # The base class is handed the rows without their unused columns, the lengths among them.
         sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
+        # The base class would group rows by length here too; scores of words and answers know rows by their place.
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`, which gives the loss function outputs and labels only."""
+        if isinstance(self.compute_loss_func, TaskLoss):
+            self.compute_loss_func.attention_mask = inputs.get("attention_mask")
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def finetune(
@@ -147,6 +142,7 @@ def finetune(
     args: TrainingArguments,
     *,
     max_length: int | None = None,
+    doc_stride: int | None = None,
     callbacks: list[TrainerCallback] | None = None,
     save: bool = True,
 ) -> FineTuningResult:
@@ -159,6 +155,7 @@ def finetune(
         args: `FineTuningArguments` (the task's defaults fill what is unset) or plain `TrainingArguments`.
             `resume_from_checkpoint="last"` continues from the latest checkpoint in `output_dir`.
         max_length: Tokens per row; `None` takes the task's default.
+        doc_stride: Tokens that two windows of a context share; `None` takes the task's default.
         callbacks: Further callbacks of the trainer.
         save: Write model and tokenizer to `output_dir`.
 
@@ -171,9 +168,14 @@ def finetune(
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_positions(model.config, limit)
     _name_labels(model, spec)
-    train_rows = tokenize_task(_with_labels(task), spec, tokenizer, limit)
-    evaluation = {name: tokenize_task(rows, spec, tokenizer, limit) for name, rows in task.evaluation.items()}
-    trainer = build_trainer(model, spec, tokenizer, args, train_rows, evaluation.get(spec.headline_split), callbacks)
+    train_rows = tokenize_task(_with_labels(task), spec, tokenizer, limit, doc_stride=doc_stride)
+    evaluation = _evaluation_rows(task, tokenizer, limit, doc_stride)
+    headline = evaluation.get(spec.headline_split)
+    trainer = build_trainer(
+        model, spec, tokenizer, args, train_rows, None if headline is None else headline.tokens, callbacks
+    )
+    if headline is not None:
+        trainer.compute_metrics = build_compute_metrics(spec, headline.rows, headline.tokens)
     output = trainer.train(resume_from_checkpoint=_checkpoint(args))
     history = list(trainer.state.log_history)
     trained = merge_lora(trainer.model)
@@ -181,7 +183,7 @@ def finetune(
         _save(trainer, trained, tokenizer, args)
     if trained is not trainer.model:
         trainer = build_trainer(trained, spec, tokenizer, args)
-    scores = _evaluate(trainer, evaluation)
+    scores = _evaluate(trainer, evaluation, spec)
     return FineTuningResult(
         model=trained,
         scores=scores,
@@ -204,16 +206,18 @@ def evaluate_model(
     args: TrainingArguments | None = None,
     *,
     max_length: int | None = None,
+    doc_stride: int | None = None,
     name: str = "the model",
 ) -> Scores:
     """Score a model on every evaluation split that was loaded, its labels matched to the task's by name.
 
     Args:
-        model: A model with a classification (or one-output) head.
+        model: A model with the task's kind of head.
         task: The rows.
         tokenizer: The model's tokenizer.
         args: Batch size, device, precision; `None` takes the defaults.
         max_length: Tokens per row; `None` takes the task's default.
+        doc_stride: Tokens that two windows of a context share; `None` takes the task's default.
         name: What the model is, for messages.
 
     Returns:
@@ -226,12 +230,12 @@ def evaluate_model(
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_positions(model.config, limit)
     order = label_order(model.config, spec, where=name)
-    evaluation = {split: tokenize_task(rows, spec, tokenizer, limit) for split, rows in task.evaluation.items()}
+    evaluation = _evaluation_rows(task, tokenizer, limit, doc_stride)
     with tempfile.TemporaryDirectory() as folder:
         args = args if args is not None else FineTuningArguments(output_dir=folder)
         args = args.with_task_defaults(spec) if isinstance(args, FineTuningArguments) else args
         configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
-        return _evaluate(build_trainer(model, spec, tokenizer, args, order=order), evaluation)
+        return _evaluate(build_trainer(model, spec, tokenizer, args, order=order), evaluation, spec)
 
 
 def build_trainer(
@@ -256,32 +260,41 @@ def build_trainer(
         callbacks: Further callbacks.
         order: Index among the model's outputs of each label of the task; `None` if the orders agree.
     """
-    permutation = None if order is None or order == list(range(len(order))) else order
+    head = head_of(spec, None if order is None or order == list(range(len(order))) else order)
     # Under DataParallel the base class multiplies the loss by the devices although it is that of all their rows.
     undo = 1.0 / args.n_gpu if args.n_gpu > 1 and args.average_tokens_across_devices else 1.0
-    loss = TaskLoss(spec, order=permutation, label_smoothing=args.label_smoothing_factor, scale=undo)
+    args = copy.copy(args)
+    # The head's collator puts every label there, also where the model itself has other names for them.
+    args.label_names = ["labels"]
     return FineTuningTrainer(
         model=model,
         args=args,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if args.device.type == "cuda" else None),
+        data_collator=head.collator(tokenizer, 8 if args.device.type == "cuda" else None),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        compute_loss_func=loss,
-        compute_metrics=build_compute_metrics(spec),
+        compute_loss_func=TaskLoss(head, label_smoothing=args.label_smoothing_factor, scale=undo),
         callbacks=callbacks,
-        preprocess_logits_for_metrics=lambda logits, labels: in_task_order(_first(logits), permutation),
+        preprocess_logits_for_metrics=lambda logits, labels: head.kept(logits),
     )
 
 
-def in_task_order(logits: Tensor, order: list[int] | None) -> Tensor:
-    """Outputs (B, C) in the order of the task's labels."""
-    return logits if order is None else logits[..., order]
+@dataclass(frozen=True)
+class _EvaluationRows:
+    """One split: its rows as they are, and their tokens."""
+
+    rows: datasets.Dataset
+    tokens: datasets.Dataset
 
 
-def _first(outputs: Any) -> Tensor:
-    """The logits of a model that returns several outputs."""
-    return outputs[0] if isinstance(outputs, tuple) else outputs
+def _evaluation_rows(
+    task: LoadedTask, tokenizer: PreTrainedTokenizerBase, max_length: int, doc_stride: int | None
+) -> dict[str, _EvaluationRows]:
+    """Every evaluation split that was loaded."""
+    return {
+        split: _EvaluationRows(rows, tokenize_task(rows, task.spec, tokenizer, max_length, doc_stride=doc_stride))
+        for split, rows in task.evaluation.items()
+    }
 
 
 def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
@@ -289,7 +302,7 @@ def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
     if model.config.num_labels != spec.num_labels:
         raise ValueError(
             f"Task {spec.name!r} needs a head of {spec.num_labels} outputs, the model has {model.config.num_labels}: "
-            "load it with `load_classifier`."
+            "load it with `load_task_model`."
         )
     model.config.id2label, model.config.label2id = spec.id2label, spec.label2id
     model.config.problem_type = spec.problem_type
@@ -297,6 +310,8 @@ def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
 
 def _with_labels(task: LoadedTask) -> datasets.Dataset:
     """The training rows whose label is known; the others are counted and left out."""
+    if task.spec.kind != "text_classification":
+        return task.train
     shown = visible_labels(task.train, task.spec)
     if shown.all():
         return task.train
@@ -325,13 +340,14 @@ def _save(
         tokenizer.save_pretrained(str(args.output_dir))
 
 
-def _evaluate(trainer: Trainer, evaluation: dict[str, datasets.Dataset]) -> Scores:
+def _evaluate(trainer: Trainer, evaluation: dict[str, _EvaluationRows], spec: TaskSpec) -> Scores:
     """Scores on every split."""
     scores = {}
-    for split, rows in evaluation.items():
+    for split, part in evaluation.items():
         # Rows of like length together; the order of rows changes no score.
-        longest_first = np.argsort(-np.asarray(rows["length"]), kind="stable")
-        found = trainer.evaluate(rows.select(longest_first), ignore_keys=IGNORED_OUTPUTS)
+        tokens = part.tokens.select(np.argsort(-np.asarray(part.tokens["length"]), kind="stable"))
+        trainer.compute_metrics = build_compute_metrics(spec, part.rows, tokens)
+        found = trainer.evaluate(tokens, ignore_keys=IGNORED_OUTPUTS)
         plain = {key.removeprefix("eval_"): value for key, value in found.items()}
         scores[split] = {key: float(value) for key, value in plain.items() if key not in (*SPEED_KEYS, "epoch")}
     return scores

@@ -22,15 +22,16 @@ from hf_distill.arguments import FineTuningArguments, TeacherArguments
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.trainers import classifiers, finetuning
-from hf_distill.trainers.classifiers import (
+from hf_distill.trainers import finetuning, task_models
+from hf_distill.trainers.task_models import (
     add_lora,
     check_positions,
     label_order,
-    load_classifier,
+    load_task_model,
     merge_lora,
-    random_classifier,
+    random_task_model,
 )
+from hf_distill.trainers.heads import head_of
 from hf_distill.trainers.finetuning import FineTuningTrainer, TaskLoss, evaluate_model, finetune
 
 SPEC = TaskSpec(
@@ -298,7 +299,7 @@ def test_a_model_with_other_labels_is_refused_and_one_without_names_is_questione
     tiny_bert_config, sentiment, tiny_tokenizer, monkeypatch
 ):
     said = []
-    monkeypatch.setattr(classifiers.logger, "warning_once", said.append)
+    monkeypatch.setattr(task_models.logger, "warning_once", said.append)
     other = tiny_bert_config(id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1})
     with pytest.raises(ValueError, match=r"`--teacher_model` has the labels \['cat', 'dog'\]"):
         label_order(other, SPEC, where="`--teacher_model`")
@@ -311,23 +312,23 @@ def test_a_model_with_other_labels_is_refused_and_one_without_names_is_questione
 
 def test_a_classifier_is_made_of_an_encoder_without_head(tiny_bert_config, tmp_path):
     BertModel(tiny_bert_config(), add_pooling_layer=False).half().save_pretrained(tmp_path)
-    model = load_classifier(str(tmp_path), get_task("mnli"), flag="--teacher_model")
+    model = load_task_model(str(tmp_path), get_task("mnli"), flag="--teacher_model")
     assert model.config.num_labels == 3
     assert model.config.label2id == {"entailment": 0, "neutral": 1, "contradiction": 2}
     assert model.dtype == torch.float32, "training in half precision is asked for, not inherited"
     with pytest.raises(OSError, match="`--teacher_model`: cannot load 'no/model'"):
-        load_classifier("no/model", get_task("mnli"), flag="--teacher_model")
+        load_task_model("no/model", get_task("mnli"), flag="--teacher_model")
 
 
 def test_a_head_for_another_task_is_replaced_and_one_in_another_order_is_said(tiny_teacher, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(classifiers.logger, "warning", said.append)
+    monkeypatch.setattr(task_models.logger, "warning", said.append)
     tiny_teacher.save_pretrained(tmp_path)
-    assert load_classifier(str(tmp_path), get_task("mnli"), flag="--m").classifier.out_features == 3
-    same = load_classifier(str(tmp_path), SPEC, flag="--m")
+    assert load_task_model(str(tmp_path), get_task("mnli"), flag="--m").classifier.out_features == 3
+    same = load_task_model(str(tmp_path), SPEC, flag="--m")
     assert largest_difference(weights(tiny_teacher), weights(same)) == 0
     assert not said
-    load_classifier(str(tmp_path), TaskSpec("t", ("sentence",), ("positive", "negative")), flag="--m")
+    load_task_model(str(tmp_path), TaskSpec("t", ("sentence",), ("positive", "negative")), flag="--m")
     assert "labels in another order" in said[0]
 
 
@@ -336,7 +337,7 @@ def test_random_weights_have_the_same_shape_and_follow_the_seed(tiny_teacher, tm
     made = []
     for seed in (1, 1, 2):
         set_seed(seed)
-        made.append(weights(random_classifier(str(tmp_path), SPEC, flag="--student_model")))
+        made.append(weights(random_task_model(str(tmp_path), SPEC, flag="--student_model")))
     assert {name: tensor.shape for name, tensor in made[0].items()} == {
         name: tensor.shape for name, tensor in tiny_teacher.state_dict().items()
     }
@@ -348,7 +349,7 @@ def test_random_weights_have_the_same_shape_and_follow_the_seed(tiny_teacher, tm
 def test_lora_trains_little_and_is_saved_as_a_plain_model(model, sentiment, tiny_tokenizer, tmp_path):
     before = weights(model)
     lora = TeacherArguments(lora_r=2, lora_target_modules=["query", "value"])
-    wrapped = add_lora(model, lora)
+    wrapped = add_lora(model, lora, SPEC)
     trainable = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
     assert trainable < 0.2 * model.num_parameters()
     args = arguments(tmp_path, num_train_epochs=4, learning_rate=1e-2)
@@ -365,7 +366,7 @@ def test_lora_trains_little_and_is_saved_as_a_plain_model(model, sentiment, tiny
 
 
 def test_without_a_rank_there_is_no_lora(model):
-    assert add_lora(model, TeacherArguments()) is merge_lora(model) is model
+    assert add_lora(model, TeacherArguments(), SPEC) is merge_lora(model) is model
     with pytest.raises(ValueError, match="need `--lora_r`"):
         TeacherArguments(lora_alpha=4)
     with pytest.raises(ValueError, match="`--lora_r` is 0"):
@@ -374,26 +375,26 @@ def test_without_a_rank_there_is_no_lora(model):
 
 def test_lora_names_the_way_out_where_layers_do_not_exist(model):
     with pytest.raises(ValueError, match="--lora_target_modules"):
-        add_lora(model, TeacherArguments(lora_r=2, lora_target_modules=["no_such_layer"]))
+        add_lora(model, TeacherArguments(lora_r=2, lora_target_modules=["no_such_layer"]), SPEC)
 
 
 def test_the_loss_of_a_task_against_a_plain_sum():
     logits = torch.tensor([[1.0, -1.0], [0.5, 2.0], [0.0, 3.0]])
     labels = torch.tensor([0, 1, -1])
     plain = sum(-torch.log_softmax(logits[row], -1)[labels[row]] for row in (0, 1))
-    loss = TaskLoss(SPEC)
+    loss = TaskLoss(head_of(SPEC))
     assert loss({"logits": logits}, labels).item() == pytest.approx(plain.item() / 2)
     assert loss({"logits": logits}, labels, torch.tensor(8)).item() == pytest.approx(plain.item() / 8)
-    flipped = TaskLoss(SPEC, order=[1, 0])({"logits": logits.flip(-1)}, labels)
+    flipped = TaskLoss(head_of(SPEC, [1, 0]))({"logits": logits.flip(-1)}, labels)
     assert flipped.item() == pytest.approx(plain.item() / 2)
     values, targets = torch.tensor([[1.0], [2.0], [9.0]]), torch.tensor([0.0, 4.0, float("nan")])
-    assert TaskLoss(get_task("stsb"))({"logits": values}, targets).item() == pytest.approx((1 + 4) / 2)
-    assert TaskLoss(SPEC)({"logits": logits[:1]}, torch.tensor([-1])).item() == 0.0
+    assert TaskLoss(head_of(get_task("stsb")))({"logits": values}, targets).item() == pytest.approx((1 + 4) / 2)
+    assert TaskLoss(head_of(SPEC))({"logits": logits[:1]}, torch.tensor([-1])).item() == 0.0
 
 
-def test_the_trainer_is_a_trainer_whose_samplers_only_differ_by_length(model):
+def test_the_trainer_is_a_trainer_but_for_its_samplers_and_the_mask_that_its_loss_sees(model):
     from transformers import Trainer
 
     assert issubclass(FineTuningTrainer, Trainer)
     own = [name for name in vars(FineTuningTrainer) if not name.startswith("__")]
-    assert own == ["_get_train_sampler"]
+    assert own == ["_get_train_sampler", "_get_eval_sampler", "compute_loss"]

@@ -5,21 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from hf_distill._optional import require
 from hf_distill.arguments import TeacherArguments
 from hf_distill.tasks.labels import is_generic, match_label_order, names_of
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.trainers.heads import head_of
 
 logger = logging.get_logger(__name__)
 
 # Their first usable position is the one after the padding token's.
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "xmod", "longformer"})
 
+_PEFT_TASKS = {
+    "text_classification": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
+    "question_answering": "QUESTION_ANS",
+}
 
-def load_classifier(model: str, spec: TaskSpec, *, flag: str, revision: str | None = None) -> PreTrainedModel:
+
+def load_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | None = None) -> PreTrainedModel:
     """Load a model with the head of a task, in float32; a head that does not fit is made anew.
 
     Args:
@@ -32,19 +39,20 @@ def load_classifier(model: str, spec: TaskSpec, *, flag: str, revision: str | No
         OSError: If there is no such model.
     """
     stored = _load_config(model, flag, revision)
-    config = classifier_config(stored, spec)
-    has_head = any("SequenceClassification" in name for name in stored.architectures or [])
+    config = task_config(stored, spec)
+    head = head_of(spec)
+    has_head = any(name.endswith(head.suffix) for name in stored.architectures or [])
     found, wanted = _label_names(stored), list(spec.id2label.values())
     if has_head and found != wanted and sorted(found) == sorted(wanted):
         logger.warning(
             f"The head of {model!r} has its labels in another order than the task; it will learn the task's."
         )
-    return AutoModelForSequenceClassification.from_pretrained(
+    return head.auto_class.from_pretrained(
         model, config=config, revision=revision, dtype=torch.float32, ignore_mismatched_sizes=True
     )
 
 
-def random_classifier(model: str, spec: TaskSpec, *, flag: str, revision: str | None = None) -> PreTrainedModel:
+def random_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | None = None) -> PreTrainedModel:
     """The same architecture and head with random weights: the student that had no teacher.
 
     Seed torch before (`transformers.set_seed`).
@@ -52,11 +60,11 @@ def random_classifier(model: str, spec: TaskSpec, *, flag: str, revision: str | 
     Raises:
         OSError: If there is no such model.
     """
-    config = classifier_config(_load_config(model, flag, revision), spec)
-    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    config = task_config(_load_config(model, flag, revision), spec)
+    return head_of(spec).auto_class.from_config(config, dtype=torch.float32)
 
 
-def classifier_config(config: PreTrainedConfig, spec: TaskSpec) -> PreTrainedConfig:
+def task_config(config: PreTrainedConfig, spec: TaskSpec) -> PreTrainedConfig:
     """A copy of a configuration with the task's labels, by name."""
     values = config.to_dict() | {
         "id2label": spec.id2label,
@@ -70,13 +78,15 @@ def label_order(config: PreTrainedConfig, spec: TaskSpec, *, where: str) -> list
     """For every label of the task its index among the model's outputs.
 
     Args:
-        config: Configuration of a model with a classification (or one-output) head.
+        config: Configuration of a model with the task's kind of head.
         spec: The task.
         where: Name of the model, for messages.
 
     Raises:
         ValueError: If the labels do not fit.
     """
+    if spec.is_span:
+        return [0, 1]
     if spec.label_names is None:
         if config.num_labels != 1:
             raise ValueError(f"{where} has {config.num_labels} outputs; the regression task {spec.name!r} needs one.")
@@ -117,7 +127,7 @@ def lora_alpha(arguments: TeacherArguments) -> float | None:
     return 2.0 * arguments.lora_r if arguments.lora_alpha is None else arguments.lora_alpha
 
 
-def add_lora(model: PreTrainedModel, arguments: TeacherArguments) -> Any:
+def add_lora(model: PreTrainedModel, arguments: TeacherArguments, spec: TaskSpec) -> Any:
     """Wrap a classifier in LoRA where a rank was given; the head trains in full.
 
     Raises:
@@ -129,7 +139,7 @@ def add_lora(model: PreTrainedModel, arguments: TeacherArguments) -> Any:
     peft = require("peft", extra="peft", needed_by="`--lora_r`")
     targets = arguments.lora_target_modules
     config = peft.LoraConfig(
-        task_type=peft.TaskType.SEQ_CLS,
+        task_type=_PEFT_TASKS[spec.kind],
         r=arguments.lora_r,
         lora_alpha=lora_alpha(arguments),
         lora_dropout=arguments.lora_dropout,

@@ -1,0 +1,51 @@
+"""Distil a reader that finds answers: teacher, T4-tiny student and the same student without a teacher.
+
+    python examples/run_squad.py --teacher_model bert-base-cased --task squad --output_dir outputs/squad
+
+The teacher is fine-tuned on the task (`--no_finetune_teacher` takes one that is), the student learns TextBrewer's T4-tiny
+recipe on the task's own questions (`--preset`), and all three are scored by exact match and F1. Long contexts are read
+in windows (`--max_length`, `--doc_stride`). A task of your own is a folder with a task.yaml (`kind: question_answering`).
+
+Flags, or one YAML file with flags after it: `python examples/run_squad.py squad.yaml --seed 1`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hf_distill.arguments import (
+    CorpusArguments,
+    PipelineArguments,
+    StudentArguments,
+    TaskArguments,
+    TeacherArguments,
+)
+from hf_distill.jobs.pipeline import format_report, run_pipeline
+from hf_distill.parsing import parse
+
+CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
+DEFAULTS = {
+    "task": "squad",
+    "preset": "textbrewer_t4_tiny",
+    "max_length": 384,
+    "with_task_text": True,
+    "adapt_student": False,
+    "output_dir": "outputs/squad",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Parse, run, print the table."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    task, teacher, student, corpus, pipeline = parse(CLASSES, words, __doc__, defaults=DEFAULTS)
+    command = shlex.join(["python", "examples/run_squad.py", *words])
+    report = run_pipeline(task, teacher, student, corpus, pipeline, command)
+    print(f"\n{format_report(report)}\n\nStudent, card and report: {pipeline.output_dir}")
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Rows of words with a tag each: checked, and tokenised with the tag on the first token of its word."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+from datasets import ClassLabel, Dataset, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.tasks.labels import MAX_EXAMPLES, label_key, label_lookup
+from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
+
+IGNORED = -100
+NO_WORD = -1
+
+
+def normalise_words(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
+    """Words as lists of texts, tags as lists of `ClassLabel` in the task's order; hidden ones are -1.
+
+    Raises:
+        ValueError: If a row has not one tag for each word, or a tag is none of the task's.
+    """
+    words, tags = spec.text_columns[0], spec.label_column
+    wanted = List(ClassLabel(names=list(spec.label_names or ())))
+    _check_lists(rows, words, spec, split)
+    if rows.features[words] != List(Value("string")):
+        rows = rows.cast_column(words, List(Value("string")))
+    if tags not in rows.column_names:
+        hidden = [[HIDDEN_LABEL] * len(row) for row in rows[words]]
+        return rows.add_column(tags, hidden, feature=wanted)
+    _check_lists(rows, tags, spec, split)
+    lookup = label_lookup(rows.features[tags].feature, spec, split)
+    values, unknown = [], set()
+    for number, (row_words, row_tags) in enumerate(zip(rows[words], rows[tags], strict=True)):
+        if len(row_words) != len(row_tags):
+            raise ValueError(
+                f"Split {split!r} of task {spec.name!r}: row {number} has {len(row_words)} words in {words!r}, but "
+                f"{len(row_tags)} tags in {tags!r}."
+            )
+        unknown |= {str(tag) for tag in row_tags if label_key(tag) not in lookup}
+        values.append([lookup.get(label_key(tag), HIDDEN_LABEL) for tag in row_tags])
+    if unknown:
+        raise ValueError(
+            f"Split {split!r} of task {spec.name!r}: column {tags!r} holds {sorted(unknown)[:MAX_EXAMPLES]}; allowed "
+            f"are the tags {list(spec.label_names or ())} or their numbers, and {HIDDEN_LABEL} for a hidden one."
+        )
+    return rows.remove_columns(tags).add_column(tags, values, feature=wanted)
+
+
+def _check_lists(rows: Dataset, column: str, spec: TaskSpec, split: str) -> None:
+    """A column must hold one list a row."""
+    if not isinstance(rows.features[column], List):
+        raise ValueError(
+            f"Split {split!r} of task {spec.name!r}: column {column!r} must hold a list in every row (words or their "
+            f"tags), it holds {rows.features[column]}."
+        )
+
+
+def encode_words(
+    batch: dict[str, list[Any]],
+    indices: list[int],
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> dict[str, list[Any]]:
+    """Tokens of rows of words, which are joined by spaces, as they will be found in text.
+
+    Returns:
+        What the tokenizer gives, `labels` (the tag on a word's first token, -100 elsewhere), `word_index` (the word
+        that a first token begins, -1 elsewhere), `row` and `length`. Words behind `max_length` are cut off.
+    """
+    all_words = batch[spec.text_columns[0]]
+    encoded = tokenizer(
+        [" ".join(words) for words in all_words],
+        truncation=True,
+        max_length=max_length,
+        return_offsets_mapping=True,
+    )
+    firsts = [
+        _first_tokens(offsets, words) for offsets, words in zip(encoded.pop("offset_mapping"), all_words, strict=True)
+    ]
+    labels = [
+        [IGNORED if word == NO_WORD or tags[word] == HIDDEN_LABEL else tags[word] for word in first]
+        for first, tags in zip(firsts, batch[spec.label_column], strict=True)
+    ]
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    return {**encoded, "labels": labels, "word_index": firsts, "row": indices, "length": lengths}
+
+
+def _first_tokens(offsets: list[tuple[int, int]], words: list[str]) -> list[int]:
+    """For every token the word that it is the first token of, -1 if it is none's.
+
+    Args:
+        offsets: First character of each token and the one behind its last; special tokens are empty.
+        words: Joined by single spaces.
+    """
+    starts, position = [], 0
+    for word in words:
+        starts.append(position)
+        position += len(word) + 1
+    first, seen = [], NO_WORD
+    for begin, end in offsets:
+        # The last character counts: some tokenizers give the space before a word to its first token.
+        word = bisect_right(starts, end - 1) - 1 if end > begin else NO_WORD
+        is_space = word != NO_WORD and end - 1 >= starts[word] + len(words[word])
+        is_first = word > seen and not is_space
+        first.append(word if is_first else NO_WORD)
+        seen = word if is_first else seen
+    return first
