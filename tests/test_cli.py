@@ -11,20 +11,13 @@ import pytest
 from transformers import AutoModelForSequenceClassification, BertModel, set_seed
 
 from hf_distill import __version__, arguments, cli
-from hf_distill.cli import VERBS, main, usage
+from hf_distill.cli import ARGUMENTS, VERBS, main, usage
+from hf_distill.corpus.retrieval import ENGINES
 from hf_distill.objectives import list_objectives
+from hf_distill.presets import list_presets
 from hf_distill.shapes import NAMED_SHAPES
 from hf_distill.tasks import list_tasks
 
-CLASSES = {
-    "teach": ["TaskArguments", "TeacherArguments", "FineTuningArguments"],
-    "corpus": ["TaskArguments", "CorpusArguments"],
-    "precompute": ["TeacherArguments", "TextbookArguments", "PrecomputeArguments"],
-    "distill": ["StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments"],
-    "evaluate": ["TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"],
-    "pipeline": ["TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"],
-    "push": ["PushArguments"],
-}
 ROOT = Path(cli.__file__).parents[1]
 QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_strategy no".split()
 
@@ -66,17 +59,17 @@ def test_an_unknown_verb_is_refused(capsys):
     assert usage() in err
 
 
-@pytest.mark.parametrize("verb", CLASSES)
-def test_help_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
+@pytest.mark.parametrize("verb", ARGUMENTS)
+def test_help_all_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100000")
     with pytest.raises(SystemExit) as ended:
-        main([verb, "--help"])
+        main([verb, "--help_all"])
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: hf-distill {verb} [CONFIG.yaml]")
     assert VERBS[verb].__doc__ in out
     text = " ".join(out.split())
-    for name in CLASSES[verb]:
+    for name in ARGUMENTS[verb]:
         cls = getattr(arguments, name)
         for field in dataclasses.fields(cls):
             if field.init:
@@ -85,15 +78,38 @@ def test_help_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
                 assert " ".join(field.metadata["help"].split()) in text, f"{name}.{field.name}"
 
 
-def test_every_verb_has_its_help_tested():
-    assert set(VERBS) == {*CLASSES, "convert", "info"}
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["settings.yaml", "--help"]])
+def test_help_shows_the_flags_of_this_package(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["distill", *words]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: hf-distill distill [CONFIG.yaml]")
+    assert VERBS["distill"].__doc__ in out
+    assert "--student_shape" in out
+    assert "--teacher_models ..." in out
+    assert "minilmv2" in out
+    assert out.endswith("hf-distill distill --help_all\n")
+
+
+def test_every_verb_has_quick_help():
+    assert set(VERBS) == {*ARGUMENTS, "convert", "info"}
 
 
 def test_info_shows_versions(capsys):
     assert main(["info"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["hf_distill"] == __version__
-    assert {"torch", "transformers", "datasets"} <= lines.keys()
+    assert {"torch", "transformers", "datasets", "onnxruntime", "device", "more"} <= lines.keys()
+
+
+def test_info_names_what_there_is_to_choose_from(capsys):
+    assert main(["info"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(lines["objectives"].split(", ")) <= set(list_objectives())
+    assert lines["tasks"].split(", ") == list(list_tasks())
+    assert lines["engines"].split(", ") == list(ENGINES)
+    assert lines["presets"].split(", ") == list_presets()
+    assert lines["shapes"].split(", ") == list(NAMED_SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -243,11 +259,23 @@ def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):
 
 def test_help_and_version_load_nothing_heavy():
     code = (
-        "import sys; from hf_distill.cli import main; main([]); main(['--version']); main(['info', '--help']); "
+        "import sys; from hf_distill.cli import ARGUMENTS, main; main([]); main(['--version']); "
+        "[main([verb, '--help']) for verb in (*ARGUMENTS, 'info')]; "
         "print(sorted({'torch', 'transformers', 'datasets', 'evaluate', 'peft'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_info_does_not_load_torch_to_say_what_is_known_without():
+    code = (
+        "import sys; from importlib import metadata; known = metadata.version; "
+        "metadata.version = lambda name: '9.0+cpu' if name == 'torch' else known(name); "
+        "from hf_distill.cli import main; main(['info']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "(a torch without GPUs)" in done.stdout
 
 
 def test_the_module_runs_too_for_torchrun():
