@@ -161,8 +161,12 @@ class CorpusArguments:
     engine: str = field(
         default="auto",
         metadata={
-            "help": "BM25 engine: retriv, bm25s, or auto: retriv where it is installed and the corpus small enough."
+            "help": "BM25 engine: retriv, bm25s, tantivy, elasticsearch, or auto: by size and by what is installed."
         },
+    )
+    elasticsearch_url: str | None = field(
+        default=None,
+        metadata={"help": "Address of an Elasticsearch or OpenSearch server, for --engine elasticsearch."},
     )
     top_k: int | None = field(
         default=None,
@@ -215,6 +219,8 @@ class CorpusArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if self.engine == "elasticsearch" and self.elasticsearch_url is None:
+            raise ValueError("`--engine elasticsearch` needs the address of a server: `--elasticsearch_url`.")
         if not 0 < self.top_share <= 1:
             raise ValueError(f"`--top_share` is {self.top_share}; it must be above 0 and at most 1.")
         if self.bm25_k1 < 0 or not 0 <= self.bm25_b <= 1:

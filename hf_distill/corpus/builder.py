@@ -206,7 +206,8 @@ class _Build:
         reused = handle is not None
         if handle is None:
             texts = usable_texts(self.corpus, self.args.text_column, self.usable.rows, "Indexing the general corpus")
-            handle = save_index(self.analyzer.encode(texts), self._index_dir(), self.index_settings)
+            options = {"url": self.args.elasticsearch_url} if self.choice.name == "elasticsearch" else {}
+            handle = save_index(self.analyzer.encode(texts), self._index_dir(), self.index_settings, **options)
         return {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": reused}
 
     def _find_index(self) -> IndexHandle | None:

@@ -20,7 +20,7 @@ _BYTES_PER_FILE = 500_000_000
 _BUILT_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 # What names data: its last part is shown. Folders that only this machine has are not shown at all.
 _DATA = frozenset({"task", "corpus", "masked_lm", "embeddings"})
-_PRIVATE = frozenset({"data_dir", "corpus_dir", "work_dir", "index_dir"})
+_PRIVATE = frozenset({"data_dir", "corpus_dir", "work_dir", "index_dir", "elasticsearch_url"})
 
 
 def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:

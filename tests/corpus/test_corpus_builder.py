@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from corpus_oracle import bm25_scores
 from datasets import Dataset
+from engine_cases import engine_cases
+from search_server_double import SearchServerDouble
 
 from hf_distill.corpus import build_contextualized_corpus
 from hf_distill.corpus.analysis import Analyzer
@@ -197,6 +199,16 @@ def test_engine_auto_says_what_it_took_and_why(tmp_path, monkeypatch, caplog):
     assert [record.message for record in caplog.records if "engine" in record.message] == [
         f"BM25 engine: bm25s ({engine['why']})."
     ]
+
+
+@pytest.mark.parametrize("engine", engine_cases("tantivy", "elasticsearch"))
+def test_engines_with_exact_scores_build_the_very_same_corpus(tmp_path, engine):
+    server = SearchServerDouble()
+    options = {"elasticsearch_url": server.url} if engine == "elasticsearch" else {}
+    one = build(tmp_path / "a", engine=engine, **options)
+    two = build(tmp_path / "b", engine=engine, num_proc=2, search_batch_size=7, **options)
+    server.close()
+    assert rows_of(one) == rows_of(two) == rows_of(build(tmp_path / "c"))
 
 
 STEPS = ["_make_queries", "_make_index", "_search", "_select", "_write"]
