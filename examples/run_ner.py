@@ -2,9 +2,9 @@
 
     python examples/run_ner.py --teacher_model bert-base-cased --task conll2003 --output_dir outputs/ner
 
-The teacher is fine-tuned on the task (`--no_finetune_teacher` takes one that is), the student learns TextBrewer's T4-tiny
-recipe on the task's own sentences (`--preset`), and all three are scored by their entities as conlleval does. A task of
-your own is a folder with a task.yaml (`kind: token_classification`).
+The teacher is fine-tuned on the task (`--no_finetune_teacher` takes one that is), the student learns by TextBrewer's
+T4-tiny recipe on the task's own sentences (`--preset`), and all three are scored by their entities as conlleval does.
+A task of your own is a folder with a task.yaml (`kind: token_classification`).
 
 Flags, or one YAML file with flags after it: `python examples/run_ner.py ner.yaml --seed 1`.
 """

@@ -2,9 +2,10 @@
 
     python examples/run_squad.py --teacher_model bert-base-cased --task squad --output_dir outputs/squad
 
-The teacher is fine-tuned on the task (`--no_finetune_teacher` takes one that is), the student learns TextBrewer's T4-tiny
-recipe on the task's own questions (`--preset`), and all three are scored by exact match and F1. Long contexts are read
-in windows (`--max_length`, `--doc_stride`). A task of your own is a folder with a task.yaml (`kind: question_answering`).
+The teacher is fine-tuned on the task (`--no_finetune_teacher` takes one that is), the student learns by TextBrewer's
+T4-tiny recipe on the task's own questions (`--preset`), and all three are scored by exact match and F1. Long contexts
+are read in windows (`--max_length`, `--doc_stride`). A task of your own is a folder with a task.yaml
+(`kind: question_answering`).
 
 Flags, or one YAML file with flags after it: `python examples/run_squad.py squad.yaml --seed 1`.
 """

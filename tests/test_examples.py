@@ -143,6 +143,38 @@ def test_the_whole_job_runs_from_a_file_with_flags_after_it(data, load, capsys, 
     assert pipeline.format_report(report) in capsys.readouterr().out
 
 
+STRUCTURED = {
+    "run_ner": (
+        "kind: token_classification\ntext_columns: [tokens]\nlabel_column: tags\nlabel_names: [O, B-X]\n",
+        "f1",
+    ),
+    "run_squad": ("kind: question_answering\ntext_columns: [question, context]\n", "f1"),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_words_and_answers_are_distilled_from_teacher_to_student(name, data, load, sentences, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0})
+    folder, (spec, metric) = data / "own", STRUCTURED[name]
+    folder.mkdir()
+    (folder / "task.yaml").write_text(spec)
+    rows = []
+    for text in sentences[:24]:
+        words = text.split()
+        tagged = {"tokens": words, "tags": ["B-X" if word[0] < "h" else "O" for word in words]}
+        answers = {"text": [words[1]], "answer_start": [len(words[0]) + 1]}
+        rows.append(tagged if name == "run_ner" else {"question": "it", "context": text, "answers": answers})
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quick = json.dumps({"max_steps": 2, "disable_tqdm": True, "report_to": "none", "per_device_train_batch_size": 8})
+    words = ["--task", str(folder), "--teacher_model", str(data / "encoder"), "--use_cpu", "--max_length", "32"]
+    words += [word for stage in STAGES for word in (f"--{stage}", quick)]
+    report = load(EXAMPLES / f"{name}.py").main([*words, "--output_dir", str(data / "out")])
+    assert (report["metric"], set(report["distillation"]["objectives"])) == (metric, {"logits", "hidden", "nst"})
+    assert report["command"].startswith(f"python examples/{name}.py ")
+    assert pipeline.format_report(report) in capsys.readouterr().out
+
+
 @pytest.fixture
 def what_would_run(load, monkeypatch):
     """`what_would_run(*words)`: the arguments that the pipeline script hands on."""

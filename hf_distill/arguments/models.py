@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+
 
 @dataclass
 class TeacherArguments:
@@ -86,9 +88,37 @@ class PipelineArguments:
     max_textbook_rows: int | None = field(
         default=None, metadata={"help": "Distil on the first so many rows of the corpus, the most relevant."}
     )
+    preset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of a paper for the distillation, below --distill (see `hf-distill info presets`)."
+        },
+    )
     with_task_text: bool = field(
         default=False,
-        metadata={"help": "Distil on the text of the task's own training rows too, besides the corpus."},
+        metadata={
+            "help": "Distil on the text of the task's own training rows too, besides the corpus; without --corpus on "
+            "it alone."
+        },
+    )
+    with_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Give the labels of the task's rows to objectives that read them; not together with a corpus."
+        },
+    )
+    finetune_teacher: bool = field(
+        default=True,
+        metadata={
+            "help": "Fine-tune the teacher on the task first; --no_finetune_teacher takes it as it is, with its head."
+        },
+    )
+    adapt_student: bool = field(
+        default=True,
+        metadata={
+            "help": "Fine-tune the distilled student on the task's labels; --no_adapt_student scores it as it is, "
+            "with the head that it learnt from the teacher."
+        },
     )
     teach: str | None = field(
         default=None,

@@ -132,7 +132,7 @@ def _score(
     return _facts(loaded, scores, scores[rows.spec.headline_split][rows.spec.headline], model)
 
 
-def _lengths(task: TaskArguments) -> dict[str, int | None]:
+def _lengths(task: TaskArguments) -> dict[str, Any]:
     """How long rows and the overlaps of windows are."""
     return {"max_length": task.max_length, "doc_stride": task.doc_stride}
 

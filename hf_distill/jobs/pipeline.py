@@ -36,8 +36,8 @@ from hf_distill.jobs.distill import distill
 from hf_distill.jobs.evaluate import adapt_and_evaluate
 from hf_distill.jobs.results import RESULTS_FILE, environment, write_results
 from hf_distill.jobs.teach import teach
-from hf_distill.objectives import build_objectives
 from hf_distill.loading import load_model
+from hf_distill.objectives import build_objectives
 from hf_distill.parsing import arguments_to_dict, changed_arguments, from_mapping
 from hf_distill.presets import read_preset
 from hf_distill.shapes import parse_shape
@@ -245,8 +245,8 @@ def _check(
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
     if corpus.corpus is None and not pipeline.with_task_text:
         raise ValueError(
-            "Name a general corpus (`--corpus` FILE, FOLDER or Hub id), or let the student learn on the task's own text "
-            "(`--with_task_text`)."
+            "Name a general corpus (`--corpus` FILE, FOLDER or Hub id), or let the student learn on the task's own "
+            "text (`--with_task_text`)."
         )
     if pipeline.with_labels and (corpus.corpus is not None or not pipeline.with_task_text):
         raise ValueError(

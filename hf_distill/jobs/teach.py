@@ -12,8 +12,8 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.trainers.task_models import add_lora, load_task_model, lora_alpha
 from hf_distill.trainers.finetuning import finetune
+from hf_distill.trainers.task_models import add_lora, load_task_model, lora_alpha
 
 
 def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArguments) -> dict[str, Any]:

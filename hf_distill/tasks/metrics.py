@@ -44,7 +44,7 @@ def build_compute_metrics(
         )
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        outputs = prediction.predictions
+        outputs: Any = prediction.predictions
         if rows is not None and tokens is not None and spec.kind == "token_classification":
             return score_words(spec, rows, tokens, np.asarray(_first(outputs)))
         if rows is not None and tokens is not None and spec.is_span:

@@ -36,7 +36,7 @@ def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset
             raise ValueError(f"Split {split!r} of task {spec.name!r}: rows without text in {column!r}.")
     answers = spec.label_column
     if answers not in rows.column_names:
-        empty = [{"text": [], "answer_start": []}] * len(rows)
+        empty: list[dict[str, list[Any]]] = [{"text": [], "answer_start": []}] * len(rows)
         return rows.add_column(answers, empty, feature=ANSWERS)
     form = rows.features[answers]
     if not isinstance(form, dict) or not set(ANSWERS) <= set(form):

@@ -95,16 +95,18 @@ def _first_tokens(offsets: list[tuple[int, int]], words: list[str]) -> list[int]
         offsets: First character of each token and the one behind its last; special tokens are empty.
         words: Joined by single spaces.
     """
-    starts, position = [], 0
+    starts: list[int] = []
+    position = 0
     for word in words:
         starts.append(position)
         position += len(word) + 1
-    first, seen = [], NO_WORD
+    first: list[int] = []
+    seen = NO_WORD
     for begin, end in offsets:
         # The last character counts: some tokenizers give the space before a word to its first token.
-        word = bisect_right(starts, end - 1) - 1 if end > begin else NO_WORD
-        is_space = word != NO_WORD and end - 1 >= starts[word] + len(words[word])
-        is_first = word > seen and not is_space
-        first.append(word if is_first else NO_WORD)
-        seen = word if is_first else seen
+        place = bisect_right(starts, end - 1) - 1 if end > begin else NO_WORD
+        is_space = place != NO_WORD and end - 1 >= starts[place] + len(words[place])
+        is_first = place > seen and not is_space
+        first.append(place if is_first else NO_WORD)
+        seen = place if is_first else seen
     return first

@@ -5,7 +5,7 @@ Shape legend: B rows, T padded length, C outputs of the head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -23,7 +23,7 @@ from transformers import (
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.words import IGNORED
 
-Collator = Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+Collator = Callable[[list[Any]], dict[str, Any]]
 # Stands in the kept outputs where a score was not finite.
 NOT_FINITE = -1
 
@@ -31,8 +31,8 @@ NOT_FINITE = -1
 class TaskHead(Protocol):
     """The part of fine-tuning that depends on the kind of task."""
 
-    auto_class: Any
-    suffix: str
+    auto_class: ClassVar[Any]
+    suffix: ClassVar[str]
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """Pads rows to a batch whose labels are all in `labels`; -100 marks what has none."""
@@ -116,8 +116,8 @@ class SpanHead:
         """Windows padded to the longest; start and end as `labels` (B, 2), by which `Trainer` counts an update."""
         pad = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
 
-        def collate(rows: list[dict[str, Any]]) -> Mapping[str, Any]:
-            batch = pad(rows)
+        def collate(rows: list[Any]) -> dict[str, Any]:
+            batch = dict(pad(rows))
             batch["labels"] = torch.stack((batch.pop("start_positions"), batch.pop("end_positions")), 1)
             return batch
 

@@ -6,8 +6,15 @@ import os
 import shutil
 
 import pytest
+import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, BertModel, set_seed
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertForTokenClassification,
+    BertModel,
+    set_seed,
+)
 
 from hf_distill.arguments import (
     CorpusArguments,
@@ -265,7 +272,8 @@ def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
         ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as '\{\"max_steps\": 100\}', not 'max_steps=3'"),
         ({"teach": [1]}, r"`--teach` must be `name: value` pairs, not \[1\]"),
         ({"student_shape": "huge"}, r"'huge'"),
-        ({"corpus": None}, r"`--corpus` FILE"),
+        ({"corpus": None}, r"`--corpus` FILE.*`--with_task_text`"),
+        ({"with_labels": True}, r"`--with_labels` needs `--with_task_text`, and no `--corpus`"),
         ({"teacher_model": None}, r"`--teacher_model` is missing"),
     ],
 )
@@ -273,3 +281,44 @@ def test_wrong_settings_are_refused_before_the_first_stage(run, tmp_path, change
     with pytest.raises(ValueError, match=message):
         run(**{"output_dir": str(tmp_path / "new"), **change})
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def tagger(material, tiny_bert_config, tiny_tokenizer, sentences):
+    """A task that tags words, beside a model that has its head; returns the changes that name both."""
+    folder = material / "names"
+    folder.mkdir()
+    rows = [
+        {"tokens": text.split(), "tags": ["B-X" if w[0] < "h" else "O" for w in text.split()]} for text in sentences
+    ]
+    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    spec = {"kind": "token_classification", "text_columns": ["tokens"], "label_column": "tags"}
+    (folder / "task.yaml").write_text(yaml.safe_dump(spec | {"label_names": ["O", "B-X"]}))
+    set_seed(0)
+    model = BertForTokenClassification(tiny_bert_config(id2label={0: "O", 1: "B-X"}))
+    model.save_pretrained(material / "tagger")
+    tiny_tokenizer.save_pretrained(material / "tagger")
+    return {"task": str(folder), "teacher_model": str(material / "tagger")}
+
+
+def test_a_tagger_is_distilled_on_its_own_text_without_corpus_and_scored_as_it_is(run, tagger, tmp_path):
+    own = {"corpus": None, "with_task_text": True, "finetune_teacher": False, "adapt_student": False}
+    quick = {**QUIET, "max_steps": 2, "per_device_train_batch_size": 8}
+    report = run(**tagger, **own, output_dir=str(tmp_path), preset="textbrewer_t4_tiny", distill=quick)
+    assert (report["kind"], report["metric"], report["corpus"]) == ("token_classification", "f1", None)
+    assert set(report["distillation"]["objectives"]) == {"logits", "hidden", "nst"}
+    assert list(report["stage_seconds"]) == ["distill", "adapt"]
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "student")
+    distilled = AutoModelForTokenClassification.from_pretrained(tmp_path / "distilled")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), distilled.parameters(), strict=True))
+    header = yaml.safe_load((tmp_path / "student" / "README.md").read_text().split("---")[1])
+    assert header["pipeline_tag"] == "token-classification"
+
+
+def test_flags_win_over_a_preset(run, started):
+    run(preset="textbrewer_t4_tiny", distill={"learning_rate": 7e-4})
+    student, _, _, training = started["distilled"]
+    assert student.student_shape == "2x12:2h:20"
+    assert training.learning_rate == 7e-4
+    assert [item["objective"] for item in training.objectives] == ["logits", "hidden", "nst"]

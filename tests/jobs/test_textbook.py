@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from transformers import BertConfig
 
 from hf_distill.arguments import DistillationArguments, TextbookArguments
 from hf_distill.jobs.textbook import read_textbook
@@ -30,9 +31,11 @@ def rte(tmp_path):
 def read(tmp_path):
     """`read(*sources, **fields)`: the rows to learn from, and those held back."""
 
-    def make(*sources, text_column="text", **fields):
-        training = DistillationArguments(str(tmp_path / "out"), use_cpu=True, text_column=text_column)
-        return read_textbook(TextbookArguments(list(sources), **fields), training)
+    def make(*sources, text_column="text", max_length=128, tokenizer=None, config=None, **fields):
+        training = DistillationArguments(
+            str(tmp_path / "out"), use_cpu=True, text_column=text_column, max_length=max_length
+        )
+        return read_textbook(TextbookArguments(list(sources), **fields), training, tokenizer, config)
 
     return make
 
@@ -75,3 +78,45 @@ def test_rows_are_held_back_by_seed(read, text):
 def test_a_text_without_its_column_is_refused_by_name(read, rte):
     with pytest.raises(ValueError, match=r"`--textbook` '.*rte' has no column 'text' \(`--text_column`\)"):
         read(f"{rte}/rte")
+
+
+@pytest.fixture
+def names(tmp_path):
+    """A task that tags words."""
+    rows = [{"tokens": ["the", "cat", "runs"], "tags": ["O", "B-X", "O"]}, {"tokens": ["cat"], "tags": ["B-X"]}]
+    (tmp_path / "names").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "names" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = "kind: token_classification\ntext_columns: [tokens]\nlabel_column: tags\nlabel_names: [O, B-X]\n"
+    (tmp_path / "names" / "task.yaml").write_text(spec)
+    return str(tmp_path / "names")
+
+
+def config_with(*names):
+    return BertConfig(id2label=dict(enumerate(names)), num_labels=len(names))
+
+
+def test_labels_of_a_task_come_where_they_are_asked_for(read, rte):
+    rows, _ = read("glue/rte", data_dir=rte, with_labels=True)
+    assert rows["labels"][:] == [0, 1, 0, 1]
+    assert rows["text_pair"][:] == ["b0", "b1", "b2", "b3"]
+
+
+def test_labels_are_put_into_the_order_of_the_model(read, rte):
+    turned = config_with("not_entailment", "entailment")
+    rows, _ = read("glue/rte", data_dir=rte, with_labels=True, config=turned)
+    assert rows["labels"][:] == [1, 0, 1, 0]
+
+
+def test_words_come_as_tokens_with_their_tags(read, names, tiny_tokenizer):
+    rows, _ = read(names, tokenizer=tiny_tokenizer, max_length=16)
+    assert rows["labels"][:] == [[-100, 0, 1, 0, -100], [-100, 1, -100]]
+    turned, _ = read(names, tokenizer=tiny_tokenizer, max_length=16, config=config_with("B-X", "O"))
+    assert turned["labels"][:] == [[-100, 1, 0, 1, -100], [-100, 0, -100]]
+
+
+def test_text_without_labels_cannot_join_what_has_them(read, text, rte, names):
+    with pytest.raises(ValueError, match=r"with `--with_labels` must name tasks of one kind.*text without labels"):
+        read(text, "glue/rte", data_dir=rte, with_labels=True)
+    with pytest.raises(ValueError, match=r"`--textbook` must name tasks of one kind.*'token_classification'"):
+        read(text, names)
