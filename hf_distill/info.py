@@ -115,8 +115,11 @@ def _shapes() -> dict[str, str]:
 def _engines() -> dict[str, str]:
     from hf_distill.corpus.retrieval import ENGINES, engine_class
 
-    rows = {name: engine_class(name) for name in ENGINES}
-    return {name: f"auto takes it up to {engine.max_rows:,} rows" for name, engine in rows.items()}
+    bounds = {name: engine_class(name).max_rows for name in ENGINES}
+    return {
+        name: f"auto takes it up to {bound:,} rows" if bound else "only where it is named"
+        for name, bound in bounds.items()
+    }
 
 
 def _architectures() -> dict[str, str]:
