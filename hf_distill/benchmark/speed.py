@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from hf_distill.modes import evaluating
 from hf_distill.students import ParameterCount, count_parameters
+
+Batch = dict[str, Tensor]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,11 @@ def latency(
     Raises:
         ValueError: If a number is out of range, or the model has no such positions.
     """
-    _check(batch_size, seq_length, num_batches, warmup, model)
-    inputs = _random_inputs(model, model.config.vocab_size, batch_size, seq_length, seed)
-    with _measuring(model):
-        times = [_timed(model, inputs) for _ in range(warmup + num_batches)]
-    return Latency(batch_size, seq_length, tuple(times[warmup:]))
+    check_protocol(model, batch_size=batch_size, seq_length=seq_length, num_batches=num_batches, warmup=warmup)
+    inputs = random_batch(model, model.config.vocab_size, batch_size, seq_length, seed)
+    with evaluating(model):
+        times = take_turns({"model": lambda batch: model(**batch)}, [inputs], num_batches, warmup, model.device)
+    return Latency(batch_size, seq_length, times["model"])
 
 
 def latency_ratio(
@@ -149,26 +154,21 @@ def latency_ratio(
         ValueError: If a number is out of range, or the models are on different devices.
     """
     for model in (teacher, student):
-        _check(batch_size, seq_length, num_batches, warmup, model)
+        check_protocol(model, batch_size=batch_size, seq_length=seq_length, num_batches=num_batches, warmup=warmup)
     if teacher.device != student.device:
         raise ValueError(
             f"The teacher is on {teacher.device}, the student on {student.device}: their times do not compare. "
             "Move both to one device first."
         )
     vocab_size = min(teacher.config.vocab_size, student.config.vocab_size)
-    inputs = _random_inputs(student, vocab_size, batch_size, seq_length, seed)
-    pairs = []
-    with _measuring(teacher), _measuring(student):
-        for index in range(warmup + num_batches):
-            # Who goes first alternates: the second one finds warmer caches.
-            order = (teacher, student) if index % 2 == 0 else (student, teacher)
-            times = {id(model): _timed(model, inputs) for model in order}
-            pairs.append((times[id(teacher)], times[id(student)]))
-    measured = pairs[warmup:]
+    inputs = random_batch(student, vocab_size, batch_size, seq_length, seed)
+    runs = {"teacher": lambda batch: teacher(**batch), "student": lambda batch: student(**batch)}
+    with evaluating(teacher), evaluating(student):
+        times = take_turns(runs, [inputs], num_batches, warmup, student.device)
     return SpeedComparison(
-        teacher=Latency(batch_size, seq_length, tuple(pair[0] for pair in measured)),
-        student=Latency(batch_size, seq_length, tuple(pair[1] for pair in measured)),
-        speedup=statistics.median(big / small for big, small in measured),
+        teacher=Latency(batch_size, seq_length, times["teacher"]),
+        student=Latency(batch_size, seq_length, times["student"]),
+        speedup=median_ratio(times["teacher"], times["student"]),
         teacher_parameters=count_parameters(teacher),
         student_parameters=count_parameters(student),
         teacher_bytes=weight_bytes(teacher),
@@ -176,6 +176,43 @@ def latency_ratio(
         device=describe_device(student.device),
         dtype=str(student.dtype).removeprefix("torch."),
     )
+
+
+def take_turns(
+    runs: Mapping[Key, Callable[[Batch], Any]],
+    batches: Sequence[Batch],
+    num_batches: int,
+    warmup: int,
+    device: torch.device,
+    *,
+    pause: float = 0.0,
+) -> dict[Key, tuple[float, ...]]:
+    """Time several ways to run a batch, each of them on every batch before any of them sees the next one.
+
+    Args:
+        runs: What is timed, by name. Who goes first changes from batch to batch: a later one finds warmer caches.
+        batches: Batches on the device; taken again from the first where they are fewer than are run.
+        num_batches: Batches that count.
+        warmup: Batches before them that do not.
+        device: Its queue is emptied before and after every run.
+        pause: Seconds of rest before every run, in which threads of the one before stop waiting for more work.
+
+    Returns:
+        Seconds of every batch that counts.
+    """
+    times: dict[Key, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for index in range(warmup + num_batches):
+        batch, first = batches[index % len(batches)], index % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(pause)
+            times[name].append(_timed(runs[name], batch, device))
+    return {name: tuple(seconds[warmup:]) for name, seconds in times.items()}
+
+
+def median_ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
+    """Median over the batches of one time over the other."""
+    return statistics.median(big / small for big, small in zip(slower, faster, strict=True))
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
@@ -203,7 +240,12 @@ def describe_device(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
-def _check(batch_size: int, seq_length: int, num_batches: int, warmup: int, model: PreTrainedModel) -> None:
+def check_protocol(model: PreTrainedModel, *, batch_size: int, seq_length: int, num_batches: int, warmup: int) -> None:
+    """Check the numbers of a measurement.
+
+    Raises:
+        ValueError: If one is out of range, or the model has no such positions.
+    """
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("seq_length", seq_length, 1),
@@ -217,10 +259,8 @@ def _check(batch_size: int, seq_length: int, num_batches: int, warmup: int, mode
         raise ValueError(f"seq_length={seq_length}, but {type(model).__name__} has only {positions} positions.")
 
 
-def _random_inputs(
-    model: PreTrainedModel, vocab_size: int, batch_size: int, seq_length: int, seed: int
-) -> dict[str, torch.Tensor]:
-    """Token ids (B, T) other than the padding id, and a mask of ones."""
+def random_batch(model: PreTrainedModel, vocab_size: int, batch_size: int, seq_length: int, seed: int) -> Batch:
+    """Token ids (B, T) below `vocab_size` and other than the padding id, and a mask of ones, on the model's device."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, vocab_size, (batch_size, seq_length), generator=generator)
     pad = model.config.pad_token_id
@@ -230,25 +270,12 @@ def _random_inputs(
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
-@contextmanager
-def _measuring(model: PreTrainedModel) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _timed(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> float:
-    """Seconds of one forward pass, the device's queue emptied before and after."""
-    _synchronize(model.device)
+def _timed(run: Callable[[Batch], Any], batch: Batch, device: torch.device) -> float:
+    """Seconds of one run, the device's queue emptied before and after."""
+    _synchronize(device)
     start = time.perf_counter()
-    model(**inputs)
-    _synchronize(model.device)
+    run(batch)
+    _synchronize(device)
     return time.perf_counter() - start
 
 
