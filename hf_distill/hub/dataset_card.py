@@ -1,4 +1,4 @@
-"""The dataset card of a contextualized corpus: what is in it, how it was made, how to make it again."""
+"""The dataset card of a corpus that was built here: what is in it, how it was made, how to make it again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from .citations import resolve_citations
 from .rendering import render_template
 
-TEMPLATE = "dataset_card.md"
+# Templates by the kind of the corpus.
+TEMPLATES = {"contextualized": "dataset_card.md", "augmented": "augmented_card.md"}
 # What the card loads until it is pushed, when its repository takes this place.
 LOCAL_FOLDER = "path/to/this/folder"
 
@@ -27,8 +28,9 @@ class CorpusCardFacts:
 
     Attributes:
         name: Title of the card.
-        statistics: Statistics of the build (`CorpusResult.statistics`).
-        task: Task whose sentences were the anchors.
+        statistics: Statistics of the build (`CorpusResult.statistics`, `AugmentedCorpus.statistics`).
+        kind: General text that was retrieved, or the task's own with words replaced.
+        task: Task whose sentences were the anchors, or were augmented.
         task_licence: Licence of the task's data as known.
         corpus_licence: Licence of the general corpus as given.
         language: ISO code.
@@ -40,6 +42,7 @@ class CorpusCardFacts:
 
     name: str
     statistics: Mapping[str, Any]
+    kind: Literal["contextualized", "augmented"] = "contextualized"
     task: str | None = None
     task_licence: str | None = None
     corpus_licence: str | None = None
@@ -59,7 +62,12 @@ def render_dataset_card(facts: CorpusCardFacts) -> str:
     filters: dict[str, Callable[..., str]] = {"number": _number, "words": _words, "cell": _cell}
     citations = resolve_citations(facts.citations)
     text = render_template(
-        TEMPLATE, filters, facts=facts, statistics=facts.statistics, citations=citations, folder=LOCAL_FOLDER
+        TEMPLATES[facts.kind],
+        filters,
+        facts=facts,
+        statistics=facts.statistics,
+        citations=citations,
+        folder=LOCAL_FOLDER,
     )
     header = yaml.safe_dump(dataset_metadata(facts), sort_keys=False, allow_unicode=True).strip()
     return f"---\n{header}\n---\n\n{text}\n"
@@ -72,7 +80,7 @@ def dataset_metadata(facts: CorpusCardFacts) -> dict[str, Any]:
     if facts.language:
         header["language"] = [facts.language]
     header["license"] = facts.corpus_licence or "other"
-    header["tags"] = ["hf_distill", "contextualized-corpus", "knowledge-distillation"]
+    header["tags"] = ["hf_distill", f"{facts.kind}-corpus", "knowledge-distillation"]
     header["size_categories"] = [next((name for bound, name in _SIZES if rows < bound), "1M<n<10M")]
     header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}]
     return header

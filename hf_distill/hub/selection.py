@@ -83,6 +83,8 @@ DENIED: tuple[tuple[str, str], ...] = (
     ("*.pkl", _PICKLE),
     ("*.ckpt", _PICKLE),
 )
+# Jobs whose models students learn from.
+_NO_STUDENTS = {"teach": "hf-distill teach", "mlm_head": "hf-distill mlm"}
 # What the model that is trained calls the parts that are no student.
 _NOT_OF_A_STUDENT = ("teacher.", "student.", "objectives.")
 
@@ -166,10 +168,11 @@ def _repo_type(root: Path) -> RepoType:
         raise ValueError(f"There is no folder {str(root)!r}.")
     if (root / "manifest.json").is_file() and any(root.glob("signals-*.arrow")):
         raise ValueError(f"{str(root)!r} is a stored teacher: no signals and no weights of a teacher are uploaded.")
-    if _job(root) == "teach":
+    made_by = _NO_STUDENTS.get(_job(root))
+    if made_by is not None:
         raise ValueError(
-            f"{str(root)!r} is a teacher (its results.json is one of `hf-distill teach`): only students and corpora "
-            f"are pushed. To share it as it is: hf upload REPO {root}"
+            f"{str(root)!r} is a teacher (its results.json is one of `{made_by}`): only students and corpora are "
+            f"pushed. To share it as it is: hf upload REPO {root}"
         )
     found = _kind(root)
     if found is not None:
