@@ -1,0 +1,224 @@
+"""Run every preset for real at small scale: one teacher, one task, the same rows; a line of results each.
+
+    python benchmarks/presets.py --teacher runs/sst2/teacher --encoder ENCODER --data_dir glue \
+        --output benchmarks/results/presets.jsonl
+
+The papers' presets are made for teachers of 12 layers and weeks of training. Here the teacher has 6 layers of width
+384, so shapes and layers are scaled down with it (`SMALL`), and all presets share rows, epochs, batch and a learning
+rate for random or for copied weights. What the student learns from, and with which weights, is the preset's own. Where
+a preset teaches no head of the task, the student is adapted on the same rows for one epoch, as is the baseline, which
+has the shape of most students and no teacher. The numbers say that every preset runs and learns; they compare no
+papers. Presets that the output has already are left out, so that a stopped run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from commit import head_commit
+
+from hf_distill.arguments import (
+    DistillationArguments,
+    EvaluationArguments,
+    FineTuningArguments,
+    StudentArguments,
+    TaskArguments,
+    TeacherArguments,
+    TextbookArguments,
+)
+from hf_distill.jobs.distill import distill
+from hf_distill.jobs.evaluate import adapt_and_evaluate
+from hf_distill.jobs.results import environment
+from hf_distill.loading import load_tokenizer
+from hf_distill.parsing import from_mapping
+from hf_distill.presets import list_presets, read_preset
+from hf_distill.tasks import get_task
+from hf_distill.trainers.task_models import load_task_model
+
+# Twelve heads as the teacher, for objectives that compare attention head by head.
+RANDOM = {"student_shape": "4x312:12h"}
+HALF = {"student_shape": "3x384", "student_layers": [1, 2, 3]}
+EVEN = "0:0,2:2,4:4,6:6"
+SMALL: dict[str, dict[str, Any]] = {
+    "minilm": RANDOM,
+    "minilm_hidden_mse": RANDOM,
+    "minilmv2": RANDOM,
+    "tinybert_general": RANDOM,
+    "tinybert_task": RANDOM,
+    "bert_emd": RANDOM,
+    "textbrewer_t4_tiny": {},
+    "xtremedistil": {"student_shape": "4x312:12h"},
+    "textbrewer_t6": HALF,
+    "textbrewer_t3": {"student_shape": "2x384", "student_layers": [1, 2]},
+    "textbrewer_t12_nano": {"student_shape": "6x192:12h", "layers": EVEN},
+    "pkd": HALF,
+    "distilbert": {"student_shape": "3x384", "student_layers": [1, 3, 5]},
+    "bam": {},
+    "mt_dnn_kd": {},
+}
+WITH_LABELS = ("pkd", "bam", "mt_dnn_kd")
+# What they distil has no head of the task.
+ADAPTED = ("minilm", "minilm_hidden_mse", "minilmv2", "tinybert_general", "distilbert")
+RATES = {"random": 4e-4, "copied": 1e-4}
+
+
+def student_of(preset: str, encoder_with_head: str) -> StudentArguments:
+    """The preset's student, scaled down."""
+    if preset in ("bam", "mt_dnn_kd"):
+        return StudentArguments(student_model=encoder_with_head)
+    small = {name: value for name, value in SMALL[preset].items() if name.startswith("student_")}
+    return StudentArguments(**{**read_preset(preset).student, **small})
+
+
+def training_of(preset: str, student: StudentArguments, folder: Path, options: argparse.Namespace) -> Any:
+    """The preset's training at small scale."""
+    values = dict(read_preset(preset).training)
+    if "layers" in SMALL[preset]:
+        values["objectives"] = [
+            {**item, "layers": SMALL[preset]["layers"]} if "layers" in item else item for item in values["objectives"]
+        ]
+    for name in ("max_steps", "gradient_accumulation_steps"):
+        values.pop(name, None)
+    starts_random = student.student_model is None and student.student_init != "teacher_layers"
+    values |= {
+        "output_dir": str(folder),
+        "num_train_epochs": options.epochs,
+        "per_device_train_batch_size": 32,
+        "learning_rate": RATES["random" if starts_random else "copied"],
+        "warmup_steps": 0.1,
+        "max_length": 64,
+        "seed": options.seed,
+        **quiet(options),
+    }
+    return from_mapping(DistillationArguments, values, preset)
+
+
+def quiet(options: argparse.Namespace) -> dict[str, Any]:
+    """What every training here has."""
+    return {
+        "use_cpu": True,
+        "bf16": options.bf16,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "logging_steps": 50,
+    }
+
+
+def fine_tuning(folder: Path, options: argparse.Namespace, *, rate: float, epochs: float) -> FineTuningArguments:
+    """Of adapted students and of the baseline."""
+    return FineTuningArguments(
+        str(folder), learning_rate=rate, num_train_epochs=epochs, per_device_train_batch_size=32, seed=options.seed,
+        **quiet(options),
+    )  # fmt: skip
+
+
+def run_preset(preset: str, teacher: str, encoder_with_head: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Distil by one preset and score the student."""
+    folder = Path(options.work_dir) / preset
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.perf_counter()
+    student = student_of(preset, encoder_with_head)
+    training = training_of(preset, student, folder / "distilled", options)
+    textbook = TextbookArguments(
+        [options.task], data_dir=options.data_dir, max_textbook_rows=options.rows, with_labels=preset in WITH_LABELS
+    )
+    done = distill(student, TeacherArguments(teacher), textbook, training)
+    adapt = preset in ADAPTED
+    task = TaskArguments(options.task, data_dir=options.data_dir, max_length=64, max_train_samples=options.rows)
+    evaluated = adapt_and_evaluate(
+        task,
+        EvaluationArguments(str(folder / "distilled"), adapt=adapt),
+        fine_tuning(folder / "student", options, rate=RATES["copied"], epochs=1.0),
+    )
+    losses = [entry["loss"] for entry in done["history"]]
+    return {
+        "preset": preset,
+        "student": student.student_shape if student.student_model is None else "the encoder",
+        "init": student.student_init if student.student_model is None else "pretrained",
+        "parameters": evaluated["student"]["parameters"],
+        "learning_rate": training.learning_rate,
+        "objectives": {name: item["weight"] for name, item in done["objectives"].items()},
+        "steps": done["steps"],
+        "losses": [round(loss, 4) for loss in (losses[:1] + losses[-1:])],
+        "adapted": adapt,
+        "score": round(evaluated["student"]["score"], 4),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def run_baseline(options: argparse.Namespace) -> dict[str, Any]:
+    """The student of most presets on the labels alone, with as many updates, from random weights."""
+    folder = Path(options.work_dir) / "baseline"
+    task = TaskArguments(options.task, data_dir=options.data_dir, max_length=64, max_train_samples=options.rows)
+    started = time.perf_counter()
+    shape = Path(options.work_dir) / "textbrewer_t4_tiny" / "distilled"
+    evaluated = adapt_and_evaluate(
+        task,
+        EvaluationArguments(str(shape), adapt=False, from_scratch=True),
+        fine_tuning(folder, options, rate=RATES["random"], epochs=options.epochs),
+    )["baseline"]
+    return {
+        "preset": "none (labels only)",
+        "student": "4x312",
+        "init": "random",
+        "parameters": evaluated["parameters"],
+        "learning_rate": RATES["random"],
+        "steps": evaluated["steps"],
+        "adapted": True,
+        "score": round(evaluated["score"], 4),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def main() -> None:
+    """Run what the output lacks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", required=True, help="folder of a model fine-tuned on the task")
+    parser.add_argument("--masked_lm", help="folder of a masked language model, the teacher of distilbert")
+    parser.add_argument("--encoder", required=True, help="folder of the encoder that the teacher was made of")
+    parser.add_argument("--task", default="glue/sst2")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--only", nargs="+", default=list_presets(), choices=list_presets())
+    parser.add_argument("--work_dir", default="runs/presets")
+    parser.add_argument("--output", required=True)
+    options = parser.parse_args()
+    output = Path(options.output)
+    lines = output.read_text(encoding="utf-8").splitlines() if output.is_file() else []
+    found = {json.loads(line)["preset"] for line in lines}
+    head = Path(options.work_dir) / "encoder_with_head"
+    if not head.is_dir():
+        load_task_model(options.encoder, get_task(options.task), flag="--encoder").save_pretrained(head)
+        load_tokenizer(options.encoder, flag="--encoder").save_pretrained(head)
+    facts = {
+        "benchmark": "presets", "task": options.task, "rows": options.rows, "epochs": options.epochs, "batch": 32,
+        "seed": options.seed, "bf16": options.bf16, "commit": head_commit(), "environment": environment(),
+        "command": f"python benchmarks/presets.py --task {options.task} --rows {options.rows} "
+        f"--epochs {options.epochs}" + (" --bf16" if options.bf16 else ""),
+    }  # fmt: skip
+    names = ["textbrewer_t4_tiny", *(name for name in options.only if name != "textbrewer_t4_tiny")]
+    for name in [name for name in names if name in options.only and name not in found]:
+        teacher = options.masked_lm if name == "distilbert" else options.teacher
+        if teacher is None:
+            print(f"{name}: left out, it needs --masked_lm")
+            continue
+        line = run_preset(name, teacher, str(head), options)
+        print(json.dumps(line))
+        with output.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line | facts) + "\n")
+    if "none (labels only)" not in found:
+        with output.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(run_baseline(options) | facts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Time, memory and error of a teacher's forward pass in every arithmetic that `--teacher_dtype` knows.
+
+    python benchmarks/teacher_arithmetic.py --output benchmarks/results/teacher_arithmetic.jsonl
+
+A BERT of random weights runs as a `LiveTeacher` that is asked for its last hidden state, on the CPU. The variants run
+in turns in one process, several rounds; medians over the rounds are printed, and the median ratio of each to int8.
+Seconds are those of the processor, all threads together, so that other programs disturb them less.
+`float32` is on the strict path of the processor, `float32_fast` on the one that `--fp32_matmul auto` would choose.
+Errors are relative to `float32`. int8 needs torchao: pip install 'hf_distill[int8]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from typing import Any
+
+import torch
+from commit import head_commit
+from transformers import BertConfig, BertModel, set_seed
+
+from hf_distill.precision import configure_fp32_matmul
+from hf_distill.signals import SignalRequest
+from hf_distill.teachers import LiveTeacher
+
+VARIANTS = {
+    "float32": ("float32", "strict"),
+    "float32_fast": ("float32", "auto"),
+    "bfloat16": ("bfloat16", "auto"),
+    "int8": ("int8", "auto"),
+}
+
+
+def parse_options() -> argparse.Namespace:
+    """Command-line options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden_size", type=int, default=768)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", help="append the result to this file of JSON lines")
+    return parser.parse_args()
+
+
+def make_teachers(options: argparse.Namespace) -> dict[str, LiveTeacher]:
+    """The same weights in every arithmetic."""
+    set_seed(0)
+    config = BertConfig(
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.hidden_size // 64,
+        intermediate_size=4 * options.hidden_size,
+    )
+    model = BertModel(config, add_pooling_layer=False)
+    teachers = {name: LiveTeacher(model, dtype) for name, (dtype, _) in VARIANTS.items()}
+    for teacher in teachers.values():
+        teacher.request(SignalRequest(hidden_states=frozenset({options.layers})))
+    return teachers
+
+
+def weight_megabytes(teacher: LiveTeacher) -> float:
+    """Memory of the weights, rounded ones by the numbers and scales they are made of."""
+    total = 0
+    for weight in teacher.model.parameters():
+        names = weight.__tensor_flatten__()[0] if hasattr(weight, "__tensor_flatten__") else []
+        total += sum(part.nbytes for part in ([getattr(weight, name) for name in names] or [weight]))
+    return round(total / 1e6, 1)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU-seconds of a pass, its error and the memory of the weights, for every variant."""
+    teachers = make_teachers(options)
+    ids = torch.randint(5, 30_000, (options.batch, options.length))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    states: dict[str, torch.Tensor] = {}
+    for index in range(options.rounds + 1):
+        for name, (_, matmul) in VARIANTS.items():
+            configure_fp32_matmul(matmul)  # type: ignore[arg-type]
+            started = time.process_time()
+            found = teachers[name].signals(batch)
+            if index:  # the first round warms up
+                seconds[name].append(time.process_time() - started)
+            states[name] = found.hidden_states[options.layers].float()
+    exact = states["float32"]
+    return {
+        "cpu_seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
+        "to_int8": {
+            name: round(statistics.median(a / b for a, b in zip(values, seconds["int8"], strict=True)), 3)
+            for name, values in seconds.items()
+        },
+        "relative_error": {
+            name: round(((state - exact).norm() / exact.norm()).item(), 5) for name, state in states.items()
+        },
+        "weight_megabytes": {name: weight_megabytes(teachers[name]) for name in ("float32", "int8")},
+    }
+
+
+def main() -> None:
+    """Measure and report."""
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    result = {
+        "benchmark": "teacher_arithmetic",
+        "command": "python " + " ".join(sys.argv),
+        **{name: getattr(options, name) for name in ("layers", "hidden_size", "batch", "length", "threads", "rounds")},
+        **measure(options),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "commit": head_commit(),
+    }
+    line = json.dumps(result)
+    print(line)
+    if options.output:
+        with open(options.output, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
