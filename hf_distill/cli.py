@@ -13,6 +13,8 @@ from hf_distill import __version__
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "teach": ("TaskArguments", "TeacherArguments", "FineTuningArguments"),
     "corpus": ("TaskArguments", "CorpusArguments"),
+    "augment": ("TaskArguments", "AugmentationArguments"),
+    "mlm": ("MLMHeadArguments", "TextbookArguments", "DistillationArguments"),
     "precompute": ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
     "distill": ("StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments"),
     "evaluate": ("TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"),
@@ -36,6 +38,29 @@ def corpus(argv: Sequence[str]) -> None:
 
     results = build_corpus(*_parse(corpus, argv))
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
+
+
+def augment(argv: Sequence[str]) -> None:
+    """Augment a task's training rows by replacing words (TaskDA)."""
+    from hf_distill.jobs.augment import augment as job
+
+    results = job(*_parse(augment, argv))
+    _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
+
+
+def mlm(argv: Sequence[str]) -> None:
+    """Fit a masked-LM head on an encoder that has none, for augment."""
+    from hf_distill.jobs.mlm_head import fit_mlm_head
+
+    results = fit_mlm_head(*_parse(mlm, argv))
+    if results["after"] is not None:
+        _say(
+            f"masked tokens found: {results['before']['masked_accuracy']:.4f} before, "
+            f"{results['after']['masked_accuracy']:.4f} after"
+        )
+    _say(
+        f"{results['steps']} steps in {results['training_seconds']:.0f} s; masked language model in {results['model']}"
+    )
 
 
 def precompute(argv: Sequence[str]) -> None:
@@ -135,7 +160,8 @@ def _say(text: str) -> None:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
-    verb.__name__: verb for verb in (teach, corpus, precompute, distill, evaluate, pipeline, push, convert, info)
+    verb.__name__: verb
+    for verb in (teach, corpus, augment, mlm, precompute, distill, evaluate, pipeline, push, convert, info)
 }
 
 

@@ -68,6 +68,10 @@ class WorkFolder:
         write_json(marker, facts)
         return facts
 
+    def is_finished(self, name: str) -> bool:
+        """Whether a step has its marker."""
+        return (self.path / f"{name}.json").is_file()
+
     def folder(self, name: str) -> Path:
         """Where a step keeps its files."""
         return self.path / name

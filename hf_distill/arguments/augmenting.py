@@ -1,0 +1,112 @@
+"""What decides an augmented corpus, and the masked language model that it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class AugmentationArguments:
+    """An augmented corpus (TaskDA): a task's own texts with words replaced (TinyBERT, data augmentation)."""
+
+    masked_lm: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or folder of the masked language model that replaces words (TinyBERT: bert-base-uncased)."
+        },
+    )
+    masked_lm_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    embeddings: str | None = field(
+        default=None,
+        metadata={
+            "help": "Word embeddings as text (GloVe, word2vec; also .gz), for words that are several tokens for the "
+            "model. Default: the model's own input embeddings."
+        },
+    )
+    embedding_words: int = field(
+        default=100_000, metadata={"help": "Take only the first so many words of --embeddings (TinyBERT: 100000)."}
+    )
+    num_samples: int | None = field(
+        default=None,
+        metadata={"help": "Rows drawn per text. Default: what TinyBERT's code has for the task (10 to 30), else 20."},
+    )
+    replace_probability: float = field(
+        default=0.4, metadata={"help": "Share of the words that are replaced in a drawn row (TinyBERT: 0.4)."}
+    )
+    num_candidates: int = field(default=15, metadata={"help": "Candidates per word (TinyBERT: 15)."})
+    language: str = field(
+        default="english",
+        metadata={
+            "help": "Language of the stop words, which are never replaced; none has no such words. Outside English "
+            "words of all alphabets are replaced, in Chinese every character is a word."
+        },
+    )
+    exclude_original: bool = field(
+        default=False, metadata={"help": "Do not let a word be its own candidate; TinyBERT does."}
+    )
+    exclude_special: bool = field(
+        default=True,
+        metadata={
+            "help": "Leave out candidates that are no words: special and unused tokens, punctuation; TinyBERT has "
+            "them."
+        },
+    )
+    tinybert_compat: bool = field(
+        default=False,
+        metadata={
+            "help": "Do as TinyBERT's code does: the first text of a pair stays as drawn last while the second is "
+            "replaced, candidates may be special tokens, and the n of n't is a word like others."
+        },
+    )
+    seed: int = field(default=42, metadata={"help": "Draws the replacements."})
+    corpus_dir: str = field(
+        default="outputs/augmented", metadata={"help": "Folder for the corpus, its card and statistics."}
+    )
+    work_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for finished steps, from which a killed run continues. Default: `work` in --corpus_dir."
+        },
+    )
+    shard_texts: int = field(
+        default=1024, metadata={"help": "Texts whose candidates are found and written together; a kill costs no more."}
+    )
+    batch_tokens: int = field(
+        default=4096, metadata={"help": "Tokens of one forward pass, padding included; on a GPU take more."}
+    )
+    num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that find candidates, each with a model of its own. Default: one."}
+    )
+    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data."""
+        positive = "embedding_words num_samples num_candidates shard_texts batch_tokens num_proc"
+        for name in positive.split():
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if not 0 < self.replace_probability <= 1:
+            raise ValueError(
+                f"`--replace_probability` is {self.replace_probability}; it must be above 0 and at most 1."
+            )
+        if self.tinybert_compat and self.exclude_original:
+            raise ValueError("`--tinybert_compat` does as TinyBERT does, which does not `--exclude_original`.")
+
+    @property
+    def excludes_special(self) -> bool:
+        """Whether candidates must be words: not in TinyBERT's code."""
+        return self.exclude_special and not self.tinybert_compat
+
+
+@dataclass
+class MLMHeadArguments:
+    """The encoder that gets a masked-LM head."""
+
+    encoder: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of the encoder; a head that it has is trained on."}
+    )
+    encoder_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the encoder."})
+    freeze_encoder: bool = field(
+        default=True, metadata={"help": "Train the head alone, whose last product is tied to the word embeddings."}
+    )

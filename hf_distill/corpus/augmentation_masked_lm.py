@@ -1,0 +1,213 @@
+"""What a masked language model would put in place of a word (TinyBERT, data augmentation).
+
+The input is the text with one word masked, followed by the whole text. Every masked word is a row of its own; rows of
+all texts run together, those of like length in one batch, and the head looks at the masked tokens only.
+
+**What is guaranteed.** The candidates of a word are the K pieces with the largest logits, in the order of their ids,
+so the order of close ones cannot change. Which pieces are among the K is decided by the batch only where the K-th
+logit is larger than the next by more than `TOO_CLOSE`; the few other rows run again in float64, ties going to the
+lower id. So the result is the same for any batch size, number of workers or threads and device, as long as float32
+logits are off by less than half of `TOO_CLOSE`.
+
+This is the one module of `corpus` that needs torch; it is imported where a model is used.
+
+Shape legend: B rows, T tokens, N masked rows in all, K candidates, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForMaskedLM
+
+from hf_distill.loading import forward_columns, load_tokenizer
+from hf_distill.masked_logits import logits_at
+
+from .augmentation_words import MAX_TOKENS, SplitText, Vocabulary
+
+# Logits of like size differ between batches by some 1e-5.
+TOO_CLOSE = 2e-4
+
+
+class MaskedLMCandidates:
+    """Candidates for words that are one piece.
+
+    Args:
+        model: A model with a masked-LM head, in float32; it is put into eval mode, where it is.
+        tokenizer: Its tokenizer.
+        num_candidates: K.
+        exclude_original: Whether the masked word itself is dropped.
+        exclude_special: Whether pieces that are no words (special and unused tokens, punctuation) are dropped.
+        batch_tokens: Tokens of one forward pass, padding included.
+
+    Attributes:
+        rechecked: Words so far that were decided in float64.
+
+    Raises:
+        ValueError: If the vocabulary has no more than K pieces.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        num_candidates: int,
+        exclude_original: bool,
+        exclude_special: bool,
+        batch_tokens: int,
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        if self.model.device.type == "cpu":
+            # Rows are short: torch's fused attention for the CPU is several times slower on them than plain products.
+            self.model.set_attn_implementation("eager")
+        self.tokenizer = tokenizer
+        self.vocabulary = Vocabulary.of(tokenizer)
+        if num_candidates >= len(self.vocabulary.texts):
+            raise ValueError(
+                f"`--num_candidates` is {num_candidates}, but the model has {len(self.vocabulary.texts)} pieces only."
+            )
+        self.num_candidates = num_candidates
+        self.exclude_original = exclude_original
+        self.exclude_special = exclude_special
+        self.batch_tokens = batch_tokens
+        self.rechecked = 0
+        self._names = [name for name in ("token_type_ids",) if name in forward_columns(model)]
+
+    @torch.inference_mode()
+    def __call__(
+        self, texts: Sequence[SplitText], progress: Callable[[int], Any] = lambda _: None
+    ) -> list[dict[int, list[str]]]:
+        """Candidates of every word of some texts that is one piece.
+
+        Args:
+            texts: The texts.
+            progress: Called with the number of texts that each batch began.
+
+        Returns:
+            Per text: word -> candidates, in the order of their ids; empty where all were dropped.
+        """
+        masked = [(text, word) for text, split in enumerate(texts) for word, at in enumerate(split.places) if at >= 0]
+        lengths = np.array([len(texts[text].inputs["input_ids"]) for text, _ in masked], dtype=np.int64)
+        # All masked words of a text make rows of one length, so they stay together.
+        order = np.argsort(-lengths, kind="stable")
+        begins_text = np.array([row == 0 or masked[row - 1][0] != text for row, (text, _) in enumerate(masked)])
+        best = np.zeros((len(masked), self.num_candidates), dtype=np.int64)
+        close: list[int] = []
+        for chosen in self._batches(order, lengths):
+            values, ids = self._logits(texts, [masked[row] for row in chosen]).topk(self.num_candidates + 1)
+            best[chosen] = ids[:, :-1].cpu().numpy()
+            gap = (values[:, -2] - values[:, -1]).cpu().numpy()
+            close.extend(chosen[gap <= TOO_CLOSE].tolist())
+            progress(int(begins_text[chosen].sum()))
+        if close:
+            best[close] = self._decide(texts, masked, np.array(close), lengths)
+        found: list[dict[int, list[str]]] = [{} for _ in texts]
+        for (text, word), ids in zip(masked, np.sort(best, axis=1), strict=True):
+            found[text][word] = self._words(texts[text], word, ids)
+        return found
+
+    def _batches(self, order: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        """Rows, the longest first, in parts of at most `batch_tokens` with padding."""
+        parts, start = [], 0
+        while start < len(order):
+            size = max(1, self.batch_tokens // int(lengths[order[start]]))
+            parts.append(order[start : start + size])
+            start += size
+        return parts
+
+    def _logits(self, texts: Sequence[SplitText], rows: Sequence[tuple[int, int]]) -> Tensor:
+        """(B, V) logits at the masked words of B rows; those of ids that the tokenizer does not have are lowest."""
+        splits = [texts[text] for text, _ in rows]
+        longest = max(len(split.inputs["input_ids"]) for split in splits)
+        shape = (len(rows), longest)
+        ids = np.full(shape, self.tokenizer.pad_token_id or 0, dtype=np.int64)
+        inputs = {"attention_mask": np.zeros(shape, dtype=np.int64)}
+        inputs |= {name: np.zeros(shape, dtype=np.int64) for name in self._names if name in splits[0].inputs}
+        for row, split in enumerate(splits):
+            length = len(split.inputs["input_ids"])
+            ids[row, :length] = split.inputs["input_ids"]
+            inputs["attention_mask"][row, :length] = 1
+            for name in inputs.keys() & split.inputs.keys():
+                inputs[name][row, :length] = split.inputs[name]
+        places = np.array([texts[text].places[word] for text, word in rows])
+        ids[np.arange(len(rows)), places] = self.tokenizer.mask_token_id
+        on_device = {name: torch.from_numpy(array).to(self.model.device) for name, array in inputs.items()}
+        on_device["input_ids"] = torch.from_numpy(ids).to(self.model.device)
+        at = torch.from_numpy(places).to(self.model.device)
+        logits = logits_at(self.model, on_device, torch.arange(len(rows), device=self.model.device), at)
+        # Some models have more logits than their tokenizer has pieces.
+        logits[:, len(self.vocabulary.texts) :] = -torch.inf
+        return logits
+
+    def _decide(
+        self, texts: Sequence[SplitText], masked: Sequence[tuple[int, int]], close: np.ndarray, lengths: np.ndarray
+    ) -> np.ndarray:
+        """(len(close), K) ids of the largest logits in float64, ties to the lower id."""
+        self.rechecked += len(close)
+        place = {row: index for index, row in enumerate(close.tolist())}
+        decided = np.zeros((len(close), self.num_candidates), dtype=np.int64)
+        # Every float32 is a float64: the weights come back as they were.
+        self.model.double()
+        try:
+            for chosen in self._batches(close, lengths):
+                logits = self._logits(texts, [masked[row] for row in chosen])
+                ids = logits.sort(dim=-1, descending=True, stable=True).indices[:, : self.num_candidates]
+                decided[[place[row] for row in chosen.tolist()]] = ids.cpu().numpy()
+        finally:
+            self.model.float()
+        return decided
+
+    def _words(self, split: SplitText, word: int, ids: np.ndarray) -> list[str]:
+        """The candidates as words: pieces that begin a word as the masked piece does, without what is excluded."""
+        original = split.inputs["input_ids"][split.places[word]]
+        kept = ids[self.vocabulary.begins[ids] == self.vocabulary.begins[original]]
+        if self.exclude_special:
+            kept = kept[self.vocabulary.is_word[kept]]
+        texts = [self.vocabulary.texts[index] for index in kept.tolist()]
+        if self.exclude_original:
+            texts = [text for text in texts if text.lower() != split.words[word].lower()]
+        return [text for text in texts if text]
+
+
+def load_masked_lm(name: str, revision: str | None = None) -> tuple[Any, Any]:
+    """A model with a masked-LM head, in float32, and its tokenizer.
+
+    Args:
+        name: Hub id or local folder.
+        revision: Branch, tag or commit.
+
+    Raises:
+        OSError: If there is no such model.
+        ValueError: If it is there, but its head is not.
+    """
+    tokenizer = load_tokenizer(name, flag="--masked_lm", revision=revision)
+    try:
+        model, loading = AutoModelForMaskedLM.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(f"`--masked_lm`: cannot load {name!r} as a masked language model: {error}") from error
+    encoder = f"{model.base_model_prefix}."
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith(encoder) and key.endswith("weight"))
+    if missing:
+        raise ValueError(
+            f"`--masked_lm` {name!r} is an encoder without a masked-LM head (it lacks {', '.join(missing)}). Name a "
+            "masked language model, or fit a head on this encoder: `hf-distill mlm`."
+        )
+    return model, tokenizer
+
+
+def max_tokens(model: Any, tokenizer: Any) -> int:
+    """The longest input of a model, at most `MAX_TOKENS`."""
+    limits = [MAX_TOKENS, tokenizer.model_max_length]
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa counts its positions from the one after the padding's.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - first)
+    return min(limits)

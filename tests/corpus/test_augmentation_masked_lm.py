@@ -1,0 +1,146 @@
+"""Candidates by a masked language model: those of one forward per word, whatever runs beside them."""
+
+import copy
+
+import pytest
+import torch
+from augmentation_cases import bert, byte_level, metaspace, roberta, slow_candidates, wordpiece
+from transformers import BertModel
+
+from hf_distill.corpus import augmentation_masked_lm
+from hf_distill.corpus.augmentation_masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
+from hf_distill.corpus.augmentation_words import WordSplitter
+
+TEXTS = [
+    "The dull film, walking sings",
+    "a good story about unbreakable dogs",
+    "cat",
+    "long night movie " * 9,
+    "",
+    "the film of that night was not a fine film , but the music makes it great",
+]
+PLAIN = {"num_candidates": 15, "exclude_original": False, "exclude_special": False, "batch_tokens": 200}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return wordpiece()
+
+
+@pytest.fixture
+def model(tokenizer):
+    return bert(tokenizer)
+
+
+def candidates(model, tokenizer, texts, language="english", **settings):
+    splitter = WordSplitter(tokenizer, language, max_tokens=64, split_negation_stays=False)
+    finder = MaskedLMCandidates(model, tokenizer, **PLAIN | settings)
+    return finder(splitter.split(texts)), finder
+
+
+def test_they_are_those_of_one_forward_per_word(model, tokenizer):
+    found, _ = candidates(model, tokenizer, TEXTS)
+    for text, of_text in zip(TEXTS, found, strict=True):
+        slow = slow_candidates(model, tokenizer, text, PLAIN["num_candidates"])
+        assert {word: set(texts) for word, texts in of_text.items()} == {w: s for w, s in slow.items() if s}
+    assert sum(map(len, found)) > 20
+    assert any("[" in text or "," in text for of_text in found for texts in of_text.values() for text in texts)
+
+
+def test_no_batch_changes_them(model, tokenizer):
+    alone, _ = candidates(model, tokenizer, TEXTS, batch_tokens=1)
+    for batch_tokens in (50, 300, 100_000):
+        assert candidates(model, tokenizer, TEXTS, batch_tokens=batch_tokens)[0] == alone
+    backwards, _ = candidates(model, tokenizer, TEXTS[::-1])
+    assert backwards[::-1] == alone
+
+
+def test_close_ones_are_decided_in_float64_with_ties_to_the_lower_id(model, tokenizer, monkeypatch):
+    expected, finder = candidates(model, tokenizer, TEXTS)
+    weights = copy.deepcopy(model.state_dict())
+    monkeypatch.setattr(augmentation_masked_lm, "TOO_CLOSE", 100.0)
+    found, all_close = candidates(model, tokenizer, TEXTS)
+    assert found == expected
+    assert finder.rechecked < all_close.rechecked == sum(map(len, found))
+    assert model.dtype == torch.float32
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_equal_logits_go_to_the_lower_id(model, tokenizer):
+    with torch.no_grad():
+        for parameter in model.cls.predictions.parameters():
+            parameter.zero_()
+    found, finder = candidates(model, tokenizer, ["cat"], num_candidates=3)
+    assert found == [{0: ["[PAD]", "[UNK]", "[CLS]"]}]
+    assert finder.rechecked == 1
+
+
+def test_progress_counts_the_texts_that_have_a_masked_word(model, tokenizer):
+    seen = []
+    splitter = WordSplitter(tokenizer, max_tokens=64, split_negation_stays=True)
+    MaskedLMCandidates(model, tokenizer, **PLAIN)(splitter.split(TEXTS), seen.append)
+    assert sum(seen) == len(TEXTS) - 1
+    assert len(seen) > 3
+
+
+def test_what_is_no_word_is_dropped_if_asked_and_pieces_always(model, tokenizer):
+    everything, _ = candidates(model, tokenizer, TEXTS, num_candidates=len(tokenizer) - 1)
+    words, _ = candidates(model, tokenizer, TEXTS, num_candidates=len(tokenizer) - 1, exclude_special=True)
+    for of_all, of_words in zip(everything, words, strict=True):
+        for word, texts in of_all.items():
+            assert "##ing" not in texts
+            assert "ing" not in texts
+            dropped = set(texts) - set(of_words[word])
+            assert (
+                {"[MASK]", "[unused0]", ","} & set(texts)
+                <= dropped
+                <= {*"[PAD] [UNK] [CLS] [SEP] [MASK]".split(), *"[unused0] ' ! , .".split(), *"，。"}
+            )
+
+
+def test_the_word_itself_is_dropped_if_asked(model, tokenizer):
+    [with_it], _ = candidates(model, tokenizer, ["good film"], num_candidates=len(tokenizer) - 1)
+    [without], _ = candidates(
+        model, tokenizer, ["good film"], num_candidates=len(tokenizer) - 1, exclude_original=True
+    )
+    assert set(with_it[1]) - set(without[1]) == {"film"}
+
+
+@pytest.mark.parametrize("kind", [byte_level, metaspace])
+def test_other_vocabularies_give_whole_words_without_their_marks(kind):
+    tokenizer = kind()
+    model = roberta(tokenizer)
+    texts = ["my film is dull", "dull film music", "a film, a night"]
+    found, _ = candidates(model, tokenizer, texts, num_candidates=len(tokenizer) - 1, exclude_special=True)
+    assert "night" in found[0][1]
+    assert not any(text.startswith(("Ġ", "▁")) for of_text in found for t in of_text.values() for text in t)
+    # The first word of a byte-level text has no blank before it, so nor have its candidates.
+    first = found[1].get(0, [])
+    assert kind is metaspace or all(f"Ġ{text}" not in first for text in first)
+    assert candidates(model, tokenizer, texts, batch_tokens=1)[0] == candidates(model, tokenizer, texts)[0]
+
+
+def test_the_longest_input_is_the_models(tokenizer):
+    assert max_tokens(bert(tokenizer), tokenizer) == 64
+    assert max_tokens(bert(tokenizer, max_position_embeddings=20), tokenizer) == 20
+    bpe = byte_level()
+    assert max_tokens(roberta(bpe), bpe) == 64  # of 66 positions the padding's and the one before it are not used
+
+
+def test_a_model_loads_with_its_head(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded, own = load_masked_lm(str(tmp_path))
+    assert candidates(loaded, own, TEXTS)[0] == candidates(model, tokenizer, TEXTS)[0]
+
+
+def test_an_encoder_without_a_head_is_refused_with_the_way_out(model, tokenizer, tmp_path):
+    BertModel(model.config, add_pooling_layer=False).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"without a masked-LM head .*`hf-distill mlm`"):
+        load_masked_lm(str(tmp_path))
+
+
+def test_a_model_that_is_not_there_is_an_error_that_names_the_flag(tmp_path):
+    with pytest.raises(OSError, match="`--masked_lm`"):
+        load_masked_lm(str(tmp_path / "nothing"))
