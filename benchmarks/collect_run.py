@@ -81,11 +81,10 @@ def command_of(stage: str, folder: Path) -> str:
 
 def measure_speed(teacher: Path, student: Path, num_batches: int) -> dict[str, Any]:
     """Teacher against student on this machine, on the papers' batches of 32 rows with 128 tokens."""
-    from transformers import AutoModelForSequenceClassification
-
     from hf_distill import latency_ratio
+    from hf_distill.loading import load_model
 
-    models = (AutoModelForSequenceClassification.from_pretrained(path, dtype="float32") for path in (teacher, student))
+    models = (load_model(str(path), flag="--teacher") for path in (teacher, student))
     return latency_ratio(*models, num_batches=num_batches, warmup=2).to_dict()
 
 

@@ -3,9 +3,9 @@
     python benchmarks/presets.py --teacher runs/sst2/teacher --encoder ENCODER --data_dir glue \
         --output benchmarks/results/presets.jsonl
 
-The papers' presets are made for teachers of 12 layers and weeks of training. Here the teacher has 6 layers of width
-384, so shapes and layers are scaled down with it (`SMALL`), and all presets share rows, epochs, batch and a learning
-rate for random or for copied weights. What the student learns from, and with which weights, is the preset's own. Where
+The papers' presets are made for teachers of width 768 and weeks of training. Here the teacher has 12 layers of width
+384, so shapes are scaled down with it (`SMALL`), and all presets share rows, epochs, batch and a learning rate for
+random or for copied weights. What the student learns from, and with which weights, is the preset's own. Where
 a preset teaches no head of the task, the student is adapted on the same rows for one epoch, as is the baseline, which
 has the shape of most students and no teacher. The numbers say that every preset runs and learns; they compare no
 papers. Presets that the output has already are left out, so that a stopped run continues.
@@ -42,8 +42,7 @@ from hf_distill.trainers.task_models import load_task_model
 
 # Twelve heads as the teacher, for objectives that compare attention head by head.
 RANDOM = {"student_shape": "4x312:12h"}
-HALF = {"student_shape": "3x384", "student_layers": [1, 2, 3]}
-EVEN = "0:0,2:2,4:4,6:6"
+HALF = {"student_shape": "6x384", "student_layers": [1, 2, 3, 4, 5, 6]}
 SMALL: dict[str, dict[str, Any]] = {
     "minilm": RANDOM,
     "minilm_hidden_mse": RANDOM,
@@ -54,8 +53,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "textbrewer_t4_tiny": {},
     "xtremedistil": {"student_shape": "4x312:12h"},
     "textbrewer_t6": HALF,
-    "textbrewer_t3": {"student_shape": "2x384", "student_layers": [1, 2]},
-    "textbrewer_t12_nano": {"student_shape": "6x192:12h", "layers": EVEN},
+    "textbrewer_t3": {"student_shape": "3x384", "student_layers": [1, 2, 3]},
+    "textbrewer_t12_nano": {"student_shape": "12x192"},
     "pkd": HALF,
     "distilbert": {"student_shape": "3x384", "student_layers": [1, 3, 5]},
     "bam": {},
@@ -71,17 +70,12 @@ def student_of(preset: str, encoder_with_head: str) -> StudentArguments:
     """The preset's student, scaled down."""
     if preset in ("bam", "mt_dnn_kd"):
         return StudentArguments(student_model=encoder_with_head)
-    small = {name: value for name, value in SMALL[preset].items() if name.startswith("student_")}
-    return StudentArguments(**{**read_preset(preset).student, **small})
+    return StudentArguments(**{**read_preset(preset).student, **SMALL[preset]})
 
 
 def training_of(preset: str, student: StudentArguments, folder: Path, options: argparse.Namespace) -> Any:
     """The preset's training at small scale."""
     values = dict(read_preset(preset).training)
-    if "layers" in SMALL[preset]:
-        values["objectives"] = [
-            {**item, "layers": SMALL[preset]["layers"]} if "layers" in item else item for item in values["objectives"]
-        ]
     for name in ("max_steps", "gradient_accumulation_steps"):
         values.pop(name, None)
     starts_random = student.student_model is None and student.student_init != "teacher_layers"
@@ -184,7 +178,7 @@ def main() -> None:
     parser.add_argument("--encoder", required=True, help="folder of the encoder that the teacher was made of")
     parser.add_argument("--task", default="glue/sst2")
     parser.add_argument("--data_dir")
-    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=4_000)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--bf16", action="store_true")
