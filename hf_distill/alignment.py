@@ -1,18 +1,21 @@
-"""A teacher with another tokenizer: both sides read the same text, and features are compared piece by piece.
+"""Teachers with other tokenizers: both sides read the same text, and features are compared piece by piece.
 
 A piece is the smallest stretch of text that both tokenizers keep apart: tokens of either side that share characters
 are in one piece. Characters decide, not spaces, so that it works in every language; where both tokenizers keep words
 together, a piece is a word. The first and the last special token of a row ([CLS], [SEP], `<s>` ...) are pieces too.
 Hidden states, queries, keys and values of a piece are the means over its tokens; logits of a row need no pieces.
 
+Every other way to read the text is a `Reading`, with columns of its own beside the student's: what its tokenizer makes
+of the row, and for either side the piece of every token.
+
 Shape legend: B rows, T padded length of one side, W pieces, D width.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import torch
@@ -23,12 +26,52 @@ from .loading import vocabulary_hash
 from .signals import SignalRequest, Signals
 from .teachers import LiveTeacher
 
-PREFIX = "teacher_"
-# Which piece a token belongs to; -1 for padding and for what the other side has no token for.
-PIECES, PIECE_MASK = "pieces", "piece_mask"
+# Columns of a reading, after its prefix. The first two say which piece a token of the teacher, or of the student, is
+# part of; -1 for padding and for what the other side has no token for. The third is 1 on the pieces of each row.
+PIECES, STUDENT_PIECES, PIECE_MASK = "pieces", "student_pieces", "piece_mask"
 NO_PIECE = -1
 
 Span = tuple[int, int]
+
+
+class Reading(NamedTuple):
+    """A way to read the text other than the student's.
+
+    Attributes:
+        prefix: Begins the names of its columns.
+        tokenizer: Makes them.
+    """
+
+    prefix: str
+    tokenizer: Any
+
+    def owns(self, column: str) -> bool:
+        """Whether a column is one of this reading."""
+        return column.startswith(self.prefix)
+
+    def select(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of this reading without their prefix."""
+        return {name.removeprefix(self.prefix): value for name, value in columns.items() if self.owns(name)}
+
+
+def reads_like(tokenizer: Any, other: Any) -> bool:
+    """Whether `other` makes of every text what `tokenizer` makes of it, so that a model may read either.
+
+    Not by the vocabulary alone: the same tokens may be cut from other characters. `False` where it cannot be known.
+    """
+    if tokenizer is other:
+        return True
+    if not (getattr(tokenizer, "is_fast", False) and getattr(other, "is_fast", False)):
+        return False
+    lacking = set(tokenizer.model_input_names) - set(other.model_input_names)
+    return not lacking and _rules(tokenizer) == _rules(other)
+
+
+def _rules(tokenizer: Any) -> dict[str, Any]:
+    """Everything that decides tokens; how the last call cut and padded does not."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    sides = {"cuts": tokenizer.truncation_side, "pads": tokenizer.padding_side}
+    return {**rules, "truncation": None, "padding": None, **sides}
 
 
 def align(student: Sequence[Span | None], teacher: Sequence[Span | None]) -> tuple[list[int], list[int]]:
@@ -78,27 +121,27 @@ def _special_pieces(
 def tokenize_aligned(
     dataset: Any,
     tokenizer: Any,
-    teacher_tokenizer: Any,
+    readings: Sequence[Reading],
     *,
     text_column: str = "text",
     pair_column: str = "text_pair",
     max_length: int = 128,
     keep: Iterable[str] = (),
 ) -> Any:
-    """Tokenize text for both sides.
+    """Tokenize text for the student and for every other reading.
 
     Args:
         dataset: Rows with the column of the text and perhaps that of a second text.
         tokenizer: The student's tokenizer, a fast one.
-        teacher_tokenizer: The teacher's, likewise.
+        readings: Those of the teachers, with fast tokenizers too.
         text_column: Column of the text.
         pair_column: Column of the second text; rows without one are None or lack the column.
-        max_length: Longest row in tokens on each side.
+        max_length: Longest row in tokens in each reading.
         keep: Other columns that stay.
 
     Returns:
-        The student's columns, the teacher's with the prefix `teacher_`, `pieces` and `teacher_pieces` (see `align`),
-        and `length`, the student's tokens.
+        The student's columns; for every reading, with its prefix, those of its tokenizer, `pieces` and
+        `student_pieces` (see `align`); and `length`, the student's tokens.
 
     Raises:
         ValueError: If the column is missing, or a tokenizer is no fast one.
@@ -106,33 +149,37 @@ def tokenize_aligned(
     columns = list(dataset.column_names or [])
     if text_column not in columns:
         raise ValueError(
-            f"Two tokenizers need text to read: the data set has no column {text_column!r} (`--text_column`), but "
+            f"Several tokenizers need text to read: the data set has no column {text_column!r} (`--text_column`), but "
             f"{columns}. Rows that are tokenized already fit one tokenizer only."
         )
-    for side in (tokenizer, teacher_tokenizer):
+    for side in (tokenizer, *(reading.tokenizer for reading in readings)):
         if not getattr(side, "is_fast", False):
-            raise ValueError(f"{type(side).__name__} gives no character offsets: two tokenizers must be fast ones.")
+            raise ValueError(
+                f"{type(side).__name__} gives no character offsets: to align tokenizers, all must be fast ones."
+            )
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = list(zip(batch[text_column], batch.get(pair_column, [None] * len(batch[text_column])), strict=True))
-        encoded = [_encode_row(tokenizer, teacher_tokenizer, first, second, max_length) for first, second in rows]
+        encoded = [_encode_row(tokenizer, readings, first, second, max_length) for first, second in rows]
         return {name: [row[name] for row in encoded] for name in encoded[0]}
 
     kept = set(keep)
-    progress = {"desc": "Tokenizing for both sides"} if isinstance(dataset, datasets.Dataset) else {}
+    progress = {"desc": "Tokenizing for all sides"} if isinstance(dataset, datasets.Dataset) else {}
     return dataset.map(encode, batched=True, remove_columns=[c for c in columns if c not in kept], **progress)
 
 
 def _encode_row(
-    tokenizer: Any, teacher_tokenizer: Any, first: str, second: str | None, max_length: int
+    tokenizer: Any, readings: Sequence[Reading], first: str, second: str | None, max_length: int
 ) -> dict[str, list[int] | int]:
     texts = (first,) if second is None else (first, second)
-    sides = [side(*texts, truncation=True, max_length=max_length) for side in (tokenizer, teacher_tokenizer)]
-    spans = [_spans(encoding, texts) for encoding in sides]
-    pieces, teacher_pieces = align(*spans)
-    row: dict[str, list[int] | int] = dict(sides[0])
-    row |= {f"{PREFIX}{name}": values for name, values in sides[1].items()}
-    return row | {PIECES: pieces, PREFIX + PIECES: teacher_pieces, "length": len(pieces)}
+    ours = tokenizer(*texts, truncation=True, max_length=max_length)
+    row: dict[str, list[int] | int] = {**ours, "length": len(ours["input_ids"])}
+    for prefix, teacher_tokenizer in readings:
+        theirs = teacher_tokenizer(*texts, truncation=True, max_length=max_length)
+        student_pieces, pieces = align(_spans(ours, texts), _spans(theirs, texts))
+        columns = {**theirs, PIECES: pieces, STUDENT_PIECES: student_pieces}
+        row |= {prefix + name: values for name, values in columns.items()}
+    return row
 
 
 def _spans(encoding: Any, texts: Sequence[str]) -> list[Span | None]:
@@ -151,26 +198,36 @@ def _spans(encoding: Any, texts: Sequence[str]) -> list[Span | None]:
 
 
 class AlignedCollator:
-    """Pads both encodings of a row, each by its own tokenizer."""
+    """Pads every encoding of a row, each by its own tokenizer."""
 
-    def __init__(self, tokenizer: Any, teacher_tokenizer: Any) -> None:
-        """Take the tokenizers of student and teacher."""
+    def __init__(self, tokenizer: Any, readings: Sequence[Reading]) -> None:
+        """Take the student's tokenizer and the readings of the teachers."""
         self.student = DataCollatorWithPadding(tokenizer)
-        self.teacher = DataCollatorWithPadding(teacher_tokenizer)
+        self.readings = [(reading, DataCollatorWithPadding(reading.tokenizer)) for reading in readings]
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """One batch, with `piece_mask` (B, W): 1 on the pieces of each row."""
-        pieces = (PIECES, PREFIX + PIECES)
-        theirs = [name for name in features[0] if name.startswith(PREFIX) and name not in pieces]
-        ours = [{k: v for k, v in row.items() if k not in (*theirs, *pieces, "length")} for row in features]
-        batch = dict(self.student(ours))
-        other = self.teacher([{name.removeprefix(PREFIX): row[name] for name in theirs} for row in features])
-        batch |= {PREFIX + name: value for name, value in other.items()}
-        for prefix in ("", PREFIX):
-            batch[prefix + PIECES] = _pad([row[prefix + PIECES] for row in features], batch[f"{prefix}attention_mask"])
-        counts = torch.tensor([max(row[PIECES], default=NO_PIECE) + 1 for row in features])
-        batch[PIECE_MASK] = (torch.arange(max(1, int(counts.max()))) < counts[:, None]).long()
+        """One batch; every reading has a `piece_mask` (B, W): 1 on the pieces of each row."""
+        others = {name for name in features[0] for reading, _ in self.readings if reading.owns(name)} | {"length"}
+        batch = dict(self.student([{k: v for k, v in row.items() if k not in others} for row in features]))
+        for reading, pad in self.readings:
+            columns = self._of(reading, pad, features, batch["attention_mask"])
+            batch |= {reading.prefix + name: values for name, values in columns.items()}
         return batch
+
+    @staticmethod
+    def _of(
+        reading: Reading, pad: DataCollatorWithPadding, features: Sequence[Mapping[str, Any]], student_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """The columns of one reading, without their prefix."""
+        rows = [reading.select(row) for row in features]
+        pieces, student_pieces = ([row.pop(name) for row in rows] for name in (PIECES, STUDENT_PIECES))
+        batch = dict(pad(rows))
+        counts = torch.tensor([max(row, default=NO_PIECE) + 1 for row in pieces])
+        return batch | {
+            PIECES: _pad(pieces, batch["attention_mask"]),
+            STUDENT_PIECES: _pad(student_pieces, student_mask),
+            PIECE_MASK: (torch.arange(max(1, int(counts.max()))) < counts[:, None]).long(),
+        }
 
 
 def _pad(rows: Sequence[Sequence[int]], mask: Tensor) -> Tensor:
@@ -209,10 +266,7 @@ def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
         attention_mask=piece_mask,
         logits=signals.logits,
         hidden_states={layer: mean(states) for layer, states in signals.hidden_states.items()},
-        projections={
-            layer: dataclasses.replace(found, query=mean(found.query), key=mean(found.key), value=mean(found.value))
-            for layer, found in signals.projections.items()
-        },
+        projections={layer: found.map(mean) for layer, found in signals.projections.items()},
     )
 
 
@@ -222,13 +276,14 @@ class AlignedTeacher:
     # Its vocabulary has nothing to do with the student's.
     reads_own_tokens = True
 
-    def __init__(self, teacher: LiveTeacher, tokenizer: Any) -> None:
-        """Wrap a teacher that reads what `tokenizer` makes."""
+    def __init__(self, teacher: LiveTeacher, reading: Reading) -> None:
+        """Wrap a teacher that reads the columns of `reading`."""
         self.teacher = teacher
-        self.tokenizer = tokenizer
+        self.reading = reading
         self.num_layers = teacher.num_layers
         self.model_type = teacher.model_type
-        self.input_columns = [*(PREFIX + name for name in teacher.input_columns), PREFIX + PIECES, PIECES, PIECE_MASK]
+        names = (*teacher.input_columns, PIECES, STUDENT_PIECES, PIECE_MASK)
+        self.input_columns = [reading.prefix + name for name in names]
 
     @property
     def model(self) -> Any:
@@ -278,16 +333,16 @@ class AlignedTeacher:
 
     def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
         """The requested signals for one batch of `AlignedCollator`."""
-        own = {name.removeprefix(PREFIX): value for name, value in inputs.items() if name.startswith(PREFIX)}
-        return by_pieces(self.teacher.signals(own), own[PIECES], inputs[PIECE_MASK])
+        own = self.reading.select(inputs)
+        return by_pieces(self.teacher.signals(own), own[PIECES], own[PIECE_MASK])
 
     def fingerprint(self) -> dict[str, str]:
         """The teacher's, and its tokenizer's."""
-        return {**self.teacher.fingerprint(), "teacher_tokenizer": vocabulary_hash(self.tokenizer)}
+        return {**self.teacher.fingerprint(), "teacher_tokenizer": vocabulary_hash(self.reading.tokenizer)}
 
     def describe(self) -> str:
         """What it is, in words."""
-        return f"{self.teacher.describe()}, with a tokenizer of its own ({len(self.tokenizer)} tokens)"
+        return f"{self.teacher.describe()}, with a tokenizer of its own ({len(self.reading.tokenizer)} tokens)"
 
     def source(self) -> dict[str, Any]:
         """See `LiveTeacher.source`."""

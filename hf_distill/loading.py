@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -106,6 +107,24 @@ def vocabulary_hash(tokenizer: Any) -> str:
         return "none"
     vocabulary = sorted(tokenizer.get_vocab().items())
     return xxhash.xxh3_128(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Add names and values of weights to a running hash."""
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        for part in _plain_tensors(tensor.detach()):
+            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What a tensor is made of: itself, or the integers and scales of a rounded one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for name in names:
+        yield from _plain_tensors(getattr(tensor, name))
 
 
 def forward_columns(model: Any) -> list[str]:

@@ -46,7 +46,7 @@ def take_inputs(inputs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
 
 def take_rows(signals: Signals, rows: Tensor) -> Signals:
     """Some rows of signals."""
-    return _merge([signals], lambda tensors: tensors[0].index_select(0, rows))
+    return signals.map(lambda tensor: tensor.index_select(0, rows))
 
 
 def join_rows(parts: Sequence[Signals], rows: Sequence[Tensor]) -> Signals:

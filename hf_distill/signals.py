@@ -6,10 +6,12 @@ Layers are 1-based; 0 is the embedding output (hidden states only).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -60,6 +62,10 @@ class Projections:
     value: Tensor
     num_heads: int
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Projections:
+        """The same with every tensor changed."""
+        return Projections(change(self.query), change(self.key), change(self.value), self.num_heads)
+
 
 @dataclass
 class Signals:
@@ -80,3 +86,17 @@ class Signals:
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     projections: dict[int, Projections] = field(default_factory=dict)
     attention_scores: dict[int, Tensor] = field(default_factory=dict)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Signals:
+        """The same with every tensor changed, the mask too."""
+        return Signals(
+            attention_mask=change(self.attention_mask),
+            logits={name: change(values) for name, values in self.logits.items()},
+            hidden_states={layer: change(values) for layer, values in self.hidden_states.items()},
+            projections={layer: found.map(change) for layer, found in self.projections.items()},
+            attention_scores={layer: change(values) for layer, values in self.attention_scores.items()},
+        )
+
+    def to(self, device: torch.device) -> Signals:
+        """The same on a device; itself if it is there already."""
+        return self if self.attention_mask.device == device else self.map(lambda tensor: tensor.to(device))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import torch
 import xxhash
@@ -15,8 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from .loading import forward_columns
+from .arguments.models import TeacherDtype
+from .loading import forward_columns, update_digest
 from .output_capture import capture_of
+from .quantization import int8_copy
 from .signals import SignalRequest, Signals
 from .tasks.labels import is_generic, order_by_name
 
@@ -37,7 +39,7 @@ class TeacherSource(Protocol):
         """Move to the device of training."""
 
     def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
-        """The requested signals for one batch, without gradient."""
+        """The requested signals for one batch, without gradient, on the batch's device."""
 
     def fingerprint(self) -> dict[str, str]:
         """What identifies this teacher; a resumed run must find the same."""
@@ -50,16 +52,25 @@ class LiveTeacher:
     the last signal that was requested.
     """
 
-    def __init__(self, model: Any, dtype: str = "auto") -> None:
+    def __init__(self, model: Any, dtype: str = "auto", device: str | torch.device | None = None) -> None:
         """Freeze `model`.
 
         Args:
             model: The teacher, a transformers model with or without head and adapters. Its parameters stop requiring
                 gradients.
             dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
-                normalisations stay in float32), or `auto`: whatever is in force where it is called.
+                normalisations stay in float32), `int8` (on the CPU, see `hf_distill.quantization`), or `auto`:
+                whatever is in force where it is called.
+            device: Where it stays, whatever the device of training; `None` follows that device.
+
+        Raises:
+            ValueError: If there is no such arithmetic or device, or int8 does not apply to the model.
         """
-        self.model: Any = model.requires_grad_(False).eval()
+        if dtype not in get_args(TeacherDtype):
+            raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
+        self.own_device = None if device is None else _existing_device(device)
+        frozen = model.requires_grad_(False).eval()
+        self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
         self.dtype = dtype
         self.label_order: Tensor | None = None
         self._capture = capture_of(self.model, SignalRequest())
@@ -77,7 +88,19 @@ class LiveTeacher:
         self._capture = capture_of(self.model, request)
 
     def to(self, device: torch.device) -> None:
-        """Move to the device of training."""
+        """Move to the device of training, or to the own one.
+
+        Raises:
+            ValueError: If int8 would have to leave the CPU.
+        """
+        device = device if self.own_device is None else self.own_device
+        if self.dtype == "int8":
+            if device.type != "cpu":
+                raise ValueError(
+                    f"`--teacher_dtype int8` computes on the CPU, but the teacher is to be on {str(device)!r}: add "
+                    "`--teacher_device cpu`, or take bfloat16."
+                )
+            return
         self.model.to(device)
         if self.label_order is not None:
             self.label_order = self.label_order.to(device)
@@ -98,27 +121,38 @@ class LiveTeacher:
         Args:
             inputs: `input_ids` (B, T), `attention_mask` (B, T) and what else the teacher's `forward` knows; other
                 columns are ignored.
+
+        Returns:
+            Signals on the device of the inputs, wherever the teacher is.
         """
         if self.model.training:
             # Someone called `.train()` on it: dropout noise must never reach a target.
             self.model.eval()
         known = {name: value for name, value in inputs.items() if name in self.input_columns and name != "labels"}
+        there = next(value.device for value in known.values() if torch.is_tensor(value))
+        here = self.model.device
+        if here != there:
+            known = {name: value.to(here) if torch.is_tensor(value) else value for name, value in known.items()}
         with self._arithmetic():
             signals = self._capture(**known)
         if self.label_order is not None and "logits" in signals.logits:
             signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
-        return signals
+        return signals.to(there)
 
     def fingerprint(self) -> dict[str, str]:
-        """Class, sizes and a hash of every weight."""
+        """Class and a hash of every weight, as it is in memory."""
         digest = xxhash.xxh3_128()
         update_digest(digest, self.model.state_dict())
-        return {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+        found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+        # Other arithmetic rounds the same weights; int8 weights are others.
+        return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
 
     def describe(self) -> str:
         """What it is, in words."""
         size = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"{type(self.model).__name__}, {size:,} parameters"
+        arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
+        place = "" if self.own_device is None else f", on {self.own_device}"
+        return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
 
     def source(self) -> dict[str, Any]:
         """Where the model came from: `name`, and `hub_id` and `revision` if that is the Hub."""
@@ -131,7 +165,7 @@ class LiveTeacher:
         if self.dtype == "auto":
             return nullcontext()
         device = self.model.device.type
-        if self.dtype == "float32":
+        if self.dtype in ("float32", "int8"):
             return torch.autocast(device, enabled=False)
         return torch.autocast(device, dtype=getattr(torch, self.dtype))
 
@@ -156,11 +190,20 @@ def connect_teacher(teacher: TeacherSource, request: SignalRequest, student_conf
         teacher.match_labels(student_config)
 
 
-def update_digest(digest: Any, weights: Mapping[str, Tensor]) -> None:
-    """Add names and values of weights to a running hash."""
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+def _existing_device(name: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    known = ["cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        known += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
+    if str(name) not in known:
+        raise ValueError(f"`--teacher_device` is {str(name)!r}; this machine has {', '.join(known)}.")
+    return torch.device(name)
 
 
 def _label_names(config: PreTrainedConfig) -> list[str]:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+import torch
 import xxhash
 from torch import Tensor, nn
 
 from ._optional import require
-from .loading import load_model
+from .loading import load_model, update_digest
 from .signals import Signals
-from .teachers import LiveTeacher, update_digest
+from .teachers import LiveTeacher
 
 
 class AdapterTeacher(LiveTeacher):
@@ -21,13 +22,16 @@ class AdapterTeacher(LiveTeacher):
     Nothing of the shared model is trained. Label names are those of the base model's configuration.
     """
 
-    def __init__(self, model: Any, adapter: str, dtype: str = "auto") -> None:
+    def __init__(
+        self, model: Any, adapter: str, dtype: str = "auto", device: str | torch.device | None = None
+    ) -> None:
         """Freeze the shared model.
 
         Args:
             model: A `PeftModel` that has the adapter.
             adapter: Its name in the model.
-            dtype: Arithmetic of the forward pass, as for `LiveTeacher`.
+            dtype: Arithmetic of the forward pass, as for `LiveTeacher`, but not int8.
+            device: Where it stays, as for `LiveTeacher`.
 
         Raises:
             ValueError: If the model has no such adapter.
@@ -35,7 +39,7 @@ class AdapterTeacher(LiveTeacher):
         known = sorted(getattr(model, "peft_config", {}))
         if adapter not in known:
             raise ValueError(f"{type(model).__name__} has no adapter {adapter!r}; it has {known}.")
-        super().__init__(model, dtype)
+        super().__init__(model, dtype, device)
         self.adapter = adapter
 
     def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
@@ -67,7 +71,10 @@ class AdapterTeacher(LiveTeacher):
 
 
 def adapter_teachers(
-    base: nn.Module | str, adapters: Sequence[str | PathLike[str]], dtype: str = "auto"
+    base: nn.Module | str,
+    adapters: Sequence[str | PathLike[str]],
+    dtype: str = "auto",
+    device: str | torch.device | None = None,
 ) -> list[AdapterTeacher]:
     """One teacher for each adapter; the base model is held once.
 
@@ -75,7 +82,8 @@ def adapter_teachers(
         base: The model that the adapters were trained on, as an instance, a Hub id or a folder. It becomes part of
             the teachers.
         adapters: Hub ids or folders of the adapters, with the heads that were saved in them.
-        dtype: Arithmetic of the forward pass, as for `LiveTeacher`.
+        dtype: Arithmetic of the forward pass, as for `LiveTeacher`, but not int8.
+        device: Where all of them stay, as for `LiveTeacher`.
 
     Returns:
         Teachers for `MultiTeacherTrainer`, in the order of `adapters`.
@@ -95,7 +103,7 @@ def adapter_teachers(
     prompts = [str(path) for name, path in zip(names, adapters, strict=True) if _is_prompt(model, name)]
     if prompts:
         raise ValueError(f"{prompts} are adapters of prompts, which several teachers cannot share; use LoRA.")
-    return [AdapterTeacher(model, name, dtype) for name in names]
+    return [AdapterTeacher(model, name, dtype, device) for name in names]
 
 
 def _is_prompt(model: Any, name: str) -> bool:

@@ -5,30 +5,17 @@ import copy
 import datasets
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertForSequenceClassification, BertForTokenClassification, PreTrainedTokenizerFast, set_seed
+from tokenizer_cases import character_tokenizer
+from transformers import BertForSequenceClassification, BertForTokenClassification, DataCollatorWithPadding, set_seed
 
-from hf_distill.alignment import AlignedCollator, align, mean_over_pieces, tokenize_aligned
+from hf_distill.alignment import AlignedCollator, Reading, align, mean_over_pieces, reads_like, tokenize_aligned
 from hf_distill.arguments import DistillationArguments
 from hf_distill.trainers.distillation import DistillationTrainer
 
 
 @pytest.fixture(scope="module")
 def characters(sentences):
-    """A tokenizer of single characters between `<s>` and `</s>`."""
-    letters = sorted({letter for sentence in sentences for letter in sentence if not letter.isspace()})
-    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", *letters])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>",
-        model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
+    return character_tokenizer(sentences)
 
 
 @pytest.fixture
@@ -43,7 +30,7 @@ def other_teacher(tiny_bert_config, characters):
 def build(tmp_path, other_teacher, characters, tiny_student, tiny_tokenizer, sentences):
     """`build(**arguments)`: a trainer whose teacher reads characters."""
 
-    def make(teacher=other_teacher, teacher_tokenizer=characters, rows=None, **arguments):
+    def make(teacher=other_teacher, teacher_tokenizer=characters, rows=None, data_collator=None, **arguments):
         arguments = {
             "output_dir": str(tmp_path / "run"),
             "align_tokenizers": True,
@@ -67,9 +54,18 @@ def build(tmp_path, other_teacher, characters, tiny_student, tiny_tokenizer, sen
             train_dataset=datasets.Dataset.from_dict({"text": sentences}) if rows is None else rows,
             processing_class=tiny_tokenizer,
             teacher_processing_class=teacher_tokenizer,
+            data_collator=data_collator,
         )
 
     return make
+
+
+@pytest.fixture
+def like_tiny(tiny_tokenizer):
+    """Another tokenizer than the tiny one by its rules, which gives the same tokens of every row that is not cut."""
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.truncation_side = "left"
+    return tokenizer
 
 
 def losses(trainer):
@@ -99,9 +95,9 @@ def test_both_sides_of_a_row_and_of_a_pair_have_the_same_pieces(tiny_tokenizer, 
     rows = datasets.Dataset.from_dict(
         {"text": ["good film", "a plot"], "text_pair": [None, "good film"], "label": [1, 0]}
     )
-    encoded = tokenize_aligned(rows, tiny_tokenizer, characters, keep=["label"])
-    assert encoded[0]["teacher_pieces"] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
-    assert set(encoded[1]["pieces"]) - {-1} == set(encoded[1]["teacher_pieces"]) - {-1}
+    encoded = tokenize_aligned(rows, tiny_tokenizer, [Reading("other_", characters)], keep=["label"])
+    assert encoded[0]["other_pieces"] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+    assert set(encoded[1]["other_student_pieces"]) - {-1} == set(encoded[1]["other_pieces"]) - {-1}
     assert encoded["label"][:] == [1, 0]
     assert encoded[0]["length"] == len(encoded[0]["input_ids"])
 
@@ -121,17 +117,37 @@ def test_the_mean_over_pieces_is_the_plain_one():
 def test_a_batch_is_padded_on_both_sides_by_their_own_tokenizers(tiny_tokenizer, characters, side):
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.padding_side = side
-    rows = tokenize_aligned(datasets.Dataset.from_dict({"text": ["good film", "plot"]}), tokenizer, characters)
-    batch = AlignedCollator(tokenizer, characters)(list(rows))
-    assert batch["pieces"].shape == batch["input_ids"].shape
-    assert batch["teacher_pieces"].shape == batch["teacher_input_ids"].shape
-    assert batch["piece_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
-    assert torch.equal(batch["pieces"] >= 0, batch["attention_mask"].bool())
+    readings = [Reading("teacher0_", characters), Reading("teacher1_", tiny_tokenizer)]
+    rows = tokenize_aligned(datasets.Dataset.from_dict({"text": ["good film", "plot"]}), tokenizer, readings)
+    batch = AlignedCollator(tokenizer, readings)(list(rows))
+    for prefix in ("teacher0_", "teacher1_"):
+        assert batch[f"{prefix}student_pieces"].shape == batch["input_ids"].shape
+        assert batch[f"{prefix}pieces"].shape == batch[f"{prefix}input_ids"].shape
+        assert batch[f"{prefix}piece_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+        assert torch.equal(batch[f"{prefix}student_pieces"] >= 0, batch["attention_mask"].bool())
 
 
-def test_with_one_tokenizer_on_both_sides_nothing_changes(build, tiny_teacher, tiny_tokenizer):
-    aligned = build(tiny_teacher, tiny_tokenizer)
-    plain = build(tiny_teacher, tiny_tokenizer, align_tokenizers=False)
+def test_tokenizers_read_alike_if_all_their_rules_are_the_same(tiny_tokenizer, characters, like_tiny):
+    same = copy.deepcopy(tiny_tokenizer)
+    same(["a film"], padding="max_length", max_length=9, truncation=True)  # which the tokenizer remembers
+    assert reads_like(same, tiny_tokenizer)
+    assert not reads_like(characters, tiny_tokenizer)
+    assert not reads_like(like_tiny, tiny_tokenizer)
+    # A model that needs to know which text of a pair a token is of cannot read what does not say so.
+    same.model_input_names = ["input_ids", "attention_mask"]
+    assert reads_like(same, tiny_tokenizer)
+    assert not reads_like(tiny_tokenizer, same)
+
+
+def test_a_teacher_that_reads_like_the_student_is_not_encoded_again(build, tiny_teacher, tiny_tokenizer):
+    trainer = build(tiny_teacher, copy.deepcopy(tiny_tokenizer))
+    assert set(trainer.train_dataset.column_names) == {"input_ids", "token_type_ids", "attention_mask", "length"}
+
+
+def test_where_both_sides_have_the_same_tokens_nothing_changes(build, tiny_teacher, like_tiny):
+    aligned = build(tiny_teacher, like_tiny)
+    plain = build(tiny_teacher, like_tiny, align_tokenizers=False)
+    assert "teacher0_pieces" in aligned.train_dataset.column_names
     aligned.train()
     plain.train()
     assert losses(aligned) == pytest.approx(losses(plain), rel=1e-5)
@@ -169,11 +185,13 @@ def test_a_resumed_run_continues_bit_for_bit_and_knows_the_tokenizer(build, tiny
     ("change", "message"),
     [
         ({"objectives": [{"objective": "attention"}]}, r"different tokenizers.*attention maps cannot be compared"),
-        ({"teacher_tokenizer": None}, "needs a live teacher and both tokenizers"),
+        ({"teacher_tokenizer": None}, "needs the tokenizer of the teacher.*`teacher_processing_class`"),
+        ({"data_collator": DataCollatorWithPadding(None)}, "`data_collator` cannot be used"),
+        ({"mlm_probability": 0.15}, "`--mlm_probability` cannot be used"),
         ({"align_tokenizers": False}, "tokenizers differ.*--align_tokenizers"),
         (
             {"rows": datasets.Dataset.from_dict({"input_ids": [[1, 2]]})},
-            r"Two tokenizers need text.*no column 'text'.*\['input_ids'\]",
+            r"Several tokenizers need text.*no column 'text'.*\['input_ids'\]",
         ),
     ],
 )

@@ -48,4 +48,9 @@ class MultiTeacherArguments(DistillationArguments):
                 raise ValueError(
                     "`--teacher_weights` has no meaning with `--combine route`: every row has one teacher."
                 )
+        if self.offload_teachers and self.teacher_device is not None:
+            raise ValueError(
+                f"`--teacher_device {self.teacher_device}` is where the teachers stay, but `--offload_teachers` moves "
+                "each to the student's device while it runs: leave one of them out."
+            )
         super().__post_init__()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .models import TeacherDtype
+
 
 @dataclass
 class PrecomputeArguments:
@@ -38,8 +40,9 @@ class PrecomputeArguments:
         default=None,
         metadata={"help": "Store so many of the largest logits and the mass of the rest. Default: all logits."},
     )
-    teacher_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
-        default="auto", metadata={"help": "Arithmetic of the teacher's forward pass; auto: that of its weights."}
+    teacher_dtype: TeacherDtype = field(
+        default="auto",
+        metadata={"help": "Arithmetic of the teacher's forward pass; int8: on the CPU; auto: that of its weights."},
     )
     text_column: str = field(default="text", metadata={"help": "Column of the text."})
     max_length: int = field(default=128, metadata={"help": "Longest row in tokens; the rest is cut off."})

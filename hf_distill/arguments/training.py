@@ -9,6 +9,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 from ..tasks.spec import TaskSpec
+from .models import TeacherDtype
 
 MatmulMode = Literal["auto", "strict", "fast"]
 HEADLINE = "headline"
@@ -111,9 +112,16 @@ class DistillationArguments(TrainingArguments):
             "1, flsw and cwsm give every row its own; or a mapping (JSON) with name and options."
         },
     )
-    teacher_dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+    teacher_dtype: TeacherDtype = field(
         default="auto",
-        metadata={"help": "Arithmetic of the teacher's forward pass; auto: that of training (--bf16, --fp16)."},
+        metadata={
+            "help": "Arithmetic of the teacher's forward pass; int8: linear layers in int8, on the CPU; auto: that of "
+            "training (--bf16, --fp16)."
+        },
+    )
+    teacher_device: str | None = field(
+        default=None,
+        metadata={"help": "Where the teacher computes, such as cpu or cuda:1. Default: on the student's device."},
     )
     fp32_matmul: MatmulMode = field(
         default="auto",
@@ -198,9 +206,18 @@ class FineTuningArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        """Let the base class check a number where the warm-up is left to the task."""
+        """Let the base class check a number where the warm-up is left to the task.
+
+        Raises:
+            ValueError: If something is to be pushed to the Hub.
+        """
         warmup_steps = self.warmup_steps
         self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
+        if self.push_to_hub:
+            raise ValueError(
+                "`--push_to_hub` is not for a fine-tuning, which also makes teachers and baselines: push the folder "
+                "of the student afterwards with `hf-distill push FOLDER REPO`."
+            )
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = HEADLINE
         super().__post_init__()

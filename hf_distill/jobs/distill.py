@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.jobs.results import environment, write_results
-from hf_distill.jobs.teachers import Teachers, open_teachers
+from hf_distill.jobs.teachers import open_teachers
 from hf_distill.jobs.textbook import read_textbook, stored_rows
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
@@ -29,10 +29,10 @@ LAST_CHECKPOINT = "last"
 def distill(
     student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> dict[str, Any]:
-    """Distil a teacher, or several, into a student on unlabelled text.
+    """Distil a teacher, or several, into a student on text, with labels where objectives read them.
 
     Writes to `training.output_dir`: the plain student with its tokenizer, `results.json` and `arguments.yaml`, which
-    repeats the run.
+    repeats the run. With `training.push_to_hub` all but the arguments is pushed at the end.
 
     Args:
         student: Shape and first weights of the student.
@@ -47,40 +47,51 @@ def distill(
     Raises:
         ValueError: If no teacher is given, or models, objectives and text do not fit.
     """
+    if textbook.with_labels and training.mlm_probability is not None:
+        raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
     started = time.perf_counter()
     set_seed(training.seed)
     teachers = open_teachers(teacher, training)
-    first, tokenizer = teachers.models[0], teachers.tokenizer
+    first, tokenizer = teachers.models[0], teachers.tokenizers[0]
     if isinstance(teachers.sources[0], StoredTeacher):
         _check_student_init(student)
-    read = stored_rows(textbook, training, teachers.stored) if teachers.stored else read_textbook(textbook, training)
-    train_rows, eval_rows = read
     student_model = make_student(student, first, training.seed)
-    teacher_tokenizer = None
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
         if training.align_tokenizers:
-            teacher_tokenizer, tokenizer = tokenizer, own
+            tokenizer = own
         else:
             check_same_vocabulary(tokenizer, own)
-    trainer = _trainer_of(teachers)(
+    if teachers.stored:
+        train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
+    else:
+        train_rows, eval_rows = read_textbook(textbook, training, tokenizer, student_model.config)
+    teacher_parameters = sum(count_parameters(model).total for model in teachers.models)
+    sizes = size_table(first, student_model)
+    several = len(teachers.sources) > 1
+    trainer_class: type[Any] = MultiTeacherTrainer if several else DistillationTrainer
+    trainer = trainer_class(
         student_model,
-        teachers.sources if len(teachers.sources) > 1 else teachers.sources[0],
+        teachers.sources if several else teachers.sources[0],
         training,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
-        teacher_processing_class=teacher_tokenizer,
+        teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
     )
-    logger.warning(f"{trainer.describe()}\n{size_table(first, student_model)}")
+    # The trainer may hold smaller copies (`--teacher_dtype int8`): nothing here keeps the models they were made of.
+    del first
+    teachers.sources.clear()
+    logger.warning(f"{trainer.describe()}\n{sizes}")
     output = trainer.train(resume_from_checkpoint=_checkpoint(training))
-    trainer.save_model()
+    # Everything is on disk before anything is pushed.
+    trainer.save_model(_internal_call=True)
     trainer.create_model_card()
     facts = {
         "job": "distill",
         "model": str(training.output_dir),
         "teacher": teachers.names if len(teachers.names) > 1 else teachers.names[0],
-        "teacher_parameters": sum(count_parameters(model).total for model in teachers.models),
+        "teacher_parameters": teacher_parameters,
         "student_shape": student.student_shape if student.student_model is None else None,
         "student_parameters": count_parameters(student_model).total,
         "student_init": student.student_init if student.student_model is None else student.student_model,
@@ -100,11 +111,9 @@ def distill(
     if training.should_save:
         write_results(str(training.output_dir), facts)
         write_arguments(str(training.output_dir), student, teacher, textbook, training)
+    if training.push_to_hub:
+        trainer.push_to_hub()
     return facts
-
-
-def _trainer_of(teachers: Teachers) -> type[Any]:
-    return MultiTeacherTrainer if len(teachers.sources) > 1 else DistillationTrainer
 
 
 def _check_student_init(student: StudentArguments) -> None:

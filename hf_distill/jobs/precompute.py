@@ -43,7 +43,7 @@ def precompute(teacher: TeacherArguments, textbook: TextbookArguments, storing: 
     started = time.perf_counter()
     model = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
-    if not storing.use_cpu:
+    if not storing.use_cpu and storing.teacher_dtype != "int8":
         model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     done = store(
         read_rows(textbook, storing.text_column, tokenizer, storing.max_length, model.config),

@@ -22,12 +22,12 @@ class Teachers:
     Attributes:
         names: Ids or folders, in the order in which teachers are counted.
         sources: Their models, or `StoredTeacher`.
-        tokenizer: That of all of them.
+        tokenizers: That of each; they are alike unless `--align_tokenizers` lets them differ.
     """
 
     names: list[str]
     sources: list[Any]
-    tokenizer: Any
+    tokenizers: list[Any]
 
     @property
     def models(self) -> list[Any]:
@@ -45,12 +45,12 @@ def open_teachers(teacher: TeacherArguments, training: DistillationArguments) ->
 
     Raises:
         ValueError: If neither or both are given, a setting of several is given for one, or two teachers have
-            different vocabularies.
+            different vocabularies without `--align_tokenizers`.
         OSError: If there is no such model or tokenizer.
     """
     several = training.teacher_models if isinstance(training, MultiTeacherArguments) else None
     if several:
-        return _open_several(several, teacher)
+        return _open_several(several, teacher, align=training.align_tokenizers)
     _refuse_settings_of_several(training)
     name = teacher.teacher_model
     if name is None:
@@ -60,13 +60,13 @@ def open_teachers(teacher: TeacherArguments, training: DistillationArguments) ->
         )
     if is_stored_teacher(name):
         stored = StoredTeacher(name)
-        return Teachers([name], [stored], stored.tokenizer())
+        return Teachers([name], [stored], [stored.tokenizer()])
     model = load_model(name, flag="--teacher_model", revision=teacher.teacher_revision)
     tokenizer = load_tokenizer(name, flag="--teacher_model", revision=teacher.teacher_revision)
-    return Teachers([name], [model], tokenizer)
+    return Teachers([name], [model], [tokenizer])
 
 
-def _open_several(names: list[str], teacher: TeacherArguments) -> Teachers:
+def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -> Teachers:
     if teacher.teacher_model is not None or teacher.teacher_revision is not None:
         given = "teacher_model" if teacher.teacher_model is not None else "teacher_revision"
         raise ValueError(f"`--{given}` is for one teacher: leave it out, or leave `--teacher_models` out.")
@@ -77,10 +77,10 @@ def _open_several(names: list[str], teacher: TeacherArguments) -> Teachers:
         else load_model(name, flag="--teacher_models")
         for index, name in enumerate(names)
     ]
-    first, *others = [load_tokenizer(name, flag="--teacher_models") for name in names]
-    for other in others:
-        check_same_vocabulary(other, first)
-    return Teachers(list(names), sources, first)
+    tokenizers = [load_tokenizer(name, flag="--teacher_models") for name in names]
+    for other in [] if align else tokenizers[1:]:
+        check_same_vocabulary(other, tokenizers[0])
+    return Teachers(list(names), sources, tokenizers)
 
 
 def _refuse_settings_of_several(training: DistillationArguments) -> None:

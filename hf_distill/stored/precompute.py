@@ -180,7 +180,8 @@ def _as_live(teacher: Any, dtype: str) -> LiveTeacher:
     if not isinstance(teacher, str):
         return LiveTeacher(teacher, dtype)
     live = LiveTeacher(load_model(teacher, flag="--teacher_model"), dtype)
-    live.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    if dtype != "int8":  # which computes on the CPU
+        live.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     return live
 
 

@@ -9,24 +9,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import find_labels, logging
 
+from ..alignment import Reading
 from ..arguments import DistillationArguments
 from ..loading import forward_columns, load_model, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..output_capture import capture_of
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
-from ..stored.manifest import is_stored_teacher
 from ..stored.teacher import StoredTeacher
-from ..teachers import LiveTeacher, TeacherSource, connect_teacher
+from ..teachers import TeacherSource, connect_teacher
 from .checkpoints import read_beside_student, write_beside_student
 from .data import length_grouped_sampler
-from .inputs import check_tokenizer, let_teacher_read, stored_inputs, tokenized
+from .inputs import check_tokenizer, stored_inputs, token_label_collator, tokenized
 from .masking import masking_collator
 from .optimizer import give_own_settings
+from .publishing import PublishingTrainer
+from .readings import aligned_collator, let_teachers_read, readings_of
+from .sources import teacher_sources
 from .terms import ExactMeans
 from .unfreezing import GradualUnfreezing
 from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
@@ -34,7 +37,7 @@ from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
 logger = logging.get_logger(__name__)
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(PublishingTrainer):
     """Train a student on what a teacher computes.
 
     A drop-in `Trainer` for encoders (and decoders) of any supported architecture. Not the class of the same name in
@@ -75,7 +78,8 @@ class DistillationTrainer(Trainer):
                 by default those of a stored teacher.
             eval_dataset: Likewise; may be a dict of data sets.
             processing_class: The tokenizer of both models.
-            teacher_processing_class: The teacher's own tokenizer, to be compared; loaded where the teacher is an id.
+            teacher_processing_class: The teacher's own tokenizer, to be compared, or to read with where
+                `args.align_tokenizers` is set; loaded where the teacher is an id.
             peft_config: Train an adapter on the student instead of all its weights.
             model_init: Makes the student instead of `model`.
             kwargs: Whatever else `Trainer` takes.
@@ -103,14 +107,13 @@ class DistillationTrainer(Trainer):
         if self.args.mlm_probability is not None and kwargs.get("data_collator") is None:
             kwargs["data_collator"] = masking_collator(self.args, processing_class, self.teachers)
         if self.distilling:
-            if self.args.align_tokenizers:
-                self.teacher, kwargs["data_collator"] = let_teacher_read(
-                    self.teacher, teacher_model, processing_class, teacher_processing_class
-                )
-            else:
-                self._check_tokenizers(teacher_model, processing_class, teacher_processing_class)
+            kwargs["data_collator"] = self._agree_on_tokens(
+                teacher_model, processing_class, teacher_processing_class, kwargs.get("data_collator")
+            )
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
+        if self.distilling and kwargs.get("data_collator") is None:
+            kwargs["data_collator"] = token_label_collator(train_dataset, processing_class)
         if stored:
             train_dataset, processing_class, kwargs["data_collator"] = stored_inputs(
                 stored, train_dataset, processing_class, kwargs.get("data_collator")
@@ -118,7 +121,7 @@ class DistillationTrainer(Trainer):
         if self.distilling:
             keep = self._kept_columns()
             train_dataset, eval_dataset = (
-                tokenized(rows, processing_class, self.args, self.teacher, keep)
+                tokenized(rows, processing_class, self.args, readings_of(self.teachers), keep)
                 for rows in (train_dataset, eval_dataset)
             )
         super().__init__(
@@ -143,11 +146,9 @@ class DistillationTrainer(Trainer):
         return [] if self.teacher is None else [self.teacher]
 
     def _prepare_teacher(self, teacher: Any) -> TeacherSource | None:
-        if is_stored_teacher(teacher):
-            return StoredTeacher(teacher)
-        if isinstance(teacher, str):
-            teacher = load_model(teacher, flag="--teacher_model")
-        return LiveTeacher(teacher, self.args.teacher_dtype) if isinstance(teacher, nn.Module) else teacher
+        if teacher is None:
+            return None
+        return teacher_sources([teacher], self.args, flag="--teacher_model", names=["teacher"])[0]
 
     def _wrap(self, student: Any) -> DistillationModel:
         """Bind the objectives to both depths and put them around the student."""
@@ -170,7 +171,7 @@ class DistillationTrainer(Trainer):
         for item in objectives:
             item.objective.bind(depth, self._num_teacher_layers(item))
         self._connect_teacher(student, objectives)
-        return DistillationModel(student, objectives)
+        return DistillationModel(student, objectives, {item.name: self._reading_of(item) for item in objectives})
 
     def _build_objectives(self, options: Mapping[str, Any]) -> list[WeightedObjective]:
         return build_objectives(self._objective_items, options)
@@ -191,6 +192,22 @@ class DistillationTrainer(Trainer):
         for item in objectives:
             request = request | item.objective.teacher_request
         connect_teacher(self.teacher, request, student.config)
+
+    def _reading_of(self, item: WeightedObjective) -> Reading | None:
+        """How the teacher of an objective reads the text, if not as the student does."""
+        return getattr(self.teacher, "reading", None) if item.objective.teacher_request else None
+
+    def _agree_on_tokens(self, given: Any, processing_class: Any, teacher_processing_class: Any, collator: Any) -> Any:
+        """Compare the tokenizers, or let teachers read their own tokens; returns the collator, if it is decided."""
+        if not self.args.align_tokenizers:
+            self._check_tokenizers(given, processing_class, teacher_processing_class)
+            return collator
+        self._let_teachers_read(given, processing_class, teacher_processing_class)
+        return aligned_collator(self.teachers, processing_class, collator, self.args)
+
+    def _let_teachers_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
+        """Give a teacher with another tokenizer what that makes of the text."""
+        [self.teacher] = let_teachers_read([self.teacher], [given], processing_class, [teacher_processing_class])
 
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
         check_tokenizer(self.teacher, given, processing_class, teacher_processing_class)
@@ -364,7 +381,7 @@ class DistillationTrainer(Trainer):
 
     def _add_evaluated(self, terms: Mapping[str, Tensor], counts: Mapping[Any, Tensor]) -> None:
         for name, value in terms.items():
-            self._eval_means.add(name, value, counts[self.model.objectives[name.partition("/")[0]].unit])
+            self._eval_means.add(name, value, counts[self.model.counted_in(name.partition("/")[0])])
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means."""
@@ -405,31 +422,6 @@ class DistillationTrainer(Trainer):
         if not self.distilling or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:  # type: ignore[override]
-        """Write `README.md`: teacher, student, objectives, settings that differ from defaults, curves of the terms.
-
-        Args:
-            model_name: Title; by default the name of the repository or folder.
-            metadata: `language`, `license` (an id of the Hub) and `tags`; what the stock card takes besides is about
-                data sets, which a distillation has no labels of.
-        """
-        if not self.distilling:
-            return super().create_model_card(model_name=model_name, **metadata)
-        if not self.is_world_process_zero():
-            return
-        from ..hub.model_card import write_model_card
-        from .card import card_facts
-
-        name = model_name or self.args.hub_model_id or Path(str(self.args.output_dir)).name
-        facts = card_facts(self, name)
-        facts.language, facts.tags = _as_list(metadata.get("language")), _as_list(metadata.get("tags"))
-        facts.licence = metadata.get("license")
-        write_model_card(str(self.args.output_dir), facts)
-
-
-def _as_list(value: str | list[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _unpack(values: tuple[Any, ...]) -> Any:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
-from transformers import DataCollatorWithPadding
+from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
-from ..alignment import PIECES, AlignedCollator, AlignedTeacher, tokenize_aligned
+from ..alignment import PIECES, Reading, tokenize_aligned
 from ..arguments import DistillationArguments
 from ..loading import load_tokenizer
 from ..stored.teacher import StoredCollator, StoredTeacher, join_rows
-from ..teachers import LiveTeacher, TeacherSource, check_same_vocabulary
+from ..teachers import TeacherSource, check_same_vocabulary
 from .data import tokenize_text
 from .wrapper import LABEL_COLUMNS
 
@@ -38,26 +38,6 @@ def check_tokenizer(
         check_same_vocabulary(teacher_processing_class, processing_class)
 
 
-def let_teacher_read(
-    teacher: TeacherSource | None, given: Any, processing_class: Any, teacher_processing_class: Any
-) -> tuple[AlignedTeacher, AlignedCollator]:
-    """A teacher that reads the text with a tokenizer of its own, and the collator for both sides.
-
-    Raises:
-        ValueError: If the teacher is no live one, or a tokenizer is missing.
-    """
-    if teacher_processing_class is None and isinstance(given, str):
-        teacher_processing_class = load_tokenizer(given, flag="--teacher_model")
-    if not isinstance(teacher, LiveTeacher) or processing_class is None or teacher_processing_class is None:
-        raise ValueError(
-            "`--align_tokenizers` needs a live teacher and both tokenizers: the student's as `processing_class`, "
-            "the teacher's as `teacher_processing_class` or beside a teacher that is given as an id or folder."
-        )
-    return AlignedTeacher(teacher, teacher_processing_class), AlignedCollator(
-        processing_class, teacher_processing_class
-    )
-
-
 def stored_inputs(
     stored: Sequence[StoredTeacher], train_dataset: Any, processing_class: Any, collator: Any
 ) -> tuple[Any, Any, StoredCollator]:
@@ -75,7 +55,7 @@ def tokenized(
     dataset: Any,
     processing_class: Any,
     args: DistillationArguments,
-    teacher: TeacherSource | None,
+    readings: Sequence[Reading],
     keep: Sequence[str],
 ) -> Any:
     """Tokenize where a data set has a text column and no `input_ids`; anything else stays as it is.
@@ -84,25 +64,32 @@ def tokenized(
         dataset: A data set, or a dict of several.
         processing_class: The student's tokenizer.
         args: Column and length of the text.
-        teacher: Reads the text too, if it has a tokenizer of its own.
+        readings: Other ways to read the text, for teachers with other tokenizers.
         keep: Columns that stay beside the tokens.
 
     Raises:
         ValueError: If there is text but no tokenizer.
     """
     if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
-        return {name: tokenized(part, processing_class, args, teacher, keep) for name, part in dataset.items()}
+        return {name: tokenized(part, processing_class, args, readings, keep) for name, part in dataset.items()}
     columns = getattr(dataset, "column_names", None)
     if not isinstance(columns, list):
         return dataset
-    reads_itself = isinstance(teacher, AlignedTeacher)
-    if "input_ids" in columns and (PIECES in columns or not reads_itself):
+    if "input_ids" in columns and all(reading.prefix + PIECES in columns for reading in readings):
         return dataset
     if processing_class is None:
         raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
     options: dict[str, Any] = {"text_column": args.text_column, "max_length": args.max_length}
     with args.main_process_first(desc="tokenizing"):
-        if isinstance(teacher, AlignedTeacher):
+        if readings:
             kept = [*keep, *LABEL_COLUMNS, "label"]
-            return tokenize_aligned(dataset, processing_class, teacher.tokenizer, keep=kept, **options)
-        return tokenize_text(dataset, processing_class, keep=keep, **options)
+            return tokenize_aligned(dataset, processing_class, readings, keep=kept, **options)
+        return tokenize_text(dataset, processing_class, keep=[*keep, *LABEL_COLUMNS], **options)
+
+
+def token_label_collator(dataset: Any, processing_class: Any) -> Any:
+    """The collator for rows with a label for every token, which are padded too; `None` for other rows."""
+    features = getattr(dataset, "features", None) or {}
+    if processing_class is None or not isinstance(features.get("labels"), datasets.List):
+        return None
+    return DataCollatorForTokenClassification(processing_class)

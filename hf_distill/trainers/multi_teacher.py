@@ -9,16 +9,16 @@ import datasets
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..alignment import Reading
 from ..arguments import MultiTeacherArguments
-from ..loading import load_model
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..routing import TEACHER_COLUMN
-from ..stored.manifest import is_stored_teacher
-from ..stored.teacher import StoredTeacher
-from ..teachers import LiveTeacher, TeacherSource
+from ..teachers import TeacherSource
 from .distillation import DistillationTrainer
 from .inputs import check_tokenizer
 from .panel import TeacherPanel
+from .readings import let_teachers_read
+from .sources import teacher_sources
 
 
 class MultiTeacherTrainer(DistillationTrainer):
@@ -46,10 +46,12 @@ class MultiTeacherTrainer(DistillationTrainer):
         Args:
             model: The student: a model, a Hub id or a folder.
             teacher_models: Overrides `args.teacher_models`: models, Hub ids, folders (of models, or that `precompute`
-                wrote) or sources of signals, such as those of `adapter_teachers`. All read the same tokens.
+                wrote) or sources of signals, such as those of `adapter_teachers`. All read the same tokens, or, with
+                `args.align_tokenizers`, each those of its own tokenizer.
             args: `MultiTeacherArguments`.
             objectives: As for `DistillationTrainer`. Default: `logits`, or `relation` if there is one teacher.
-            kwargs: Whatever else `DistillationTrainer` takes.
+            kwargs: Whatever else `DistillationTrainer` takes; `teacher_processing_class` may be a list with the
+                tokenizer of each teacher.
 
         Raises:
             ValueError: If there is no teacher, or teachers, student, objectives and data do not fit each other.
@@ -68,17 +70,11 @@ class MultiTeacherTrainer(DistillationTrainer):
         return self.teacher.teachers
 
     def _prepare_teacher(self, teacher: Any) -> Any:
-        teachers = [self._prepare_one(index, one) for index, one in enumerate(teacher)]
         args = self.args
+        # Several stored for the same rows need different names for their columns.
+        names = [f"teacher_{index}" for index in range(len(teacher))]
+        teachers = teacher_sources(teacher, args, flag="--teacher_models", names=names)
         return TeacherPanel(teachers, args.combine, args.teacher_weights, offload=args.offload_teachers)
-
-    def _prepare_one(self, index: int, teacher: Any) -> TeacherSource:
-        if is_stored_teacher(teacher):
-            # Several on the same rows need different names for their columns.
-            return StoredTeacher(teacher, name=f"teacher_{index}")
-        if isinstance(teacher, str):
-            teacher = load_model(teacher, flag="--teacher_models")
-        return LiveTeacher(teacher, self.args.teacher_dtype) if isinstance(teacher, nn.Module) else teacher
 
     def _build_objectives(self, options: Mapping[str, Any]) -> list[WeightedObjective]:
         """Every objective with the settings that follow from its own teacher."""
@@ -97,12 +93,31 @@ class MultiTeacherTrainer(DistillationTrainer):
     def _connect_teacher(self, student: Any, objectives: Sequence[WeightedObjective]) -> None:
         self.teacher.connect(objectives, student.config)
 
+    def _reading_of(self, item: WeightedObjective) -> Reading | None:
+        return self.teacher.reading_of(item) if item.objective.teacher_request else None
+
+    def _let_teachers_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
+        tokenizers = self._one_for_each(teacher_processing_class)
+        self.teacher.teachers = let_teachers_read(self.teachers, given, processing_class, tokenizers)
+
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        for index, (source, one) in enumerate(zip(self.teachers, given, strict=True)):
+        tokenizers = self._one_for_each(teacher_processing_class)
+        for index, (source, one, own) in enumerate(zip(self.teachers, given, tokenizers, strict=True)):
             try:
-                check_tokenizer(source, one, processing_class, teacher_processing_class)
+                check_tokenizer(source, one, processing_class, own)
             except ValueError as error:
                 raise ValueError(f"Teacher {index}: {error}") from error
+
+    def _one_for_each(self, tokenizers: Any) -> list[Any]:
+        """The tokenizer of each teacher; one that is no list is that of all."""
+        if not isinstance(tokenizers, (list, tuple)):
+            return [tokenizers] * len(self.teachers)
+        if len(tokenizers) != len(self.teachers):
+            raise ValueError(
+                f"`teacher_processing_class` has {len(tokenizers)} tokenizers, but there are {len(self.teachers)} "
+                "teachers; give one for each."
+            )
+        return list(tokenizers)
 
     def _kept_columns(self) -> Sequence[str]:
         """What the rule reads beside the tokens."""

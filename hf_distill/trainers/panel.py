@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..alignment import Reading
 from ..arguments.multi_teacher import CombinationRule
 from ..combination import combine_logits
 from ..objectives import Objective, WeightedObjective
@@ -113,6 +114,18 @@ class TeacherPanel:
             )
         return item.teacher
 
+    def reading_of(self, item: WeightedObjective) -> Reading | None:
+        """How the teachers of an objective read the text; `None` if as the student does, or each in its own way."""
+        index = self.index_of(item)
+        readings = self._readings if index is None else [getattr(self.teachers[index], "reading", None)]
+        return readings[0] if len(readings) == 1 else None
+
+    @property
+    def _readings(self) -> list[Reading | None]:
+        """The different ways in which the teachers read the text; `None` is the student's."""
+        found = [getattr(teacher, "reading", None) for teacher in self.teachers]
+        return list({reading and reading.prefix: reading for reading in found}.values())
+
     def list_teachers(self) -> str:
         """Number, kind and depth of every teacher, for messages."""
         return ", ".join(
@@ -156,6 +169,12 @@ class TeacherPanel:
                 f"cannot be combined: {self.list_teachers()}. Choose one with `teacher`: "
                 f'{{"objective": "{name}", "teacher": 0}}.'
             )
+        if len(self._readings) > 1:
+            raise ValueError(
+                f"`--combine route`: the objective {name!r} compares layers, but the teachers read the text with "
+                "different tokenizers, so that their rows are cut into different pieces. Choose one with `teacher`, "
+                "or route objectives on logits only."
+            )
         if len({teacher.num_layers for teacher in self.teachers}) > 1:
             raise ValueError(
                 f"`--combine route`: the objective {name!r} compares layers, but the teachers differ: "
@@ -192,9 +211,7 @@ class TeacherPanel:
             ValueError: If objectives learn from all teachers, and these do not give the same.
         """
         asked = range(len(self.teachers)) if self._together else sorted(set(self._teacher_of.values()))
-        answers = {
-            i: self._ask(i, getattr(self.teachers[i], "probe", self.teachers[i].signals), inputs) for i in asked
-        }
+        answers = {index: self._probe(index, inputs) for index in asked}
         together: dict[str, Signals] = {}
         if self._together:
             request = self._request_together()
@@ -217,6 +234,17 @@ class TeacherPanel:
             "teacher_weights": [round(weight, 6) for weight in self.weights.tolist()],
             "teacher_of": dict(sorted(self._teacher_of.items())),
         }
+
+    def _mask(self, answers: Sequence[Signals], inputs: Mapping[str, Any]) -> Tensor:
+        """The mask of answers that become one: where the teachers read different tokens, the student's."""
+        return answers[0].attention_mask if len(self._readings) == 1 else inputs["attention_mask"]
+
+    def _probe(self, index: int, inputs: Mapping[str, Any]) -> Signals:
+        teacher = self.teachers[index]
+        try:
+            return self._ask(index, getattr(teacher, "probe", teacher.signals), inputs)
+        except ValueError as error:
+            raise ValueError(f"Teacher {index}: {error}") from error
 
     def _request_together(self) -> SignalRequest:
         return _union(objective.teacher_request for objective in self._together.values())
@@ -242,15 +270,17 @@ class TeacherPanel:
         for index, rows in enumerate(rows_of_teachers(inputs, len(self.teachers))):
             if len(rows):
                 known = index in answers
-                part = take_rows(answers[index], rows) if known else ask(index, take_inputs(inputs, rows))
-                parts.append(only_requested(part, request))
+                own = take_inputs(inputs, rows)
+                part = only_requested(take_rows(answers[index], rows) if known else ask(index, own), request)
+                part.attention_mask = self._mask([part], own)
+                parts.append(part)
                 places.append(rows)
         return join_rows(parts, places)
 
     def _combine(self, everyone: Sequence[Signals], inputs: Mapping[str, Any]) -> dict[str, Signals]:
         """One prediction for each temperature at which objectives compare."""
         labels: dict[str, Tensor] = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
-        mask = everyone[0].attention_mask
+        mask = self._mask(everyone, inputs)
         at: dict[float, Signals] = {}
         for temperature in (objective.current_temperature for objective in self._together.values()):
             if temperature not in at:

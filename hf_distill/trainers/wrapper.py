@@ -13,29 +13,32 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..alignment import PIECE_MASK, PIECES, by_pieces
+from ..alignment import PIECE_MASK, STUDENT_PIECES, Reading, by_pieces
 from ..loading import forward_columns
 from ..objectives import Objective, WeightedObjective
-from ..objectives.base import Unit
 from ..output_capture import capture_of
+from ..routing import only_requested
 from ..signals import SignalRequest, Signals
 
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
 
 
-def count_items(inputs: Mapping[str, Any]) -> dict[Unit, Tensor]:
-    """What a mean can be over: rows, real tokens and labels of one batch, as float tensors on the batch's device."""
+def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a mean can be over: rows, real tokens and labels of one batch, as float tensors on the batch's device.
+
+    Where teachers read other tokens, the pieces of each reading too, by the name of their mask.
+    """
     ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
     if ids is None:
         raise ValueError(f"A batch needs `input_ids` or `inputs_embeds`; it has {sorted(inputs)}.")
     rows = torch.full((), float(ids.shape[0]), device=ids.device)
-    # Where the two sides have other tokens, pieces of text stand for them.
-    mask: Tensor | None = inputs.get(PIECE_MASK, inputs.get("attention_mask"))
+    mask: Tensor | None = inputs.get("attention_mask")
     tokens = mask.sum(dtype=torch.float32) if mask is not None else rows * ids.shape[1]
-    labels = inputs.get("labels")
-    if labels is None or labels.is_floating_point():
-        return {"rows": rows, "tokens": tokens, "labels": rows}
-    return {"rows": rows, "tokens": tokens, "labels": labels.ge(0).sum(dtype=torch.float32)}
+    labels: Any = inputs.get("labels")
+    no_classes = labels is None or labels.is_floating_point()
+    counts = {"rows": rows, "tokens": tokens, "labels": rows if no_classes else labels.ge(0).sum(dtype=torch.float32)}
+    pieces = {name: mask for name, mask in inputs.items() if name.endswith(f"_{PIECE_MASK}")}
+    return counts | {name: mask.sum(dtype=torch.float32) for name, mask in pieces.items()}
 
 
 class DistillationModel(PreTrainedModel):
@@ -53,8 +56,19 @@ class DistillationModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, student: Any, objectives: list[WeightedObjective]) -> None:
-        """Wrap `student`; the objectives must be bound to its depth already."""
+    def __init__(
+        self,
+        student: Any,
+        objectives: list[WeightedObjective],
+        readings: Mapping[str, Reading | None] | None = None,
+    ) -> None:
+        """Wrap `student`.
+
+        Args:
+            student: The plain model.
+            objectives: Bound to its depth already.
+            readings: How the teacher of each objective reads the text, where that is not the student's way.
+        """
         super().__init__(student.config)
         self.student = student
         self.objectives = nn.ModuleDict({item.name: item.objective for item in objectives})
@@ -62,6 +76,7 @@ class DistillationModel(PreTrainedModel):
         self.schedules = {item.name: item.schedule for item in objectives if item.schedule is not None}
         # Tensors, because a compiled `forward` would be compiled anew for every other number.
         self._factors = {name: torch.tensor(schedule(0.0)) for name, schedule in self.schedules.items()}
+        self._prefixes = {name: reading.prefix for name, reading in (readings or {}).items() if reading is not None}
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.student_request
@@ -115,7 +130,7 @@ class DistillationModel(PreTrainedModel):
     def forward(
         self,
         teacher_signals: Signals | Mapping[str, Signals] | None = None,
-        num_items: Mapping[Unit, Tensor] | None = None,
+        num_items: Mapping[str, Tensor] | None = None,
         loss_scale: float = 1.0,
         return_logits: bool = False,
         **inputs: Any,
@@ -136,21 +151,36 @@ class DistillationModel(PreTrainedModel):
         """
         capture = self._capture_with_logits if return_logits else self._capture
         student = capture(**{name: value for name, value in inputs.items() if name in self._columns})
-        if PIECES in inputs:
-            student = by_pieces(student, inputs[PIECES], inputs[PIECE_MASK])
+        in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in set(self._prefixes.values())}
         labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
         here = count_items(inputs)
         terms: dict[str, Tensor] = {}
         loss: Any = 0.0
         for name, objective in self.objectives.items():
-            share = _share(here, num_items, cast(Objective, objective).unit)
+            share = _share(here, num_items, self.counted_in(name))
             teacher = signals_for(name, teacher_signals)
+            seen = in_pieces[self._prefixes[name]] if name in self._prefixes else student
             weight: Any = self.weights[name] * self._factors[name] if name in self._factors else self.weights[name]
-            for term, value in objective(student, teacher, labels).items():
+            for term, value in objective(seen, teacher, labels).items():
                 value = value * share * loss_scale
                 terms[f"{name}/{term}"] = value.detach()
                 loss = loss + weight * value
         return {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
+
+    def counted_in(self, name: str) -> str:
+        """What the terms of an objective are means over, as `count_items` names it."""
+        unit = cast(Objective, self.objectives[name]).unit
+        # Where the two sides have other tokens, pieces of text stand for them.
+        return self._prefixes[name] + PIECE_MASK if unit == "tokens" and name in self._prefixes else unit
+
+    def _by_pieces(self, student: Signals, prefix: str, inputs: Mapping[str, Tensor]) -> Signals:
+        """What the objectives of one reading see of the student."""
+        request = SignalRequest()
+        for name, used in self._prefixes.items():
+            if used == prefix:
+                request = request | cast(Objective, self.objectives[name]).student_request
+        pieces, mask = inputs[prefix + STUDENT_PIECES], inputs[prefix + PIECE_MASK]
+        return by_pieces(only_requested(student, request), pieces, mask)
 
     # The names below are those through which `Trainer` reaches the model it trains; all of them mean the student.
 
@@ -176,6 +206,6 @@ def signals_for(objective: str, signals: Signals | Mapping[str, Signals] | None)
     return signals.get(objective) if isinstance(signals, Mapping) else signals
 
 
-def _share(here: Mapping[Unit, Tensor], whole: Mapping[Unit, Tensor] | None, unit: Unit) -> Tensor | float:
+def _share(here: Mapping[str, Tensor], whole: Mapping[str, Tensor] | None, unit: str) -> Tensor | float:
     """This batch's share of the items of the optimizer step."""
     return 1.0 if whole is None else here[unit] / whole[unit].clamp(min=1)

@@ -1,15 +1,20 @@
 """`hf-distill distill --teacher_models`: several teacher folders, one student."""
 
 import copy
+import gc
 import json
+import weakref
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tokenizer_cases import character_tokenizer
+from transformers import BertForSequenceClassification
 
-from hf_distill import cli
+from hf_distill import DistillationTrainer, cli
 from hf_distill.hub.model_card import read_facts
+from hf_distill.loading import load_model
 
 
 @pytest.fixture
@@ -119,3 +124,49 @@ def test_teachers_of_different_vocabularies_are_refused(run, teachers, tmp_path,
     path.write_text(json.dumps(stored))
     assert run("--teacher_models", *teachers) == 2
     assert "tokenizers differ" in capsys.readouterr().err
+
+
+def test_every_teacher_may_read_with_its_own_tokenizer(run, teachers, tmp_path, sentences, tiny_bert_config):
+    characters = character_tokenizer(sentences)
+    model = BertForSequenceClassification(
+        tiny_bert_config(vocab_size=len(characters), hidden_size=32, id2label={0: "positive", 1: "negative"})
+    )
+    model.save_pretrained(tmp_path / "characters")
+    characters.save_pretrained(tmp_path / "characters")
+    layers = ['{"objective": "relation", "teacher": 1}', '{"objective": "hidden", "teacher": 0}', "logits"]
+    settings = ["--teacher_models", teachers[0], tmp_path / "characters", "--align_tokenizers", "--max_length", 64]
+    results = run(*settings, "--objectives", *layers)
+    assert list(results["objectives"]) == ["relation", "hidden", "logits"]
+    # A student of its own reads with its own tokenizer; that of the first teacher if it is made after it.
+    further = run(*settings, "--student_model", tmp_path / "student", "--objectives", *layers, folder="further")
+    assert losses(further)[0] < losses(results)[0]
+
+
+def test_the_teachers_may_compute_on_a_device_of_their_own(run, teachers):
+    assert losses(run("--teacher_models", *teachers, "--teacher_device", "cpu")) == losses(
+        run("--teacher_models", *teachers)
+    )
+
+
+def test_a_teacher_in_int8_leaves_nothing_of_the_full_one(run, teachers, monkeypatch):
+    pytest.importorskip("torchao")
+    made = []
+
+    def noting(*args, **kwargs):
+        model = load_model(*args, **kwargs)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr("hf_distill.jobs.teachers.load_model", noting)
+    held = []
+    train = DistillationTrainer.train
+
+    def checking(trainer, *args, **kwargs):
+        gc.collect()
+        held.extend(model for model in made if model() is not None)
+        return train(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "train", checking)
+    run("--teacher_models", *teachers, "--teacher_dtype", "int8")
+    assert len(made) == 3
+    assert not held

@@ -1,0 +1,215 @@
+"""A live teacher: its arithmetic, its device, and what it says of itself."""
+
+import copy
+import sys
+
+import datasets
+import pytest
+import torch
+
+from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
+from hf_distill.signals import Projections, SignalRequest, Signals
+from hf_distill.stored.precompute import precompute
+from hf_distill.teachers import LiveTeacher
+from hf_distill.teachers_adapters import AdapterTeacher
+
+EVERYTHING = SignalRequest(
+    logits=True, hidden_states=frozenset({0, 3}), projections=frozenset({2}), attention_scores=frozenset({3})
+)
+HAS_CUDA = torch.cuda.is_available()
+on_a_gpu = pytest.mark.skipif(not HAS_CUDA, reason="needs a CUDA device")
+
+
+@pytest.fixture(scope="module")
+def rows(sentences, tiny_tokenizer):
+    return datasets.Dataset.from_dict(dict(tiny_tokenizer(sentences[:32], truncation=True, max_length=16)))
+
+
+@pytest.fixture
+def batch(tiny_tokenizer, sentences):
+    return dict(tiny_tokenizer(sentences[:4], padding=True, return_tensors="pt"))
+
+
+@pytest.fixture
+def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+    """`build(**arguments)`: a trainer of a fresh copy of the tiny student."""
+
+    def make(teacher=tiny_teacher, trainer_class=DistillationTrainer, train_dataset=rows, **arguments):
+        arguments = {
+            "output_dir": str(tmp_path / "run"),
+            "objectives": [{"objective": "relation", "teacher": 0}, {"objective": "hidden", "teacher": 0}, "logits"],
+            "max_steps": 4,
+            "per_device_train_batch_size": 8,
+            "learning_rate": 5e-3,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "report_to": "none",
+            "train_sampling_strategy": "sequential",
+            **arguments,
+        }
+        kind = MultiTeacherArguments if trainer_class is MultiTeacherTrainer else DistillationArguments
+        return trainer_class(
+            copy.deepcopy(tiny_student), teacher, kind(**arguments), train_dataset=train_dataset,
+            processing_class=tiny_tokenizer,
+        )  # fmt: skip
+
+    return make
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def tensors_of(signals):
+    found = []
+    signals.map(lambda tensor: found.append(tensor) or tensor)
+    return found
+
+
+# ---- int8 ----
+
+
+@pytest.fixture
+def torchao():
+    return pytest.importorskip("torchao")
+
+
+@pytest.mark.usefixtures("torchao")
+def test_signals_in_int8_are_close_to_those_in_float32(tiny_teacher, batch):
+    found, expected = (LiveTeacher(tiny_teacher, dtype) for dtype in ("int8", "float32"))
+    for teacher in (found, expected):
+        teacher.request(EVERYTHING)
+    for one, other in zip(tensors_of(found.signals(batch)), tensors_of(expected.signals(batch)), strict=True):
+        assert ((one - other).float().norm() / other.float().norm()) < 0.05
+
+
+@pytest.mark.usefixtures("torchao")
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_a_student_learns_from_an_int8_teacher_nearly_what_it_learns_from_a_full_one(build, tiny_teacher, bf16):
+    full, rounded = build(bf16=bf16), build(bf16=bf16, teacher_dtype="int8")
+    full.train()
+    rounded.train()
+    assert losses(rounded) == pytest.approx(losses(full), rel=0.03)
+    assert losses(rounded) != losses(full)
+    assert type(tiny_teacher.bert.encoder.layer[0].output.dense.weight) is torch.nn.Parameter
+    assert "int8" in rounded.describe()
+
+
+@pytest.mark.usefixtures("torchao")
+def test_a_run_with_an_int8_teacher_is_resumed_with_an_int8_teacher(build):
+    whole = build(teacher_dtype="int8", save_strategy="steps", save_steps=2)
+    whole.train()
+    resumed = build(teacher_dtype="int8")
+    resumed.train(f"{whole.args.output_dir}/checkpoint-2")
+    assert losses(resumed) == losses(whole)
+    with pytest.raises(ValueError, match="teacher_dtype: int8 in the checkpoint, None now"):
+        build().train(f"{whole.args.output_dir}/checkpoint-2")
+
+
+@pytest.mark.usefixtures("torchao")
+def test_signals_are_stored_from_an_int8_teacher(tiny_teacher, tiny_tokenizer, rows, tmp_path, build):
+    folder = str(tmp_path / "stored")
+    settings = {"processing_class": tiny_tokenizer, "dtype": "float32"}
+    precompute(rows, tiny_teacher, ["relation", "logits"], folder, teacher_dtype="int8", **settings)
+    with pytest.raises(ValueError, match=r"teacher_dtype: int8 stored, auto now"):
+        precompute(rows, tiny_teacher, ["relation", "logits"], folder, **settings)
+    build(folder, train_dataset=None, objectives=["relation", "logits"]).train()
+
+
+@pytest.mark.usefixtures("torchao")
+def test_int8_is_refused_where_it_cannot_apply(build, tiny_teacher, tiny_tokenizer, rows, tmp_path):
+    peft = pytest.importorskip("peft")
+    teacher = LiveTeacher(copy.deepcopy(tiny_teacher), "int8")
+    with pytest.raises(ValueError, match=r"computes on the CPU.*on 'cuda:0'.*--teacher_device cpu"):
+        teacher.to(torch.device("cuda:0"))
+    adapted = peft.get_peft_model(copy.deepcopy(tiny_teacher), peft.LoraConfig(target_modules=["query"]))
+    with pytest.raises(ValueError, match=r"adapters \(LoRA\).*merge_and_unload"):
+        AdapterTeacher(adapted, "default", "int8")
+    with pytest.raises(ValueError, match="compiled teacher"):
+        build(torch.compile(tiny_teacher, backend="eager"), teacher_dtype="int8")
+    folder = str(tmp_path / "stored")
+    precompute(rows, tiny_teacher, ["logits"], folder, processing_class=tiny_tokenizer)
+    for given in (folder, LiveTeacher(tiny_teacher)):
+        with pytest.raises(ValueError, match=r"`--teacher_dtype int8` has no effect: a stored teacher does not run"):
+            build(given, train_dataset=None, objectives=["logits"], teacher_dtype="int8")
+
+
+def test_int8_without_torchao_says_how_to_install_it(tiny_teacher, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ImportError, match=r"`--teacher_dtype int8` needs the package `torchao`.*hf_distill\[int8\]"):
+        LiveTeacher(tiny_teacher, "int8")
+
+
+def test_an_arithmetic_that_does_not_exist_is_refused(tiny_teacher):
+    with pytest.raises(ValueError, match=r"`--teacher_dtype` is 'int4'; allowed are auto, .*int8"):
+        LiveTeacher(tiny_teacher, "int4")
+
+
+# ---- Devices ----
+
+
+def test_every_signal_moves_and_what_is_there_already_stays():
+    ones = torch.ones(1, 2)
+    signals = Signals(ones, {"logits": ones}, {1: ones}, {2: Projections(ones, ones, ones, 1)}, {3: ones})
+    moved = signals.to(torch.device("meta"))
+    assert [tensor.device.type for tensor in tensors_of(moved)] == ["meta"] * 7
+    assert moved.projections[2].num_heads == 1
+    assert signals.to(ones.device) is signals
+
+
+def test_a_teacher_with_a_device_of_its_own_stays_there(tiny_teacher, batch):
+    teacher = LiveTeacher(tiny_teacher, device="cpu")
+    teacher.to(torch.device("meta"))
+    assert teacher.model.device.type == "cpu"
+    teacher.request(EVERYTHING)
+    assert all(tensor.device.type == "cpu" for tensor in tensors_of(teacher.signals(batch)))
+    follower = LiveTeacher(tiny_teacher)
+    follower.to(torch.device("meta"))
+    assert follower.model.device.type == "meta"
+
+
+@pytest.mark.parametrize("trainer_class", [DistillationTrainer, MultiTeacherTrainer])
+def test_the_device_of_the_teacher_changes_nothing_where_it_is_the_students(build, tiny_teacher, trainer_class):
+    given = [tiny_teacher] if trainer_class is MultiTeacherTrainer else tiny_teacher
+    plain, told = build(given, trainer_class), build(given, trainer_class, teacher_device="cpu")
+    plain.train()
+    told.train()
+    assert losses(told) == losses(plain)
+    assert "on cpu" in told.describe()
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_does_not_exist_is_refused(build, name):
+    with pytest.raises(ValueError, match=rf"`--teacher_device` is '{name}'; this machine has cpu"):
+        build(teacher_device=name)
+
+
+def test_a_device_that_nobody_takes_is_refused(build, tiny_teacher):
+    with pytest.raises(ValueError, match=r"`--teacher_device cpu` has no effect.*source of signals"):
+        build(LiveTeacher(tiny_teacher), teacher_device="cpu")
+    with pytest.raises(ValueError, match=r"--teacher_device cpu.*`--offload_teachers`"):
+        build([tiny_teacher], MultiTeacherTrainer, teacher_device="cpu", offload_teachers=True)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_teacher_on_the_cpu_teaches_a_student_on_the_gpu(build, dtype):
+    if dtype == "int8":
+        pytest.importorskip("torchao")
+    near, far = build(use_cpu=False), build(use_cpu=False, teacher_device="cpu", teacher_dtype=dtype)
+    near.train()
+    far.train()
+    assert far.teacher.model.device.type == "cpu"
+    assert losses(far) == pytest.approx(losses(near), rel=0.03)
+    with pytest.raises(ValueError, match="--teacher_device cpu"):
+        build(use_cpu=False, teacher_dtype="int8")
+
+
+@on_a_gpu
+def test_signals_come_to_the_device_of_the_inputs(tiny_teacher, batch):
+    teacher = LiveTeacher(tiny_teacher, device="cpu")
+    teacher.request(EVERYTHING)
+    found = teacher.signals({name: value.cuda() for name, value in batch.items()})
+    assert all(tensor.device.type == "cuda" for tensor in tensors_of(found))
