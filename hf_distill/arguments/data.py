@@ -145,6 +145,16 @@ class CorpusArguments:
         default=None, metadata={"help": "Take only the first rows of the general corpus."}
     )
     max_anchors: int | None = field(default=None, metadata={"help": "Take only the first anchors."})
+    unit: Literal["row", "sentence", "passage"] = field(
+        default="row",
+        metadata={
+            "help": "What is searched and kept: rows of the general corpus as they are, their sentences, or passages "
+            "of sentences in a row."
+        },
+    )
+    passage_words: int = field(
+        default=80, metadata={"help": "Words of a passage at most; a longer sentence is a passage of its own."}
+    )
     corpus_dir: str = field(
         default="outputs/corpus", metadata={"help": "Folder for the corpus, its card and statistics."}
     )
@@ -183,9 +193,19 @@ class CorpusArguments:
     )
     max_phrases: int = field(default=20, metadata={"help": "RAKE phrases per query."})
     language: str = field(
-        default="english", metadata={"help": "Language of stop words and stemmer; none leaves both out."}
+        default="english",
+        metadata={
+            "help": "Language of stop words, stemmer and sentences, chinese also of a segmenter; none for any other."
+        },
     )
     stem: bool = field(default=True, metadata={"help": "Stem words (Snowball) before indexing and searching."})
+    token_analysis: str | None = field(
+        default=None,
+        metadata={
+            "help": "Own function from a text to its terms (package.module:function), in place of words, stop words "
+            "and stemmer."
+        },
+    )
     bm25_k1: float = field(default=1.2, metadata={"help": "BM25: how fast repeats of a word saturate."})
     bm25_b: float = field(default=0.75, metadata={"help": "BM25: how much long rows are held back, 0 to 1."})
     max_chars: int = field(
@@ -194,11 +214,19 @@ class CorpusArguments:
     min_words: int = field(
         default=1, metadata={"help": "Rows of the general corpus with fewer words are left out and counted."}
     )
-    deduplicate: Literal["normalized", "exact", "none"] = field(
+    max_words: int | None = field(
+        default=None, metadata={"help": "Rows of the general corpus with more words are left out and counted."}
+    )
+    deduplicate: Literal["near", "normalized", "exact", "none"] = field(
         default="normalized",
         metadata={
-            "help": "Keep one of equal texts: equal without case, punctuation and spacing; exactly equal; or all."
+            "help": "Keep one of equal texts: nearly equal; equal without case, punctuation and spacing; exactly "
+            "equal; or all."
         },
+    )
+    near_duplicate_threshold: float = field(
+        default=0.7,
+        metadata={"help": "Share of common runs of three words from which two texts are nearly equal (Jaccard)."},
     )
     decontaminate: Literal["equal", "contains", "none"] = field(
         default="equal",
@@ -207,6 +235,16 @@ class CorpusArguments:
             "contain one of at least eight words."
         },
     )
+    decontaminate_ngram: int | None = field(
+        default=None,
+        metadata={
+            "help": "Leave out rows that share so many words in a row with a text of the task's validation or test "
+            "set; 13 is usual."
+        },
+    )
+    write_dropped: bool = field(
+        default=False, metadata={"help": "Write the rows that were left out, with their reasons, to dropped.parquet."}
+    )
     num_proc: int | None = field(
         default=None, metadata={"help": "Processes for keywords and search; by default one process with all cores."}
     )
@@ -214,24 +252,37 @@ class CorpusArguments:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""
-        positive = "max_corpus_rows max_anchors top_k max_phrases max_chars num_proc search_batch_size"
+        positive = (
+            "max_corpus_rows max_anchors passage_words top_k max_phrases max_chars max_words "
+            "decontaminate_ngram num_proc search_batch_size"
+        )
         for name in positive.split():
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
-        if self.engine == "elasticsearch" and self.elasticsearch_url is None:
-            raise ValueError("`--engine elasticsearch` needs the address of a server: `--elasticsearch_url`.")
-        if not 0 < self.top_share <= 1:
-            raise ValueError(f"`--top_share` is {self.top_share}; it must be above 0 and at most 1.")
+        for name in ("top_share", "near_duplicate_threshold"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0 and at most 1.")
         if self.bm25_k1 < 0 or not 0 <= self.bm25_b <= 1:
             raise ValueError(
                 f"`--bm25_k1` ({self.bm25_k1}) must be at least 0, `--bm25_b` ({self.bm25_b}) within 0 and 1."
             )
         choices = {
+            "unit": ("row", "sentence", "passage"),
             "query": ("rake", "content_words", "text"),
-            "deduplicate": ("normalized", "exact", "none"),
+            "deduplicate": ("near", "normalized", "exact", "none"),
             "decontaminate": ("equal", "contains", "none"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Check settings that need or exclude others."""
+        if self.engine == "elasticsearch" and self.elasticsearch_url is None:
+            raise ValueError("`--engine elasticsearch` needs the address of a server: `--elasticsearch_url`.")
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError(f"`--max_words` ({self.max_words}) is below `--min_words` ({self.min_words}).")
+        if self.decontaminate == "none" and self.decontaminate_ngram is not None:
+            raise ValueError("`--decontaminate none` looks for no evaluation text, `--decontaminate_ngram` for parts.")

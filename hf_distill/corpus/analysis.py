@@ -7,8 +7,6 @@ Shape legend: N texts, T terms over all texts, V distinct terms.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,14 +15,22 @@ from typing import Any
 import numpy as np
 import xxhash
 
-# Letters and digits of any script; the underscore separates. Apostrophes separate too, because some tasks (SST-2)
-# come pre-split ("it 's", "do n't") while running text does not: both must end as the same terms.
-WORD = re.compile(r"[^\W_]+")
+from .own_analysis import OwnAnalysis
+from .words import (
+    WORD,
+    chinese_segmenter,
+    chinese_words,
+    chinese_words_and_marks,
+    spaced_words,
+    words,
+    words_and_marks,
+)
 
 # What is left of "n't" in text that was split in the Penn Treebank manner.
 _SPLIT_NEGATION = frozenset({"n"})
 
 _NO_TERM = -1
+_CHINESE = frozenset({"chinese", "zh"})
 
 
 @cache
@@ -106,26 +112,40 @@ class Analyzer:
     Every distinct word is stemmed once and remembered.
 
     Args:
-        language: Language of stop words and stemmer; `none` leaves both out.
+        language: Language of stop words and stemmer, and of the segmenter for Chinese; `none` leaves all of them out.
         stem: Whether to stem. Ignored where Snowball has no stemmer for the language.
         stopwords: Own stop words instead of the language's.
+        token_analysis: A function of one's own from a text to its terms (`package.module:function`), instead of words,
+            stop words and stemmer; keyword phrases still end at the language's stop words.
+
+    Raises:
+        ValueError: If there is no stop word list for the language, or no such function.
+        ImportError: If the language is Chinese and no segmenter is installed.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
-        self, language: str = "english", *, stem: bool = True, stopwords: Sequence[str] | None = None
+        self,
+        language: str = "english",
+        *,
+        stem: bool = True,
+        stopwords: Sequence[str] | None = None,
+        token_analysis: str | None = None,
     ) -> None:
         self.language = language
         self.stem = stem
         self.own_stopwords = None if stopwords is None else tuple(sorted(stopwords))
+        self.token_analysis = token_analysis
         self.stop_words = stop_words(language) if stopwords is None else frozenset(stopwords)
-        self._stem = _stemmer(language) if stem and language != "none" else None
+        self._segmenter = chinese_segmenter()[0] if language in _CHINESE else None
+        self._own = None if token_analysis is None else OwnAnalysis(token_analysis)
+        self._stem = _stemmer(language) if stem and language != "none" and self._own is None else None
         self._terms = _Terms(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles as its settings: the cache and the C stemmer stay behind, so fingerprints are stable."""
-        return _make_analyzer, (self.language, self.stem, self.own_stopwords)
+        return _make_analyzer, (self.language, self.stem, self.own_stopwords, self.token_analysis)
 
     def settings(self) -> dict[str, Any]:
         """Everything that changes the terms, JSON-able."""
@@ -134,17 +154,36 @@ class Analyzer:
             "language": self.language,
             "stemmed": self._stem is not None,
             "stop_words": xxhash.xxh3_64_hexdigest("\n".join(sorted(self.stop_words)).encode()),
+            **({} if self._segmenter is None else {"segmenter": self._segmenter}),
+            **({} if self._own is None else self._own.settings()),
         }
 
     def term(self, word: str) -> str:
-        """The term of a lower-cased word; empty for a stop word."""
+        """The term of a folded word; empty for a stop word."""
+        if self._own is not None:
+            return word
         if word in self.stop_words:
             return ""
         return self._stem(word) if self._stem is not None else word
 
     def tokens(self, text: str) -> list[str]:
         """The terms of a text."""
-        return [term for term in map(self._terms.__getitem__, words(text)) if term]
+        return [term for term in map(self._terms.__getitem__, self._words(text)) if term]
+
+    def tokens_of_words(self, text: str) -> list[str]:
+        """The terms of words with blanks between them, as keyword queries are: a segmenter does not cut them again."""
+        if self._segmenter is None or self._own is not None:
+            return self.tokens(text)
+        return [term for term in map(self._terms.__getitem__, WORD.findall(text)) if term]
+
+    def words_and_marks(self, text: str) -> list[str]:
+        """Words as they stand and the marks between them, for keyword phrases."""
+        return chinese_words_and_marks(text) if self._segmenter is not None else words_and_marks(text)
+
+    def _words(self, text: str) -> list[str]:
+        if self._own is not None:
+            return self._own(text)
+        return chinese_words(text) if self._segmenter is not None else words(text)
 
     def encode(self, batches: Iterable[Sequence[str]]) -> TokenStreams:
         """The terms of many texts as ids.
@@ -159,7 +198,10 @@ class Analyzer:
         ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
         for batch in batches:
             # Splitting and counting of words run in Arrow; only a batch's distinct words come back to Python.
-            split = pc.utf8_split_whitespace(pa.array(map(_spaced_words, batch), type=pa.large_string()))
+            if self._own is None and self._segmenter is None:
+                split = pc.utf8_split_whitespace(pa.array(map(spaced_words, batch), type=pa.large_string()))
+            else:
+                split = pa.array(map(self._words, batch), type=pa.large_list(pa.large_string()))
             distinct = split.flatten().dictionary_encode()
             of_word = np.fromiter(map(known.__getitem__, distinct.dictionary.to_pylist()), dtype=np.int32)
             terms = of_word[distinct.indices.to_numpy()]
@@ -170,28 +212,10 @@ class Analyzer:
         return TokenStreams(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), known.vocabulary)
 
 
-def words(text: str) -> list[str]:
-    """Lower-cased words of a text, compatibility forms (full width, ligatures) made one."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return WORD.findall(text.lower())
-
-
-# ASCII text needs no pattern: letters to lower case, digits as they are, everything else a blank.
-_ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
-
-
-def _spaced_words(text: str) -> str:
-    """The same words, with blanks between them and none after the last.
-
-    Arrow's splitting decodes one character more after a blank at the end of a row: after the last row that is memory
-    beyond the buffer, and now and then the blank stayed in the word (pyarrow 26).
-    """
-    return text.translate(_ASCII).rstrip(" ") if text.isascii() else " ".join(words(text))
-
-
-def _make_analyzer(language: str, stem: bool, stopwords: tuple[str, ...] | None) -> Analyzer:
-    return Analyzer(language, stem=stem, stopwords=stopwords)
+def _make_analyzer(
+    language: str, stem: bool, stopwords: tuple[str, ...] | None, token_analysis: str | None
+) -> Analyzer:
+    return Analyzer(language, stem=stem, stopwords=stopwords, token_analysis=token_analysis)
 
 
 class _Terms(dict[str, str]):

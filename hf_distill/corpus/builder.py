@@ -23,13 +23,15 @@ from datasets.utils import logging
 
 from .analysis import Analyzer
 from .anchors import Anchors, collect_anchors, task_texts
-from .cleaning import UsableRows, fetch_texts, find_usable_rows, usable_texts
-from .dedup import EvaluationTexts
+from .cleaning import LengthLimits, UsableRows, fetch_texts, find_usable_rows, usable_texts
+from .decontamination import EvaluationTexts
+from .documents import split_documents
+from .dropped import write_dropped
 from .queries import HIT_FEATURES, QUERY_FEATURES, MakeQueries, SearchHits
 from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
-from .selection import Candidates, choose_rows, merge_hits, rank_limit
+from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit
 from .sources import corpus_label
-from .statistics import describe_queries, describe_rows, kept_share, total_seconds
+from .statistics import describe_build, describe_queries, describe_rows
 from .work import WorkFolder, read_arrow
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 # A change of what any step does must change it: finished steps of older code are then refused.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 DEFAULT_TOP_K = 100
 
 CORPUS_FEATURES = Features(
@@ -60,10 +62,13 @@ class CorpusResult:
         dataset: Columns `text`; `rank`, the best over all anchors, 0 = first; `score`, the best; `anchors`, how many
             retrieved the row; `source`. Ordered by rank, then score descending, then row of the general corpus.
         statistics: JSON-able facts: what was read, dropped and why, which engine and why, settings, seconds.
+        dropped: Where `write_dropped` was asked for, the rows that are not in the corpus though they were read or
+            found: `row` of the general corpus, `text`, `reason`, and `instead`, the row that stays for a duplicate.
     """
 
     dataset: Dataset
     statistics: dict[str, Any]
+    dropped: Dataset | None = None
 
 
 def build_contextualized_corpus(
@@ -102,9 +107,18 @@ def build_contextualized_corpus(
     found = collect_anchors(_anchor_texts(anchors, anchor_columns), args.max_anchors)
     if args.max_corpus_rows is not None and args.max_corpus_rows < len(corpus):
         corpus = corpus.select(range(args.max_corpus_rows))
-    usable = find_usable_rows(corpus, args.text_column, max_chars=args.max_chars, min_words=args.min_words)
-    build = _Build(args, found, corpus, usable, evaluation_texts, corpus_name, work_dir)
-    return build.run()
+    name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
+    documents = len(corpus)
+    corpus = split_documents(
+        corpus,
+        args.text_column,
+        unit=args.unit,
+        passage_words=args.passage_words,
+        language=args.language,
+        source_column=args.source_column,
+        num_proc=args.num_proc,
+    )
+    return _Build(args, found, corpus, documents, evaluation_texts, name, work_dir).run()
 
 
 class _Build:
@@ -115,21 +129,24 @@ class _Build:
         args: CorpusArguments,
         anchors: Anchors,
         corpus: Dataset,
-        usable: UsableRows,
+        documents: int,
         evaluation_texts: Iterable[str | None],
-        corpus_name: str | None,
+        name: str,
         work_dir: str | Path | None,
     ) -> None:
-        self.args, self.anchors, self.corpus, self.usable = args, anchors, corpus, usable
-        self.name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
+        self.args, self.anchors, self.corpus, self.documents, self.name = args, anchors, corpus, documents, name
+        self.limits = LengthLimits(args.max_chars, args.min_words, args.max_words)
+        self.usable: UsableRows = find_usable_rows(corpus, args.text_column, self.limits)
         self.evaluation = EvaluationTexts(
-            () if args.decontaminate == "none" else evaluation_texts, contains=args.decontaminate == "contains"
+            () if args.decontaminate == "none" else evaluation_texts,
+            contains=args.decontaminate == "contains",
+            ngram=args.decontaminate_ngram,
         )
-        self.analyzer = Analyzer(args.language, stem=args.stem)
-        self.choice: EngineChoice = choose_engine(args.engine, len(usable.rows))
+        self.analyzer = Analyzer(args.language, stem=args.stem, token_analysis=args.token_analysis)
+        self.choice: EngineChoice = choose_engine(args.engine, len(self.usable.rows))
         logger.info(f"BM25 engine: {self.choice.name} ({self.choice.why}).")
         asked = args.top_k or DEFAULT_TOP_K
-        self.k = min(asked, len(usable.rows))
+        self.k = min(asked, len(self.usable.rows))
         self.k_asked = asked
         if self.k < asked:
             warnings.warn(
@@ -142,7 +159,7 @@ class _Build:
             "k1": args.bm25_k1,
             "b": args.bm25_b,
             "analysis": self.analyzer.settings(),
-            "corpus": usable.checksum,
+            "corpus": self.usable.checksum,
         }
         self.settings = self._settings()
         self.work = WorkFolder(self._work_dir(work_dir), self.settings)
@@ -156,8 +173,11 @@ class _Build:
             "selection": self.work.step("selection", self._select),
             "rows": self.work.step("rows", self._write),
         }
-        dataset = read_arrow(self.work.folder("rows"))
-        return CorpusResult(dataset, self._statistics(steps))
+        dropped = None
+        if self.args.write_dropped:
+            self.work.step("dropped", self._write_dropped)
+            dropped = read_arrow(self.work.folder("dropped"))
+        return CorpusResult(read_arrow(self.work.folder("rows")), self._statistics(steps), dropped)
 
     def _settings(self) -> dict[str, Any]:
         """Everything that changes the corpus."""
@@ -175,6 +195,8 @@ class _Build:
                 name: getattr(args, name)
                 for name in ("top_share", "query", "max_phrases", "deduplicate", "decontaminate", "source_column")
             },
+            "decontaminate_ngram": args.decontaminate_ngram,
+            "near_duplicate_threshold": args.near_duplicate_threshold if args.deduplicate == "near" else None,
         }
 
     def _work_dir(self, work_dir: str | Path | None) -> Path:
@@ -206,7 +228,9 @@ class _Build:
         reused = handle is not None
         if handle is None:
             texts = usable_texts(self.corpus, self.args.text_column, self.usable.rows, "Indexing the general corpus")
-            options = {"url": self.args.elasticsearch_url} if self.choice.name == "elasticsearch" else {}
+            options: dict[str, Any] = (
+                {"url": self.args.elasticsearch_url} if self.choice.name == "elasticsearch" else {}
+            )
             handle = save_index(self.analyzer.encode(texts), self._index_dir(), self.index_settings, **options)
         return {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": reused}
 
@@ -242,31 +266,40 @@ class _Build:
         return {"hits": len(hits), "queries_without_hits": len(queries) - with_hits}
 
     def _select(self, folder: Path) -> dict[str, Any]:
-        """Hits to rows of the result, in order."""
-        everything = merge_hits(read_arrow(self.work.folder("hits")), len(self.usable.rows))
-        candidates = everything.take(everything.ranks < rank_limit(self.args.top_share, self.k))
-        texts = fetch_texts(
-            self.corpus, self.args.text_column, self.usable.rows[candidates.rows], "Comparing the texts"
-        )
-        chosen, dropped = choose_rows(
-            candidates,
-            texts,
+        """Hits to rows of the result."""
+        selection = choose_rows(
+            merge_hits(read_arrow(self.work.folder("hits")), len(self.usable.rows)),
+            lambda rows: fetch_texts(
+                self.corpus, self.args.text_column, self.usable.rows[rows], "Comparing the texts"
+            ),
             self.evaluation,
+            limit=rank_limit(self.args.top_share, self.k),
             deduplicate=self.args.deduplicate,
-            decontaminate=self.args.decontaminate,
+            near_threshold=self.args.near_duplicate_threshold,
         )
-        if len(chosen.rows) == 0:
-            raise ValueError(f"Nothing is left of {len(candidates.rows)} retrieved rows: {dropped} were dropped.")
-        np.savez(folder / "chosen.npz", **vars(chosen))
-        return {
-            "retrieved_rows": len(everything.rows),
-            "dropped": {"beyond_top_share": len(everything.rows) - len(candidates.rows), **dropped},
-        }
+        num_rows, dropped = len(selection.fates), selection.dropped()
+        if sum(dropped.values()) == num_rows:
+            raise ValueError(f"Nothing is left of {num_rows} retrieved rows: {dropped} were dropped.")
+        np.savez(
+            folder / "selection.npz", fates=selection.fates, instead=selection.instead, **vars(selection.candidates)
+        )
+        return {"retrieved_rows": num_rows, "dropped": dropped}
+
+    def _selection(self) -> Selection:
+        with np.load(self.work.folder("selection") / "selection.npz") as arrays:
+            fields = dict(arrays)
+        fates, instead = fields.pop("fates"), fields.pop("instead")
+        return Selection(Candidates(**fields), fates, instead)
+
+    def _write_dropped(self, folder: Path) -> dict[str, Any]:
+        """The rows that were left out, with their reasons."""
+        file = folder / "dropped.arrow"
+        rows = write_dropped(file, self.corpus, self.args.text_column, self.limits, self.usable, self._selection())
+        return {"rows": rows}
 
     def _write(self, folder: Path) -> dict[str, Any]:
         """The chosen rows with their texts."""
-        with np.load(folder.parent / "selection" / "chosen.npz") as arrays:
-            chosen = Candidates(**arrays)
+        chosen = self._selection().chosen()
         rows = self.usable.rows[chosen.rows]
         sources = self._sources(rows)
         done = 0
@@ -296,38 +329,28 @@ class _Build:
 
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Facts of all steps in one place."""
-        rows, hits, selection = steps["rows"], steps["hits"], steps["selection"]
-        return {
-            **{name: value for name, value in rows.items() if name != "seconds"},
-            "kept_share": kept_share(rows["rows"], hits["hits"]),
-            "hits": hits["hits"],
-            "retrieved_rows": selection["retrieved_rows"],
-            "dropped": selection["dropped"],
-            "top_k": {"asked": self.k_asked, "used": self.k},
-            "top_share": self.args.top_share,
-            "anchors": self.anchors.counts,
-            "queries": {
-                **{name: value for name, value in steps["queries"].items() if name != "seconds"},
-                "without_hits": hits["queries_without_hits"],
-            },
-            "evaluation_texts": self.evaluation.num_texts,
-            "general_corpus": {
+        return describe_build(
+            steps,
+            anchors=self.anchors.counts,
+            top_k={"asked": self.k_asked, "used": self.k},
+            top_share=self.args.top_share,
+            evaluation_texts=self.evaluation.num_texts,
+            general_corpus={
                 "name": self.name,
+                "unit": self.args.unit,
+                "documents": self.documents,
                 **self.usable.counts,
                 "bytes": self.usable.bytes,
                 "checksum": self.usable.checksum,
             },
-            "engine": {
+            engine={
                 "name": self.choice.name,
                 "asked": self.args.engine,
                 "why": self.choice.why,
                 "version": self.index_settings["engine_version"],
-                "index_bytes": steps["index"]["bytes"],
-                "index_terms": steps["index"]["terms"],
             },
-            "settings": self.settings,
-            "seconds": total_seconds(steps),
-        }
+            settings=self.settings,
+        )
 
 
 def _arguments(args: CorpusArguments | None, overrides: dict[str, Any]) -> CorpusArguments:

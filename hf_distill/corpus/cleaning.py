@@ -12,14 +12,29 @@ import xxhash
 from datasets import Dataset
 from datasets.utils import tqdm
 
-from .analysis import WORD
+from .words import units
 
 # C0 and C1 control characters, line and paragraph separators, the byte order mark, and lone surrogates.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 
 READ_BATCH = 10_000
 
-DROP_REASONS = ("none", "empty", "too_long", "too_few_words")
+DROP_REASONS = ("none", "empty", "too_long", "too_few_words", "too_many_words")
+
+
+@dataclass(frozen=True)
+class LengthLimits:
+    """How long a row may be; in scripts without spaces every character counts as a word.
+
+    Attributes:
+        max_chars: Most characters.
+        min_words: Fewest words.
+        max_words: Most words; any number by default.
+    """
+
+    max_chars: int
+    min_words: int = 1
+    max_words: int | None = None
 
 
 def clean(text: str) -> str:
@@ -76,14 +91,13 @@ def read_texts(corpus: Dataset, text_column: str, description: str) -> Iterator[
             bar.update(len(texts))
 
 
-def find_usable_rows(corpus: Dataset, text_column: str, *, max_chars: int, min_words: int) -> UsableRows:
+def find_usable_rows(corpus: Dataset, text_column: str, limits: LengthLimits) -> UsableRows:
     """Goes through a corpus once.
 
     Args:
         corpus: The corpus.
         text_column: Its column with the text.
-        max_chars: Rows with more characters are dropped.
-        min_words: Rows with fewer words are dropped.
+        limits: Rows outside are dropped.
 
     Raises:
         ValueError: If the corpus is empty, lacks the column, or no row can be used.
@@ -95,7 +109,7 @@ def find_usable_rows(corpus: Dataset, text_column: str, *, max_chars: int, min_w
     for texts in read_texts(corpus, text_column, "Reading the general corpus"):
         usable = []
         for row, text in enumerate(texts, start):
-            reason, cleaned = judge(text, max_chars, min_words)
+            reason, cleaned = judge(text, limits)
             if reason:
                 counts[reason] += 1
                 continue
@@ -119,17 +133,21 @@ def _has_control(text: str | None) -> bool:
     return text is not None and not text.isprintable() and _CONTROL.search(text) is not None
 
 
-def judge(text: str | None, max_chars: int, min_words: int) -> tuple[str, str]:
+def judge(text: str | None, limits: LengthLimits) -> tuple[str, str]:
     """Why a row is dropped (empty: it is kept), and its cleaned text."""
     if text is None:
         return "none", ""
     cleaned = clean(text)
     if not cleaned:
         return "empty", ""
-    if len(cleaned) > max_chars:
+    if len(cleaned) > limits.max_chars:
         return "too_long", cleaned
-    if min_words > 1 and len(WORD.findall(cleaned)) < min_words:
-        return "too_few_words", cleaned
+    if limits.min_words > 1 or limits.max_words is not None:
+        num_words = len(units(cleaned))
+        if limits.min_words > 1 and num_words < limits.min_words:
+            return "too_few_words", cleaned
+        if limits.max_words is not None and num_words > limits.max_words:
+            return "too_many_words", cleaned
     return "", cleaned
 
 

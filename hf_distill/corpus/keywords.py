@@ -7,19 +7,21 @@ differ once a sentence has more than `max_phrases` phrases.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal
+
+from .words import words_and_marks
 
 QueryMode = Literal["rake", "content_words", "text"]
 QUERY_MODES: tuple[str, ...] = ("rake", "content_words", "text")
 
-# A word keeps inner hyphens and apostrophes (`non-rock`, `don't`); any other visible character ends a phrase.
-_TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[^\w\s]|_")
+Split = Callable[[str], list[str]]
 
 
-def rake_phrases(text: str, stop_words: Collection[str], max_phrases: int | None = None) -> list[str]:
+def rake_phrases(
+    text: str, stop_words: Collection[str], max_phrases: int | None = None, split: Split = words_and_marks
+) -> list[str]:
     """Keyword phrases of a text, best first.
 
     A phrase is a maximal run of words without stop words and punctuation. A word scores degree / frequency, where its
@@ -30,9 +32,10 @@ def rake_phrases(text: str, stop_words: Collection[str], max_phrases: int | None
         text: Any text.
         stop_words: Lower-cased words that end a phrase.
         max_phrases: How many phrases to keep; all by default.
+        split: Text to lower-cased words and the marks between them; Chinese needs a segmenter's.
     """
     phrases: list[list[str]] = [[]]
-    for token in _TOKEN.findall(text.lower()):
+    for token in split(text):
         if token in stop_words or not token[0].isalnum():
             phrases.append([])
         else:
@@ -48,13 +51,18 @@ def rake_phrases(text: str, stop_words: Collection[str], max_phrases: int | None
     return [phrase for _, phrase in sorted(scored, reverse=True)[:max_phrases]]
 
 
-def content_words(text: str, stop_words: Collection[str]) -> list[str]:
+def content_words(text: str, stop_words: Collection[str], split: Split = words_and_marks) -> list[str]:
     """Words of a text that are not stop words, in order, repeats kept."""
-    tokens = _TOKEN.findall(text.lower())
-    return [token for token in tokens if token[0].isalnum() and token not in stop_words]
+    return [token for token in split(text) if token[0].isalnum() and token not in stop_words]
 
 
-def make_query(text: str, mode: QueryMode, stop_words: Collection[str], max_phrases: int = 20) -> str:
+def make_query(
+    text: str,
+    mode: QueryMode,
+    stop_words: Collection[str],
+    max_phrases: int = 20,
+    split: Split = words_and_marks,
+) -> str:
     """Query of an anchor; empty if the anchor has no keyword.
 
     Args:
@@ -62,14 +70,15 @@ def make_query(text: str, mode: QueryMode, stop_words: Collection[str], max_phra
         mode: `rake` (the `max_phrases` best phrases), `content_words` (all words but stop words) or `text`.
         stop_words: Lower-cased stop words.
         max_phrases: Phrases to keep in mode `rake`.
+        split: Text to lower-cased words and the marks between them.
 
     Raises:
         ValueError: If the mode is unknown.
     """
     if mode == "rake":
-        return " ".join(rake_phrases(text, stop_words, max_phrases))
+        return " ".join(rake_phrases(text, stop_words, max_phrases, split))
     if mode == "content_words":
-        return " ".join(content_words(text, stop_words))
+        return " ".join(content_words(text, stop_words, split))
     if mode == "text":
         return text
     raise ValueError(f"`--query` is {mode!r}; allowed are {list(QUERY_MODES)}.")

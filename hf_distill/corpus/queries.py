@@ -39,13 +39,14 @@ class MakeQueries:
 
     def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         """Adds the columns `terms` and `fallback`."""
+        analyzer = self.analyzer
         terms: list[list[str]] = []
         fallback: list[bool] = []
         for anchor in batch["anchor"]:
-            query = make_query(anchor, self.mode, self.analyzer.stop_words, self.max_phrases)
-            found = self.analyzer.tokens(query)
+            query = make_query(anchor, self.mode, analyzer.stop_words, self.max_phrases, analyzer.words_and_marks)
+            found = analyzer.tokens(query) if self.mode == "text" else analyzer.tokens_of_words(query)
             fallback.append(not found)
-            terms.append(found or self.analyzer.tokens(anchor))
+            terms.append(found or analyzer.tokens(anchor))
         return {"terms": terms, "fallback": fallback}
 
 

@@ -6,17 +6,31 @@ Shape legend: N indexed rows, M candidate rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from datasets import Dataset
 
-from .dedup import EvaluationTexts, first_of_equal, hash_texts, normalize
+from .decontamination import EvaluationTexts
+from .dedup import first_of_equal, hash_texts, normalize
+from .near_duplicates import find_near_duplicates
 
 _READ = 1_000_000
 _NEVER = np.iinfo(np.int32).max
+
+# Why a retrieved row is not in the corpus, in the order in which it is asked.
+REASONS = (
+    "beyond_top_share",
+    "equals_evaluation_text",
+    "contains_evaluation_text",
+    "shares_evaluation_ngram",
+    "exact_duplicate",
+    "normalized_duplicate",
+    "near_duplicate",
+)
+_KEPT = -1
 
 
 @dataclass(frozen=True)
@@ -64,51 +78,116 @@ def rank_limit(top_share: float, k: int) -> int:
     return math.ceil(Fraction(str(top_share)) * k)
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What became of M candidates.
+
+    Attributes:
+        candidates: The candidates.
+        fates: (M,) int8, place of the reason in `REASONS`, or -1 for a row that is in the corpus.
+        instead: (M,) int64, of a duplicate the row that stays for it; -1 for all others.
+    """
+
+    candidates: Candidates
+    fates: np.ndarray
+    instead: np.ndarray
+
+    def chosen(self) -> Candidates:
+        """The rows of the corpus, by rank, then score descending, then row."""
+        left = self.candidates.take(np.flatnonzero(self.fates == _KEPT))
+        return left.take(np.lexsort((left.rows, -left.scores, left.ranks)))
+
+    def dropped(self) -> dict[str, int]:
+        """How many rows were dropped for each reason."""
+        return {reason: int((self.fates == place).sum()) for place, reason in enumerate(REASONS)}
+
+
 def choose_rows(
     candidates: Candidates,
-    batches: Iterable[list[str]],
+    texts_of: Callable[[np.ndarray], Iterable[list[str]]],
     evaluation: EvaluationTexts,
     *,
+    limit: int,
     deduplicate: str,
-    decontaminate: str,
-) -> tuple[Candidates, dict[str, int]]:
-    """Drops evaluation texts, then all but one of equal texts, and puts the rest in order.
+    near_threshold: float = 1.0,
+) -> Selection:
+    """Leaves out rows beyond the top share, then evaluation texts, then all but one of equal and of similar texts.
 
-    Of equal texts the one with the best rank stays, then the first row, so that a smaller top share is always part
-    of a larger one.
+    Of equal texts the one with the best rank stays, then the first row; of similar ones too, one after the other. So
+    a smaller top share is always part of a larger one.
 
     Args:
         candidates: M candidates.
-        batches: Their texts, in the order of `candidates.rows`.
+        texts_of: Texts of some rows, in batches.
         evaluation: Texts to keep out.
-        deduplicate: `normalized`, `exact` or `none`.
-        decontaminate: `equal`, `contains` or `none`.
-
-    Returns:
-        The rows that stay, by rank, then score descending, then row; and how many were dropped for each reason.
+        limit: Ranks below it belong to the top share.
+        deduplicate: `near`, `normalized`, `exact` or `none`; each includes those after it.
+        near_threshold: Least similarity of near-duplicates.
     """
-    exact_parts, normalized_parts, held_out_parts = [], [], []
-    for texts in batches:
-        normalized = [normalize(text) for text in texts]
-        exact_parts.append(hash_texts(texts))
-        normalized_parts.append(hash_texts(normalized))
-        if decontaminate == "contains":
-            held_out_parts.append(evaluation.contained(normalized))
-    exact, normalized_hashes = np.concatenate(exact_parts), np.concatenate(normalized_parts)
-    nothing = np.zeros(len(exact), dtype=bool)
-    equal = nothing if decontaminate == "none" else evaluation.equal(normalized_hashes)
-    contained = np.concatenate(held_out_parts) & ~equal if held_out_parts else nothing
-    kept = np.flatnonzero(~equal & ~contained)
-    dropped = {"equals_evaluation_text": int(equal.sum()), "contains_evaluation_text": int(contained.sum())}
-    for name, hashes, modes in (
-        ("exact_duplicate", exact, ("exact", "normalized")),
-        ("normalized_duplicate", normalized_hashes, ("normalized",)),
+    selection = Selection(
+        candidates,
+        fates=np.where(candidates.ranks < limit, _KEPT, REASONS.index("beyond_top_share")).astype(np.int8),
+        instead=np.full(len(candidates.rows), -1, dtype=np.int64),
+    )
+    looked_at = np.flatnonzero(selection.fates == _KEPT)
+    exact, normalized = _compare_with_evaluation(selection, looked_at, texts_of, evaluation)
+    for reason, hashes, modes in (
+        ("exact_duplicate", exact, ("exact", "normalized", "near")),
+        ("normalized_duplicate", normalized, ("normalized", "near")),
     ):
-        dropped[name] = 0
         if deduplicate in modes:
-            priority = candidates.ranks[kept].astype(np.int64) * (int(candidates.rows[-1]) + 1) + candidates.rows[kept]
-            first = first_of_equal(hashes[kept], priority)
-            dropped[name] = int((~first).sum())
-            kept = kept[first]
-    left = candidates.take(kept)
-    return left.take(np.lexsort((left.rows, -left.scores, left.ranks))), dropped
+            left = selection.fates[looked_at] == _KEPT
+            places = looked_at[left]
+            priority = candidates.ranks[places].astype(np.int64) * (int(candidates.rows[-1]) + 1)
+            stays = first_of_equal(hashes[left], priority + candidates.rows[places])
+            _drop(selection, places, stays, reason)
+    if deduplicate == "near":
+        places = np.flatnonzero(selection.fates == _KEPT)
+        places = places[np.lexsort((candidates.rows[places], candidates.ranks[places]))]
+        nearly = find_near_duplicates(
+            len(places), lambda which: texts_of(candidates.rows[places[which]]), near_threshold
+        )
+        _drop(selection, places, np.where(nearly < 0, np.arange(len(places)), nearly), "near_duplicate")
+    _follow(selection)
+    return selection
+
+
+def _compare_with_evaluation(
+    selection: Selection,
+    places: np.ndarray,
+    texts_of: Callable[[np.ndarray], Iterable[list[str]]],
+    evaluation: EvaluationTexts,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Marks rows that must not be seen; returns hashes of all texts, as they are and normalised."""
+    exact, normalized_hashes = np.empty(len(places), np.uint64), np.empty(len(places), np.uint64)
+    done = 0
+    for texts in texts_of(selection.candidates.rows[places]):
+        here = slice(done, done + len(texts))
+        normalized = [normalize(text) for text in texts]
+        exact[here], normalized_hashes[here] = hash_texts(texts), hash_texts(normalized)
+        # Of several reasons the last is the one that is given: an equal text holds itself.
+        for reason, holds in (
+            ("shares_evaluation_ngram", evaluation.shared(normalized)),
+            ("contains_evaluation_text", evaluation.contained(normalized)),
+            ("equals_evaluation_text", evaluation.equal(normalized_hashes[here])),
+        ):
+            selection.fates[places[here][holds]] = REASONS.index(reason)
+        done += len(texts)
+    return exact, normalized_hashes
+
+
+def _drop(selection: Selection, places: np.ndarray, stays: np.ndarray, reason: str) -> None:
+    """Marks the rows of `places` whose entry in `stays`, a position in `places`, is another one."""
+    gone = stays != np.arange(len(places))
+    selection.fates[places[gone]] = REASONS.index(reason)
+    selection.instead[places[gone]] = selection.candidates.rows[places[stays[gone]]]
+
+
+def _follow(selection: Selection) -> None:
+    """Lets `instead` name rows of the corpus: what an exact copy stayed for may itself be a near-duplicate."""
+    replaced = np.flatnonzero(selection.instead >= 0)
+    while len(replaced):
+        places = np.searchsorted(selection.candidates.rows, selection.instead[replaced])
+        moved = selection.instead[places] >= 0
+        replaced, places = replaced[moved], places[moved]
+        selection.instead[replaced] = selection.instead[places]

@@ -53,6 +53,32 @@ def kept_share(rows: int, hits: int) -> float:
     return round(rows / hits, 4) if hits else 0.0
 
 
+def describe_build(steps: Mapping[str, Mapping[str, Any]], **facts: Any) -> dict[str, Any]:
+    """The statistics of a build.
+
+    Args:
+        steps: Facts of the steps, by their names.
+        facts: What is no step's: anchors, top_k, general_corpus, engine, settings, ...
+    """
+    rows, hits, selection, index = (steps[name] for name in ("rows", "hits", "selection", "index"))
+    engine = {**facts.pop("engine"), "index_bytes": index["bytes"], "index_terms": index["terms"]}
+    return {
+        **_without_seconds(rows),
+        "kept_share": kept_share(rows["rows"], hits["hits"]),
+        "hits": hits["hits"],
+        "retrieved_rows": selection["retrieved_rows"],
+        "dropped": selection["dropped"],
+        "queries": {**_without_seconds(steps["queries"]), "without_hits": hits["queries_without_hits"]},
+        **facts,
+        "engine": engine,
+        "seconds": total_seconds(steps),
+    }
+
+
+def _without_seconds(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name != "seconds"}
+
+
 def total_seconds(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Seconds of every step and their sum."""
     seconds = {name: float(facts["seconds"]) for name, facts in steps.items()}

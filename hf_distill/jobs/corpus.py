@@ -16,6 +16,8 @@ from hf_distill.jobs.corpus_folder import command_line, shown_settings, write_ro
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
 
+DROPPED_FILE = "dropped.parquet"
+
 # Rows per anchor in the paper (Contextualized Corpus, Table 1), chosen there so that every corpus has 1.6 to 1.8 GB.
 PAPER_TOP_K = {
     "glue/mnli": 10,
@@ -36,7 +38,8 @@ def build_corpus(
 
     Anchors are the texts of the training split, evaluation texts those of all validation and test splits. Writes to
     `corpus.corpus_dir`: `data/*.parquet` (which `load_dataset` and `load_general_corpus` open), `README.md` (the
-    card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder was named).
+    card), `statistics.json`, `arguments.yaml`, `work/` (finished steps, unless another folder was named), and where
+    it is asked for `dropped.parquet` (rows that were left out, which a push does not take along).
 
     Args:
         task: The task and where its rows are.
@@ -93,6 +96,9 @@ def _write(
     from hf_distill import __version__
 
     write_rows(folder, result.dataset, result.statistics)
+    (folder / DROPPED_FILE).unlink(missing_ok=True)
+    if result.dropped is not None:
+        result.dropped.to_parquet(str(folder / DROPPED_FILE))
     write_arguments(folder, task, corpus)
     settings = shown_settings(task, corpus)
     facts = CorpusCardFacts(

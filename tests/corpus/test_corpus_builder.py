@@ -9,14 +9,15 @@ import textwrap
 
 import numpy as np
 import pytest
+from builder_cases import ANCHORS, GENERAL, build, rows_of
 from corpus_oracle import bm25_scores
 from datasets import Dataset
 from engine_cases import engine_cases
 from search_server_double import SearchServerDouble
 
-from hf_distill.corpus import build_contextualized_corpus
 from hf_distill.corpus.analysis import Analyzer
 from hf_distill.corpus.builder import _Build
+from hf_distill.corpus.cleaning import DROP_REASONS
 from hf_distill.corpus.dedup import normalize
 from hf_distill.corpus.engines import _retriv_import
 from hf_distill.corpus.keywords import make_query
@@ -27,26 +28,6 @@ from hf_distill.corpus.selection import rank_limit
 needs_retriv = pytest.mark.skipif(
     not _retriv_import.is_installed(), reason=f"retriv is not installed: {_retriv_import.INSTALL}"
 )
-
-WORDS = "fox dog river movie actor plot scene music bridge garden winter story city train letter".split()
-
-
-def sentences(seed, count):
-    random = np.random.default_rng(seed)
-    return ["The " + " ".join(random.choice(WORDS, random.integers(2, 7))) + "." for _ in range(count)]
-
-
-GENERAL = Dataset.from_dict({"text": sentences(0, 250), "source": [f"s{row % 3}" for row in range(250)]})
-ANCHORS = sentences(1, 40)
-SETTINGS = {"engine": "bm25s", "top_k": 8}
-
-
-def build(work_dir, anchors=ANCHORS, corpus=GENERAL, **settings):
-    return build_contextualized_corpus(anchors, corpus, work_dir=work_dir, **{**SETTINGS, **settings})
-
-
-def rows_of(result):
-    return result.dataset.to_list()
 
 
 def plain_reference(anchors, texts, k, share=1.0, evaluation=()):
@@ -111,7 +92,7 @@ def test_every_row_is_accounted_for(tmp_path):
     statistics = result.statistics
     general, dropped = statistics["general_corpus"], statistics["dropped"]
     assert general["rows"] == 256
-    assert general["kept"] + sum(general[reason] for reason in ("none", "empty", "too_long", "too_few_words")) == 256
+    assert general["kept"] + sum(general[reason] for reason in DROP_REASONS) == 256
     assert (general["none"], general["empty"], general["too_long"]) == (1, 1, 1)
     assert statistics["rows"] == statistics["retrieved_rows"] - sum(dropped.values()) == len(result.dataset)
     assert dropped["exact_duplicate"] > 0
@@ -298,6 +279,8 @@ def test_a_search_after_the_index_was_deleted_makes_it_again(tmp_path):
         ({"evaluation_texts": ["fox"]}, "evaluation_texts: "),
         ({"bm25_k1": 0.9}, "index_k1: 1.2 there, 0.9 now"),
         ({"stem": False}, "index_analysis: "),
+        ({"decontaminate_ngram": 13}, "decontaminate_ngram: None there, 13 now"),
+        ({"deduplicate": "near"}, "near_duplicate_threshold: None there, 0.7 now"),
     ],
 )
 def test_a_work_folder_of_other_settings_is_refused_with_the_differences(tmp_path, change, named):
@@ -364,6 +347,16 @@ def test_bad_input_is_an_error(tmp_path):
         build(tmp_path, engine="lucene")
     with pytest.raises(ValueError, match="`--top_share` is 0"):
         build(tmp_path, top_share=0)
+    with pytest.raises(ValueError, match=r"`--near_duplicate_threshold` is 1\.5"):
+        build(tmp_path, near_duplicate_threshold=1.5)
+    with pytest.raises(ValueError, match=r"`--max_words` \(2\) is below `--min_words` \(5\)"):
+        build(tmp_path, max_words=2, min_words=5)
+    with pytest.raises(ValueError, match="`--decontaminate none` looks for no evaluation text"):
+        build(tmp_path, decontaminate="none", decontaminate_ngram=13)
+    with pytest.raises(ValueError, match="`--unit` is 'word'"):
+        build(tmp_path, unit="word")
+    with pytest.raises(ValueError, match=r"needs the address of a server: `--elasticsearch_url`"):
+        build(tmp_path, engine="elasticsearch")
     with pytest.raises(ValueError, match="None of the 1 anchors shares a word"):
         build(tmp_path / "nothing", ["zebra"])
     with pytest.raises(ValueError, match="Nothing is left of"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_distill.corpus.cleaning import clean, fetch_texts, find_usable_rows, usable_texts
+from hf_distill.corpus.cleaning import DROP_REASONS, LengthLimits, clean, fetch_texts, find_usable_rows, usable_texts
 
 TEXTS = ["red fox", None, "", "  \n", "x" * 50, "tab\there\x00too", "fox", "caf\u00e9 au lait", "a\u2028b \ufeffc"]
 
 
-def usable(texts, *, max_chars=40, min_words=1):
-    return find_usable_rows(Dataset.from_dict({"text": texts}), "text", max_chars=max_chars, min_words=min_words)
+def usable(texts, **limits):
+    return find_usable_rows(Dataset.from_dict({"text": texts}), "text", LengthLimits(**{"max_chars": 40, **limits}))
 
 
 def test_every_row_has_a_fate():
@@ -23,9 +23,10 @@ def test_every_row_has_a_fate():
         "empty": 2,
         "too_long": 1,
         "too_few_words": 0,
+        "too_many_words": 0,
         "control_characters": 2,
     }
-    assert sum(found.counts[name] for name in ("kept", "none", "empty", "too_long", "too_few_words")) == len(TEXTS)
+    assert sum(found.counts[name] for name in ("kept", *DROP_REASONS)) == len(TEXTS)
     assert found.bytes == sum(len(clean(TEXTS[row]).encode()) for row in found.rows)
 
 
@@ -33,6 +34,23 @@ def test_short_rows_are_dropped_when_asked():
     found = usable(TEXTS, min_words=2)
     assert 6 not in found.rows
     assert found.counts["too_few_words"] == 1
+
+
+def test_long_rows_are_dropped_when_asked():
+    found = usable(TEXTS, max_words=2)
+    assert found.rows.tolist() == [0, 6]
+    assert found.counts["too_many_words"] == 3
+
+
+def test_characters_are_counted_where_there_are_no_spaces():
+    found = usable(["\u6211\u559c\u6b22\u7535\u5f71", "\u4e2d\u6587", "one two three"], min_words=3, max_words=4)
+    assert found.rows.tolist() == [2]
+    assert (found.counts["too_few_words"], found.counts["too_many_words"]) == (1, 1)
+
+
+def test_a_row_without_words_is_kept_unless_a_number_of_words_is_asked_for():
+    assert usable(["!!!", "fox"], max_words=5).counts["kept"] == 2
+    assert usable(["!!!", "red fox"], min_words=2).counts["kept"] == 1
 
 
 def test_control_characters_become_a_blank():
@@ -67,7 +85,7 @@ def test_a_corpus_without_usable_rows_is_an_error_with_the_counts():
 
 def test_a_missing_column_is_an_error_that_lists_the_columns():
     with pytest.raises(ValueError, match=r"no column 'text' \(--text_column\); it has \['body'\]"):
-        find_usable_rows(Dataset.from_dict({"body": ["a"]}), "text", max_chars=10, min_words=1)
+        find_usable_rows(Dataset.from_dict({"body": ["a"]}), "text", LengthLimits(10))
 
 
 def test_a_column_of_numbers_is_an_error():

@@ -1,8 +1,10 @@
 """RAKE against examples worked by hand."""
 
+import importlib.util
+
 import pytest
 
-from hf_distill.corpus.analysis import stop_words
+from hf_distill.corpus.analysis import Analyzer, stop_words
 from hf_distill.corpus.keywords import content_words, make_query, rake_phrases
 
 STOP = {"of", "the", "and", "is", "a", "over", "it", "to", "s"}
@@ -76,3 +78,13 @@ def test_unicode_words_are_keywords():
 def test_with_the_package_s_english_stop_words():
     text = "it 's a charming and often affecting journey ."
     assert rake_phrases(text, stop_words("english")) == ["often affecting journey", "charming"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rjieba") is None, reason="pip install 'hf_distill[chinese]'")
+def test_chinese_phrases_are_runs_of_words_without_stop_words():
+    analyzer = Analyzer("chinese")
+    text = "我喜欢这部电影，它的音响效果很好。"
+    phrases = rake_phrases(text, analyzer.stop_words, None, analyzer.words_and_marks)
+    assert phrases == ["音响效果 很 好", "喜欢 这部 电影"]
+    assert make_query(text, "rake", analyzer.stop_words, 1, analyzer.words_and_marks) == "音响效果 很 好"
+    assert content_words(text, analyzer.stop_words, analyzer.words_and_marks)[:3] == ["喜欢", "这部", "电影"]

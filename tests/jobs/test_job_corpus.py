@@ -69,6 +69,24 @@ def test_evaluation_texts_of_the_task_are_kept_out(data):
     assert results["statistics"]["dropped"]["equals_evaluation_text"] == 1
 
 
+def test_rows_that_were_left_out_are_written_when_asked_and_are_no_part_of_the_corpus(data):
+    results = build_corpus(*arguments(data, write_dropped=True, max_words=4))
+    dropped = Dataset.from_parquet(str(data / "out" / "dropped.parquet"), cache_dir=str(data / "cache"))
+    assert dict(zip(dropped["text"], dropped["reason"], strict=True)) == {"A dull plot of a film.": "too_many_words"}
+    assert len(load_general_corpus(data / "out")) == len(load_dataset(str(data / "out"), split="train"))
+    assert len(load_general_corpus(data / "out")) == results["rows"] == 2
+    build_corpus(*arguments(data, max_words=4))
+    assert not (data / "out" / "dropped.parquet").exists()
+
+
+def test_the_card_says_that_rows_are_sentences_of_documents(data):
+    pytest.importorskip("sentencex")
+    (data / "general.txt").write_text(" ".join(GENERAL) + "\n")
+    results = build_corpus(*arguments(data, unit="sentence"))
+    assert results["rows"] == 3
+    assert "| documents whose sentences they are | 1 |" in (data / "out" / "README.md").read_text()
+
+
 def test_top_k_is_the_paper_s_for_the_task_unless_given(data):
     with pytest.warns(UserWarning, match="`--top_k` is 150, but the general corpus has only 5"):
         results = build_corpus(*arguments(data, top_k=None))
