@@ -3,10 +3,10 @@
     python benchmarks/corpus_build.py --corpus general.parquet --task glue/sst2 --data_dir glue --rows 200000 \
         --num_anchors 2000 --output benchmarks/results/corpus_build.jsonl
 
-Besides the engines of the package (`retriv`, `bm25s`) the bare libraries run on the same text: `retriv_library` and
-`bm25s_library` index and search by the libraries' own functions alone. Every engine has a process of its own;
-CPU-seconds are user and system time with children, after a warm-up that compiles. One JSON line per engine is printed
-and appended to the output: no path of this machine is in it.
+Besides the engines of the package (`retriv`, `bm25s`, `tantivy`) the bare libraries run on the same text:
+`retriv_library` and `bm25s_library` index and search by the libraries' own functions alone. Every engine has a process
+of its own; CPU-seconds are user and system time with children, after a warm-up that compiles. One JSON line per engine
+is printed and appended to the output: no path of this machine is in it.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def retriv_library(texts: list[str], folder: Path, analyzer: Analyzer) -> Search
 ENGINES: dict[str, Callable[[list[str], Path, Analyzer], Search]] = {
     "retriv": package_engine("retriv"),
     "bm25s": package_engine("bm25s"),
+    "tantivy": package_engine("tantivy"),
     "retriv_library": retriv_library,
     "bm25s_library": bm25s_library,
 }

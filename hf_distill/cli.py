@@ -19,6 +19,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "distill": ("StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments"),
     "evaluate": ("TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"),
     "pipeline": ("TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"),
+    "export": ("ScoredTaskArguments", "ExportArguments"),
+    "bench": ("BenchmarkArguments",),
     "push": ("PushArguments",),
 }
 WITH_PRESETS = ("distill",)
@@ -37,6 +39,8 @@ def corpus(argv: Sequence[str]) -> None:
     from hf_distill.jobs.corpus import build_corpus
 
     results = build_corpus(*_parse(corpus, argv))
+    engine = results["statistics"]["engine"]
+    _say(f"BM25 engine: {engine['name']} ({engine['why']})")
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
 
 
@@ -101,6 +105,27 @@ def pipeline(argv: Sequence[str]) -> None:
     _say(format_report(run_pipeline(task, teacher, student, corpus_arguments, stages, command)))
 
 
+def export(argv: Sequence[str]) -> None:
+    """Export a model to ONNX, in fp32 and int8, checked against it; with a task, scored beside it."""
+    from hf_distill.jobs.export import export as job
+
+    results = job(*_parse(export, argv))
+    for name, size in results["bytes"].items():
+        score = f"; {results['metric']} {results['scores'][name]:.4f}" if "scores" in results else ""
+        _say(f"{name}: {size / 1e6:.1f} MB{score}")
+    _say(f"largest difference from PyTorch {results['difference']:.1e}; files in {results['folder']}")
+
+
+def bench(argv: Sequence[str]) -> None:
+    """Time students against their teacher on PyTorch, compiled and ONNX Runtime: speed, size and quality."""
+    from hf_distill.benchmark.report import format_report
+    from hf_distill.jobs.bench import bench as job
+
+    (arguments,) = _parse(bench, argv)
+    results = job(arguments, shlex.join(["hf-distill", "bench", *argv]))
+    _say(f"{format_report(results)}\n{results['seconds']:.0f} s; written to {results['settings']['output_dir']}")
+
+
 def push(argv: Sequence[str]) -> None:
     """Push a student or a corpus to the Hub: push FOLDER REPO [--dry_run] [--private] [--revision BRANCH]."""
     from hf_distill.jobs.push import format_push
@@ -161,7 +186,10 @@ def _say(text: str) -> None:
 
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
-    for verb in (teach, corpus, augment, mlm, precompute, distill, evaluate, pipeline, push, convert, info)
+    for verb in (
+        *(teach, corpus, augment, mlm, precompute, distill, evaluate, pipeline),
+        *(export, bench, push, convert, info),
+    )
 }
 
 

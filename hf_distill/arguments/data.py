@@ -153,7 +153,7 @@ class CorpusArguments:
         },
     )
     passage_words: int = field(
-        default=80, metadata={"help": "Words of a passage at most; a longer sentence is a passage of its own."}
+        default=100, metadata={"help": "Words of a passage at most; a longer sentence is a passage of its own."}
     )
     corpus_dir: str = field(
         default="outputs/corpus", metadata={"help": "Folder for the corpus, its card and statistics."}
