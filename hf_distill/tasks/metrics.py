@@ -102,21 +102,29 @@ def compute_scores(spec: TaskSpec, predictions: np.ndarray, references: np.ndarr
 
 
 def load_metric(name: str | TaskSpec, **options: Any) -> evaluate.Metric:
-    """A bundled `evaluate.Metric`: of one score (`accuracy`, `matthews_correlation`, ...) or of a task (`glue/mrpc`).
+    """A bundled `evaluate.Metric`: of one score, of a task, or of an official script.
 
     Args:
-        name: Name of a score or a task, or a spec.
+        name: Name of a score (`accuracy`, `matthews_correlation`, ...), of a script for entities or answers
+            (`seqeval`, `squad`, `squad_v2`, `cmrc2018`, `drcd`, and `mlqa` with the option `language`), of a task
+            (`glue/mrpc`), or a spec.
         options: Passed to `evaluate.Metric` (`experiment_id`, `num_process`, `process_id`, `keep_in_memory`, ...).
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If it is none of them.
     """
     from hf_distill.tasks.metric_modules import ScoreMetric, TaskMetric
+    from hf_distill.tasks.structured_metrics import SCRIPTS, EntityMetric, SquadMetric
 
     if isinstance(name, str) and name in SCORES:
         return ScoreMetric(name, **options)
+    if isinstance(name, str) and name in SCRIPTS:
+        return SCRIPTS[name](**options)
     try:
         spec = name if isinstance(name, TaskSpec) else get_task(name)
     except ValueError as error:
-        raise ValueError(f"There is no metric {name!r}; scores are {sorted(SCORES)}. {error}") from None
-    return TaskMetric(spec, **options)
+        raise ValueError(
+            f"There is no metric {name!r}; scores are {sorted(SCORES)}, scripts {sorted(SCRIPTS)}. {error}"
+        ) from None
+    structured = {"token_classification": EntityMetric, "question_answering": SquadMetric}
+    return structured[spec.kind](**options) if spec.kind in structured else TaskMetric(spec, **options)

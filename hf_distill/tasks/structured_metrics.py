@@ -6,7 +6,7 @@ wanted; it is slow to import.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
@@ -135,3 +135,13 @@ def _by_id(side: str, rows: list[dict[str, Any]], field: str) -> dict[str, Any]:
     if len(values) != len(rows):
         raise ValueError(f"The {side} have {len(rows)} rows, but only {len(values)} different ids.")
     return values
+
+
+SCRIPTS: dict[str, Callable[..., evaluate.Metric]] = {
+    "seqeval": EntityMetric,
+    "squad": SquadMetric,
+    "squad_v2": SquadV2Metric,
+    "cmrc2018": CmrcMetric,
+    "drcd": CmrcMetric,
+    "mlqa": MlqaMetric,
+}

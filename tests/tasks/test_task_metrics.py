@@ -124,3 +124,15 @@ def test_the_hook_does_not_import_evaluate():
         "sys.exit('evaluate' in sys.modules or 'sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_scripts_for_entities_and_answers_are_metrics_by_name_and_by_task():
+    tags = {"predictions": [["B-X", "O"]], "references": [["B-X", "O"]]}
+    for name in ("seqeval", "conll2003"):
+        assert load_metric(name, keep_in_memory=True).compute(**tags)["overall_f1"] == 1.0
+    answers = {
+        "predictions": [{"id": "1", "prediction_text": "The cat"}],
+        "references": [{"id": "1", "answers": {"text": ["a cat"], "answer_start": [0]}}],
+    }
+    for name, options in {"squad": {}, "cmrc2018": {}, "mlqa": {"language": "en"}}.items():
+        assert 0 < load_metric(name, keep_in_memory=True, **options).compute(**answers)["f1"] <= 1
