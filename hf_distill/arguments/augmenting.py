@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass
@@ -16,6 +17,13 @@ class AugmentationArguments:
         },
     )
     masked_lm_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    masked_lm_dtype: Literal["float32", "bfloat16"] = field(
+        default="float32",
+        metadata={
+            "help": "Arithmetic of the model: float32, with a result that no batch size and device changes, or "
+            "bfloat16, faster where there are units for it."
+        },
+    )
     embeddings: str | None = field(
         default=None,
         metadata={
@@ -86,6 +94,8 @@ class AugmentationArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if self.masked_lm_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"`--masked_lm_dtype` is {self.masked_lm_dtype!r}; allowed are 'float32', 'bfloat16'.")
         if not 0 < self.replace_probability <= 1:
             raise ValueError(
                 f"`--replace_probability` is {self.replace_probability}; it must be above 0 and at most 1."

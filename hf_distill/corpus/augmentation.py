@@ -73,7 +73,8 @@ def build_augmented_corpus(
     Args:
         rows: The task's training rows.
         args: Settings; the defaults if `None`.
-        masked_lm: A model with a masked-LM head in float32, instead of `args.masked_lm`; it stays where it is.
+        masked_lm: A model with a masked-LM head in float32, instead of `args.masked_lm`. It stays where it is, frozen
+            and in `args.masked_lm_dtype`.
         tokenizer: Its tokenizer.
         columns: One column of text, or the two of a pair.
         label_column: Column to copy.

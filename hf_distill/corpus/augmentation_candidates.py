@@ -71,8 +71,9 @@ class CandidateFinder:
         self._num_neighbours = args.num_candidates
         self._weights = xxhash.xxh3_128()
         update_digest(self._weights, masked_lm.state_dict())
+        vectors = masked_lm.get_input_embeddings().weight.detach().float().cpu().numpy()
         self._by_mask = MaskedLMCandidates(
-            masked_lm,
+            masked_lm.to(getattr(torch, args.masked_lm_dtype)),
             tokenizer,
             num_candidates=args.num_candidates,
             exclude_original=args.exclude_original,
@@ -85,12 +86,12 @@ class CandidateFinder:
             max_tokens=max_tokens(masked_lm, tokenizer),
             split_negation_stays=not args.tinybert_compat,
         )
-        self._by_embedding: Neighbours
-        if args.embeddings is not None:
-            self._by_embedding = WordVectors.read(Path(args.embeddings), args.embedding_words)
-        else:
-            vectors = masked_lm.get_input_embeddings().weight.detach().float().cpu().numpy()
-            self._by_embedding = PieceVectors(tokenizer, vectors, self._by_mask.vocabulary)
+
+        self._by_embedding: Neighbours = (
+            PieceVectors(tokenizer, vectors, self._by_mask.vocabulary)
+            if args.embeddings is None
+            else WordVectors.read(Path(args.embeddings), args.embedding_words)
+        )
 
     def describe(self) -> dict[str, Any]:
         """Everything about model and embeddings that changes the candidates, JSON-able."""
@@ -100,6 +101,9 @@ class CandidateFinder:
             "tokenizer": vocabulary_hash(self._by_mask.tokenizer),
             "lower_case": self._splitter.lower_case,
             "max_tokens": self._splitter.max_tokens,
+            "dtype": self.args.masked_lm_dtype,
+            # In float32 no batch changes a candidate.
+            "batch_tokens": None if self.args.masked_lm_dtype == "float32" else self.args.batch_tokens,
             "embeddings": self._by_embedding.describe(),
         }
 

@@ -5,9 +5,10 @@ all texts run together, those of like length in one batch, and the head looks at
 
 **What is guaranteed.** The candidates of a word are the K pieces with the largest logits, in the order of their ids,
 so the order of close ones cannot change. Which pieces are among the K is decided by the batch only where the K-th
-logit is larger than the next by more than `TOO_CLOSE`; the few other rows run again in float64, ties going to the
+logit is larger than the next by more than `TOO_CLOSE`; the few other rows run again in float64. Equal logits go to the
 lower id. So the result is the same for any batch size, number of workers or threads and device, as long as float32
-logits are off by less than half of `TOO_CLOSE`.
+logits are off by less than half of `TOO_CLOSE`. A model in bfloat16 is off by more than its logits are apart: there
+the result is the same for any number of workers, but another batch size or device may change a candidate.
 
 This is the one module of `corpus` that needs torch; it is imported where a model is used.
 
@@ -37,7 +38,7 @@ class MaskedLMCandidates:
     """Candidates for words that are one piece.
 
     Args:
-        model: A model with a masked-LM head, in float32; it is put into eval mode, where it is.
+        model: A model with a masked-LM head, in float32 or bfloat16; it is frozen and put into eval mode, where it is.
         tokenizer: Its tokenizer.
         num_candidates: K.
         exclude_original: Whether the masked word itself is dropped.
@@ -78,7 +79,7 @@ class MaskedLMCandidates:
         self.rechecked = 0
         self._names = [name for name in ("token_type_ids",) if name in forward_columns(model)]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(
         self, texts: Sequence[SplitText], progress: Callable[[int], Any] = lambda _: None
     ) -> list[dict[int, list[str]]]:
@@ -99,13 +100,11 @@ class MaskedLMCandidates:
         best = np.zeros((len(masked), self.num_candidates), dtype=np.int64)
         close: list[int] = []
         for chosen in self._batches(order, lengths):
-            values, ids = self._logits(texts, [masked[row] for row in chosen]).topk(self.num_candidates + 1)
-            best[chosen] = ids[:, :-1].cpu().numpy()
-            gap = (values[:, -2] - values[:, -1]).cpu().numpy()
-            close.extend(chosen[gap <= TOO_CLOSE].tolist())
+            best[chosen], gaps = self._best(texts, [masked[row] for row in chosen])
+            close.extend(chosen[gaps <= TOO_CLOSE].tolist())
             progress(int(begins_text[chosen].sum()))
-        if close:
-            best[close] = self._decide(texts, masked, np.array(close), lengths)
+        if close and self.model.dtype == torch.float32:
+            self._decide(texts, masked, best, np.array(close), lengths)
         found: list[dict[int, list[str]]] = [{} for _ in texts]
         for (text, word), ids in zip(masked, np.sort(best, axis=1), strict=True):
             found[text][word] = self._words(texts[text], word, ids)
@@ -144,23 +143,33 @@ class MaskedLMCandidates:
         logits[:, len(self.vocabulary.texts) :] = -torch.inf
         return logits
 
+    def _best(self, texts: Sequence[SplitText], rows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """(B, K) ids of the largest logits, and (B,) by how much the last of them is larger than the next."""
+        logits = self._logits(texts, rows)
+        values, ids = logits.topk(self.num_candidates + 1)
+        gaps, ids = values[:, -2] - values[:, -1], ids[:, :-1]
+        tied = gaps == 0
+        if tied.any():
+            ids[tied] = _lowest_of_equal(logits[tied], values[tied, -2:-1], self.num_candidates)
+        return ids.cpu().numpy(), gaps.double().cpu().numpy()
+
     def _decide(
-        self, texts: Sequence[SplitText], masked: Sequence[tuple[int, int]], close: np.ndarray, lengths: np.ndarray
-    ) -> np.ndarray:
-        """(len(close), K) ids of the largest logits in float64, ties to the lower id."""
+        self,
+        texts: Sequence[SplitText],
+        masked: Sequence[tuple[int, int]],
+        best: np.ndarray,
+        close: np.ndarray,
+        lengths: np.ndarray,
+    ) -> None:
+        """Replace the best ids of close rows by those that float64 gives."""
         self.rechecked += len(close)
-        place = {row: index for index, row in enumerate(close.tolist())}
-        decided = np.zeros((len(close), self.num_candidates), dtype=np.int64)
         # Every float32 is a float64: the weights come back as they were.
         self.model.double()
         try:
             for chosen in self._batches(close, lengths):
-                logits = self._logits(texts, [masked[row] for row in chosen])
-                ids = logits.sort(dim=-1, descending=True, stable=True).indices[:, : self.num_candidates]
-                decided[[place[row] for row in chosen.tolist()]] = ids.cpu().numpy()
+                best[chosen], _ = self._best(texts, [masked[row] for row in chosen])
         finally:
             self.model.float()
-        return decided
 
     def _words(self, split: SplitText, word: int, ids: np.ndarray) -> list[str]:
         """The candidates as words: pieces that begin a word as the masked piece does, without what is excluded."""
@@ -172,6 +181,13 @@ class MaskedLMCandidates:
         if self.exclude_original:
             texts = [text for text in texts if text.lower() != split.words[word].lower()]
         return [text for text in texts if text]
+
+
+def _lowest_of_equal(logits: Tensor, last: Tensor, count: int) -> Tensor:
+    """(B, count) ids of the largest logits, where several are equal to the last (B, 1) of them: the lowest ids."""
+    ahead, equal = logits > last, logits == last
+    room = count - ahead.sum(dim=1, keepdim=True)
+    return (ahead | (equal & (equal.cumsum(dim=1) <= room))).nonzero()[:, 1].view(-1, count)
 
 
 def load_masked_lm(name: str, revision: str | None = None) -> tuple[Any, Any]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
@@ -19,11 +17,11 @@ from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.stored.teacher import StoredTeacher
 from hf_distill.students import count_parameters, create_student, size_table
 from hf_distill.teachers import check_same_vocabulary
+from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.distillation import DistillationTrainer
 from hf_distill.trainers.multi_teacher import MultiTeacherTrainer
 
 logger = logging.get_logger(__name__)
-LAST_CHECKPOINT = "last"
 
 
 def distill(
@@ -83,7 +81,7 @@ def distill(
     del first
     teachers.sources.clear()
     logger.warning(f"{trainer.describe()}\n{sizes}")
-    output = trainer.train(resume_from_checkpoint=_checkpoint(training))
+    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
     trainer.create_model_card()
@@ -132,12 +130,3 @@ def make_student(student: StudentArguments, teacher: Any, seed: int) -> Any:
     return create_student(
         teacher, student.student_shape, init=student.student_init, layers=student.student_layers, seed=seed
     )
-
-
-def _checkpoint(args: DistillationArguments) -> str | None:
-    if args.resume_from_checkpoint != LAST_CHECKPOINT:
-        return args.resume_from_checkpoint
-    found = get_last_checkpoint(str(args.output_dir)) if Path(str(args.output_dir)).is_dir() else None
-    if found is None:
-        logger.warning(f"There is no checkpoint in {args.output_dir!r} yet: training starts from the beginning.")
-    return found

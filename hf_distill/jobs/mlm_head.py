@@ -13,6 +13,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.textbook import read_textbook
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
+from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.data import tokenize_text
 from hf_distill.trainers.masked_head import MaskedHeadTrainer
 
@@ -65,7 +66,7 @@ def fit_mlm_head(
         processing_class=tokenizer,
     )
     before = None if eval_rows is None else trainer.masked_accuracy()
-    output = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
     trainer.save_model()
     facts = {
         "job": "mlm_head",

@@ -9,10 +9,28 @@ from typing import Any
 
 import safetensors.torch
 from torch import nn
+from transformers import TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
+logger = logging.get_logger(__name__)
+
+# Stands for the last checkpoint of the output folder, which is not there when a job is started for the first time.
+LAST_CHECKPOINT = "last"
 # The leading underscore keeps both files out of every push to the Hub.
 MANIFEST_NAME = "_distillation.json"
 OBJECTIVES_NAME = "_objectives.safetensors"
+
+
+def checkpoint_to_resume(args: TrainingArguments) -> str | None:
+    """The folder to resume from; with `--resume_from_checkpoint last` none where there is no checkpoint yet."""
+    if args.resume_from_checkpoint != LAST_CHECKPOINT:
+        return args.resume_from_checkpoint
+    folder = str(args.output_dir)
+    found = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    if found is None:
+        logger.warning(f"There is no checkpoint in {folder!r} yet: training starts from the beginning.")
+    return found
 
 
 def write_beside_student(folder: Path, manifest: Mapping[str, Any], objectives: nn.Module) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import tempfile
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import SchedulerType, get_last_checkpoint
+from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
 from hf_distill.arguments import FineTuningArguments
@@ -30,6 +29,7 @@ from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics import build_compute_metrics
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.data import length_grouped_sampler
 from hf_distill.trainers.heads import TaskHead, head_of
 from hf_distill.trainers.task_models import check_positions, label_order, merge_lora
@@ -39,7 +39,6 @@ logger = logging.get_logger(__name__)
 # Outputs that are no logits and would be gathered for the whole evaluation split.
 IGNORED_OUTPUTS = ["hidden_states", "attentions", "past_key_values"]
 SPEED_KEYS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-LAST_CHECKPOINT = "last"
 
 Scores = dict[str, dict[str, float]]
 
@@ -176,7 +175,7 @@ def finetune(
     )
     if headline is not None:
         trainer.compute_metrics = build_compute_metrics(spec, headline.rows, headline.tokens)
-    output = trainer.train(resume_from_checkpoint=_checkpoint(args))
+    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     history = list(trainer.state.log_history)
     trained = merge_lora(trainer.model)
     if save:
@@ -317,16 +316,6 @@ def _with_labels(task: LoadedTask) -> datasets.Dataset:
         return task.train
     logger.warning(f"Task {task.spec.name!r}: {int((~shown).sum())} training rows with a hidden label are left out.")
     return task.train.select(shown.nonzero()[0])
-
-
-def _checkpoint(args: TrainingArguments) -> str | None:
-    """Where to resume from."""
-    if args.resume_from_checkpoint != LAST_CHECKPOINT:
-        return args.resume_from_checkpoint
-    found = get_last_checkpoint(str(args.output_dir)) if os.path.isdir(str(args.output_dir)) else None
-    if found is None:
-        logger.warning(f"There is no checkpoint in {args.output_dir!r} yet: training starts from the beginning.")
-    return found
 
 
 def _save(

@@ -66,13 +66,34 @@ def test_close_ones_are_decided_in_float64_with_ties_to_the_lower_id(model, toke
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_equal_logits_go_to_the_lower_id(model, tokenizer):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equal_logits_go_to_the_lower_id(model, tokenizer, dtype):
     with torch.no_grad():
         for parameter in model.cls.predictions.parameters():
             parameter.zero_()
-    found, finder = candidates(model, tokenizer, ["cat"], num_candidates=3)
-    assert found == [{0: ["[PAD]", "[UNK]", "[CLS]"]}]
-    assert finder.rechecked == 1
+        model.cls.predictions.bias[[4, 7]] = 1.0
+    found, finder = candidates(model.to(dtype), tokenizer, ["cat"], num_candidates=4)
+    assert found == [{0: ["[PAD]", "[UNK]", "[MASK]", tokenizer.convert_ids_to_tokens(7)]}]
+    assert finder.rechecked == (dtype == torch.float32)
+
+
+def test_a_model_in_bfloat16_finds_nearly_the_same(model, tokenizer):
+    exact, _ = candidates(model, tokenizer, TEXTS)
+    found, finder = candidates(model.bfloat16(), tokenizer, TEXTS)
+    assert finder.rechecked == 0
+    pairs = [
+        (set(of_exact[word]), set(of_text[word]))
+        for of_exact, of_text in zip(exact, found, strict=True)
+        for word in of_exact
+    ]
+    assert sum(len(one & other) for one, other in pairs) > 0.9 * sum(len(one) for one, _ in pairs)
+
+
+def test_the_model_can_be_trained_afterwards(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(augmentation_masked_lm, "TOO_CLOSE", 100.0)
+    candidates(model, tokenizer, TEXTS[:1])
+    model.requires_grad_(True)
+    model(torch.tensor([[5, 6, 7]])).logits.sum().backward()
 
 
 def test_progress_counts_the_texts_that_have_a_masked_word(model, tokenizer):

@@ -22,7 +22,9 @@ from hf_distill.arguments import FineTuningArguments, TeacherArguments
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.trainers import finetuning, task_models
+from hf_distill.trainers import checkpoints, finetuning, task_models
+from hf_distill.trainers.finetuning import FineTuningTrainer, TaskLoss, evaluate_model, finetune
+from hf_distill.trainers.heads import head_of
 from hf_distill.trainers.task_models import (
     add_lora,
     check_positions,
@@ -31,8 +33,6 @@ from hf_distill.trainers.task_models import (
     merge_lora,
     random_task_model,
 )
-from hf_distill.trainers.heads import head_of
-from hf_distill.trainers.finetuning import FineTuningTrainer, TaskLoss, evaluate_model, finetune
 
 SPEC = TaskSpec(
     "test/sentiment",
@@ -228,7 +228,7 @@ def test_a_resumed_run_continues_bit_for_bit(stop, sentiment, tiny_tokenizer, ti
 
 def test_resuming_without_a_checkpoint_starts_and_says_so(model, sentiment, tiny_tokenizer, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(finetuning.logger, "warning", said.append)
+    monkeypatch.setattr(checkpoints.logger, "warning", said.append)
     args = arguments(tmp_path, max_steps=1, resume_from_checkpoint="last")
     assert finetune(model, sentiment, tiny_tokenizer, args).steps == 1
     assert "no checkpoint" in said[0]

@@ -1,0 +1,109 @@
+"""A masked-LM head is trained on the masked tokens alone, with the loss that the whole model would have."""
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertForMaskedLM, set_seed
+
+from hf_distill.arguments import DistillationArguments
+from hf_distill.trainers.data import tokenize_text
+from hf_distill.trainers.masked_head import MaskedHeadTrainer
+
+
+@pytest.fixture
+def make(tmp_path, tiny_tokenizer, tiny_bert_config, sentences):
+    """`make(**arguments)`: a trainer of a tiny model."""
+    rows = tokenize_text(Dataset.from_dict({"text": sentences}), tiny_tokenizer, max_length=24)
+
+    def trainer(*, freeze_encoder=True, dropout=0.0, **arguments):
+        set_seed(0)
+        settings = {"mlm_probability": 0.3, "use_cpu": True, "report_to": "none", "disable_tqdm": True, "max_steps": 2}
+        return MaskedHeadTrainer(
+            BertForMaskedLM(tiny_bert_config(hidden_dropout_prob=dropout)),
+            DistillationArguments(str(tmp_path / "out"), **settings | arguments),
+            freeze_encoder=freeze_encoder,
+            train_dataset=rows,
+            eval_dataset=rows,
+            processing_class=tiny_tokenizer,
+        )
+
+    return trainer
+
+
+def test_the_loss_is_that_of_the_whole_model(make):
+    trainer = make()
+    batch = next(iter(trainer.get_train_dataloader()))
+    expected = trainer.model(**batch).loss
+    torch.testing.assert_close(trainer.compute_loss(trainer.model, dict(batch)), expected)
+
+
+def test_the_losses_of_parts_add_up_to_that_of_the_whole_step(make):
+    trainer = make(per_device_train_batch_size=8)
+    batch = next(iter(trainer.get_train_dataloader()))
+    whole = trainer.compute_loss(trainer.model, dict(batch))
+    items = (batch["labels"] != -100).sum()
+    parts = [
+        trainer.compute_loss(trainer.model, {name: x[part] for name, x in batch.items()}, num_items_in_batch=items)
+        for part in (slice(0, 3), slice(3, None))
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_a_batch_in_which_nothing_is_masked_has_no_loss(make):
+    trainer = make()
+    batch = next(iter(trainer.get_train_dataloader()))
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    assert trainer.compute_loss(trainer.model, batch).item() == 0
+
+
+def test_a_frozen_encoder_has_neither_gradients_nor_dropout(make):
+    trainer = make(dropout=0.5)
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.model.train()
+    one, two = (trainer.compute_loss(trainer.model, dict(batch)) for _ in range(2))
+    assert one.item() == two.item()
+    one.backward()
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.grad is not None}
+    assert trained
+    assert all(name.startswith("cls.") for name in trained)
+
+
+def test_a_free_encoder_has_both(make):
+    trainer = make(dropout=0.5, freeze_encoder=False)
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.model.train()
+    one, two = (trainer.compute_loss(trainer.model, dict(batch)) for _ in range(2))
+    assert one.item() != two.item()
+    one.backward()
+    assert trainer.model.bert.embeddings.word_embeddings.weight.grad is not None
+
+
+def test_accuracy_and_loss_are_those_of_all_logits(make):
+    trainer = make(per_device_eval_batch_size=7)
+    found = trainer.masked_accuracy()
+    right, count, total = 0, 0, 0.0
+    for batch in trainer.get_eval_dataloader():
+        with torch.no_grad():
+            output = trainer.model.eval()(**batch)
+        masked = batch["labels"] != -100
+        right += int((output.logits.argmax(-1) == batch["labels"])[masked].sum())
+        count += int(masked.sum())
+        total += float(output.loss) * int(masked.sum())
+    assert found == {
+        "masked_tokens": count,
+        "masked_accuracy": round(right / count, 4),
+        "masked_loss": pytest.approx(total / count, abs=1e-3),
+    }
+    assert trainer.masked_accuracy() == found, "the same tokens are masked again"
+
+
+def test_a_checkpoint_holds_a_plain_model(make, tmp_path):
+    make(save_strategy="steps", save_steps=2).train()
+    loaded = BertForMaskedLM.from_pretrained(tmp_path / "out" / "checkpoint-2")
+    assert loaded.cls.predictions.decoder.weight is loaded.bert.embeddings.word_embeddings.weight
+
+
+def test_several_processes_are_refused(make, monkeypatch):
+    monkeypatch.setattr(DistillationArguments, "world_size", 2)
+    with pytest.raises(ValueError, match="one process on one device, but there are 2 processes"):
+        make()
