@@ -6,6 +6,7 @@ from corpus_oracle import assert_hits_are_right, assert_in_total_order, bm25_sco
 from engine_cases import PLAIN, QUERIES, Indexer, engine_cases, random_texts
 from search_server_double import SearchServerDouble
 
+from hf_distill.corpus.analysis import Analyzer
 from hf_distill.corpus.scoring import CorpusStatistics
 
 
@@ -117,8 +118,22 @@ def test_words_of_any_script(index):
     assert [rows.tolist() for rows, _ in engine.search(queries, 2)] == [[0], [1], [2], [3]]
 
 
+CHINESE = ["这部电影的音响效果很好。", "今天天气不错，适合看电影。", "", "音响", "我喜欢这部电影，也喜欢它的音响！"]
+
+
+@pytest.mark.parametrize("language", ["chinese", "none"])
+def test_chinese_by_words_and_by_pairs_of_characters(index, language):
+    pytest.importorskip("rjieba")
+    analyzer = Analyzer(language)
+    queries = [analyzer.tokens(text) for text in ("电影的音响", "天气", "北京", "音响音响")]
+    hits = index(CHINESE, analyzer).search(queries, 4)
+    texts = [analyzer.tokens(text) for text in CHINESE]
+    for query, (rows, scores) in zip(queries, hits, strict=True):
+        assert_hits_are_right(rows, scores, bm25_scores(texts, query), 4)
+
+
 def test_very_long_words(index):
-    word = "\u4e00x" * 2000
+    word = "\u00e9x" * 2000
     assert [rows.tolist() for rows, _ in index(["fox", word, f"{word} fox"]).search([PLAIN.tokens(word)], 3)] == [
         [1, 2]
     ]
