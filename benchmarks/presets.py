@@ -4,11 +4,12 @@
         --output benchmarks/results/presets.jsonl
 
 The papers' presets are made for teachers of width 768 and weeks of training. Here the teacher has 12 layers of width
-384, so shapes are scaled down with it (`SMALL`), and all presets share rows, epochs, batch and a learning rate for
-random or for copied weights. What the student learns from, and with which weights, is the preset's own. Where
-a preset teaches no head of the task, the student is adapted on the same rows for one epoch, as is the baseline, which
-has the shape of most students and no teacher. The numbers say that every preset runs and learns; they compare no
-papers. Presets that the output has already are left out, so that a stopped run continues.
+384, so shapes are scaled down with it (`SMALL`), most students begin from some of its layers, and all presets share
+rows, epochs, batch and a learning rate for random or for copied weights. What the student learns from, and with
+which weights, is the preset's own. Where a preset teaches no head of the task, the student is adapted on the same
+rows for one epoch. The baseline is the student of most presets, on the labels alone with as many updates. The
+numbers say that every preset runs and learns; they compare no papers. Presets that the output has already are left
+out, so that a stopped run continues.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ from hf_distill.arguments import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.jobs.distill import distill
+from hf_distill.jobs.distill import distill, make_student
 from hf_distill.jobs.evaluate import adapt_and_evaluate
 from hf_distill.jobs.results import environment
-from hf_distill.loading import load_tokenizer
+from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import from_mapping
 from hf_distill.presets import list_presets, read_preset
 from hf_distill.tasks import get_task
 from hf_distill.trainers.task_models import load_task_model
 
-# Twelve heads as the teacher, for objectives that compare attention head by head.
-RANDOM = {"student_shape": "4x312:12h"}
+# Random weights would need thousands of updates; copied layers show in hundreds what an objective does.
+COPIED = {"student_shape": "4x384", "student_init": "teacher_layers", "student_layers": [3, 6, 9, 12]}
 HALF = {"student_shape": "6x384", "student_layers": [1, 2, 3, 4, 5, 6]}
 SMALL: dict[str, dict[str, Any]] = {
-    "minilm": RANDOM,
-    "minilm_hidden_mse": RANDOM,
-    "minilmv2": RANDOM,
-    "tinybert_general": RANDOM,
-    "tinybert_task": RANDOM,
-    "bert_emd": RANDOM,
-    "textbrewer_t4_tiny": {},
+    "minilm": COPIED,
+    "minilm_hidden_mse": COPIED,
+    "minilmv2": COPIED,
+    "tinybert_general": COPIED,
+    "tinybert_task": COPIED,
+    "bert_emd": COPIED,
+    "textbrewer_t4_tiny": COPIED,
     "xtremedistil": {"student_shape": "4x312:12h"},
     "textbrewer_t6": HALF,
     "textbrewer_t3": {"student_shape": "3x384", "student_layers": [1, 2, 3]},
@@ -146,23 +147,24 @@ def run_preset(preset: str, teacher: str, encoder_with_head: str, options: argpa
     }
 
 
-def run_baseline(options: argparse.Namespace) -> dict[str, Any]:
-    """The student of most presets on the labels alone, with as many updates, from random weights."""
+def run_baseline(teacher: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The student of most presets with its copied layers, on the labels alone with as many updates."""
     folder = Path(options.work_dir) / "baseline"
+    student = make_student(StudentArguments(**COPIED), load_model(teacher, flag="--teacher"), options.seed)
+    # A new head: the teacher's has seen every row.
+    student.classifier.apply(student._init_weights)
+    student.save_pretrained(folder / "start")
+    load_tokenizer(teacher, flag="--teacher").save_pretrained(folder / "start")
     task = TaskArguments(options.task, data_dir=options.data_dir, max_length=64, max_train_samples=options.rows)
     started = time.perf_counter()
-    shape = Path(options.work_dir) / "textbrewer_t4_tiny" / "distilled"
-    evaluated = adapt_and_evaluate(
-        task,
-        EvaluationArguments(str(shape), adapt=False, from_scratch=True),
-        fine_tuning(folder, options, rate=RATES["random"], epochs=options.epochs),
-    )["baseline"]
+    arguments = fine_tuning(folder / "student", options, rate=RATES["copied"], epochs=options.epochs)
+    evaluated = adapt_and_evaluate(task, EvaluationArguments(str(folder / "start")), arguments)["student"]
     return {
         "preset": "none (labels only)",
-        "student": "4x312",
-        "init": "random",
+        "student": COPIED["student_shape"],
+        "init": COPIED["student_init"],
         "parameters": evaluated["parameters"],
-        "learning_rate": RATES["random"],
+        "learning_rate": RATES["copied"],
         "steps": evaluated["steps"],
         "adapted": True,
         "score": round(evaluated["score"], 4),
@@ -199,8 +201,7 @@ def main() -> None:
         "command": f"python benchmarks/presets.py --task {options.task} --rows {options.rows} "
         f"--epochs {options.epochs}" + (" --bf16" if options.bf16 else ""),
     }  # fmt: skip
-    names = ["textbrewer_t4_tiny", *(name for name in options.only if name != "textbrewer_t4_tiny")]
-    for name in [name for name in names if name in options.only and name not in found]:
+    for name in [name for name in options.only if name not in found]:
         teacher = options.masked_lm if name == "distilbert" else options.teacher
         if teacher is None:
             print(f"{name}: left out, it needs --masked_lm")
@@ -211,7 +212,7 @@ def main() -> None:
             stream.write(json.dumps(line | facts) + "\n")
     if "none (labels only)" not in found:
         with output.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(run_baseline(options) | facts) + "\n")
+            stream.write(json.dumps(run_baseline(options.teacher, options) | facts) + "\n")
 
 
 if __name__ == "__main__":
