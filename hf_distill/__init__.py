@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULE_OF: dict[str, str] = {
+    "AugmentationArguments": "arguments",
+    "AugmentedCorpus": "corpus.augmentation",
     "CorpusArguments": "arguments",
     "CorpusResult": "corpus",
     "DistillationArguments": "arguments",
@@ -20,6 +22,7 @@ _MODULE_OF: dict[str, str] = {
     "MultiTeacherArguments": "arguments",
     "MultiTeacherTrainer": "trainers.multi_teacher",
     "Objective": "objectives",
+    "OnnxModel": "deployment.onnx_model",
     "SignalCapture": "capture",
     "SignalRequest": "signals",
     "StoredTeacher": "stored.teacher",
@@ -27,9 +30,11 @@ _MODULE_OF: dict[str, str] = {
     "TaskSpec": "tasks",
     "WeightedObjective": "objectives",
     "adapter_teachers": "teachers_adapters",
+    "build_augmented_corpus": "corpus.augmentation",
     "build_contextualized_corpus": "corpus",
     "create_student": "students",
     "evaluate_model": "trainers.finetuning",
+    "export_onnx": "deployment.onnx_export",
     "finetune": "trainers.finetuning",
     "latency_ratio": "benchmark.speed",
     "list_objectives": "objectives",
@@ -40,6 +45,7 @@ _MODULE_OF: dict[str, str] = {
     "parse_shape": "shapes",
     "precompute": "stored.precompute",
     "push_folder": "hub.push",
+    "quantize_onnx": "deployment.onnx_export",
     "register_architecture": "capture",
     "register_objective": "objectives",
     "register_task": "tasks",
@@ -47,6 +53,8 @@ _MODULE_OF: dict[str, str] = {
 }
 
 __all__ = [
+    "AugmentationArguments",
+    "AugmentedCorpus",
     "CorpusArguments",
     "CorpusResult",
     "DistillationArguments",
@@ -56,6 +64,7 @@ __all__ = [
     "MultiTeacherArguments",
     "MultiTeacherTrainer",
     "Objective",
+    "OnnxModel",
     "SignalCapture",
     "SignalRequest",
     "StoredTeacher",
@@ -63,9 +72,11 @@ __all__ = [
     "TaskSpec",
     "WeightedObjective",
     "adapter_teachers",
+    "build_augmented_corpus",
     "build_contextualized_corpus",
     "create_student",
     "evaluate_model",
+    "export_onnx",
     "finetune",
     "latency_ratio",
     "list_objectives",
@@ -76,6 +87,7 @@ __all__ = [
     "parse_shape",
     "precompute",
     "push_folder",
+    "quantize_onnx",
     "register_architecture",
     "register_objective",
     "register_task",
@@ -83,10 +95,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .arguments import CorpusArguments, DistillationArguments, FineTuningArguments, MultiTeacherArguments
+    from .arguments import (
+        AugmentationArguments,
+        CorpusArguments,
+        DistillationArguments,
+        FineTuningArguments,
+        MultiTeacherArguments,
+    )
     from .benchmark.speed import latency_ratio
     from .capture import SignalCapture, register_architecture
     from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
+    from .corpus.augmentation import AugmentedCorpus, build_augmented_corpus
+    from .deployment.onnx_export import export_onnx, quantize_onnx
+    from .deployment.onnx_model import OnnxModel
     from .hub.push import push_folder
     from .objectives import Objective, WeightedObjective, list_objectives, register_objective
     from .presets import load_preset

@@ -127,6 +127,27 @@ def test_what_a_push_would_upload_is_shown(data, load, capsys):
     assert "would be uploaded to me/small (model):" in capsys.readouterr().out
 
 
+def test_students_are_timed_and_the_command_is_kept(data, load, capsys):
+    words = ["--teacher_model", str(data / "teacher"), "--student_shapes", "1x12:2h", "--engines", "sdpa", "eager"]
+    words += ["--batch_size", "2", "--seq_length", "8", "--num_batches", "2", "--grid_seq_lengths", "8", "--use_cpu"]
+    results = load(EXAMPLES / "run_bench.py").main([*words, "--output_dir", str(data / "bench")])
+    assert [model["name"] for model in results["models"]] == ["teacher", "1x12:2h"]
+    assert results["command"].startswith("python examples/run_bench.py --teacher_model ")
+    out = capsys.readouterr().out
+    assert (data / "bench" / "bench.md").read_text() in out
+
+
+def test_a_model_is_exported_and_scored(data, load, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install 'hf_distill[onnx]'")
+    words = ["--model", str(data / "teacher"), "--task", str(data / "mood"), "--max_length", "16"]
+    results = load(EXAMPLES / "run_export.py").main(words)
+    assert results["scores"]["onnx"] == results["scores"]["pytorch"]
+    out = capsys.readouterr().out
+    assert f"files written to {data / 'teacher' / 'onnx'}" in out
+    assert "onnx_int8" in out
+
+
 def test_the_whole_job_runs_from_a_file_with_flags_after_it(data, load, capsys, monkeypatch):
     monkeypatch.setattr(pipeline, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0})
     quick = {"max_steps": 2, "disable_tqdm": True, "report_to": "none", "per_device_train_batch_size": 8}

@@ -35,6 +35,8 @@ PAGES = [
     ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+# Packages of extras that the snippets of a page need.
+NEEDS = {"deployment.md": ["onnx", "onnxscript", "onnxruntime"]}
 EVERYTHING = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 every_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: page.name if page.parent == ROOT else str(page.relative_to(ROOT))
@@ -84,6 +86,8 @@ def folder_with_stand_ins(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_confi
 
 @every_page
 def test_snippets_run_one_after_the_other(page, folder_with_stand_ins):
+    for package in NEEDS.get(page.name, ()):
+        pytest.importorskip(package, reason="an extra that is not installed")
     namespace = {"__name__": page.stem}
     for number, block in enumerate(blocks(page, "python"), 1):
         exec(compile(block, f"{page.name}, python block {number}", "exec"), namespace)

@@ -3,7 +3,9 @@
 The help text of a field is its only documentation; errors name the flag.
 """
 
+from .augmenting import AugmentationArguments, MLMHeadArguments
 from .data import CorpusArguments, TaskArguments, TextbookArguments
+from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
 from .models import EvaluationArguments, PipelineArguments, StudentArguments, TeacherArguments
 from .multi_teacher import MultiTeacherArguments
 from .pushing import PushArguments
@@ -11,14 +13,19 @@ from .storing import PrecomputeArguments
 from .training import DistillationArguments, FineTuningArguments
 
 __all__ = [
+    "AugmentationArguments",
+    "BenchmarkArguments",
     "CorpusArguments",
     "DistillationArguments",
     "EvaluationArguments",
+    "ExportArguments",
     "FineTuningArguments",
+    "MLMHeadArguments",
     "MultiTeacherArguments",
     "PipelineArguments",
     "PrecomputeArguments",
     "PushArguments",
+    "ScoredTaskArguments",
     "StudentArguments",
     "TaskArguments",
     "TeacherArguments",

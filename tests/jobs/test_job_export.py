@@ -1,0 +1,79 @@
+"""A model folder becomes a folder of ONNX files with scores beside PyTorch's."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
+pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
+pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
+
+from hf_distill.arguments import ExportArguments, ScoredTaskArguments
+from hf_distill.benchmark.quality import read_quality
+from hf_distill.deployment.onnx_model import OnnxModel
+from hf_distill.jobs.export import export
+
+
+@pytest.fixture
+def folder(tiny_student, tiny_tokenizer, tmp_path):
+    tiny_student.save_pretrained(tmp_path / "student")
+    tiny_tokenizer.save_pretrained(tmp_path / "student")
+    return tmp_path / "student"
+
+
+@pytest.fixture
+def mood(tmp_path, sentences):
+    """Arguments of a task of forty rows."""
+    (tmp_path / "mood").mkdir()
+    rows = [{"text": text, "label": ("negative", "positive")[i % 2]} for i, text in enumerate(sentences[:40])]
+    for split in ("train", "validation"):
+        (tmp_path / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"text_columns": ["text"], "class_names": ["negative", "positive"]}
+    return ScoredTaskArguments(str(tmp_path / "mood"), **columns, max_length=32, max_eval_samples=30)
+
+
+def test_a_model_is_exported_quantised_and_scored_beside_itself(folder, mood):
+    results = export(mood, ExportArguments(str(folder)))
+    assert results["folder"] == str(folder / "onnx")
+    assert results["files"] == ["model.onnx", "model_quantized.onnx"]
+    assert results["difference"] < 1e-5 < results["int8_difference"] < 0.05
+    assert results["bytes"]["onnx_int8"] < results["bytes"]["onnx"]
+    scores = results["scores"]
+    assert results["rows"] == 30
+    assert scores["onnx"] == scores["pytorch"]
+    # One row of thirty may change its side.
+    assert abs(results["points"]["onnx_int8"]) <= 100 / 30 + 1e-6
+    assert results["points"]["onnx_int8"] == pytest.approx(100 * (scores["onnx_int8"] - scores["pytorch"]))
+    assert json.loads((folder / "onnx" / "export.json").read_text())["scores"] == scores
+    # The folder is complete, and bench finds its scores.
+    found = {path.name for path in (folder / "onnx").iterdir()}
+    assert {"config.json", "tokenizer.json", "export.json", "arguments.yaml"} <= found
+    assert OnnxModel.from_pretrained(folder / "onnx").config.id2label == {0: "negative", 1: "positive"}
+    assert len(AutoTokenizer.from_pretrained(folder / "onnx")) > 5
+    scored = {"job": "teach", "task": results["task"], "metric": "accuracy", "score": 0.5}
+    (folder / "results.json").write_text(json.dumps(scored))
+    assert read_quality(folder).on("onnx_int8") == results["scores"]["onnx_int8"]
+
+
+def test_without_a_task_nothing_is_scored_and_without_quantize_there_is_no_int8(folder, tmp_path):
+    results = export(
+        ScoredTaskArguments(), ExportArguments(str(folder), output_dir=str(tmp_path / "out"), quantize=False)
+    )
+    assert results["files"] == ["model.onnx"]
+    assert results["int8_difference"] is None
+    assert "scores" not in results
+
+
+def test_a_model_of_the_hub_has_no_folder_to_write_into():
+    with pytest.raises(ValueError, match=r"`--model` 'org/name' is no local folder.*`--output_dir`"):
+        export(ScoredTaskArguments(), ExportArguments("org/name"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"tolerance": 0.0}, "`--tolerance` is 0.0"), ({"eval_batch_size": 0}, "`--eval_batch_size`")],
+)
+def test_numbers_that_make_no_sense(change, message):
+    with pytest.raises(ValueError, match=message):
+        ExportArguments("model", **change)
