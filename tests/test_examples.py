@@ -97,6 +97,21 @@ def test_a_corpus_is_built(data, load, capsys):
     assert f"written to {data / 'corpus'}" in out
 
 
+def test_a_head_is_fitted_and_words_are_replaced_with_it(data, load, capsys):
+    words = ["--encoder", str(data / "encoder"), "--textbook", str(data / "general.txt"), *QUICK]
+    words += ["--textbook_eval_rows", "16", "--output_dir", str(data / "mlm")]
+    results = load(EXAMPLES / "run_mlm_head.py").main(words)
+    assert results["steps"] == 2
+    assert f"Masked language model written to {data / 'mlm'}" in capsys.readouterr().out
+    words = ["--task", str(data / "mood"), "--masked_lm", str(data / "mlm"), "--num_samples", "2", "--use_cpu"]
+    results = load(EXAMPLES / "run_augmentation.py").main([*words, "--corpus_dir", str(data / "augmented")])
+    assert 40 < results["rows"] <= 120
+    assert set(load_general_corpus(data / "augmented").column_names) == {"text", "label", "row"}
+    out = capsys.readouterr().out
+    assert f"mood: {results['rows']} rows" in out
+    assert f"written to {data / 'augmented'}" in out
+
+
 def test_a_student_is_distilled(data, load, capsys):
     words = ["--teacher_model", str(data / "teacher"), "--textbook", str(data / "general.txt"), *QUICK]
     words += ["--student_shape", "2x12:2h:20", "--objectives", "relation:1", "logits:1"]
