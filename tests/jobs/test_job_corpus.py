@@ -79,6 +79,13 @@ def test_rows_that_were_left_out_are_written_when_asked_and_are_no_part_of_the_c
     assert not (data / "out" / "dropped.parquet").exists()
 
 
+def test_the_card_says_that_shared_ngrams_were_looked_for(data):
+    build_corpus(*arguments(data))
+    assert "words in a row" not in (data / "out" / "README.md").read_text()
+    build_corpus(*arguments(data, decontaminate_ngram=13, corpus_dir=str(data / "other")))
+    assert "Rows that share 13 words in a row with one were left out" in (data / "other" / "README.md").read_text()
+
+
 def test_the_card_says_that_rows_are_sentences_of_documents(data):
     pytest.importorskip("sentencex")
     (data / "general.txt").write_text(" ".join(GENERAL) + "\n")
