@@ -16,7 +16,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "augment": ("TaskArguments", "AugmentationArguments"),
     "mlm": ("MLMHeadArguments", "TextbookArguments", "DistillationArguments"),
     "precompute": ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
-    "distill": ("StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments"),
+    "distill": (
+        *("StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments"),
+        "RunArguments",
+    ),
     "evaluate": ("TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"),
     "pipeline": ("TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"),
     "export": ("ScoredTaskArguments", "ExportArguments"),
@@ -82,7 +85,12 @@ def distill(argv: Sequence[str]) -> None:
     """Distil a teacher into a student on a textbook."""
     from hf_distill.jobs.distill import distill as job
 
-    results = job(*_parse(distill, argv))
+    *arguments, run = _parse(distill, argv)
+    if run.dry_run:
+        from hf_distill.jobs.dry_run import dry_run, format_dry_run
+
+        return _say(format_dry_run(dry_run(*arguments)))
+    results = job(*arguments)
     _say(f"{results['steps']} steps in {results['training_seconds']:.0f} s; student in {results['model']}")
 
 

@@ -6,7 +6,7 @@ The help text of a field is its only documentation; errors name the flag.
 from .augmenting import AugmentationArguments, MLMHeadArguments
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
-from .models import EvaluationArguments, PipelineArguments, StudentArguments, TeacherArguments
+from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
 from .multi_teacher import MultiTeacherArguments
 from .pushing import PushArguments
 from .storing import PrecomputeArguments
@@ -25,6 +25,7 @@ __all__ = [
     "PipelineArguments",
     "PrecomputeArguments",
     "PushArguments",
+    "RunArguments",
     "ScoredTaskArguments",
     "StudentArguments",
     "TaskArguments",

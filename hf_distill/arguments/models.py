@@ -60,6 +60,19 @@ class StudentArguments:
 
 
 @dataclass
+class RunArguments:
+    """How far the job goes."""
+
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Show student, layers, signals, memory and the terms of the first batch, then stop: nothing is "
+            "trained or written."
+        },
+    )
+
+
+@dataclass
 class EvaluationArguments:
     """The student to adapt and evaluate, and what it is compared with."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import set_seed
@@ -45,9 +46,74 @@ def distill(
     Raises:
         ValueError: If no teacher is given, or models, objectives and text do not fit.
     """
+    started = time.perf_counter()
+    ready = prepare(student, teacher, textbook, training)
+    trainer = ready.trainer
+    logger.warning(f"{trainer.describe()}\n{ready.sizes}")
+    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    # Everything is on disk before anything is pushed.
+    trainer.save_model(_internal_call=True)
+    trainer.create_model_card()
+    facts = {
+        "job": "distill",
+        "model": str(training.output_dir),
+        "teacher": ready.teachers if len(ready.teachers) > 1 else ready.teachers[0],
+        "teacher_parameters": ready.teacher_parameters,
+        "student_shape": student.student_shape if student.student_model is None else None,
+        "student_parameters": count_parameters(trainer.student).total,
+        "student_init": student.student_init if student.student_model is None else student.student_model,
+        "objectives": trainer.manifest()["objectives"],
+        "textbook": textbook.textbook,
+        "textbook_rows": ready.num_rows,
+        "steps": output.global_step,
+        "train_loss": output.training_loss,
+        "evaluation": trainer.evaluate() if ready.has_evaluation else None,
+        "training_seconds": round(output.metrics["train_runtime"], 2),
+        "seconds": round(time.perf_counter() - started, 2),
+        "seed": training.seed,
+        "settings": changed_arguments(student, training),
+        "environment": environment(),
+        "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+    }
+    if training.should_save:
+        write_results(str(training.output_dir), facts)
+        write_arguments(str(training.output_dir), student, teacher, textbook, training)
+    if training.push_to_hub:
+        trainer.push_to_hub()
+    return facts
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A distillation that has only to be started.
+
+    Attributes:
+        trainer: The trainer with its models and rows.
+        teachers: Ids or folders of the teachers.
+        teacher_parameters: Parameters of all of them.
+        sizes: The table of both models.
+        num_rows: Rows to learn from.
+        has_evaluation: Whether rows were held back.
+    """
+
+    trainer: Any
+    teachers: list[str]
+    teacher_parameters: int
+    sizes: str
+    num_rows: int
+    has_evaluation: bool
+
+
+def prepare(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> Prepared:
+    """Load, read and check everything that `distill` needs; see there.
+
+    Raises:
+        ValueError: If no teacher is given, or models, objectives and text do not fit.
+    """
     if textbook.with_labels and training.mlm_probability is not None:
         raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
-    started = time.perf_counter()
     set_seed(training.seed)
     teachers = open_teachers(teacher, training)
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
@@ -80,38 +146,9 @@ def distill(
     # The trainer may hold smaller copies (`--teacher_dtype int8`): nothing here keeps the models they were made of.
     del first
     teachers.sources.clear()
-    logger.warning(f"{trainer.describe()}\n{sizes}")
-    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
-    # Everything is on disk before anything is pushed.
-    trainer.save_model(_internal_call=True)
-    trainer.create_model_card()
-    facts = {
-        "job": "distill",
-        "model": str(training.output_dir),
-        "teacher": teachers.names if len(teachers.names) > 1 else teachers.names[0],
-        "teacher_parameters": teacher_parameters,
-        "student_shape": student.student_shape if student.student_model is None else None,
-        "student_parameters": count_parameters(student_model).total,
-        "student_init": student.student_init if student.student_model is None else student.student_model,
-        "objectives": trainer.manifest()["objectives"],
-        "textbook": textbook.textbook,
-        "textbook_rows": len(train_rows),
-        "steps": output.global_step,
-        "train_loss": output.training_loss,
-        "evaluation": trainer.evaluate() if eval_rows is not None else None,
-        "training_seconds": round(output.metrics["train_runtime"], 2),
-        "seconds": round(time.perf_counter() - started, 2),
-        "seed": training.seed,
-        "settings": changed_arguments(student, training),
-        "environment": environment(),
-        "history": [entry for entry in trainer.state.log_history if "loss" in entry],
-    }
-    if training.should_save:
-        write_results(str(training.output_dir), facts)
-        write_arguments(str(training.output_dir), student, teacher, textbook, training)
-    if training.push_to_hub:
-        trainer.push_to_hub()
-    return facts
+    return Prepared(
+        trainer, list(teachers.names), teacher_parameters, sizes, len(train_rows), has_evaluation=eval_rows is not None
+    )
 
 
 def _check_student_init(student: StudentArguments) -> None:
