@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill.benchmark.speed import Batch, weight_bytes
 from hf_distill.deployment.onnx_export import export_onnx, quantize_onnx
 from hf_distill.deployment.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.output_capture import shows_its_signals
 
 # The first that every model has is the one that speed-ups are measured on.
 ENGINES = ("sdpa", "eager", "compiled", "onnx", "onnx_int8")
@@ -98,12 +99,12 @@ class Engines:
 
 
 def _choose_attention(model: PreTrainedModel, attention: str) -> None:
-    """Switch to `sdpa` or `eager`.
+    """Switch to `sdpa` or `eager`; a model without attention runs as it is.
 
     Raises:
         EngineUnavailableError: If the architecture does not have it.
     """
-    if model.config._attn_implementation == attention:
+    if shows_its_signals(model) or model.config._attn_implementation == attention:
         return
     if not model._can_set_attn_implementation():
         raise EngineUnavailableError(f"{type(model).__name__} has no {attention} attention.")

@@ -66,6 +66,7 @@ def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: st
         ImportError: If matplotlib is missing.
     """
     figures = require("matplotlib.figure", extra="plots", needed_by="the figure of quality against latency")
+    ticker = require("matplotlib.ticker", extra="plots", needed_by="the figure of quality against latency")
     figure = figures.Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     models = list(dict.fromkeys(point.model for point in points))
@@ -75,12 +76,17 @@ def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: st
         axes.plot(times, scores, color=f"C{number}", linewidth=1, alpha=0.6, label=model)
         for point in own:
             axes.plot(point.milliseconds, point.score, MARKERS[point.engine], color=f"C{number}", markersize=7)
-        axes.annotate(model, (times[-1], scores[-1]), xytext=(7, 7), textcoords="offset points", color=f"C{number}")
+        place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(model, (times[-1], scores[-1]), color=f"C{number}", **place)
     for engine in dict.fromkeys(point.engine for point in points):
         axes.plot([], [], MARKERS[engine], color="0.3", label=engine.replace("_", " "))
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[len(models) :], labels[len(models) :], frameon=False, loc="lower right")
     axes.set_xscale("log")
+    # 1, 2, 5, 10, … in plain numbers.
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.margins(x=0.15, y=0.15)
     axes.set(xlabel="milliseconds per sentence (log scale; left is faster)", ylabel=ylabel, title=title)
     axes.grid(visible=True, which="both", alpha=0.2)

@@ -50,7 +50,7 @@ def export_onnx(
         The largest difference that was found.
 
     Raises:
-        ValueError: If the outputs differ by more than `tolerance`; no file is left.
+        ValueError: If torch cannot export the model, or the outputs differ by more than `tolerance`; no file is left.
         ImportError: If a package of the extra `onnx` is missing.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -60,8 +60,13 @@ def export_onnx(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         path = Path(scratch) / ONNX_FILE
-        with _ready_for_export(model):
-            _draw_graph(model, names, path)
+        try:
+            with _ready_for_export(model):
+                _draw_graph(model, names, path)
+        except torch.onnx.OnnxExporterError as error:
+            raise ValueError(
+                f"{type(model).__name__} cannot be exported to ONNX: {_first_line(_root(error))}"
+            ) from error
         difference = largest_difference(model, OnnxModel(path))
         if not difference <= tolerance:
             raise ValueError(
@@ -147,6 +152,15 @@ def _draw_graph(model: PreTrainedModel, names: list[str], path: Path) -> None:
         verbose=False,
     )
     program.save(path, external_data=False)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What began a chain of errors: torch's own page about it says how to report it."""
+    return error if error.__cause__ is None else _root(error.__cause__)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _random_rows(model: PreTrainedModel, names: list[str], shape: tuple[int, int]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 from hf_distill.benchmark import engines as module
 from hf_distill.benchmark.engines import ENGINES, Engines, EngineUnavailableError
 from hf_distill.benchmark.speed import random_batch, weight_bytes
+from hf_distill.recurrent import BiGRUConfig, BiGRUForSequenceClassification
 
 
 @pytest.fixture
@@ -60,6 +61,12 @@ def test_an_attention_that_an_architecture_does_not_have(tmp_path, batch):
     with pytest.raises(EngineUnavailableError, match="DebertaV2ForSequenceClassification has no sdpa attention"):
         ways.open("sdpa", batch)
     assert ways.open("eager", batch)(batch).logits.shape == (3, 2)
+
+
+def test_a_model_without_attention_runs_as_it_is(tmp_path, batch):
+    model = BiGRUForSequenceClassification(BiGRUConfig(vocab_size=50, hidden_size=8))
+    ways = Engines(model, tmp_path)
+    assert torch.equal(ways.open("sdpa", batch)(batch)["logits"], ways.open("eager", batch)(batch)["logits"])
 
 
 def test_without_a_compiler(teacher_model, batch, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from hf_distill import _optional
 from hf_distill.deployment import onnx_export
 from hf_distill.deployment.onnx_export import export_onnx, input_names, largest_difference, quantize_onnx
 from hf_distill.deployment.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.recurrent import BiGRUConfig, BiGRUForSequenceClassification
 
 
 @pytest.fixture
@@ -109,6 +110,15 @@ def test_a_decoder_has_no_cache_among_its_outputs(tmp_path):
     assert export_onnx(model, tmp_path) < 1e-5
     assert OnnxModel(tmp_path / ONNX_FILE).output_names == ["logits"]
     assert model.config.use_cache
+
+
+def test_a_model_that_torch_cannot_export_is_an_error_in_one_line(tmp_path):
+    model = BiGRUForSequenceClassification(BiGRUConfig(vocab_size=40, hidden_size=8))
+    with pytest.raises(
+        ValueError, match=r"^BiGRUForSequenceClassification cannot be exported to ONNX: .*sort.*$"
+    ):
+        export_onnx(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_packages_it_says_how_to_install_them(small, tmp_path, monkeypatch):
