@@ -114,9 +114,7 @@ def test_a_decoder_has_no_cache_among_its_outputs(tmp_path):
 
 def test_a_model_that_torch_cannot_export_is_an_error_in_one_line(tmp_path):
     model = BiGRUForSequenceClassification(BiGRUConfig(vocab_size=40, hidden_size=8))
-    with pytest.raises(
-        ValueError, match=r"^BiGRUForSequenceClassification cannot be exported to ONNX: .*sort.*$"
-    ):
+    with pytest.raises(ValueError, match=r"^BiGRUForSequenceClassification cannot be exported to ONNX: .*sort.*$"):
         export_onnx(model, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
