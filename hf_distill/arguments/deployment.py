@@ -89,7 +89,7 @@ class BenchmarkArguments:
     grid_seq_lengths: list[int] = field(
         default_factory=lambda: [32, 128], metadata={"help": "Grid of every engine: tokens of a row."}
     )
-    grid_batches: int = field(default=5, metadata={"help": "Grid of every engine: batches that count."})
+    grid_batches: int = field(default=3, metadata={"help": "Grid of every engine: batches that count."})
     fp32_matmul: Literal["auto", "strict", "fast"] = field(
         default="auto",
         metadata={

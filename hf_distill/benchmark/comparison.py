@@ -55,7 +55,7 @@ class Protocol:
     warmup: int = 10
     grid_batch_sizes: Sequence[int] = (1, 32)
     grid_seq_lengths: Sequence[int] = (32, 128)
-    grid_batches: int = 5
+    grid_batches: int = 3
     engines: Sequence[str] = ENGINES
 
 
