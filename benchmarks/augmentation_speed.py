@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--texts", type=int, default=120)
     parser.add_argument("--fewer", type=int, default=4, help="one forward a word runs on one text of so many")
     parser.add_argument("--mean_words", type=float, default=18.0, help="of a random text")
-    parser.add_argument("--batch_tokens", type=int, default=4096)
+    parser.add_argument("--batch_tokens", type=int, help="of one forward pass; default: the package's")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds, after one that warms up")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="file of JSON lines to append to")

@@ -79,8 +79,9 @@ class AugmentationArguments:
     shard_texts: int = field(
         default=1024, metadata={"help": "Texts whose candidates are found and written together; a kill costs no more."}
     )
-    batch_tokens: int = field(
-        default=4096, metadata={"help": "Tokens of one forward pass, padding included; on a GPU take more."}
+    batch_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of one forward pass, padding included. Default: 1024 on the CPU, else 16384."},
     )
     num_proc: int | None = field(
         default=None, metadata={"help": "Processes that find candidates, each with a model of its own. Default: one."}

@@ -103,7 +103,7 @@ class CandidateFinder:
             "max_tokens": self._splitter.max_tokens,
             "dtype": self.args.masked_lm_dtype,
             # In float32 no batch changes a candidate.
-            "batch_tokens": None if self.args.masked_lm_dtype == "float32" else self.args.batch_tokens,
+            "batch_tokens": None if self.args.masked_lm_dtype == "float32" else self._by_mask.batch_tokens,
             "embeddings": self._by_embedding.describe(),
         }
 

@@ -30,6 +30,8 @@ from hf_distill.masked_logits import logits_at
 
 from .augmentation_words import MAX_TOKENS, SplitText, Vocabulary
 
+# Enough rows for long products; on the CPU few enough that what is between two of them stays in the cache.
+CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 16_384
 # Logits of like size differ between batches by some 1e-5.
 TOO_CLOSE = 2e-4
 
@@ -43,7 +45,7 @@ class MaskedLMCandidates:
         num_candidates: K.
         exclude_original: Whether the masked word itself is dropped.
         exclude_special: Whether pieces that are no words (special and unused tokens, punctuation) are dropped.
-        batch_tokens: Tokens of one forward pass, padding included.
+        batch_tokens: Tokens of one forward pass, padding included; what suits the model's device if `None`.
 
     Attributes:
         rechecked: Words so far that were decided in float64.
@@ -60,10 +62,11 @@ class MaskedLMCandidates:
         num_candidates: int,
         exclude_original: bool,
         exclude_special: bool,
-        batch_tokens: int,
+        batch_tokens: int | None = None,
     ) -> None:
         self.model = model.requires_grad_(False).eval()
-        if self.model.device.type == "cpu":
+        on_cpu = self.model.device.type == "cpu"
+        if on_cpu:
             # Rows are short: torch's fused attention for the CPU is several times slower on them than plain products.
             self.model.set_attn_implementation("eager")
         self.tokenizer = tokenizer
@@ -75,7 +78,7 @@ class MaskedLMCandidates:
         self.num_candidates = num_candidates
         self.exclude_original = exclude_original
         self.exclude_special = exclude_special
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens or (CPU_TOKENS if on_cpu else ACCELERATOR_TOKENS)
         self.rechecked = 0
         self._names = [name for name in ("token_type_ids",) if name in forward_columns(model)]
 
