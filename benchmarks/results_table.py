@@ -1,9 +1,9 @@
-"""The table of scores in the README, from the runs under benchmarks/results.
+"""The tables of scores in README.md and docs/presets.md, from the runs under benchmarks/results.
 
-    python benchmarks/results_table.py            # prints it
-    python benchmarks/results_table.py --write    # puts it into README.md
+    python benchmarks/results_table.py            # prints them
+    python benchmarks/results_table.py --write    # puts them into the pages
 
-Every row is one file that `collect_run.py` wrote.
+In the README every row is one file that `collect_run.py` wrote, in the page of presets one line of `presets.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ ROOT = Path(__file__).parent.parent
 BETWEEN = re.compile(r"(<!-- results:begin[^\n]*-->\n)(.*?)(<!-- results:end -->)", flags=re.DOTALL)
 HEADER = """| task | student | metric | teacher | student | baseline without teacher | student / teacher | speed-up |
 |---|---|---|---:|---:|---:|---:|---:|
+"""
+PRESETS_HEADER = """| preset | student | first weights | parameters | learning rate | scored | accuracy |
+|---|---|---|---:|---:|---|---:|
 """
 
 
@@ -39,19 +43,43 @@ def table() -> str:
     return HEADER + "".join(lines)
 
 
-def with_table(text: str) -> str:
-    """The README's text with the table in its place."""
-    return BETWEEN.sub(lambda match: f"{match[1]}\n{table()}\n{match[3]}", text)
+def presets_table() -> str:
+    """The presets' students as Markdown, the one without a teacher last."""
+    lines = (ROOT / "benchmarks" / "results" / "presets.jsonl").read_text(encoding="utf-8").splitlines()
+    found = sorted(map(json.loads, lines), key=lambda line: (line["preset"].startswith("none"), line["preset"]))
+    cells = (
+        (
+            line["preset"],
+            line["student"],
+            line["init"].replace("_", " "),
+            f"{line['parameters'] / 1e6:.1f} M",
+            f"{line['learning_rate']:g}",
+            "adapted" if line["adapted"] else "as it is",
+            f"{100 * line['score']:.1f}",
+        )
+        for line in found
+    )
+    return PRESETS_HEADER + "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+
+PAGES = {"README.md": table, "docs/presets.md": presets_table}
+
+
+def with_table(text: str, make: Callable[[], str] = table) -> str:
+    """A page's text with the table in its place."""
+    return BETWEEN.sub(lambda match: f"{match[1]}\n{make()}\n{match[3]}", text)
 
 
 def main() -> None:
     """Print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
-    readme = ROOT / "README.md"
-    if parser.parse_args().write:
-        readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    print(table())
+    parser.add_argument("--write", action="store_true", help="put the tables into the pages")
+    write = parser.parse_args().write
+    for name, make in PAGES.items():
+        page = ROOT / name
+        if write:
+            page.write_text(with_table(page.read_text(encoding="utf-8"), make), encoding="utf-8")
+        print(make())
 
 
 if __name__ == "__main__":
