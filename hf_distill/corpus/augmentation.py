@@ -11,6 +11,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def build_augmented_corpus(
         overrides: Fields of `args` that differ.
 
     Raises:
-        OSError: If model or embeddings are not there.
+        OSError: If model or embeddings are not there, or one of several processes dies.
         ValueError: If a column is missing, a text is None, or the work folder belongs to another corpus.
     """
     args = _arguments(args, overrides)
@@ -180,9 +181,15 @@ class _Build:
         # Not forked: torch's threads and accelerators do not survive that.
         context = multiprocessing.get_context("spawn")
         start = (self.args, str(self.work.path), self.settings, threads)
-        with ProcessPoolExecutor(processes, context, _Worker.start, start) as pool:
-            for count in pool.map(_Worker.find, todo.items()):
-                bar.update(count)
+        try:
+            with ProcessPoolExecutor(processes, context, _Worker.start, start) as pool:
+                for count in pool.map(_Worker.find, todo.items()):
+                    bar.update(count)
+        except BrokenProcessPool as error:
+            raise OSError(
+                f"One of {processes} processes that find candidates has died: it was killed, or memory was short. "
+                "What is finished is kept: start again, perhaps with a smaller `--num_proc`."
+            ) from error
 
     def _draw(self, folder: Path) -> dict[str, Any]:
         """All rows."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import pytest
@@ -94,6 +95,16 @@ def test_batches_shards_and_processes_do_not_decide_it(args, rows, changed, tmp_
     expected = build_augmented_corpus(rows, args, columns=["s", "o"]).dataset
     other = replace(args, work_dir=str(tmp_path / "other"), **changed)
     assert tuples(build_augmented_corpus(rows, other, columns=["s", "o"]).dataset) == tuples(expected)
+
+
+def test_a_process_that_dies_is_an_error_that_says_how_to_go_on(args, rows, monkeypatch):
+    def die(*_):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(augmentation.ProcessPoolExecutor, "map", die)
+    with pytest.raises(OSError, match=r"One of 2 processes .* has died.* `--num_proc`"):
+        build_augmented_corpus(rows, args, columns=["s"], shard_texts=1, num_proc=2)
+    assert build_augmented_corpus(rows, args, columns=["s"], shard_texts=1).statistics["source_rows"] == 5
 
 
 def test_another_seed_draws_others_from_the_same_candidates(args, rows, tmp_path):
