@@ -74,7 +74,10 @@ class BenchmarkArguments:
     )
     task: str | None = field(
         default=None,
-        metadata={"help": "Take rows from the training text of this task (glue/qnli). Default: random tokens."},
+        metadata={
+            "help": "Take rows from this task (glue/qnli), of its training split if it is there. Default: random "
+            "tokens."
+        },
     )
     data_dir: str | None = field(
         default=None, metadata={"help": "Local files of the task, or a parent with a folder of its name."}

@@ -122,7 +122,7 @@ def _loaded(name: str, flag: str, arguments: BenchmarkArguments) -> Entrant:
 def _source(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple[Source, str]:
     """What makes batches, and what it makes them of."""
     if arguments.task is not None:
-        return _text_batches(arguments, entrants), f"training text of {arguments.task}"
+        return _text_batches(arguments, entrants)
     vocab_size = min(entrant.model.config.vocab_size for entrant in entrants)
 
     def random(batch_size: int, seq_length: int, _number: int) -> list[Batch]:
@@ -132,18 +132,20 @@ def _source(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple
     return random, "random tokens without padding"
 
 
-def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> Source:
-    """Rows of the task's training text in random order, cut and padded to the length that is asked for."""
+def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple[Source, str]:
+    """Rows of the task in random order, cut and padded to the length that is asked for."""
     tokenizer: Any = entrants[0].tokenizer
     for entrant in entrants[1:]:
         check_same_vocabulary(tokenizer, entrant.tokenizer)
-    task = load_task(str(arguments.task), arguments.data_dir, splits=["train"])
-    columns = [task.train[column] for column in task.spec.text_columns]
+    task = load_task(str(arguments.task), arguments.data_dir, splits=[])
+    # Training rows as in the papers; others do where they are all there is.
+    split = task.spec.train_split if task.spec.train_split in task.dataset else next(iter(task.dataset))
+    columns = [task.dataset[split][column] for column in task.spec.text_columns]
     if not isinstance(columns[0][0], str):
         raise ValueError(
             f"`--task` {arguments.task!r} has words in place of texts: name a task of sentences or pairs."
         )
-    order = np.random.default_rng(arguments.seed).permutation(len(task.train)).tolist()
+    order = np.random.default_rng(arguments.seed).permutation(len(columns[0])).tolist()
     known = set.intersection(*(set(forward_columns(entrant.model)) for entrant in entrants))
 
     def batches(batch_size: int, seq_length: int, number: int) -> list[Batch]:
@@ -163,7 +165,7 @@ def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) ->
             for start in range(0, len(chosen), batch_size)
         ]
 
-    return batches
+    return batches, f"rows of {arguments.task} ({split})"
 
 
 # --- quality --------------------------------------------------------------------------------------------------------

@@ -100,7 +100,6 @@ def _scores(
             output_dir=scratch,
             use_cpu=True,
             report_to="none",
-            disable_tqdm=True,
             per_device_eval_batch_size=arguments.eval_batch_size,
         )
         for name, model in models.items():

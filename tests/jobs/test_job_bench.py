@@ -105,7 +105,7 @@ def test_rows_of_a_task_are_cut_and_padded_to_the_shape(folders, seen, tiny_toke
     assert torch.equal(rows[:3], rows[3:])
     assert (rows == tiny_tokenizer.pad_token_id).any()
     assert set(protocol[0]) == {"input_ids", "attention_mask", "token_type_ids"}
-    assert facts["inputs"] == f"training text of {folders / 'mood'}"
+    assert facts["inputs"] == f"rows of {folders / 'mood'} (train)"
 
 
 @pytest.mark.parametrize(
