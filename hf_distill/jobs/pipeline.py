@@ -126,35 +126,42 @@ def run_pipeline(
     if not pipeline.adapt_student:
         shutil.copytree(folder / "distilled", folder / "student", ignore=_KEPT_APART, dirs_exist_ok=True)
     speed = _measure_speed(str(own_teacher.teacher_model), str(folder / "student"))
-    report = {
-        **{name: adapted[name] for name in REPORTED},
-        "latency": speed,
-        "corpus": built["statistics"] if built else None,
-        "distillation": {name: distilled[name] for name in ("objectives", "steps", "textbook_rows", "seed")},
-        "stage_seconds": {
-            name: result["seconds"]
-            for name, result in (("teach", taught), ("corpus", built), ("distill", distilled), ("adapt", adapted))
-            if result
-        },
-        "command": command,
-        # Of the whole job, also where stages were finished in an earlier call.
-        "seconds": round(time.perf_counter() - started + stages.seconds_before, 1),
-        "seed": pipeline.seed,
-        "environment": environment(),
-    }
+    results = {"teach": taught, "corpus": built, "distill": distilled, "adapt": adapted}
+    # Of the whole job, also where stages were finished in an earlier call.
+    seconds = time.perf_counter() - started + stages.seconds_before
+    report = _report(results, speed, command, seconds, pipeline.seed)
     write_results(folder, report, name="report.json")
     write_model_card(folder / "student", _card(folder, report, taught, distilled, adapted, corpus))
     return report
 
 
+def _report(results: dict[str, Any], speed: dict[str, Any], command: str, seconds: float, seed: int) -> dict[str, Any]:
+    """What `report.json` says.
+
+    Args:
+        results: Stage -> what it returned, `None` for one that was left out.
+        speed: Latency of teacher and student.
+        command: What repeats the run.
+        seconds: Of the whole job.
+        seed: Of every stage.
+    """
+    built, distilled, adapted = results["corpus"], results["distill"], results["adapt"]
+    return {
+        **{name: adapted[name] for name in REPORTED},
+        "latency": speed,
+        "corpus": built["statistics"] if built else None,
+        "distillation": {name: distilled[name] for name in ("objectives", "steps", "textbook_rows", "seed")},
+        "stage_seconds": {name: result["seconds"] for name, result in results.items() if result},
+        "command": command,
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "environment": environment(),
+    }
+
+
 REPORTED = ("teacher", "student", "baseline", "task", "kind", "metric", "split", "retention")
 # Of the folder of the distillation; checkpoints hold more than the student.
 _KEPT_APART = shutil.ignore_patterns("checkpoint-*", "results.json", "arguments.yaml", "_*")
-_PIPELINE_TAGS = {
-    "text_classification": "text-classification",
-    "token_classification": "token-classification",
-    "question_answering": "question-answering",
-}
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
@@ -317,7 +324,8 @@ def _card(
     ]
     if report["corpus"]:
         facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
-    facts.pipeline_tag = _PIPELINE_TAGS[report["kind"]]
+    # The Hub names what a head does as kinds of tasks are named here, with hyphens.
+    facts.pipeline_tag = report["kind"].replace("_", "-")
     return facts
 
 

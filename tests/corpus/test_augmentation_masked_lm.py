@@ -94,6 +94,9 @@ def test_the_model_can_be_trained_afterwards(model, tokenizer, monkeypatch):
     candidates(model, tokenizer, TEXTS[:1])
     model.requires_grad_(True)
     model(torch.tensor([[5, 6, 7]])).logits.sum().backward()
+    weight = model.get_input_embeddings().weight
+    assert weight.dtype == torch.float32
+    assert weight.grad.abs().sum() > 0
 
 
 def test_progress_counts_the_texts_that_have_a_masked_word(model, tokenizer):
