@@ -27,7 +27,7 @@ from .cleaning import LengthLimits, UsableRows, fetch_texts, find_usable_rows, u
 from .decontamination import EvaluationTexts
 from .documents import split_documents
 from .dropped import write_dropped
-from .queries import HIT_FEATURES, QUERY_FEATURES, MakeQueries, SearchHits
+from .queries import QUERY_FEATURES, MakeQueries, search_queries
 from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
 from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit
 from .sources import corpus_label
@@ -118,10 +118,16 @@ def build_contextualized_corpus(
         source_column=args.source_column,
         num_proc=args.num_proc,
     )
-    return _Build(args, found, corpus, documents, evaluation_texts, name, work_dir).run()
+    usable = find_usable_rows(corpus, args.text_column, length_limits(args))
+    return CorpusBuild(args, found, corpus, documents, usable, evaluation_texts, name, work_dir).run()
 
 
-class _Build:
+def length_limits(args: CorpusArguments) -> LengthLimits:
+    """How long a row may be."""
+    return LengthLimits(args.max_chars, args.min_words, args.max_words)
+
+
+class CorpusBuild:
     """One build: the data, the settings, and the steps."""
 
     def __init__(
@@ -130,20 +136,20 @@ class _Build:
         anchors: Anchors,
         corpus: Dataset,
         documents: int,
+        usable: UsableRows,
         evaluation_texts: Iterable[str | None],
         name: str,
         work_dir: str | Path | None,
     ) -> None:
         self.args, self.anchors, self.corpus, self.documents, self.name = args, anchors, corpus, documents, name
-        self.limits = LengthLimits(args.max_chars, args.min_words, args.max_words)
-        self.usable: UsableRows = find_usable_rows(corpus, args.text_column, self.limits)
+        self.limits, self.usable = length_limits(args), usable
         self.evaluation = EvaluationTexts(
             () if args.decontaminate == "none" else evaluation_texts,
             contains=args.decontaminate == "contains",
             ngram=args.decontaminate_ngram,
         )
         self.analyzer = Analyzer(args.language, stem=args.stem, token_analysis=args.token_analysis)
-        self.choice: EngineChoice = choose_engine(args.engine, len(self.usable.rows))
+        self.choice = self._choose_engine()
         logger.info(f"BM25 engine: {self.choice.name} ({self.choice.why}).")
         asked = args.top_k or DEFAULT_TOP_K
         self.k = min(asked, len(self.usable.rows))
@@ -178,6 +184,9 @@ class _Build:
             self.work.step("dropped", self._write_dropped)
             dropped = read_arrow(self.work.folder("dropped"))
         return CorpusResult(read_arrow(self.work.folder("rows")), self._statistics(steps), dropped)
+
+    def _choose_engine(self) -> EngineChoice:
+        return choose_engine(self.args.engine, len(self.usable.rows))
 
     def _settings(self) -> dict[str, Any]:
         """Everything that changes the corpus."""
@@ -238,27 +247,20 @@ class _Build:
         return find_index(self._index_dir(), self.index_settings)
 
     def _search(self, folder: Path) -> dict[str, Any]:
-        """Terms to hits, by all cores: threads of one process, or one thread in each of several."""
-        queries = read_arrow(self.work.folder("queries")).select_columns(["terms"])
+        """Terms to hits."""
+        queries = read_arrow(self.work.folder("queries"))
         handle = self._find_index()
         if handle is None:
             # Deleted or damaged since its step was finished.
             self._make_index(folder)
             handle = IndexHandle(self._index_dir())
-        processes = self._processes(len(queries))
-        if processes is not None:
-            # Compiled once here, not once in every worker.
-            handle.open().search([queries[0]["terms"]], 1, num_threads=1)
-        hits = queries.map(
-            SearchHits(handle, self.k, None if processes is None else 1),
-            batched=True,
+        hits = search_queries(
+            queries,
+            handle,
+            self.k,
+            folder / "hits.arrow",
+            num_proc=self._processes(len(queries)),
             batch_size=self.args.search_batch_size,
-            with_indices=True,
-            remove_columns=queries.column_names,
-            num_proc=processes,
-            features=HIT_FEATURES,
-            cache_file_name=str(folder / "hits.arrow"),
-            desc=f"Searching ({self.choice.name})",
         )
         if len(hits) == 0:
             raise ValueError(f"None of the {len(queries)} anchors shares a word with the general corpus.")
@@ -268,7 +270,7 @@ class _Build:
     def _select(self, folder: Path) -> dict[str, Any]:
         """Hits to rows of the result."""
         selection = choose_rows(
-            merge_hits(read_arrow(self.work.folder("hits")), len(self.usable.rows)),
+            merge_hits(read_arrow(self.work.folder("hits"))),
             lambda rows: fetch_texts(
                 self.corpus, self.args.text_column, self.usable.rows[rows], "Comparing the texts"
             ),

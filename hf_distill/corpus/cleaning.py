@@ -91,20 +91,24 @@ def read_texts(corpus: Dataset, text_column: str, description: str) -> Iterator[
             bar.update(len(texts))
 
 
-def find_usable_rows(corpus: Dataset, text_column: str, limits: LengthLimits) -> UsableRows:
+def find_usable_rows(
+    corpus: Dataset, text_column: str, limits: LengthLimits, *, may_be_none: bool = False
+) -> UsableRows:
     """Goes through a corpus once.
 
     Args:
         corpus: The corpus.
         text_column: Its column with the text.
         limits: Rows outside are dropped.
+        may_be_none: Allow that no row can be used, or that there is none: of a shard.
 
     Raises:
         ValueError: If the corpus is empty, lacks the column, or no row can be used.
     """
-    check_corpus(corpus, text_column)
+    if len(corpus) or not may_be_none:
+        check_corpus(corpus, text_column)
     counts: Counter[str] = Counter()
-    kept: list[np.ndarray] = []
+    kept = [np.empty(0, dtype=np.int64)]
     digest, num_bytes, start = xxhash.xxh3_128(), 0, 0
     for texts in read_texts(corpus, text_column, "Reading the general corpus"):
         usable = []
@@ -124,7 +128,7 @@ def find_usable_rows(corpus: Dataset, text_column: str, limits: LengthLimits) ->
     digest.update(rows.astype("<i8").tobytes())
     total = {"rows": len(corpus), "kept": len(rows), **{reason: counts[reason] for reason in DROP_REASONS}}
     total["control_characters"] = counts["control_characters"]
-    if len(rows) == 0:
+    if len(rows) == 0 and not may_be_none:
         raise ValueError(f"No row of the general corpus can be used: {total}.")
     return UsableRows(rows, total, num_bytes, digest.hexdigest())
 

@@ -8,6 +8,7 @@ others, and at line breaks. No character between a unit's first and last is chan
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import regex
@@ -53,6 +54,7 @@ def split_documents(
     language: str,
     source_column: str | None = None,
     num_proc: int | None = None,
+    file: Path | None = None,
 ) -> Dataset:
     """A corpus with one row per sentence or passage, cached like every `Dataset.map`.
 
@@ -64,6 +66,7 @@ def split_documents(
         language: Name or ISO code of the language; `none` for rules that hold for all.
         source_column: A column to keep where it is there, the same for all units of a document.
         num_proc: Processes.
+        file: Where the units are written; by default in the cache of `datasets`.
 
     Raises:
         ValueError: If the corpus is empty or lacks its text column.
@@ -79,6 +82,7 @@ def split_documents(
         batched=True,
         features=features,
         num_proc=None if num_proc is None else max(1, min(num_proc, len(corpus))),
+        cache_file_name=None if file is None else str(file),
         desc=f"Splitting into {unit}s",
     )
 

@@ -6,9 +6,10 @@ any number of processes. Neither holds an index: the search holds a handle that 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from datasets import Features, List, Value
+from datasets import Dataset, Features, List, Value
 
 from .analysis import Analyzer
 from .keywords import QueryMode, make_query
@@ -57,15 +58,56 @@ class SearchHits:
         handle: The index.
         k: Hits per query.
         num_threads: Threads per search; all cores by default. Must be 1 in forked workers.
+        first_row: Number of the index's first row in the corpus of which it is a shard.
     """
 
-    def __init__(self, handle: IndexHandle, k: int, num_threads: int | None) -> None:
-        self.handle, self.k, self.num_threads = handle, k, num_threads
+    def __init__(self, handle: IndexHandle, k: int, num_threads: int | None, first_row: int = 0) -> None:
+        self.handle, self.k, self.num_threads, self.first_row = handle, k, num_threads, first_row
 
     def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-        """Columns of `HIT_FEATURES`; `row` counts the rows of the index, `anchor` the queries."""
+        """Columns of `HIT_FEATURES`; `row` counts the rows of the index from `first_row`, `anchor` the queries."""
         import numpy as np
 
         hits = self.handle.open().search(batch["terms"], self.k, num_threads=self.num_threads)
         anchors = np.repeat(np.asarray(indices, dtype=np.int32), np.diff(hits.offsets))
-        return {"anchor": anchors, "row": hits.rows, "rank": hits.ranks(), "score": hits.scores}
+        return {"anchor": anchors, "row": hits.rows + self.first_row, "rank": hits.ranks(), "score": hits.scores}
+
+
+def search_queries(
+    queries: Dataset,
+    handle: IndexHandle,
+    k: int,
+    file: Path,
+    *,
+    num_proc: int | None,
+    batch_size: int,
+    num_threads: int | None = None,
+    first_row: int = 0,
+) -> Dataset:
+    """Terms to hits, by all cores: threads of one process, or one thread in each of several.
+
+    Args:
+        queries: Rows with the column `terms`.
+        handle: The index.
+        k: Hits per query.
+        file: Where the hits (`HIT_FEATURES`) are written, query after query.
+        num_proc: Processes; by default this one.
+        batch_size: Queries searched together.
+        num_threads: Threads of this process; all cores by default.
+        first_row: Number of the index's first row in the corpus of which it is a shard.
+    """
+    queries = queries.select_columns(["terms"])
+    if num_proc is not None:
+        # Compiled once here, not once in every worker.
+        handle.open().search([queries[0]["terms"]], 1, num_threads=1)
+    return queries.map(
+        SearchHits(handle, k, num_threads if num_proc is None else 1, first_row),
+        batched=True,
+        batch_size=batch_size,
+        with_indices=True,
+        remove_columns=queries.column_names,
+        num_proc=num_proc,
+        features=HIT_FEATURES,
+        cache_file_name=str(file),
+        desc=f"Searching ({handle.settings['engine']})",
+    )

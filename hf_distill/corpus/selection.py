@@ -6,7 +6,7 @@ Shape legend: N indexed rows, M candidate rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,7 +18,6 @@ from .dedup import first_of_equal, hash_texts, normalize
 from .near_duplicates import find_near_duplicates
 
 _READ = 1_000_000
-_NEVER = np.iinfo(np.int32).max
 
 # Why a retrieved row is not in the corpus, in the order in which it is asked.
 REASONS = (
@@ -54,23 +53,39 @@ class Candidates:
         return Candidates(self.rows[which], self.ranks[which], self.scores[which], self.anchors[which])
 
 
-def merge_hits(hits: Dataset, num_rows: int) -> Candidates:
-    """The union of all anchors' hits.
+def merge_hits(hits: Dataset) -> Candidates:
+    """The union of all anchors' hits, in memory that grows with the rows found, not with those of the corpus.
 
     Args:
         hits: Rows of `hf_distill.corpus.queries.HIT_FEATURES`.
-        num_rows: N.
     """
-    ranks = np.full(num_rows, _NEVER, dtype=np.int32)
-    scores = np.zeros(num_rows, dtype=np.float32)
-    anchors = np.zeros(num_rows, dtype=np.int32)
+    union = Candidates(*(np.empty(0, kind) for kind in (np.int64, np.int32, np.float32, np.int32)))
+    waiting: list[Candidates] = []
     for batch in hits.with_format("arrow").iter(batch_size=_READ):
-        rows = batch["row"].to_numpy()
-        np.minimum.at(ranks, rows, batch["rank"].to_numpy())
-        np.maximum.at(scores, rows, batch["score"].to_numpy())
-        np.add.at(anchors, rows, 1)
-    found = np.flatnonzero(anchors)
-    return Candidates(found, ranks[found], scores[found], anchors[found])
+        rows, ranks, scores = (batch[name].to_numpy() for name in ("row", "rank", "score"))
+        waiting.append(_united([Candidates(rows, ranks, scores, np.ones(len(rows), np.int32))]))
+        # As many new ones as there are old ones: every row is sorted a few times, not once per batch.
+        if sum(len(part.rows) for part in waiting) >= len(union.rows):
+            union, waiting = _united([union, *waiting]), []
+    return _united([union, *waiting])
+
+
+def _united(parts: Sequence[Candidates]) -> Candidates:
+    """Candidates of which each row is there once, ascending."""
+    rows, ranks, scores, anchors = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ranks", "scores", "anchors")
+    )
+    if not len(rows):
+        return Candidates(rows, ranks, scores, anchors)
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+    return Candidates(
+        rows[starts],
+        np.minimum.reduceat(ranks[order], starts),
+        np.maximum.reduceat(scores[order], starts),
+        np.add.reduceat(anchors[order], starts, dtype=np.int32),
+    )
 
 
 def rank_limit(top_share: float, k: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -78,8 +79,8 @@ class WorkFolder:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is either complete or not there."""
-    partial = path.with_name(path.name + ".partial")
+    """Writes a file that is either complete or not there; several processes may write the same one."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 

@@ -16,7 +16,7 @@ from engine_cases import engine_cases
 from search_server_double import SearchServerDouble
 
 from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.builder import _Build
+from hf_distill.corpus.builder import CorpusBuild
 from hf_distill.corpus.cleaning import DROP_REASONS
 from hf_distill.corpus.dedup import normalize
 from hf_distill.corpus.engines import _retriv_import
@@ -198,21 +198,23 @@ STEPS = ["_make_queries", "_make_index", "_search", "_select", "_write"]
 @pytest.mark.parametrize("step", STEPS)
 def test_a_build_that_failed_in_a_step_continues_there_and_ends_in_the_same_corpus(tmp_path, monkeypatch, step):
     whole = build(tmp_path / "whole")
-    work = getattr(_Build, step)
+    work = getattr(CorpusBuild, step)
 
     def fail_at_the_end(self, folder):
         work(self, folder)
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Build, step, fail_at_the_end)
+        patch.setattr(CorpusBuild, step, fail_at_the_end)
         with pytest.raises(OSError, match="disk full"):
             build(tmp_path / "broken")
 
     done = []
     for name in STEPS:
-        real = getattr(_Build, name)
-        monkeypatch.setattr(_Build, name, lambda self, folder, n=name, r=real: (done.append(n), r(self, folder))[1])
+        real = getattr(CorpusBuild, name)
+        monkeypatch.setattr(
+            CorpusBuild, name, lambda self, folder, n=name, r=real: (done.append(n), r(self, folder))[1]
+        )
     continued = build(tmp_path / "broken")
     assert done == STEPS[STEPS.index(step) :]
     assert rows_of(continued) == rows_of(whole)

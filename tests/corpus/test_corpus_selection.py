@@ -17,11 +17,31 @@ def test_a_row_keeps_its_best_rank_its_best_score_and_the_number_of_its_anchors(
             "score": [3.0, 2.0, 5.0, 4.0, 1.0],
         }
     )
-    merged = merge_hits(hits, 6)
+    merged = merge_hits(hits)
     assert merged.rows.tolist() == [2, 4]
     assert merged.ranks.tolist() == [0, 0]
     assert merged.scores.tolist() == [5.0, 4.0]
     assert merged.anchors.tolist() == [3, 2]
+
+
+def test_the_union_is_the_same_however_the_hits_are_read(monkeypatch):
+    random = np.random.default_rng(0)
+    columns = {
+        "anchor": np.arange(500),
+        "row": random.integers(0, 60, 500),
+        "rank": random.integers(0, 9, 500).astype(np.int32),
+        "score": random.random(500).astype(np.float32),
+    }
+    hits = Dataset.from_dict(columns)
+    for batch in (3, 100, 1000):
+        monkeypatch.setattr("hf_distill.corpus.selection._READ", batch)
+        merged = merge_hits(hits)
+        for place, row in enumerate(merged.rows):
+            here = columns["row"] == row
+            assert merged.ranks[place] == columns["rank"][here].min()
+            assert merged.scores[place] == columns["score"][here].max()
+            assert merged.anchors[place] == here.sum()
+        assert set(merged.rows) == set(columns["row"])
 
 
 @pytest.mark.parametrize(
