@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import xxhash
 from datasets.utils import logging
@@ -32,6 +32,8 @@ _ENGINES = {
     "elasticsearch": ("hf_distill.corpus.engines.elasticsearch", "ElasticsearchEngine"),
 }
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
+# Engines of the user's own.
+_REGISTERED: dict[str, type[Engine]] = {}
 
 # Open engines of this process by folder and checksum: a memory map must never be part of a pickled function.
 _OPEN: dict[tuple[str, str], Engine] = {}
@@ -71,6 +73,9 @@ class Engine(Protocol):
         """The k best rows of every query, in the total order."""
 
 
+EngineClass = TypeVar("EngineClass", bound=Engine)
+
+
 @dataclass(frozen=True)
 class EngineChoice:
     """Which engine was taken and why; both end in statistics and card."""
@@ -79,14 +84,36 @@ class EngineChoice:
     why: str
 
 
+def register_engine(engine: type[EngineClass]) -> type[EngineClass]:
+    """Class decorator: make an engine known to `--engine` by its `name`.
+
+    `--engine auto` takes it only where no engine of this package fits and its `max_rows` allows so many rows.
+
+    Raises:
+        ValueError: If another engine has that name.
+    """
+    known = _REGISTERED.get(engine.name)
+    if engine.name in ("auto", *ENGINES) or (known is not None and known is not engine):
+        raise ValueError(f"There is already an engine {engine.name!r}; there are {['auto', *list_engines()]}.")
+    _REGISTERED[engine.name] = engine
+    return engine
+
+
+def list_engines() -> list[str]:
+    """Names of all engines, those of this package first."""
+    return [*ENGINES, *_REGISTERED]
+
+
 def engine_class(name: str) -> type[Engine]:
     """The class of an engine.
 
     Raises:
         ValueError: If there is no engine of that name.
     """
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     if name not in _ENGINES:
-        raise ValueError(f"`--engine` is {name!r}; allowed are {['auto', *ENGINES]}.")
+        raise ValueError(f"`--engine` is {name!r}; allowed are {['auto', *list_engines()]}.")
     module, attribute = _ENGINES[name]
     return cast("type[Engine]", getattr(importlib.import_module(module), attribute))
 
@@ -112,7 +139,7 @@ def choose_engine(name: str, num_rows: int) -> EngineChoice:
         engine_class(name).check()
         return EngineChoice(name, "asked for")
     passed_over = []
-    for candidate in ENGINES:
+    for candidate in list_engines():
         engine = engine_class(candidate)
         if num_rows > engine.max_rows:
             if engine.max_rows:
@@ -151,11 +178,14 @@ class IndexHandle:
         self.num_terms: int = manifest["terms"]
         self.checksum = xxhash.xxh3_64_hexdigest(json.dumps(manifest, sort_keys=True).encode())
         self.format = FORMAT
+        # A worker that did not inherit this process's imports registers the engine by importing its module.
+        self.module = engine_class(self.settings["engine"]).__module__
 
     def open(self) -> Engine:
         """The engine, opened in this process if it is not yet."""
         key = (self.path, self.checksum)
         if key not in _OPEN:
+            importlib.import_module(self.module)
             _OPEN[key] = make_engine(self.settings["engine"], self.path)
         return _OPEN[key]
 
