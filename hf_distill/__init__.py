@@ -47,6 +47,7 @@ _MODULE_OF: dict[str, str] = {
     "push_folder": "hub.push",
     "quantize_onnx": "deployment.onnx_export",
     "register_architecture": "capture",
+    "register_engine": "corpus.retrieval",
     "register_objective": "objectives",
     "register_task": "tasks",
     "size_table": "students",
@@ -89,6 +90,7 @@ __all__ = [
     "push_folder",
     "quantize_onnx",
     "register_architecture",
+    "register_engine",
     "register_objective",
     "register_task",
     "size_table",
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
     from .capture import SignalCapture, register_architecture
     from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
     from .corpus.augmentation import AugmentedCorpus, build_augmented_corpus
+    from .corpus.retrieval import register_engine
     from .deployment.onnx_export import export_onnx, quantize_onnx
     from .deployment.onnx_model import OnnxModel
     from .hub.push import push_folder

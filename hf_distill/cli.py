@@ -171,15 +171,18 @@ def convert(argv: Sequence[str]) -> None:
 def info(argv: Sequence[str]) -> None:
     """Show versions, device and what there is; with a topic, more about it (objectives, presets, tasks, ...)."""
     from hf_distill.info import TOPICS, overview
+    from hf_distill.plugins import load_plugins, take_plugins
 
-    if not argv:
+    words, plugins = take_plugins(argv, "hf-distill info")
+    load_plugins(plugins)
+    if not words:
         _table(overview())
-    elif argv[0] in ("-h", "--help", "--help_all"):
-        _say(f"usage: hf-distill info [{' | '.join(TOPICS)}]\n\n{info.__doc__}")
-    elif argv[0] in TOPICS:
-        _table(TOPICS[argv[0]]())
+    elif {"-h", "--help", "--help_all"} & set(words):
+        _say(f"usage: hf-distill info [{' | '.join(TOPICS)}] [--plugins MODULE ...]\n\n{info.__doc__}")
+    elif words[0] in TOPICS:
+        _table(TOPICS[words[0]]())
     else:
-        raise ValueError(f"unknown topic {argv[0]!r}; there are {', '.join(TOPICS)}.")
+        raise ValueError(f"unknown topic {words[0]!r}; there are {', '.join(TOPICS)}.")
 
 
 def _table(rows: dict[str, str]) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .plugins import FLAG_HELP
+
 ARGUMENTS = Path(__file__).parent / "arguments"
 TRAINING_ARGUMENTS = "TrainingArguments"
 # The inherited flags that most trainings set; the page names them and leaves the others to `--help_all`.
@@ -89,6 +91,7 @@ def help_page(prog: str, about: str, class_names: Sequence[str], *, preset_names
             "",
             *_describe(Flag("preset", f"A paper's settings, below file and flags: {', '.join(preset_names)}.")),
         ]
+    lines += ["", *_describe(Flag("plugins", FLAG_HELP, many=True))]
     if any(TRAINING_ARGUMENTS in cls.bases for name in class_names for cls in lineage(name, classes)):
         often = ", ".join(f"--{name}" for name in OFTEN_SET)
         lines += ["", *_wrap(f"Every argument of transformers.TrainingArguments, such as {often}:", 0)]

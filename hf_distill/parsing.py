@@ -14,6 +14,7 @@ from typing import Any, cast
 import yaml
 from transformers import HfArgumentParser
 
+from .plugins import FLAG_HELP, load_plugins, loaded_plugins, take_plugins
 from .presets import list_presets, preset_values
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
@@ -49,6 +50,8 @@ def parse(
 ) -> tuple[Any, ...]:
     """Parse `[CONFIG.yaml] [--flag value ...]` into one instance per argument class; flags win over the file.
 
+    The modules of `--plugins` (in the file: `plugins`) are imported before any value is looked at.
+
     Args:
         argument_classes: Flat dataclasses.
         argv: Words of the command line without the program; the process's own if `None`.
@@ -59,12 +62,17 @@ def parse(
 
     Raises:
         ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
+        ImportError: If a plugin cannot be imported.
     """
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
     parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
     given = {} if config_file is None else read_config(config_file)
+    parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=FLAG_HELP)
+    words, plugins = take_plugins(words, parser.prog)
+    load_plugins(plugins or given.get("plugins", []))
+    given.pop("plugins", None)
     _set_defaults(parser, classes, defaults or {}, "the script")
     if presets:
         words, named = _take_preset(parser, words)
@@ -167,5 +175,6 @@ def write_arguments(folder: str | Path, *arguments: Any, name: str = "arguments.
     """Write the resolved arguments as YAML into `folder`; the file can be given back to `parse`."""
     path = Path(folder) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(arguments_to_dict(*arguments), sort_keys=True), encoding="utf-8")
+    values = arguments_to_dict(*arguments) | ({"plugins": loaded_plugins()} if loaded_plugins() else {})
+    path.write_text(yaml.safe_dump(values, sort_keys=True), encoding="utf-8")
     return path

@@ -3,14 +3,16 @@
 import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForSequenceClassification, BertModel, set_seed
 
-from hf_distill import __version__, arguments, cli
+from hf_distill import __version__, arguments, cli, info
 from hf_distill.cli import ARGUMENTS, VERBS, main, usage
 from hf_distill.corpus.retrieval import ENGINES
 from hf_distill.objectives import list_objectives
@@ -99,7 +101,31 @@ def test_info_shows_versions(capsys):
     assert main(["info"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["hf_distill"] == __version__
-    assert {"torch", "transformers", "datasets", "onnxruntime", "device", "more"} <= lines.keys()
+    assert {"torch", "transformers", "datasets", "device", "more"} <= lines.keys()
+
+
+def test_info_says_which_extras_are_installed_and_how_to_get_the_others(capsys, monkeypatch):
+    missing = {"onnxruntime", "tantivy"}
+    monkeypatch.setattr(info, "_version", lambda name: None if name in missing else "1.0")
+    assert main(["info"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["missing"] == "onnx, tantivy"
+    assert set(lines["extras"].split(", ")) == set(info.EXTRAS) - {"onnx", "tantivy"}
+    assert main(["info", "extras"]) == 0
+    shown = capsys.readouterr().out
+    assert "onnx 1.0, onnxruntime (missing), onnxscript 1.0\n" in shown
+    assert "pip install 'hf_distill[onnx]'" in shown
+
+
+def test_the_extras_are_those_of_the_project():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    own = {
+        extra: {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
+        for extra, requirements in declared.items()
+        if extra not in {"all", "dev", "docs", "test"}
+    }
+    # retriv's own requirements cannot be met: its extra has what it needs, and it comes by itself.
+    assert {extra: set(names) - {"retriv"} for extra, names in info.EXTRAS.items()} == own
 
 
 def test_info_names_what_there_is_to_choose_from(capsys):

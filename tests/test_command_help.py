@@ -1,7 +1,10 @@
 """The quick help page says what the argument classes say, although it never imports them."""
 
 import dataclasses
+import subprocess
+import sys
 import typing
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -12,6 +15,7 @@ from hf_distill.command_help import OFTEN_SET, help_page, lineage, read_argument
 from hf_distill.info import objective_names
 from hf_distill.objectives.base import _REGISTRY
 
+ROOT = Path(arguments.__file__).parents[2]
 CLASSES = read_argument_classes()
 each_class = pytest.mark.parametrize("name", arguments.__all__)
 
@@ -107,6 +111,10 @@ def test_lines_fit_the_terminal(monkeypatch):
 
 
 def test_objectives_are_read_as_they_are_registered():
+    code = "import sys, hf_distill.info as i; print(*i.objective_names()); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    shown, has_torch = done.stdout.splitlines()
     # Other tests register objectives of their own.
     own = [name for name, cls in _REGISTRY.items() if cls.__module__.startswith("hf_distill.")]
-    assert objective_names() == sorted(own)
+    assert (shown.split(), has_torch) == (sorted(own), "False")
+    assert set(objective_names()) == set(_REGISTRY)

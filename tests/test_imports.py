@@ -19,6 +19,7 @@ LEVELS = {
     "schedules": 1,
     "arguments": 1,
     "parsing": 1,
+    "plugins": 1,
     "precision": 1,
     "modes": 1,
     "command_help": 1,
