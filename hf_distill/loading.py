@@ -15,6 +15,7 @@ import xxhash
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto import modeling_auto
 
 
 def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs: Any) -> Any:
@@ -70,10 +71,20 @@ def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any,
     architectures = getattr(config, "architectures", None) or []
     own = sys.modules.get(_OWN_TYPES.get(config.model_type, ""))
     name = architectures[0] if architectures else ""
-    model_class = getattr(own or transformers, name, AutoModel)
+    model_class = getattr(own or transformers, name, None) or _registered_class(config, name) or AutoModel
     # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     return config, model_class, {"add_pooling_layer": False} if has_pooler else {}
+
+
+def _registered_class(config: PreTrainedConfig, name: str) -> Any:
+    """The class of that name that a plugin registered for its configuration with an `AutoModelFor…`, or None."""
+    for auto_class in vars(modeling_auto).values():
+        mapping = getattr(auto_class, "_model_mapping", None)
+        found = mapping[type(config)] if mapping is not None and type(config) in mapping else None
+        if getattr(found, "__name__", None) == name:
+            return found
+    return None
 
 
 def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:

@@ -122,6 +122,8 @@ def stop_after_parsing(monkeypatch):
         raise Parsed(classes)
 
     monkeypatch.setattr(parsing, "parse", parse_and_stop)
+    # Those of the pages are made by tests/test_extending.py.
+    monkeypatch.setattr(parsing, "load_plugins", lambda modules: None)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.chdir(ROOT)
 
@@ -173,8 +175,8 @@ def flags_of(words: list[str]) -> list[str]:
 
 def check_flags(words: list[str], classes) -> None:
     """Flags are written out: argparse would also take their beginnings."""
-    # `--preset` belongs to no class: `parse` reads it before them.
-    names = {field.name for cls in classes for field in dataclasses.fields(cls)} | {"preset"}
+    # These belong to no class: `parse` reads them before.
+    names = {field.name for cls in classes for field in dataclasses.fields(cls)} | {"preset", "plugins"}
     unknown = [flag for flag in flags_of(words) if flag[2:].removeprefix("no_") not in names and flag[2:] not in names]
     assert not unknown
 
