@@ -17,23 +17,29 @@ import xxhash
 from datasets.utils import logging
 
 from .analysis import TokenStreams
+from .durable import checksum_of, space_for
 from .ranking import Hits
 from .scoring import CorpusStatistics
+from .work import write_json
 
 logger = logging.get_logger(__name__)
 
 # Part of every handle's pickled state: results that `Dataset.map` cached with other code are not taken for these.
-FORMAT = 1
+FORMAT = 2
 
 _ENGINES = {
     "retriv": ("hf_distill.corpus.engines.retriv", "RetrivEngine"),
     "bm25s": ("hf_distill.corpus.engines.bm25s", "Bm25sEngine"),
+    "blocks": ("hf_distill.corpus.engines.blocks", "BlocksEngine"),
     "tantivy": ("hf_distill.corpus.engines.tantivy", "TantivyEngine"),
     "elasticsearch": ("hf_distill.corpus.engines.elasticsearch", "ElasticsearchEngine"),
 }
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
 # Engines of the user's own.
 _REGISTERED: dict[str, type[Engine]] = {}
+
+# Beside an unfinished index: what it is to become.
+_BEGUN = "begun.json"
 
 # Open engines of this process by folder and checksum: a memory map must never be part of a pickled function.
 _OPEN: dict[tuple[str, str], Engine] = {}
@@ -46,6 +52,7 @@ class Engine(Protocol):
         name: What `--engine` calls it.
         max_rows: Rows up to which `--engine auto` takes it; 0 for an engine that has to be named.
         num_rows: Rows of the open index.
+        continues: Whether `build` goes on where a killed build left its folder; absent where it cannot.
     """
 
     name: str
@@ -189,6 +196,19 @@ class IndexHandle:
             _OPEN[key] = make_engine(self.settings["engine"], self.path)
         return _OPEN[key]
 
+    def verify(self) -> None:
+        """Reads the whole index and compares it with what was written; opening it compares sizes only.
+
+        Raises:
+            ValueError: If a file is damaged.
+        """
+        for name, expected in _read_manifest(Path(self.path))["checksums"].items():
+            if checksum_of(Path(self.path) / name) != expected:
+                raise ValueError(
+                    f"The index {self.path!r} is damaged: the content of {name!r} is not what was written. Delete "
+                    "the folder to build it anew."
+                )
+
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in _files(Path(self.path)))
@@ -214,23 +234,37 @@ def save_index(
     """
     path = Path(path)
     partial_path = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial_path, ignore_errors=True)
-    partial_path.mkdir(parents=True)
-    engine_class(settings["engine"]).build(
-        streams, partial_path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options
-    )
-    manifest = {
-        "format": FORMAT,
-        "settings": settings,
-        "rows": streams.num_texts,
-        "terms": len(streams.vocabulary),
-        "streams": streams.checksum(),
-        "files": {str(file.relative_to(partial_path)): file.stat().st_size for file in _files(partial_path)},
-    }
-    (partial_path / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True), encoding="utf-8")
+    engine = engine_class(settings["engine"])
+    begun = {"format": FORMAT, "settings": settings, "streams": streams.checksum()}
+    _begin(partial_path, begun, goes_on=getattr(engine, "continues", False))
+    with space_for(partial_path, "an index", "--index_dir, --work_dir"):
+        engine.build(streams, partial_path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options)
+        files = {str(file.relative_to(partial_path)): file for file in _files(partial_path) if file.name != _BEGUN}
+        manifest = {
+            **begun,
+            "rows": streams.num_texts,
+            "terms": len(streams.vocabulary),
+            "files": {name: file.stat().st_size for name, file in files.items()},
+            "checksums": {name: checksum_of(file) for name, file in files.items()},
+        }
+        write_json(partial_path / "manifest.json", manifest)
+    (partial_path / _BEGUN).unlink()
     shutil.rmtree(path, ignore_errors=True)
     partial_path.rename(path)
     return IndexHandle(path)
+
+
+def _begin(folder: Path, begun: dict[str, Any], *, goes_on: bool) -> None:
+    """An empty folder, or what a killed build of just this index left in it where the engine can go on."""
+    note = folder / _BEGUN
+    try:
+        same = goes_on and json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(begun))
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(note, begun)
 
 
 def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None:

@@ -122,7 +122,7 @@ class CorpusStatistics:
 
     def frequencies_of(self, terms: Sequence[str]) -> np.ndarray:
         """(T,) int64, in how many rows each term occurs; 0 for an unknown one."""
-        return self._look_up(hash_terms(terms))
+        return self.frequencies_of_hashes(hash_terms(terms))
 
     def idf_of(self, terms: Sequence[str]) -> np.ndarray:
         """(T,) float64, idf of terms of the corpus.
@@ -172,7 +172,8 @@ class CorpusStatistics:
         rows, terms = sum(part.num_rows for part in parts), sum(part.num_terms for part in parts)
         return cls(rows, terms, hashes, frequencies)
 
-    def _look_up(self, hashes: np.ndarray) -> np.ndarray:
+    def frequencies_of_hashes(self, hashes: np.ndarray) -> np.ndarray:
+        """(T,) int64, in how many rows each term, given by its hash (`hash_terms`), occurs."""
         if not len(self.hashes):
             return np.zeros(len(hashes), dtype=np.int64)
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)

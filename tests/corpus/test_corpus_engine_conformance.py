@@ -159,7 +159,7 @@ def test_batches_and_threads_do_not_change_a_bit(index):
         assert np.array_equal(scores, own_scores)
 
 
-@pytest.mark.parametrize("engine", engine_cases("tantivy", "elasticsearch"))
+@pytest.mark.parametrize("engine", engine_cases("blocks", "tantivy", "elasticsearch"))
 @pytest.mark.parametrize(("k1", "b"), [(1.2, 0.75), (0.9, 0.4)])
 def test_engines_that_compute_exact_scores_agree_to_the_last_bit(engine, k1, b, tmp_path, search_server):
     texts = [*random_texts(seed=11, count=200), *random_texts(seed=12, count=50, longest=120)]
@@ -180,8 +180,8 @@ def merge(parts, starts, query, k):
     return rows[order], scores[order]
 
 
-@pytest.mark.parametrize("engine", engine_cases("bm25s", "tantivy", "elasticsearch"))
-@pytest.mark.parametrize("cuts", [(70,), (1, 90), (0, 45, 45, 150)])
+@pytest.mark.parametrize("engine", engine_cases("bm25s", "blocks", "tantivy", "elasticsearch"))
+@pytest.mark.parametrize("cuts", [(), (70,), (1, 90), (0, 45, 45, 150), (9, 30, 60, 61, 120, 179)])
 def test_shards_with_the_statistics_of_all_are_one_index_to_the_last_bit(engine, cuts, tmp_path, search_server):
     texts = [*random_texts(seed=14, count=120), *random_texts(seed=15, count=60, longest=90)]
     queries = [text.split() for text in random_texts(seed=16, count=25, words=13)]
@@ -200,5 +200,5 @@ def test_shards_with_the_statistics_of_all_are_one_index_to_the_last_bit(engine,
 @pytest.mark.parametrize("engine", engine_cases("retriv"))
 def test_an_engine_that_cannot_take_statistics_says_so(engine, tmp_path):
     streams = PLAIN.encode([["fox"]])
-    with pytest.raises(ValueError, match=r"cannot search a shard .*bm25s, tantivy"):
+    with pytest.raises(ValueError, match=r"cannot search a shard .*bm25s, blocks, tantivy"):
         Indexer(engine, tmp_path).streams(streams, statistics=CorpusStatistics.of(streams))

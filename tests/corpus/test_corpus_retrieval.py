@@ -35,11 +35,11 @@ def installed(monkeypatch):
     ("num_rows", "there", "taken", "reason"),
     [
         (1_000_000, ["retriv", "tantivy"], "retriv", "retriv is installed and 1,000,000 rows are within its bound"),
-        (1_000_001, ["retriv", "tantivy"], "bm25s", "1,000,001 rows are more than retriv is taken for (1,000,000)"),
+        (1_000_001, ["retriv", "tantivy"], "blocks", "1,000,001 rows are more than retriv is taken for (1,000,000)"),
         (10, ["tantivy"], "bm25s", "retriv is missing: pip install it; bm25s is installed and 10 rows are within"),
-        (8_000_000, [], "bm25s", "8,000,000 rows are within its bound of 8,000,000"),
-        (8_000_001, ["tantivy"], "tantivy", "8,000,001 rows are more than bm25s is taken for (8,000,000)"),
-        (8_000_001, ["elasticsearch"], "bm25s", "tantivy is missing: pip install it; bm25s is always installed"),
+        (1_000_000, [], "bm25s", "1,000,000 rows are within its bound of 1,000,000"),
+        (1_000_001, [], "blocks", "more than bm25s is taken for (1,000,000); blocks is installed and 1,000,001 rows"),
+        (4_000_000_001, ["tantivy"], "bm25s", "more than blocks is taken for (4,000,000,000); bm25s is always"),
     ],
 )
 def test_auto_picks_by_size_and_by_what_is_installed_and_says_why(installed, num_rows, there, taken, reason):
@@ -73,7 +73,7 @@ def test_a_broken_retriv_is_passed_over_and_the_reason_said(monkeypatch):
 
 @pytest.mark.parametrize("ask", [lambda name: choose_engine(name, 10), lambda name: make_engine(name, "nowhere")])
 def test_an_unknown_engine_is_an_error_that_lists_the_engines(ask):
-    known = r"\['auto', 'retriv', 'bm25s', 'tantivy', 'elasticsearch'\]"
+    known = r"\['auto', 'retriv', 'bm25s', 'blocks', 'tantivy', 'elasticsearch'\]"
     with pytest.raises(ValueError, match=f"`--engine` is 'lucene'; allowed are {known}"):
         ask("lucene")
 
@@ -109,7 +109,7 @@ def test_an_index_of_another_format_is_refused(tmp_path):
     save_index(STREAMS, tmp_path / "index", SETTINGS)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     (tmp_path / "index" / "manifest.json").write_text(json.dumps({**manifest, "format": 0}))
-    with pytest.raises(ValueError, match="has format 0; this version reads 1"):
+    with pytest.raises(ValueError, match="has format 0; this version reads 2"):
         IndexHandle(tmp_path / "index")
 
 

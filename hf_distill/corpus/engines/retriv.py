@@ -79,7 +79,7 @@ class RetrivEngine:
         if statistics is not None:
             raise ValueError(
                 "`--engine retriv` scores by the statistics of its own rows, so it cannot search a shard of a larger "
-                "corpus. Engines that can: bm25s, tantivy."
+                "corpus. Engines that can: bm25s, blocks, tantivy."
             )
         postings = build_postings(streams)
         if len(postings.counts) and postings.counts.max() > _MAX_COUNT:

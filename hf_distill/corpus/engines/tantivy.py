@@ -47,8 +47,8 @@ class TantivyEngine:
     """Builds and searches a tantivy index."""
 
     name = "tantivy"
-    # Row numbers within a segment have 31 bits.
-    max_rows = 2_000_000_000
+    # Never taken by `auto`: `blocks` has the same hits in a fraction of the time, and no size at which this is better.
+    max_rows = 0
 
     def __init__(self, folder: Path) -> None:
         """Opens a saved index, memory-mapped.

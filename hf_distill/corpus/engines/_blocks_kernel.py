@@ -1,0 +1,199 @@
+"""Kernels of the engine `blocks`: invert a block of rows, and search one. Importing this module imports numba.
+
+A posting is one number: the row within its block in the lower bits, above them the number of its pair (occurrences of
+the term in the row, length of the row). Few pairs occur, so what BM25 needs of a posting lies in a small table. Rows
+are scored window by window: the sums of a window stay in the second-level cache.
+
+Shape legend: V terms of the index, T tokens and P postings of a block, D distinct terms and Q queries of a batch,
+C pairs, k hits asked for, H hits kept per query (4 k).
+"""
+# mypy: disable-error-code="misc"
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+# Rows scored together.
+WINDOW = 131_072
+
+# A hit is one number: the bits of its score (which order as positive floats do) above its row counted down. The
+# larger number is the better hit, no two are equal, and so selecting and sorting know nothing of ties.
+_HIT_BITS = np.uint64(32)
+_LAST_ROW = np.uint64(0xFFFFFFFF)
+
+
+@njit(cache=True, nogil=True)
+def count_rows(
+    ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray, last_row: np.ndarray, distinct: np.ndarray
+) -> int:  # pragma: no cover - compiled
+    """Counts the rows of every term of a block in `counts` and lists the terms; returns how many there are.
+
+    Args:
+        ids: (T,) int32, terms of the block's rows.
+        offsets: where its rows start in `ids`, and the end.
+        counts: (V,) int32, zero for the terms of the block.
+        last_row: (V,) int32, -1 for the terms of the block; is -1 again afterwards.
+        distinct: (T,) int32, to be filled.
+    """
+    found = 0
+    for row in range(len(offsets) - 1):
+        for place in range(offsets[row], offsets[row + 1]):
+            term = ids[place]
+            if last_row[term] != row:
+                last_row[term] = row
+                if counts[term] == 0:
+                    distinct[found] = term
+                    found += 1
+                counts[term] += 1
+    for index in range(found):
+        last_row[distinct[index]] = -1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def fill_postings(
+    ids: np.ndarray,
+    offsets: np.ndarray,
+    cursors: np.ndarray,
+    last_row: np.ndarray,
+    rows: np.ndarray,
+    repeats: np.ndarray,
+) -> None:  # pragma: no cover - compiled
+    """Writes rows (P,) and occurrences (P,) of all postings; `cursors` (V,) has the first place of every term."""
+    for row in range(len(offsets) - 1):
+        for place in range(offsets[row], offsets[row + 1]):
+            term = ids[place]
+            cursor = cursors[term]
+            if last_row[term] == row:
+                repeats[cursor - 1] += 1
+            else:
+                last_row[term] = row
+                rows[cursor] = row
+                repeats[cursor] = 1
+                cursors[term] = cursor + 1
+
+
+@njit(cache=True, nogil=True)
+def _keep_best(hits: np.ndarray, size: int, k: int) -> int:  # pragma: no cover - compiled
+    """Moves the k best of the first `size` hits to the front, the worst of them first; returns how many there are."""
+    if size <= k:
+        return size
+    hits[:size] = np.partition(hits[:size], size - k)
+    for index in range(k):
+        hits[index] = hits[size - k + index]
+    return k
+
+
+@njit(cache=True, nogil=True)
+def _advance(
+    postings: np.ndarray, mask: np.uint64, limit: int, starts: np.ndarray, stops: np.ndarray, ends: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Finds for every term the first posting at or after its start whose row is not below `limit`."""
+    for term in range(len(starts)):
+        low, high = starts[term], stops[term]
+        while low < high:
+            middle = (low + high) >> 1
+            if np.int64(np.uint64(postings[middle]) & mask) < limit:
+                low = middle + 1
+            else:
+                high = middle
+        ends[term] = low
+
+
+@njit(cache=True, nogil=True)
+def search_block(
+    postings: np.ndarray,
+    row_bits: int,
+    rows: int,
+    first_row: int,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    idf: np.ndarray,
+    scale: float,
+    occurrences: np.ndarray,
+    denominators: np.ndarray,
+    terms: np.ndarray,
+    offsets: np.ndarray,
+    k: int,
+    hits: np.ndarray,
+    sizes: np.ndarray,
+    bars: np.ndarray,
+    window: int,
+) -> None:  # pragma: no cover - compiled
+    """Adds the rows of one block to the hits of every query.
+
+    Args:
+        postings: (P,) unsigned.
+        row_bits: Lower bits of a posting that are its row.
+        rows: Rows of the block.
+        first_row: The first of them.
+        starts: (D,) int64, first posting of each of the batch's terms in this block; changed.
+        stops: (D,) int64, the one after its last.
+        idf: (D,) float64.
+        scale: k1 + 1.
+        occurrences: (C,) float64, of the term in the row.
+        denominators: (C,) float64, occurrences and what the length of the row adds.
+        terms: all queries' terms, as places in D.
+        offsets: (Q + 1,) int64, where a query starts in `terms`.
+        k: Hits per query.
+        hits: (Q, H) uint64, hits so far.
+        sizes: (Q,) int64, how many there are.
+        bars: (Q,) uint64, hits below are not among the k best.
+        window: Rows scored together.
+    """
+    shift, mask = np.uint64(row_bits), (np.uint64(1) << np.uint64(row_bits)) - np.uint64(1)
+    sums, touched = np.zeros(min(window, rows), np.float32), np.empty(min(window, rows) + 1, np.uint32)
+    bits, capacity, ends = sums.view(np.uint32), hits.shape[1], np.empty_like(starts)
+    for start in range(0, rows, window):
+        _advance(postings, mask, start + window, starts, stops, ends)
+        base = np.uint64(start)
+        for query in range(len(offsets) - 1):
+            num_touched = 0
+            for index in range(offsets[query], offsets[query + 1]):
+                term = terms[index]
+                weight = idf[term]
+                for place in range(starts[term], ends[term]):
+                    posting = np.uint64(postings[place])
+                    local, pair = (posting & mask) - base, posting >> shift
+                    added = np.float32(weight * occurrences[pair] * scale / denominators[pair])
+                    before = sums[local]
+                    # Written in any case and counted only for a new row: no branch that cannot be foreseen.
+                    touched[num_touched] = np.uint32(local)
+                    num_touched += before == np.float32(0.0)
+                    sums[local] = before + added
+            own, size, bar = hits[query], sizes[query], bars[query]
+            last_row = _LAST_ROW - np.uint64(first_row + start)
+            for index in range(num_touched):
+                row = touched[index]
+                hit = (np.uint64(bits[row]) << _HIT_BITS) | (last_row - np.uint64(row))
+                sums[row] = np.float32(0.0)
+                if hit > bar:
+                    if size == capacity:
+                        size = _keep_best(own, size, k)
+                        bar = own[0]
+                        if hit <= bar:
+                            continue
+                    own[size] = hit
+                    size += 1
+            sizes[query], bars[query] = size, bar
+        starts[:] = ends
+
+
+@njit(cache=True, nogil=True)
+def best_hits(
+    hits: np.ndarray, sizes: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:  # pragma: no cover - compiled
+    """Rows and scores of the k best hits of every query, best first; `sizes` becomes how many each has."""
+    total = 0
+    for query in range(len(sizes)):
+        sizes[query] = _keep_best(hits[query], sizes[query], k)
+        total += sizes[query]
+    rows, bits, filled = np.empty(total, np.int64), np.empty(total, np.uint32), 0
+    for query in range(len(sizes)):
+        best = np.sort(hits[query, : sizes[query]])
+        for index in range(len(best) - 1, -1, -1):
+            rows[filled] = np.int64(_LAST_ROW - (best[index] & _LAST_ROW))
+            bits[filled] = np.uint32(best[index] >> _HIT_BITS)
+            filled += 1
+    return rows, bits.view(np.float32)
