@@ -101,6 +101,10 @@ class PipelineArguments:
     max_textbook_rows: int | None = field(
         default=None, metadata={"help": "Distil on the first so many rows of the corpus, the most relevant."}
     )
+    textbook_eval_rows: int = field(
+        default=0,
+        metadata={"help": "Hold back so many random rows of the distillation's text, and evaluate on them."},
+    )
     preset: str | None = field(
         default=None,
         metadata={

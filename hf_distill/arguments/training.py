@@ -130,6 +130,38 @@ class DistillationArguments(TrainingArguments):
             "at start-up shows true fp32 accuracy."
         },
     )
+    eval_agreement: bool = field(
+        default=False,
+        metadata={
+            "help": "Evaluate how far student and teacher agree on the held-out rows: equal decisions and KL "
+            "divergence where an objective compares outputs, else linear CKA of the layers that it compares."
+        },
+    )
+    eval_task: str | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate the student's score on this task too: a registered one (glue/sst2), or a folder of your "
+            "own; by its head where the training reaches it, else by a linear probe."
+        },
+    )
+    eval_task_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of --eval_task, or a parent with a folder of its name. Default: the Hub."},
+    )
+    eval_task_samples: int | None = field(
+        default=1000,
+        metadata={"help": "Score --eval_task on so many rows, drawn with the seed; a probe learns from as many."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations in a row without a better --metric_for_best_model (loss, "
+            "agreement, headline: the main score of --eval_task, or any name without its eval_). Default: never."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "How much better counts as better, for --early_stopping_patience."}
+    )
 
     def __post_init__(self) -> None:
         """Check what can be checked without the models."""
@@ -147,10 +179,28 @@ class DistillationArguments(TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.
             self.ddp_find_unused_parameters = True
+        self._choose_metric()
         super().__post_init__()
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError("`--early_stopping_patience` counts evaluations: give `--eval_strategy steps` or epoch.")
         if self.device.type == "cpu":
             # There is no device to copy to, and torch warns.
             self.dataloader_pin_memory = False
+
+    def _choose_metric(self) -> None:
+        """Check what decides about checkpoints and the end, and on which side its better values are."""
+        for name in ("early_stopping_patience", "eval_task_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        metric = (self.metric_for_best_model or "").removeprefix("eval_")
+        if metric.split("/")[0] in ("agreement", "kl") and not self.eval_agreement:
+            raise ValueError(f"`--metric_for_best_model {metric}` is measured with `--eval_agreement` only.")
+        if self.greater_is_better is None and metric.split("/")[0] in ("loss", "kl"):
+            # The base class knows a loss by the end of its name.
+            self.greater_is_better = False
 
     def objective_options(self) -> dict[str, Any]:
         """The settings that constructors of objectives know by these names."""

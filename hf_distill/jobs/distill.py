@@ -68,12 +68,14 @@ def distill(
         "steps": output.global_step,
         "train_loss": output.training_loss,
         "evaluation": trainer.evaluate() if ready.has_evaluation else None,
+        "best": _best(trainer),
         "training_seconds": round(output.metrics["train_runtime"], 2),
         "seconds": round(time.perf_counter() - started, 2),
         "seed": training.seed,
         "settings": changed_arguments(student, training),
         "environment": environment(),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
     }
     if training.should_save:
         write_results(str(training.output_dir), facts)
@@ -81,6 +83,19 @@ def distill(
     if training.push_to_hub:
         trainer.push_to_hub()
     return facts
+
+
+def _best(trainer: Any) -> dict[str, Any] | None:
+    """The best evaluation, and whether the student is that of it; `None` where nothing decides which is best."""
+    state, args = trainer.state, trainer.args
+    if args.metric_for_best_model is None or state.best_global_step is None:
+        return None
+    return {
+        "metric": args.metric_for_best_model,
+        "value": state.best_metric,
+        "step": state.best_global_step,
+        "loaded": args.load_best_model_at_end,
+    }
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,7 @@ class Prepared:
         teacher_parameters: Parameters of all of them.
         sizes: The table of both models.
         num_rows: Rows to learn from.
-        has_evaluation: Whether rows were held back.
+        has_evaluation: Whether there are rows to evaluate on.
     """
 
     trainer: Any
@@ -130,6 +145,15 @@ def prepare(
         train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
     else:
         train_rows, eval_rows = read_textbook(textbook, training, tokenizer, student_model.config)
+    if (
+        eval_rows is None
+        and training.eval_task is None
+        and (training.eval_strategy != "no" or training.eval_agreement)
+    ):
+        raise ValueError(
+            "There is nothing to evaluate on: hold rows back with `--textbook_eval_rows`, or name a task with "
+            "`--eval_task`."
+        )
     teacher_parameters = sum(count_parameters(model).total for model in teachers.models)
     sizes = size_table(first, student_model)
     several = len(teachers.sources) > 1
@@ -146,9 +170,8 @@ def prepare(
     # The trainer may hold smaller copies (`--teacher_dtype int8`): nothing here keeps the models they were made of.
     del first
     teachers.sources.clear()
-    return Prepared(
-        trainer, list(teachers.names), teacher_parameters, sizes, len(train_rows), has_evaluation=eval_rows is not None
-    )
+    has_evaluation = trainer.eval_dataset is not None
+    return Prepared(trainer, list(teachers.names), teacher_parameters, sizes, len(train_rows), has_evaluation)
 
 
 def _check_student_init(student: StudentArguments) -> None:

@@ -85,6 +85,8 @@ def run_pipeline(
     training = _stage_arguments(
         DistillationArguments, "distill", folder / "distilled", pipeline, max_length=task.max_length
     )
+    if training.eval_task is not None and training.eval_task_dir is None:
+        training.eval_task_dir = task.data_dir
     adaptation = _stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline)
     _check(teacher, student, corpus, pipeline, training)
     if pipeline.with_task_text and task.spec_fields():
@@ -109,6 +111,7 @@ def run_pipeline(
         data_dir=task.data_dir,
         max_textbook_rows=pipeline.max_textbook_rows,
         with_labels=pipeline.with_labels,
+        textbook_eval_rows=pipeline.textbook_eval_rows,
     )
     distilled = stages.run(
         "distilled",

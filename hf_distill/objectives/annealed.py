@@ -58,6 +58,11 @@ class AnnealedObjective(LogitsObjective):
         # A tensor, because a compiled loss would be compiled anew for every other number.
         self._share = torch.tensor(0.0 if gold_share is None else float(gold_share))
 
+    @property
+    def scheduled(self) -> dict[str, float]:
+        """The share of the gold labels, where it grows."""
+        return {} if self.gold_share is not None else {"gold_share": float(self._share)}
+
     def set_progress(self, progress: float) -> None:
         """Move from the teacher towards the labels."""
         if self.gold_share is None:

@@ -65,6 +65,11 @@ class Objective(nn.Module):
         """The temperature at which logits are compared now; several teachers' probabilities are averaged at it."""
         return float(getattr(self, "temperature", 1.0))
 
+    @property
+    def scheduled(self) -> dict[str, float]:
+        """Settings that move with the progress, as they are now; they are logged as `<setting>/<objective>`."""
+        return {}
+
     def check(self, student: Signals, teacher: Signals | None) -> None:
         """Look at one probe batch: raise `ValueError` if the two sides do not fit; create parameters if there are any.
 

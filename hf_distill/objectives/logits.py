@@ -192,6 +192,12 @@ class LogitsObjective(Objective):
         """The temperature now; where every row has its own, what they vary around."""
         return self._temperatures.current
 
+    @property
+    def scheduled(self) -> dict[str, float]:
+        """The temperature, where it follows a schedule; rows with temperatures of their own have no one number."""
+        moves = self._temperatures.name != "constant" and not self._temperatures.is_per_row
+        return {"temperature": self._temperatures.current} if moves else {}
+
     def check(self, student: Signals, teacher: Signals | None) -> None:
         """Both sides must have the same kind of head."""
         shapes = [{k: (v.dim(), v.shape[-1]) for k, v in side.logits.items()} for side in (student, teacher) if side]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import find_labels, logging
 
 from ..alignment import Reading
@@ -21,23 +21,23 @@ from ..output_capture import capture_of
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
 from ..stored.teacher import StoredTeacher
+from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource, connect_teacher
 from .checkpoints import read_beside_student, write_beside_student
 from .data import length_grouped_sampler
+from .evaluating import EvaluatingTrainer
 from .inputs import check_tokenizer, stored_inputs, token_label_collator, tokenized
 from .masking import masking_collator
 from .optimizer import give_own_settings
-from .publishing import PublishingTrainer
 from .readings import aligned_collator, let_teachers_read, readings_of
 from .sources import teacher_sources
-from .terms import ExactMeans
 from .unfreezing import GradualUnfreezing
 from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
 
 logger = logging.get_logger(__name__)
 
 
-class DistillationTrainer(PublishingTrainer):
+class DistillationTrainer(EvaluatingTrainer):
     """Train a student on what a teacher computes.
 
     A drop-in `Trainer` for encoders (and decoders) of any supported architecture. Not the class of the same name in
@@ -61,6 +61,7 @@ class DistillationTrainer(PublishingTrainer):
         objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
+        eval_task: LoadedTask | None = None,
         processing_class: Any = None,
         teacher_processing_class: Any = None,
         peft_config: Any = None,
@@ -76,7 +77,8 @@ class DistillationTrainer(PublishingTrainer):
             objectives: Overrides `args.objectives`; may hold objects (see `build_objectives`).
             train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`;
                 by default those of a stored teacher.
-            eval_dataset: Likewise; may be a dict of data sets.
+            eval_dataset: Likewise; may be a dict of data sets. Default: the evaluation text of `eval_task`.
+            eval_task: A task that the student is scored on in every evaluation; overrides `args.eval_task`.
             processing_class: The tokenizer of both models.
             teacher_processing_class: The teacher's own tokenizer, to be compared, or to read with where
                 `args.align_tokenizers` is set; loaded where the teacher is an id.
@@ -98,9 +100,6 @@ class DistillationTrainer(PublishingTrainer):
         self.peft_config = peft_config
         self.teacher = self._prepare_teacher(teacher_model)
         self._objective_items = items
-        self._term_sums: dict[str, Tensor] = {}
-        self._num_logged_steps = 0
-        self._eval_means = ExactMeans()
         self._manifest: dict[str, Any] | None = None
         configure_fp32_matmul(self.args.fp32_matmul)
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
@@ -118,6 +117,7 @@ class DistillationTrainer(PublishingTrainer):
             train_dataset, processing_class, kwargs["data_collator"] = stored_inputs(
                 stored, train_dataset, processing_class, kwargs.get("data_collator")
             )
+        eval_dataset = self._plan_evaluation(eval_task, eval_dataset, processing_class)
         if self.distilling:
             keep = self._kept_columns()
             train_dataset, eval_dataset = (
@@ -135,6 +135,7 @@ class DistillationTrainer(PublishingTrainer):
         )
         if self.distilling:
             self._start_distilling()
+            self._start_watching()
         if self.args.gradual_unfreezing is not None:
             self.add_callback(GradualUnfreezing(*self.args.gradual_unfreezing))
 
@@ -331,8 +332,7 @@ class DistillationTrainer(PublishingTrainer):
             **inputs,
         )
         if self.model.training:
-            for name, value in outputs["terms"].items():
-                self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
+            self._add_trained(outputs["terms"])
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def _teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | Mapping[str, Signals] | None:
@@ -341,58 +341,6 @@ class DistillationTrainer(PublishingTrainer):
         # `Trainer` puts only the model it trains under autocast.
         with self.accelerator.autocast():
             return self.teacher.signals(inputs)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every unweighted term since the last log as `loss/<objective>/<term>`."""
-        if "loss" in logs and self._term_sums:
-            names = sorted(self._term_sums)
-            values = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "mean")
-            means = (values / max(1, self._num_logged_steps)).tolist()
-            logs.update({f"loss/{name}": mean for name, mean in zip(names, means, strict=True)})
-            weights = self.model.current_weights()
-            logs.update({f"weight/{name}": weights[name] for name in self.model.schedules})
-            self._term_sums, self._num_logged_steps = {}, 0
-        super().log(logs, start_time)
-
-    # ---- Evaluation ----
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Any, Any, Any]:
-        """Loss with or without labels; logits only where metrics need them."""
-        if not self.distilling:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(
-                teacher_signals=self._teacher_signals(inputs), return_logits=not prediction_loss_only, **inputs
-            )
-        self._add_evaluated(outputs["terms"], count_items(inputs))
-        loss = torch.as_tensor(outputs["loss"]).detach()
-        if prediction_loss_only:
-            return loss, None, None
-        logits = tuple(value.detach() for name, value in outputs.items() if name not in ("loss", "terms"))
-        labels = tuple(inputs[name] for name in self.label_names if inputs.get(name) is not None)
-        return loss, _unpack(logits), _unpack(labels)
-
-    def _add_evaluated(self, terms: Mapping[str, Tensor], counts: Mapping[Any, Tensor]) -> None:
-        for name, value in terms.items():
-            self._eval_means.add(name, value, counts[self.model.counted_in(name.partition("/")[0])])
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means."""
-        self._eval_means = ExactMeans()
-        output = super().evaluation_loop(*args, **kwargs)
-        if self._eval_means and output.metrics is not None:
-            prefix = kwargs.get("metric_key_prefix", "eval")
-            means, weights = self._eval_means.take(self.accelerator.reduce), self.model.current_weights()
-            output.metrics[f"{prefix}_loss"] = sum(weights[n.partition("/")[0]] * mean for n, mean in means.items())
-            output.metrics.update({f"{prefix}_loss/{name}": mean for name, mean in means.items()})
-        return output
 
     # ---- Checkpoints ----
 
@@ -422,8 +370,3 @@ class DistillationTrainer(PublishingTrainer):
         if not self.distilling or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-
-def _unpack(values: tuple[Any, ...]) -> Any:
-    """Nothing, the one value, or all: the shape `Trainer` expects."""
-    return None if not values else values[0] if len(values) == 1 else values

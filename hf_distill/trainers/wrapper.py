@@ -7,7 +7,7 @@ loss, the detached terms and, where asked for, the student's logits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from ..objectives import Objective, WeightedObjective
 from ..output_capture import capture_of
 from ..routing import only_requested
 from ..signals import SignalRequest, Signals
+from .agreement import agreement_sums, can_agree
 
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
 
@@ -85,6 +86,8 @@ class DistillationModel(PreTrainedModel):
         with_logits = request | SignalRequest(logits=True) if self._capture.has_head else request
         self._capture_with_logits = capture_of(student, with_logits)
         self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
+        self.deepest_layer = deepest_hidden_state(request, self._capture.num_layers)
+        self._features_capture: Any = None
 
     def check(
         self, probe: Mapping[str, Tensor], teacher: Signals | Mapping[str, Signals] | None, *, seed: int
@@ -127,12 +130,32 @@ class DistillationModel(PreTrainedModel):
             for name, weight in self.weights.items()
         }
 
+    def show_features(self) -> None:
+        """Be ready to be asked for `only="features"`; before the model is compiled or sharded."""
+        layers = SignalRequest(hidden_states=frozenset({self.deepest_layer}))
+        self._features_capture = capture_of(self.student, layers)
+
+    def current_settings(self) -> dict[str, float]:
+        """Weights and settings of objectives that move, by `<setting>/<objective>`, at that progress."""
+        weights = self.current_weights()
+        moving = {f"weight/{name}": weights[name] for name in self.schedules}
+        for name, objective in self.objectives.items():
+            moving |= {f"{key}/{name}": value for key, value in cast(Objective, objective).scheduled.items()}
+        return moving
+
+    @property
+    def agreeing(self) -> list[str]:
+        """Names of the objectives on which student and teacher can be compared."""
+        return [name for name, objective in self.objectives.items() if can_agree(cast(Objective, objective))]
+
     def forward(
         self,
         teacher_signals: Signals | Mapping[str, Signals] | None = None,
         num_items: Mapping[str, Tensor] | None = None,
         loss_scale: float = 1.0,
         return_logits: bool = False,
+        return_agreement: bool = False,
+        only: Literal["logits", "features"] | None = None,
         **inputs: Any,
     ) -> dict[str, Any]:
         """One forward pass of the student and every loss.
@@ -144,17 +167,24 @@ class DistillationModel(PreTrainedModel):
                 if `None`. A term's mean over this batch is weighed by the batch's share of them.
             loss_scale: Number of processes that average their gradients.
             return_logits: Whether to run the head even if no objective reads it.
+            return_agreement: Whether to compare both sides (see `agreement_sums`).
+            only: No loss at all, but the student's `logits` by name, or its `features`: the mean over the real tokens
+                of the deepest hidden state that the objectives train, (B, H).
             inputs: A batch; label columns go to the objectives, the rest to the student.
 
         Returns:
-            `loss`, `terms` (name -> detached contribution to the step's mean) and the student's logits by name.
+            `loss`, `terms` (name -> detached contribution to the step's mean), the student's logits by name, and
+            `agreement`; what is not asked for is left out.
         """
+        if only is not None:
+            return self._without_losses(only, inputs)
         capture = self._capture_with_logits if return_logits else self._capture
         student = capture(**{name: value for name, value in inputs.items() if name in self._columns})
         in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in set(self._prefixes.values())}
         labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
         here = count_items(inputs)
         terms: dict[str, Tensor] = {}
+        agreement: dict[str, Tensor] = {}
         loss: Any = 0.0
         for name, objective in self.objectives.items():
             share = _share(here, num_items, self.counted_in(name))
@@ -165,7 +195,20 @@ class DistillationModel(PreTrainedModel):
                 value = value * share * loss_scale
                 terms[f"{name}/{term}"] = value.detach()
                 loss = loss + weight * value
-        return {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
+            if return_agreement and teacher is not None:
+                agreement |= agreement_sums(name, cast(Objective, objective), seen, teacher, labels)
+        found: dict[str, Any] = {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
+        return found | ({"agreement": agreement} if return_agreement else {})
+
+    def _without_losses(self, only: Literal["logits", "features"], inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the student makes of a batch, whatever it is trained on."""
+        known = {name: value for name, value in inputs.items() if name in self._columns}
+        if only == "logits":
+            return dict(self._capture_with_logits(**known).logits)
+        signals = self._features_capture(**known)
+        mask = signals.attention_mask[..., None]
+        states = signals.hidden_states[self.deepest_layer].float() * mask
+        return {"features": states.sum(1) / mask.sum(1).clamp(min=1)}
 
     def counted_in(self, name: str) -> str:
         """What the terms of an objective are means over, as `count_items` names it."""
@@ -199,6 +242,13 @@ class DistillationModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The student's embeddings."""
         return self.student.get_input_embeddings()
+
+
+def deepest_hidden_state(request: SignalRequest, num_layers: int) -> int:
+    """The deepest layer whose output signals depend on: queries, keys, values and scores on that below their own."""
+    inside = request.projections | request.attention_scores
+    layers = {*request.hidden_states, *(layer - 1 for layer in inside), *([num_layers] if request.logits else [])}
+    return max(layers, default=num_layers)
 
 
 def signals_for(objective: str, signals: Signals | Mapping[str, Signals] | None) -> Signals | None:

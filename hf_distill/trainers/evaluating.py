@@ -1,0 +1,214 @@
+"""What a distillation shows of itself: terms and schedules in its logs, and what an evaluation measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, ProgressCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..arguments.training import HEADLINE
+from ..tasks.loading import LoadedTask
+from ..teachers import TeacherSource
+from .agreement import AGREEMENT, AgreementMeter, headline
+from .callbacks import TermsInProgressBar
+from .publishing import PublishingTrainer
+from .task_scores import TaskEvaluation, task_to_evaluate
+from .terms import ExactMeans
+from .wrapper import count_items
+
+
+class EvaluatingTrainer(PublishingTrainer):
+    """A `Trainer` that logs every term, and evaluates terms, agreement with the teacher and the score of a task.
+
+    Everything that an evaluation finds is in the metrics that `evaluate` returns, so that `metric_for_best_model` and
+    early stopping may go by it. An evaluation draws no random number: a run that is watched ends with the very
+    weights of one that is not.
+    """
+
+    args: Any
+    task_evaluation: TaskEvaluation | None = None
+    data_collator: Any
+    compute_metrics: Any
+    preprocess_logits_for_metrics: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As `Trainer`."""
+        self._term_sums: dict[str, Tensor] = {}
+        self._num_logged_steps = 0
+        self._eval_means = ExactMeans()
+        self._agreement = AgreementMeter()
+        # What a pass over the rows of a task asks of the student; `None` in any other pass.
+        self._only: str | None = None
+        super().__init__(*args, **kwargs)
+
+    def _plan_evaluation(self, eval_task: LoadedTask | None, eval_dataset: Any, tokenizer: Any) -> Any:
+        """Read the task that is to be scored; returns the held-out rows, by default the task's evaluation text."""
+        args = self.args
+        if not self.distilling:
+            if eval_task is not None or args.eval_task is not None or args.eval_agreement:
+                raise ValueError("`--eval_task` and `--eval_agreement` watch a distillation: give it objectives.")
+            return eval_dataset
+        task = task_to_evaluate(eval_task, args)
+        if task is None:
+            return eval_dataset
+        self.task_evaluation = TaskEvaluation(task, tokenizer, args)
+        return self.task_evaluation.text_rows(self.teachers) if eval_dataset is None else eval_dataset
+
+    @property
+    def teachers(self) -> list[TeacherSource]:
+        """The teachers in their order."""
+        raise NotImplementedError
+
+    def _start_watching(self) -> None:
+        """Resolve what the arguments ask for, now that the student is known."""
+        if self.args.eval_agreement and not self.model.agreeing:
+            raise ValueError(
+                "`--eval_agreement` compares student and teacher where an objective sees outputs, hidden states, or "
+                f"queries, keys and values of both; {sorted(self.model.objectives)} see none of these."
+            )
+        if self.task_evaluation is not None:
+            self.task_evaluation.choose(self.model)
+            if (self.args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE:
+                self.args.metric_for_best_model = self.task_evaluation.headline
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(
+                EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
+            )
+        # In a notebook there is a table instead of the bar; without bars there is neither.
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(TermsInProgressBar())
+
+    # ---- Logs ----
+
+    def _add_trained(self, terms: Mapping[str, Tensor]) -> None:
+        """Keep the terms of a micro-batch until the next log; nothing waits for the device."""
+        for name, value in terms.items():
+            self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of every unweighted term since the last log as `loss/<objective>/<term>`, and what moves."""
+        if "loss" in logs and self._term_sums:
+            names = sorted(self._term_sums)
+            values = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "mean")
+            means = (values / max(1, self._num_logged_steps)).tolist()
+            logs.update({f"loss/{name}": mean for name, mean in zip(names, means, strict=True)})
+            logs.update(self.model.current_settings())
+            self._term_sums, self._num_logged_steps = {}, 0
+        super().log(logs, start_time)
+
+    # ---- Evaluation ----
+
+    def _teacher_signals(self, inputs: Mapping[str, Any]) -> Any:
+        raise NotImplementedError
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
+        # The base class would group rows by length in a random order, drawn from the generator of the training.
+        if self.distilling and isinstance(eval_dataset, datasets.Dataset):
+            return torch.utils.data.SequentialSampler(eval_dataset)
+        return super()._get_eval_sampler(eval_dataset)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """Loss with or without labels; logits only where metrics need them."""
+        if not self.distilling:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if self._only is not None:
+                labels = inputs.pop("labels")
+                return None, _unpack(tuple(model(only=self._only, **inputs).values())), labels
+            outputs = model(
+                teacher_signals=self._teacher_signals(inputs),
+                return_logits=not prediction_loss_only,
+                return_agreement=self.args.eval_agreement,
+                **inputs,
+            )
+        self._add_evaluated(outputs["terms"], count_items(inputs))
+        self._agreement.add(outputs.pop("agreement", {}))
+        loss = torch.as_tensor(outputs["loss"]).detach()
+        if prediction_loss_only:
+            return loss, None, None
+        logits = tuple(value.detach() for name, value in outputs.items() if name not in ("loss", "terms"))
+        labels = tuple(inputs[name] for name in self.label_names if inputs.get(name) is not None)
+        return loss, _unpack(logits), _unpack(labels)
+
+    def _add_evaluated(self, terms: Mapping[str, Tensor], counts: Mapping[Any, Tensor]) -> None:
+        for name, value in terms.items():
+            self._eval_means.add(name, value, counts[self.model.counted_in(name.partition("/")[0])])
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means.
+
+        With `eval_agreement` and `eval_task` there are agreement with the teacher and scores of the student too.
+        """
+        if not self.distilling:
+            return super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        self._eval_means = ExactMeans()
+        with _no_chance(self.args.device):
+            output = super().evaluation_loop(*args, **kwargs)
+            if output.metrics is not None:
+                found = self._measured()
+                if self.task_evaluation is not None and prefix == self._prefix_of_task():
+                    pad_to = 8 if self.args.device.type == "cuda" else None
+                    found |= self.task_evaluation.score(self._run_student, pad_to)
+                output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return output
+
+    def _measured(self) -> dict[str, float]:
+        """The loss, its terms and the agreement of the rows that were just evaluated."""
+        if not self._eval_means:
+            return {}
+        means, weights = self._eval_means.take(self.accelerator.reduce), self.model.current_weights()
+        found = {"loss": sum(weights[name.partition("/")[0]] * mean for name, mean in means.items())}
+        found |= {f"loss/{name}": mean for name, mean in means.items()}
+        numbers = self._agreement.take(self.accelerator.reduce)
+        main = headline(numbers, list(self.model.objectives))
+        return found | numbers | ({} if main is None else {AGREEMENT: main})
+
+    def _prefix_of_task(self) -> str:
+        """The evaluation that scores the task: the only one, or that of the first of several data sets."""
+        several = isinstance(self.eval_dataset, dict)
+        return f"eval_{next(iter(self.eval_dataset))}" if several else "eval"  # type: ignore[arg-type]
+
+    def _run_student(
+        self, rows: datasets.Dataset, only: str, collator: Any, kept: Callable[[Any], Any] | None
+    ) -> tuple[Any, Any]:
+        """Outputs or features of the student, and the labels, for all rows: one more pass of the stock loop."""
+        own = self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics
+        self.data_collator, self.compute_metrics = collator, None
+        self.preprocess_logits_for_metrics = None if kept is None else lambda logits, labels: kept(logits)
+        self._only = only
+        try:
+            output = super().evaluation_loop(
+                self.get_test_dataloader(rows), description="Task", prediction_loss_only=False
+            )
+        finally:
+            self._only = None
+            self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics = own
+        return output.predictions, output.label_ids
+
+
+@contextmanager
+def _no_chance(device: torch.device) -> Iterator[None]:
+    """Leave the generators of the training as they are: every pass over a loader draws a seed."""
+    devices = [device] if device.type not in ("cpu", "mps") else []
+    kind = {"device_type": device.type} if devices else {}
+    with torch.random.fork_rng(devices=devices, **kind):
+        yield
+
+
+def _unpack(values: tuple[Any, ...]) -> Any:
+    """Nothing, the one value, or all: the shape `Trainer` expects."""
+    return None if not values else values[0] if len(values) == 1 else values
