@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import xxhash
 from datasets import Dataset
 
 from .cleaning import clean
@@ -24,6 +25,10 @@ class Anchors:
 
     texts: list[str]
     counts: dict[str, int]
+
+    def checksum(self) -> str:
+        """Identifies the anchors and their order."""
+        return xxhash.xxh3_128_hexdigest("\n".join(self.texts).encode())
 
 
 def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | None]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import xxhash
 from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import logging
@@ -27,7 +26,7 @@ from .cleaning import LengthLimits, UsableRows, fetch_texts, find_usable_rows, u
 from .decontamination import EvaluationTexts
 from .documents import split_documents
 from .dropped import write_dropped
-from .queries import QUERY_FEATURES, MakeQueries, search_queries
+from .queries import make_queries, search_queries
 from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
 from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit
 from .sources import corpus_label
@@ -191,13 +190,12 @@ class CorpusBuild:
     def _settings(self) -> dict[str, Any]:
         """Everything that changes the corpus."""
         args = self.args
-        anchors = xxhash.xxh3_128_hexdigest("\n".join(self.anchors.texts).encode())
         return {
             "builder": BUILDER_VERSION,
             **{f"index_{name}": value for name, value in self.index_settings.items() if name != "corpus"},
             "corpus": self.usable.checksum,
             "corpus_name": self.name,
-            "anchors": anchors,
+            "anchors": self.anchors.checksum(),
             "evaluation_texts": self.evaluation.checksum,
             "top_k": self.k,
             **{
@@ -220,16 +218,16 @@ class CorpusBuild:
 
     def _make_queries(self, folder: Path) -> dict[str, Any]:
         """Anchors to terms."""
-        anchors = Dataset.from_dict({"anchor": self.anchors.texts})
-        queries = anchors.map(
-            MakeQueries(self.args.query, self.args.max_phrases, self.analyzer),
-            batched=True,
-            num_proc=self._processes(len(anchors)),
-            features=QUERY_FEATURES,
-            cache_file_name=str(folder / "queries.arrow"),
-            desc="Making queries",
+        return describe_queries(
+            make_queries(
+                self.anchors.texts,
+                self.args.query,
+                self.args.max_phrases,
+                self.analyzer,
+                folder / "queries.arrow",
+                num_proc=self._processes(len(self.anchors.texts)),
+            )
         )
-        return describe_queries(queries)
 
     def _make_index(self, _: Path) -> dict[str, Any]:
         """General text to index, unless one with the same settings is there."""

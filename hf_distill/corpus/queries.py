@@ -6,6 +6,7 @@ any number of processes. Neither holds an index: the search holds a handle that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,29 @@ class SearchHits:
         hits = self.handle.open().search(batch["terms"], self.k, num_threads=self.num_threads)
         anchors = np.repeat(np.asarray(indices, dtype=np.int32), np.diff(hits.offsets))
         return {"anchor": anchors, "row": hits.rows + self.first_row, "rank": hits.ranks(), "score": hits.scores}
+
+
+def make_queries(
+    anchors: Sequence[str], mode: QueryMode, max_phrases: int, analyzer: Analyzer, file: Path, *, num_proc: int | None
+) -> Dataset:
+    """Anchors to terms.
+
+    Args:
+        anchors: The anchors.
+        mode: How queries are made.
+        max_phrases: RAKE phrases per query.
+        analyzer: The same as for the corpus.
+        file: Where the queries (`QUERY_FEATURES`) are written, anchor after anchor.
+        num_proc: Processes; by default this one.
+    """
+    return Dataset.from_dict({"anchor": anchors}).map(
+        MakeQueries(mode, max_phrases, analyzer),
+        batched=True,
+        num_proc=num_proc,
+        features=QUERY_FEATURES,
+        cache_file_name=str(file),
+        desc="Making queries",
+    )
 
 
 def search_queries(
