@@ -33,6 +33,8 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     ROOT / "benchmarks" / "README.md",
+    ROOT / "model_cards" / "README.md",
+    *sorted((ROOT / "examples").rglob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 # Packages of extras that the snippets of a page need.

@@ -119,6 +119,10 @@ class ScoreFacts:
         hub_dataset: Data set on the Hub for the model index; default: the task's name.
         hub_config: Its configuration.
         complete: Whether the split is the complete official one; the card marks the others.
+        rows: Rows that were scored.
+        seed: Seed of the run.
+        commit: Commit of this package that it was measured with.
+        task_type: The Hub's name for the task, where it is not that of the model.
     """
 
     task: str
@@ -130,6 +134,10 @@ class ScoreFacts:
     hub_dataset: str | None = None
     hub_config: str | None = None
     complete: bool = True
+    rows: int | None = None
+    seed: int | None = None
+    commit: str | None = None
+    task_type: str | None = None
 
 
 @dataclass
@@ -145,6 +153,10 @@ class CardFacts:
         initialisation: How the student's weights began.
         corpus: The text of the distillation.
         adaptation: What came after the distillation, in words, such as fine-tuning on labels.
+        updates: Optimizer steps of the distillation.
+        rows_per_update: Rows of each.
+        seed: Seed of the distillation.
+        scale: At what scale it was trained, beside the paper's, in words.
         settings: Training settings that differ from the defaults.
         curves: Term -> pairs (step, value), as logged.
         scores: Scores, the headline first.
@@ -169,6 +181,10 @@ class CardFacts:
     initialisation: str | None = None
     corpus: CorpusFacts | None = None
     adaptation: str | None = None
+    updates: int | None = None
+    rows_per_update: int | None = None
+    seed: int | None = None
+    scale: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     scores: list[ScoreFacts] = field(default_factory=list)
@@ -220,7 +236,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
     """The YAML header: language, licence, lineage, data sets, metrics and the model index of the student's scores."""
     results = [
         EvalResult(
-            task_type=facts.pipeline_tag or "text-classification",
+            task_type=score.task_type or facts.pipeline_tag or "text-classification",
             dataset_type=score.hub_dataset or score.task,
             dataset_name=score.task,
             dataset_config=score.hub_config,

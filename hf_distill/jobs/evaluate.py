@@ -62,6 +62,7 @@ def adapt_and_evaluate(
         "kind": rows.spec.kind,
         "metric": rows.spec.headline,
         "split": rows.spec.headline_split,
+        "split_rows": len(rows.split(rows.spec.headline_split)),
         "student": student,
         "teacher": reference,
         "baseline": baseline,
