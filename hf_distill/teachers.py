@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .arguments.models import TeacherDtype
+from .cast_weights import CastWeights
 from .loading import forward_columns, update_digest
 from .output_capture import capture_of
 from .quantization import int8_copy
@@ -74,6 +75,7 @@ class LiveTeacher:
         self.dtype = dtype
         self.label_order: Tensor | None = None
         self._capture = capture_of(self.model, SignalRequest())
+        self._cast_weights = CastWeights(self.model)
         self.num_layers = self._capture.num_layers
         self.model_type: str = self.model.config.model_type
         self.input_columns = forward_columns(self.model)
@@ -133,7 +135,7 @@ class LiveTeacher:
         here = self.model.device
         if here != there:
             known = {name: value.to(here) if torch.is_tensor(value) else value for name, value in known.items()}
-        with self._arithmetic():
+        with self._arithmetic(), self._cast_weights.in_place():
             signals = self._capture(**known)
         if self.label_order is not None and "logits" in signals.logits:
             signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
