@@ -12,8 +12,10 @@ TextBrewer is no dependency: run this in an environment of its own in which both
 Variants: `textbrewer` (random batches padded to their longest row), `textbrewer_128` (padded to 128, as in its
 examples), `ours` (batches by length), and `stored` (the same from teachers that `precompute` wrote, as every epoch
 after the first would be). Rows are random token ids with lengths like RTE's (`rte`, mean 53) or like sentences'
-(`sent`). Every variant sees every row once in a round, and a round is timed as a whole: batches by length begin with
-the longest.
+(`sent`). Ours sees every row once in a round, and a round is timed as a whole: batches by length begin with the
+longest, and `Trainer` groups by length within a quarter of the rows, so that fewer than eight batches would not be
+grouped at all. TextBrewer sees the first `--their_steps` of its random batches of the same rows: batches drawn at
+random cost the same on average.
 """
 
 from __future__ import annotations
@@ -90,11 +92,13 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
 
 
-def their_batches(rows: datasets.Dataset, batch_size: int, width: int | None) -> list[dict[str, torch.Tensor]]:
-    """Random batches padded to their longest row, or to `width`."""
+def their_batches(
+    rows: datasets.Dataset, batch_size: int, count: int, width: int | None
+) -> list[dict[str, torch.Tensor]]:
+    """`count` random batches padded to their longest row, or to `width`."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)).tolist()
     batches = []
-    for start in range(0, len(rows), batch_size):
+    for start in range(0, batch_size * count, batch_size):
         chosen = [{**rows[index], "labels": 0} for index in order[start : start + batch_size]]
         batch = collate(chosen)
         missing = 0 if width is None else width - batch["input_ids"].shape[1]
@@ -186,8 +190,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     rows = make_rows(options.workload, options.batch * options.steps, config.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         loaders = {
-            "textbrewer": their_batches(rows, options.batch, None),
-            "textbrewer_128": their_batches(rows, options.batch, 128),
+            "textbrewer": their_batches(rows, options.batch, options.their_steps, None),
+            "textbrewer_128": their_batches(rows, options.batch, options.their_steps, 128),
         }
         variants = {
             name: textbrewer_run(options.recipe, theirs, create_student(theirs[0], "4x312"), loader, folder)
@@ -226,6 +230,8 @@ def summarize(options: argparse.Namespace, seconds: dict[str, list[float]], rows
         "batch": options.batch,
         "bf16": options.bf16,
         "rounds": options.rounds,
+        "steps": options.steps,
+        "their_steps": options.their_steps,
         "seconds_per_step": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
         "textbrewer_to_ours": ratio("textbrewer", "ours"),
         "textbrewer_128_to_ours": ratio("textbrewer_128", "ours"),
@@ -243,11 +249,14 @@ def main() -> None:
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="t4_tiny")
     parser.add_argument("--workload", choices=sorted(LENGTHS), default="rte")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8, help="steps a round")
-    parser.add_argument("--rounds", type=int, default=2, help="counted rounds, after one that warms up")
+    parser.add_argument("--steps", type=int, default=64, help="our steps a round")
+    parser.add_argument("--their_steps", type=int, default=8, help="TextBrewer's steps a round")
+    parser.add_argument("--rounds", type=int, default=1, help="counted rounds, after one that warms up")
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 autocast")
     parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     options = parser.parse_args()
+    if not 0 < options.their_steps <= options.steps:
+        parser.error(f"--their_steps is {options.their_steps}; it must lie between 1 and --steps ({options.steps})")
     result = run(options)
     print(json.dumps(result, indent=2))
     if options.output:
