@@ -81,10 +81,10 @@ def check_corpus(corpus: Dataset, text_column: str) -> None:
         raise ValueError("The general corpus is empty (--corpus).")
 
 
-def read_texts(corpus: Dataset, text_column: str, description: str) -> Iterator[list[str | None]]:
-    """The texts of a corpus in batches, with a progress bar."""
+def read_texts(corpus: Dataset, text_column: str, description: str | None) -> Iterator[list[str | None]]:
+    """The texts of a corpus in batches, with a progress bar where a description is given."""
     column = corpus.select_columns([text_column]).with_format("arrow")
-    with tqdm(total=len(corpus), desc=description, unit=" rows", unit_scale=True) as bar:
+    with tqdm(total=len(corpus), desc=description, unit=" rows", unit_scale=True, disable=description is None) as bar:
         for batch in column.iter(batch_size=READ_BATCH):
             texts = batch[text_column].to_pylist()
             yield texts
@@ -155,13 +155,36 @@ def judge(text: str | None, limits: LengthLimits) -> tuple[str, str]:
     return "", cleaned
 
 
-def usable_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description: str) -> Iterator[list[str]]:
+def usable_texts(
+    corpus: Dataset, text_column: str, rows: np.ndarray, description: str | None = None
+) -> Iterator[list[str]]:
     """Cleaned texts of ascending rows that are most of a corpus: read in one go, not row by row."""
     start = 0
     for texts in read_texts(corpus, text_column, description):
         here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(texts))] - start
         yield [clean(texts[row]) for row in here.tolist()]
         start += len(texts)
+
+
+@dataclass(frozen=True)
+class UsableTexts:
+    """Cleaned texts of the usable rows of a corpus, from any one up to any other.
+
+    Attributes:
+        corpus: The corpus.
+        text_column: Its column with the text.
+        rows: (N,) int64, its usable rows, ascending.
+    """
+
+    corpus: Dataset
+    text_column: str
+    rows: np.ndarray
+
+    def __call__(self, start: int, stop: int) -> Iterator[list[str]]:
+        """The texts of `rows[start:stop]` in batches, read in one go."""
+        rows = self.rows[start:stop]
+        span = self.corpus.select(range(int(rows[0]), int(rows[-1]) + 1))
+        return usable_texts(span, self.text_column, rows - rows[0])
 
 
 def fetch_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description: str) -> Iterator[list[str]]:
