@@ -3,10 +3,11 @@
     python benchmarks/corpus_build.py --corpus general.parquet --task glue/sst2 --data_dir glue --rows 200000 \
         --num_anchors 2000 --output benchmarks/results/corpus_build.jsonl
 
-Besides the engines of the package (`retriv`, `bm25s`, `tantivy`) the bare libraries run on the same text:
-`retriv_library` and `bm25s_library` index and search by the libraries' own functions alone. Every engine has a process
-of its own; CPU-seconds are user and system time with children, after a warm-up that compiles. One JSON line per engine
-is printed and appended to the output: no path of this machine is in it.
+Besides the engines of the package (`retriv`, `bm25s`, `blocks`, `tantivy`) the bare libraries run on the same text:
+`retriv_library`, `bm25s_library` and `tantivy_library` index and search by the libraries' own functions alone. Every
+engine has a process of its own; CPU-seconds are user and system time with children, after a warm-up that compiles.
+Peak memory counts mapped files, as the system does. One JSON line per engine is printed and appended to the output: no
+path of this machine is in it. `engines.py` measures the same on synthetic text of any size.
 """
 
 from __future__ import annotations
@@ -21,22 +22,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
+from datasets import disable_progress_bars
 
 from hf_distill.corpus import corpus_label, load_general_corpus
 from hf_distill.corpus.analysis import Analyzer
 from hf_distill.corpus.anchors import collect_anchors, task_texts
+from hf_distill.corpus.cleaning import LengthLimits, UsableTexts, find_usable_rows
 from hf_distill.corpus.keywords import make_query
 
-BATCH = 10_000
 Search = Callable[[Sequence[Sequence[str]], int], Any]
+Index = Callable[[UsableTexts, Path, Analyzer], Search]
 
 
 def cpu_seconds() -> float:
@@ -54,26 +58,29 @@ def memory_mb(peak: bool) -> float:
     raise RuntimeError(f"this system does not tell {field}")
 
 
-def package_engine(name: str) -> Callable[[list[str], Path, Analyzer], Search]:
-    """Indexing by an engine of hf_distill, from text."""
+def package_engine(name: str) -> Index:
+    """Indexing by an engine of hf_distill, from text, as a build does it."""
 
-    def index(texts: list[str], folder: Path, analyzer: Analyzer) -> Search:
+    def index(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Search:
         from hf_distill.corpus.retrieval import save_index
+        from hf_distill.corpus.streams import write_streams
 
-        streams = analyzer.encode(texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+        terms = folder.with_name(f"{folder.name}-terms")
+        streams = write_streams(analyzer, texts, len(texts.rows), terms, {}, num_proc=1)
         engine = save_index(streams, folder, {"engine": name, "k1": 1.2, "b": 0.75}).open()
         return lambda queries, k: engine.search(queries, k, num_threads=1)
 
     return index
 
 
-def bm25s_library(texts: list[str], folder: Path, analyzer: Analyzer) -> Search:
+def bm25s_library(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Search:
     """Indexing by bm25s alone: its tokenizer with the same stemmer and stop words, its loops, its numba backend."""
     import bm25s
     import Stemmer
 
+    stemmer = Stemmer.Stemmer("english") if analyzer.settings()["stemmed"] else None
     tokens = bm25s.tokenize(
-        texts, stopwords=sorted(analyzer.stop_words), stemmer=Stemmer.Stemmer("english"), show_progress=False
+        list(every(texts)), stopwords=sorted(analyzer.stop_words), stemmer=stemmer, show_progress=False
     )
     model = bm25s.BM25(method="atire", idf_method="lucene", k1=1.2, b=0.75, backend="numba")
     model.index(tokens, show_progress=False)
@@ -81,7 +88,7 @@ def bm25s_library(texts: list[str], folder: Path, analyzer: Analyzer) -> Search:
     return lambda queries, k: model.retrieve([list(q) for q in queries if q], k=k, show_progress=False, n_threads=1)
 
 
-def retriv_library(texts: list[str], folder: Path, analyzer: Analyzer) -> Search:
+def retriv_library(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Search:
     """Indexing by retriv alone, given the terms of the analysis between blanks; one search after the other."""
     from hf_distill.corpus.engines import _retriv_import
 
@@ -93,39 +100,92 @@ def retriv_library(texts: list[str], folder: Path, analyzer: Analyzer) -> Search
     )
     folder.mkdir(parents=True, exist_ok=True)
     with _retriv_import.base_path(folder):
-        collection = ({"id": str(row), "text": " ".join(analyzer.tokens(text))} for row, text in enumerate(texts))
+        collection = ({"id": str(row), "text": " ".join(analyzer.tokens(t))} for row, t in enumerate(every(texts)))
         retriever.index(collection, show_progress=False)
     return lambda queries, k: [retriever.search(" ".join(q), return_docs=False, cutoff=k) for q in queries if q]
 
 
-ENGINES: dict[str, Callable[[list[str], Path, Analyzer], Search]] = {
+def tantivy_library(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Search:
+    """Indexing by tantivy alone: its tokenizer with the same stop words and stemmer, its scores, one thread."""
+    import tantivy
+
+    filters = [tantivy.Filter.lowercase(), tantivy.Filter.custom_stopword(sorted(analyzer.stop_words))]
+    if analyzer.settings()["stemmed"]:
+        filters.append(tantivy.Filter.stemmer("english"))
+    tokenizer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+    for step in filters:
+        tokenizer = tokenizer.filter(step)
+    fields = tantivy.SchemaBuilder()
+    fields.add_text_field("text", tokenizer_name="words", index_option="freq")
+    fields.add_integer_field("row", fast=True)
+    schema = fields.build()
+    folder.mkdir(parents=True, exist_ok=True)
+    index = tantivy.Index(schema, path=str(folder))
+    index.register_tokenizer("words", tokenizer.build())
+    writer = index.writer(heap_size=128_000_000, num_threads=1)
+    for row, text in enumerate(every(texts)):
+        document = tantivy.Document()
+        document.add_integer("row", row)
+        document.add_text("text", text)
+        writer.add_document(document)
+    writer.commit()
+    writer.wait_merging_threads()
+    index.reload()
+    searcher = index.searcher()
+
+    def search(query: Sequence[str], k: int) -> tuple[Any, Any]:
+        clauses = [
+            (tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", term, index_option="freq"))
+            for term in query
+        ]
+        hits = searcher.search(tantivy.Query.boolean_query(clauses), limit=k, count=False).hits
+        return searcher.fast_field_values("row", [place for _, place in hits]), [score for score, _ in hits]
+
+    return lambda queries, k: [search(query, k) for query in queries if query]
+
+
+def every(texts: UsableTexts) -> Iterator[str]:
+    """The texts one by one."""
+    return (text for batch in texts(0, len(texts.rows)) for text in batch)
+
+
+ENGINES: dict[str, Index] = {
     "retriv": package_engine("retriv"),
     "bm25s": package_engine("bm25s"),
+    "blocks": package_engine("blocks"),
     "tantivy": package_engine("tantivy"),
     "retriv_library": retriv_library,
     "bm25s_library": bm25s_library,
+    "tantivy_library": tantivy_library,
 }
 
 
-def measure(name: str, texts: list[str], anchors: list[str], ks: list[int], channel: Any) -> None:
+def measure(
+    name: str,
+    texts: UsableTexts,
+    analyzer: Analyzer,
+    queries: Sequence[Sequence[str]],
+    ks: list[int],
+    channel: Any,
+) -> None:
     """Measures one engine in this process and sends the figures."""
-    analyzer = Analyzer()
-    queries = [analyzer.tokens(make_query(anchor, "rake", analyzer.stop_words)) for anchor in anchors]
+    num_texts = len(texts.rows)
+    disable_progress_bars()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        warm = ENGINES[name](texts[:2000], folder / "warm", Analyzer())
+        warm = ENGINES[name](replace(texts, rows=texts.rows[:2000]), folder / "warm", analyzer)
         for k in ks:
             warm(queries[:20], min(k, 500))
         before = memory_mb(peak=False)
         start, clock = cpu_seconds(), time.perf_counter()
-        search = ENGINES[name](texts, folder / "index", Analyzer())
+        search = ENGINES[name](texts, folder / "index", analyzer)
         spent, waited = cpu_seconds() - start, time.perf_counter() - clock
         figures: dict[str, Any] = {
             "index_cpu_seconds": round(spent, 2),
             "index_wall_seconds": round(waited, 2),
-            "sentences_per_cpu_second": round(len(texts) / spent),
+            "sentences_per_cpu_second": round(num_texts / spent),
             "index_bytes_per_sentence": round(
-                sum(file.stat().st_size for file in (folder / "index").rglob("*") if file.is_file()) / len(texts), 1
+                sum(file.stat().st_size for file in (folder / "index").rglob("*") if file.is_file()) / num_texts, 1
             ),
             "index_peak_mb_above_text": round(memory_mb(peak=True) - before, 1),
         }
@@ -136,6 +196,47 @@ def measure(name: str, texts: list[str], anchors: list[str], ks: list[int], chan
             figures[f"queries_per_cpu_second_k{k}"] = round(len(queries) / (cpu_seconds() - start))
         figures["peak_mb"] = round(memory_mb(peak=True), 1)
     channel.send(figures)
+
+
+def measure_all(
+    engines: Sequence[str],
+    texts: UsableTexts,
+    analyzer: Analyzer,
+    queries: Sequence[Sequence[str]],
+    ks: list[int],
+    facts: dict[str, Any],
+    output: str | None,
+) -> list[dict[str, Any]]:
+    """Measures every engine in a process of its own; prints and writes a line for each.
+
+    Args:
+        engines: Names in `ENGINES`.
+        texts: What to index.
+        analyzer: From text to terms.
+        queries: Terms of every query.
+        ks: Hits per query.
+        facts: What stands in every line: command, seed, data, commit, versions.
+        output: File of JSON lines to append to.
+    """
+    results = []
+    context = multiprocessing.get_context("spawn")
+    for engine in engines:
+        receive, send = context.Pipe(duplex=False)
+        machine = describe_machine()
+        worker = context.Process(target=measure, args=(engine, texts, analyzer, queries, ks, send))
+        worker.start()
+        send.close()
+        try:
+            figures = receive.recv()
+        except EOFError as error:
+            raise RuntimeError(f"engine {engine!r} failed; its message is above") from error
+        worker.join()
+        results.append({"engine": engine, **figures, **facts, "machine": machine})
+        print(json.dumps(results[-1]), flush=True)
+        if output:
+            with Path(output).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(results[-1]) + "\n")
+    return results
 
 
 def describe_machine() -> dict[str, Any]:
@@ -194,12 +295,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of what is measured."""
+    names = ("numpy", "numba", "bm25s", "retriv", "tantivy", "datasets", "pyarrow", "PyStemmer")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure every engine on the same text."""
     options = parse(argv)
     corpus = load_general_corpus(options.corpus)
-    texts = [text for text in corpus[: options.rows][options.text_column] if text and text.strip()]
+    corpus = corpus.select(range(min(options.rows, len(corpus))))
+    usable = find_usable_rows(corpus, options.text_column, LengthLimits(max_chars=sys.maxsize))
     anchors, anchors_name = read_anchors(options)
+    analyzer = Analyzer()
+    queries = [analyzer.tokens(make_query(anchor, "rake", analyzer.stop_words)) for anchor in anchors]
     words = [corpus_label(word) for word in (sys.argv[1:] if argv is None else argv)]
     facts = {
         "benchmark": "corpus_build",
@@ -207,40 +317,17 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         "seed": options.seed,
         "data": {
             "corpus": corpus_label(options.corpus),
-            "rows": len(texts),
-            "checksum": xxhash.xxh3_64_hexdigest("\n".join(texts).encode()),
+            "rows": len(usable.rows),
+            "checksum": usable.checksum,
             "anchors": anchors_name,
             "num_anchors": len(anchors),
             "anchors_checksum": xxhash.xxh3_64_hexdigest("\n".join(anchors).encode()),
         },
         "commit": commit(),
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                name: version(name)
-                for name in ("numpy", "numba", "bm25s", "retriv", "datasets", "pyarrow", "PyStemmer")
-            },
-        },
+        "versions": versions(),
     }
-    results = []
-    context = multiprocessing.get_context("spawn")
-    for engine in options.engines:
-        receive, send = context.Pipe(duplex=False)
-        machine = describe_machine()
-        worker = context.Process(target=measure, args=(engine, texts, anchors, options.k, send))
-        worker.start()
-        send.close()
-        try:
-            figures = receive.recv()
-        except EOFError as error:
-            raise RuntimeError(f"engine {engine!r} failed; its message is above") from error
-        worker.join()
-        results.append({"engine": engine, **figures, **facts, "machine": machine})
-        print(json.dumps(results[-1]), flush=True)
-        if options.output:
-            with Path(options.output).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(results[-1]) + "\n")
-    return results
+    texts = UsableTexts(corpus, options.text_column, usable.rows)
+    return measure_all(options.engines, texts, analyzer, queries, options.k, facts, options.output)
 
 
 if __name__ == "__main__":
