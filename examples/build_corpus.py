@@ -3,7 +3,8 @@
     python examples/build_corpus.py --task glue/sst2 --corpus general.parquet --corpus_dir outputs/cc
 
 Flags, or one YAML file with flags after it: `python examples/build_corpus.py corpus.yaml --top_k 50`.
-A killed build continues where it stopped when it is started again.
+A killed build continues where it stopped when it is started again. `--num_shards 8` does it in eight shards, with
+`--shard 3` or `--merge` one step of that, on any machine (docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import CorpusArguments, TaskArguments
+from hf_distill.arguments import CorpusArguments, ShardArguments, TaskArguments
 from hf_distill.jobs.corpus import build_corpus
+from hf_distill.jobs.corpus_shards import format_shard
 from hf_distill.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, build, print what came out."""
-    task, corpus = parse((TaskArguments, CorpusArguments), argv, __doc__)
-    results = build_corpus(task, corpus)
+    results = build_corpus(*parse((TaskArguments, CorpusArguments, ShardArguments), argv, __doc__))
+    if "shard" in results:
+        print(format_shard(results))
+        return results
     statistics = results["statistics"]
     print(
         f"{results['task']}: {results['rows']:,} rows ({statistics['bytes'] / 1e6:.1f} MB) from "

@@ -12,7 +12,7 @@ from hf_distill import __version__
 # The argument classes of every verb that takes flags. `--help` reads their source, the verb itself imports them.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "teach": ("TaskArguments", "TeacherArguments", "FineTuningArguments"),
-    "corpus": ("TaskArguments", "CorpusArguments"),
+    "corpus": ("TaskArguments", "CorpusArguments", "ShardArguments"),
     "augment": ("TaskArguments", "AugmentationArguments"),
     "mlm": ("MLMHeadArguments", "TextbookArguments", "DistillationArguments"),
     "precompute": ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
@@ -40,8 +40,11 @@ def teach(argv: Sequence[str]) -> None:
 def corpus(argv: Sequence[str]) -> None:
     """Build the contextualized corpus of a task."""
     from hf_distill.jobs.corpus import build_corpus
+    from hf_distill.jobs.corpus_shards import format_shard
 
     results = build_corpus(*_parse(corpus, argv))
+    if "shard" in results:
+        return _say(format_shard(results))
     engine = results["statistics"]["engine"]
     _say(f"BM25 engine: {engine['name']} ({engine['why']})")
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")

@@ -9,6 +9,7 @@ from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
 from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
 from .multi_teacher import MultiTeacherArguments
 from .pushing import PushArguments
+from .sharding import ShardArguments
 from .storing import PrecomputeArguments
 from .training import DistillationArguments, FineTuningArguments
 
@@ -27,6 +28,7 @@ __all__ = [
     "PushArguments",
     "RunArguments",
     "ScoredTaskArguments",
+    "ShardArguments",
     "StudentArguments",
     "TaskArguments",
     "TeacherArguments",

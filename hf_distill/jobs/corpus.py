@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_distill.arguments import CorpusArguments, TaskArguments
+from hf_distill.arguments import CorpusArguments, ShardArguments, TaskArguments
 from hf_distill.corpus import CorpusResult, build_contextualized_corpus, corpus_label, load_general_corpus
 from hf_distill.corpus.anchors import task_texts
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.jobs.corpus_folder import command_line, shown_settings, write_rows
+from hf_distill.jobs.corpus_shards import ShardJobs, merge, run_all, run_shard
 from hf_distill.parsing import write_arguments
+from hf_distill.plugins import loaded_plugins
 from hf_distill.tasks.loading import LoadedTask, load_task
 
 DROPPED_FILE = "dropped.parquet"
@@ -32,7 +34,12 @@ PAPER_TOP_K = {
 
 
 def build_corpus(
-    task: TaskArguments, corpus: CorpusArguments, *, loaded: LoadedTask | None = None, seed: int = 42
+    task: TaskArguments,
+    corpus: CorpusArguments,
+    shards: ShardArguments | None = None,
+    *,
+    loaded: LoadedTask | None = None,
+    seed: int = 42,
 ) -> dict[str, Any]:
     """Builds the corpus for a task.
 
@@ -44,32 +51,44 @@ def build_corpus(
     Args:
         task: The task and where its rows are.
         corpus: The general corpus and how to search it.
+        shards: In how many shards, and which to do now; one index by default.
         loaded: The task's rows if they are already there.
         seed: Draws the training rows where `task.max_train_samples` limits them.
 
     Returns:
-        `corpus_dir`, `rows`, `statistics`, `seconds`.
+        `corpus_dir`, `rows`, `statistics`, `seconds`; of one shard what `run_shard` says.
 
     Raises:
-        ValueError: If no general corpus is named, or data and settings do not fit.
+        ValueError: If no general corpus is named, data and settings do not fit, or a shard is missing or damaged.
+        OSError: If something cannot be written, or the processes of a shard die again and again.
     """
     started = time.perf_counter()
     if corpus.corpus is None:
         raise ValueError("Name a general corpus: `--corpus` FILE, FOLDER or Hub id.")
     if loaded is None:
         loaded = load_task(task.task, task.data_dir, **task.spec_fields())
-    top_k = corpus.top_k or PAPER_TOP_K.get(loaded.spec.name)
-    general = load_general_corpus(corpus.corpus, corpus.corpus_config, split=corpus.corpus_split)
     folder = Path(corpus.corpus_dir).expanduser()
-    result = build_contextualized_corpus(
-        loaded.subset(task.max_train_samples, None, seed=seed).train,
-        general,
-        replace(corpus, top_k=top_k),
-        evaluation_texts=_evaluation_texts(loaded),
-        anchor_columns=loaded.spec.text_columns,
-        corpus_name=corpus_label(corpus.corpus),
-        work_dir=corpus.work_dir or folder / "work",
+    settings = replace(
+        corpus,
+        top_k=corpus.top_k or PAPER_TOP_K.get(loaded.spec.name),
+        work_dir=corpus.work_dir or str(folder / "work"),
     )
+    if shards is None or shards.num_shards is None:
+        result = build_contextualized_corpus(
+            loaded.subset(task.max_train_samples, None, seed=seed).train,
+            load_general_corpus(corpus.corpus, corpus.corpus_config, split=corpus.corpus_split),
+            settings,
+            evaluation_texts=_evaluation_texts(loaded),
+            anchor_columns=loaded.spec.text_columns,
+            corpus_name=corpus_label(corpus.corpus),
+        )
+    else:
+        jobs = ShardJobs(task, settings, shards.num_shards, seed, tuple(loaded_plugins()))
+        if shards.shard is not None:
+            return run_shard(jobs, shards.shard, loaded)
+        if not shards.merge:
+            run_all(jobs, shards.runner, shards.shard_workers)
+        result = merge(jobs, loaded, _evaluation_texts(loaded))
     _write(folder, result, loaded, task, corpus)
     return {
         "job": "corpus",

@@ -1,0 +1,153 @@
+"""One job per shard, by processes of this machine or by tasks of Ray; what a dead worker had is done again.
+
+A job leaves files, and returns nothing. Its errors end the run; a worker that dies does not, unless it dies again and
+again. Whatever was finished stays.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from datasets.utils import disable_progress_bars, logging, tqdm
+
+from hf_distill._optional import require
+
+logger = logging.get_logger(__name__)
+
+# How often the worker of one shard may die before the run gives up.
+RETRIES = 3
+
+Job = Callable[[int], Any]
+
+
+def run_in_processes(job: Job, shards: Sequence[int], *, workers: int, what: str) -> None:
+    """Runs a job for every shard, each in a process of its own.
+
+    Args:
+        job: Does one shard; must pickle.
+        shards: Which.
+        workers: Processes at a time.
+        what: What the progress bar says.
+
+    Raises:
+        Exception: What a job raised.
+        ChildProcessError: If the process of a shard died once more than `RETRIES` times.
+    """
+    # A process that holds threads, of the search or of Arrow, must not be forked.
+    context = multiprocessing.get_context("spawn")
+    waiting, deaths = list(shards), Counter[int]()
+    running: dict[Connection, tuple[SpawnProcess, int]] = {}
+    try:
+        with tqdm(total=len(waiting), desc=what, unit=" shards") as bar:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    shard = waiting.pop(0)
+                    receive, send = context.Pipe(duplex=False)
+                    process = context.Process(target=_work, args=(job, shard, send))
+                    process.start()
+                    send.close()
+                    running[receive] = process, shard
+                for connection in wait(list(running)):
+                    assert isinstance(connection, Connection)
+                    process, shard = running.pop(connection)
+                    if _is_finished(connection, process, shard, deaths):
+                        bar.update()
+                    else:
+                        waiting.insert(0, shard)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+            process.join()
+
+
+def _work(job: Job, shard: int, send: Connection) -> None:
+    """Does a job and tells how it ended; a process that is killed tells nothing."""
+    disable_progress_bars()
+    try:
+        job(shard)
+    except Exception as error:  # what went wrong is raised by the process that waits
+        send.send(error)
+    else:
+        send.send(None)
+
+
+def _is_finished(connection: Connection, process: SpawnProcess, shard: int, deaths: Counter[int]) -> bool:
+    """Whether a job was done; raises what it raised."""
+    try:
+        error = connection.recv()
+    except EOFError:
+        error = None
+        process.join()
+        deaths[shard] += 1
+        if deaths[shard] > RETRIES:
+            raise _gave_up(shard, f"exit status {process.exitcode}") from None
+        logger.warning(f"The process of shard {shard} died (exit status {process.exitcode}); it is started again.")
+        return False
+    finally:
+        connection.close()
+    process.join()
+    if error is not None:
+        raise error
+    return True
+
+
+def _gave_up(shard: int, reason: str) -> ChildProcessError:
+    return ChildProcessError(
+        f"The worker of shard {shard} died {RETRIES + 1} times ({reason}). If it ran out of memory, take more shards "
+        "(--num_shards, another --work_dir) or fewer at a time (--shard_workers). Finished shards stay."
+    )
+
+
+def run_with_ray(job: Job, shards: Sequence[int], *, what: str) -> None:
+    """Runs a job for every shard as a task of Ray, spread over the nodes of the cluster.
+
+    A cluster that Ray finds (`RAY_ADDRESS`, or one that runs on this machine) is used, else one is started here.
+    Tasks are stateless, so those of a lost node are simply done on another one.
+
+    Args:
+        job: Does one shard; must pickle. Every node must see the same files.
+        shards: Which.
+        what: What the progress bar says.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        Exception: What a job raised.
+        ChildProcessError: If the workers of a shard died once more than `RETRIES` times.
+    """
+    if not shards:
+        return
+    ray = require("ray", extra="ray", needed_by="`--runner ray`")
+    starts = not ray.is_initialized()
+    if starts:
+        ray.init(log_to_driver=False)
+    try:
+        task = ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_work_quietly)
+        waiting = {task.remote(job, shard): shard for shard in shards}
+        with tqdm(total=len(waiting), desc=what, unit=" shards") as bar:
+            while waiting:
+                (done,), _ = ray.wait(list(waiting))
+                _check_task(ray, done, waiting.pop(done))
+                bar.update()
+    finally:
+        if starts:
+            ray.shutdown()
+
+
+def _work_quietly(job: Job, shard: int) -> None:
+    disable_progress_bars()
+    job(shard)
+
+
+def _check_task(ray: Any, task: Any, shard: int) -> None:
+    """Raises what a task raised, without Ray's pages around it."""
+    try:
+        ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise _gave_up(shard, str(error).partition("\n")[0]) from error
