@@ -20,9 +20,9 @@ from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import logging
 
-from .analysis import Analyzer
+from .analysis import Analyzer, TokenStreams
 from .anchors import Anchors, collect_anchors, task_texts
-from .cleaning import LengthLimits, UsableRows, fetch_texts, find_usable_rows, usable_texts
+from .cleaning import LengthLimits, UsableRows, UsableTexts, fetch_texts, find_usable_rows
 from .decontamination import EvaluationTexts
 from .documents import split_documents
 from .dropped import write_dropped
@@ -31,7 +31,8 @@ from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, f
 from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit
 from .sources import corpus_label
 from .statistics import describe_build, describe_queries, describe_rows
-from .work import WorkFolder, read_arrow
+from .streams import write_streams
+from .work import WorkFolder, measured, read_arrow, remove
 
 if TYPE_CHECKING:
     from hf_distill.arguments import CorpusArguments
@@ -166,8 +167,11 @@ class CorpusBuild:
             "analysis": self.analyzer.settings(),
             "corpus": self.usable.checksum,
         }
+        self.terms_settings = {name: self.index_settings[name] for name in ("analysis", "corpus")}
         self.settings = self._settings()
         self.work = WorkFolder(self._work_dir(work_dir), self.settings)
+        # Indexes whose content was looked at in this process.
+        self._verified: set[str] = set()
 
     def run(self) -> CorpusResult:
         """All steps, then the statistics."""
@@ -233,16 +237,40 @@ class CorpusBuild:
         """General text to index, unless one with the same settings is there."""
         handle = self._find_index()
         reused = handle is not None
+        parts: dict[str, dict[str, Any]] = {}
         if handle is None:
-            texts = usable_texts(self.corpus, self.args.text_column, self.usable.rows, "Indexing the general corpus")
+            terms = self._index_dir().with_name(f"terms-{settings_key(self.terms_settings)}")
+            parts["terms"] = measured(lambda: self._write_terms(terms), terms)
             options: dict[str, Any] = (
                 {"url": self.args.elasticsearch_url} if self.choice.name == "elasticsearch" else {}
             )
-            handle = save_index(self.analyzer.encode(texts), self._index_dir(), self.index_settings, **options)
-        return {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": reused}
+            handle = save_index(self._streams(terms), self._index_dir(), self.index_settings, **options)
+            self._verified.add(handle.checksum)
+            remove(terms)
+        facts = {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": reused}
+        return {**facts, "parts": parts}
+
+    def _write_terms(self, folder: Path) -> dict[str, Any]:
+        """General text to terms, by all cores."""
+        streams = self._streams(folder)
+        return {"rows": streams.num_texts, "terms": len(streams.ids)}
+
+    def _streams(self, folder: Path) -> TokenStreams:
+        texts = UsableTexts(self.corpus, self.args.text_column, self.usable.rows)
+        num_texts, settings = len(self.usable.rows), self.terms_settings
+        return write_streams(self.analyzer, texts, num_texts, folder, settings, num_proc=self.args.num_proc)
 
     def _find_index(self) -> IndexHandle | None:
-        return find_index(self._index_dir(), self.index_settings)
+        """The index if it is there and, once in a process, all that it holds is what was written."""
+        handle = find_index(self._index_dir(), self.index_settings)
+        if handle is not None and handle.checksum not in self._verified:
+            try:
+                handle.verify()
+            except ValueError as error:
+                logger.warning(f"{error} That is done now.")
+                return None
+            self._verified.add(handle.checksum)
+        return handle
 
     def _search(self, folder: Path) -> dict[str, Any]:
         """Terms to hits."""

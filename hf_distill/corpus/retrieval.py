@@ -209,6 +209,10 @@ class IndexHandle:
                     "the folder to build it anew."
                 )
 
+    def close(self) -> None:
+        """Lets the engine of this process go, with its memory and its view of the files."""
+        _OPEN.pop((self.path, self.checksum), None)
+
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in _files(Path(self.path)))
@@ -251,7 +255,10 @@ def save_index(
     (partial_path / _BEGUN).unlink()
     shutil.rmtree(path, ignore_errors=True)
     partial_path.rename(path)
-    return IndexHandle(path)
+    handle = IndexHandle(path)
+    # An index that is made again has the same checksum; what is open maps the files of before.
+    _OPEN.pop((handle.path, handle.checksum), None)
+    return handle
 
 
 def _begin(folder: Path, begun: dict[str, Any], *, goes_on: bool) -> None:
@@ -261,7 +268,10 @@ def _begin(folder: Path, begun: dict[str, Any], *, goes_on: bool) -> None:
         same = goes_on and json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(begun))
     except (OSError, ValueError):
         same = False
-    if not same:
+    if same:
+        for file in folder.rglob("*.partial"):
+            file.unlink()
+    else:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(note, begun)

@@ -10,6 +10,8 @@ import numpy as np
 from datasets import Dataset
 
 _READ = 100_000
+# What a step cost, which is no fact about the corpus.
+_COSTS = ("seconds", "disk_bytes", "peak_memory_mb")
 
 
 def describe_rows(corpus: Dataset) -> dict[str, Any]:
@@ -63,20 +65,30 @@ def describe_build(steps: Mapping[str, Mapping[str, Any]], **facts: Any) -> dict
     rows, hits, selection, index = (steps[name] for name in ("rows", "hits", "selection", "index"))
     engine = {**facts.pop("engine"), "index_bytes": index["bytes"], "index_terms": index["terms"]}
     return {
-        **_without_seconds(rows),
+        **_without_costs(rows),
         "kept_share": kept_share(rows["rows"], hits["hits"]),
         "hits": hits["hits"],
         "retrieved_rows": selection["retrieved_rows"],
         "dropped": selection["dropped"],
-        "queries": {**_without_seconds(steps["queries"]), "without_hits": hits["queries_without_hits"]},
+        "queries": {**_without_costs(steps["queries"]), "without_hits": hits["queries_without_hits"]},
         **facts,
         "engine": engine,
         "seconds": total_seconds(steps),
+        "costs": costs(steps),
     }
 
 
-def _without_seconds(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name != "seconds"}
+def _without_costs(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in _COSTS}
+
+
+def costs(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows, seconds, bytes on disk and peak memory of every step, and of the parts that a step tells of (`parts`)."""
+    told: dict[str, dict[str, Any]] = {}
+    for name, facts in steps.items():
+        told |= costs(facts.get("parts", {}))
+        told[name] = {key: facts[key] for key in ("rows", *_COSTS) if key in facts}
+    return told
 
 
 def total_seconds(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

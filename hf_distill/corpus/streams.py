@@ -170,11 +170,12 @@ class _Writer:
         sizes = {"ids.bin": state.ids, "offsets.bin": 8 * (state.texts + 1), "vocabulary.txt": state.vocabulary}
         for name, size in sizes.items():
             file = self._stack.enter_context((self.folder / name).open("ab"))
-            if state.texts == 0 and name == "offsets.bin":
-                file.truncate(0)
-                file.write(np.zeros(1, "<i8").tobytes())
-            else:
+            if state.texts == 0:
+                size = 0
+            if os.fstat(file.fileno()).st_size > size:
                 file.truncate(size)
+            if size == 0 and name == "offsets.bin":
+                file.write(np.zeros(1, "<i8").tobytes())
             self._files[name] = file
         self._numbers = {term: number for number, term in enumerate(_read_vocabulary(self.folder, state.vocabulary))}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, cast
 
 from datasets import Dataset, concatenate_datasets
 from datasets.utils import logging
+
+from .durable import space_for
 
 logger = logging.get_logger(__name__)
 
@@ -55,7 +58,7 @@ class WorkFolder:
             work: Does it, given an empty folder to write into, and returns its facts.
 
         Returns:
-            The facts, with `seconds` added; those of the first time if the step was finished before.
+            The facts, with those of `measured` added; those of the first time if the step was finished before.
         """
         marker, folder = self.path / f"{name}.json", self.folder(name)
         if marker.is_file():
@@ -63,10 +66,9 @@ class WorkFolder:
             return cast("dict[str, Any]", json.loads(marker.read_text(encoding="utf-8")))
         remove(folder)
         folder.mkdir(parents=True)
-        start = time.perf_counter()
-        facts = work(folder)
-        facts["seconds"] = round(time.perf_counter() - start, 3)
-        write_json(marker, facts)
+        with space_for(folder, f"the step {name!r}", "--work_dir"):
+            facts = measured(lambda: work(folder), folder)
+            write_json(marker, facts)
         return facts
 
     def is_finished(self, name: str) -> bool:
@@ -76,6 +78,38 @@ class WorkFolder:
     def folder(self, name: str) -> Path:
         """Where a step keeps its files."""
         return self.path / name
+
+
+def measured(work: Callable[[], dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
+    """Does some work; adds to its facts what it cost.
+
+    Args:
+        work: Does it and returns its facts.
+        folder: Where it left files.
+
+    Returns:
+        The facts, with `seconds`, `disk_bytes` of the folder, and `peak_memory_mb`: the most memory that the process,
+        or one of those it started, has had up to here, mapped files included (where the system tells).
+    """
+    start = time.perf_counter()
+    facts = work()
+    facts["seconds"] = round(time.perf_counter() - start, 3)
+    if folder is not None:
+        facts["disk_bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    peak = _peak_memory()
+    if peak is not None:
+        facts["peak_memory_mb"] = round(peak / 2**20, 1)
+    return facts
+
+
+def _peak_memory() -> int | None:
+    """Bytes; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def write_json(path: Path, content: Any) -> None:

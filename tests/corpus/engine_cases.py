@@ -1,6 +1,8 @@
 """What every engine's tests share: which engines there are here, how to index texts with one, hard little texts."""
 
 import importlib.util
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,21 @@ def engine_cases(*names):
         )
         for name in names or ENGINES
     ]
+
+
+@contextmanager
+def full_disk(prefix):
+    """Every write to files whose names begin so fails, as the kernel's device for a full disk does it."""
+    real = Path.open
+
+    def open_or_full(self, mode="r", *args, **options):
+        # To read from the device would never end.
+        full = self.name.startswith(prefix) and "r" not in mode
+        return real(Path("/dev/full") if full else self, mode, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", open_or_full)
+        yield
 
 
 class Indexer:

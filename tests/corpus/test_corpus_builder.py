@@ -12,7 +12,7 @@ import pytest
 from builder_cases import ANCHORS, GENERAL, build, rows_of
 from corpus_oracle import bm25_scores
 from datasets import Dataset
-from engine_cases import engine_cases
+from engine_cases import engine_cases, full_disk
 from search_server_double import SearchServerDouble
 
 from hf_distill.corpus.analysis import Analyzer
@@ -155,7 +155,7 @@ def test_one_process_and_two_build_the_same(tmp_path, engine):
 
 def comparable(result):
     """Statistics without what may differ between two builds of the same corpus."""
-    return {name: value for name, value in result.statistics.items() if name != "seconds"}
+    return {name: value for name, value in result.statistics.items() if name not in {"seconds", "costs"}}
 
 
 @needs_retriv
@@ -182,7 +182,7 @@ def test_engine_auto_says_what_it_took_and_why(tmp_path, monkeypatch, caplog):
     ]
 
 
-@pytest.mark.parametrize("engine", engine_cases("tantivy", "elasticsearch"))
+@pytest.mark.parametrize("engine", engine_cases("blocks", "tantivy", "elasticsearch"))
 def test_engines_with_exact_scores_build_the_very_same_corpus(tmp_path, engine):
     server = SearchServerDouble()
     options = {"elasticsearch_url": server.url} if engine == "elasticsearch" else {}
@@ -302,6 +302,43 @@ def test_an_index_is_shared_between_builds(tmp_path):
     build(tmp_path / "c", bm25_b=0.3, **shared)
     assert len(list((tmp_path / "indexes").iterdir())) == 2
     assert rows_of(first) == rows_of(build(tmp_path / "d"))
+
+
+def test_an_index_whose_content_was_damaged_is_made_again_and_said_so(tmp_path, caplog):
+    shared = {"index_dir": str(tmp_path / "indexes"), "engine": "blocks"}
+    first = build(tmp_path / "a", **shared)
+    block = next((tmp_path / "indexes").rglob("*.bin"))
+    content = block.read_bytes()
+    block.write_bytes(content[:9] + bytes([content[9] ^ 255]) + content[10:])
+    with caplog.at_level("WARNING", logger="hf_distill.corpus.builder"):
+        again = build(tmp_path / "b", **shared)
+    assert "the content of 'blocks/000000.bin' is not what was written" in caplog.text
+    assert rows_of(first) == rows_of(again)
+    assert block.read_bytes() == content
+
+
+def test_what_every_step_cost_is_told(tmp_path):
+    result = build(tmp_path, engine="blocks")
+    costs = result.statistics["costs"]
+    assert list(costs) == ["queries", "terms", "index", "hits", "selection", "rows"]
+    for step in costs.values():
+        assert step["seconds"] >= 0
+        assert step["peak_memory_mb"] > 10
+        assert step["disk_bytes"] >= 0
+    assert costs["terms"]["rows"] == costs["index"]["rows"] == 250
+    assert costs["terms"]["disk_bytes"] > 4 * 250
+    assert not list(tmp_path.rglob("ids.bin"))  # the terms go once the index is there
+
+
+@pytest.mark.parametrize("engine", engine_cases("bm25s", "blocks", "tantivy"))
+@pytest.mark.parametrize("prefix", ["ids.bin", "manifest.json"])
+def test_a_full_disk_is_an_error_and_the_build_goes_on_later(tmp_path, engine, prefix):
+    whole = build(tmp_path / "whole", engine=engine)
+    said = r"The disk is full: .*Nothing unfinished is taken for finished"
+    with full_disk(prefix), pytest.raises(OSError, match=said):
+        build(tmp_path / "full", engine=engine)
+    assert not (tmp_path / "full" / "index.json").exists()
+    assert rows_of(build(tmp_path / "full", engine=engine)) == rows_of(whole)
 
 
 def test_without_a_work_folder_steps_are_kept_in_the_cache_per_settings(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 from datasets import Dataset
-from engine_cases import Indexer, engine_cases, random_texts
+from engine_cases import Indexer, engine_cases, full_disk, random_texts
 
 from hf_distill.corpus import streams as module
 from hf_distill.corpus.analysis import Analyzer
@@ -137,21 +137,11 @@ def test_a_process_that_dies_is_an_error_and_the_build_goes_on_later(tmp_path):
     assert_same(write(tmp_path / "streams"))
 
 
-def test_a_full_disk_is_an_error_that_says_what_to_do_and_the_build_goes_on_later(tmp_path, monkeypatch):
-    real = module._Writer.append
-
-    def append(self, part):
-        if self.num_texts == 40:
-            # Every write to this device fails as on a full disk.
-            with open("/dev/full", "wb", buffering=0) as full:
-                self._files = {**self._files, "offsets.bin": full}
-                real(self, part)
-        real(self, part)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module._Writer, "append", append)
-        with pytest.raises(OSError, match=r"disk is full: token streams .*streams.*--work_dir"):
-            write(tmp_path / "streams", num_proc=1)
+def test_a_full_disk_is_an_error_that_says_what_to_do_and_the_build_goes_on_later(tmp_path):
+    killed_after(tmp_path / "streams", 40, leave_more=True)
+    said = r"disk is full: token streams .*streams.*--work_dir"
+    with full_disk("vocabulary.txt"), pytest.raises(OSError, match=said):
+        write(tmp_path / "streams", num_proc=1)
     assert json.loads((tmp_path / "streams" / "journal.json").read_text())["texts"] == 40
     assert_same(write(tmp_path / "streams"))
 
