@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "pipeline": ("TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"),
     "export": ("ScoredTaskArguments", "ExportArguments"),
     "bench": ("BenchmarkArguments",),
+    "report": ("ReportArguments",),
     "push": ("PushArguments",),
 }
 WITH_PRESETS = ("distill",)
@@ -137,6 +139,16 @@ def bench(argv: Sequence[str]) -> None:
     _say(f"{format_report(results)}\n{results['seconds']:.0f} s; written to {results['settings']['output_dir']}")
 
 
+def report(argv: Sequence[str]) -> None:
+    """Make one page with the curves, scores and settings of runs: report RUN... [--output report.html|report.md]."""
+    from hf_distill.jobs.report import report as job
+
+    folders = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    named = bool(folders) and not folders[0].endswith((".yaml", ".yml", ".json"))
+    results = job(*_parse(report, ["--runs", *argv] if named else argv))
+    _say(f"{results['curves']} curves of {len(results['runs'])} runs; page in {results['output']}")
+
+
 def push(argv: Sequence[str]) -> None:
     """Push a student or a corpus to the Hub: push FOLDER REPO [--dry_run] [--private] [--revision BRANCH]."""
     from hf_distill.jobs.push import format_push
@@ -202,7 +214,7 @@ VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
     for verb in (
         *(teach, corpus, augment, mlm, precompute, distill, evaluate, pipeline),
-        *(export, bench, push, convert, info),
+        *(export, bench, report, push, convert, info),
     )
 }
 

@@ -24,6 +24,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "peft": ("peft",),
     "plots": ("matplotlib",),
+    "tensorboard": ("tensorboard",),
+    "trackio": ("trackio",),
     "retriv": ("retriv", "indxr", "multipipe", "nltk", "oneliner_utils", "unidecode"),
     "tantivy": ("tantivy",),
 }

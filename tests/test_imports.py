@@ -42,6 +42,7 @@ LEVELS = {
     "students": 2,
     "deployment": 2,
     "benchmark": 2,
+    "reporting": 2,
     "tasks": 2,
     "corpus": 2,
     "routing": 2,

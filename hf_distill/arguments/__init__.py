@@ -9,6 +9,7 @@ from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
 from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
 from .multi_teacher import MultiTeacherArguments
 from .pushing import PushArguments
+from .reporting import ReportArguments
 from .sharding import ShardArguments
 from .storing import PrecomputeArguments
 from .training import DistillationArguments, FineTuningArguments
@@ -26,6 +27,7 @@ __all__ = [
     "PipelineArguments",
     "PrecomputeArguments",
     "PushArguments",
+    "ReportArguments",
     "RunArguments",
     "ScoredTaskArguments",
     "ShardArguments",

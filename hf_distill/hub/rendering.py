@@ -1,4 +1,4 @@
-"""Cards from templates."""
+"""Cards and pages from templates."""
 
 from __future__ import annotations
 
@@ -11,15 +11,30 @@ import jinja2
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_template(name: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
-    """The text of a template; a value that the template names and nobody gave is an error."""
+def render_template(
+    name: str,
+    filters: Mapping[str, Callable[..., Any]],
+    *,
+    templates: Path = TEMPLATES,
+    autoescape: bool = False,
+    **values: Any,
+) -> str:
+    """The text of a template; a value that the template names and nobody gave is an error.
+
+    Args:
+        name: Its file.
+        filters: What it may apply to values.
+        templates: Folder that it lies in.
+        autoescape: Whether it is HTML, so that values are text and no tags.
+        values: What it names.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(templates),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        autoescape=autoescape,
     )
     environment.filters.update(filters)
     return environment.get_template(name).render(**values).strip()

@@ -1,0 +1,31 @@
+"""A page about runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ReportArguments:
+    """The runs of a report, and where it goes."""
+
+    runs: list[str] = field(
+        metadata={
+            "help": "Folders of runs of distill, teach, evaluate or pipeline, or of any training with checkpoints, "
+            "also of one that still runs."
+        }
+    )
+    output: str = field(
+        default="report.html",
+        metadata={"help": "The page: .html is one file that needs nothing else, .md has its pictures beside it."},
+    )
+    names: list[str] | None = field(
+        default=None,
+        metadata={"help": "What to call the runs, in their order. Default: as much of their paths as differs."},
+    )
+    title: str | None = field(default=None, metadata={"help": "Heading of the page. Default: the names of the runs."})
+
+    def __post_init__(self) -> None:
+        """A single run may be given as a string."""
+        if isinstance(self.runs, str):
+            self.runs = [self.runs]
