@@ -68,14 +68,15 @@ class Part:
             )
         return path
 
-    def check(self) -> None:
-        """Looks at the checksums of all files.
+    def check(self, folder: str | None = None) -> None:
+        """Looks at the checksums of all files, or of those in a folder of the part.
 
         Raises:
             DamagedPartError: If one is missing or has changed.
         """
         for name in (self._marker() or {"files": ()})["files"]:
-            self.file(name)
+            if folder is None or Path(name).parent == Path(folder):
+                self.file(name)
 
     def rows(self, folder: str) -> Dataset:
         """The Arrow files of a folder of the part, after a look at their checksums.
@@ -83,9 +84,7 @@ class Part:
         Raises:
             DamagedPartError: If one is missing or has changed.
         """
-        for name in (self._marker() or {"files": ()})["files"]:
-            if Path(name).parent == Path(folder):
-                self.file(name)
+        self.check(folder)
         return read_arrow(self.folder / folder)
 
     def make(self, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

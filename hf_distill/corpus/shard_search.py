@@ -131,9 +131,12 @@ class ShardSearch:
         reused = part.facts() is not None
         index = part.make(lambda inside: self._make_index(shard, inside))
         queries = self.queries.rows("queries")
+        handle = IndexHandle(part.folder / "index")
+        # One that is open from before may be that of damaged files.
+        handle.close()
         hits: Dataset = search_queries(
             queries,
-            IndexHandle(part.folder / "index"),
+            handle,
             self.top_k,
             file,
             num_proc=self._processes(len(queries)),
@@ -141,6 +144,7 @@ class ShardSearch:
             num_threads=num_threads,
             first_row=whole.usable_bounds[shard],
         )
+        handle.close()
         return {"hits": len(hits), "index": {**index, "reused": reused}}
 
     def _make_index(self, shard: int, folder: Path) -> dict[str, Any]:

@@ -23,12 +23,13 @@ from datasets import Dataset, concatenate_datasets
 
 from .analysis import Analyzer, TokenStreams
 from .builder import BUILDER_VERSION, length_limits
-from .cleaning import check_corpus, find_usable_rows, usable_texts
+from .cleaning import UsableTexts, check_corpus, find_usable_rows
 from .documents import split_documents
 from .parts import Part
 from .retrieval import settings_key
 from .scoring import CorpusStatistics
 from .sources import corpus_label
+from .streams import write_streams
 from .work import WorkFolder
 
 if TYPE_CHECKING:
@@ -96,16 +97,30 @@ class Shards:
         """The first pass over a shard."""
         return self.part(self.folder, f"prepared-{shard:05d}-of-{self.num_shards:05d}", self.settings, shard)
 
-    def prepare(self, shard: int) -> dict[str, Any]:
-        """Reads a shard: usable rows, terms, statistics. Returns facts; does nothing if it is finished."""
-        return self.prepared(shard).make(lambda folder: self._prepare(shard, folder))
+    def prepare(self, shard: int, *, num_proc: int | None = None) -> dict[str, Any]:
+        """Reads a shard: usable rows, terms, statistics. Returns facts; does nothing if it is finished.
+
+        Args:
+            shard: Which.
+            num_proc: Processes that turn text into terms; by default those of the arguments, else all cores.
+
+        Raises:
+            OSError: If something cannot be written.
+        """
+        processes = num_proc or self.args.num_proc
+        return self.prepared(shard).make(lambda folder: self._prepare(shard, folder, processes))
 
     def streams(self, shard: int) -> TokenStreams:
-        """The terms of a prepared shard."""
+        """The terms of a prepared shard, memory-mapped."""
         part = self.prepared(shard)
-        ids, offsets = (np.load(part.file(f"{name}.npy"), mmap_mode="r") for name in ("ids", "offsets"))
-        text = part.file("vocabulary.txt").read_bytes().decode()
-        return TokenStreams(ids, offsets, text.split("\n") if text else [])
+        part.check("terms")
+        return self._streams(part.folder, self.units(shard), np.load(part.file("rows.npy")), 1)
+
+    def _streams(self, folder: Path, units: Dataset, rows: np.ndarray, num_proc: int | None) -> TokenStreams:
+        """The terms of a shard: written, or opened where they are."""
+        texts = UsableTexts(units, self.args.text_column, rows)
+        settings = {"shards": settings_key(self.settings)}
+        return write_streams(self.analyzer, texts, len(rows), folder / "terms", settings, num_proc=num_proc)
 
     def unprepared(self) -> list[int]:
         """Shards whose first pass is not finished."""
@@ -128,7 +143,7 @@ class Shards:
         bounds = [len(self.corpus) * place // self.num_shards for place in (shard, shard + 1)]
         return self.corpus.select(range(*bounds))
 
-    def _prepare(self, shard: int, folder: Path) -> dict[str, Any]:
+    def _prepare(self, shard: int, folder: Path, num_proc: int | None) -> dict[str, Any]:
         args, documents = self.args, self._documents(shard)
         units = documents
         if args.unit != "row" and len(documents):
@@ -140,14 +155,12 @@ class Shards:
                 passage_words=args.passage_words,
                 language=args.language,
                 source_column=args.source_column,
-                num_proc=args.num_proc,
+                num_proc=num_proc,
                 file=folder / "units" / "units.arrow",
             )
         usable = find_usable_rows(units, args.text_column, length_limits(args), may_be_none=True)
-        texts = usable_texts(units, args.text_column, usable.rows, "Reading terms")
-        streams = self.analyzer.encode(texts if len(units) else [])
         np.save(folder / "rows.npy", usable.rows)
-        _save_streams(streams, folder)
+        streams = self._streams(folder, units, usable.rows, num_proc)
         CorpusStatistics.of(streams).save(folder / "statistics.npz")
         return {
             "documents": len(documents),
@@ -269,10 +282,3 @@ class Whole:
             tuple(bounds["usable"]),
             round(sum(part["seconds"] for part in facts), 3),
         )
-
-
-def _save_streams(streams: TokenStreams, folder: Path) -> None:
-    """Terms as files, so that the second pass need not read the text again."""
-    np.save(folder / "ids.npy", streams.ids)
-    np.save(folder / "offsets.npy", streams.offsets)
-    (folder / "vocabulary.txt").write_text("\n".join(streams.vocabulary), encoding="utf-8", newline="\n")

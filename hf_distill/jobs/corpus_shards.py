@@ -6,7 +6,6 @@ are: in a process here, in a task of Ray, in a job of a scheduler that calls `hf
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from hf_distill.arguments import CorpusArguments, TaskArguments
 from hf_distill.corpus import CorpusResult, corpus_label, load_general_corpus
 from hf_distill.corpus.anchors import Anchors, collect_anchors, task_texts
+from hf_distill.corpus.engines.cores import available_cores
 from hf_distill.corpus.shard_merging import merge_shards
 from hf_distill.corpus.shard_search import ShardSearch
 from hf_distill.corpus.shards import Shards
@@ -58,13 +58,13 @@ class ShardJobs:
         rows = loaded.subset(self.task.max_train_samples, None, seed=self.seed).train
         return collect_anchors(task_texts(rows, loaded.spec.text_columns), self.corpus.max_anchors)
 
-    def prepare(self, shard: int) -> None:
-        """The first pass over a shard."""
-        self.shards().prepare(shard)
+    def prepare(self, shard: int, *, cores: int | None = None) -> None:
+        """The first pass over a shard; by default by all cores."""
+        self.shards().prepare(shard, num_proc=cores)
 
-    def search(self, shard: int, *, num_threads: int | None = None) -> None:
-        """The second pass over a shard."""
-        ShardSearch(self.shards(), self.anchors()).run(shard, num_threads=num_threads)
+    def search(self, shard: int, *, cores: int | None = None) -> None:
+        """The second pass over a shard; by default by all cores."""
+        ShardSearch(self.shards(), self.anchors()).run(shard, num_threads=cores)
 
 
 def run_shard(jobs: ShardJobs, shard: int, loaded: LoadedTask | None = None) -> dict[str, Any]:
@@ -128,13 +128,13 @@ def run_all(jobs: ShardJobs, runner: str, workers: int | None) -> None:
         workers: Processes at a time; by default one per core.
     """
     shards = jobs.shards()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     workers = min(workers or cores, jobs.num_shards)
     run = run_with_ray if runner == "ray" else partial(run_in_processes, workers=workers)
-    threads = 1 if runner == "ray" else max(1, cores // workers)
-    run(jobs.prepare, shards.unprepared(), what="Reading shards")
+    each = 1 if runner == "ray" else max(1, cores // workers)
+    run(partial(jobs.prepare, cores=each), shards.unprepared(), what="Reading shards")
     search = ShardSearch(shards, jobs.anchors())
-    run(partial(jobs.search, num_threads=threads), search.unfinished(), what="Searching shards")
+    run(partial(jobs.search, cores=each), search.unfinished(), what="Searching shards")
 
 
 def merge(jobs: ShardJobs, loaded: LoadedTask | None, evaluation_texts: Iterable[str | None]) -> CorpusResult:

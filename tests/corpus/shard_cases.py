@@ -26,8 +26,9 @@ def prepare_all(work_dir, num_shards, **settings):
     return shards
 
 
-def search_all(work_dir, num_shards, anchors=FOUND, **settings):
-    prepare_all(work_dir, num_shards, **settings)
+def search_all(work_dir, num_shards, anchors=FOUND, *, first_pass=True, **settings):
+    if first_pass:
+        prepare_all(work_dir, num_shards, **settings)
     search = search_of(work_dir, num_shards, anchors, **settings)
     for shard in range(num_shards):
         search.run(shard)

@@ -21,7 +21,7 @@ UNEQUAL = Dataset.from_dict(
 
 def facts_that_must_agree(result):
     """Statistics without what shards change: seconds, checksums, the size of the indexes."""
-    left_out = {"seconds", "settings", "num_shards", "engine", "general_corpus"}
+    left_out = {"seconds", "costs", "settings", "num_shards", "engine", "general_corpus"}
     general = {name: value for name, value in result.statistics["general_corpus"].items() if name != "checksum"}
     return {name: value for name, value in result.statistics.items() if name not in left_out} | general
 
