@@ -1,0 +1,158 @@
+"""A comparison has a row per corpus, samples of equal size, and a curve for what was retrieved."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from hf_distill.corpus.analysis import stop_words
+from hf_distill.corpus.comparison import ComparisonSettings, compare_corpora, measure_corpus
+from hf_distill.corpus.comparison_report import format_comparison, markdown_table
+from hf_distill.corpus.vocabulary import frequent_words, overlap_share
+
+SETTINGS = ComparisonSettings(top_words=60, top_shares=(0.5, 1.0), seeds=(1, 2, 3))
+
+
+def draw(seed, count, low, high):
+    rng = random.Random(seed)
+    return [" ".join(f"w{rng.randrange(low, high)}" for _ in range(rng.randrange(3, 12))) for _ in range(count)]
+
+
+@pytest.fixture
+def texts():
+    return {"task": draw(0, 30, 0, 60), "cc": draw(1, 90, 0, 120), "general": draw(2, 300, 0, 300)}
+
+
+@pytest.fixture
+def ranks():
+    return np.repeat(np.arange(10), 9)
+
+
+def measured(texts, ranks, **orders):
+    found = {}
+    for name, rows in texts.items():
+        order = orders.get(name, range(len(rows)))
+        own = ranks[list(order)] if name == "cc" else None
+        found[name] = measure_corpus(
+            [rows[i] for i in order], "english", ranks=own, top_k=10 if name == "cc" else None
+        )
+    return found
+
+
+def test_sizes_are_those_of_the_texts(texts, ranks):
+    facts = compare_corpora(measured(texts, ranks), SETTINGS)
+    for name, rows in texts.items():
+        words = [word for text in rows for word in text.split()]
+        assert facts["corpora"][name] == {
+            "rows": len(rows),
+            "bytes": sum(len(text.encode()) for text in rows),
+            "top_k": 10 if name == "cc" else None,
+            "texts": len(rows),
+            "words": len(words),
+            "different_words": len(set(words)),
+            "mean_words": round(len(words) / len(rows), 2),
+        }
+
+
+def test_every_group_has_the_corpora_that_are_large_enough_in_samples_of_one_size(texts, ranks):
+    facts = compare_corpora(measured(texts, ranks), SETTINGS)
+    groups = facts["distinct"]["groups"]
+    assert [group["size_of"] for group in groups] == ["task", "cc", "general"]
+    assert [list(group["corpora"]) for group in groups] == [["task", "cc", "general"], ["cc", "general"], ["general"]]
+    longest = 11
+    for group in groups:
+        assert group["words"] == facts["corpora"][group["size_of"]]["words"]
+        for sample in group["corpora"].values():
+            assert group["words"] <= sample["words"]["mean"] < group["words"] + longest
+    diversity = [groups[0]["corpora"][name]["1"]["mean"] for name in ("task", "cc", "general")]
+    assert diversity == sorted(diversity)
+
+
+def test_a_retrieved_corpus_has_a_curve_over_its_top_shares(texts, ranks):
+    corpora = measured(texts, ranks)
+    facts = compare_corpora(corpora, SETTINGS)
+    best = measure_corpus(texts["cc"][:45], "english")
+    stopped = stop_words("english")
+    own = frequent_words(corpora["task"].streams, 60, stopped)
+    expected = overlap_share(own, frequent_words(best.streams, 60, stopped))
+    assert facts["top_shares"]["cc"][0] == {
+        "top_share": 0.5, "name": "cc 50 %", "rows": 45, "share": round(expected, 2),
+        "jaccard": facts["top_shares"]["cc"][0]["jaccard"],
+    }  # fmt: skip
+    assert [point["rows"] for point in facts["top_shares"]["cc"]] == [45, 90]
+    assert facts["overlap"]["names"] == ["task", "cc 50 %", "cc 100 %", "general"]
+
+
+def test_k_is_one_more_than_the_last_rank_where_nobody_says_it(texts, ranks):
+    assert measure_corpus(texts["cc"], "english", ranks=ranks).top_k == 10
+
+
+def test_a_k_beyond_the_ranks_keeps_all_rows_of_the_whole_share(texts, ranks):
+    corpora = measured(texts, ranks)
+    corpora["cc"] = measure_corpus(texts["cc"], "english", ranks=ranks, top_k=1000)
+    curve = compare_corpora(corpora, SETTINGS)["top_shares"]["cc"]
+    assert [point["rows"] for point in curve] == [90, 90]
+
+
+def test_the_matrices_are_symmetric_with_the_evaluation_texts_in_them(texts, ranks):
+    evaluation = measure_corpus(draw(3, 20, 0, 60), "english")
+    overlap = compare_corpora(measured(texts, ranks), SETTINGS, evaluation=evaluation)["overlap"]
+    assert overlap["names"][-1] == "evaluation"
+    for measure in ("share", "jaccard"):
+        matrix = np.array(overlap[measure])
+        assert (matrix == matrix.T).all()
+        assert (np.diag(matrix) == 100).all()
+    assert (np.array(overlap["jaccard"]) <= np.array(overlap["share"])).all()
+
+
+def test_another_order_of_the_rows_gives_the_same_comparison(texts, ranks):
+    rng = random.Random(4)
+    orders = {name: rng.sample(range(len(rows)), len(rows)) for name, rows in texts.items()}
+    assert compare_corpora(measured(texts, ranks), SETTINGS) == compare_corpora(
+        measured(texts, ranks, **orders), SETTINGS
+    )
+
+
+def test_pairs_are_rows_of_two_texts_and_none_is_no_text(texts):
+    corpus = measure_corpus(["one two", None, "three", ""], "english", num_rows=2)
+    assert (corpus.num_rows, corpus.streams.num_texts, corpus.num_bytes) == (2, 4, 12)
+
+
+def test_chinese_words_are_compared(texts):
+    pytest.importorskip("rjieba", reason="an extra that is not installed")
+    corpora = {name: measure_corpus(["我喜欢看电影", "电影很好"], "zh") for name in ("task", "other")}
+    facts = compare_corpora(corpora, ComparisonSettings(language="zh"))
+    assert facts["corpora"]["task"]["different_words"] >= 3
+    assert facts["overlap"]["share"][0][1] == 100
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["task"], "At least two corpora"),
+        (["task", "empty"], "No word is in"),
+        (["task", "evaluation"], "choose another"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(names, reason, texts):
+    corpora = {name: measure_corpus([] if name == "empty" else texts["task"], "english") for name in names}
+    with pytest.raises(ValueError, match=reason):
+        compare_corpora(corpora, SETTINGS)
+
+
+def test_a_comparison_can_be_written_as_json_and_as_markdown(texts, ranks):
+    facts = compare_corpora(measured(texts, ranks), SETTINGS)
+    assert json.loads(json.dumps(facts)) == facts
+    page = format_comparison(facts, {"words in common": "overlap.png"}, level=3)
+    assert "### Diversity (Distinct-n)" in page
+    assert "![words in common](overlap.png)" in page
+    assert f"| cc | 90 | {facts['corpora']['cc']['bytes']:,} | 10 |" in page
+    tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
+    assert [len(table) for table in tables] == [2 + 3, 2 + 3, 2 + 4]
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+
+
+def test_a_name_cannot_break_a_table():
+    assert markdown_table(["a", "b"], [["x|y", "1"]]).splitlines()[-1] == "| x\\|y | 1 |"
