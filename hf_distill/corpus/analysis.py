@@ -7,7 +7,7 @@ Shape legend: N texts, T terms over all texts, V distinct terms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -30,6 +30,8 @@ from .words import (
 _SPLIT_NEGATION = frozenset({"n"})
 
 _NO_TERM = -1
+# Characters whose words are looked up together: bounds the memory of the analysis to some 200 MB.
+_BATCH_CHARS = 20_000_000
 _CHINESE = frozenset({"chinese", "zh"})
 
 
@@ -196,7 +198,7 @@ class Analyzer:
 
         known = _TermIds(self)
         ids, lengths = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
-        for batch in batches:
+        for batch in _larger(batches):
             # Splitting and counting of words run in Arrow; only a batch's distinct words come back to Python.
             if self._own is None and self._segmenter is None:
                 split = pc.utf8_split_whitespace(pa.array(map(spaced_words, batch), type=pa.large_string()))
@@ -210,6 +212,19 @@ class Analyzer:
             lengths.append(np.diff(before[split.offsets.to_numpy()]))
             ids.append(terms[kept])
         return TokenStreams(np.concatenate(ids), np.cumsum(np.concatenate(lengths)), known.vocabulary)
+
+
+def _larger(batches: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """The same texts in larger batches: a word is looked up once in each in which it occurs."""
+    together: list[str] = []
+    size = 0
+    for batch in batches:
+        together += batch
+        size += sum(map(len, batch))
+        if size >= _BATCH_CHARS:
+            yield together
+            together, size = [], 0
+    yield together
 
 
 def _make_analyzer(

@@ -35,7 +35,7 @@ from .work import remove, write_json
 logger = logging.get_logger(__name__)
 
 # Texts of a part: what is lost when a build is killed, and what a process holds in memory.
-PART_TEXTS = 50_000
+PART_TEXTS = 100_000
 FORMAT = 1
 
 Read = Callable[[int, int], Iterable[Sequence[str]]]
@@ -185,7 +185,7 @@ class _Writer:
     def append(self, part: TokenStreams) -> None:
         """Adds the streams of the next texts."""
         before, numbers, state = len(self._numbers), self._numbers, self._state
-        table = np.fromiter((numbers.setdefault(term, len(numbers)) for term in part.vocabulary), "<i4")
+        table = np.array([numbers.setdefault(term, len(numbers)) for term in part.vocabulary], "<i4")
         new = [term for term, number in zip(part.vocabulary, table.tolist(), strict=True) if number >= before]
         ids = (table[part.ids] if len(table) else part.ids).astype("<i4", copy=False)
         written = {

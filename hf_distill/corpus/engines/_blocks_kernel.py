@@ -25,30 +25,22 @@ _LAST_ROW = np.uint64(0xFFFFFFFF)
 
 @njit(cache=True, nogil=True)
 def count_rows(
-    ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray, last_row: np.ndarray, distinct: np.ndarray
-) -> int:  # pragma: no cover - compiled
-    """Counts the rows of every term of a block in `counts` and lists the terms; returns how many there are.
+    ids: np.ndarray, offsets: np.ndarray, counts: np.ndarray, last_row: np.ndarray
+) -> None:  # pragma: no cover - compiled
+    """Counts the rows of the block that hold each term.
 
     Args:
         ids: (T,) int32, terms of the block's rows.
         offsets: where its rows start in `ids`, and the end.
-        counts: (V,) int32, zero for the terms of the block.
-        last_row: (V,) int32, -1 for the terms of the block; is -1 again afterwards.
-        distinct: (T,) int32, to be filled.
+        counts: (V,) int32, zero.
+        last_row: (V,) int32, -1; is changed.
     """
-    found = 0
     for row in range(len(offsets) - 1):
         for place in range(offsets[row], offsets[row + 1]):
             term = ids[place]
             if last_row[term] != row:
                 last_row[term] = row
-                if counts[term] == 0:
-                    distinct[found] = term
-                    found += 1
                 counts[term] += 1
-    for index in range(found):
-        last_row[distinct[index]] = -1
-    return found
 
 
 @njit(cache=True, nogil=True)
@@ -60,7 +52,10 @@ def fill_postings(
     rows: np.ndarray,
     repeats: np.ndarray,
 ) -> None:  # pragma: no cover - compiled
-    """Writes rows (P,) and occurrences (P,) of all postings; `cursors` (V,) has the first place of every term."""
+    """Writes rows (P,) and occurrences (P,) of all postings; `cursors` (V,) has the first place of every term.
+
+    `last_row` (V,) is -1 for all terms.
+    """
     for row in range(len(offsets) - 1):
         for place in range(offsets[row], offsets[row + 1]):
             term = ids[place]
@@ -72,6 +67,18 @@ def fill_postings(
                 rows[cursor] = row
                 repeats[cursor] = 1
                 cursors[term] = cursor + 1
+
+
+@njit(cache=True, nogil=True)
+def add_pairs(
+    rows: np.ndarray, repeats: np.ndarray, pair_of_repeats: np.ndarray, pair_of_row: np.ndarray, row_bits: int
+) -> None:  # pragma: no cover - compiled
+    """Turns rows (P,) into postings where they are: adds the number of the pair above the bits of the row."""
+    shift = np.uint64(row_bits)
+    for place in range(len(rows)):
+        row = np.uint64(rows[place])
+        pair = np.uint64(pair_of_repeats[repeats[place]] + pair_of_row[row])
+        rows[place] = (pair << shift) | row
 
 
 @njit(cache=True, nogil=True)

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from datasets.utils import logging, tqdm
@@ -231,7 +230,7 @@ def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> tup
     size = len(streams.vocabulary)
     place = np.empty(size, np.int32)
     place[order] = np.arange(size, dtype=np.int32)
-    scratch = _Scratch(np.zeros(size, np.int32), np.full(size, -1, np.int32), place)
+    scratch = _Scratch(place)
     frequencies, num_blocks = np.zeros(size, np.int64), 0
     with tqdm(total=streams.num_texts, desc="Indexing (blocks)", unit=" rows", unit_scale=True) as bar:
         for number, (start, stop) in enumerate(block_bounds(streams.offsets, _BLOCK_ROWS)):
@@ -248,56 +247,53 @@ def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> tup
 class _Scratch:
     """Arrays over the vocabulary that every block uses: counts, last rows, and places in the index's order."""
 
-    def __init__(self, counts: np.ndarray, last_rows: np.ndarray, places: np.ndarray) -> None:
-        self.counts, self.last_rows, self.places = counts, last_rows, places
+    def __init__(self, places: np.ndarray) -> None:
+        self.counts, self.last_rows, self.places = np.zeros_like(places), np.empty_like(places), places
 
 
 def _write_one(streams: TokenStreams, start: int, stop: int, folder: Path, number: int, scratch: _Scratch) -> Block:
     """Inverts some rows and writes their block."""
+    kernel = _kernel()
     offsets = np.asarray(streams.offsets[start : stop + 1])
-    ids = scratch.places[streams.ids[offsets[0] : offsets[-1]]]
+    ids = streams.ids[offsets[0] : offsets[-1]]
     offsets = offsets - offsets[0]
-    terms, starts, rows, repeats = _invert(ids, offsets, scratch)
+    scratch.counts.fill(0)
+    scratch.last_rows.fill(-1)
+    kernel.count_rows(ids, offsets, scratch.counts, scratch.last_rows)
+    terms = np.flatnonzero(scratch.counts)
+    # In the order of the index; in that of the streams the postings would have to be moved again.
+    terms = terms[np.argsort(scratch.places[terms])]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(scratch.counts[terms], dtype=np.int64)])
+    scratch.counts[terms] = starts[:-1]
+    scratch.last_rows.fill(-1)
     lengths = np.diff(offsets)
-    different_lengths, different_repeats = np.unique(lengths), np.flatnonzero(np.bincount(repeats))
+    different_lengths = np.unique(lengths)
     row_bits = max(1, (stop - start - 1).bit_length())
+    postings, repeats = np.empty(starts[-1], np.uint32), np.empty(starts[-1], np.int32)
+    kernel.fill_postings(ids, offsets, scratch.counts, scratch.last_rows, postings, repeats)
+    different_repeats = np.flatnonzero(np.bincount(repeats))
     wide = (len(different_lengths) * len(different_repeats)) << row_bits > 2**32
-    dtype = np.uint64 if wide else np.uint32
-    pairs = _rank(different_repeats, dtype)[repeats] * dtype(len(different_lengths))
-    pairs += _rank(different_lengths, dtype)[lengths][rows]
+    postings = postings.astype(np.uint64) if wide else postings
+    pair_of_row = np.searchsorted(different_lengths, lengths)
+    kernel.add_pairs(postings, repeats, _rank(different_repeats) * len(different_lengths), pair_of_row, row_bits)
     facts = {
         "first_row": start,
         "rows": stop - start,
-        "postings": len(rows),
+        "postings": len(postings),
         "terms": len(terms),
         "row_bits": row_bits,
         "wide": wide,
         "occurrences": different_repeats.tolist(),
         "lengths": different_lengths.tolist(),
     }
-    postings = pairs << dtype(row_bits) | rows.astype(dtype)
-    return write_block(folder, number, facts, BlockArrays(postings, starts.astype(np.uint32), terms))
+    arrays = BlockArrays(postings, starts.astype(np.uint32), scratch.places[terms].astype(np.uint32))
+    return write_block(folder, number, facts, arrays)
 
 
-def _invert(ids: np.ndarray, offsets: np.ndarray, scratch: _Scratch) -> tuple[np.ndarray, ...]:
-    """Terms (D,), starts (D + 1,), rows (P,) and occurrences (P,) of a block."""
-    kernel = _kernel()
-    distinct = np.empty(len(ids), np.int32)
-    found = kernel.count_rows(ids, offsets, scratch.counts, scratch.last_rows, distinct)
-    terms = np.sort(distinct[:found])
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(scratch.counts[terms], dtype=np.int64)])
-    cursors = scratch.counts
-    cursors[terms] = starts[:-1]
-    rows, repeats = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    kernel.fill_postings(ids, offsets, cursors, scratch.last_rows, rows, repeats)
-    scratch.counts[terms], scratch.last_rows[terms] = 0, -1
-    return terms.astype(np.uint32), starts, rows, repeats
-
-
-def _rank(values: np.ndarray, dtype: Any) -> np.ndarray:
+def _rank(values: np.ndarray) -> np.ndarray:
     """Place of every value among ascending ones, as a table."""
-    table = np.zeros(int(values[-1]) + 1 if len(values) else 1, dtype)
-    table[values] = np.arange(len(values), dtype=dtype)
+    table = np.zeros(int(values[-1]) + 1 if len(values) else 1, np.int64)
+    table[values] = np.arange(len(values))
     return table
 
 
