@@ -5,17 +5,24 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 import xxhash
+from huggingface_hub import constants
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
+
+# What transformers raises where files are missing, cut short, or something else.
+UNREADABLE = (OSError, ValueError, SafetensorError)
 
 
 def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs: Any) -> Any:
@@ -33,7 +40,27 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
         return model
     revision = {"revision": kwargs["revision"]} if kwargs.get("revision") else {}
     _, model_class, options = _config_and_class(model, flag, **revision)
-    return model_class.from_pretrained(model, **{"dtype": torch.float32, **options, **kwargs})
+    try:
+        return model_class.from_pretrained(model, **{"dtype": torch.float32, **options, **kwargs})
+    except UNREADABLE as error:
+        raise load_error(model, error, flag=flag) from error
+
+
+def load_error(model: str, error: Exception, *, flag: str) -> OSError:
+    """The error for a model that cannot be loaded: it names the flag, and says what is wrong with the name.
+
+    Args:
+        model: Hub id or local folder.
+        error: What transformers said.
+        flag: The argument that carried it.
+    """
+    reason = f"{error}"
+    if not Path(model).expanduser().exists():
+        if model.startswith((".", "~", os.sep)) or model.count("/") > 1:
+            reason = "there is no such folder, and the Hub has no such names"
+        elif constants.HF_HUB_OFFLINE:
+            reason = "there is no such folder, and HF_HUB_OFFLINE is set: of the Hub there is only its cache"
+    return OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {reason}")
 
 
 def load_skeleton(folder: str, *, flag: str) -> Any:
@@ -66,8 +93,8 @@ def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any,
         if stored.get("model_type") in _OWN_TYPES:
             importlib.import_module(_OWN_TYPES[stored["model_type"]])
         config = AutoConfig.from_pretrained(model, **revision)
-    except (OSError, ValueError) as error:
-        raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
+    except UNREADABLE as error:
+        raise load_error(model, error, flag=flag) from error
     architectures = getattr(config, "architectures", None) or []
     own = sys.modules.get(_OWN_TYPES.get(config.model_type, ""))
     name = architectures[0] if architectures else ""
@@ -101,8 +128,13 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise OSError(f"`{flag}`: cannot load the tokenizer of {name!r}: {error}") from error
+    except UNREADABLE as error:
+        raise load_error(name, error, flag=flag) from error
+    except ImportError:
+        raise
+    except Exception as error:
+        # Of a damaged file the tokenizers library raises whatever it stumbles over.
+        raise OSError(f"`{flag}`: the tokenizer of {name!r} cannot be read: {error!r}") from error
     # Tokenizers of characters and bytes need no vocabulary file: theirs is larger than their special tokens too.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise OSError(

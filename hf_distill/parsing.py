@@ -17,6 +17,8 @@ from transformers import HfArgumentParser
 from .plugins import FLAG_HELP, load_plugins, loaded_plugins, take_plugins
 from .presets import list_presets, preset_values
 
+# Flags of folders that are written.
+FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 # The page of all flags that argparse would show before every error says nothing.
 USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
@@ -32,8 +34,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
-    text = path.read_text(encoding="utf-8")
-    values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"The configuration file {str(path)!r} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{str(path)!r} must hold `name: value` pairs, but holds {type(values).__name__}.")
     return values
@@ -71,8 +76,8 @@ def parse(
     given = {} if config_file is None else read_config(config_file)
     parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=FLAG_HELP)
     words, plugins = take_plugins(words, parser.prog)
-    load_plugins(plugins or given.get("plugins", []))
-    given.pop("plugins", None)
+    in_file = given.pop("plugins", [])
+    load_plugins(plugins or ([in_file] if isinstance(in_file, str) else in_file))
     _set_defaults(parser, classes, defaults or {}, "the script")
     if presets:
         words, named = _take_preset(parser, words)
@@ -80,7 +85,28 @@ def parse(
         if named or in_file:
             _set_defaults(parser, classes, preset_values(named or in_file), f"the preset {named or in_file!r}")
     _set_defaults(parser, classes, given, repr(config_file))
-    return parser.parse_args_into_dataclasses(words)
+    *parsed, rest = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    if rest:
+        raise ValueError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
+    for arguments in parsed:
+        _check_folders(arguments)
+    return tuple(parsed)
+
+
+def _close_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
+    """The flags that somebody may have meant."""
+    known = [option for option in parser._option_string_actions if "-" not in option[2:]]
+    names = [word.partition("=")[0] for word in words if word.startswith("--")]
+    close = sorted({match for name in names for match in difflib.get_close_matches(name, known, n=1)})
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def _check_folders(arguments: Any) -> None:
+    """A folder to write to must not be a file; the system's own message would not say whose it is."""
+    for name in FOLDERS:
+        value = getattr(arguments, name, None)
+        if value and Path(value).expanduser().is_file():
+            raise ValueError(f"`--{name}` is {str(value)!r}, which is a file; name a folder.")
 
 
 def name_leading_words(argv: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -128,7 +154,10 @@ def _set_defaults(
     parser: argparse.ArgumentParser, classes: Sequence[type], values: Mapping[str, Any], source: str
 ) -> None:
     """Let values stand for flags that are not given."""
-    known = {f.name for cls in classes for f in dataclasses.fields(cls) if f.init}
+    fields = [field for cls in classes for field in dataclasses.fields(cls) if field.init]
+    known = {field.name for field in fields}
+    # Some fields of transformers take a text or a list, of which argparse knows the text only.
+    lists = {field.name for field in fields if "list" in str(field.type).lower()}
     unknown = sorted(set(values) - known)
     if unknown:
         close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})
@@ -138,6 +167,10 @@ def _set_defaults(
         if action.dest not in values:
             continue
         value = values[action.dest]
+        if action.nargs in ("+", "*") and isinstance(value, str):
+            value = [value]
+        if isinstance(value, list) and action.nargs is None and action.dest not in lists:
+            raise ValueError(f"{source}: `{action.dest}` is {value!r}; it takes one value.")
         # argparse compares what a flag gives with the choices, but no default.
         if action.choices is not None and isinstance(value, str) and value not in map(str, action.choices):
             raise ValueError(f"{source}: `{action.dest}` is {value!r}; allowed are {list(action.choices)}.")

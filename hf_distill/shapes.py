@@ -38,11 +38,12 @@ class StudentShape:
     def __post_init__(self) -> None:
         for name in ("num_layers", "hidden_size", "num_heads", "intermediate_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} in a student shape: it must be 1 or more.")
+                raise ValueError(f"{name}={getattr(self, name)} (--student_shape): it must be 1 or more.")
         if self.hidden_size % self.num_heads:
             legal = [heads for heads in range(1, 65) if self.hidden_size % heads == 0]
             raise ValueError(
-                f"{self.num_heads} heads do not divide the hidden size {self.hidden_size}; heads that do: {legal}."
+                f"{self.num_heads} heads do not divide the hidden size {self.hidden_size} (--student_shape); heads "
+                f"that do: {legal}."
             )
 
     def __str__(self) -> str:

@@ -79,7 +79,7 @@ def convert_file(path: str | Path) -> Conversion:
         raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} is no JSON: {error}.") from error
     if not isinstance(config, dict):
         raise ValueError(f"{str(path)!r} must hold `name: value` pairs, but holds {type(config).__name__}.")

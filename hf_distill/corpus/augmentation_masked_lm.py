@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
-from hf_distill.loading import forward_columns, load_tokenizer
+from hf_distill.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
 from hf_distill.masked_logits import logits_at
 
 from .augmentation_words import MAX_TOKENS, SplitText, Vocabulary
@@ -209,8 +209,8 @@ def load_masked_lm(name: str, revision: str | None = None) -> tuple[Any, Any]:
         model, loading = AutoModelForMaskedLM.from_pretrained(
             name, revision=revision, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        raise OSError(f"`--masked_lm`: cannot load {name!r} as a masked language model: {error}") from error
+    except UNREADABLE as error:
+        raise load_error(name, error, flag="--masked_lm") from error
     encoder = f"{model.base_model_prefix}."
     missing = sorted(key for key in loading["missing_keys"] if not key.startswith(encoder) and key.endswith("weight"))
     if missing:

@@ -74,7 +74,14 @@ def _load_files(files: list[Path], flag: str) -> Dataset:
         raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
     options = {"delimiter": "\t"} if ".tsv" in files[0].suffixes else {}
     names = [str(file) for file in files]
-    return load_dataset(kinds[0], data_files={"train": names}, split="train", **options)
+    try:
+        return load_dataset(kinds[0], data_files={"train": names}, split="train", **options)
+    except Exception as error:
+        # What a reader raises depends on the format.
+        if not any(file.stat().st_size for file in files):
+            raise ValueError(f"`{flag}`: {names} are empty.") from error
+        reason = error.__cause__ or error
+        raise ValueError(f"`{flag}`: {names} cannot be read as {kinds[0]}: {reason}") from error
 
 
 def _kind(file: Path) -> str:

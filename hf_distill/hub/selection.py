@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
@@ -57,7 +57,7 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
         *ONNX,
         "onnx/*.json",
     ),
-    "dataset": (*_TEXTS, *SHARDS, "statistics.json"),
+    "dataset": (*_TEXTS, *SHARDS, "statistics.json", "figures/*.png"),
 }
 
 # What is left out whatever allows it. A pattern without a slash is that of any part of the path.
@@ -239,8 +239,11 @@ def _check_weights(selection: Selection) -> None:
     """Look at the names of the tensors: sharded strategies save what is trained, not the student alone."""
     for file in selection.files:
         if selection.repo_type == "model" and file.path.endswith(".safetensors"):
-            with safe_open(selection.folder / file.path, framework="np") as tensors:
-                foreign = [name for name in tensors.keys() if name.startswith(_NOT_OF_A_STUDENT)]  # noqa: SIM118
+            try:
+                with safe_open(selection.folder / file.path, framework="np") as tensors:
+                    foreign = [name for name in tensors.keys() if name.startswith(_NOT_OF_A_STUDENT)]  # noqa: SIM118
+            except SafetensorError as error:
+                raise ValueError(f"{str(selection.folder / file.path)!r} is damaged: {error}.") from error
             if foreign:
                 raise ValueError(
                     f"{str(selection.folder / file.path)!r} holds more than a student ({foreign[0]!r} and "

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, set_seed
 from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
-from hf_distill.loading import load_tokenizer
+from hf_distill.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.finetuning import FineTuningResult, Scores, evaluate_model, finetune
@@ -121,8 +121,8 @@ def _score(
     """Score a model as it is."""
     try:
         loaded = head_of(rows.spec).auto_class.from_pretrained(model, revision=revision, dtype="float32")
-    except (OSError, ValueError) as error:
-        raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
+    except UNREADABLE as error:
+        raise load_error(model, error, flag=flag) from error
     tokenizer = (
         load_tokenizer(tokenizer_name, flag="--tokenizer_name")
         if tokenizer_name

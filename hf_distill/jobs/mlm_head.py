@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, set_seed
 from hf_distill.arguments import DistillationArguments, MLMHeadArguments, TextbookArguments
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.textbook import read_textbook
-from hf_distill.loading import load_tokenizer
+from hf_distill.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.data import tokenize_text
@@ -52,8 +52,8 @@ def fit_mlm_head(
     tokenizer = load_tokenizer(head.encoder, flag="--encoder", revision=head.encoder_revision)
     try:
         model = AutoModelForMaskedLM.from_pretrained(head.encoder, revision=head.encoder_revision, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise OSError(f"`--encoder`: cannot load {head.encoder!r} with a masked-LM head: {error}") from error
+    except UNREADABLE as error:
+        raise load_error(head.encoder, error, flag="--encoder") from error
     train_rows, held_back = read_textbook(textbook, training)
     options: dict[str, Any] = {"text_column": training.text_column, "max_length": training.max_length}
     eval_rows = None if held_back is None else tokenize_text(held_back, tokenizer, **options)

@@ -173,6 +173,8 @@ def _plain_text(source: str, column: str) -> datasets.Dataset:
         raise ValueError(
             f"`--textbook` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."
         )
+    if not any(row[column] and str(row[column]).strip() for row in rows.select_columns([column])):
+        raise ValueError(f"`--textbook` {source!r} has no text: each of its {len(rows):,} rows is empty.")
     return rows
 
 

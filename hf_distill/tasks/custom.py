@@ -56,7 +56,10 @@ def _read_task_file(folder: Path) -> dict[str, Any]:
     path = folder / TASK_FILE
     if not path.is_file():
         return {}
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{str(path)!r} (`--task`) cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{str(path)!r} must hold fields of a task (`text_columns: [text]`), got {values!r}.")
     return values

@@ -26,7 +26,7 @@ from ..teachers import TeacherSource, connect_teacher
 from .checkpoints import read_beside_student, write_beside_student
 from .data import length_grouped_sampler
 from .evaluating import EvaluatingTrainer
-from .inputs import check_tokenizer, stored_inputs, token_label_collator, tokenized
+from .inputs import check_row_lengths, check_tokenizer, stored_inputs, token_label_collator, tokenized
 from .masking import masking_collator
 from .optimizer import give_own_settings
 from .readings import aligned_collator, let_teachers_read, readings_of
@@ -124,6 +124,8 @@ class DistillationTrainer(EvaluatingTrainer):
                 tokenized(rows, processing_class, self.args, readings_of(self.teachers), keep)
                 for rows in (train_dataset, eval_dataset)
             )
+            same_tokens = [] if readings_of(self.teachers) else self.teachers
+            check_row_lengths(train_dataset, student, same_tokens, self.args.max_length)
         super().__init__(
             model=student,
             args=self.args,

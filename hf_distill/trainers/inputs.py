@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
+import pyarrow.compute as pc
 from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding
 
 from ..alignment import PIECES, Reading, tokenize_aligned
@@ -14,6 +15,7 @@ from ..loading import load_tokenizer
 from ..stored.teacher import StoredCollator, StoredTeacher, join_rows
 from ..teachers import TeacherSource, check_same_vocabulary
 from .data import tokenize_text
+from .task_models import num_positions
 from .wrapper import LABEL_COLUMNS
 
 
@@ -85,6 +87,34 @@ def tokenized(
             kept = [*keep, *LABEL_COLUMNS, "label"]
             return tokenize_aligned(dataset, processing_class, readings, keep=kept, **options)
         return tokenize_text(dataset, processing_class, keep=[*keep, *LABEL_COLUMNS], **options)
+
+
+def check_row_lengths(dataset: Any, student: Any, teachers: Sequence[Any], max_length: int) -> None:
+    """Check that both sides have a position for every token of every row; otherwise a batch would fail in hours.
+
+    Args:
+        dataset: The tokenized rows; what is no data set with `input_ids` is not looked at.
+        student: The wrapped student; `None` where it is not made yet.
+        teachers: The teachers that read the same tokens.
+        max_length: Where the rows were cut.
+
+    Raises:
+        ValueError: If a row is longer than one of them can read.
+    """
+    readers = [("student", getattr(student, "student", None))]
+    readers += [("teacher", getattr(teacher, "model", None)) for teacher in teachers]
+    bounds = [(who, num_positions(model.config)) for who, model in readers if model is not None]
+    too_short = [(who, bound) for who, bound in bounds if bound is not None and bound < max_length]
+    if not too_short or not isinstance(dataset, datasets.Dataset) or "input_ids" not in dataset.column_names:
+        return
+    rows = dataset.select_columns(["input_ids"]).with_format("arrow")
+    longest = max((pc.max(pc.list_value_length(part["input_ids"])).as_py() for part in rows.iter(10_000)), default=0)
+    for who, bound in too_short:
+        if longest > bound:
+            raise ValueError(
+                f"`--max_length` is {max_length} and the longest row has {longest} tokens, but the {who} has {bound} "
+                f"positions: give at most `--max_length {bound}`."
+            )
 
 
 def token_label_collator(dataset: Any, processing_class: Any) -> Any:

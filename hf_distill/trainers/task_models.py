@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from hf_distill._optional import require
 from hf_distill.arguments import TeacherArguments
+from hf_distill.loading import UNREADABLE, load_error
 from hf_distill.tasks.labels import is_generic, match_label_order, names_of
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.heads import head_of
@@ -47,9 +48,12 @@ def load_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | No
         logger.warning(
             f"The head of {model!r} has its labels in another order than the task; it will learn the task's."
         )
-    return head.auto_class.from_pretrained(
-        model, config=config, revision=revision, dtype=torch.float32, ignore_mismatched_sizes=True
-    )
+    try:
+        return head.auto_class.from_pretrained(
+            model, config=config, revision=revision, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+    except UNREADABLE as error:
+        raise load_error(model, error, flag=flag) from error
 
 
 def random_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | None = None) -> PreTrainedModel:
@@ -111,13 +115,18 @@ def check_positions(config: PreTrainedConfig, max_length: int) -> None:
     Raises:
         ValueError: If it has fewer.
     """
+    positions = num_positions(config)
+    if positions is not None and max_length > positions:
+        raise ValueError(f"`--max_length` is {max_length}, but the model has {positions} positions.")
+
+
+def num_positions(config: PreTrainedConfig) -> int | None:
+    """The longest row that a model can read in tokens; `None` where its configuration sets no bound."""
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
-        return
-    if config.model_type in OFFSET_POSITIONS:
-        positions -= (getattr(config, "pad_token_id", None) or 0) + 1
-    if max_length > positions:
-        raise ValueError(f"`--max_length` is {max_length}, but the model has {positions} positions.")
+        return None
+    offset = (getattr(config, "pad_token_id", None) or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    return positions - offset
 
 
 def lora_alpha(arguments: TeacherArguments) -> float | None:
@@ -160,5 +169,5 @@ def _load_config(model: str, flag: str, revision: str | None) -> PreTrainedConfi
     """The stored configuration of a model."""
     try:
         return AutoConfig.from_pretrained(model, revision=revision)
-    except (OSError, ValueError) as error:
-        raise OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {error}") from error
+    except UNREADABLE as error:
+        raise load_error(model, error, flag=flag) from error
