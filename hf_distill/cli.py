@@ -15,6 +15,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "teach": ("TaskArguments", "TeacherArguments", "FineTuningArguments"),
     "corpus": ("TaskArguments", "CorpusArguments", "ShardArguments"),
     "augment": ("TaskArguments", "AugmentationArguments"),
+    "compare": ("TaskArguments", "ComparisonArguments"),
     "mlm": ("MLMHeadArguments", "TextbookArguments", "DistillationArguments"),
     "precompute": ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
     "distill": (
@@ -58,6 +59,15 @@ def augment(argv: Sequence[str]) -> None:
 
     results = job(*_parse(augment, argv))
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Compare corpora with a task's text: size, diversity, words in common, with tables and figures."""
+    from hf_distill.jobs.compare import compare as job
+
+    task, comparison = _parse(compare, argv)
+    results = job(task, comparison, shlex.join(["hf-distill", "compare", *argv]))
+    _say(f"{', '.join(results['corpora'])}: compared in {results['seconds']:.0f} s; see {results['output_dir']}")
 
 
 def mlm(argv: Sequence[str]) -> None:
@@ -213,7 +223,7 @@ def _say(text: str) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
     for verb in (
-        *(teach, corpus, augment, mlm, precompute, distill, evaluate, pipeline),
+        *(teach, corpus, augment, compare, mlm, precompute, distill, evaluate, pipeline),
         *(export, bench, report, push, convert, info),
     )
 }

@@ -97,6 +97,16 @@ def test_a_corpus_is_built(data, load, capsys):
     assert f"written to {data / 'corpus'}" in out
 
 
+def test_corpora_are_compared(data, load, capsys):
+    words = ["--task", str(data / "mood"), "--corpora", f"general={data / 'general.txt'}", "--num_draws", "2"]
+    results = load(EXAMPLES / "run_comparison.py").main([*words, "--output_dir", str(data / "compared")])
+    assert list(results["corpora"]) == ["task", "general"]
+    assert results["command"].startswith("python examples/run_comparison.py ")
+    out = capsys.readouterr().out
+    assert "of its most frequent words in common with mood" in out
+    assert f"written to {data / 'compared'}" in out
+
+
 def test_a_head_is_fitted_and_words_are_replaced_with_it(data, load, capsys):
     words = ["--encoder", str(data / "encoder"), "--textbook", str(data / "general.txt"), *QUICK]
     words += ["--textbook_eval_rows", "16", "--output_dir", str(data / "mlm")]

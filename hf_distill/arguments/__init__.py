@@ -4,6 +4,7 @@ The help text of a field is its only documentation; errors name the flag.
 """
 
 from .augmenting import AugmentationArguments, MLMHeadArguments
+from .comparing import ComparisonArguments
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
 from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
@@ -17,6 +18,7 @@ from .training import DistillationArguments, FineTuningArguments
 __all__ = [
     "AugmentationArguments",
     "BenchmarkArguments",
+    "ComparisonArguments",
     "CorpusArguments",
     "DistillationArguments",
     "EvaluationArguments",

@@ -68,7 +68,9 @@ def sample_order(hashes: np.ndarray, seed: int) -> np.ndarray:
     places = np.arange(len(hashes))
     occurrence = places - np.maximum.accumulate(np.where(begins, places, 0))
     with np.errstate(over="ignore"):
-        keys = _mixed(ordered ^ _mixed(occurrence.astype(np.uint64) + _mixed(np.uint64(seed % 2**64))))
+        keys = _mixed(
+            ordered ^ _mixed(occurrence.astype(np.uint64) + _mixed(np.array([seed % 2**64], dtype=np.uint64)))
+        )
     return by_text[np.argsort(keys, kind="stable")]
 
 

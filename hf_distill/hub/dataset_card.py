@@ -18,6 +18,11 @@ TEMPLATES = {"contextualized": "dataset_card.md", "augmented": "augmented_card.m
 # What the card loads until it is pushed, when its repository takes this place.
 LOCAL_FOLDER = "path/to/this/folder"
 
+# Where the images of a card lie.
+FIGURES_FOLDER = "figures"
+# What comes last in every card; sections that are added stand before it.
+_LAST_PARTS = "\n## Licence\n"
+
 # What Hugging Face shows as the size of a data set.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -95,6 +100,31 @@ def write_dataset_card(folder: str | os.PathLike[str], facts: CorpusCardFacts) -
     path = Path(folder) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_dataset_card(facts), encoding="utf-8")
+    return path
+
+
+def write_section(folder: str | os.PathLike[str], name: str, text: str) -> Path:
+    """Puts a section into the card of a corpus, in the place of one of the same name, else before its licence.
+
+    Args:
+        folder: Folder of the corpus.
+        name: Name of the section, for the next time; readers do not see it.
+        text: Markdown.
+
+    Returns:
+        The card.
+
+    Raises:
+        FileNotFoundError: If there is no card.
+    """
+    path = Path(folder) / "README.md"
+    begin, end = (f"<!-- {name}:{place} -->" for place in ("begin", "end"))
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2] if found else ""
+    if not found:
+        before, last_parts, after = before.partition(_LAST_PARTS)
+        before, after = f"{before.rstrip()}\n\n", f"\n{last_parts}{after}"
+    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
     return path
 
 

@@ -42,6 +42,11 @@ def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
     write_json(folder / STATISTICS_FILE, statistics)
 
 
+def is_built_folder(folder: Path) -> bool:
+    """Whether a folder holds a corpus that was built here, with its card."""
+    return (folder / STATISTICS_FILE).is_file() and (folder / "README.md").is_file() and (folder / "data").is_dir()
+
+
 def _make_room(folder: Path) -> None:
     """An empty `data` folder; only one that an earlier build wrote is removed."""
     data = folder / "data"

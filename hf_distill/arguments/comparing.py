@@ -1,0 +1,53 @@
+"""Corpora that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ComparisonArguments:
+    """Corpora beside a task's own text: size, diversity, words in common (Contextualized Corpus, section 4)."""
+
+    corpora: list[str] = field(
+        metadata={
+            "help": "What is compared with the task's own text: NAME=WHERE each, or just where: a folder that corpus, "
+            "augment or general wrote, a file, a folder or a Hub id."
+        }
+    )
+    text_column: str = field(
+        default="text", metadata={"help": "Column of the text; `text_pair` is read too where it is there."}
+    )
+    language: str | None = field(
+        default=None,
+        metadata={"help": "Language of the stop words, and of a segmenter for Chinese. Default: the task's."},
+    )
+    top_words: int = field(
+        default=5000, metadata={"help": "Compare so many words, the most frequent ones (the paper: 5000)."}
+    )
+    top_shares: list[float] = field(
+        default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0],
+        metadata={"help": "Shares of a corpus that was retrieved, best ranks first, whose words are compared."},
+    )
+    num_draws: int = field(default=5, metadata={"help": "Samples of equal size that Distinct-n is the mean of."})
+    seed: int = field(default=42, metadata={"help": "Draws the samples, and the task's rows where they are limited."})
+    output_dir: str = field(
+        default="outputs/comparison", metadata={"help": "Folder for comparison.json, comparison.md and the figures."}
+    )
+    write_cards: bool = field(
+        default=False,
+        metadata={
+            "help": "Also put tables and figures into the cards of the corpora that were built here; push sends them."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data; a single corpus may be given as a string."""
+        if isinstance(self.corpora, str):
+            self.corpora = [self.corpora]
+        for name in ("top_words", "num_draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 1.")
+        wrong = [share for share in self.top_shares if not 0 < share <= 1]
+        if wrong:
+            raise ValueError(f"`--top_shares` has {wrong}; shares are above 0 and at most 1.")
