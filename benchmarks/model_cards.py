@@ -33,6 +33,7 @@ REQUIRED = (
     *("commands", "hardware", "versions", "limits", "citations", "language", "licence"),
 )
 REQUIRED_OF_SCORES = ("student", "teacher", "rows", "seed", "commit")
+TEXTBOOK_ROWS = "rows of the whole textbook"
 # Of models and corpus: what no run knows, so that what stands in the file stays.
 BY_HAND = ("name", "hub_id", "revision", "lineage", "licence", "description")
 
@@ -81,8 +82,9 @@ def gather(options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, A
         statistics = without_paths(json.loads((options.corpus / "statistics.json").read_text(encoding="utf-8")))
         shown = {"rows": statistics["rows"], "bytes": statistics["bytes"], "mean words": statistics["mean_words"]}
         shown |= {"engine": statistics["engine"]["name"], "rows searched": statistics["general_corpus"]["kept"]}
-        facts["corpus"] = {"name": "Contextualized corpus"} | dict(known.get("corpus") or {})
-        facts["corpus"]["statistics"] = shown
+        corpus = {"name": "Contextualized corpus"} | dict(facts.get("corpus") or {})
+        whole = {key: value for key, value in corpus.get("statistics", {}).items() if key == TEXTBOOK_ROWS}
+        facts["corpus"] = corpus | {"statistics": shown | whole}
     if options.scores:
         facts["scores"] = scores_of([_results(folder) for folder in options.scores], commit)
     if options.speed:
@@ -111,7 +113,8 @@ def _with_student(known: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     machine = results["environment"]
     hardware = f"{machine['device']}, {machine['cpus']} cores, {machine['threads']} of them used"
     corpus = {"name": "Textbook"} | dict(known.get("corpus") or {})
-    corpus.setdefault("statistics", {"rows": results["textbook_rows"]})
+    rows = results["textbook_rows"]
+    corpus["statistics"] = {"rows": rows} | corpus.get("statistics", {}) | {TEXTBOOK_ROWS: rows}
     teachers = known.get("teacher") or [{} for _ in written["teacher"]]
     return {
         "model_name": written["model_name"],
@@ -143,11 +146,11 @@ def _downsampled(curves: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, l
 
 
 def scores_of(results: Sequence[Mapping[str, Any]], commit: str) -> list[dict[str, Any]]:
-    """One entry per task and split, from what `hf-distill evaluate` wrote; a later run may add the baseline."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    """One entry per task, split and seed, from what `hf-distill evaluate` wrote; a later run may add the baseline."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for result in results:
         score = found.setdefault(
-            (result["task"], result["split"]),
+            (result["task"], result["split"], result["seed"]),
             {key: result[key] for key in ("task", "metric", "split", "seed")}
             | {"task_type": result.get("kind", "text_classification").replace("_", "-")}
             | {"rows": result.get("split_rows"), "commit": commit},

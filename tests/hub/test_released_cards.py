@@ -153,7 +153,9 @@ def test_facts_are_gathered_from_runs_and_what_was_written_by_hand_stays(
         }
     ]
     assert (facts["updates"], facts["rows_per_update"], facts["seed"]) == (2, 4, 42)
-    assert facts["corpus"] == by_hand["corpus"] | {"statistics": {"rows": len(sentences)}}
+    assert facts["corpus"] == by_hand["corpus"] | {
+        "statistics": {"rows": len(sentences), "rows of the whole textbook": len(sentences)}
+    }
     assert facts["teacher"][0]["name"] == "a tiny encoder"
     assert (facts["teacher"][0]["num_layers"], facts["student"]["num_layers"]) == (3, 2)
     assert facts["student"]["bytes"] > 0
@@ -167,6 +169,19 @@ def test_facts_are_gathered_from_runs_and_what_was_written_by_hand_stays(
     cards.main([str(folder)])
     assert capsys.readouterr().out == f"{folder / 'README.md'}\n"
     assert "**Scale.** 2 updates of 4 rows, seed 42. tiny, for a test." in (folder / "README.md").read_text()
+
+
+def test_every_seed_is_a_row_and_a_baseline_joins_the_run_of_its_seed(cards):
+    def result(seed, student, teacher=None, baseline=None):
+        scores = {"student": student, "teacher": teacher, "baseline": baseline}
+        roles = {role: None if score is None else {"score": score} for role, score in scores.items()}
+        return {"task": "mood", "metric": "accuracy", "split": "validation", "seed": seed, "split_rows": 9, **roles}
+
+    rows = cards.scores_of([result(1, 0.5, 0.75), result(2, 0.6), result(1, 0.1, None, 0.25)], "abc")
+    assert [(row["seed"], row["student"], row.get("teacher"), row.get("baseline")) for row in rows] == [
+        (1, 0.5, 0.75, 0.25),
+        (2, 0.6, None, None),
+    ]
 
 
 def test_the_speed_of_a_comparison_is_that_of_the_student_that_was_named(cards):
