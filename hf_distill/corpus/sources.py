@@ -1,10 +1,24 @@
-"""Loads a general corpus from whatever a user has."""
+"""Loads a general corpus from whatever a user has.
+
+Files are read in batches into an Arrow file in the cache of `datasets`, which is then memory-mapped: a corpus is never
+in memory as a whole.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    IterableDataset,
+    IterableDatasetDict,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
+
+from .first_rows import first_rows
 
 # Suffix -> loader of `datasets`; a compression suffix may follow.
 _LOADERS = {
@@ -20,7 +34,12 @@ _COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".lz4")
 
 
 def load_general_corpus(
-    path_or_id: str | Path, config: str | None = None, *, split: str = "train", flag: str = "--corpus"
+    path_or_id: str | Path,
+    config: str | None = None,
+    *,
+    split: str = "train",
+    flag: str = "--corpus",
+    max_rows: int | None = None,
 ) -> Dataset:
     """A general corpus as a data set.
 
@@ -30,6 +49,7 @@ def load_general_corpus(
         config: Configuration of a data set on the Hub.
         split: Which split, where there are several.
         flag: The argument that named it, for errors.
+        max_rows: Only the first rows; nothing beyond them is read or downloaded.
 
     Raises:
         FileNotFoundError: If it is neither there nor on the Hub.
@@ -37,10 +57,12 @@ def load_general_corpus(
     """
     path = Path(path_or_id).expanduser()
     if path.is_file():
-        return _load_files([path], flag)
+        return _load_files([path], flag, max_rows)
     if path.is_dir():
-        return _load_folder(path, split, flag)
+        return _load_folder(path, split, flag, max_rows)
     try:
+        if max_rows is not None:
+            return first_rows(load_dataset_builder(str(path_or_id), config), split, max_rows, str(path_or_id), flag)
         loaded = load_dataset(str(path_or_id), config)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
@@ -55,18 +77,19 @@ def corpus_label(path_or_id: str | Path) -> str:
     return path.resolve().name if path.is_absolute() or path.exists() else str(path_or_id)
 
 
-def _load_folder(path: Path, split: str, flag: str) -> Dataset:
+def _load_folder(path: Path, split: str, flag: str, max_rows: int | None) -> Dataset:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return _one_split(load_from_disk(str(path)), str(path), split, flag)
+        saved = _one_split(load_from_disk(str(path)), str(path), split, flag)
+        return saved if max_rows is None else saved.select(range(min(max_rows, len(saved))))
     files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) and not _is_metadata(file))
     if not files:
         raise ValueError(f"The folder {str(path)!r} ({flag}) holds no file of a known kind: {_known()}.")
     # A folder may hold several splits by the usual names; files without any split's name are the one split there is.
     of_split = [file for file in files if file.name.startswith(split) or file.parent.name == split]
-    return _load_files(of_split or files, flag)
+    return _load_files(of_split or files, flag, max_rows)
 
 
-def _load_files(files: list[Path], flag: str) -> Dataset:
+def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
     kinds = sorted({_kind(file) for file in files})
     if kinds == [""]:
         raise ValueError(f"{files[0].name!r} ({flag}) is of no known kind; known are {_known()}.")
@@ -75,6 +98,9 @@ def _load_files(files: list[Path], flag: str) -> Dataset:
     options = {"delimiter": "\t"} if ".tsv" in files[0].suffixes else {}
     names = [str(file) for file in files]
     try:
+        if max_rows is not None:
+            builder = load_dataset_builder(kinds[0], data_files={"train": names}, **options)
+            return first_rows(builder, "train", max_rows, files[0].name, flag)
         return load_dataset(kinds[0], data_files={"train": names}, split="train", **options)
     except Exception as error:
         # What a reader raises depends on the format.

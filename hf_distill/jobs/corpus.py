@@ -76,7 +76,9 @@ def build_corpus(
     if shards is None or shards.num_shards is None:
         result = build_contextualized_corpus(
             loaded.subset(task.max_train_samples, None, seed=seed).train,
-            load_general_corpus(corpus.corpus, corpus.corpus_config, split=corpus.corpus_split),
+            load_general_corpus(
+                corpus.corpus, corpus.corpus_config, split=corpus.corpus_split, max_rows=corpus.max_corpus_rows
+            ),
             settings,
             evaluation_texts=_evaluation_texts(loaded),
             anchor_columns=loaded.spec.text_columns,

@@ -1,5 +1,6 @@
 """A general corpus in whatever form a user has it."""
 
+import gc
 import gzip
 import json
 
@@ -39,6 +40,43 @@ def write(folder, name):
 @pytest.mark.parametrize("name", ["c.parquet", "c.jsonl", "c.txt", "c.csv", "c.tsv", "c.jsonl.gz", "c.txt.gz"])
 def test_a_file(tmp_path, name):
     assert load_general_corpus(write(tmp_path, name))["text"][:] == TEXTS
+
+
+@pytest.mark.parametrize("name", ["c.parquet", "c.jsonl", "c.txt", "c.csv", "c.tsv", "c.jsonl.gz", "c.txt.gz"])
+# pandas closes a csv file when it is collected, if it is not read to its end.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_first_rows_of_a_file_are_streamed(tmp_path, name):
+    file = write(tmp_path, name)
+    assert load_general_corpus(file, max_rows=2)["text"][:] == TEXTS[:2]
+    assert load_general_corpus(file, max_rows=9)["text"][:] == TEXTS
+    assert load_general_corpus(file, max_rows=2).column_names == load_general_corpus(file).column_names
+    gc.collect()
+
+
+def test_first_rows_are_read_again_only_if_the_file_has_changed(tmp_path):
+    file = write(tmp_path, "c.jsonl")
+    load_general_corpus(file, max_rows=2)
+    (cached,) = (tmp_path / "cache").rglob("*/*.arrow")
+    before = cached.stat().st_mtime_ns
+    assert load_general_corpus(file, max_rows=2)["text"][:] == TEXTS[:2]
+    assert cached.stat().st_mtime_ns == before
+    file.write_text('{"text": "new"}\n{"text": "rows"}\n{"text": "here"}\n')
+    assert load_general_corpus(file, max_rows=2)["text"][:] == ["new", "rows"]
+
+
+def test_nothing_beyond_the_first_rows_is_read(tmp_path):
+    # Broken far behind the first rows, in another batch of the reader.
+    lines = [json.dumps({"text": "red fox " * 100}) for _ in range(20_000)]
+    (tmp_path / "c.jsonl").write_text("\n".join([*lines, "{broken"]))
+    assert len(load_general_corpus(tmp_path / "c.jsonl", max_rows=100)) == 100
+
+
+def test_the_first_rows_of_a_folder(tmp_path):
+    write(tmp_path / "data", "a.parquet")
+    write(tmp_path / "data", "b.parquet")
+    assert load_general_corpus(tmp_path / "data", max_rows=4)["text"][:] == [*TEXTS, TEXTS[0]]
+    Dataset.from_dict({"text": TEXTS}).save_to_disk(str(tmp_path / "saved"))
+    assert load_general_corpus(tmp_path / "saved", max_rows=2)["text"][:] == TEXTS[:2]
 
 
 def test_a_folder_of_files(tmp_path):
