@@ -236,7 +236,6 @@ class CorpusBuild:
     def _make_index(self, _: Path) -> dict[str, Any]:
         """General text to index, unless one with the same settings is there."""
         handle = self._find_index()
-        reused = handle is not None
         parts: dict[str, dict[str, Any]] = {}
         if handle is None:
             terms = self._index_dir().with_name(f"terms-{settings_key(self.terms_settings)}")
@@ -247,7 +246,7 @@ class CorpusBuild:
             handle = save_index(self._streams(terms), self._index_dir(), self.index_settings, **options)
             self._verified.add(handle.checksum)
             remove(terms)
-        facts = {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": reused}
+        facts = {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": not parts}
         return {**facts, "parts": parts}
 
     def _write_terms(self, folder: Path) -> dict[str, Any]:
