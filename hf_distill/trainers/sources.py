@@ -36,15 +36,29 @@ def teacher_sources(
             "decides for itself (`LiveTeacher(model, dtype=, device=)`). Leave it out, or give the teacher as a "
             "model, an id or a folder."
         )
-    return [_open(one, args, flag, name) for one, name in zip(given, names, strict=True)]
+    return [
+        teacher_source(one, flag=flag, name=name, dtype=args.teacher_dtype, device=args.teacher_device)
+        for one, name in zip(given, names, strict=True)
+    ]
 
 
 def _runs_here(given: Any) -> bool:
     return isinstance(given, nn.Module) or (isinstance(given, str) and not is_stored_teacher(given))
 
 
-def _open(given: Any, args: DistillationArguments, flag: str, name: str) -> TeacherSource:
+def teacher_source(
+    given: Any, *, flag: str, name: str, dtype: str = "auto", device: str | None = None
+) -> TeacherSource:
+    """A source for one teacher.
+
+    Args:
+        given: A model, a Hub id, a folder of a model or of a stored teacher; a source stays as it is.
+        flag: The argument that carried it, for errors.
+        name: Begins the columns of a stored teacher.
+        dtype: Arithmetic of a teacher that is made live here.
+        device: Where that stays.
+    """
     if is_stored_teacher(given):
         return StoredTeacher(given, name=name)
     model = load_model(given, flag=flag) if isinstance(given, str) else given
-    return LiveTeacher(model, args.teacher_dtype, args.teacher_device) if isinstance(model, nn.Module) else model
+    return LiveTeacher(model, dtype, device) if isinstance(model, nn.Module) else model

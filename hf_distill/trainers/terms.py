@@ -28,7 +28,7 @@ class ExactMeans:
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
     def take(self, reduce: Reduce) -> dict[str, float]:
-        """The means, and a new beginning.
+        """The means of everything that has items, and a new beginning.
 
         Args:
             reduce: Sums a tensor over the processes.
@@ -36,4 +36,5 @@ class ExactMeans:
         names = sorted(self._sums)
         sums = reduce(torch.stack([self._sums[name] for name in names]), "sum")
         self._sums = {}
-        return dict(zip(names, (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist(), strict=True))
+        pairs = zip(names, sums.tolist(), strict=True)
+        return {name: total / items for name, (total, items) in pairs if items > 0}

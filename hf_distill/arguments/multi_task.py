@@ -1,0 +1,178 @@
+"""What decides a fine-tuning on many tasks at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from .training import FineTuningArguments
+
+TaskSampling = Literal["all", "size", "uniform", "annealed"]
+LossScaling = Literal["log_classes", "none"]
+TaskWeighting = Literal["none", "uncertainty", "gradient_norm"]
+Noise = Literal["uniform", "normal"]
+MEAN = "eval_mean"
+
+
+@dataclass
+class TasksArguments:
+    """Which tasks, and where their rows are."""
+
+    tasks: list[str] = field(
+        metadata={
+            "help": "Names of registered tasks (glue/sst2 glue/cola, see `hf-distill info tasks`), or folders of your "
+            "own with a task.yaml."
+        }
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of the tasks: a parent with a folder of each name. Default: the Hub."},
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest row in tokens, the rest is cut off. Default: each task's own."}
+    )
+    doc_stride: int | None = field(
+        default=None, metadata={"help": "Question answering: tokens that two windows share. Default: the task's."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on so many rows of each task, drawn with the seed. Default: all."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many rows of each split, drawn with the seed. Default: all."}
+    )
+    task_teachers: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Teachers of single tasks as TASK=MODEL, a Hub id, a folder, or a stored teacher; a task named "
+            "several times learns from the mean of its teachers' probabilities. Default: labels only."
+        },
+    )
+    save_heads: list[str] | None = field(
+        default=None,
+        metadata={"help": "Tasks whose head is saved too, as a whole model under OUTPUT_DIR/tasks; or `all`."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check names and numbers; one task may be given as a string.
+
+        Raises:
+            ValueError: If a task is named twice, a number is below 1, or a teacher has no task.
+        """
+        self.tasks = [self.tasks] if isinstance(self.tasks, str) else list(self.tasks)
+        twice = sorted({name for name in self.tasks if self.tasks.count(name) > 1})
+        if twice or not self.tasks:
+            raise ValueError(f"`--tasks` is {self.tasks}; it must name every task once, and at least one.")
+        for name in ("max_length", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        for task in self.teachers_by_task():
+            if task not in self.tasks:
+                raise ValueError(f"`--task_teachers` names {task!r}; `--tasks` are {self.tasks}.")
+        unknown = sorted(set(self.save_heads or []) - {*self.tasks, "all"})
+        if unknown:
+            raise ValueError(f"`--save_heads` names {unknown}; allowed are all and {self.tasks}.")
+
+    def teachers_by_task(self) -> dict[str, list[str]]:
+        """Task -> its teachers.
+
+        Raises:
+            ValueError: If an entry is no TASK=MODEL.
+        """
+        found: dict[str, list[str]] = {}
+        for entry in self.task_teachers or []:
+            task, sign, model = entry.partition("=")
+            if not (sign and task and model):
+                raise ValueError(f"`--task_teachers` has {entry!r}; it must be TASK=MODEL, such as glue/rte=my_model.")
+            found.setdefault(task, []).append(model)
+        return found
+
+    def heads_to_save(self) -> list[str]:
+        """The tasks whose heads are saved."""
+        return list(self.tasks) if self.save_heads and "all" in self.save_heads else list(self.save_heads or [])
+
+
+@dataclass
+class MTLArguments(FineTuningArguments):
+    """`TrainingArguments` of a fine-tuning on many tasks (Muppet; MITKD section 3)."""
+
+    learning_rate: float = field(default=3e-5, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(
+        default=3.0, metadata={"help": "Epochs; one has as many micro-batches as all tasks have together."}
+    )
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of a micro-batch, all of one task."})
+    gradient_accumulation_steps: int = field(
+        default=4,
+        metadata={"help": "Micro-batches of an update; several mix several tasks (Muppet's heterogeneous batches)."},
+    )
+    warmup_steps: float = field(
+        default=0.06, metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them."}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
+    task_sampling: TaskSampling = field(
+        default="all",
+        metadata={
+            "help": "Task of each micro-batch: all (every batch of every task once, shuffled; MT-DNN), size (drawn in "
+            "proportion to its rows to the power of --sampling_exponent), uniform, or annealed (the exponent falls "
+            "from 1 to 0.2 over the epochs; PALs)."
+        },
+    )
+    sampling_exponent: float = field(
+        default=0.75, metadata={"help": "Exponent of `--task_sampling size`: 1 as in Muppet, 0.75 as in BAM."}
+    )
+    loss_scaling: LossScaling = field(
+        default="log_classes",
+        metadata={"help": "Divide a task's loss by the logarithm of its number of choices (Muppet), or not: none."},
+    )
+    task_weighting: TaskWeighting = field(
+        default="none",
+        metadata={
+            "help": "Weights of the tasks: none, uncertainty (learnt, one variance a task), or gradient_norm (tasks "
+            "pull with like strength, those that learn slowly with more)."
+        },
+    )
+    gradient_norm_alpha: float = field(
+        default=1.5, metadata={"help": "gradient_norm: how much more tasks pull that learn slowly (GradNorm)."}
+    )
+    r3f_lambda: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of R3F: predictions must not change with noise on the embeddings. 0: no second pass."
+        },
+    )
+    r3f_epsilon: float = field(default=1e-5, metadata={"help": "R3F: size of the noise."})
+    r3f_noise: Noise = field(default="uniform", metadata={"help": "R3F: noise, uniform or normal."})
+    hard_label_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the labels in a task that has teachers (MT-DNN's ensembles: 0.5)."}
+    )
+    soft_label_weight: float = field(default=1.0, metadata={"help": "Weight of the teachers' predictions."})
+    temperature: float = field(default=1.0, metadata={"help": "Divides the logits of teachers and student."})
+    teacher_annealing: bool = field(
+        default=False,
+        metadata={"help": "Go from the teachers' predictions to the labels in a straight line (BAM)."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers and choices.
+
+        Raises:
+            ValueError: If one is out of its range.
+        """
+        choices = {
+            "task_sampling": TaskSampling,
+            "loss_scaling": LossScaling,
+            "task_weighting": TaskWeighting,
+            "r3f_noise": Noise,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {', '.join(get_args(allowed))}.")
+        for name in ("r3f_lambda", "hard_label_weight", "soft_label_weight", "sampling_exponent"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 0.")
+        for name in ("r3f_epsilon", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0.")
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model, self.greater_is_better = MEAN, True
+        super().__post_init__()

@@ -1,0 +1,340 @@
+"""`MTLTrainer`: one encoder fine-tuned on many tasks at once (Muppet; the teacher of MITKD).
+
+Every micro-batch is of one task, an update of several. Each task is scored by its own metrics; the mean of the
+headline metrics chooses the best checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from hf_distill.arguments import TeacherArguments
+from hf_distill.arguments.multi_task import MTLArguments
+from hf_distill.precision import configure_fp32_matmul
+from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.preprocessing import tokenize_task
+from hf_distill.trainers.finetuning import (
+    Scores,
+    build_trainer,
+    evaluate_splits,
+    evaluation_rows,
+    headline_score,
+    labelled_rows,
+)
+from hf_distill.trainers.heads import Collator, head_of
+from hf_distill.trainers.multi_task_loss import MultiTaskLoss
+from hf_distill.trainers.multi_task_model import MultiTaskModel, multi_task_model
+from hf_distill.trainers.sources import teacher_source
+from hf_distill.trainers.task_mixing import TaskBatches, TaskCollator, TaskRows
+from hf_distill.trainers.task_models import check_positions
+from hf_distill.trainers.task_teachers import TaskTeachers
+from hf_distill.trainers.terms import ExactMeans
+
+LABELS = ("labels", "start_positions", "end_positions")
+
+
+class MTLTrainer(Trainer):
+    """Fine-tunes one encoder on many tasks, from their labels, from teachers of single tasks, or from both.
+
+    `save_model` writes the plain encoder; `save_task` a plain model with the head of one task.
+
+    Attributes:
+        specs: Task -> what it is.
+    """
+
+    args: MTLArguments
+    model: Any
+    processing_class: Any
+    train_dataset: Any
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | MultiTaskModel,
+        tasks: Sequence[LoadedTask],
+        args: MTLArguments | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        *,
+        task_teachers: Mapping[str, Any] | None = None,
+        lora: TeacherArguments | None = None,
+        max_length: int | None = None,
+        doc_stride: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Make the trainer.
+
+        Args:
+            model: Hub id, folder, encoder, or a model that has its heads already.
+            tasks: The tasks with their rows; those without a training split are only scored.
+            args: Settings of the training.
+            processing_class: The model's tokenizer.
+            task_teachers: Task -> a teacher or several: models, ids, folders, stored teachers, sources of signals.
+                A task with a stored teacher is trained on the rows that were stored.
+            lora: LoRA for the encoder, if it has a rank.
+            max_length: Tokens per row; `None` takes each task's own.
+            doc_stride: Tokens that two windows of a context share; `None` takes the task's.
+            kwargs: For `Trainer`: callbacks, optimizers.
+
+        Raises:
+            ValueError: If there is no tokenizer or no rows to train on, or if tasks, teachers and model do not fit.
+        """
+        if processing_class is None:
+            raise ValueError(
+                "MTLTrainer tokenizes the tasks itself: give the model's tokenizer as `processing_class`."
+            )
+        args = args if args is not None else MTLArguments(output_dir="trainer_output")
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"{args.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
+                "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
+            )
+        configure_fp32_matmul(args.fp32_matmul)
+        self.specs = {task.spec.name: task.spec for task in tasks}
+        if not isinstance(model, MultiTaskModel):
+            model = multi_task_model(model, [task.spec for task in tasks])
+        if lora is not None:
+            model.add_lora(lora)
+        limits = {name: max_length or spec.fine_tuning.max_length for name, spec in self.specs.items()}
+        check_positions(model.config, max(limits.values()))
+        self.task_teachers = self._open_teachers(task_teachers or {}, args)
+        rows = {
+            task.spec.name: self._training_rows(task, processing_class, limits[task.spec.name], doc_stride)
+            for task in tasks
+            if task.spec.train_split in task.dataset
+        }
+        if not rows:
+            raise ValueError(f"None of the tasks {list(self.specs)} has a training split.")
+        self.evaluation = {
+            task.spec.name: evaluation_rows(task, processing_class, limits[task.spec.name], doc_stride)
+            for task in tasks
+        }
+        self._lengths = {name: part["length"][:] for name, part in rows.items()}
+        self._means = ExactMeans()
+        super().__init__(
+            model=MultiTaskLoss(model, self.specs, limits, args),
+            args=self._for_training(args),
+            data_collator=TaskCollator({name: self._collator(name, processing_class, args) for name in rows}),
+            train_dataset=TaskRows(
+                {name: self._read_columns(name, part, processing_class) for name, part in rows.items()}
+            ),
+            eval_dataset=self.evaluation if any(self.evaluation.values()) else None,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        # Mean losses of micro-batches, which `Trainer` divides by their number in an update.
+        self.loss_is_scaled_for_ga = False
+        self.model_accepts_loss_kwargs = False
+        self.task_teachers.connect(
+            {name: head.config for name, head in zip(self.specs, model.heads.values(), strict=True)}, self.args.device
+        )
+
+    @staticmethod
+    def _for_training(args: MTLArguments) -> MTLArguments:
+        args = copy.copy(args)
+        # Rows have the columns of their kind of task only, and are batched here.
+        args.remove_unused_columns = False
+        # Heads of other tasks get no gradient in a micro-batch.
+        args.ddp_find_unused_parameters = True
+        return args
+
+    def _open_teachers(self, given: Mapping[str, Any], args: MTLArguments) -> TaskTeachers:
+        unknown = sorted(set(given) - set(self.specs))
+        if unknown:
+            raise ValueError(f"`task_teachers` has {unknown}; the tasks are {list(self.specs)}.")
+        found = {}
+        for task, teachers in given.items():
+            several = (
+                list(teachers) if isinstance(teachers, Sequence) and not isinstance(teachers, str) else [teachers]
+            )
+            found[task] = [
+                teacher_source(one, flag="--task_teachers", name=f"teacher_{index}")
+                for index, one in enumerate(several)
+            ]
+        return TaskTeachers(found, args.temperature)
+
+    def _stored(self, task: str) -> list[StoredTeacher]:
+        return [one for one in self.task_teachers.teachers.get(task, ()) if isinstance(one, StoredTeacher)]
+
+    def _training_rows(
+        self, task: LoadedTask, tokenizer: PreTrainedTokenizerBase, limit: int, doc_stride: int | None
+    ) -> datasets.Dataset:
+        """Tokenised rows, or those of the stored teachers."""
+        stored = self._stored(task.spec.name)
+        if not stored:
+            return tokenize_task(labelled_rows(task), task.spec, tokenizer, limit, doc_stride=doc_stride)
+        for teacher in stored:
+            teacher.check_tokenizer(tokenizer)
+        rows = join_rows(stored)
+        if "labels" not in rows.column_names and "start_positions" not in rows.column_names:
+            raise ValueError(
+                f"The stored teacher {stored[0].folder!r} of task {task.spec.name!r} has rows without labels: run "
+                "precompute with `--with_labels` on the task."
+            )
+        if "length" in rows.column_names:
+            return rows
+        return rows.add_column("length", [len(ids) for ids in rows.with_format(None)["input_ids"][:]])
+
+    def _read_columns(self, task: str, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+        """Without the columns that are there for scores only."""
+        read = {*tokenizer.model_input_names, *LABELS}
+        read.update(*(teacher.all_columns for teacher in self._stored(task)))
+        return rows.select_columns([name for name in rows.column_names if name in read])
+
+    def _collator(self, task: str, tokenizer: PreTrainedTokenizerBase, args: MTLArguments) -> Collator:
+        pad = head_of(self.specs[task]).collator(tokenizer, 8 if args.device.type == "cuda" else None)
+        stored = self._stored(task)
+        return StoredCollator(stored, pad) if stored else pad
+
+    # ---- Training ----
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Micro-batches of one task each."""
+        batches = TaskBatches(
+            list(self._lengths.values()),
+            self._train_batch_size,
+            sampling=self.args.task_sampling,
+            exponent=self.args.sampling_exponent,
+            num_epochs=math.ceil(self.args.num_train_epochs),
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+        loader = torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean loss of one micro-batch, scaled and weighted as its task's."""
+        task, labels = inputs["task"], inputs["labels"]
+        self.model.set_progress(self.state.global_step / max(1, self.state.max_steps))
+        with self.accelerator.autocast():
+            targets = self.task_teachers.targets(task, inputs)
+        read = {name: inputs[name] for name in self.processing_class.model_input_names if name in inputs}
+        outputs = model(task=task, labels=labels, targets=targets, **read)
+        for name, value in outputs["terms"].items():
+            self._means.add(f"{task}/{name}", value.float(), torch.ones_like(value, dtype=torch.float32))
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of every task's own terms since the last log as `loss/<task>/<term>`, and moving weights."""
+        if "loss" in logs and self._means:
+            # Processes saw different tasks, but must sum over the same names.
+            zero = torch.zeros((), device=self.args.device)
+            for name in self._term_names():
+                self._means.add(name, zero, zero)
+            found = self._means.take(self.accelerator.reduce)
+            logs.update({f"loss/{name}": value for name, value in found.items()})
+            logs.update({f"weight/{task}": value for task, value in self.model.current_weights().items()})
+        super().log(logs, start_time)
+
+    def _term_names(self) -> list[str]:
+        """Every term that a micro-batch can have."""
+        names = []
+        for task, spec in self.specs.items():
+            names.append(f"{task}/hard")
+            if task in self.task_teachers.teachers:
+                names.append(f"{task}/soft")
+            if self.args.r3f_lambda > 0 and spec.problem_type != "regression":
+                names.append(f"{task}/r3f")
+        return names
+
+    # ---- Evaluation ----
+
+    def scores(self) -> dict[str, Scores]:
+        """Task -> evaluation split -> metric -> value (fractions)."""
+        args = copy.copy(self.args)
+        args.eval_strategy, args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+        args.load_best_model_at_end, args.report_to, args.disable_tqdm = False, [], True
+        args.remove_unused_columns = True
+        found = {}
+        for task, splits in self.evaluation.items():
+            if splits:
+                trainer = build_trainer(
+                    self.tasks_model.task_model(task), self.specs[task], self.processing_class, args
+                )
+                found[task] = evaluate_splits(trainer, splits, self.specs[task])
+        return found
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Scores of every task as `eval_<task>_<metric>` on its main split, and `eval_mean` of the headline metrics.
+
+        Raises:
+            ValueError: If rows are given: the tasks bring theirs.
+        """
+        if eval_dataset is not None and eval_dataset is not self.eval_dataset:
+            raise ValueError("MTLTrainer scores the evaluation splits of its tasks: give those to `tasks`.")
+        found = self.scores()
+        metrics: dict[str, float] = {}
+        for task, splits in found.items():
+            main = next(iter(splits.values()))
+            metrics |= {f"{metric_key_prefix}_{task}_{name}": value for name, value in main.items()}
+        headlines = [headline_score(splits, self.specs[task]) for task, splits in found.items()]
+        if headlines:
+            metrics[f"{metric_key_prefix}_mean"] = sum(headlines) / len(headlines)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @property
+    def tasks_model(self) -> MultiTaskModel:
+        """The model of all tasks, inside the module that is trained."""
+        return self.model.model
+
+    @property
+    def train_rows(self) -> dict[str, int]:
+        """Task -> rows that are trained on."""
+        return {name: len(part) for name, part in zip(self.train_dataset.names, self.train_dataset.parts, strict=True)}
+
+    # ---- Saving ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the plain encoder, LoRA merged, and its tokenizer; checkpoints hold everything that trains."""
+        if _internal_call:
+            return super().save_model(output_dir, _internal_call=True)
+        if self.args.should_save:
+            self._write(self._merged().plain_encoder, output_dir or str(self.args.output_dir))
+
+    def save_task(self, task: str, output_dir: str | Path) -> None:
+        """Write a plain model with the head of one task, LoRA merged, and the tokenizer.
+
+        Raises:
+            ValueError: If there is no such task.
+        """
+        if task not in self.specs:
+            raise ValueError(f"There is no task {task!r}; the tasks are {list(self.specs)}.")
+        if self.args.should_save:
+            self._write(self._merged().task_model(task), str(output_dir))
+
+    def _merged(self) -> MultiTaskModel:
+        model = self.tasks_model
+        if not hasattr(model.encoder, "merge_and_unload"):
+            return model
+        merged = copy.deepcopy(model)
+        merged.merge_lora()
+        return merged
+
+    def _write(self, model: PreTrainedModel, folder: str) -> None:
+        model.save_pretrained(folder)
+        self.processing_class.save_pretrained(folder)

@@ -1,0 +1,113 @@
+"""How much each task counts in a fine-tuning on many.
+
+Shape legend: N tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hf_distill.tasks.spec import TaskSpec
+
+# Share of the new value in the running means of gradient norms and losses.
+MOMENTUM = 0.1
+
+
+def log_classes(spec: TaskSpec, max_length: int) -> float:
+    """What a task's loss is divided by so that it is about 1 at the beginning (Muppet, section 3.3).
+
+    The cross-entropy of an even guess is the logarithm of the choices: classes, tags, or places in a row of
+    `max_length` tokens for answers. Regression stays as it is.
+    """
+    if spec.is_span:
+        return math.log(max_length)
+    choices = len(spec.label_names or ())
+    return math.log(choices) if choices > 1 else 1.0
+
+
+class UncertaintyWeights(nn.Module):
+    """A learnt variance for each task: `loss / s^2 + log s` (Kendall et al. 2018, equation 10)."""
+
+    def __init__(self, tasks: list[str]) -> None:
+        """Begin with a variance of 1 for every task."""
+        super().__init__()
+        self.places = {task: place for place, task in enumerate(tasks)}
+        self.log_variances = nn.Parameter(torch.zeros(len(tasks)))
+
+    def forward(self, task: str, loss: Tensor) -> Tensor:
+        """The weighted loss of a micro-batch."""
+        log_variance = self.log_variances[self.places[task]]
+        return loss * torch.exp(-log_variance) + 0.5 * log_variance
+
+    def weights(self) -> dict[str, float]:
+        """Factor on each task's loss."""
+        values = torch.exp(-self.log_variances.detach()).tolist()
+        return {task: values[place] for task, place in self.places.items()}
+
+
+class GradientNormWeights(nn.Module):
+    """Weights with which all tasks pull alike, and those that learn slowly more (after GradNorm, Chen et al. 2018).
+
+    GradNorm moves the weights by gradient descent towards `weight_i x norm_i = mean norm x rate_i ^ alpha`, where
+    `norm_i` is that of the gradient of task i in the last shared layer, and `rate_i` the task's loss over its first
+    one, over the mean of this. Micro-batches have one task each here, so norms and losses are running means, and the
+    weights are the solution itself, scaled to a sum of N.
+    """
+
+    norms: Tensor
+    losses: Tensor
+    first_losses: Tensor
+
+    def __init__(self, tasks: list[str], alpha: float) -> None:
+        """Begin with a weight of 1 for every task."""
+        super().__init__()
+        self.places = {task: place for place, task in enumerate(tasks)}
+        self.alpha = alpha
+        for name in ("norms", "losses", "first_losses"):
+            self.register_buffer(name, torch.zeros(len(tasks)))
+
+    def observe(self, task: str, loss: Tensor, shared: list[nn.Parameter]) -> None:
+        """Take the gradient of a task's loss in the last shared layer into account.
+
+        Args:
+            task: The task of the micro-batch.
+            loss: Its loss, with its graph.
+            shared: Weights of the last layer of the encoder.
+        """
+        gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        parts = [gradient.float().norm() for gradient in gradients if gradient is not None]
+        if not parts:
+            return
+        place = self.places[task]
+        norm, value = torch.stack(parts).norm(), loss.detach().float()
+        seen = self.first_losses[place] > 0
+        self.first_losses[place] = torch.where(seen, self.first_losses[place], value)
+        for running, new in ((self.norms, norm), (self.losses, value)):
+            running[place] = torch.where(seen, (1 - MOMENTUM) * running[place] + MOMENTUM * new, new)
+
+    def forward(self, task: str, loss: Tensor) -> Tensor:
+        """The weighted loss of a micro-batch."""
+        return self._weights()[self.places[task]] * loss
+
+    def _weights(self) -> Tensor:
+        least = torch.finfo(torch.float32).tiny
+        progress = self.losses / self.first_losses.clamp(min=least)
+        wanted = self.norms.mean() * (progress / progress.mean().clamp(min=least)) ** self.alpha
+        weights = wanted / self.norms.clamp(min=least)
+        weights = weights * len(weights) / weights.sum().clamp(min=least)
+        # Until every task was seen, nothing can be compared.
+        return torch.where((self.first_losses > 0).all(), weights, torch.ones_like(weights))
+
+    def weights(self) -> dict[str, float]:
+        """Factor on each task's loss."""
+        values = self._weights().tolist()
+        return {task: values[place] for task, place in self.places.items()}
+
+
+def describe_weights(weighting: nn.Module | None) -> Mapping[str, float]:
+    """Factor on each task's loss; nothing where all are equal."""
+    return weighting.weights() if isinstance(weighting, UncertaintyWeights | GradientNormWeights) else {}
