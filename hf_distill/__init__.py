@@ -18,6 +18,8 @@ _MODULE_OF: dict[str, str] = {
     "DistillationArguments": "arguments",
     "DistillationTrainer": "trainers.distillation",
     "FineTuningArguments": "arguments",
+    "GeneralCorpus": "corpus.general",
+    "GeneralCorpusArguments": "arguments",
     "LoadedTask": "tasks",
     "MultiTeacherArguments": "arguments",
     "MultiTeacherTrainer": "trainers.multi_teacher",
@@ -32,6 +34,7 @@ _MODULE_OF: dict[str, str] = {
     "adapter_teachers": "teachers_adapters",
     "build_augmented_corpus": "corpus.augmentation",
     "build_contextualized_corpus": "corpus",
+    "build_general_corpus": "corpus.general",
     "create_student": "students",
     "evaluate_model": "trainers.finetuning",
     "export_onnx": "deployment.onnx_export",
@@ -61,6 +64,8 @@ __all__ = [
     "DistillationArguments",
     "DistillationTrainer",
     "FineTuningArguments",
+    "GeneralCorpus",
+    "GeneralCorpusArguments",
     "LoadedTask",
     "MultiTeacherArguments",
     "MultiTeacherTrainer",
@@ -75,6 +80,7 @@ __all__ = [
     "adapter_teachers",
     "build_augmented_corpus",
     "build_contextualized_corpus",
+    "build_general_corpus",
     "create_student",
     "evaluate_model",
     "export_onnx",
@@ -102,12 +108,14 @@ if TYPE_CHECKING:
         CorpusArguments,
         DistillationArguments,
         FineTuningArguments,
+        GeneralCorpusArguments,
         MultiTeacherArguments,
     )
     from .benchmark.speed import latency_ratio
     from .capture import SignalCapture, register_architecture
     from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
     from .corpus.augmentation import AugmentedCorpus, build_augmented_corpus
+    from .corpus.general import GeneralCorpus, build_general_corpus
     from .corpus.retrieval import register_engine
     from .deployment.onnx_export import export_onnx, quantize_onnx
     from .deployment.onnx_model import OnnxModel

@@ -14,6 +14,7 @@ from hf_distill import __version__
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "teach": ("TaskArguments", "TeacherArguments", "FineTuningArguments"),
     "corpus": ("TaskArguments", "CorpusArguments", "ShardArguments"),
+    "general": ("GeneralCorpusArguments",),
     "augment": ("TaskArguments", "AugmentationArguments"),
     "compare": ("TaskArguments", "ComparisonArguments"),
     "mlm": ("MLMHeadArguments", "TextbookArguments", "DistillationArguments"),
@@ -50,6 +51,14 @@ def corpus(argv: Sequence[str]) -> None:
         return _say(format_shard(results))
     engine = results["statistics"]["engine"]
     _say(f"BM25 engine: {engine['name']} ({engine['why']})")
+    _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
+
+
+def general(argv: Sequence[str]) -> None:
+    """Mix general corpora into one, in chosen shares and without repeats."""
+    from hf_distill.jobs.general import mix_general
+
+    results = mix_general(*_parse(general, argv))
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
 
 
@@ -223,7 +232,7 @@ def _say(text: str) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
     for verb in (
-        *(teach, corpus, augment, compare, mlm, precompute, distill, evaluate, pipeline),
+        *(teach, corpus, general, augment, compare, mlm, precompute, distill, evaluate, pipeline),
         *(export, bench, report, push, convert, info),
     )
 }

@@ -97,6 +97,15 @@ def test_a_corpus_is_built(data, load, capsys):
     assert f"written to {data / 'corpus'}" in out
 
 
+def test_general_corpora_are_mixed(data, load, capsys):
+    words = ["--corpora", f"one={data / 'general.txt'}", f"two={data / 'general.txt'}", "--rows", "20"]
+    results = load(EXAMPLES / "run_general.py").main([*words, "--corpus_dir", str(data / "mixed")])
+    assert len(load_general_corpus(data / "mixed")) == results["rows"] == 20
+    out = capsys.readouterr().out
+    assert "two: 0 of 64 usable rows, 64 repeated" in out
+    assert f"written to {data / 'mixed'}" in out
+
+
 def test_corpora_are_compared(data, load, capsys):
     words = ["--task", str(data / "mood"), "--corpora", f"general={data / 'general.txt'}", "--num_draws", "2"]
     results = load(EXAMPLES / "run_comparison.py").main([*words, "--output_dir", str(data / "compared")])

@@ -7,6 +7,7 @@ from .augmenting import AugmentationArguments, MLMHeadArguments
 from .comparing import ComparisonArguments
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
+from .general import GeneralCorpusArguments
 from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
 from .multi_teacher import MultiTeacherArguments
 from .pushing import PushArguments
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationArguments",
     "ExportArguments",
     "FineTuningArguments",
+    "GeneralCorpusArguments",
     "MLMHeadArguments",
     "MultiTeacherArguments",
     "PipelineArguments",

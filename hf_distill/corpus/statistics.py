@@ -15,25 +15,28 @@ _COSTS = ("seconds", "disk_bytes", "peak_memory_mb")
 
 
 def describe_rows(corpus: Dataset) -> dict[str, Any]:
-    """Rows, UTF-8 bytes of the texts, mean length, rows per source, mean of the ranks.
+    """Rows, UTF-8 bytes of the texts, mean length, rows per source, mean of the ranks where it has ranks.
 
     Args:
-        corpus: A built corpus (columns `text`, `rank`, `source`).
+        corpus: A built corpus (columns `text`, `source`, and of one that was retrieved `rank`).
     """
     num_bytes, num_words, ranks = 0, 0, 0
+    ranked = "rank" in corpus.column_names
     sources: Counter[str] = Counter()
-    for batch in corpus.select_columns(["text", "rank", "source"]).with_format("arrow").iter(batch_size=_READ):
+    columns = ["text", "source", *(["rank"] if ranked else [])]
+    for batch in corpus.select_columns(columns).with_format("arrow").iter(batch_size=_READ):
         for text in batch["text"].to_pylist():
             num_bytes += len(text.encode())
             num_words += len(text.split())
-        ranks += int(batch["rank"].to_numpy().sum())
+        if ranked:
+            ranks += int(batch["rank"].to_numpy().sum())
         sources.update(batch["source"].to_pylist())
     rows = max(1, len(corpus))
     return {
         "rows": len(corpus),
         "bytes": num_bytes,
         "mean_words": round(num_words / rows, 2),
-        "mean_rank": round(ranks / rows, 2),
+        **({"mean_rank": round(ranks / rows, 2)} if ranked else {}),
         "sources": dict(sorted(sources.items(), key=lambda item: (-item[1], item[0]))),
     }
 

@@ -14,7 +14,7 @@ from .citations import resolve_citations
 from .rendering import render_template
 
 # Templates by the kind of the corpus.
-TEMPLATES = {"contextualized": "dataset_card.md", "augmented": "augmented_card.md"}
+TEMPLATES = {"contextualized": "dataset_card.md", "augmented": "augmented_card.md", "general": "general_card.md"}
 # What the card loads until it is pushed, when its repository takes this place.
 LOCAL_FOLDER = "path/to/this/folder"
 
@@ -33,8 +33,8 @@ class CorpusCardFacts:
 
     Attributes:
         name: Title of the card.
-        statistics: Statistics of the build (`CorpusResult.statistics`, `AugmentedCorpus.statistics`).
-        kind: General text that was retrieved, or the task's own with words replaced.
+        statistics: Statistics of the build (`CorpusResult`, `AugmentedCorpus`, `GeneralCorpus`).
+        kind: General text that was retrieved, the task's own with words replaced, or general text that was mixed.
         task: Task whose sentences were the anchors, or were augmented.
         task_licence: Licence of the task's data as known.
         corpus_licence: Licence of the general corpus as given.
@@ -47,7 +47,7 @@ class CorpusCardFacts:
 
     name: str
     statistics: Mapping[str, Any]
-    kind: Literal["contextualized", "augmented"] = "contextualized"
+    kind: Literal["contextualized", "augmented", "general"] = "contextualized"
     task: str | None = None
     task_licence: str | None = None
     corpus_licence: str | None = None

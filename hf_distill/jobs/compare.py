@@ -24,7 +24,8 @@ from hf_distill.corpus.comparison import (
 )
 from hf_distill.corpus.comparison_figures import draw_overlap, draw_top_shares
 from hf_distill.corpus.comparison_report import format_comparison
-from hf_distill.corpus.sources import corpus_label, load_general_corpus
+from hf_distill.corpus.naming import named_corpora, split_config
+from hf_distill.corpus.sources import load_general_corpus
 from hf_distill.hub.dataset_card import FIGURES_FOLDER, write_section
 from hf_distill.jobs.corpus_folder import STATISTICS_FILE, is_built_folder
 from hf_distill.jobs.results import environment, write_results
@@ -64,7 +65,7 @@ def compare(
         ValueError: If two corpora have one name, or one has no text.
     """
     started = time.perf_counter()
-    named = _named(comparison.corpora)
+    named = named_corpora(comparison.corpora, "--corpora", taken=(TASK, EVALUATION))
     if loaded is None:
         loaded = load_task(task.task, task.data_dir, **task.spec_fields())
     language = comparison.language or loaded.spec.language or "none"
@@ -103,28 +104,9 @@ def compare(
     return facts
 
 
-def _named(corpora: list[str]) -> dict[str, str]:
-    """Name -> where; the label of the path where no name is given.
-
-    Raises:
-        ValueError: If a name is there twice, or is one that has a meaning.
-    """
-    named: dict[str, str] = {}
-    for corpus in corpora:
-        name, equals, where = corpus.partition("=")
-        if not equals or Path(corpus).expanduser().exists():
-            name, where = corpus_label(corpus), corpus
-        if name in named or name in (TASK, EVALUATION):
-            raise ValueError(
-                f"`--corpora` has two corpora of the name {name!r}: give them as NAME=WHERE, with others."
-            )
-        named[name] = where
-    return named
-
-
 def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
     """A corpus as words; its ranks and k where it was retrieved."""
-    rows = load_general_corpus(where, flag="--corpora")
+    rows = load_general_corpus(*split_config(where), flag="--corpora")
     if column not in rows.column_names:
         raise ValueError(f"`--corpora` {where!r} has no column {column!r} (`--text_column`): {rows.column_names}.")
     columns = [name for name in (column, PAIR_COLUMN) if name in rows.column_names]

@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_distill.corpus.naming import named_corpora
 from hf_distill.corpus.sources import corpus_label
 from hf_distill.corpus.work import remove, write_json
 from hf_distill.parsing import changed_arguments
@@ -63,6 +64,9 @@ def _make_room(folder: Path) -> None:
 def shown_settings(*arguments: Any) -> dict[str, Any]:
     """Settings for a card that others read: folders of this machine go, names of data stay."""
     changed = {name: value for name, value in changed_arguments(*arguments).items() if name not in _PRIVATE}
+    if "corpora" in changed:
+        named = named_corpora(changed["corpora"], "--corpora")
+        changed["corpora"] = [f"{name}={corpus_label(where)}" for name, where in named.items()]
     return {name: corpus_label(value) if name in _DATA else value for name, value in changed.items()}
 
 

@@ -1,0 +1,84 @@
+"""A general corpus: a mixture of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class GeneralCorpusArguments:
+    """General text of one corpus or several, in chosen shares, without repeats (the paper's WikiBook)."""
+
+    corpora: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "General corpora: files, folders or Hub ids, with a configuration after a colon "
+            "(wikimedia/wikipedia:20231101.en); NAME=WHERE gives one another name."
+        },
+    )
+    rows: list[int] | None = field(
+        default=None,
+        metadata={"help": "Draw so many rows: one number for all together, or one for each corpus. Default: all."},
+    )
+    weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Share of each corpus in --rows, in any unit (2 1: twice as many of the first). Default: by size."
+        },
+    )
+    corpus_split: str = field(default="train", metadata={"help": "Split of every corpus."})
+    corpus_licence: str | None = field(default=None, metadata={"help": "Licence of the corpora, for the card."})
+    text_column: str = field(default="text", metadata={"help": "Column with the text."})
+    source_column: str = field(
+        default="source", metadata={"help": "Column that names where a row comes from, where a corpus has one."}
+    )
+    unit: Literal["row", "sentence", "passage"] = field(
+        default="row",
+        metadata={"help": "What a row of the result is: a row of a corpus as it is, a sentence, or a passage."},
+    )
+    passage_words: int = field(
+        default=100, metadata={"help": "Words of a passage at most; a longer sentence is a passage of its own."}
+    )
+    language: str = field(
+        default="english", metadata={"help": "Language by whose rules sentences end; none for any other."}
+    )
+    max_chars: int = field(default=4000, metadata={"help": "Rows with more characters are left out and counted."})
+    min_words: int = field(default=1, metadata={"help": "Rows with fewer words are left out and counted."})
+    max_words: int | None = field(default=None, metadata={"help": "Rows with more words are left out and counted."})
+    deduplicate: Literal["normalized", "exact", "none"] = field(
+        default="normalized",
+        metadata={
+            "help": "Keep one of texts that are equal without case, punctuation and spacing, or exactly equal; or all."
+        },
+    )
+    seed: int = field(default=42, metadata={"help": "Draws the rows, and their order."})
+    corpus_dir: str = field(
+        default="outputs/general", metadata={"help": "Folder for the corpus, card and statistics."}
+    )
+    work_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder for finished steps, from which a killed run continues. Default: `work` there."},
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that split documents. Default: one."})
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data; single values may be given without a list."""
+        for name in ("corpora", "rows", "weights"):
+            value = getattr(self, name)
+            if isinstance(value, (str, int, float)):
+                setattr(self, name, [value])
+        if any(rows < 1 for rows in self.rows or ()):
+            raise ValueError(f"`--rows` is {self.rows}; each must be at least 1.")
+        if any(weight <= 0 for weight in self.weights or ()):
+            raise ValueError(f"`--weights` is {self.weights}; each must be above 0.")
+        for name in ("passage_words", "max_chars", "max_words", "num_proc"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if self.weights is not None and (self.rows is None or len(self.rows) > 1):
+            raise ValueError("`--weights` are shares of one number of `--rows`, for all corpora together.")
+        choices = {"unit": ("row", "sentence", "passage"), "deduplicate": ("normalized", "exact", "none")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")
