@@ -213,10 +213,12 @@ def info(argv: Sequence[str]) -> None:
         _table(overview())
     elif {"-h", "--help", "--help_all"} & set(words):
         _say(f"usage: hf-distill info [{' | '.join(TOPICS)}] [--plugins MODULE ...]\n\n{info.__doc__}")
-    elif words[0] in TOPICS:
-        _table(TOPICS[words[0]]())
-    else:
+    elif words[0] not in TOPICS:
         raise ValueError(f"unknown topic {words[0]!r}; there are {', '.join(TOPICS)}.")
+    elif words[1:]:
+        raise ValueError(f"one topic at a time: {words[0]!r} comes with {words[1:]}.")
+    else:
+        _table(TOPICS[words[0]]())
 
 
 def _table(rows: dict[str, str]) -> None:

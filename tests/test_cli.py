@@ -172,6 +172,7 @@ def test_info_shows_what_an_objective_needs_computes_and_cites(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["info", "tasks", "shapes"], "hf-distill info: one topic at a time: 'tasks' comes with ['shapes']."),
         (["info", "colours"], "hf-distill info: unknown topic 'colours'; there are objectives"),
         (["corpus", "--task", "x", "--bm25_b", "3"], "hf-distill corpus: `--bm25_k1`"),
         (["corpus", "--task", "x"], "hf-distill corpus: Name a general corpus: `--corpus`"),
