@@ -48,7 +48,7 @@ CHAPTERS = {
         *("objectives", "presets", "paper_index", "watching", "several_teachers", "stored_teachers"),
         *("augmentation", "tasks", "architectures", "other_models"),
     ],
-    "Use": ["from_textbrewer", "hub", "deployment", "troubleshooting", "extending"],
+    "Use": ["cluster", "from_textbrewer", "hub", "deployment", "troubleshooting", "extending"],
     "Reference": ["defaults", "api"],
 }
 

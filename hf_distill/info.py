@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "elasticsearch": ("requests",),
     "int8": ("torchao",),
     "near_duplicates": ("datasketch",),
+    "ray": ("ray",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "peft": ("peft",),
     "plots": ("matplotlib",),

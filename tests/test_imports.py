@@ -67,7 +67,7 @@ NEVER = {
 }
 # Replacing words takes a model: the one part of `corpus` that may see torch. Nothing else of it imports that part.
 WITH_MODELS = "corpus/augmentation"
-LAZY = ["bm25s", "evaluate", "matplotlib", "peft", "retriv", "sklearn", "torchao"]
+LAZY = ["bm25s", "evaluate", "matplotlib", "peft", "ray", "retriv", "sklearn", "torchao"]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
 
 

@@ -284,6 +284,12 @@ def test_the_table_of_corpus_flags_is_the_code():
     assert [row for row in rows if row not in text] == []
 
 
+def test_the_table_of_shard_flags_is_the_code():
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    rows = [flag_row(field) for field in dataclasses.fields(arguments.ShardArguments)]
+    assert [row for row in rows if row not in text] == []
+
+
 def test_the_table_of_augmentation_flags_is_the_code():
     text = (ROOT / "docs" / "augmentation.md").read_text(encoding="utf-8")
     rows = [flag_row(field) for field in dataclasses.fields(arguments.AugmentationArguments)]
