@@ -44,6 +44,8 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
         )
     if values.get("kind") == "question_answering":
         return TaskSpec.from_dict(values)
+    if "label_names" not in values and len(values.get("choice_columns", ())) > 1:
+        values["label_names"] = [str(number) for number in range(len(values["choice_columns"]))]
     if "label_names" not in values:
         values["label_names"] = _infer_label_names(folder, values)
     if "metrics" not in values:
@@ -125,6 +127,8 @@ def _default_metrics(values: Mapping[str, Any]) -> list[str]:
     label_names = values["label_names"]
     if values.get("kind") == "token_classification":
         return list(ENTITY_METRICS) if OUTSIDE_TAG in label_names else ["accuracy"]
+    if values.get("kind") == "multiple_choice":
+        return ["accuracy"]
     if label_names is None:
         return ["pearson", "spearman"]
     return ["accuracy", "f1"] if len(label_names) == 2 else ["accuracy", "f1_macro"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
@@ -20,6 +21,44 @@ COMMON_ALIASES = {"validation": ("dev", "valid", "val")}
 SAVED_BY_DATASETS = "dataset_dict.json"
 
 
+@dataclass(frozen=True)
+class SplitSource:
+    """One split of a data set.
+
+    Attributes:
+        split: Its name there.
+        config: Configuration on the Hub, folder below the task's own among local files.
+        hub_path: The data set, if it is not the task's own; among local files a folder of its name, below the task's
+            or beside it.
+    """
+
+    split: str
+    config: str | None = None
+    hub_path: str | None = None
+
+
+def sources_of(spec: TaskSpec, split: str) -> dict[str, SplitSource]:
+    """What a split may be joined of, by its text in the spec: `train_r1`, `fr/validation`, `rajpurkar/squad:train`."""
+    sources = {}
+    for text in spec.split_sources.get(split, ()):
+        hub_path, _, rest = text.rpartition(":")
+        config, _, name = rest.rpartition("/")
+        sources[text] = SplitSource(name, config or None, hub_path or None)
+    return sources
+
+
+def source_files(folder: Path, spec: TaskSpec, source: SplitSource) -> list[Path]:
+    """The files of one source of a split; empty if there are none."""
+    places = [folder]
+    if source.hub_path is not None:
+        name = source.hub_path.rpartition("/")[2]
+        places = [folder / name, folder.parent / name]
+    if source.config is not None:
+        places = [place / source.config for place in places]
+    found = (split_files(place, spec, source.split) for place in places if place.is_dir())
+    return next(filter(None, found), [])
+
+
 def find_task_folder(spec: TaskSpec, data_dir: str | Path) -> Path:
     """The folder that holds the task's splits: `data_dir` itself, or a folder of the task's name below it.
 
@@ -31,8 +70,11 @@ def find_task_folder(spec: TaskSpec, data_dir: str | Path) -> Path:
         raise FileNotFoundError(f"`--data_dir` {str(data_dir)!r} is not a folder.")
     candidates = _candidate_folders(spec, root)
     wanted = (spec.train_split, *spec.evaluation_splits)
+    parts = [source for split in wanted for source in sources_of(spec, split).values() if source.hub_path is None]
     for folder in candidates:
         if (folder / SAVED_BY_DATASETS).is_file() or any(split_files(folder, spec, split) for split in wanted):
+            return folder
+        if any(source_files(folder, spec, source) for source in parts):
             return folder
     raise FileNotFoundError(
         f"No split of task {spec.name!r} lies in {str(root)!r} (looked in {[str(item) for item in candidates]}). "

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
+from transformers.utils import logging
 
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
+
+logger = logging.get_logger(__name__)
 
 # How sources write "no label": the GLUE files, SNLI's disagreement mark, empty cells.
 HIDDEN_TEXTS = frozenset({"", "-", "-1", "hidden"})
@@ -90,6 +93,23 @@ def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset
     return _replace_column(dataset, column, values, ClassLabel(names=list(spec.label_names)))
 
 
+def drop_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
+    """Leave out rows without a label where the task says that they do not belong to it; they are counted.
+
+    The rows of test splits stay: their labels may be hidden.
+    """
+    if not spec.dropped_labels or split in spec.test_splits:
+        return dataset
+    shown = visible_labels(dataset, spec)
+    if shown.all():
+        return dataset
+    logger.warning(
+        f"Task {spec.name!r}: {int((~shown).sum())} of {len(dataset)} rows of split {split!r} have no label "
+        f"({', '.join(map(repr, spec.dropped_labels))}) and are left out, as the task's authors do."
+    )
+    return dataset.select(shown.nonzero()[0])
+
+
 def hide_labels(dataset: Dataset, spec: TaskSpec) -> Dataset:
     """Add a label column in which every label is hidden."""
     if spec.label_names is None:
@@ -111,14 +131,18 @@ def label_lookup(feature: Any, spec: TaskSpec, split: str) -> dict[Any, int]:
     """
     names = spec.label_names or ()
     lookup: dict[Any, int] = {None: HIDDEN_LABEL, str(HIDDEN_LABEL): HIDDEN_LABEL}
+    own = {other.casefold(): name for name, others in spec.label_aliases.items() for other in others}
     if isinstance(feature, ClassLabel):
-        order = match_label_order(feature.names, names, where=f"Split {split!r} of task {spec.name!r}")
+        found = [own.get(name.casefold(), name) for name in feature.names]
+        order = match_label_order(found, names, where=f"Split {split!r} of task {spec.name!r}")
         return lookup | {str(found): index for index, found in enumerate(order)}
     lookup |= dict.fromkeys(HIDDEN_TEXTS, HIDDEN_LABEL)
     lookup |= {str(index): index for index in range(len(names))}
     if len(names) == 2:
         lookup |= {"false": 0, "true": 1}
-    return lookup | {name.casefold(): index for index, name in enumerate(names)}
+    lookup |= {label.casefold(): HIDDEN_LABEL for label in spec.dropped_labels}
+    lookup |= {name.casefold(): index for index, name in enumerate(names)}
+    return lookup | {other: names.index(name) for other, name in own.items()}
 
 
 def label_key(value: Any) -> Any:

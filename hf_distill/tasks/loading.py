@@ -11,12 +11,15 @@ from typing import Any, Literal
 from datasets import Dataset, DatasetDict, Value, load_dataset
 from transformers.utils import logging
 
+from hf_distill.tasks.choices import normalise_choices
 from hf_distill.tasks.custom import custom_spec, is_described
-from hf_distill.tasks.files import find_task_folder, listing, read_folder
-from hf_distill.tasks.labels import hide_labels, normalise_labels, visible_labels
+from hf_distill.tasks.files import find_task_folder, listing
+from hf_distill.tasks.labels import drop_labels, hide_labels, normalise_labels, visible_labels
 from hf_distill.tasks.questions import has_answers, normalise_questions
 from hf_distill.tasks.registry import get_task, is_registered
+from hf_distill.tasks.row_forms import form_rows
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.split_sources import hold_out, join_parts, read_hub, read_local
 from hf_distill.tasks.words import normalise_words
 
 logger = logging.get_logger(__name__)
@@ -121,12 +124,19 @@ def load_task(
         needed = (spec.train_split, *spec.evaluation_splits) if splits is None else tuple(splits)
     wanted = tuple(dict.fromkeys((*needed, spec.train_split, *spec.evaluation_splits, *spec.test_splits)))
     raw, source, found = _read(spec, folder, wanted)
+    _hold_out(raw, spec, source)
     missing = [split for split in needed if split not in raw]
     if missing:
         raise FileNotFoundError(
             f"Task {spec.name!r} needs the splits {list(needed)}, but {source!r} lacks {missing}; found {found}."
         )
-    dataset = DatasetDict({split: _normalise(raw[split], spec, split, source) for split in wanted if split in raw})
+    dataset = DatasetDict(
+        {
+            split: join_parts([_normalise(part, spec, split, source) for part in raw[split]], spec)
+            for split in wanted
+            if split in raw
+        }
+    )
     return LoadedTask(spec=spec, dataset=dataset, source=source)
 
 
@@ -138,43 +148,64 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> Tas
     return TaskSpec.from_dict(spec.to_dict() | fields) if fields else spec
 
 
-def _read(spec: TaskSpec, folder: Path | None, wanted: Sequence[str]) -> tuple[dict[str, Dataset], str, list[str]]:
-    """The splits as they are in the source, the source's name, and what was found there (for messages)."""
+def _read(
+    spec: TaskSpec, folder: Path | None, wanted: Sequence[str]
+) -> tuple[dict[str, list[Dataset]], str, list[str]]:
+    """The parts of every split as they are in the source, the source's name, and what was found there."""
     if folder is not None:
         task_folder = find_task_folder(spec, folder)
-        return read_folder(task_folder, spec, wanted), str(task_folder), listing(task_folder)
+        return read_local(task_folder, spec, wanted), str(task_folder), listing(task_folder)
     if spec.hub_path is None:
         raise FileNotFoundError(f"Task {spec.name!r} has no Hub data set: give its folder with `--data_dir`.")
     source = spec.hub_path if spec.hub_config is None else f"{spec.hub_path} ({spec.hub_config})"
     try:
-        loaded = load_dataset(spec.hub_path, spec.hub_config)
+        found, names = read_hub(spec, wanted, _load_from_hub)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"Task {spec.name!r} could not be loaded from the Hub data set {source}: {error}. "
             "Without network, give a folder with its files: `--data_dir`."
         ) from error
-    return {split: loaded[split] for split in wanted if split in loaded}, source, sorted(loaded)
+    return found, source, names
+
+
+def _load_from_hub(path: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
+    """All splits of one configuration."""
+    return load_dataset(path, config) if revision is None else load_dataset(path, config, revision=revision)
+
+
+def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:
+    """Hold out the headline split where the source has training rows only and the task says so."""
+    split = spec.headline_split
+    if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
+        return
+    train, held_out = hold_out(raw[spec.train_split][0], spec.held_out_share)
+    raw[spec.train_split], raw[split] = [train], [held_out]
+    logger.warning(
+        f"Task {spec.name!r} ({source}) has no split {split!r}: {len(held_out)} of {len(train) + len(held_out)} "
+        f"training rows are held out for it, always the same ones."
+    )
 
 
 def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
     """The task's columns only, texts as strings, labels in the task's order."""
-    rows = _rename_columns(rows, spec)
+    rows = form_rows(_rename_columns(rows, spec), spec, split=split)
     is_test = split in spec.test_splits
-    needed = [*spec.text_columns] if is_test else [*spec.text_columns, spec.label_column]
+    texts = [*spec.text_columns, *spec.choice_columns]
+    needed = texts if is_test else [*texts, spec.label_column]
     missing = [column for column in needed if column not in rows.column_names]
     if missing:
         raise ValueError(
             f"Split {split!r} of task {spec.name!r} ({source}) lacks columns {missing}; found {rows.column_names}. "
             "Name them with `--text_columns` and `--label_column`, or in a task.yaml."
         )
-    kept = [*spec.text_columns, spec.label_column, "idx", "id"]
+    kept = [*texts, spec.label_column, "idx", "id"]
     rows = rows.select_columns([column for column in kept if column in rows.column_names])
     if spec.kind == "token_classification":
         rows = normalise_words(rows, spec, split=split)
     elif spec.is_span:
         rows = normalise_questions(rows, spec, split=split)
     else:
-        rows = _normalise_texts(rows, spec, split, source)
+        rows = normalise_choices(_normalise_texts(rows, spec, split, source), spec, split=split)
     if split == spec.train_split and not has_labels(rows, spec):
         raise ValueError(
             f"Split {split!r} of task {spec.name!r} ({source}) has no visible label among {len(rows)} rows."
@@ -190,7 +221,7 @@ def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str) -> 
     rows = _drop_rows_without_text(rows, spec, split, source)
     if spec.label_column not in rows.column_names:
         return hide_labels(rows, spec)
-    return normalise_labels(rows, spec, split=split)
+    return drop_labels(normalise_labels(rows, spec, split=split), spec, split=split)
 
 
 def has_labels(rows: Dataset, spec: TaskSpec) -> bool:

@@ -37,7 +37,7 @@ def build_compute_metrics(
     Raises:
         ValueError: If rows or tokens are missing.
     """
-    if spec.kind != "text_classification" and (rows is None or tokens is None):
+    if not spec.is_of_rows and (rows is None or tokens is None):
         raise ValueError(
             f"Task {spec.name!r} ({spec.kind}) is scored on its words: `build_compute_metrics(spec, rows, tokens)` "
             "needs the rows of `load_task` and the tokens of `tokenize_task`."
@@ -114,7 +114,7 @@ def load_metric(name: str | TaskSpec, **options: Any) -> evaluate.Metric:
         ValueError: If it is none of them.
     """
     from hf_distill.tasks.metric_modules import ScoreMetric, TaskMetric
-    from hf_distill.tasks.structured_metrics import SCRIPTS, EntityMetric, SquadMetric
+    from hf_distill.tasks.structured_metrics import SCRIPTS
 
     if isinstance(name, str) and name in SCORES:
         return ScoreMetric(name, **options)
@@ -126,5 +126,7 @@ def load_metric(name: str | TaskSpec, **options: Any) -> evaluate.Metric:
         raise ValueError(
             f"There is no metric {name!r}; scores are {sorted(SCORES)}, scripts {sorted(SCRIPTS)}. {error}"
         ) from None
-    structured = {"token_classification": EntityMetric, "question_answering": SquadMetric}
-    return structured[spec.kind](**options) if spec.kind in structured else TaskMetric(spec, **options)
+    if spec.is_of_rows:
+        return TaskMetric(spec, **options)
+    script = spec.answer_scorer if spec.is_span else "seqeval"
+    return SCRIPTS[script](**({"language": spec.language} if script == "mlqa" else {}) | options)

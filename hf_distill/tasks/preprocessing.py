@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, Value
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from hf_distill.tasks.choices import encode_choices
 from hf_distill.tasks.questions import encode_questions, window_stride
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.words import encode_words
@@ -44,8 +45,8 @@ def tokenize_task(
     Returns:
         Columns `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer makes them, `length` and labels:
         `labels` (int64, or float32 for regression; -100 on tokens that begin no word), or `start_positions` and
-        `end_positions`. Words and windows come with `row` and what places them in the text (see `encode_words`,
-        `encode_questions`). Nothing is padded.
+        `end_positions`. Of multiple choice every row has a sequence for each choice. Words and windows come with `row`
+        and what places them in the text (see `encode_words`, `encode_questions`). Nothing is padded.
 
     Raises:
         ValueError: If `max_length` is more than the tokenizer takes or leaves no room for text, or the tokenizer
@@ -81,6 +82,8 @@ def _encoder(
     """How rows of the task's kind become tokens."""
     if spec.kind == "text_classification":
         return partial(_encode_texts, spec=spec, tokenizer=tokenizer, max_length=max_length)
+    if spec.kind == "multiple_choice":
+        return partial(encode_choices, spec=spec, tokenizer=tokenizer, max_length=max_length)
     if not tokenizer.is_fast:
         raise ValueError(
             f"Task {spec.name!r} needs to know which characters a token stands for, which only a fast tokenizer can "
@@ -115,7 +118,7 @@ def _tokenize(
 ) -> Dataset:
     """Tokenise one split."""
     numbers = {name: value for name, value in encode.keywords.items() if name in ("max_length", "doc_stride")}
-    columns = (spec.kind, spec.text_columns, spec.label_column)
+    columns = (spec.kind, spec.text_columns, spec.choice_columns, spec.label_column)
     key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), columns, numbers)
     tokenized = rows.map(
         encode,
@@ -127,7 +130,7 @@ def _tokenize(
         new_fingerprint=Hasher.hash(key),
         desc=f"Tokenising {spec.name}",
     )
-    if spec.kind != "text_classification":
+    if not spec.is_of_rows:
         return tokenized
     label_type = Value("float32") if spec.label_names is None else Value("int64")
     return tokenized if tokenized.features["labels"] == label_type else tokenized.cast_column("labels", label_type)

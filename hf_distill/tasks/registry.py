@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import difflib
 
+from hf_distill.tasks.clue import CLUE_TASKS
+from hf_distill.tasks.cross_lingual import CROSS_LINGUAL_TASKS
+from hf_distill.tasks.fewclue import FEWCLUE_TASKS
 from hf_distill.tasks.glue import GLUE_TASKS
+from hf_distill.tasks.multiple_choice import MULTIPLE_CHOICE_TASKS
+from hf_distill.tasks.out_domain import OUT_DOMAIN_TASKS
 from hf_distill.tasks.question_answering import QUESTION_ANSWERING_TASKS
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.token_classification import TOKEN_CLASSIFICATION_TASKS
 
 _TASKS: dict[str, TaskSpec] = {
-    spec.name: spec for spec in (*GLUE_TASKS, *TOKEN_CLASSIFICATION_TASKS, *QUESTION_ANSWERING_TASKS)
+    spec.name: spec
+    for spec in (
+        *GLUE_TASKS,
+        *QUESTION_ANSWERING_TASKS,
+        *TOKEN_CLASSIFICATION_TASKS,
+        *MULTIPLE_CHOICE_TASKS,
+        *CROSS_LINGUAL_TASKS,
+        *OUT_DOMAIN_TASKS,
+        *CLUE_TASKS,
+        *FEWCLUE_TASKS,
+    )
 }
 
 

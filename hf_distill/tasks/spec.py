@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from hf_distill.tasks.spec_fields import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field
+
 ProblemType = Literal["single_label_classification", "regression"]
-TaskKind = Literal["text_classification", "token_classification", "question_answering"]
+TaskKind = Literal["text_classification", "token_classification", "question_answering", "multiple_choice"]
+AnswerScorer = Literal["squad", "squad_v2", "cmrc2018", "mlqa"]
 
 HIDDEN_LABEL = -1
 CLASSIFICATION_METRICS = ("accuracy", "f1", "f1_macro", "matthews_correlation")
@@ -19,32 +21,12 @@ REGRESSION_METRICS = ("pearson", "spearman")
 # Of entities, but for the accuracy, which is that of words (conlleval).
 ENTITY_METRICS = ("f1", "precision", "recall", "accuracy")
 ANSWER_METRICS = ("f1", "exact_match")
+# `best_...` at the threshold that is best on these very questions, the others at 0 (see `squad_v2_scores`).
+SQUAD_V2_METRICS = (
+    *("best_f1", "best_exact", "f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact"),
+    *("best_f1_thresh", "best_exact_thresh"),
+)
 OUTSIDE_TAG = "O"
-
-
-@dataclass(frozen=True)
-class FineTuningDefaults:
-    """Fine-tuning settings of a paper, used wherever the user gives none.
-
-    Attributes:
-        epochs: Passes over the training split.
-        learning_rate: Peak learning rate (linear decay).
-        batch_size: Rows per update.
-        warmup: Share of the steps spent warming up.
-        weight_decay: AdamW weight decay.
-        max_length: Tokens per row; longer rows are truncated, contexts of questions are cut into windows.
-        doc_stride: Tokens that two windows of one context share.
-        source: Where in which paper the values stand.
-    """
-
-    epochs: float = 10.0
-    learning_rate: float = 2e-5
-    batch_size: int = 16
-    warmup: float = 0.06
-    weight_decay: float = 0.01
-    max_length: int = 128
-    doc_stride: int = 128
-    source: str = "Contextualized Corpus, section 3, training details (fine-tuning; small tasks)"
 
 
 @dataclass(frozen=True)
@@ -54,12 +36,15 @@ class TaskSpec:
     Attributes:
         name: Registered name, `family/task` (`glue/sst2`).
         text_columns: One column (single sentence) or two (pair); of token classification one column with lists of
-            words; of question answering those of question and context.
+            words; of question answering those of question and context; of multiple choice the context, and
+            what each choice goes on from (SWAG's `sent1` and `sent2`).
         label_names: Names of the classes in the order of the head's outputs; `None` for regression and for question
-            answering. Those of token classification are tags (`O`, `B-PER`, `I-PER`).
+            answering. Those of token classification are tags (`O`, `B-PER`, `I-PER`), of multiple choice one for
+            each choice.
         label_column: Column of the labels in the source; of token classification lists of tags; of question
             answering `answers`, with lists `text` and `answer_start`.
-        kind: What the head speaks about: a row, its words, or the span of an answer.
+        kind: What the head speaks about: a row, its words, the span of an answer, or one choice among several.
+        choice_columns: Of multiple choice: one column for each choice, or one that holds lists of them.
         metrics: Names of bundled metrics (`hf_distill.tasks.metrics`).
         headline_metric: The one number of the task; `None` takes the first of `metrics`.
         train_split: Split to train on.
@@ -67,11 +52,27 @@ class TaskSpec:
         test_splits: Splits loaded where they are there; their labels may be hidden.
         hub_path: Data set on the Hub.
         hub_config: Its configuration.
+        hub_revision: Branch, tag or commit; `refs/convert/parquet` where the data set is a script, which `datasets`
+            no longer runs.
         folder_names: Other names that the task's folder has in known distributions (`SST-2`).
         split_aliases: Split -> other names of its files (`validation` -> `dev`).
+        split_sources: Split -> splits that are joined to make it, where it is not there by its own name:
+            `train_r1`, with a configuration (or folder) `fr/validation`, of another data set
+            `rajpurkar/squad:train`.
+        merge_duplicates: Rows that several of the joined splits have count once.
+        held_out_share: Share of the training rows that becomes the headline split where the source has one split
+            only (drawn with a fixed seed); `None` where that is an error.
+        split_languages: Split -> language, where that is not the task's own.
+        averages: Name -> splits whose mean scores are reported under it.
         column_aliases: Column -> names it has in other distributions of the same data.
+        label_aliases: Label -> names it has in other distributions.
+        dropped_labels: Labels that are none (OCNLI's `-`: no majority): rows with them, and rows with a hidden label,
+            are dropped from training and evaluation splits, and counted.
+        row_form: How a row's texts are made of other columns (`hf_distill.tasks.row_forms`); `None` leaves them.
         headerless_columns: Columns of a tab-separated file that has no header line, empty if there is none such.
         label_range: Smallest and largest label of a regression task.
+        answer_scorer: The official script that scores answers.
+        max_answer_length: Longest answer in tokens.
         fine_tuning: Fine-tuning settings of the paper.
         language: ISO code, for model cards.
         licence: Licence of the data as known.
@@ -85,6 +86,7 @@ class TaskSpec:
     label_names: tuple[str, ...] | None
     label_column: str = "label"
     kind: TaskKind = "text_classification"
+    choice_columns: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     headline_metric: str | None = None
     train_split: str = "train"
@@ -92,17 +94,29 @@ class TaskSpec:
     test_splits: tuple[str, ...] = ("test",)
     hub_path: str | None = None
     hub_config: str | None = None
+    hub_revision: str | None = None
     folder_names: tuple[str, ...] = ()
     split_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    split_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    merge_duplicates: bool = False
+    held_out_share: float | None = None
+    split_languages: Mapping[str, str] = field(default_factory=dict, hash=False)
+    averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     column_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    label_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    dropped_labels: tuple[str, ...] = ()
+    row_form: str | None = None
     headerless_columns: tuple[str, ...] = ()
     label_range: tuple[float, float] | None = None
-    fine_tuning: FineTuningDefaults = FineTuningDefaults()
+    answer_scorer: AnswerScorer = "squad"
+    max_answer_length: int = 30
+    fine_tuning: FineTuningDefaults = FINE_TUNING
     language: str = "en"
     licence: str | None = None
 
     def __post_init__(self) -> None:
         self._check_columns_and_labels()
+        self._check_details()
         allowed = self.allowed_metrics
         unknown = [metric for metric in self.metrics if metric not in allowed]
         if unknown or not self.metrics:
@@ -127,13 +141,13 @@ class TaskSpec:
         """What each kind of task asks of its columns and labels."""
         if self.kind not in get_args(TaskKind):
             raise ValueError(f"Task {self.name!r}: `kind` is {self.kind!r}; allowed are {list(get_args(TaskKind))}.")
-        counts = {"text_classification": (1, 2), "token_classification": (1,), "question_answering": (2,)}[self.kind]
+        counts, meaning = {
+            "text_classification": ((1, 2), "one column (sentence) or two (pair)"),
+            "token_classification": ((1,), "the one column with the lists of words"),
+            "question_answering": ((2,), "two columns, question and context"),
+            "multiple_choice": ((1, 2), "one column (context), or two (context, beginning of every choice)"),
+        }[self.kind]
         if len(self.text_columns) not in counts:
-            meaning = {
-                "text_classification": "one column (sentence) or two (pair)",
-                "token_classification": "the one column with the lists of words",
-                "question_answering": "two columns, question and context",
-            }[self.kind]
             raise ValueError(f"Task {self.name!r}: `text_columns` must name {meaning}, got {list(self.text_columns)}.")
         if self.is_span and self.label_names is not None:
             raise ValueError(f"Task {self.name!r}: question answering has no classes; got {self.label_names}.")
@@ -143,6 +157,27 @@ class TaskSpec:
             raise ValueError(f"Task {self.name!r}: `label_names` has duplicates: {list(self.label_names)}.")
         if self.label_names is not None and len(self.label_names) < 2:
             raise ValueError(f"Task {self.name!r}: classification needs two label names, got {self.label_names}.")
+
+    def _check_details(self) -> None:
+        """Fields that only some tasks have."""
+        if self.answer_scorer not in get_args(AnswerScorer):
+            raise ValueError(
+                f"Task {self.name!r}: `answer_scorer` is {self.answer_scorer!r}; allowed are "
+                f"{list(get_args(AnswerScorer))}."
+            )
+        if (self.kind == "multiple_choice") != bool(self.choice_columns):
+            raise ValueError(
+                f"Task {self.name!r}: `choice_columns` go with `kind: multiple_choice`, and it with them."
+            )
+        if len(self.choice_columns) > 1 and len(self.choice_columns) != self.num_labels:
+            raise ValueError(
+                f"Task {self.name!r}: {len(self.choice_columns)} `choice_columns` need as many `label_names`, got "
+                f"{self.label_names}."
+            )
+        if self.held_out_share is not None and not 0.0 < self.held_out_share < 1.0:
+            raise ValueError(
+                f"Task {self.name!r}: `held_out_share` is {self.held_out_share}, it must lie between 0 and 1."
+            )
 
     def _check_tags(self) -> None:
         """Tags must be such that entities can be read off them."""
@@ -158,15 +193,27 @@ class TaskSpec:
     def allowed_metrics(self) -> tuple[str, ...]:
         """Metrics that a task of this kind can have."""
         if self.is_span:
-            return ANSWER_METRICS
+            return SQUAD_V2_METRICS if self.answer_scorer == "squad_v2" else ANSWER_METRICS
         if self.kind == "token_classification":
             return ENTITY_METRICS
+        if self.kind == "multiple_choice":
+            return ("accuracy",)
         return CLASSIFICATION_METRICS if self.label_names is not None else REGRESSION_METRICS
 
     @property
     def is_span(self) -> bool:
         """Whether the answer is a span of the context."""
         return self.kind == "question_answering"
+
+    @property
+    def is_of_rows(self) -> bool:
+        """Whether a row has one label (or value), and is scored by it."""
+        return self.kind in ("text_classification", "multiple_choice")
+
+    @property
+    def may_have_no_answer(self) -> bool:
+        """Whether "no answer" is an answer (SQuAD 2.0)."""
+        return self.is_span and self.answer_scorer == "squad_v2"
 
     @property
     def problem_type(self) -> ProblemType | None:
@@ -184,8 +231,13 @@ class TaskSpec:
 
     @property
     def is_pair(self) -> bool:
-        """Whether a row is a pair of texts."""
-        return len(self.text_columns) == 2
+        """Whether a model reads pairs of texts."""
+        return len(self.text_columns) == 2 or self.kind == "multiple_choice"
+
+    def for_split(self, split: str) -> TaskSpec:
+        """The task in the language of a split, by which its answers are scored."""
+        language = self.split_languages.get(split, self.language)
+        return self if language == self.language else dataclasses.replace(self, language=language)
 
     @property
     def headline(self) -> str:
@@ -226,9 +278,10 @@ class TaskSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-able values; `TaskSpec.from_dict` takes them back."""
-        values = dataclasses.asdict(dataclasses.replace(self, split_aliases={}, column_aliases={}))
-        values["split_aliases"] = {key: list(names) for key, names in self.split_aliases.items()}
-        values["column_aliases"] = {key: list(names) for key, names in self.column_aliases.items()}
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        values["fine_tuning"] = dataclasses.asdict(self.fine_tuning)
+        values |= {name: {key: list(names) for key, names in values[name].items()} for name in MAPPINGS}
+        values["split_languages"] = dict(self.split_languages)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
@@ -243,65 +296,10 @@ class TaskSpec:
         if unknown:
             raise ValueError(f"A task has no fields {unknown}; known are {sorted(known)}.")
         if values.get("kind") == "question_answering":
-            values = {"label_names": None, "label_column": "answers", "metrics": list(ANSWER_METRICS)} | dict(values)
+            scores = SQUAD_V2_METRICS if values.get("answer_scorer") == "squad_v2" else ANSWER_METRICS
+            values = {"label_names": None, "label_column": "answers", "metrics": list(scores)} | dict(values)
         missing = [name for name in ("name", "text_columns", "label_names") if name not in values]
         if missing:
             raise ValueError(f"A task needs the fields {missing} (`label_names: null` stands for regression).")
-        plain = {key: _plain(key, value) for key, value in values.items()}
+        plain = {key: plain_field(key, value) for key, value in values.items()}
         return cls(**plain)
-
-
-def _plain(key: str, value: Any) -> Any:
-    """One field of a spec from its YAML value."""
-    if key == "fine_tuning":
-        return _fine_tuning(value)
-    if key in ("split_aliases", "column_aliases"):
-        return {str(name): _names(key, aliases) for name, aliases in (value or {}).items()}
-    if key == "label_range":
-        return None if value is None else (float(value[0]), float(value[1]))
-    if key == "label_names" and value is None:
-        return None
-    if key in (
-        "name",
-        "label_column",
-        "train_split",
-        "language",
-        "kind",
-        "headline_metric",
-        "hub_path",
-        "hub_config",
-        "licence",
-    ):
-        return value
-    return _names(key, value)
-
-
-def _names(key: str, value: Any) -> tuple[str, ...]:
-    """A tuple of names from a YAML list or a single name."""
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, Sequence):
-        raise ValueError(f"The task field `{key}` must be a list of names, got {value!r}.")
-    return tuple(_label_text(item) for item in value)
-
-
-def _label_text(value: Any) -> str:
-    """Text of a label name; YAML reads unquoted `yes`, `no`, `true` and `1` as other types."""
-    if isinstance(value, bool):
-        raise ValueError(f"YAML read a label or column name as {value}; put it between quotes.")
-    return str(value)
-
-
-def _fine_tuning(value: Any) -> FineTuningDefaults:
-    """Fine-tuning settings from a mapping; `1e-5` may be text, as YAML reads it."""
-    if isinstance(value, FineTuningDefaults):
-        return value
-    known = {item.name: item for item in dataclasses.fields(FineTuningDefaults)}
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        raise ValueError(f"`fine_tuning` has no fields {unknown}; known are {sorted(known)}.")
-    kinds = {"int": int, "float": float, "str": str}
-    settings = {key: kinds[str(known[key].type)](item) for key, item in value.items()}
-    if any(isinstance(item, float) and not math.isfinite(item) for item in settings.values()):
-        raise ValueError(f"`fine_tuning` has a value that is not finite: {settings}.")
-    return FineTuningDefaults(**{"source": "the user's task file"} | settings)

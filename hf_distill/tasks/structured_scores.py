@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers.utils import logging
 
-from hf_distill.tasks.answers import squad_scores
+from hf_distill.tasks.answers import squad_scores, squad_v2_scores
+from hf_distill.tasks.answers_chinese import cmrc_scores
+from hf_distill.tasks.answers_mlqa import mlqa_scores
 from hf_distill.tasks.entities import entity_scores
-from hf_distill.tasks.span_decoding import decode_spans
+from hf_distill.tasks.span_decoding import SpanPrediction, decode_spans
 from hf_distill.tasks.spec import ENTITY_METRICS, OUTSIDE_TAG, TaskSpec
 
 if TYPE_CHECKING:
@@ -88,7 +90,10 @@ def _tag_scores(spec: TaskSpec, predictions: list[list[str]], references: list[l
 def score_answers(
     spec: TaskSpec, rows: Dataset, tokens: Dataset, start: np.ndarray, end: np.ndarray
 ) -> dict[str, float]:
-    """Scores of the best span of every question, over all windows of its context.
+    """Scores of the best span of every question, over all windows of its context, by the task's official script.
+
+    Where there may be no answer (SQuAD 2.0), the scores are those at a null-score difference of 0 and, as `best_...`,
+    at the threshold that is best on these questions.
 
     Args:
         spec: A task of question answering.
@@ -101,8 +106,28 @@ def score_answers(
         ValueError: If an output is not finite, or a question has no answer that is known.
     """
     windows = tokens.select_columns(["row", "offset_starts", "offset_ends"])
-    spans = decode_spans(start, end, windows, rows[spec.text_columns[1]])
-    predictions = {str(number): span.text for number, span in enumerate(spans)}
-    references = {str(number): answers["text"] for number, answers in enumerate(rows[spec.label_column])}
-    scores = squad_scores(predictions, references)
-    return {name: scores[name] for name in spec.metrics}
+    spans = decode_spans(
+        start,
+        end,
+        windows,
+        rows[spec.text_columns[1]],
+        max_answer_length=spec.max_answer_length,
+        with_null=spec.may_have_no_answer,
+    )
+    scores = _script(spec, spans, {str(number): gold["text"] for number, gold in enumerate(rows[spec.label_column])})
+    # The scores of questions with and of those without an answer are there where there are such.
+    return {name: scores[name] for name in spec.metrics if name in scores}
+
+
+def _script(spec: TaskSpec, spans: list[SpanPrediction], references: dict[str, list[str]]) -> dict[str, float]:
+    """Scores of the best spans by the official script of the task."""
+    predictions = {str(span.row): span.text for span in spans}
+    if spec.answer_scorer == "squad_v2":
+        # The best spans with the differences, not answers already withheld: else no threshold above 0 could be found.
+        differences = {str(span.row): float(span.null_score_difference or 0.0) for span in spans}
+        return squad_v2_scores(predictions, references, differences, no_answer_threshold=0.0)
+    if spec.answer_scorer == "cmrc2018":
+        return cmrc_scores(predictions, references)
+    if spec.answer_scorer == "mlqa":
+        return mlqa_scores(predictions, references, spec.language)
+    return squad_scores(predictions, references)

@@ -174,7 +174,8 @@ def finetune(
         model, spec, tokenizer, args, train_rows, None if headline is None else headline.tokens, callbacks
     )
     if headline is not None:
-        trainer.compute_metrics = build_compute_metrics(spec, headline.rows, headline.tokens)
+        own = spec.for_split(spec.headline_split)
+        trainer.compute_metrics = build_compute_metrics(own, headline.rows, headline.tokens)
     output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     history = list(trainer.state.log_history)
     trained = merge_lora(trainer.model)
@@ -309,7 +310,7 @@ def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
 
 def _with_labels(task: LoadedTask) -> datasets.Dataset:
     """The training rows whose label is known; the others are counted and left out."""
-    if task.spec.kind != "text_classification":
+    if not task.spec.is_of_rows:
         return task.train
     shown = visible_labels(task.train, task.spec)
     if shown.all():
@@ -335,11 +336,20 @@ def _evaluate(trainer: Trainer, evaluation: dict[str, _EvaluationRows], spec: Ta
     for split, part in evaluation.items():
         # Rows of like length together; the order of rows changes no score.
         tokens = part.tokens.select(np.argsort(-np.asarray(part.tokens["length"]), kind="stable"))
-        trainer.compute_metrics = build_compute_metrics(spec, part.rows, tokens)
+        trainer.compute_metrics = build_compute_metrics(spec.for_split(split), part.rows, tokens)
         found = trainer.evaluate(tokens, ignore_keys=IGNORED_OUTPUTS)
         plain = {key.removeprefix("eval_"): value for key, value in found.items()}
         scores[split] = {key: float(value) for key, value in plain.items() if key not in (*SPEED_KEYS, "epoch")}
-    return scores
+    return scores | _averages(scores, spec)
+
+
+def _averages(scores: Scores, spec: TaskSpec) -> Scores:
+    """Means over the splits that the task averages (languages), where all of them were scored."""
+    whole = {name: splits for name, splits in spec.averages.items() if set(splits) <= set(scores)}
+    return {
+        name: {key: sum(scores[split][key] for split in splits) / len(splits) for key in scores[splits[0]]}
+        for name, splits in whole.items()
+    }
 
 
 def _headline(scores: Scores, spec: TaskSpec) -> float:

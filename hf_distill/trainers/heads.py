@@ -1,4 +1,4 @@
-"""What differs between heads that speak about rows, words and spans: class, batches, loss, outputs kept for scores.
+"""What differs between heads of rows, words, spans and choices: class, batches, loss, outputs kept for scores.
 
 Shape legend: B rows, T padded length, C outputs of the head.
 """
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
+    AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    DataCollatorForMultipleChoice,
     DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     PreTrainedTokenizerBase,
@@ -140,10 +142,42 @@ class SpanHead:
         return outputs[0], outputs[1]
 
 
+class ChoiceHead:
+    """A score for every choice of a row; the best one is the answer."""
+
+    auto_class: ClassVar[Any] = AutoModelForMultipleChoice
+    suffix: ClassVar[str] = "ForMultipleChoice"
+
+    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
+        # One output serves every choice: there is no order that could differ.
+        self.spec = spec
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
+        """All choices of all rows padded to the longest, (B, choices, T)."""
+        pad = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=multiple)
+        wanted = (*tokenizer.model_input_names, "labels")
+
+        def collate(rows: list[Any]) -> dict[str, Any]:
+            return dict(pad([{name: row[name] for name in wanted if name in row} for row in rows]))
+
+        return collate
+
+    def loss(
+        self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of scores (B, choices) over labels (B,)."""
+        return _cross_entropy(outputs["logits"].float(), labels, label_smoothing)
+
+    def kept(self, outputs: Any) -> Tensor:
+        """Scores (B, choices)."""
+        return _first(outputs)
+
+
 _HEADS: dict[str, Callable[..., TaskHead]] = {
     "text_classification": RowHead,
     "token_classification": WordHead,
     "question_answering": SpanHead,
+    "multiple_choice": ChoiceHead,
 }
 
 

@@ -24,6 +24,8 @@ _PEFT_TASKS = {
     "text_classification": "SEQ_CLS",
     "token_classification": "TOKEN_CLS",
     "question_answering": "QUESTION_ANS",
+    # peft has no kind for it; its head trains in full all the same.
+    "multiple_choice": "SEQ_CLS",
 }
 
 
@@ -91,6 +93,8 @@ def label_order(config: PreTrainedConfig, spec: TaskSpec, *, where: str) -> list
     """
     if spec.is_span:
         return [0, 1]
+    if spec.kind == "multiple_choice":
+        return list(range(spec.num_labels))
     if spec.label_names is None:
         if config.num_labels != 1:
             raise ValueError(f"{where} has {config.num_labels} outputs; the regression task {spec.name!r} needs one.")

@@ -141,7 +141,8 @@ class TaskEvaluation:
         if self.way == "head":
             outputs, labels = run(self.tokens, "logits", collator, head.kept)
             prediction = EvalPrediction(predictions=outputs, label_ids=labels)
-            scores = build_compute_metrics(self.spec, self.rows, self.tokens)(prediction)
+            own = self.spec.for_split(self.spec.headline_split)
+            scores = build_compute_metrics(own, self.rows, self.tokens)(prediction)
             return {f"task/{name}": float(value) for name, value in scores.items()}
         train = self.task.train.select(visible_labels(self.task.train, self.spec).nonzero()[0])
         train = tokenize_task(train, self.spec, self.tokenizer, self.max_length)
