@@ -171,7 +171,8 @@ class CorpusArguments:
     engine: str = field(
         default="auto",
         metadata={
-            "help": "BM25 engine: retriv, bm25s, tantivy, elasticsearch, or auto: by size and by what is installed."
+            "help": "BM25 engine: retriv, bm25s, blocks, tantivy, elasticsearch, or auto: by size and by what is "
+            "installed."
         },
     )
     elasticsearch_url: str | None = field(
