@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from datasets import Dataset
 from datasets.utils import logging
 
 from .durable import checksum_of, space_for
-from .work import read_arrow, remove, write_json
+from .work import measured, read_arrow, remove, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -48,7 +47,7 @@ class Part:
     way_out: str
 
     def facts(self) -> dict[str, Any] | None:
-        """What `work` returned, with `seconds`; None if the part is not finished or was made with other settings."""
+        """What `make` returned; None if the part is not finished or was made with other settings."""
         marker = self._marker()
         return None if marker is None else cast("dict[str, Any]", marker["facts"])
 
@@ -94,7 +93,7 @@ class Part:
             work: Writes the files into an empty folder and returns facts, JSON-able.
 
         Returns:
-            The facts; those of the first time if the part was finished before.
+            The facts, with those of `measured` added; those of the first time if the part was finished before.
 
         Raises:
             OSError: If it cannot be written; what it wrote is removed.
@@ -114,9 +113,7 @@ class Part:
         try:
             with space_for(self.folder.parent, self.what, "--work_dir, --index_dir"):
                 partial.mkdir(parents=True)
-                start = time.perf_counter()
-                facts = work(partial)
-                facts["seconds"] = round(time.perf_counter() - start, 3)
+                facts = measured(lambda: work(partial), partial)
                 files = sorted(path for path in partial.rglob("*") if path.is_file())
                 marker = {
                     "settings": self.settings,

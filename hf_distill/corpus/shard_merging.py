@@ -20,6 +20,7 @@ from .cleaning import UsableRows
 from .queries import HIT_FEATURES
 from .retrieval import EngineChoice
 from .shard_search import ShardSearch
+from .shards import total_cost
 
 # Hits of all shards that are sorted together: bounds the memory to some 200 MB.
 _TOGETHER = 4_000_000
@@ -155,12 +156,15 @@ class _MergedBuild(CorpusBuild):
 
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Those of a build, with the seconds of all jobs."""
-        facts = self._facts()
-        indexed = round(sum(part["index"]["seconds"] for part in facts if not part["index"]["reused"]), 3)
+        hits, merge = self._facts(), steps["hits"]
+        # An index of an earlier task cost nothing now; what a search took holds what the index before it took.
+        indexes = [part["index"] for part in hits if part["index"]["rows"] and not part["index"]["reused"]]
+        index, search = total_cost(indexes), total_cost(hits)
+        search["seconds"] = round(search["seconds"] - index["seconds"], 3)
         jobs = {
-            "prepare": {"seconds": self.search.shards.whole.seconds},
-            "index": {**steps["index"], "seconds": indexed},
-            "hits": {**steps["hits"], "seconds": round(sum(part["seconds"] for part in facts) - indexed, 3)},
-            "merge": {"seconds": steps["hits"]["seconds"]},
+            "prepare": {"rows": self.search.shards.whole.unit_bounds[-1], **self.search.shards.whole.cost},
+            "index": {**steps["index"], **index},
+            "hits": {**merge, **search},
+            "merge": {name: merge[name] for name in merge if name in {"seconds", "disk_bytes", "peak_memory_mb"}},
         }
         return {**super()._statistics({**steps, **jobs}), "num_shards": self.search.shards.num_shards}

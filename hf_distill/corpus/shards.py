@@ -224,6 +224,13 @@ class Shards:
         return Part(folder / name, settings, what, self.way_out(0 if shard is None else shard))
 
 
+def total_cost(facts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What some jobs cost together: seconds and bytes on disk of all, memory of the largest (where it is known)."""
+    cost = {name: round(sum(part.get(name, 0) for part in facts), 3) for name in ("seconds", "disk_bytes")}
+    peaks = [part["peak_memory_mb"] for part in facts if "peak_memory_mb" in part]
+    return {**cost, **({"peak_memory_mb": max(peaks)} if peaks else {})}
+
+
 @dataclass(frozen=True)
 class Whole:
     """What S prepared shards are together.
@@ -234,7 +241,7 @@ class Whole:
         checksums: Of the usable rows of every shard.
         unit_bounds: (S + 1,) first unit of every shard in the whole, and their number.
         usable_bounds: (S + 1,) first usable row of every shard in the whole, and N.
-        seconds: Of the first passes.
+        cost: Of the first passes: seconds and bytes on disk of all, memory of the largest.
     """
 
     counts: dict[str, int]
@@ -242,7 +249,7 @@ class Whole:
     checksums: tuple[str, ...]
     unit_bounds: tuple[int, ...]
     usable_bounds: tuple[int, ...]
-    seconds: float
+    cost: dict[str, Any]
 
     @property
     def num_usable(self) -> int:
@@ -280,5 +287,5 @@ class Whole:
             tuple(part["checksum"] for part in facts),
             tuple(bounds["units"]),
             tuple(bounds["usable"]),
-            round(sum(part["seconds"] for part in facts), 3),
+            total_cost(facts),
         )

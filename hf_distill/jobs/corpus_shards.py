@@ -45,11 +45,9 @@ class ShardJobs:
     def shards(self) -> Shards:
         """The general corpus in shards."""
         load_plugins(self.plugins)
-        name = self.corpus.corpus or ""
-        general = load_general_corpus(name, self.corpus.corpus_config, split=self.corpus.corpus_split)
-        return Shards(
-            self.corpus, general, self.num_shards, name=corpus_label(name), work_dir=self.corpus.work_dir or "work"
-        )
+        args, name = self.corpus, self.corpus.corpus or ""
+        general = load_general_corpus(name, args.corpus_config, split=args.corpus_split, max_rows=args.max_corpus_rows)
+        return Shards(args, general, self.num_shards, name=corpus_label(name), work_dir=args.work_dir or "work")
 
     def anchors(self, loaded: LoadedTask | None = None) -> Anchors:
         """The anchors: texts of the training rows."""
