@@ -48,6 +48,7 @@ def here(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_config, sentences):
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)))
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     (tmp_path / "bad.jsonl").write_text('{"text": \n')
+    datasets.Dataset.from_dict({"text": [1, 2]}).to_parquet("numbers.parquet")
     datasets.Dataset.from_dict({"text": ["a"]}).select([]).to_parquet("no_rows.parquet")
     for name in ("mood", "empty_mood", "odd_mood"):
         (tmp_path / name).mkdir()
@@ -109,6 +110,10 @@ def of(teacher="encoder", textbook="text.txt", *more):
         ([*CORPUS, "--corpus", "empty.txt"], "`--corpus`: ['empty.txt'] are empty"),
         ([*CORPUS, "--corpus", "binary.txt"], "`--corpus`: ['binary.txt'] cannot be read as text"),
         ([*CORPUS, "--corpus", "blank.txt"], "No row of the general corpus can be used"),
+        (
+            [*CORPUS, "--corpus", "numbers.parquet"],
+            "The column 'text' (--text_column) of the general corpus holds Value(",
+        ),
         # Tasks.
         (
             [*TEACH, "--task", "empty_mood", "--text_columns", "text"],

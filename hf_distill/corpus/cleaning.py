@@ -18,6 +18,8 @@ from .words import units
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 
 READ_BATCH = 10_000
+# What a column of text can be in Arrow; one that holds nothing at all is `null`.
+TEXT_TYPES = ("string", "large_string", "string_view", "null")
 
 DROP_REASONS = ("none", "empty", "too_long", "too_few_words", "too_many_words")
 
@@ -71,12 +73,15 @@ def check_corpus(corpus: Dataset, text_column: str) -> None:
     """Raises an error that says what is there if the corpus is empty or lacks its text column.
 
     Raises:
-        ValueError: If it is empty or the column is missing.
+        ValueError: If it is empty, or the column is missing or holds no text.
     """
     if text_column not in corpus.column_names:
         raise ValueError(
             f"The general corpus has no column {text_column!r} (--text_column); it has {corpus.column_names}."
         )
+    kind = corpus.features[text_column]
+    if getattr(kind, "dtype", None) not in TEXT_TYPES:
+        raise ValueError(f"The column {text_column!r} (--text_column) of the general corpus holds {kind}, not text.")
     if len(corpus) == 0:
         raise ValueError("The general corpus is empty (--corpus).")
 

@@ -89,5 +89,5 @@ def test_a_missing_column_is_an_error_that_lists_the_columns():
 
 
 def test_a_column_of_numbers_is_an_error():
-    with pytest.raises(TypeError, match="must be a string, but one is int"):
+    with pytest.raises(ValueError, match=r"\(--text_column\) of the general corpus holds Value\('int64'\), not text"):
         usable([1, 2])
