@@ -1,0 +1,201 @@
+"""The notebooks are clean, say what they need, and run from the first cell to the last, offline on tiny models."""
+
+import json
+import re
+from pathlib import Path
+
+import datasets
+import matplotlib
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    set_seed,
+)
+
+from hf_distill.corpus.engines import _retriv_import
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
+CHINESE = EXAMPLES / "data" / "chinese"
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path, kind=None):
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in found if kind in (None, cell["cell_type"])]
+
+
+def run(name, **overrides):
+    """Run a notebook with other parameters; returns the names that it leaves."""
+    namespace = {"__name__": "__main__"}
+    [path] = [path for path in NOTEBOOKS if path.stem == name]
+    for number, cell in enumerate(cells(path, "code"), 1):
+        exec(compile("".join(cell["source"]), f"{name}, code cell {number}", "exec"), namespace)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            assert overrides.keys() <= namespace.keys()
+            namespace.update(overrides)
+    return namespace
+
+
+@pytest.fixture(autouse=True)
+def quiet(tmp_path, monkeypatch):
+    """Trainings write below a folder of their own, without bars, on the CPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    matplotlib.use("agg")
+    # retriv compiles its search anew in every process; the engines' own tests have both.
+    monkeypatch.setattr(_retriv_import, "is_installed", lambda: False)
+
+
+# --- what a notebook looks like -------------------------------------------------------------------------------------
+
+
+def test_there_are_three():
+    assert [path.stem for path in NOTEBOOKS] == ["chinese_4x312", "corpus_for_your_task", "first_distillation"]
+
+
+@each_notebook
+def test_a_notebook_is_clean_and_has_one_cell_of_parameters(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["metadata"]["kernelspec"]["name"]) == (4, "python3")
+    assert len({cell["id"] for cell in cells(path)}) == len(cells(path))
+    for cell in cells(path, "code"):
+        assert (cell["outputs"], cell["execution_count"]) == ([], None)
+    tagged = [cell for cell in cells(path, "code") if "parameters" in cell["metadata"].get("tags", ())]
+    assert tagged == cells(path, "code")[:1]
+
+
+@each_notebook
+def test_a_notebook_explains_every_step_and_links_to_what_is_there(path):
+    assert cells(path)[0]["source"][0].startswith("# ")
+    text = "".join("".join(cell["source"]) + "\n" for cell in cells(path, "markdown"))
+    assert "pip install" in text
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+    kinds = [cell["cell_type"] for cell in cells(path)]
+    assert "code code code" not in " ".join(kinds)
+
+
+# --- what it does ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def films(tmp_path, sentences):
+    """The folder of a task that has the words of SST-2's labels."""
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
+    )
+    for split, part in {"train": sentences[:40], "validation": sentences[40:52], "test": sentences[52:]}.items():
+        rows = {"sentence": part, "label": [index % 2 for index in range(len(part))]}
+        path = tmp_path / "glue" / "SST-2" / f"{split}.parquet"
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    return str(tmp_path / "glue")
+
+
+def test_a_first_distillation(films, tiny_tokenizer, capsys):
+    set_seed(0)
+    config = DistilBertConfig(
+        vocab_size=len(tiny_tokenizer), dim=24, n_layers=3, n_heads=4, hidden_dim=32, max_position_embeddings=64,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"}, seq_classif_dropout=0.0,
+    )  # fmt: skip
+    DistilBertForSequenceClassification(config).save_pretrained("teacher")
+    tiny_tokenizer.save_pretrained("teacher")
+    left = run(
+        "first_distillation",
+        teacher_name="./teacher", task_folder=films, student_shape="2x12:2h:20", num_rows=32, num_evaluated=12,
+        num_epochs=2, batch_size=8,
+    )  # fmt: skip
+    assert [entry["epoch"] for entry in left["curve"]] == [1, 2]
+    assert all(0 <= entry["eval_agreement"] <= 1 for entry in left["curve"])
+    student = AutoModelForSequenceClassification.from_pretrained("first-student")
+    assert (type(student), student.config.dim) == (DistilBertForSequenceClassification, 12)
+    assert Path("first-student/README.md").is_file()
+    shown = capsys.readouterr().out
+    assert f"teacher {left['teacher_score']:.3f}, student {left['student_score']:.3f} (accuracy, validation)" in shown
+    assert re.search(r"dull, long and bad {'label': '(NEGATIVE|POSITIVE)'", shown)
+
+
+def test_a_corpus_for_your_task(films, tiny_tokenizer, tiny_bert_config, sentences, capsys):
+    set_seed(0)
+    BertModel(tiny_bert_config()).save_pretrained("encoder")
+    tiny_tokenizer.save_pretrained("encoder")
+    general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
+    Path("general.txt").write_text("\n".join([*general, sentences[45]]), encoding="utf-8")
+    left = run(
+        "corpus_for_your_task",
+        task_folder=films, general_text="general.txt", num_anchors=10, top_k=3, teacher_name="./encoder",
+        student_shape="2x12:2h:20", num_steps=4, batch_size=8,
+    )  # fmt: skip
+    texts = left["corpus"].dataset["text"]
+    assert 0 < len(texts) < len(general)
+    assert sentences[45] not in texts, "it is in the validation split"
+    assert [entry["step"] for entry in left["found"]["corpus"]] == [0, 1, 2, 3, 4]
+    assert {"eval_loss", "eval_agreement", "eval_probe/accuracy"} <= left["found"]["random"][-1].keys()
+    page = Path("two-students/report.html").read_text(encoding="utf-8")
+    assert "corpus, random" in page
+    assert page.count("data:image/svg+xml") >= 3
+    assert "step" in capsys.readouterr().out
+
+
+@pytest.fixture
+def chinese_encoder(tmp_path):
+    """A tiny encoder that reads Chinese character by character."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(CHINESE.rglob("*.*")))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {token: index for index, token in enumerate([*special, *sorted(set(text) - set(" \n"))])}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(handle_chinese_chars=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=32,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    BertTokenizerFast(tokenizer_object=backend, model_max_length=64).save_pretrained(tmp_path / "encoder")
+    return str(tmp_path / "encoder")
+
+
+def test_a_chinese_student(chinese_encoder, capsys):
+    pytest.importorskip("rjieba", reason="pip install 'hf_distill[chinese]'")
+    left = run(
+        "chinese_4x312",
+        teacher_name=chinese_encoder, task_folder=str(CHINESE / "reviews"),
+        general_text=str(CHINESE / "sentences.txt"), student_shape="2x12:2h:20", num_steps=6, num_epochs=1,
+    )  # fmt: skip
+    texts = left["corpus"].dataset["text"]
+    assert 20 < len(texts) <= 60
+    assert AutoModel.from_pretrained("chinese-student", add_pooling_layer=False).config.hidden_size == 12
+    assert set(left["scores"]) == {"distilled", "from scratch"}
+    assert all(0 <= score <= 1 for score in left["scores"].values())
+    shown = capsys.readouterr().out
+    assert "房 间 很 干 净" in shown
+    assert "sentence: 房间很干净，住得很舒服。" in shown
+    assert re.search(r"step +6: loss", shown)
+
+
+# --- the Chinese text -----------------------------------------------------------------------------------------------
+
+
+def test_the_chinese_task_is_balanced_and_no_sentence_occurs_twice():
+    splits = {
+        split: [json.loads(line) for line in (CHINESE / "reviews" / f"{split}.jsonl").read_text().splitlines()]
+        for split in ("train", "validation")
+    }
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 40, "validation": 20}
+    for rows in splits.values():
+        assert sum(row["label"] == "positive" for row in rows) * 2 == len(rows)
+    texts = [row["text"] for rows in splits.values() for row in rows]
+    texts += (CHINESE / "sentences.txt").read_text(encoding="utf-8").split()
+    assert len(set(texts)) == len(texts) == 120
