@@ -70,6 +70,23 @@ def test_a_script_is_short_and_begins_with_how_to_call_it(path, load):
     assert module.main.__doc__
 
 
+def test_the_readme_is_what_scripts_and_notebooks_say(load):
+    module = load(EXAMPLES / "make_readme.py")
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert page == module.render(), "write it anew: python examples/make_readme.py"
+    for path in SCRIPTS:
+        assert module.command(path).startswith(f"python examples/{path.name} ")
+
+
+def test_a_page_is_made_about_runs(data, load, capsys):
+    (data / "run").mkdir()
+    history = [{"step": step, "loss": 1.0 / step, "loss/logits/soft": 1.0 / step} for step in (1, 2)]
+    (data / "run" / "results.json").write_text(json.dumps({"job": "distill", "history": history}))
+    words = ["--runs", str(data / "run"), "--output", str(data / "report.md")]
+    assert load(EXAMPLES / "run_report.py").main(words)["curves"] == 2
+    assert f"page written to {data / 'report.md'}" in capsys.readouterr().out
+
+
 @each_script
 def test_help_shows_the_flags(path, load, capsys):
     with pytest.raises(SystemExit) as ended:
