@@ -24,7 +24,8 @@ from hf_distill.tasks import registry
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "extending.md"
-QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_strategy no --max_length 16 --logging_steps 1".split()
+QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_strategy no".split()
+QUICK += "--max_length 16 --logging_steps 1".split()
 
 
 @pytest.fixture
