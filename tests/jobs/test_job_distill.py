@@ -163,9 +163,38 @@ def test_a_student_with_another_vocabulary_is_refused_unless_each_side_reads_its
     assert kept == AutoTokenizer.from_pretrained(tmp_path / "other").get_vocab() != tiny_tokenizer.get_vocab()
 
 
+def test_a_watched_run_tells_its_evaluations_and_which_was_the_best(run, tmp_path, sentences):
+    mood = tmp_path / "mood"
+    mood.mkdir()
+    spec = {"text_columns": ["text"], "label_names": ["negative", "positive"], "metrics": ["accuracy"]}
+    (mood / "task.yaml").write_text(json.dumps(spec))
+    rows = [json.dumps({"text": text, "label": index % 2}) for index, text in enumerate(sentences[:20])]
+    (mood / "validation.jsonl").write_text("\n".join(rows))
+    watched = {"eval_strategy": "steps", "eval_steps": 2, "eval_task": str(mood), "eval_agreement": True}
+    best = {
+        "metric_for_best_model": "headline",
+        "load_best_model_at_end": True,
+        "save_strategy": "steps",
+        "save_steps": 2,
+    }
+    results = run(**watched, **best, textbook_eval_rows=8)
+    assert [entry["step"] for entry in results["evaluations"]] == [2, 4, 4]
+    scores = {entry["step"]: entry["eval_task/accuracy"] for entry in results["evaluations"][:2]}
+    assert results["best"] == {
+        "metric": "task/accuracy", "value": max(scores.values()), "step": max(scores, key=scores.get), "loaded": True,
+    }  # fmt: skip
+    assert results["evaluation"]["eval_task/accuracy"] == max(scores.values())
+    assert str(tmp_path) not in (tmp_path / "student" / "README.md").read_text()
+    alone = run(**watched, output_dir=str(tmp_path / "alone"))
+    assert (alone["best"], alone["textbook_rows"]) == (None, 64)
+    assert {"eval_agreement", "eval_loss/relation/vv"} <= alone["evaluation"].keys()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"eval_strategy": "steps", "eval_steps": 1}, "nothing to evaluate on: hold rows back with `--textbook_eval"),
+        ({"eval_agreement": True}, "nothing to evaluate on"),
         ({"teacher_model": None}, "`--teacher_model` is missing"),
         ({"teacher_model": "no/such-teacher"}, "`--teacher_model`: cannot load 'no/such-teacher'"),
         ({"student_model": "no/such-student"}, "`--student_model`: cannot load 'no/such-student'"),
