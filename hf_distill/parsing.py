@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -156,8 +156,10 @@ def _set_defaults(
     """Let values stand for flags that are not given."""
     fields = [field for cls in classes for field in dataclasses.fields(cls) if field.init]
     known = {field.name for field in fields}
-    # Some fields of transformers take a text or a list, of which argparse knows the text only.
-    lists = {field.name for field in fields if "list" in str(field.type).lower()}
+    # Some fields of transformers take a text or a list, of which argparse knows the text only; its parser writes that
+    # into the fields themselves.
+    hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
+    lists = {name for name in known if "list" in str(hints[name]).lower()}
     unknown = sorted(set(values) - known)
     if unknown:
         close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from hf_distill.arguments import DistillationArguments
+from hf_distill.arguments import DistillationArguments, FineTuningArguments
 from hf_distill.parsing import (
     arguments_to_dict,
     changed_arguments,
@@ -121,3 +121,11 @@ def test_a_value_of_the_file_must_be_one_that_a_flag_could_have(config):
 )
 def test_leading_words_get_the_names_of_flags(words, named):
     assert name_leading_words(words.split(), ("name", "mode")) == named.split()
+
+
+@pytest.mark.parametrize("given", ["none", "tensorboard"])
+def test_written_arguments_of_a_training_can_be_read_whatever_it_reports_to(given, tmp_path):
+    written = FineTuningArguments(str(tmp_path), use_cpu=True, report_to=given)
+    write_arguments(str(tmp_path), written)
+    [read] = parse((FineTuningArguments,), [str(tmp_path / "arguments.yaml")], "")
+    assert read.report_to == written.report_to
