@@ -7,6 +7,7 @@ the README is the start page. Pages that no chapter names come last, so that non
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ napoleon_use_ivar = True
 CHAPTERS = {
     "Five jobs": ["corpus", "teach", "distill", "evaluate", "ship"],
     "Methods": [
-        *("objectives", "presets", "paper_index", "watching", "several_teachers", "stored_teachers"),
+        *("objectives", "presets", "paper_index", "watching", "several_teachers", "multi_task", "stored_teachers"),
         *("augmentation", "tasks", "architectures", "other_models"),
     ],
     "Use": ["cluster", "from_textbrewer", "hub", "deployment", "troubleshooting", "extending"],
@@ -74,8 +75,18 @@ def reference() -> str:
     return "\n".join([*lines, "```", ""])
 
 
-def add_to_page(app: Sphinx, name: str, source: list[str]) -> None:
-    """What only the site shows: the navigation, and the docstrings."""
+def without_folders(text: str, page: Path) -> str:
+    """The text with links to folders as their words: a code host lists a folder, a site has no page of one."""
+
+    def words_of(link: re.Match[str]) -> str:
+        return link["words"] if (page.parent / link["target"]).is_dir() else link[0]
+
+    return re.sub(r"(?<!!)\[(?P<words>[^][]*)\]\((?P<target>[^()#:\s]+)\)", words_of, text)
+
+
+def adapt_page(app: Sphinx, name: str, source: list[str]) -> None:
+    """What is different on the site: the navigation, the docstrings, and folders."""
+    source[0] = without_folders(source[0], Path(app.srcdir) / f"{name}.md")
     if name == root_doc:
         source[0] += navigation(Path(app.srcdir))
     elif name == REFERENCE:
@@ -97,6 +108,6 @@ def add_index(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connect them."""
-    app.connect("source-read", add_to_page)
+    app.connect("source-read", adapt_page)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("build-finished", add_index)

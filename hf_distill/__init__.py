@@ -21,6 +21,8 @@ _MODULE_OF: dict[str, str] = {
     "GeneralCorpus": "corpus.general",
     "GeneralCorpusArguments": "arguments",
     "LoadedTask": "tasks",
+    "MTLArguments": "arguments",
+    "MTLTrainer": "trainers.multi_task",
     "MultiTeacherArguments": "arguments",
     "MultiTeacherTrainer": "trainers.multi_teacher",
     "Objective": "objectives",
@@ -67,6 +69,8 @@ __all__ = [
     "GeneralCorpus",
     "GeneralCorpusArguments",
     "LoadedTask",
+    "MTLArguments",
+    "MTLTrainer",
     "MultiTeacherArguments",
     "MultiTeacherTrainer",
     "Objective",
@@ -109,6 +113,7 @@ if TYPE_CHECKING:
         DistillationArguments,
         FineTuningArguments,
         GeneralCorpusArguments,
+        MTLArguments,
         MultiTeacherArguments,
     )
     from .benchmark.speed import latency_ratio
@@ -131,6 +136,7 @@ if TYPE_CHECKING:
     from .teachers_adapters import adapter_teachers
     from .trainers.distillation import DistillationTrainer
     from .trainers.finetuning import evaluate_model, finetune
+    from .trainers.multi_task import MTLTrainer
     from .trainers.multi_teacher import MultiTeacherTrainer
 
 

@@ -13,6 +13,7 @@ from hf_distill import __version__
 # The argument classes of every verb that takes flags. `--help` reads their source, the verb itself imports them.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "teach": ("TaskArguments", "TeacherArguments", "FineTuningArguments"),
+    "mtl": ("TasksArguments", "TeacherArguments", "MTLArguments"),
     "corpus": ("TaskArguments", "CorpusArguments", "ShardArguments"),
     "general": ("GeneralCorpusArguments",),
     "augment": ("TaskArguments", "AugmentationArguments"),
@@ -39,6 +40,16 @@ def teach(argv: Sequence[str]) -> None:
 
     results = job(*_parse(teach, argv))
     _say(f"{results['task']}: {results['metric']} {results['score']:.4f}; teacher in {results['model']}")
+
+
+def mtl(argv: Sequence[str]) -> None:
+    """Fine-tune one encoder on many tasks at once."""
+    from hf_distill.jobs.mtl import fine_tune_on_tasks
+
+    results = fine_tune_on_tasks(*_parse(mtl, argv))
+    for task, score in results["headlines"].items():
+        _say(f"{task}: {results['metrics'][task]} {score:.4f}")
+    _say(f"{results['steps']} steps in {results['training_seconds']:.0f} s; encoder in {results['model']}")
 
 
 def corpus(argv: Sequence[str]) -> None:
@@ -234,7 +245,7 @@ def _say(text: str) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
     for verb in (
-        *(teach, corpus, general, augment, compare, mlm, precompute, distill, evaluate, pipeline),
+        *(teach, mtl, corpus, general, augment, compare, mlm, precompute, distill, evaluate, pipeline),
         *(export, bench, report, push, convert, info),
     )
 }

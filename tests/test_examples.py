@@ -3,13 +3,20 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertModel, set_seed
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    BertModel,
+    set_seed,
+)
 
 from hf_distill import parsing
 from hf_distill.arguments import DistillationArguments, FineTuningArguments
@@ -146,6 +153,19 @@ def test_a_head_is_fitted_and_words_are_replaced_with_it(data, load, capsys):
     out = capsys.readouterr().out
     assert f"mood: {results['rows']} rows" in out
     assert f"written to {data / 'augmented'}" in out
+
+
+def test_an_encoder_is_fine_tuned_on_many_tasks(data, load, capsys):
+    shutil.copytree(data / "mood", data / "praise")
+    words = ["--teacher_model", str(data / "encoder"), "--tasks", str(data / "mood"), str(data / "praise"), *QUICK]
+    words += ["--task_teachers", f"{data / 'mood'}={data / 'teacher'}", "--save_heads", str(data / "mood")]
+    results = load(EXAMPLES / "run_mtl.py").main([*words, "--output_dir", str(data / "mtl")])
+    assert set(results["headlines"]) == {"mood", "praise"}
+    assert type(AutoModel.from_pretrained(data / "mtl")) is BertModel
+    AutoModelForSequenceClassification.from_pretrained(data / "mtl" / "tasks" / "mood")
+    out = capsys.readouterr().out
+    assert "praise: accuracy" in out
+    assert f"written to {data / 'mtl'}" in out
 
 
 def test_a_student_is_distilled(data, load, capsys):

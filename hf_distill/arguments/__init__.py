@@ -9,6 +9,7 @@ from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
 from .general import GeneralCorpusArguments
 from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
+from .multi_task import MTLArguments, TasksArguments
 from .multi_teacher import MultiTeacherArguments
 from .pushing import PushArguments
 from .reporting import ReportArguments
@@ -27,6 +28,7 @@ __all__ = [
     "FineTuningArguments",
     "GeneralCorpusArguments",
     "MLMHeadArguments",
+    "MTLArguments",
     "MultiTeacherArguments",
     "PipelineArguments",
     "PrecomputeArguments",
@@ -37,6 +39,7 @@ __all__ = [
     "ShardArguments",
     "StudentArguments",
     "TaskArguments",
+    "TasksArguments",
     "TeacherArguments",
     "TextbookArguments",
 ]

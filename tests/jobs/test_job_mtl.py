@@ -1,0 +1,111 @@
+"""Many tasks, from flags to an encoder, heads and scores."""
+
+import json
+
+import pytest
+import yaml
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertForSequenceClassification,
+    BertModel,
+    set_seed,
+)
+
+from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.jobs.mtl import fine_tune_on_tasks
+from hf_distill.parsing import parse
+
+
+@pytest.fixture
+def data(tmp_path, sentences):
+    """Two tasks of one's own, and SST-2 in miniature."""
+    rows = [{"sentence": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
+    for name in ("sst2", "mood", "praise"):
+        (tmp_path / name).mkdir()
+        if name != "sst2":
+            spec = {"text_columns": ["sentence"], "label_names": ["no", "yes"], "metrics": ["accuracy"]}
+            (tmp_path / name / "task.yaml").write_text(yaml.safe_dump(spec))
+        for stem, part in (("train", rows[:40]), ("validation", rows[40:])):
+            (tmp_path / name / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    return tmp_path
+
+
+@pytest.fixture
+def encoder(tmp_path, tiny_bert_config, tiny_tokenizer):
+    """A folder with a tiny encoder and its tokenizer."""
+    set_seed(0)
+    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    return str(tmp_path / "encoder")
+
+
+def training(folder, **fields):
+    given = {
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "learning_rate": 5e-3,
+        "max_steps": 4,
+        "logging_steps": 1,
+    }
+    return MTLArguments(str(folder), **{**given, "per_device_train_batch_size": 8, **fields})
+
+
+def test_an_encoder_heads_and_facts_are_written(data, encoder, tmp_path):
+    tasks = TasksArguments(
+        ["glue/sst2", str(data / "mood")], data_dir=str(data), max_length=16, max_train_samples=24,
+        save_heads=["glue/sst2"],
+    )  # fmt: skip
+    out = tmp_path / "out"
+    facts = fine_tune_on_tasks(tasks, TeacherArguments(teacher_model=encoder), training(out))
+    assert facts == json.loads((out / "results.json").read_text())
+    assert facts["tasks"] == ["glue/sst2", "mood"]
+    assert facts["train_rows"] == {"glue/sst2": 24, "mood": 24}
+    assert facts["score"] == pytest.approx(sum(facts["headlines"].values()) / 2)
+    assert type(AutoModel.from_pretrained(out)) is BertModel
+    assert [path.name for path in (out / "tasks" / "glue").iterdir()] == ["sst2"]
+    head = AutoModelForSequenceClassification.from_pretrained(out / "tasks" / "glue" / "sst2")
+    assert head.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_the_written_arguments_repeat_the_run(data, encoder, tmp_path):
+    tasks = TasksArguments([str(data / "mood"), str(data / "praise")], max_length=16)
+    facts = fine_tune_on_tasks(tasks, TeacherArguments(teacher_model=encoder), training(tmp_path / "one"))
+    classes = (TasksArguments, TeacherArguments, MTLArguments)
+    again = parse(classes, [str(tmp_path / "one" / "arguments.yaml"), "--output_dir", str(tmp_path / "two")], "")
+    assert fine_tune_on_tasks(*again)["scores"] == facts["scores"]
+
+
+def test_several_teachers_of_a_task_are_named_one_by_one(data, encoder, tmp_path, tiny_bert_config, tiny_tokenizer):
+    for name in ("a", "b"):
+        names = {0: "no", 1: "yes"}
+        BertForSequenceClassification(tiny_bert_config(id2label=names)).save_pretrained(tmp_path / name)
+        tiny_tokenizer.save_pretrained(tmp_path / name)
+    mood = str(data / "mood")
+    teachers = [f"{mood}={tmp_path / name}" for name in ("a", "b")]
+    tasks = TasksArguments([mood, str(data / "praise")], max_length=16, task_teachers=teachers)
+    facts = fine_tune_on_tasks(tasks, TeacherArguments(teacher_model=encoder), training(tmp_path / "out"))
+    logged = set().union(*(entry for entry in facts["history"]))
+    assert "loss/mood/soft" in logged
+    assert "loss/praise/soft" not in logged
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tasks": ["a", "a"]}, r"`--tasks` is \['a', 'a'\]; it must name every task once"),
+        ({"tasks": ["a"], "task_teachers": ["b=c"]}, r"`--task_teachers` names 'b'; `--tasks` are \['a'\]"),
+        ({"tasks": ["a"], "task_teachers": ["a"]}, "has 'a'; it must be TASK=MODEL"),
+        ({"tasks": ["a"], "save_heads": ["b"]}, r"`--save_heads` names \['b'\]; allowed are all and \['a'\]"),
+        ({"tasks": ["a"], "max_length": 0}, "`--max_length` is 0; it must be at least 1"),
+    ],
+)
+def test_wrong_flags_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TasksArguments(**fields)
+
+
+def test_a_model_must_be_given(data, tmp_path):
+    with pytest.raises(ValueError, match="`--teacher_model` is missing"):
+        fine_tune_on_tasks(TasksArguments([str(data / "mood")]), TeacherArguments(), training(tmp_path))
