@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "export": ("ScoredTaskArguments", "ExportArguments"),
     "bench": ("BenchmarkArguments",),
     "report": ("ReportArguments",),
+    "attention": ("AttentionArguments",),
     "push": ("PushArguments",),
 }
 WITH_PRESETS = ("distill",)
@@ -179,6 +180,14 @@ def report(argv: Sequence[str]) -> None:
     _say(f"{results['curves']} curves of {len(results['runs'])} runs; page in {results['output']}")
 
 
+def attention(argv: Sequence[str]) -> None:
+    """Draw the attention of teacher and students on a sentence."""
+    from hf_distill.jobs.attention import draw_attention_of
+
+    results = draw_attention_of(*_parse(attention, argv))
+    _say(f"attention of {', '.join(model['name'] for model in results['models'])}; picture in {results['output']}")
+
+
 def push(argv: Sequence[str]) -> None:
     """Push a student or a corpus to the Hub: push FOLDER REPO [--dry_run] [--private] [--revision BRANCH]."""
     from hf_distill.jobs.push import format_push
@@ -246,7 +255,7 @@ VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
     for verb in (
         *(teach, mtl, corpus, general, augment, compare, mlm, precompute, distill, evaluate, pipeline),
-        *(export, bench, report, push, convert, info),
+        *(export, bench, report, attention, push, convert, info),
     )
 }
 

@@ -191,6 +191,14 @@ def test_a_student_is_distilled_from_a_stored_teacher(data, load, capsys):
     assert results["teacher_parameters"] > results["student_parameters"]
 
 
+def test_attention_is_drawn(data, load, capsys):
+    pytest.importorskip("matplotlib")
+    words = ["--models", str(data / "teacher"), str(data / "encoder"), "--text", "the cat likes the film"]
+    results = load(EXAMPLES / "run_attention.py").main([*words, "--output", str(data / "attention.png")])
+    assert [model["name"] for model in results["models"]] == ["teacher", "encoder"]
+    assert f"written to {data / 'attention.png'}" in capsys.readouterr().out
+
+
 def test_what_a_push_would_upload_is_shown(data, load, capsys):
     words = ["--folder", str(data / "teacher"), "--repo", "me/small", "--dry_run"]
     results = load(EXAMPLES / "run_push.py").main(words)

@@ -3,6 +3,7 @@
 The help text of a field is its only documentation; errors name the flag.
 """
 
+from .attention import AttentionArguments
 from .augmenting import AugmentationArguments, MLMHeadArguments
 from .comparing import ComparisonArguments
 from .data import CorpusArguments, TaskArguments, TextbookArguments
@@ -18,6 +19,7 @@ from .storing import PrecomputeArguments
 from .training import DistillationArguments, FineTuningArguments
 
 __all__ = [
+    "AttentionArguments",
     "AugmentationArguments",
     "BenchmarkArguments",
     "ComparisonArguments",

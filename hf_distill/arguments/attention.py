@@ -1,0 +1,34 @@
+"""Attention maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class AttentionArguments:
+    """Whose attention is drawn, and on what."""
+
+    models: list[str] = field(
+        metadata={"help": "Hub ids or folders of the models, the teacher first; each reads with its own tokenizer."}
+    )
+    text: str = field(metadata={"help": "The sentence."})
+    layers: list[int] | None = field(
+        default=None,
+        metadata={"help": "A layer for each model, from 1, or from the end when negative. Default: the last of each."},
+    )
+    heads: list[int] | None = field(
+        default=None, metadata={"help": "Heads to draw beside the mean over all, from 1. Default: the mean alone."}
+    )
+    output: str = field(
+        default="attention.png", metadata={"help": "Image to write; its ending chooses the format: png, svg or pdf."}
+    )
+
+    def __post_init__(self) -> None:
+        """A single model may be given as a string; layers go with models."""
+        if isinstance(self.models, str):
+            self.models = [self.models]
+        if self.layers is not None and len(self.layers) != len(self.models):
+            raise ValueError(
+                f"`--layers` has {len(self.layers)} numbers for {len(self.models)} models; give one for each."
+            )
