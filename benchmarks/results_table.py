@@ -28,7 +28,8 @@ PRESETS_HEADER = """| preset | student | first weights | parameters | learning r
 def rows() -> list[dict[str, Any]]:
     """The summaries of all runs, by file name."""
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8"))["summary"] | {"file": file.name} for file in files]
+    found = [json.loads(file.read_text(encoding="utf-8")) | {"file": file.name} for file in files]
+    return [run["summary"] | {"file": run["file"]} for run in found if "summary" in run]
 
 
 def table() -> str:
