@@ -111,6 +111,14 @@ class PipelineArguments:
             "help": "Settings of a paper for the distillation, below --distill (see `hf-distill info presets`)."
         },
     )
+    textbook_source: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the student learns on: cc (what the task's sentences find in --corpus), taskda (the task's "
+            "rows with words replaced, see --augment), general (--corpus as it is), task (the task's own text), or "
+            "one stage after the other: cc+taskda. Default: cc where there is a --corpus."
+        },
+    )
     with_task_text: bool = field(
         default=False,
         metadata={
@@ -144,11 +152,21 @@ class PipelineArguments:
     distill: str | None = field(
         default=None, metadata={"help": "Settings of the distillation, likewise (objectives, max_steps …)."}
     )
+    distill_next: str | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of the later stages of --textbook_source where they differ from --distill, likewise."
+        },
+    )
+    augment: str | None = field(
+        default=None,
+        metadata={"help": "Settings of the augmentation for --textbook_source taskda, likewise (masked_lm …)."},
+    )
     adapt: str | None = field(
         default=None, metadata={"help": "Settings of the fine-tuning of student and baseline, likewise."}
     )
 
-    def settings(self, stage: Literal["teach", "distill", "adapt"]) -> dict[str, Any]:
+    def settings(self, stage: Literal["teach", "augment", "distill", "distill_next", "adapt"]) -> dict[str, Any]:
         """The settings of one stage: a mapping from YAML, or from the text of a flag.
 
         Raises:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +32,12 @@ from hf_distill.arguments import (
 from hf_distill.benchmark.speed import latency_ratio
 from hf_distill.corpus import corpus_label
 from hf_distill.hub.model_card import CardFacts, CorpusFacts, ScoreFacts, read_facts, write_model_card
+from hf_distill.jobs.augment import augment
 from hf_distill.jobs.corpus import build_corpus
 from hf_distill.jobs.distill import distill
 from hf_distill.jobs.evaluate import adapt_and_evaluate
+from hf_distill.jobs.general import mix_general
+from hf_distill.jobs.pipeline_textbooks import augmentation_settings, chosen_sources, general_settings
 from hf_distill.jobs.results import RESULTS_FILE, environment, write_results
 from hf_distill.jobs.teach import teach
 from hf_distill.loading import load_model
@@ -60,14 +64,15 @@ def run_pipeline(
 ) -> dict[str, Any]:
     """Run every stage and compare teacher, student and baseline.
 
-    Writes to `pipeline.output_dir`: `teacher/`, `corpus/`, `distilled/` (the student before it saw a label),
+    Writes to `pipeline.output_dir`: `teacher/`, `corpus/` (or `augmented/`, `general/`, as the textbook source says),
+    `distilled/` (the student before it saw a label; of an earlier stage `distilled_cc/` and the like),
     `student/` (adapted, with its card), `student/baseline/` and `report.json`.
 
     Args:
         task: The task and where its rows are.
         teacher: The model to make the teacher of.
         student: Shape and first weights of the student.
-        corpus: The general corpus and how to search it; without one the student learns on the task's own text.
+        corpus: The general corpus and how to search it.
         pipeline: Folder, seed, and the settings of each training stage.
         command: What repeats the run, for report and card.
 
@@ -82,13 +87,10 @@ def run_pipeline(
     folder = Path(pipeline.output_dir)
     student = _with_preset(student, pipeline.preset)
     fine_tuning = _stage_arguments(FineTuningArguments, "teach", folder / "teacher", pipeline)
-    training = _stage_arguments(
-        DistillationArguments, "distill", folder / "distilled", pipeline, max_length=task.max_length
-    )
-    if training.eval_task is not None and training.eval_task_dir is None:
-        training.eval_task_dir = task.data_dir
+    sources = chosen_sources(pipeline, corpus)
+    trainings = [_training(pipeline, task, folder, source, sources) for source in sources]
     adaptation = _stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline)
-    _check(teacher, student, corpus, pipeline, training)
+    _check(teacher, student, pipeline, sources, trainings)
     if pipeline.with_task_text and task.spec_fields():
         raise ValueError(
             f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
@@ -101,23 +103,12 @@ def run_pipeline(
         taught = stages.run("teacher", lambda: teach(task, teacher, fine_tuning), task, teacher, fine_tuning)
         own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
 
-    built = None
-    if corpus.corpus is not None:
-        corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
-        built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
-
-    textbook = TextbookArguments(
-        [*([str(folder / "corpus")] if built else []), *([task.task] if pipeline.with_task_text else [])],
-        data_dir=task.data_dir,
-        max_textbook_rows=pipeline.max_textbook_rows,
-        with_labels=pipeline.with_labels,
-        textbook_eval_rows=pipeline.textbook_eval_rows,
-    )
-    distilled = stages.run(
-        "distilled",
-        lambda: distill(student, own_teacher, textbook, training),
-        *(student, own_teacher, textbook, training),
-    )
+    made, built = _make_textbooks(stages, sources, task, corpus, pipeline)
+    learner, distilled = student, []
+    for source, training in zip(sources, trainings, strict=True):
+        arguments = (learner, own_teacher, _textbook(made[source], task, pipeline), training)
+        distilled.append(stages.run(Path(str(training.output_dir)).name, partial(distill, *arguments), *arguments))
+        learner = replace(student, student_model=str(training.output_dir))
 
     evaluation = EvaluationArguments(str(folder / "distilled"), adapt=pipeline.adapt_student, from_scratch=True)
     adapted = stages.run(
@@ -129,13 +120,56 @@ def run_pipeline(
     if not pipeline.adapt_student:
         shutil.copytree(folder / "distilled", folder / "student", ignore=_KEPT_APART, dirs_exist_ok=True)
     speed = _measure_speed(str(own_teacher.teacher_model), str(folder / "student"))
-    results = {"teach": taught, "corpus": built, "distill": distilled, "adapt": adapted}
+    results = {"teach": taught, "corpus": built, "distill": distilled[-1], "adapt": adapted}
     # Of the whole job, also where stages were finished in an earlier call.
     seconds = time.perf_counter() - started + stages.seconds_before
     report = _report(results, speed, command, seconds, pipeline.seed)
     write_results(folder, report, name="report.json")
-    write_model_card(folder / "student", _card(folder, report, taught, distilled, adapted, corpus))
+    write_model_card(folder / "student", _card(folder, report, taught, distilled[0], adapted, corpus))
     return report
+
+
+def _training(
+    pipeline: PipelineArguments, task: TaskArguments, folder: Path, source: str, sources: list[str]
+) -> DistillationArguments:
+    """The settings of one stage of the distillation; only the last has the name of the whole."""
+    output = folder / ("distilled" if source == sources[-1] else f"distilled_{source}")
+    later = {} if source == sources[0] else pipeline.settings("distill_next")
+    training: DistillationArguments = _stage_arguments(
+        DistillationArguments, "distill", output, pipeline, later, max_length=task.max_length
+    )
+    if training.eval_task is not None and training.eval_task_dir is None:
+        training.eval_task_dir = task.data_dir
+    return training
+
+
+def _make_textbooks(
+    stages: _Stages, sources: list[str], task: TaskArguments, corpus: CorpusArguments, pipeline: PipelineArguments
+) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """Where every textbook is, and what the job of the task's corpus returned."""
+    folder, built = stages.folder, None
+    if "cc" in sources:
+        corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
+        built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
+    if "taskda" in sources:
+        augmentation = augmentation_settings(pipeline, folder / "augmented")
+        stages.run("augmented", lambda: augment(task, augmentation), task, augmentation)
+    if "general" in sources:
+        general = general_settings(pipeline, corpus, folder / "general")
+        stages.run("general", lambda: mix_general(general), general)
+    places = {"cc": folder / "corpus", "taskda": folder / "augmented", "general": folder / "general"}
+    return {**{name: str(place) for name, place in places.items()}, "task": task.task}, built
+
+
+def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> TextbookArguments:
+    """The text of one stage."""
+    return TextbookArguments(
+        [place, *([task.task] if pipeline.with_task_text and place != task.task else [])],
+        data_dir=task.data_dir,
+        max_textbook_rows=pipeline.max_textbook_rows,
+        with_labels=pipeline.with_labels,
+        textbook_eval_rows=pipeline.textbook_eval_rows,
+    )
 
 
 def _report(results: dict[str, Any], speed: dict[str, Any], command: str, seconds: float, seed: int) -> dict[str, Any]:
@@ -231,10 +265,11 @@ def _stage_arguments(
     stage: Literal["teach", "distill", "adapt"],
     folder: Path,
     pipeline: PipelineArguments,
+    later: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Any:
-    """The arguments of a training stage: its settings over those of all stages."""
-    given = pipeline.settings(stage)
+    """The arguments of a training stage: its settings, `later` first, over those of all stages."""
+    given = {**pipeline.settings(stage), **(later or {})}
     if "output_dir" in given:
         raise ValueError(f"`--{stage}` cannot set `output_dir`: stages write below `--output_dir`.")
     common = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "bf16": pipeline.bf16, "save_strategy": "no"}
@@ -246,27 +281,24 @@ def _stage_arguments(
 def _check(
     teacher: TeacherArguments,
     student: StudentArguments,
-    corpus: CorpusArguments,
     pipeline: PipelineArguments,
-    training: DistillationArguments,
+    sources: list[str],
+    trainings: list[DistillationArguments],
 ) -> None:
     """Refuse before the first stage what a late one would refuse."""
     if teacher.teacher_model is None:
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
-    if corpus.corpus is None and not pipeline.with_task_text:
+    if pipeline.with_labels and sources != ["task"]:
         raise ValueError(
-            "Name a general corpus (`--corpus` FILE, FOLDER or Hub id), or let the student learn on the task's own "
-            "text (`--with_task_text`)."
-        )
-    if pipeline.with_labels and (corpus.corpus is not None or not pipeline.with_task_text):
-        raise ValueError(
-            "`--with_labels` needs `--with_task_text`, and no `--corpus`: only the task's rows have labels."
+            "`--with_labels` needs the task's own text alone (`--with_task_text` without `--corpus`, or "
+            "`--textbook_source task`): only the task's rows have labels."
         )
     if student.student_model is None:
         parse_shape(student.student_shape)
-    build_objectives(
-        ["relation"] if training.objectives is None else training.objectives, training.objective_options()
-    )
+    for training in trainings:
+        build_objectives(
+            ["relation"] if training.objectives is None else training.objectives, training.objective_options()
+        )
 
 
 def _measure_speed(*folders: str) -> dict[str, Any]:

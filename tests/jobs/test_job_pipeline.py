@@ -11,6 +11,7 @@ import yaml
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    BertForMaskedLM,
     BertForTokenClassification,
     BertModel,
     set_seed,
@@ -270,10 +271,21 @@ def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
         ({"distill": {"objectives": ["logits"], "temperature": -1}}, r"`--temperature` is -1"),
         ({"adapt": {"output_dir": "x"}}, r"`--adapt` cannot set `output_dir`"),
         ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as '\{\"max_steps\": 100\}', not 'max_steps=3'"),
-        ({"teach": [1]}, r"`--teach` must be `name: value` pairs, not \[1\]"),
+        ({"teach": [1]}, r"`teach` is \[1\]; it takes one value"),
         ({"student_shape": "huge"}, r"'huge'"),
         ({"corpus": None}, r"`--corpus` FILE.*`--with_task_text`"),
-        ({"with_labels": True}, r"`--with_labels` needs `--with_task_text`, and no `--corpus`"),
+        ({"with_labels": True}, r"`--with_labels` needs the task's own text alone"),
+        (
+            {"textbook_source": "wiki"},
+            r"`--textbook_source` is 'wiki'; it is one of \['cc', 'taskda', 'general', 'task'\]",
+        ),
+        ({"textbook_source": "cc+cc"}, r"`--textbook_source` is 'cc\+cc'"),
+        ({"textbook_source": "general", "corpus": None}, r"`--textbook_source general` needs a general corpus"),
+        ({"textbook_source": "cc+taskda"}, r"`--textbook_source cc\+taskda` needs a masked language model"),
+        (
+            {"distill_next": {"objectives": ["relatoin"]}, "textbook_source": "cc+task"},
+            r"`--objectives` has 'relatoin'",
+        ),
         ({"teacher_model": None}, r"`--teacher_model` is missing"),
     ],
 )
@@ -281,6 +293,58 @@ def test_wrong_settings_are_refused_before_the_first_stage(run, tmp_path, change
     with pytest.raises(ValueError, match=message):
         run(**{"output_dir": str(tmp_path / "new"), **change})
     assert not (tmp_path / "new").exists()
+
+
+def texts_of_stages(run, monkeypatch, **changes):
+    """The text, first model and learning rate of every distillation, which does nothing here."""
+    seen = []
+
+    def learn(student, teacher, textbook, training):
+        seen.append((textbook.textbook, student.student_model, training.learning_rate))
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "distill", learn)
+        with pytest.raises(InterruptedError):
+            run(**changes)
+    return seen
+
+
+def test_one_flag_swaps_what_the_student_learns_on(run, monkeypatch, material, tmp_path):
+    out, task = str(tmp_path / "swapped"), str(material / "mood")
+    quick = {"output_dir": out, "finetune_teacher": False, "max_textbook_rows": 7}
+    for source, place in (("cc", f"{out}/corpus"), ("general", f"{out}/general"), ("task", task)):
+        seen = texts_of_stages(run, monkeypatch, textbook_source=source, **quick)
+        assert seen[0][0] == [place]
+    assert json.loads((tmp_path / "swapped" / "general" / "statistics.json").read_text())["rows"] == 7
+
+
+@pytest.fixture(scope="module")
+def masked_lm(material, tiny_bert_config, tiny_tokenizer):
+    set_seed(0)
+    BertForMaskedLM(tiny_bert_config(initializer_range=0.3)).save_pretrained(material / "mlm")
+    tiny_tokenizer.save_pretrained(material / "mlm")
+    return str(material / "mlm")
+
+
+def test_stages_follow_one_another_and_the_second_begins_with_the_student_of_the_first(run, tmp_path, masked_lm):
+    report = run(
+        output_dir=str(tmp_path / "staged"),
+        textbook_source="cc+taskda",
+        augment={"masked_lm": masked_lm, "num_samples": 2},
+        distill_next={"learning_rate": 1e-4, "max_steps": 3},
+    )
+    first, last = (
+        json.loads((tmp_path / "staged" / name / "results.json").read_text()) for name in ("distilled_cc", "distilled")
+    )
+    assert first["textbook"] == [str(tmp_path / "staged" / "corpus")]
+    assert last["textbook"] == [str(tmp_path / "staged" / "augmented")]
+    assert (first["student_init"], last["student_init"]) == ("random", str(tmp_path / "staged" / "distilled_cc"))
+    assert (first["steps"], last["steps"]) == (2, 3)
+    assert last["settings"]["learning_rate"] == 1e-4
+    assert report["distillation"]["steps"] == 3
+    assert report["corpus"]["rows"] > 0
+    assert read_facts(tmp_path / "staged" / "student").initialisation == "random"
 
 
 @pytest.fixture(scope="module")
