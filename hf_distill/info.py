@@ -20,6 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "documents": ("sentencex",),
     "elasticsearch": ("requests",),
     "int8": ("torchao",),
+    "generation": ("nltk", "rouge_score", "sacrebleu"),
     "near_duplicates": ("datasketch",),
     "ray": ("ray",),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),

@@ -60,14 +60,26 @@ LEVELS = {
 # Plain data, without torch: anybody may read it.
 DATA_ONLY = {"hf_distill.tasks.spec"}
 # Imported on first use only, because its classes subclass those of the package.
-IMPORTED_LATE = {"tasks/metric_modules.py", "tasks/structured_metrics.py"}
+IMPORTED_LATE = {"tasks/metric_modules.py", "tasks/structured_metrics.py", "tasks/text_metrics.py"}
 NEVER = {
     "corpus": {"torch", "hf_distill.objectives", "hf_distill.tasks"},
     "objectives": {"hf_distill.corpus", "hf_distill.tasks", "datasets"},
 }
 # Replacing words takes a model: the one part of `corpus` that may see torch. Nothing else of it imports that part.
 WITH_MODELS = "corpus/augmentation"
-LAZY = ["bm25s", "evaluate", "matplotlib", "peft", "ray", "retriv", "sklearn", "torchao"]
+LAZY = [
+    "bm25s",
+    "evaluate",
+    "matplotlib",
+    "nltk",
+    "peft",
+    "ray",
+    "retriv",
+    "rouge_score",
+    "sacrebleu",
+    "sklearn",
+    "torchao",
+]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
 
 

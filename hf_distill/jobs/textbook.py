@@ -132,6 +132,11 @@ def _check_tasks(sources: Sequence[str], tasks: dict[str, LoadedTask], textbook:
     if len(set(kinds.values())) > 1 or set(tasks) != set(sources):
         because = "with `--with_labels` " if textbook.with_labels else ""
         raise ValueError(f"`--textbook` {because}must name tasks of one kind, but it names {kinds}.")
+    if "multiple_choice" in kinds.values():
+        raise ValueError(
+            f"`--textbook` names tasks of multiple choice ({kinds}), whose rows are several texts each: no "
+            "student can be distilled on them. Fine-tune on them, and distil on plain text."
+        )
     columns = {source: tasks[source].spec.label_names for source in sources}
     if len({names for names in columns.values()}) > 1 and kinds[sources[0]] != "question_answering":
         raise ValueError(f"`--textbook` names tasks with different labels: {columns}.")

@@ -16,12 +16,9 @@ from hf_distill.tasks.spec import TaskSpec
 
 FOLDS = range(5)
 
+_SOURCE = "MITKD, appendix A.2 (3, 5 or 10 epochs, batch 16-48, rate 1e-5 to 5e-5 searched)"
 _settings = partial(
-    clue.settings,
-    epochs=10.0,
-    learning_rate=5e-5,
-    batch_size=16,
-    source="MITKD, appendix A.2 (3, 5 or 10 epochs, batch 16-48, rate 1e-5 to 5e-5 searched); scores in its table 5",
+    clue.settings, epochs=10.0, learning_rate=5e-5, batch_size=16, source=f"{_SOURCE}; scores in its table 5"
 )
 _few_task = partial(
     clue.chinese_task,
@@ -46,7 +43,7 @@ def _as_few_shot(spec: TaskSpec, name: str) -> TaskSpec:
         row_form=spec.row_form,
         dropped_labels=spec.dropped_labels,
         licence=spec.licence,
-        fine_tuning=_settings(max_length=length),
+        fine_tuning=_settings(max_length=length, source=_SOURCE),
     )
 
 

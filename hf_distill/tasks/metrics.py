@@ -106,7 +106,8 @@ def load_metric(name: str | TaskSpec, **options: Any) -> evaluate.Metric:
 
     Args:
         name: Name of a score (`accuracy`, `matthews_correlation`, ...), of a script for entities or answers
-            (`seqeval`, `squad`, `squad_v2`, `cmrc2018`, `drcd`, and `mlqa` with the option `language`), of a task
+            (`seqeval`, `squad`, `squad_v2`, `cmrc2018`, `drcd`, and `mlqa` with the option `language`), for generated
+            text (`rouge`, `bleu`, `meteor`; their `compute` takes `language` and other options), of a task
             (`glue/mrpc`), or a spec.
         options: Passed to `evaluate.Metric` (`experiment_id`, `num_process`, `process_id`, `keep_in_memory`, ...).
 
@@ -115,16 +116,18 @@ def load_metric(name: str | TaskSpec, **options: Any) -> evaluate.Metric:
     """
     from hf_distill.tasks.metric_modules import ScoreMetric, TaskMetric
     from hf_distill.tasks.structured_metrics import SCRIPTS
+    from hf_distill.tasks.text_metrics import TEXT_SCRIPTS
 
     if isinstance(name, str) and name in SCORES:
         return ScoreMetric(name, **options)
-    if isinstance(name, str) and name in SCRIPTS:
-        return SCRIPTS[name](**options)
+    scripts = SCRIPTS | TEXT_SCRIPTS
+    if isinstance(name, str) and name in scripts:
+        return scripts[name](**options)
     try:
         spec = name if isinstance(name, TaskSpec) else get_task(name)
     except ValueError as error:
         raise ValueError(
-            f"There is no metric {name!r}; scores are {sorted(SCORES)}, scripts {sorted(SCRIPTS)}. {error}"
+            f"There is no metric {name!r}; scores are {sorted(SCORES)}, scripts {sorted(scripts)}. {error}"
         ) from None
     if spec.is_of_rows:
         return TaskMetric(spec, **options)

@@ -166,9 +166,7 @@ class TaskSpec:
                 f"{list(get_args(AnswerScorer))}."
             )
         if (self.kind == "multiple_choice") != bool(self.choice_columns):
-            raise ValueError(
-                f"Task {self.name!r}: `choice_columns` go with `kind: multiple_choice`, and it with them."
-            )
+            raise ValueError(f"Task {self.name!r}: `kind: multiple_choice` and `choice_columns` go together.")
         if len(self.choice_columns) > 1 and len(self.choice_columns) != self.num_labels:
             raise ValueError(
                 f"Task {self.name!r}: {len(self.choice_columns)} `choice_columns` need as many `label_names`, got "

@@ -23,7 +23,10 @@ def row_of(spec, number):
     """One row in the columns of the official files."""
     if spec.kind == "token_classification":
         words = text(number).split()
-        return {spec.text_columns[0]: words, spec.label_column: [label_of(spec, number + i) for i in range(len(words))]}
+        return {
+            spec.text_columns[0]: words,
+            spec.label_column: [label_of(spec, number + i) for i in range(len(words))],
+        }
     if spec.is_span:
         context = text(number, 30)
         answer = context.split()[2 + number]

@@ -1,5 +1,6 @@
 """Every registered task loads from files in its official columns, becomes tokens, trains, and is scored."""
 
+import gc
 import math
 
 import pytest
@@ -14,6 +15,15 @@ from hf_distill.trainers.heads import head_of
 from hf_distill.trainers.task_models import task_config
 
 TASKS = [name for name in list_tasks() if not name.startswith("mine/")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """Every training ends with a collection of garbage, which would go through all that the suite holds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +52,12 @@ def test_a_task_loads_trains_two_steps_and_is_scored_on_every_split(name, tmp_pa
     joined = len(spec.split_sources.get(spec.train_split, ("one",)))
     assert len(task.train) == ROWS * (1 if spec.merge_duplicates else joined)
     args = FineTuningArguments(
-        str(tmp_path / "out"), max_steps=2, per_device_train_batch_size=2, report_to="none", disable_tqdm=True
+        str(tmp_path / "out"),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
     )
     result = finetune(tiny_model(spec), task, tiny_tokenizer, args, max_length=32, save=False)
     assert result.steps == 2

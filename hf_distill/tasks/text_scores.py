@@ -1,0 +1,190 @@
+"""Scores of generated text: ROUGE, BLEU-4 and METEOR, by `rouge_score`, `sacrebleu` and `nltk` (extra `generation`).
+
+A row is a prediction and one or several references. Chinese is counted by characters: words of Latin letters and
+digits stay whole, punctuation is left out (of ROUGE and METEOR). Scores are fractions.
+
+Lin 2004 (ROUGE), Papineni et al. 2002 (BLEU), Banerjee and Lavie 2005 (METEOR).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hf_distill._optional import require
+
+EXTRA = "generation"
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_CHINESE_TOKENS = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+")
+
+References = Sequence[str | Sequence[str]]
+
+
+def characters(text: str) -> list[str]:
+    """Tokens of Chinese text in lower case: every Chinese character, every run of other letters and digits."""
+    return _CHINESE_TOKENS.findall(text.lower())
+
+
+def rouge_scores(
+    predictions: Sequence[str], references: References, *, language: str = "en", stemming: bool = False
+) -> dict[str, float]:
+    """F-measures of ROUGE-1, ROUGE-2 and ROUGE-L, and of ROUGE-L over sentences that newlines part (`rougeLsum`).
+
+    Args:
+        predictions: Texts.
+        references: One text or several for each; the best of several counts, score by score.
+        language: `zh` counts characters; any other words of `a` to `z` and digits, as ROUGE's script does.
+        stemming: Compare stems (Porter's), of words above three letters.
+
+    Returns:
+        Means over the rows. A text without any token scores 0.
+
+    Raises:
+        ImportError: If `rouge_score` is not installed.
+        ValueError: If the rows do not fit.
+    """
+    rows = _rows(predictions, references)
+    scorer = require("rouge_score.rouge_scorer", extra=EXTRA, needed_by="ROUGE").RougeScorer(
+        list(ROUGE_TYPES), use_stemmer=stemming, tokenizer=_Characters() if language == "zh" else None
+    )
+    found = [scorer.score_multi(golds, prediction) for prediction, golds in rows]
+    return {name: sum(row[name].fmeasure for row in found) / len(found) for name in ROUGE_TYPES}
+
+
+def bleu_scores(
+    predictions: Sequence[str],
+    references: References,
+    *,
+    language: str = "en",
+    tokenized: bool = False,
+    lowercase: bool = False,
+    smoothing: str = "exp",
+) -> dict[str, Any]:
+    """BLEU-4 of the whole corpus, with the length of the nearest reference.
+
+    Args:
+        predictions: Texts.
+        references: One text or several for each.
+        language: `zh` counts Chinese characters; any other the words of mteval's `13a`.
+        tokenized: Words are parted by spaces already, as in question generation (Du et al. 2017).
+        lowercase: Ignore case.
+        smoothing: Of orders without a match, as `sacrebleu` names it: `exp` (its default) or `none` (Papineni's).
+
+    Returns:
+        `bleu`, `precisions` of one to four words, `brevity_penalty`, `length_ratio` and sacrebleu's `signature`.
+
+    Raises:
+        ImportError: If `sacrebleu` is not installed.
+        ValueError: If the rows do not fit.
+    """
+    rows = _rows(predictions, references)
+    tokenizer = "none" if tokenized else "zh" if language == "zh" else "13a"
+    metric = require("sacrebleu.metrics", extra=EXTRA, needed_by="BLEU").BLEU(
+        lowercase=lowercase, tokenize=tokenizer, smooth_method=smoothing, force=True
+    )
+    most = max(len(golds) for _, golds in rows)
+    # One stream for every reference; `None` stands where a row has fewer.
+    streams = [[golds[place] if place < len(golds) else None for _, golds in rows] for place in range(most)]
+    score = metric.corpus_score([prediction for prediction, _ in rows], streams)
+    return {
+        "bleu": score.score / 100.0,
+        "precisions": [precision / 100.0 for precision in score.precisions],
+        "brevity_penalty": score.bp,
+        "length_ratio": score.ratio,
+        "signature": str(metric.get_signature()),
+    }
+
+
+def meteor_scores(
+    predictions: Sequence[str], references: References, *, language: str = "en", synonyms: bool = False
+) -> dict[str, float]:
+    """METEOR with exact and stem matches, as `nltk` has it (alpha 0.9, beta 3, gamma 0.5); mean over the rows.
+
+    Synonyms come from WordNet, whose data `nltk` has to download first (`python -m nltk.downloader wordnet`); without
+    them scores are a little lower than those of `evaluate`'s `meteor`. The paraphrases of METEOR 1.5 (Java), by which
+    question generation is scored in papers, are no part of it.
+
+    Args:
+        predictions: Texts.
+        references: One text or several for each; the best of several counts.
+        language: `zh` counts characters and has neither stems nor synonyms.
+        synonyms: Match synonyms too.
+
+    Raises:
+        ImportError: If `nltk` is not installed.
+        LookupError: If synonyms are asked for and the data of WordNet are missing.
+        ValueError: If the rows do not fit.
+    """
+    rows = _rows(predictions, references)
+    score = require("nltk.translate.meteor_score", extra=EXTRA, needed_by="METEOR").single_meteor_score
+    options: dict[str, Any] = {"wordnet": _wordnet() if synonyms and language != "zh" else _NoSynonyms()}
+    tokens: Callable[[str], list[str]] = characters
+    if language == "zh":
+        options["stemmer"] = _NoStems()
+    else:
+        tokens = require("nltk.tokenize", extra=EXTRA, needed_by="METEOR").NLTKWordTokenizer().tokenize
+    best = [
+        max(score(tokens(gold), tokens(prediction), **options) if prediction.strip() else 0.0 for gold in golds)
+        for prediction, golds in rows
+    ]
+    return {"meteor": sum(best) / len(best)}
+
+
+class _Characters:
+    """The tokenizer of `rouge_score` for Chinese."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """See `characters`."""
+        return characters(text)
+
+
+class _NoSynonyms:
+    """Stands for WordNet where no synonyms are wanted."""
+
+    def synsets(self, word: str) -> list[Any]:
+        """Meanings of a word: none."""
+        return []
+
+
+class _NoStems:
+    """A stemmer that leaves words as they are."""
+
+    def stem(self, word: str) -> str:
+        """The word."""
+        return word
+
+
+def _wordnet() -> Any:
+    """WordNet, loaded.
+
+    Raises:
+        LookupError: If its data are missing.
+    """
+    wordnet = require("nltk.corpus", extra=EXTRA, needed_by="METEOR").wordnet
+    try:
+        wordnet.ensure_loaded()
+    except LookupError as error:
+        raise LookupError(
+            "METEOR's synonyms need the data of WordNet: `python -m nltk.downloader wordnet`, or `synonyms=False`."
+        ) from error
+    return wordnet
+
+
+def _rows(predictions: Sequence[str], references: References) -> list[tuple[str, list[str]]]:
+    """Every prediction with its references.
+
+    Raises:
+        ValueError: If there are no rows, their numbers differ, or a row has no reference.
+    """
+    if len(predictions) != len(references) or not predictions:
+        raise ValueError(f"{len(predictions)} predictions do not fit {len(references)} references.")
+    rows = [
+        (prediction, [golds] if isinstance(golds, str) else list(golds))
+        for prediction, golds in zip(predictions, references, strict=True)
+    ]
+    without = [number for number, (_, golds) in enumerate(rows) if not golds]
+    if without:
+        raise ValueError(f"{len(without)} rows have no reference, the first is row {without[0]}.")
+    return rows
