@@ -213,10 +213,6 @@ class IndexHandle:
         """Lets the engine of this process go, with its memory and its view of the files."""
         _OPEN.pop((self.path, self.checksum), None)
 
-    def close(self) -> None:
-        """Lets the engine of this process go, with its memory and its view of the files."""
-        _OPEN.pop((self.path, self.checksum), None)
-
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in _files(Path(self.path)))
