@@ -296,6 +296,19 @@ def test_the_table_of_augmentation_flags_is_the_code():
     assert [row for row in rows if row not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("page", "cls"),
+    [
+        ("general_corpora.md", arguments.GeneralCorpusArguments),
+        ("corpus_statistics.md", arguments.ComparisonArguments),
+    ],
+)
+def test_the_tables_of_flags_for_general_corpora_and_comparisons_are_the_code(page, cls):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    rows = [flag_row(field) for field in dataclasses.fields(cls) if default_of(field) is not dataclasses.MISSING]
+    assert [row for row in rows if row not in text] == []
+
+
 def test_the_table_of_settings_of_several_teachers_is_the_code():
     text = (ROOT / "docs" / "several_teachers.md").read_text(encoding="utf-8")
     inherited = {field.name for field in dataclasses.fields(arguments.DistillationArguments)}
