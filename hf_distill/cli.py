@@ -25,6 +25,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "RunArguments",
     ),
     "evaluate": ("TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"),
+    "grid": ("GridArguments",),
     "pipeline": ("TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"),
     "export": ("ScoredTaskArguments", "ExportArguments"),
     "bench": ("BenchmarkArguments",),
@@ -138,6 +139,15 @@ def evaluate(argv: Sequence[str]) -> None:
     for role in ("student", "teacher", "baseline"):
         if results[role] is not None:
             _say(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}")
+
+
+def grid(argv: Sequence[str]) -> None:
+    """Fine-tune many models on many tasks, with shares of the rows and seeds, and print the tables."""
+    from hf_distill.jobs.grid import format_tables, run_grid
+
+    (arguments,) = _parse(grid, argv)
+    results = run_grid(arguments)
+    _say(f"{format_tables(results)}\n{len(results['cells'])} cells; tables in {arguments.output_dir}")
 
 
 def pipeline(argv: Sequence[str]) -> None:
@@ -254,7 +264,7 @@ def _say(text: str) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
     for verb in (
-        *(teach, mtl, corpus, general, augment, compare, mlm, precompute, distill, evaluate, pipeline),
+        *(teach, mtl, corpus, general, augment, compare, mlm, precompute, distill, evaluate, grid, pipeline),
         *(export, bench, report, attention, push, convert, info),
     )
 }

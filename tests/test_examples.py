@@ -191,6 +191,14 @@ def test_a_student_is_distilled_from_a_stored_teacher(data, load, capsys):
     assert results["teacher_parameters"] > results["student_parameters"]
 
 
+def test_a_grid_is_run(data, load, capsys):
+    words = ["--models", f"one={data / 'encoder'}", "--tasks", str(data / "mood"), "--fractions", "0.5", "--use_cpu"]
+    words += ["--epochs", "1", "--max_length", "16", "--output_dir", str(data / "grid")]
+    results = load(EXAMPLES / "run_benchmark.py").main(words)
+    assert set(results["tables"]["0.5"]["one"]) == {"mood"}
+    assert f"written to {data / 'grid'}" in capsys.readouterr().out
+
+
 def test_attention_is_drawn(data, load, capsys):
     pytest.importorskip("matplotlib")
     words = ["--models", str(data / "teacher"), str(data / "encoder"), "--text", "the cat likes the film"]

@@ -9,6 +9,7 @@ from .comparing import ComparisonArguments
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
 from .general import GeneralCorpusArguments
+from .grid import GridArguments
 from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
 from .multi_task import MTLArguments, TasksArguments
 from .multi_teacher import MultiTeacherArguments
@@ -29,6 +30,7 @@ __all__ = [
     "ExportArguments",
     "FineTuningArguments",
     "GeneralCorpusArguments",
+    "GridArguments",
     "MLMHeadArguments",
     "MTLArguments",
     "MultiTeacherArguments",

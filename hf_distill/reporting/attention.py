@@ -76,7 +76,7 @@ def attention_map(
     scores = capture(**{key: value for key, value in inputs.items() if key in tokenizer.model_input_names})
     model.train(was_training)
     weights = scores.attention_scores[number][0].float().softmax(-1).cpu()
-    return AttentionMap(name, number, tokenizer.convert_ids_to_tokens(ids), weights)
+    return AttentionMap(name, number, [str(token) for token in tokenizer.convert_ids_to_tokens(ids)], weights)
 
 
 def draw_attention(

@@ -1,0 +1,73 @@
+"""Many fine-tunings of many models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class GridArguments:
+    """A grid of models, tasks, shares of the training rows, seeds and settings."""
+
+    models: list[str] = field(
+        metadata={"help": "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables."}
+    )
+    tasks: list[str] = field(
+        metadata={"help": "Registered tasks (glue/rte ...), or folders of your own; each is a column of the tables."}
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of the tasks: a parent with a folder of each name. Default: the Hub."},
+    )
+    fractions: list[float] = field(
+        default_factory=lambda: [1.0],
+        metadata={"help": "Shares of the training rows, each a table (MITKD: 0.01 0.1 0.5 1)."},
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [42], metadata={"help": "Seeds: means and spreads are over them."}
+    )
+    fraction_seed: int = field(
+        default=42, metadata={"help": "Seed of the rows drawn for a share below 1: the same for every model and seed."}
+    )
+    learning_rates: list[float] | None = field(
+        default=None, metadata={"help": "Learning rates to try. Default: the task's."}
+    )
+    epochs: list[float] | None = field(
+        default=None, metadata={"help": "Numbers of epochs to try. Default: the task's."}
+    )
+    batch_sizes: list[int] | None = field(default=None, metadata={"help": "Batches to try. Default: the task's."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many rows of each split. Default: all."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Tokens of a row. Default: the task's."})
+    bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 autocast."})
+    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+    output_dir: str = field(
+        default="outputs/grid",
+        metadata={"help": "Folder of the cells, `grid.json` and `grid.md`; what is there already is not run again."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the grid.
+
+        Raises:
+            ValueError: If a list is empty or repeats itself, a share is not in (0, 1], or two models have one name.
+        """
+        for name in ("models", "tasks", "fractions", "seeds", "learning_rates", "epochs", "batch_sizes"):
+            value = getattr(self, name)
+            if value is not None and (not value or len(set(value)) < len(value)):
+                raise ValueError(f"`--{name}` is {value}; it must have at least one entry, each once.")
+        wrong = [share for share in self.fractions if not 0 < share <= 1]
+        if wrong:
+            raise ValueError(f"`--fractions` has {wrong}; shares are above 0 and at most 1.")
+        names = [name for name, _ in self.named_models()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"`--models` has the names {names}; give each one of its own as NAME=PATH.")
+
+    def named_models(self) -> list[tuple[str, str]]:
+        """Name and path of every model."""
+        found = []
+        for entry in self.models:
+            name, sign, path = entry.partition("=")
+            found.append((name, path) if sign else (entry.rstrip("/").split("/")[-1], entry))
+        return found

@@ -1,0 +1,160 @@
+"""A grid of fine-tunings: every cell once, resumable, tables with means and spreads."""
+
+import json
+import statistics
+
+import pytest
+import yaml
+from transformers import BertModel, set_seed
+
+from hf_distill.arguments import GridArguments
+from hf_distill.jobs import grid
+from hf_distill.jobs.grid import Cell, format_tables, grid_cells, run_grid, table
+
+
+@pytest.fixture
+def data(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
+    """Two tasks and two encoders."""
+    rows = [{"text": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
+    spec = {
+        "text_columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"],
+        "fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
+    }  # fmt: skip
+    for name in ("mood", "praise"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "task.yaml").write_text(yaml.safe_dump(spec))
+        for stem, part in (("train", rows[:40]), ("validation", rows[40:])):
+            (tmp_path / name / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    for seed, name in enumerate(("one", "two")):
+        set_seed(seed)
+        BertModel(tiny_bert_config()).save_pretrained(tmp_path / name)
+        tiny_tokenizer.save_pretrained(tmp_path / name)
+    return tmp_path
+
+
+def arguments(data, **values):
+    given = {
+        "models": [f"first={data / 'one'}", str(data / "two")], "tasks": [str(data / "mood"), str(data / "praise")],
+        "use_cpu": True, "output_dir": str(data / "grid"),
+    }  # fmt: skip
+    return GridArguments(**{**given, **values})
+
+
+def test_every_model_task_share_and_seed_has_a_cell(data):
+    facts = run_grid(arguments(data, fractions=[0.5, 1.0], seeds=[1, 2]))
+    assert len(facts["cells"]) == 16
+    assert {cell["train_rows"] for cell in facts["cells"]} == {20, 40}
+    assert set(facts["tables"]) == {"0.5", "1"}
+    of_cell = [
+        cell["score"] for cell in facts["cells"]
+        if (cell["model"], cell["task"], cell["fraction"]) == ("first", "mood", 0.5)
+    ]  # fmt: skip
+    entry = facts["tables"]["0.5"]["first"]["mood"]
+    assert entry["mean"] == pytest.approx(statistics.fmean(of_cell))
+    assert entry["spread"] == pytest.approx(statistics.stdev(of_cell))
+    assert facts == json.loads((data / "grid" / "grid.json").read_text())
+    assert format_tables(facts) + "\n" == (data / "grid" / "grid.md").read_text()
+
+
+def test_what_is_done_is_not_done_again(data, monkeypatch):
+    first = run_grid(arguments(data))
+    calls = []
+    original = grid._fine_tune
+    monkeypatch.setattr(grid, "_fine_tune", lambda *given: calls.append(given[1]) or original(*given))
+    assert run_grid(arguments(data))["cells"] == first["cells"]
+    assert calls == []
+    run_grid(arguments(data, seeds=[42, 7]))
+    assert {cell.seed for cell in calls} == {7}
+    assert len(calls) == 4
+
+
+def test_a_grid_that_was_stopped_goes_on(data, monkeypatch):
+    original, calls = grid._fine_tune, []
+
+    def stopped(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(grid, "_fine_tune", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(arguments(data))
+    calls.extend([None] * 3)
+    facts = run_grid(arguments(data))
+    assert len(facts["cells"]) == 4
+    assert len(calls) == 3 + 3 + 2
+
+
+def test_results_of_another_model_are_refused(data):
+    run_grid(arguments(data))
+    with pytest.raises(ValueError, match=r"made with other settings \(path .*give another `--output_dir`"):
+        run_grid(arguments(data, models=[f"first={data / 'two'}"]))
+
+
+def test_a_share_is_drawn_once_for_all_models_and_seeds(data, monkeypatch):
+    drawn = []
+    original = grid.finetune
+    monkeypatch.setattr(
+        grid,
+        "finetune",
+        lambda model, task, *rest, **more: drawn.append(task.train["text"][:]) or original(model, task, *rest, **more),
+    )
+    run_grid(arguments(data, tasks=[str(data / "mood")], fractions=[0.25], seeds=[1, 2]))
+    assert len(drawn) == 4
+    assert all(rows == drawn[0] and len(rows) == 10 for rows in drawn)
+
+
+def cell(score, seed, learning_rate=None, model="m"):
+    return {
+        "model": model, "task": "t", "fraction": 1.0, "seed": seed, "score": score,
+        "learning_rate": learning_rate, "epochs": None, "batch_size": None,
+    }  # fmt: skip
+
+
+def test_the_best_settings_are_those_with_the_best_mean():
+    cells = [cell(0.9, 1, 1e-5), cell(0.1, 2, 1e-5), cell(0.6, 1, 2e-5), cell(0.6, 2, 2e-5)]
+    entry = table(cells, 1.0)["m"]["t"]
+    assert entry == {"mean": 0.6, "runs": 2, "tried": 2, "spread": 0.0, "settings": {"learning_rate": 2e-5}}
+
+
+def test_a_score_that_does_not_exist_is_the_worst():
+    entry = table([cell(None, 1, 1e-5), cell(0.0, 1, 2e-5)], 1.0)["m"]["t"]
+    assert entry["settings"] == {"learning_rate": 2e-5}
+
+
+def test_a_table_reads_like_the_papers():
+    cells = [cell(0.5, 1), cell(0.7, 2), cell(0.8, 1, model="n"), cell(0.8, 2, model="n")]
+    facts = {"metrics": {"t": "accuracy"}, "tables": {"0.1": table(cells, 1.0)}}
+    assert format_tables(facts).splitlines() == [
+        "| 10 % of the rows | t (accuracy) | mean |",
+        "|---|---|---|",
+        "| m | 60.0 ± 14.1 | 60.0 |",
+        "| n | 80.0 ± 0.0 | 80.0 |",
+    ]
+
+
+def test_cells_have_files_of_their_own(data):
+    values = {"fractions": [0.01, 1.0], "seeds": [1, 2], "learning_rates": [1e-5, 3e-5], "epochs": [3.0, 10.0]}
+    cells = list(grid_cells(arguments(data, **values), ["mood", "praise"]))
+    assert len({one.file for one in cells}) == len(cells) == 2 * 2 * 2 * 2 * 2 * 2
+    assert Cell("m", "glue/rte", 0.01, 1, 1e-5, None, 16).file == "cells/m/glue_rte/0.01/seed1_lr1e-05_bs16.json"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fractions": [0.0]}, r"`--fractions` has \[0.0\]"),
+        ({"seeds": [1, 1]}, r"`--seeds` is \[1, 1\]; it must have at least one entry, each once"),
+        ({"models": ["a/x", "b/x"]}, r"`--models` has the names \['x', 'x'\]"),
+        ({"tasks": []}, r"`--tasks` is \[\]"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_names_its_flag(values, message):
+    with pytest.raises(ValueError, match=message):
+        GridArguments(**{"models": ["m"], "tasks": ["t"], **values})
+
+
+def test_a_share_must_leave_a_row(data):
+    with pytest.raises(ValueError, match=r"`--fractions` has 0.01, which leaves no row of the 40 of 'mood'"):
+        run_grid(arguments(data, fractions=[0.01]))
