@@ -1,17 +1,23 @@
 """Rows with several choices: one pair of texts for each, whichever columns they stand in."""
 
-import pytest
-from datasets import Dataset, List, Value
+import dataclasses
 
+import pytest
+from datasets import Dataset, DatasetDict, List, Value
+from transformers import BertModel, set_seed
+
+from hf_distill import MTLArguments, MTLTrainer
 from hf_distill.arguments import FineTuningArguments, TeacherArguments
-from hf_distill.tasks.loading import load_task
+from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.spec_fields import FineTuningDefaults
 from hf_distill.trainers.finetuning import evaluate_model, finetune
 from hf_distill.trainers.heads import head_of
 from hf_distill.trainers.task_models import add_lora, load_task_model, task_config
 
+QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
 ROWS = [
     {"sent1": "a cat runs", "sent2": "the dog", "ending0": "sees", "ending1": "likes the cat", "label": 1},
     {"sent1": "a bird", "sent2": "the fish", "ending0": "hates the bird", "ending1": "runs", "label": 0},
@@ -122,3 +128,21 @@ def test_swag_has_the_columns_of_the_hub():
     swag = get_task("swag")
     assert swag.choice_columns == ("ending0", "ending1", "ending2", "ending3")
     assert (swag.kind, swag.num_labels, swag.problem_type) == ("multiple_choice", 4, None)
+
+
+def test_choices_train_beside_other_tasks_on_one_encoder(tiny_bert_config, tiny_tokenizer, tmp_path):
+    settings = FineTuningDefaults(max_length=32)
+    moods = TaskSpec("mood", ("text",), ("bad", "good"), fine_tuning=settings)
+    texts = [{"text": text, "label": label} for text, label in (("a good film", 1), ("a bad film", 0))]
+    tasks = [
+        LoadedTask(spec, DatasetDict(train=Dataset.from_list(rows), validation=Dataset.from_list(rows)), "here")
+        for spec, rows in ((moods, texts * 8), (dataclasses.replace(SPEC, fine_tuning=settings), ROWS * 8))
+    ]
+    set_seed(0)
+    args = MTLArguments(
+        str(tmp_path), max_steps=40, learning_rate=1e-2, per_device_train_batch_size=4, save_strategy="no", **QUIET
+    )
+    trainer = MTLTrainer(BertModel(tiny_bert_config()), tasks, args, tiny_tokenizer)
+    trainer.train()
+    scores = trainer.scores()
+    assert scores["endings"]["validation"]["accuracy"] == scores["mood"]["validation"]["accuracy"] == 1.0
