@@ -7,7 +7,8 @@ from datasets import Dataset, DatasetDict, List, Value
 from transformers import BertModel, set_seed
 
 from hf_distill import MTLArguments, MTLTrainer
-from hf_distill.arguments import FineTuningArguments, TeacherArguments
+from hf_distill.arguments import FineTuningArguments, TeacherArguments, TextbookArguments
+from hf_distill.jobs.textbook import read_rows
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.registry import get_task
@@ -146,3 +147,9 @@ def test_choices_train_beside_other_tasks_on_one_encoder(tiny_bert_config, tiny_
     trainer.train()
     scores = trainer.scores()
     assert scores["endings"]["validation"]["accuracy"] == scores["mood"]["validation"]["accuracy"] == 1.0
+
+
+def test_a_student_cannot_be_distilled_on_choices(tmp_path):
+    folder = folder_of(tmp_path, ROWS, text_columns=["sent1", "sent2"], choice_columns=["ending0", "ending1"])
+    with pytest.raises(ValueError, match="multiple choice .* rows are several texts each"):
+        read_rows(TextbookArguments(textbook=[str(folder)]), "text")
