@@ -151,5 +151,5 @@ def test_choices_train_beside_other_tasks_on_one_encoder(tiny_bert_config, tiny_
 
 def test_a_student_cannot_be_distilled_on_choices(tmp_path):
     folder = folder_of(tmp_path, ROWS, text_columns=["sent1", "sent2"], choice_columns=["ending0", "ending1"])
-    with pytest.raises(ValueError, match="multiple choice .* rows are several texts each"):
+    with pytest.raises(ValueError, match=r"multiple choice .* rows are several texts each"):
         read_rows(TextbookArguments(textbook=[str(folder)]), "text")
