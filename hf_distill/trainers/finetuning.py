@@ -167,8 +167,8 @@ def finetune(
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_positions(model.config, limit)
     _name_labels(model, spec)
-    train_rows = tokenize_task(_with_labels(task), spec, tokenizer, limit, doc_stride=doc_stride)
-    evaluation = _evaluation_rows(task, tokenizer, limit, doc_stride)
+    train_rows = tokenize_task(labelled_rows(task), spec, tokenizer, limit, doc_stride=doc_stride)
+    evaluation = evaluation_rows(task, tokenizer, limit, doc_stride)
     headline = evaluation.get(spec.headline_split)
     trainer = build_trainer(
         model, spec, tokenizer, args, train_rows, None if headline is None else headline.tokens, callbacks
@@ -183,11 +183,11 @@ def finetune(
         _save(trainer, trained, tokenizer, args)
     if trained is not trainer.model:
         trainer = build_trainer(trained, spec, tokenizer, args)
-    scores = _evaluate(trainer, evaluation, spec)
+    scores = evaluate_splits(trainer, evaluation, spec)
     return FineTuningResult(
         model=trained,
         scores=scores,
-        score=_headline(scores, spec),
+        score=headline_score(scores, spec),
         metric=spec.headline,
         seconds=round(output.metrics["train_runtime"], 2),
         steps=output.global_step,
@@ -230,12 +230,12 @@ def evaluate_model(
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_positions(model.config, limit)
     order = label_order(model.config, spec, where=name)
-    evaluation = _evaluation_rows(task, tokenizer, limit, doc_stride)
+    evaluation = evaluation_rows(task, tokenizer, limit, doc_stride)
     with tempfile.TemporaryDirectory() as folder:
         args = args if args is not None else FineTuningArguments(output_dir=folder)
         args = args.with_task_defaults(spec) if isinstance(args, FineTuningArguments) else args
         configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
-        return _evaluate(build_trainer(model, spec, tokenizer, args, order=order), evaluation, spec)
+        return evaluate_splits(build_trainer(model, spec, tokenizer, args, order=order), evaluation, spec)
 
 
 def build_trainer(
@@ -280,19 +280,19 @@ def build_trainer(
 
 
 @dataclass(frozen=True)
-class _EvaluationRows:
+class EvaluationRows:
     """One split: its rows as they are, and their tokens."""
 
     rows: datasets.Dataset
     tokens: datasets.Dataset
 
 
-def _evaluation_rows(
+def evaluation_rows(
     task: LoadedTask, tokenizer: PreTrainedTokenizerBase, max_length: int, doc_stride: int | None
-) -> dict[str, _EvaluationRows]:
+) -> dict[str, EvaluationRows]:
     """Every evaluation split that was loaded."""
     return {
-        split: _EvaluationRows(rows, tokenize_task(rows, task.spec, tokenizer, max_length, doc_stride=doc_stride))
+        split: EvaluationRows(rows, tokenize_task(rows, task.spec, tokenizer, max_length, doc_stride=doc_stride))
         for split, rows in task.evaluation.items()
     }
 
@@ -308,7 +308,7 @@ def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
     model.config.problem_type = spec.problem_type
 
 
-def _with_labels(task: LoadedTask) -> datasets.Dataset:
+def labelled_rows(task: LoadedTask) -> datasets.Dataset:
     """The training rows whose label is known; the others are counted and left out."""
     if not task.spec.is_of_rows:
         return task.train
@@ -330,7 +330,7 @@ def _save(
         tokenizer.save_pretrained(str(args.output_dir))
 
 
-def _evaluate(trainer: Trainer, evaluation: dict[str, _EvaluationRows], spec: TaskSpec) -> Scores:
+def evaluate_splits(trainer: Trainer, evaluation: dict[str, EvaluationRows], spec: TaskSpec) -> Scores:
     """Scores on every split."""
     scores = {}
     for split, part in evaluation.items():
@@ -352,7 +352,7 @@ def _averages(scores: Scores, spec: TaskSpec) -> Scores:
     }
 
 
-def _headline(scores: Scores, spec: TaskSpec) -> float:
+def headline_score(scores: Scores, spec: TaskSpec) -> float:
     """The one number of the task."""
     split = next((name for name in spec.evaluation_splits if name in scores), None)
     return scores[split][spec.headline] if split is not None else float("nan")

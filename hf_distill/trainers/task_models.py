@@ -147,12 +147,27 @@ def add_lora(model: PreTrainedModel, arguments: TeacherArguments, spec: TaskSpec
         ImportError: If peft is not installed.
         ValueError: If peft knows no target modules for the architecture and none were given.
     """
+    return wrap_in_lora(model, arguments, _PEFT_TASKS[spec.kind])
+
+
+def wrap_in_lora(model: PreTrainedModel, arguments: TeacherArguments, task_type: str) -> Any:
+    """Wrap any model in LoRA where a rank was given.
+
+    Args:
+        model: The model.
+        arguments: Rank, alpha, dropout and layers.
+        task_type: What the model is to peft, which trains the heads of known kinds in full.
+
+    Raises:
+        ImportError: If peft is not installed.
+        ValueError: If peft knows no target modules for the architecture and none were given.
+    """
     if arguments.lora_r is None:
         return model
     peft = require("peft", extra="peft", needed_by="`--lora_r`")
     targets = arguments.lora_target_modules
     config = peft.LoraConfig(
-        task_type=_PEFT_TASKS[spec.kind],
+        task_type=task_type,
         r=arguments.lora_r,
         lora_alpha=lora_alpha(arguments),
         lora_dropout=arguments.lora_dropout,
