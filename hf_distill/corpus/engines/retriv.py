@@ -112,7 +112,8 @@ class RetrivEngine:
             batch = queries[start : start + _BATCH]
             with warnings.catch_warnings():
                 # numba, while compiling retriv's kernel: a loop counter of type uint64 indexes a list.
-                warnings.filterwarnings("ignore", message="unsafe cast from uint64 to int64")
+                # Numba colours its messages where colorama is installed.
+                warnings.filterwarnings("ignore", message=".*unsafe cast from uint64 to int64")
                 results = (
                     self._search_serially(batch, cutoff) if threads == 1 else self._search(batch, cutoff, threads)
                 )
