@@ -182,7 +182,10 @@ def test_info_shows_what_an_objective_needs_computes_and_cites(capsys):
         (["precompute", "--textbook", "x.txt", "--use_cpu"], "hf-distill precompute: `--teacher_model` is missing"),
         (["distill", "--textbook", "x", "--colour", "red"], "hf-distill distill: Unknown words ['--colour', 'red']."),
         (["distill", "nowhere.yaml"], "hf-distill distill: There is no configuration file 'nowhere.yaml'"),
-        (["pipeline", "--task", "x", "--with_task_text", "--distill", "{"], "hf-distill pipeline: `--distill` must be JSON"),
+        (
+            ["pipeline", "--task", "x", "--with_task_text", "--distill", "{"],
+            "hf-distill pipeline: `--distill` must be JSON",
+        ),
         (["push", "nowhere", "me/x"], "hf-distill push: There is no folder 'nowhere'"),
     ],
 )
