@@ -24,7 +24,7 @@ from .analysis import Analyzer, TokenStreams
 from .anchors import Anchors, collect_anchors, task_texts
 from .cleaning import LengthLimits, UsableRows, UsableTexts, fetch_texts, find_usable_rows
 from .decontamination import EvaluationTexts
-from .documents import split_documents
+from .documents import units_of
 from .dropped import write_dropped
 from .queries import make_queries, search_queries
 from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
@@ -109,15 +109,7 @@ def build_contextualized_corpus(
         corpus = corpus.select(range(args.max_corpus_rows))
     name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
     documents = len(corpus)
-    corpus = split_documents(
-        corpus,
-        args.text_column,
-        unit=args.unit,
-        passage_words=args.passage_words,
-        language=args.language,
-        source_column=args.source_column,
-        num_proc=args.num_proc,
-    )
+    corpus = units_of(corpus, args)
     usable = find_usable_rows(corpus, args.text_column, length_limits(args))
     return CorpusBuild(args, found, corpus, documents, usable, evaluation_texts, name, work_dir).run()
 

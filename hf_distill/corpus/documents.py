@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import regex
 from datasets import Dataset, Features, Value
@@ -18,6 +18,9 @@ from hf_distill._optional import require
 
 from .cleaning import check_corpus
 from .words import units
+
+if TYPE_CHECKING:
+    from hf_distill.arguments import CorpusArguments, GeneralCorpusArguments
 
 Unit = Literal["row", "sentence", "passage"]
 UNITS: tuple[str, ...] = ("row", "sentence", "passage")
@@ -43,6 +46,29 @@ _CODES = {
 }
 # sentencex takes every full stop before a digit for a decimal point; the ideographic one never is.
 _MISSED_END = regex.compile(r"(?<=[。！？])(?=\p{N})")
+
+
+def units_of(
+    documents: Dataset, args: CorpusArguments | GeneralCorpusArguments, *, file: Path | None = None
+) -> Dataset:
+    """The rows that are searched or drawn, as the arguments ask for them (see `split_documents`).
+
+    Args:
+        documents: A general corpus.
+        args: Columns, unit, language and processes.
+        file: Where the units are written; without it they are cached like every `Dataset.map`, by as many processes
+            as the arguments allow.
+    """
+    return split_documents(
+        documents,
+        args.text_column,
+        unit=args.unit,
+        passage_words=args.passage_words,
+        language=args.language,
+        source_column=args.source_column,
+        num_proc=args.num_proc,
+        file=file,
+    )
 
 
 def split_documents(

@@ -25,7 +25,7 @@ from datasets.utils import tqdm
 from .cleaning import READ_BATCH, LengthLimits, UsableRows, clean, find_usable_rows, usable_texts
 from .dedup import first_of_equal, hash_texts, normalize
 from .diversity import sample_order
-from .documents import split_documents
+from .documents import units_of
 from .retrieval import settings_key
 from .statistics import describe_rows, total_seconds
 from .work import WorkFolder, read_arrow
@@ -101,7 +101,7 @@ class _GeneralBuild:
     ) -> None:
         self.args, self.names = args, list(corpora)
         self.documents = [len(corpus) for corpus in corpora.values()]
-        self.corpora = [self._units(corpus) for corpus in corpora.values()]
+        self.corpora = [units_of(corpus, args) for corpus in corpora.values()]
         limits = LengthLimits(args.max_chars, args.min_words, args.max_words)
         self.usable: list[UsableRows] = [find_usable_rows(rows, args.text_column, limits) for rows in self.corpora]
         self.settings = {
@@ -113,18 +113,6 @@ class _GeneralBuild:
             },
         }
         self.work = WorkFolder(self._work_dir(work_dir), self.settings)
-
-    def _units(self, corpus: Dataset) -> Dataset:
-        args = self.args
-        return split_documents(
-            corpus,
-            args.text_column,
-            unit=args.unit,
-            passage_words=args.passage_words,
-            language=args.language,
-            source_column=args.source_column,
-            num_proc=args.num_proc,
-        )
 
     def _work_dir(self, work_dir: str | Path | None) -> Path:
         chosen = work_dir or self.args.work_dir

@@ -12,7 +12,7 @@ Shape legend: S shards, N usable rows of all shards.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from datasets import Dataset, concatenate_datasets
 from .analysis import Analyzer, TokenStreams
 from .builder import BUILDER_VERSION, length_limits
 from .cleaning import UsableTexts, check_corpus, find_usable_rows
-from .documents import split_documents
+from .documents import units_of
 from .parts import Part
 from .retrieval import settings_key
 from .scoring import CorpusStatistics
@@ -148,16 +148,7 @@ class Shards:
         units = documents
         if args.unit != "row" and len(documents):
             (folder / "units").mkdir()
-            units = split_documents(
-                documents,
-                args.text_column,
-                unit=args.unit,
-                passage_words=args.passage_words,
-                language=args.language,
-                source_column=args.source_column,
-                num_proc=num_proc,
-                file=folder / "units" / "units.arrow",
-            )
+            units = units_of(documents, replace(args, num_proc=num_proc), file=folder / "units" / "units.arrow")
         usable = find_usable_rows(units, args.text_column, length_limits(args), may_be_none=True)
         np.save(folder / "rows.npy", usable.rows)
         streams = self._streams(folder, units, usable.rows, num_proc)

@@ -14,13 +14,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from ._hits_kernel import LAST_ROW, ROW_BITS, keep_best
+
 # Rows scored together.
 WINDOW = 131_072
-
-# A hit is one number: the bits of its score (which order as positive floats do) above its row counted down. The
-# larger number is the better hit, no two are equal, and so selecting and sorting know nothing of ties.
-_HIT_BITS = np.uint64(32)
-_LAST_ROW = np.uint64(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
@@ -79,17 +76,6 @@ def add_pairs(
         row = np.uint64(rows[place])
         pair = np.uint64(pair_of_repeats[repeats[place]] + pair_of_row[row])
         rows[place] = (pair << shift) | row
-
-
-@njit(cache=True, nogil=True)
-def _keep_best(hits: np.ndarray, size: int, k: int) -> int:  # pragma: no cover - compiled
-    """Moves the k best of the first `size` hits to the front, the worst of them first; returns how many there are."""
-    if size <= k:
-        return size
-    hits[:size] = np.partition(hits[:size], size - k)
-    for index in range(k):
-        hits[index] = hits[size - k + index]
-    return k
 
 
 @njit(cache=True, nogil=True)
@@ -170,14 +156,14 @@ def search_block(
                     num_touched += before == np.float32(0.0)
                     sums[local] = before + added
             own, size, bar = hits[query], sizes[query], bars[query]
-            last_row = _LAST_ROW - np.uint64(first_row + start)
+            last_row = LAST_ROW - np.uint64(first_row + start)
             for index in range(num_touched):
                 row = touched[index]
-                hit = (np.uint64(bits[row]) << _HIT_BITS) | (last_row - np.uint64(row))
+                hit = (np.uint64(bits[row]) << ROW_BITS) | (last_row - np.uint64(row))
                 sums[row] = np.float32(0.0)
                 if hit > bar:
                     if size == capacity:
-                        size = _keep_best(own, size, k)
+                        size = keep_best(own, size, k)
                         bar = own[0]
                         if hit <= bar:
                             continue
@@ -194,13 +180,13 @@ def best_hits(
     """Rows and scores of the k best hits of every query, best first; `sizes` becomes how many each has."""
     total = 0
     for query in range(len(sizes)):
-        sizes[query] = _keep_best(hits[query], sizes[query], k)
+        sizes[query] = keep_best(hits[query], sizes[query], k)
         total += sizes[query]
     rows, bits, filled = np.empty(total, np.int64), np.empty(total, np.uint32), 0
     for query in range(len(sizes)):
         best = np.sort(hits[query, : sizes[query]])
         for index in range(len(best) - 1, -1, -1):
-            rows[filled] = np.int64(_LAST_ROW - (best[index] & _LAST_ROW))
-            bits[filled] = np.uint32(best[index] >> _HIT_BITS)
+            rows[filled] = np.int64(LAST_ROW - (best[index] & LAST_ROW))
+            bits[filled] = np.uint32(best[index] >> ROW_BITS)
             filled += 1
     return rows, bits.view(np.float32)

@@ -9,21 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-# A hit is one number: the bits of its score (which order as positive floats do) above its row counted down. The
-# larger number is the better hit, no two are equal, and so selecting and sorting know nothing of ties.
-_ROW_BITS = np.uint64(32)
-_LAST_ROW = np.uint64(0xFFFFFFFF)
-
-
-@njit(cache=True, nogil=True)
-def _keep_best(hits: np.ndarray, size: int, k: int) -> int:  # pragma: no cover - compiled
-    """Moves the k best of the first `size` hits to the front, the worst of them first; returns how many there are."""
-    if size <= k:
-        return size
-    hits[:size] = np.partition(hits[:size], size - k)
-    for index in range(k):
-        hits[index] = hits[size - k + index]
-    return k
+from ._hits_kernel import LAST_ROW, ROW_BITS, keep_best
 
 
 @njit(cache=True, nogil=True)
@@ -99,23 +85,23 @@ def search_columns(
             )
             for index in range(num_touched):
                 local = touched[index]
-                hit = (np.uint64(bits[local]) << _ROW_BITS) | (_LAST_ROW - np.uint64(start + local))
+                hit = (np.uint64(bits[local]) << ROW_BITS) | (LAST_ROW - np.uint64(start + local))
                 sums[local] = 0.0
                 if hit > bar:
                     if size == len(hits):
-                        size = _keep_best(hits, size, k)
+                        size = keep_best(hits, size, k)
                         bar = hits[0]
                     hits[size] = hit
                     size += 1
-        size = _keep_best(hits, size, k)
+        size = keep_best(hits, size, k)
         best = np.sort(hits[:size])[::-1]
         counts[query] = size
         while filled + size > capacity:
             capacity *= 2
             out_rows = np.concatenate((out_rows, np.empty(capacity - len(out_rows), np.int64)))
             out_scores = np.concatenate((out_scores, np.empty(capacity - len(out_scores), np.float32)))
-        score_bits = (best >> _ROW_BITS).astype(np.uint32)
-        out_rows[filled : filled + size] = (_LAST_ROW - (best & _LAST_ROW)).astype(np.int64)
+        score_bits = (best >> ROW_BITS).astype(np.uint32)
+        out_rows[filled : filled + size] = (LAST_ROW - (best & LAST_ROW)).astype(np.int64)
         out_scores[filled : filled + size] = score_bits.view(np.float32)
         filled += size
     return counts, out_rows[:filled].copy(), out_scores[:filled].copy()
