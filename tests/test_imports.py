@@ -41,6 +41,7 @@ LEVELS = {
     "textbrewer": 2,
     "students": 2,
     "deployment": 2,
+    "generation": 2,
     "benchmark": 2,
     "reporting": 2,
     "tasks": 2,

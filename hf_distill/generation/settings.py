@@ -1,0 +1,59 @@
+"""How text is generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Way = Literal["pseudo", "shift"]
+
+WAYS: tuple[str, ...] = get_args(Way)
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How text is generated; the defaults are MiniLM's for question generation (supplement, section 5).
+
+    Attributes:
+        num_beams: Hypotheses that are followed; 1 is greedy.
+        max_new_tokens: Tokens of a text at most, the separator that ends it included.
+        min_new_tokens: Tokens before a text may end.
+        length_penalty: Alpha of `log p / ((5 + length) / 6) ** alpha` (GNMT); the length counts the separator. Larger
+            prefers longer texts.
+        no_repeat_ngram_size: No text has the same n-gram of so many tokens twice; 0 allows it.
+        ngram_ignore: An n-gram with one of these tokens may repeat, for example ".".
+        batch_size: Sources that are decoded together.
+        max_source_length: Tokens of a source at most, with the two special ones; the rest is cut off.
+    """
+
+    num_beams: int = 5
+    max_new_tokens: int = 48
+    min_new_tokens: int = 0
+    length_penalty: float = 1.3
+    no_repeat_ngram_size: int = 0
+    ngram_ignore: tuple[str, ...] = ()
+    batch_size: int = 32
+    max_source_length: int = 464
+
+    def __post_init__(self) -> None:
+        # JSON and YAML know no tuples.
+        object.__setattr__(self, "ngram_ignore", tuple(self.ngram_ignore))
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"`{name}` is {value}, but must be at least {least}.")
+        if self.min_new_tokens >= self.max_new_tokens:
+            raise ValueError(
+                f"`min_new_tokens` is {self.min_new_tokens} and `max_new_tokens` {self.max_new_tokens}: no room is "
+                "left for the separator that ends a text."
+            )
+
+
+_LEAST = {
+    "num_beams": 1,
+    "max_new_tokens": 1,
+    "min_new_tokens": 0,
+    "no_repeat_ngram_size": 0,
+    "batch_size": 1,
+    "max_source_length": 3,
+}
