@@ -36,7 +36,7 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"The task folder {str(folder)!r} does not exist.")
-    values = {"name": folder.resolve().name} | _read_task_file(folder) | dict(fields)
+    values = {"name": folder.resolve().name} | read_task_file(folder) | dict(fields)
     if "text_columns" not in values:
         raise ValueError(
             f"The folder {str(folder)!r} has no {TASK_FILE}, so name its text: `--text_columns sentence` or "
@@ -53,7 +53,7 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
     return TaskSpec.from_dict(values)
 
 
-def _read_task_file(folder: Path) -> dict[str, Any]:
+def read_task_file(folder: Path) -> dict[str, Any]:
     """Fields in the folder's task file, nothing if there is none."""
     path = folder / TASK_FILE
     if not path.is_file():

@@ -11,9 +11,13 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 from transformers.utils import logging
 
+from hf_distill.tasks.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.get_logger(__name__)
+
+# Both kinds name their splits, files and columns alike.
+RowsSpec = TaskSpec | GenerationSpec
 
 # In order of preference where a split is there in several formats.
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".tsv": "csv", ".csv": "csv", ".txt": "csv"}
@@ -37,7 +41,7 @@ class SplitSource:
     hub_path: str | None = None
 
 
-def sources_of(spec: TaskSpec, split: str) -> dict[str, SplitSource]:
+def sources_of(spec: RowsSpec, split: str) -> dict[str, SplitSource]:
     """What a split may be joined of, by its text in the spec: `train_r1`, `fr/validation`, `rajpurkar/squad:train`."""
     sources = {}
     for text in spec.split_sources.get(split, ()):
@@ -47,7 +51,7 @@ def sources_of(spec: TaskSpec, split: str) -> dict[str, SplitSource]:
     return sources
 
 
-def source_files(folder: Path, spec: TaskSpec, source: SplitSource) -> list[Path]:
+def source_files(folder: Path, spec: RowsSpec, source: SplitSource) -> list[Path]:
     """The files of one source of a split; empty if there are none."""
     places = [folder]
     if source.hub_path is not None:
@@ -59,7 +63,7 @@ def source_files(folder: Path, spec: TaskSpec, source: SplitSource) -> list[Path
     return next(filter(None, found), [])
 
 
-def find_task_folder(spec: TaskSpec, data_dir: str | Path) -> Path:
+def find_task_folder(spec: RowsSpec, data_dir: str | Path) -> Path:
     """The folder that holds the task's splits: `data_dir` itself, or a folder of the task's name below it.
 
     Raises:
@@ -83,7 +87,7 @@ def find_task_folder(spec: TaskSpec, data_dir: str | Path) -> Path:
     )
 
 
-def split_files(folder: Path, spec: TaskSpec, split: str) -> list[Path]:
+def split_files(folder: Path, spec: RowsSpec, split: str) -> list[Path]:
     """The files of one split, shards in order; empty if there are none.
 
     Raises:
@@ -104,7 +108,7 @@ def split_files(folder: Path, spec: TaskSpec, split: str) -> list[Path]:
     return []
 
 
-def read_folder(folder: Path, spec: TaskSpec, splits: Iterable[str]) -> dict[str, Dataset]:
+def read_folder(folder: Path, spec: RowsSpec, splits: Iterable[str]) -> dict[str, Dataset]:
     """Read those of the splits that the folder has."""
     if (folder / SAVED_BY_DATASETS).is_file():
         saved = load_from_disk(str(folder))
@@ -114,7 +118,7 @@ def read_folder(folder: Path, spec: TaskSpec, splits: Iterable[str]) -> dict[str
     return {split: read_files(files, spec) for split, files in found.items() if files}
 
 
-def read_files(files: Sequence[Path], spec: TaskSpec) -> Dataset:
+def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
     """Read the files of one split, all of one format, into one data set.
 
     Raises:
@@ -140,7 +144,7 @@ def listing(folder: Path, limit: int = 20) -> list[str]:
     return names if len(names) <= limit else [*names[:limit], f"... and {len(names) - limit} more"]
 
 
-def _candidate_folders(spec: TaskSpec, root: Path) -> list[Path]:
+def _candidate_folders(spec: RowsSpec, root: Path) -> list[Path]:
     """Where the splits may lie, the nearest first."""
     family, _, short = spec.name.rpartition("/")
     own_names = {short.lower(), *(name.lower() for name in spec.folder_names)}
@@ -163,7 +167,7 @@ def _complete(files: list[Path]) -> list[Path]:
     return files
 
 
-def _csv_options(path: Path, spec: TaskSpec) -> dict[str, object]:
+def _csv_options(path: Path, spec: RowsSpec) -> dict[str, object]:
     """Options that read every cell as it is written: text, with no quoting in tab-separated files (the GLUE rule)."""
     tabs = path.suffix.lower() != ".csv"
     separator = "\t" if tabs else ","

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from datasets import Dataset, DatasetDict, Value, load_dataset
 from transformers.utils import logging
 
 from hf_distill.tasks.choices import normalise_choices
 from hf_distill.tasks.custom import custom_spec, is_described
-from hf_distill.tasks.files import find_task_folder, listing
+from hf_distill.tasks.files import RowsSpec, find_task_folder, listing
 from hf_distill.tasks.labels import drop_labels, hide_labels, normalise_labels, visible_labels
 from hf_distill.tasks.questions import has_answers, normalise_questions
 from hf_distill.tasks.registry import get_task, is_registered
@@ -26,17 +26,16 @@ logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class LoadedTask:
-    """A task with its rows.
+class LoadedRows:
+    """The splits of any task.
 
     Attributes:
         spec: What the task is.
-        dataset: Splits with the text columns and the label column (`ClassLabel` in the order of `spec.label_names`,
-            -1 = hidden, lists of it for words, `float32`, or answers), and `idx` or `id` where the source has them.
+        dataset: Its splits.
         source: The folder or Hub data set that the rows come from.
     """
 
-    spec: TaskSpec
+    spec: RowsSpec
     dataset: DatasetDict
     source: str
 
@@ -69,7 +68,7 @@ class LoadedTask:
 
     def subset(
         self, max_train_samples: int | None = None, max_eval_samples: int | None = None, seed: int = 42
-    ) -> LoadedTask:
+    ) -> Self:
         """The same task with at most that many rows for training and per evaluation split, drawn with `seed`.
 
         Raises:
@@ -79,6 +78,20 @@ class LoadedTask:
         limits |= {split: ("--max_eval_samples", max_eval_samples) for split in self.spec.evaluation_splits}
         splits = {name: _sample(rows, *limits.get(name, ("", None)), seed) for name, rows in self.dataset.items()}
         return dataclasses.replace(self, dataset=DatasetDict(splits))
+
+
+@dataclass(frozen=True)
+class LoadedTask(LoadedRows):
+    """A task with its rows.
+
+    Attributes:
+        spec: What the task is.
+        dataset: Splits with the text columns and the label column (`ClassLabel` in the order of `spec.label_names`,
+            -1 = hidden, lists of it for words, `float32`, or answers), and `idx` or `id` where the source has them.
+        source: The folder or Hub data set that the rows come from.
+    """
+
+    spec: TaskSpec
 
 
 def load_task(
@@ -123,7 +136,7 @@ def load_task(
     else:
         needed = (spec.train_split, *spec.evaluation_splits) if splits is None else tuple(splits)
     wanted = tuple(dict.fromkeys((*needed, spec.train_split, *spec.evaluation_splits, *spec.test_splits)))
-    raw, source, found = _read(spec, folder, wanted)
+    raw, source, found = read_splits(spec, folder, wanted)
     _hold_out(raw, spec, source)
     missing = [split for split in needed if split not in raw]
     if missing:
@@ -148,10 +161,14 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> Tas
     return TaskSpec.from_dict(spec.to_dict() | fields) if fields else spec
 
 
-def _read(
-    spec: TaskSpec, folder: Path | None, wanted: Sequence[str]
+def read_splits(
+    spec: RowsSpec, folder: Path | None, wanted: Sequence[str]
 ) -> tuple[dict[str, list[Dataset]], str, list[str]]:
-    """The parts of every split as they are in the source, the source's name, and what was found there."""
+    """The parts of every split as they are in the source, the source's name, and what was found there.
+
+    Raises:
+        FileNotFoundError: If the source has no such task.
+    """
     if folder is not None:
         task_folder = find_task_folder(spec, folder)
         return read_local(task_folder, spec, wanted), str(task_folder), listing(task_folder)
@@ -188,7 +205,7 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
 
 def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
     """The task's columns only, texts as strings, labels in the task's order."""
-    rows = form_rows(_rename_columns(rows, spec), spec, split=split)
+    rows = form_rows(rename_columns(rows, spec), spec, split=split)
     is_test = split in spec.test_splits
     texts = [*spec.text_columns, *spec.choice_columns]
     needed = texts if is_test else [*texts, spec.label_column]
@@ -233,7 +250,7 @@ def has_labels(rows: Dataset, spec: TaskSpec) -> bool:
     return bool(visible_labels(rows, spec).any())
 
 
-def _rename_columns(rows: Dataset, spec: TaskSpec) -> Dataset:
+def rename_columns(rows: Dataset, spec: RowsSpec) -> Dataset:
     """Give columns of other distributions the task's names."""
     for column, aliases in spec.column_aliases.items():
         present = [alias for alias in aliases if alias in rows.column_names]

@@ -9,6 +9,7 @@ from datasets import Dataset, concatenate_datasets
 
 from hf_distill.tasks.files import (
     COMMON_ALIASES,
+    RowsSpec,
     SplitSource,
     listing,
     read_files,
@@ -24,7 +25,7 @@ HELD_OUT_SEED = 42
 HubLoader = Callable[[str, str | None, str | None], dict[str, Dataset]]
 
 
-def read_local(folder: Path, spec: TaskSpec, splits: Sequence[str]) -> dict[str, list[Dataset]]:
+def read_local(folder: Path, spec: RowsSpec, splits: Sequence[str]) -> dict[str, list[Dataset]]:
     """The rows of every split that the folder has: its own file, or else all of its sources.
 
     Raises:
@@ -46,7 +47,7 @@ def read_local(folder: Path, spec: TaskSpec, splits: Sequence[str]) -> dict[str,
     return found
 
 
-def read_hub(spec: TaskSpec, splits: Sequence[str], load: HubLoader) -> tuple[dict[str, list[Dataset]], list[str]]:
+def read_hub(spec: RowsSpec, splits: Sequence[str], load: HubLoader) -> tuple[dict[str, list[Dataset]], list[str]]:
     """The rows of every split that the task's data sets on the Hub have, and the names of all splits there.
 
     Args:
