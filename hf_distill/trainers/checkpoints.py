@@ -33,10 +33,15 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     return found
 
 
-def write_beside_student(folder: Path, manifest: Mapping[str, Any], objectives: nn.Module) -> None:
-    """Write the manifest and, if there are any, the parameters of the objectives."""
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write what a resumed run must find unchanged into the folder of a checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
+def write_beside_student(folder: Path, manifest: Mapping[str, Any], objectives: nn.Module) -> None:
+    """Write the manifest and, if there are any, the parameters of the objectives."""
+    write_manifest(folder, manifest)
     state = objectives.state_dict()
     if state:
         safetensors.torch.save_file(state, folder / OBJECTIVES_NAME)
@@ -48,20 +53,36 @@ def read_beside_student(folder: Path, current: Mapping[str, Any], objectives: nn
     Raises:
         ValueError: If the checkpoint is of no distillation, or of another one; the message says what differs.
     """
-    _check(folder, current)
+    check_manifest(folder, current)
     if (folder / OBJECTIVES_NAME).is_file():
         objectives.load_state_dict(safetensors.torch.load_file(folder / OBJECTIVES_NAME))
 
 
-def _check(folder: Path, current: Mapping[str, Any]) -> None:
+def check_manifest(
+    folder: Path,
+    current: Mapping[str, Any],
+    training: str = "distillation",
+    kept: str = "teacher, tokenizer and objectives",
+) -> None:
+    """Compare a checkpoint's manifest with the current one.
+
+    Args:
+        folder: The checkpoint.
+        current: What the run at hand would write.
+        training: What both should be, for the message.
+        kept: What both should have in common, for the message.
+
+    Raises:
+        ValueError: If the checkpoint is of no such training, or of another one; the message says what differs.
+    """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise ValueError(f"{str(folder)!r} is no checkpoint of a distillation: it has no {MANIFEST_NAME}.")
+        raise ValueError(f"{str(folder)!r} is no checkpoint of a {training}: it has no {MANIFEST_NAME}.")
     saved = json.loads(path.read_text(encoding="utf-8"))
     different = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]
     if different:
         shown = "; ".join(f"{key}: {saved.get(key)} in the checkpoint, {current.get(key)} now" for key in different)
         raise ValueError(
-            f"The checkpoint {str(folder)!r} was made in another distillation ({shown}). Resume with the same "
-            "teacher, tokenizer and objectives, or start anew from its weights with `model=`."
+            f"The checkpoint {str(folder)!r} was made in another {training} ({shown}). Resume with the same "
+            f"{kept}, or start anew from its weights with `model=`."
         )

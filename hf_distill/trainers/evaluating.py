@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import datasets
@@ -17,6 +16,7 @@ from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource
 from .agreement import AGREEMENT, AgreementMeter, headline
 from .callbacks import TermsInProgressBar
+from .chance import without_chance
 from .publishing import PublishingTrainer
 from .task_scores import TaskEvaluation, task_to_evaluate
 from .terms import ExactMeans
@@ -156,7 +156,7 @@ class EvaluatingTrainer(PublishingTrainer):
             return super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         self._eval_means = ExactMeans()
-        with _no_chance(self.args.device):
+        with without_chance(self.args.device):
             output = super().evaluation_loop(*args, **kwargs)
             if output.metrics is not None:
                 found = self._measured()
@@ -198,15 +198,6 @@ class EvaluatingTrainer(PublishingTrainer):
             self._only = None
             self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics = own
         return output.predictions, output.label_ids
-
-
-@contextmanager
-def _no_chance(device: torch.device) -> Iterator[None]:
-    """Leave the generators of the training as they are: every pass over a loader draws a seed."""
-    devices = [device] if device.type not in ("cpu", "mps") else []
-    kind = {"device_type": device.type} if devices else {}
-    with torch.random.fork_rng(devices=devices, **kind):
-        yield
 
 
 def _unpack(values: tuple[Any, ...]) -> Any:

@@ -16,14 +16,17 @@ import datasets
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
+from hf_distill.loading import vocabulary_hash
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.preprocessing import tokenize_task
+from hf_distill.trainers.chance import without_chance
+from hf_distill.trainers.checkpoints import check_manifest, write_manifest
 from hf_distill.trainers.finetuning import (
     Scores,
     build_trainer,
@@ -264,12 +267,14 @@ class MTLTrainer(Trainer):
         args.load_best_model_at_end, args.report_to, args.disable_tqdm = False, [], True
         args.remove_unused_columns = True
         found = {}
-        for task, splits in self.evaluation.items():
-            if splits:
-                trainer = build_trainer(
-                    self.tasks_model.task_model(task), self.specs[task], self.processing_class, args
-                )
-                found[task] = evaluate_splits(trainer, splits, self.specs[task])
+        # In the middle of a training, which goes on as if nobody had looked.
+        with without_chance(self.args.device):
+            for task, splits in self.evaluation.items():
+                if splits:
+                    trainer = build_trainer(
+                        self.tasks_model.task_model(task), self.specs[task], self.processing_class, args
+                    )
+                    found[task] = evaluate_splits(trainer, splits, self.specs[task])
         return found
 
     def evaluate(
@@ -308,6 +313,27 @@ class MTLTrainer(Trainer):
         return {name: len(part) for name, part in zip(self.train_dataset.names, self.train_dataset.parts, strict=True)}
 
     # ---- Saving ----
+
+    def manifest(self) -> dict[str, Any]:
+        """What a resumed run must find unchanged: tasks with their training rows, tokenizer, teachers."""
+        rows = self.train_rows
+        return {
+            "tasks": {name: rows.get(name, 0) for name in self.specs},
+            "tokenizer": vocabulary_hash(self.processing_class),
+            "teachers": self.task_teachers.fingerprint(),
+        }
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            write_manifest(folder, self.manifest())
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_manifest(
+            Path(resume_from_checkpoint), self.manifest(), "training on many tasks", "tasks, tokenizer and teachers"
+        )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the plain encoder, LoRA merged, and its tokenizer; checkpoints hold everything that trains."""

@@ -56,6 +56,7 @@ class MultiTaskLoss(nn.Module):
             self.weighting = UncertaintyWeights(list(self.specs))
         elif args.task_weighting == "gradient_norm":
             self.weighting = GradientNormWeights(list(self.specs), args.gradient_norm_alpha)
+            self._last_shared = list(describe_architecture(model.plain_encoder).layer_list()[-1].parameters())
         self._progress = 0.0
 
     @property
@@ -126,13 +127,8 @@ class MultiTaskLoss(nn.Module):
         if self.weighting is None or not torch.is_grad_enabled():
             return loss
         if isinstance(self.weighting, GradientNormWeights):
-            self.weighting.observe(task, loss, self._last_shared())
+            self.weighting.observe(task, loss, [weight for weight in self._last_shared if weight.requires_grad])
         return self.weighting(task, loss)
-
-    def _last_shared(self) -> list[nn.Parameter]:
-        """Weights of the last layer of the encoder that are trained."""
-        last = describe_architecture(self.model.plain_encoder).layer_list()[-1]
-        return [weight for weight in last.parameters() if weight.requires_grad]
 
     def current_weights(self) -> Mapping[str, float]:
         """Factor on each task's loss; nothing where all are equal."""

@@ -374,6 +374,24 @@ def test_a_resumed_training_ends_as_the_uninterrupted_one(
         torch.testing.assert_close(again[name], value, rtol=0, atol=0, msg=name)
 
 
+def test_a_checkpoint_of_other_tasks_is_refused(encoder, tasks, tiny_tokenizer, tmp_path):
+    mtl(encoder, tasks[:2], tiny_tokenizer, tmp_path, max_steps=2, save_strategy="steps", save_steps=2).train()
+    other = mtl(encoder, tasks[:1], tiny_tokenizer, tmp_path / "other", max_steps=4)
+    with pytest.raises(ValueError, match="another training on many tasks .*tasks: .* in the checkpoint"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_a_training_that_is_scored_ends_as_one_that_is_not(tasks, tiny_tokenizer, tiny_bert_config, tmp_path):
+    def ending(folder, **values):
+        set_seed(0)
+        own = BertModel(tiny_bert_config(hidden_dropout_prob=0.3))
+        return weights_after(mtl(own, tasks[:2], tiny_tokenizer, tmp_path / folder, max_steps=6, **values))
+
+    watched = ending("watched", eval_strategy="steps", eval_steps=2)
+    for name, value in ending("unwatched").items():
+        torch.testing.assert_close(watched[name], value, rtol=0, atol=0, msg=name)
+
+
 def test_learnt_weights_of_tasks_move_and_are_logged(encoder, tasks, tiny_tokenizer, tmp_path):
     trainer = mtl(encoder, tasks, tiny_tokenizer, tmp_path, max_steps=6, task_weighting="uncertainty")
     trainer.train()
