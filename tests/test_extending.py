@@ -91,18 +91,22 @@ def test_an_objective_trains_with_settings_of_its_own_and_ends_in_the_arguments(
     run("distill", "--plugins", my_plugin, *words, data / "student", *shape)
     results = json.loads((data / "student" / "results.json").read_text())
     assert results["steps"] == 2
-    written = yaml.safe_load((data / "student" / "arguments.yaml").read_text())
-    assert written["plugins"] == [my_plugin]
     facts = json.loads((data / "student" / "distillation.json").read_text())
     assert facts["objectives"][1]["settings"] == {"norm_layer": 1}
     assert "loss/state_norms/difference" in facts["curves"]
 
 
 def test_the_arguments_that_a_run_wrote_name_the_plugin_for_the_next_one(my_plugin, data):
-    config = data / "distil.yaml"
-    config.write_text(yaml.safe_dump({"plugins": [my_plugin], "objectives": ["state_norms"], "max_steps": 1}))
-    words = [*QUICK[:5], "--textbook", data / "general.txt", "--teacher_model", data / "encoder"]
-    run("distill", config, *words, "--student_shape", "2x12:2h:20", "--output_dir", data / "student", "--dry_run")
+    words = [*QUICK, "--textbook", data / "general.txt", "--teacher_model", data / "encoder", "--output_dir"]
+    shape = ["--student_shape", "2x12:2h:20", "--objectives", "state_norms"]
+    run("distill", "--plugins", my_plugin, *words, data / "student", *shape)
+    written = data / "student" / "arguments.yaml"
+    assert yaml.safe_load(written.read_text())["plugins"] == [my_plugin]
+    plugins._LOADED.clear()
+    run("distill", written, "--output_dir", data / "again")
+    assert plugins.loaded_plugins() == [my_plugin]
+    first, second = (json.loads((data / name / "results.json").read_text()) for name in ("student", "again"))
+    assert second["train_loss"] == first["train_loss"]
 
 
 def test_a_task_is_known_by_its_name(my_plugin, data):

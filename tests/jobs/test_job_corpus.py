@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from corpus_job_cases import arguments, write_sources
 from datasets import Dataset, load_dataset
 
-from hf_distill.arguments import CorpusArguments, TaskArguments
 from hf_distill.corpus import load_general_corpus
 from hf_distill.jobs.corpus import PAPER_TOP_K, build_corpus
 from hf_distill.tasks.loading import load_task
@@ -22,18 +22,8 @@ GENERAL = ["The film was fine.", "The plot is thin!", "A dull plot of a film.", 
 def data(tmp_path, monkeypatch):
     """A task in GLUE's form, a general corpus, and a cache of their own."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    for split, texts in TASK.items():
-        (tmp_path / "sst2").mkdir(exist_ok=True)
-        rows = {"sentence": texts, "label": [row % 2 for row in range(len(texts))], "idx": range(len(texts))}
-        Dataset.from_dict(rows).to_parquet(str(tmp_path / "sst2" / f"{split}.parquet"))
-    (tmp_path / "general.txt").write_text("\n".join(GENERAL) + "\n")
+    write_sources(tmp_path, TASK, GENERAL)
     return tmp_path
-
-
-def arguments(data, **fields):
-    task = TaskArguments("glue/sst2", data_dir=str(data / "sst2"))
-    settings = {"corpus": str(data / "general.txt"), "corpus_dir": str(data / "out"), "engine": "bm25s", "top_k": 3}
-    return task, CorpusArguments(**{**settings, **fields})
 
 
 def test_the_job_writes_a_corpus_with_card_statistics_and_arguments(data):

@@ -5,9 +5,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, load_dataset
+from corpus_job_cases import arguments, write_sources
+from datasets import load_dataset
 
-from hf_distill.arguments import CorpusArguments, ShardArguments, TaskArguments
+from hf_distill.arguments import ShardArguments
 from hf_distill.cli import main
 from hf_distill.jobs.corpus import build_corpus
 from hf_distill.jobs.corpus_shards import format_shard
@@ -25,18 +26,8 @@ def data(tmp_path, monkeypatch):
     """A task in GLUE's form, a general corpus, and a cache of their own."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    for split, texts in TASK.items():
-        (tmp_path / "sst2").mkdir(exist_ok=True)
-        rows = {"sentence": texts, "label": [row % 2 for row in range(len(texts))], "idx": range(len(texts))}
-        Dataset.from_dict(rows).to_parquet(str(tmp_path / "sst2" / f"{split}.parquet"))
-    (tmp_path / "general.txt").write_text("\n".join(GENERAL) + "\n")
+    write_sources(tmp_path, TASK, GENERAL)
     return tmp_path
-
-
-def arguments(data, **fields):
-    task = TaskArguments("glue/sst2", data_dir=str(data / "sst2"))
-    settings = {"corpus": str(data / "general.txt"), "corpus_dir": str(data / "out"), "engine": "bm25s", "top_k": 3}
-    return task, CorpusArguments(**{**settings, **fields})
 
 
 def rows_in(folder):

@@ -49,8 +49,9 @@ def test_teacher_and_students_are_drawn_below_each_other(tiny_bert_config, tiny_
 def test_signs_of_formulas_are_text(tiny_bert_config, tiny_tokenizer, tmp_path):
     pytest.importorskip("matplotlib")
     found = attention_map(BertModel(tiny_bert_config()), tiny_tokenizer, TEXT)
-    found.tokens[1] = "$x_{"
+    found.tokens[1] = "$x_{$"
     draw_attention([found], tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(
