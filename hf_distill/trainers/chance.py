@@ -21,10 +21,11 @@ def without_chance(device: torch.device) -> Iterator[None]:
     """
     devices = [device] if device.type not in ("cpu", "mps") else []
     kind = {"device_type": device.type} if devices else {}
-    python, numpy = random.getstate(), np.random.get_state()
+    # The generator of all numpy, which `set_seed` sets too.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=devices, **kind):
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002

@@ -377,7 +377,7 @@ def test_a_resumed_training_ends_as_the_uninterrupted_one(
 def test_a_checkpoint_of_other_tasks_is_refused(encoder, tasks, tiny_tokenizer, tmp_path):
     mtl(encoder, tasks[:2], tiny_tokenizer, tmp_path, max_steps=2, save_strategy="steps", save_steps=2).train()
     other = mtl(encoder, tasks[:1], tiny_tokenizer, tmp_path / "other", max_steps=4)
-    with pytest.raises(ValueError, match="another training on many tasks .*tasks: .* in the checkpoint"):
+    with pytest.raises(ValueError, match=r"another training on many tasks .*tasks: .* in the checkpoint"):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
