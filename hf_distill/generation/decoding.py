@@ -1,0 +1,263 @@
+"""Beam search over many sources at once (UniLM's, as MiniLM's supplement uses it).
+
+Each hypothesis holds one of K places. In a step, the K best continuations of a source's open hypotheses take the
+places; those that end with the separator leave theirs to the next step's, and compete by
+`log p / ((5 + length) / 6) ** alpha`. A source is done when no open hypothesis can win any more, which does not change
+the result.
+
+Shape legend: B open sources, K hypotheses of each (1 before the first step), N = B * K, T tokens written, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from hf_distill.generation.cache import attention_that_caches
+from hf_distill.generation.settings import GenerationSettings
+from hf_distill.generation.steps import CachedSteps
+from hf_distill.modes import evaluating
+
+if TYPE_CHECKING:
+    from hf_distill.generation.model import EncoderForGeneration
+
+# Sources that are done stay in the batch until so many are: each time the keys of the others are copied.
+_OPEN_SHARE = 0.75
+_NEVER = float("-inf")
+
+
+class Hypothesis(NamedTuple):
+    """A text.
+
+    Attributes:
+        tokens: Its ids, without the separator.
+        score: `log p / ((5 + length) / 6) ** alpha`, the separator counted in both.
+    """
+
+    tokens: list[int]
+    score: float
+
+
+class Steps(Protocol):
+    """What gives the logits of the next tokens."""
+
+    def start(self) -> Tensor:
+        """(B, V) logits of the first token."""
+
+    def advance(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """(N, V) logits of the next token of hypotheses.
+
+        Args:
+            rows: (N,) which hypothesis of the call before each one continues.
+            tokens: (N, T) all its tokens.
+        """
+
+    def select_sources(self, sources: Tensor) -> None:
+        """Go on with the sources of those numbers; the next `advance` numbers the hypotheses of these."""
+
+
+def beam_search(
+    model: EncoderForGeneration,
+    source_ids: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    *,
+    tokenizer: Any = None,
+) -> list[list[int]]:
+    """Write a text for each source.
+
+    Args:
+        model: The model.
+        source_ids: Token ids of the sources, without the special ones around them.
+        settings: How to write.
+        tokenizer: Needed for `settings.ngram_ignore` alone.
+
+    Returns:
+        Token ids of the texts, in the order of the sources.
+
+    Raises:
+        ValueError: If a source and what is to be written have more tokens than the model has positions, or a token of
+            `settings.ngram_ignore` is none.
+    """
+    return [found.tokens for found in best_hypotheses(model, source_ids, settings, tokenizer=tokenizer)]
+
+
+def best_hypotheses(
+    model: EncoderForGeneration,
+    source_ids: Sequence[Sequence[int]],
+    settings: GenerationSettings,
+    *,
+    tokenizer: Any = None,
+) -> list[Hypothesis]:
+    """As `beam_search`, with scores."""
+    _check_length(model, source_ids, settings)
+    repeatable = _ignored_ids(model, settings, tokenizer)
+    # Sources of like length share a batch; the longest come first, so that memory runs out at once or never.
+    order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
+    found: dict[int, Hypothesis] = {}
+    with evaluating(model), attention_that_caches(model.masked_lm):
+        for start in range(0, len(order), settings.batch_size):
+            chosen = order[start : start + settings.batch_size]
+            steps = CachedSteps(model, [source_ids[index] for index in chosen], settings)
+            results = Search(steps, len(chosen), settings, model.ids, repeatable, steps.device).run()
+            found.update(zip(chosen, results, strict=True))
+    return [found[index] for index in range(len(source_ids))]
+
+
+class Search:
+    """Beam search over one batch of sources.
+
+    Args:
+        steps: What gives the logits.
+        num_sources: B at the start.
+        settings: How to write.
+        ids: The special ids.
+        repeatable: Tokens whose n-grams may repeat.
+        device: Where the logits are.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        num_sources: int,
+        settings: GenerationSettings,
+        ids: Any,
+        repeatable: AbstractSet[int] = frozenset(),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.steps = steps
+        self.settings = settings
+        self.separator = ids.separator
+        # They never stand in a text.
+        self.unwritable = [ids.begin, ids.mask, ids.pad]
+        self.repeatable = repeatable
+        self.results = [Hypothesis([], _NEVER)] * num_sources
+        # Of the open sources: their number, their best ended score, scores and tokens of their open hypotheses.
+        self.sources = torch.arange(num_sources, device=device)
+        self.best = torch.full((num_sources,), _NEVER, device=device)
+        self.scores = torch.zeros(num_sources, 1, device=device)
+        self.tokens = torch.zeros(num_sources, 1, 0, dtype=torch.long, device=device)
+
+    def run(self) -> list[Hypothesis]:
+        """The best hypothesis of each source."""
+        logits = self.steps.start()
+        while True:
+            rows = self._continue(logits.float())
+            done = self._done()
+            if done.all():
+                return self.results
+            self.scores[done] = _NEVER
+            if (~done).sum() <= _OPEN_SHARE * len(done):
+                rows = self._drop(done, rows)
+            logits = self.steps.advance(rows.flatten(), self.tokens.flatten(0, 1))
+
+    def _continue(self, logits: Tensor) -> Tensor:
+        """Let the best continuations of each source take the places.
+
+        Args:
+            logits: (N, V).
+
+        Returns:
+            (B, K) the number of the hypothesis that each one continues.
+        """
+        num_sources, before = self.scores.shape
+        normalizer = logits.logsumexp(dim=-1, keepdim=True)
+        self._forbid(logits)
+        places = min(self.settings.num_beams, logits.shape[-1])
+        # The best of a source are among the best of each of its hypotheses.
+        values, tokens = logits.topk(places, dim=-1)
+        values = (values - normalizer + self.scores.view(-1, 1)).view(num_sources, -1)
+        scores, chosen = values.topk(places, dim=-1)
+        parents = chosen // places
+        written = self.tokens.gather(1, parents[..., None].expand(-1, -1, self.tokens.shape[-1]))
+        self.tokens = torch.cat([written, tokens.view(num_sources, -1).gather(1, chosen)[..., None]], dim=-1)
+        self._finish(scores)
+        return parents + before * torch.arange(num_sources, device=parents.device)[:, None]
+
+    def _forbid(self, logits: Tensor) -> None:
+        """Take away what must not come next, in place."""
+        settings = self.settings
+        logits[:, self.unwritable] = _NEVER
+        if self.tokens.shape[-1] < settings.min_new_tokens:
+            logits[:, self.separator] = _NEVER
+        if settings.no_repeat_ngram_size:
+            for row, tokens in enumerate(self.tokens.flatten(0, 1).tolist()):
+                banned = repeating_tokens(tokens, settings.no_repeat_ngram_size, self.repeatable)
+                logits[row, sorted(banned)] = _NEVER
+
+    def _finish(self, scores: Tensor) -> None:
+        """Let ended hypotheses, and at the last step all, compete for the best; open ones keep their (B, K) scores."""
+        ended = self.tokens[..., -1] == self.separator
+        length = self.tokens.shape[-1]
+        competing = ended if length < self.settings.max_new_tokens else torch.ones_like(ended)
+        final = (scores / self._penalty(length)).masked_fill(~competing, _NEVER)
+        best, place = final.max(dim=-1)
+        for row in (best > self.best).nonzero()[:, 0].tolist():
+            tokens = self.tokens[row, place[row]].tolist()
+            kept = tokens[:-1] if tokens[-1] == self.separator else tokens
+            self.results[int(self.sources[row])] = Hypothesis(kept, best[row].item())
+        self.best = torch.maximum(self.best, best)
+        self.scores = scores.masked_fill(competing, _NEVER)
+
+    def _done(self) -> Tensor:
+        """(B,) whether no open hypothesis can win: log p only falls, and what divides it is largest at an end."""
+        length = min(self.tokens.shape[-1] + 1, self.settings.max_new_tokens)
+        largest = max(self._penalty(length), self._penalty(self.settings.max_new_tokens))
+        return self.best >= self.scores.max(dim=-1).values / largest
+
+    def _drop(self, done: Tensor, rows: Tensor) -> Tensor:
+        """Let go of sources that are done; returns the (B', K) rows of the others among their hypotheses."""
+        left = (~done).nonzero()[:, 0]
+        self.sources, self.best = self.sources[left], self.best[left]
+        self.scores, self.tokens = self.scores[left], self.tokens[left]
+        self.steps.select_sources(left)
+        return rows[left]
+
+    def _penalty(self, length: int) -> float:
+        return ((5 + length) / 6) ** self.settings.length_penalty
+
+
+def repeating_tokens(tokens: Sequence[int], size: int, repeatable: AbstractSet[int]) -> set[int]:
+    """Tokens that would end an n-gram which the text already has.
+
+    Args:
+        tokens: The text.
+        size: n.
+        repeatable: N-grams with one of these may repeat.
+    """
+    tail = list(tokens[len(tokens) - size + 1 :])
+    if len(tokens) < size or not repeatable.isdisjoint(tail):
+        return set()
+    ends = range(size - 1, len(tokens))
+    return {tokens[end] for end in ends if list(tokens[end - size + 1 : end]) == tail} - repeatable
+
+
+def _check_length(
+    model: EncoderForGeneration, source_ids: Sequence[Sequence[int]], settings: GenerationSettings
+) -> None:
+    longest = min(max(map(len, source_ids), default=0) + 2, settings.max_source_length)
+    if longest + settings.max_new_tokens > model.max_length:
+        raise ValueError(
+            f"A source has {longest} tokens and `max_new_tokens` is {settings.max_new_tokens}, but the model has "
+            f"{model.max_length} positions: lower `max_source_length` ({settings.max_source_length}) or "
+            "`max_new_tokens`, or make room with `EncoderForGeneration.lengthen`."
+        )
+
+
+def _ignored_ids(model: EncoderForGeneration, settings: GenerationSettings, tokenizer: Any) -> frozenset[int]:
+    if not settings.no_repeat_ngram_size or not settings.ngram_ignore:
+        return frozenset()
+    tokenizer = model.tokenizer if tokenizer is None else tokenizer
+    if tokenizer is None:
+        raise ValueError(
+            f"`ngram_ignore` is {settings.ngram_ignore}, but there is no `tokenizer` that knows their ids."
+        )
+    vocabulary = tokenizer.get_vocab()
+    unknown = [token for token in settings.ngram_ignore if token not in vocabulary]
+    if unknown:
+        raise ValueError(f"`ngram_ignore` has {unknown}, which are no tokens of the tokenizer's vocabulary.")
+    return frozenset(vocabulary[token] for token in settings.ngram_ignore)

@@ -1,0 +1,310 @@
+"""An encoder with a masked-LM head that learns to write (UniLM; MiniLM supplement, section 5).
+
+    model = EncoderForGeneration.from_pretrained("outputs/qg")
+    model.generate_texts([("Marie Curie was born in Warsaw.", "Warsaw")])
+
+Shape legend: B rows, S padded length, N predicted tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM
+from transformers.modeling_outputs import MaskedLMOutput
+from transformers.utils import cached_file, logging
+
+from hf_distill.generation.decoding import beam_search
+from hf_distill.generation.packing import IGNORED, SpecialIds
+from hf_distill.generation.positions import check_encoder, lengthen_positions, num_positions, position_table
+from hf_distill.generation.settings import WAYS, GenerationSettings
+from hf_distill.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
+from hf_distill.masked_logits import logits_at
+
+logger = logging.get_logger(__name__)
+
+SETTINGS_FILE = "encoder_generation.json"
+
+
+class EncoderForGeneration(nn.Module):
+    """A masked language model that writes.
+
+    Args:
+        masked_lm: A model of `AutoModelForMaskedLM` that takes `position_ids` and uses transformers' attention
+            interface (BERT, RoBERTa, DistilBERT, ELECTRA, ERNIE, ALBERT, ...).
+        ids: The special ids.
+        way: How it learns and so how it writes: `pseudo` or `shift`, see `packing`.
+        pair_types: Whether source and target have different token types; None: if the encoder knows two.
+        settings: How it writes if nobody says otherwise.
+        tokenizer: Saved with the model and used to write if nobody says otherwise.
+
+    Attributes:
+        label_smoothing: Share of a target's probability that all other tokens share in the loss.
+        max_length: Tokens of source and target together at most.
+
+    Raises:
+        ValueError: If there is no such way, or the encoder cannot be used.
+    """
+
+    # The trainer tells the loss how many tokens an optimizer step has.
+    accepts_loss_kwargs = True
+
+    def __init__(
+        self,
+        masked_lm: Any,
+        ids: SpecialIds,
+        *,
+        way: str = "pseudo",
+        pair_types: bool | None = None,
+        settings: GenerationSettings | None = None,
+        tokenizer: Any = None,
+    ) -> None:
+        super().__init__()
+        if way not in WAYS:
+            raise ValueError(f"`way` is {way!r}, but must be one of {', '.join(WAYS)}.")
+        check_encoder(masked_lm)
+        rows = masked_lm.get_input_embeddings().num_embeddings
+        if ids.vocabulary_size > rows:
+            raise ValueError(
+                f"The tokenizer has {ids.vocabulary_size} tokens, but {type(masked_lm).__name__} embeds {rows}: they "
+                "do not belong together."
+            )
+        self.masked_lm = masked_lm
+        self.ids = ids
+        self.way = way
+        self.settings = settings or GenerationSettings()
+        self.tokenizer = tokenizer
+        self.label_smoothing = 0.0
+        self._knows_types = "token_type_ids" in forward_columns(masked_lm)
+        types = getattr(masked_lm.config, "type_vocab_size", 0) if self._knows_types else 0
+        self.pair_types = types >= 2 if pair_types is None else pair_types
+        if self.pair_types and types < 2:
+            raise ValueError(f"`pair_types` is True, but {type(masked_lm).__name__} knows {types} token types.")
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the masked language model."""
+        return self.masked_lm.config
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of source and target together at most."""
+        return num_positions(self.masked_lm)
+
+    def lengthen(self, length: int) -> None:
+        """Make room for longer rows: the table of positions is repeated, as UniLM does it for 768 tokens."""
+        lengthen_positions(self.masked_lm, length)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> MaskedLMOutput:
+        """Loss and logits of a packed batch.
+
+        Args:
+            input_ids: (B, S), as `packing` makes it, as are the next ones.
+            position_ids: (B, S), from 0.
+            token_type_ids: (B, S).
+            attention_mask: (B, 1, S, S), added to attention scores.
+            labels: (B, S), -100 where nothing is predicted.
+            num_items_in_batch: Target tokens of the whole optimizer step, if the loss is to be a mean over them.
+
+        Returns:
+            `loss`, a mean over the target tokens, and (N, V) `logits` of the places with a label, in order.
+        """
+        rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+        logits = self.predict(input_ids, position_ids, token_type_ids, attention_mask, rows, columns)
+        total = smoothed_loss(logits, labels[rows, columns], self.ids.pad, self.label_smoothing).sum()
+        count = max(1, len(rows)) if num_items_in_batch is None else num_items_in_batch
+        return MaskedLMOutput(loss=total / count, logits=logits)
+
+    def predict(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+    ) -> Tensor:
+        """(N, V) logits at N places of a batch; the head sees no others."""
+        table = position_table(self.masked_lm)
+        # RoBERTa counts its positions from behind the padding's.
+        first = 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+        inputs = {
+            "input_ids": input_ids,
+            "position_ids": position_ids + first,
+            "attention_mask": attention_mask.to(self.masked_lm.dtype).clamp_min(torch.finfo(self.masked_lm.dtype).min),
+        }
+        if self._knows_types:
+            inputs["token_type_ids"] = token_type_ids if self.pair_types else torch.zeros_like(token_type_ids)
+        return logits_at(self.masked_lm, inputs, rows, columns)
+
+    def generate_texts(
+        self,
+        texts: Sequence[str | Sequence[str]],
+        tokenizer: Any = None,
+        settings: GenerationSettings | None = None,
+    ) -> list[str]:
+        """Write a text for each source.
+
+        Args:
+            texts: Sources. One of several texts (passage and answer) is joined by the separator; if it is too long,
+                its longest text is cut.
+            tokenizer: Default: the one that came with the model.
+            settings: How to write. Default: the model's own.
+
+        Returns:
+            The texts, in the order of the sources.
+
+        Raises:
+            ValueError: If there is no tokenizer, or a source and what is to be written do not fit together.
+        """
+        tokenizer = self.tokenizer if tokenizer is None else tokenizer
+        if tokenizer is None:
+            raise ValueError("`tokenizer` is missing: the model came without one.")
+        settings = self.settings if settings is None else settings
+        room = settings.max_source_length - 2
+        sources = [source_ids([text] if isinstance(text, str) else text, tokenizer, room) for text in texts]
+        written = beam_search(self, sources, settings, tokenizer=tokenizer)
+        return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the masked language model, the tokenizer if it is known, and how the model writes."""
+        self.masked_lm.save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        facts = {
+            "way": self.way,
+            "pair_types": self.pair_types,
+            "special_ids": asdict(self.ids),
+            "settings": asdict(self.settings),
+        }
+        Path(folder, SETTINGS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        tokenizer: Any = None,
+        *,
+        way: str | None = None,
+        settings: GenerationSettings | None = None,
+        max_length: int | None = None,
+        flag: str = "--encoder",
+        **kwargs: Any,
+    ) -> EncoderForGeneration:
+        """Load what `save_pretrained` wrote, or begin with any encoder.
+
+        An encoder without a masked-LM head gets a new one, tied to its word embeddings.
+
+        Args:
+            name: Folder or Hub id.
+            tokenizer: Default: the one that is stored there.
+            way: Default: as stored, or else `pseudo`.
+            settings: Default: as stored, or else those of `GenerationSettings`.
+            max_length: Tokens of source and target together for which there is to be room.
+            flag: The argument that carried the name, for errors.
+            kwargs: For `from_pretrained` of the model, for example `revision`; weights are loaded in float32 unless
+                `dtype` says otherwise.
+
+        Raises:
+            OSError: If there is no such model or tokenizer; the message names the flag.
+            ValueError: If the encoder or the tokenizer cannot be used.
+        """
+        name = str(name)
+        revision = kwargs.get("revision")
+        masked_lm = _load_masked_lm(name, flag, **{"dtype": torch.float32, **kwargs})
+        tokenizer = load_tokenizer(name, flag=flag, revision=revision) if tokenizer is None else tokenizer
+        facts = _stored_facts(name, revision)
+        if settings is None and "settings" in facts:
+            settings = GenerationSettings(**facts["settings"])
+        model = cls(
+            masked_lm,
+            SpecialIds.from_tokenizer(tokenizer),
+            way=way or facts.get("way", "pseudo"),
+            pair_types=facts.get("pair_types"),
+            settings=settings,
+            tokenizer=tokenizer,
+        )
+        if max_length is not None:
+            model.lengthen(max_length)
+        return model
+
+
+def smoothed_loss(logits: Tensor, labels: Tensor, pad: int, smoothing: float) -> Tensor:
+    """(N,) divergence of the predictions from smoothed targets.
+
+    The gold token has 1 - e, and each other one but the padding e / (V - 2); without smoothing this is the
+    cross-entropy.
+
+    Args:
+        logits: (N, V).
+        labels: (N,) gold tokens.
+        pad: Id of the padding.
+        smoothing: e, from 0 to below 1.
+    """
+    log_p = logits.float().log_softmax(dim=-1)
+    gold = log_p.gather(1, labels[:, None])[:, 0]
+    if smoothing == 0:
+        return -gold
+    each = smoothing / (logits.shape[-1] - 2)
+    others = log_p.sum(dim=-1) - gold - log_p[:, pad]
+    entropy = -((1 - smoothing) * math.log(1 - smoothing) + smoothing * math.log(each))
+    return -(1 - smoothing) * gold - each * others - entropy
+
+
+def source_ids(texts: Sequence[str], tokenizer: Any, room: int) -> list[int]:
+    """Token ids of a source's texts, joined by the separator, without the special ones around them.
+
+    Args:
+        texts: Parts of one source.
+        tokenizer: Their tokenizer.
+        room: Ids at most; the longest text loses its end.
+    """
+    parts = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    longest = max(parts, key=len)
+    excess = sum(map(len, parts)) + len(parts) - 1 - room
+    if excess > 0:
+        del longest[max(0, len(longest) - excess) :]
+    joined = list(parts[0])
+    for part in parts[1:]:
+        joined += [tokenizer.sep_token_id, *part]
+    return joined[:room]
+
+
+def _load_masked_lm(name: str, flag: str, **kwargs: Any) -> Any:
+    try:
+        model, report = AutoModelForMaskedLM.from_pretrained(name, output_loading_info=True, **kwargs)
+    except UNREADABLE as error:
+        raise load_error(name, error, flag=flag) from error
+    prefix = f"{model.base_model_prefix}."
+    if any(not key.startswith(prefix) for key in report["missing_keys"]):
+        logger.warning(
+            f"{name} has no masked-LM head: it gets a new one, tied to its word embeddings, for fine-tuning to teach."
+        )
+    return model
+
+
+def _stored_facts(name: str, revision: str | None) -> dict[str, Any]:
+    """What `save_pretrained` wrote beside the model; empty for another model."""
+    path = cached_file(
+        name,
+        SETTINGS_FILE,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
