@@ -4,7 +4,8 @@
         --tasks glue/rte glue/mrpc --fractions 0.01 0.1 1 --seeds 1 2 3 4 --output_dir outputs/grid
 
 A grid that was stopped goes on with the same command; one with more models, tasks, shares, seeds or settings runs what
-is new. Flags, or one YAML file with flags after it.
+is new. Flags, or one YAML file with flags after it; students that are to be compared may be distilled first
+(`examples/configs/minilm_ablation.yaml`).
 """
 
 from __future__ import annotations

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from .models import as_mapping
 
 
 @dataclass
 class GridArguments:
     """A grid of models, tasks, shares of the training rows, seeds and settings."""
 
-    models: list[str] = field(
-        metadata={"help": "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables."}
-    )
     tasks: list[str] = field(
         metadata={"help": "Registered tasks (glue/rte ...), or folders of your own; each is a column of the tables."}
+    )
+    models: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables."},
+    )
+    students: str | None = field(
+        default=None,
+        metadata={
+            "help": "Students to distil first, also rows of the tables: NAME: {settings of `hf-distill distill`} as "
+            "YAML or JSON; `teacher_model` may be the name of a student before it."
+        },
+    )
+    distill: str | None = field(
+        default=None, metadata={"help": "Settings that all --students share, likewise (teacher_model, textbook …)."}
     )
     data_dir: str | None = field(
         default=None,
@@ -53,16 +67,31 @@ class GridArguments:
         Raises:
             ValueError: If a list is empty or repeats itself, a share is not in (0, 1], or two models have one name.
         """
-        for name in ("models", "tasks", "fractions", "seeds", "learning_rates", "epochs", "batch_sizes"):
+        if not self.models and not self.student_changes():
+            raise ValueError("There is nothing to compare: give `--models`, `--students` or both.")
+        for name in ("tasks", "fractions", "seeds", "learning_rates", "epochs", "batch_sizes"):
             value = getattr(self, name)
             if value is not None and (not value or len(set(value)) < len(value)):
                 raise ValueError(f"`--{name}` is {value}; it must have at least one entry, each once.")
         wrong = [share for share in self.fractions if not 0 < share <= 1]
         if wrong:
             raise ValueError(f"`--fractions` has {wrong}; shares are above 0 and at most 1.")
-        names = [name for name, _ in self.named_models()]
+        names = [*(name for name, _ in self.named_models()), *self.student_changes()]
         if len(set(names)) < len(names):
-            raise ValueError(f"`--models` has the names {names}; give each one of its own as NAME=PATH.")
+            raise ValueError(
+                f"`--models` and `--students` have the names {names}; give each one of its own (NAME=PATH)."
+            )
+
+    def distill_settings(self) -> dict[str, Any]:
+        """What all students share."""
+        return as_mapping(self.distill, "--distill")
+
+    def student_changes(self) -> dict[str, dict[str, Any]]:
+        """Student -> settings of its own."""
+        return {
+            name: as_mapping(settings, f"--students {name}")
+            for name, settings in as_mapping(self.students, "--students").items()
+        }
 
     def named_models(self) -> list[tuple[str, str]]:
         """Name and path of every model."""

@@ -172,14 +172,22 @@ class PipelineArguments:
         Raises:
             ValueError: If they are no mapping.
         """
-        value: Any = getattr(self, stage)
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"`--{stage}` must be JSON such as '{{\"max_steps\": 100}}', not {value!r}: {error}."
-                ) from error
-        if value is not None and not isinstance(value, dict):
-            raise ValueError(f"`--{stage}` must be `name: value` pairs, not {value!r}.")
-        return dict(value or {})
+        return as_mapping(getattr(self, stage), f"--{stage}")
+
+
+def as_mapping(value: Any, flag: str) -> dict[str, Any]:
+    """Settings that are a mapping in YAML, or the text of a flag in JSON.
+
+    Raises:
+        ValueError: If they are no mapping.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"`{flag}` must be JSON such as '{{\"max_steps\": 100}}', not {value!r}: {error}."
+            ) from error
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"`{flag}` must be `name: value` pairs, not {value!r}.")
+    return dict(value or {})

@@ -22,6 +22,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from hf_distill.arguments import FineTuningArguments, GridArguments
+from hf_distill.jobs.grid_students import distil_students, student_models
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.tasks.loading import LoadedTask, load_task
@@ -74,7 +75,7 @@ class Cell:
 
 
 def run_grid(arguments: GridArguments) -> dict[str, Any]:
-    """Run every cell that has no result yet, and write tables.
+    """Distil the students that are not there yet, run every cell that has no result, and write tables.
 
     Args:
         arguments: The grid.
@@ -89,6 +90,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
     started = time.perf_counter()
     folder = Path(arguments.output_dir)
     loaded = {name: _load(name, arguments) for name in arguments.tasks}
+    distil_students(arguments)
     names = {name: task.spec.name for name, task in loaded.items()}
     metrics = {task.spec.name: task.spec.headline for task in loaded.values()}
     cells = list(grid_cells(arguments, list(names.values())))
@@ -101,7 +103,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
     tables = {f"{share:g}": table(done, share) for share in arguments.fractions}
     facts = {
         "job": "grid",
-        "models": dict(arguments.named_models()),
+        "models": dict(_models(arguments)),
         "metrics": metrics,
         "cells": done,
         "tables": tables,
@@ -116,7 +118,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
 def grid_cells(arguments: GridArguments, tasks: Sequence[str]) -> Iterator[Cell]:
     """Every cell; cells of one model and task follow each other."""
     chosen: Any = itertools.product(
-        [name for name, _ in arguments.named_models()],
+        [name for name, _ in _models(arguments)],
         tasks,
         arguments.fractions,
         *(values or [None] for values in (arguments.learning_rates, arguments.epochs, arguments.batch_sizes)),
@@ -124,6 +126,11 @@ def grid_cells(arguments: GridArguments, tasks: Sequence[str]) -> Iterator[Cell]
     )
     for model, task, fraction, learning_rate, epochs, batch_size, seed in chosen:
         yield Cell(model, task, fraction, seed, learning_rate, epochs, batch_size)
+
+
+def _models(arguments: GridArguments) -> list[tuple[str, str]]:
+    """Name and path of every model, the students last."""
+    return [*arguments.named_models(), *student_models(arguments)]
 
 
 def _load(name: str, arguments: GridArguments) -> LoadedTask:
@@ -135,7 +142,7 @@ def _load(name: str, arguments: GridArguments) -> LoadedTask:
 
 def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
     """The result of a cell, read or made."""
-    model = dict(arguments.named_models())[cell.model]
+    model = dict(_models(arguments))[cell.model]
     rows = math.floor(len(task.train) * cell.fraction + 1e-9)
     if rows < 1:
         raise ValueError(

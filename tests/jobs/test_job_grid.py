@@ -146,7 +146,7 @@ def test_cells_have_files_of_their_own(data):
     [
         ({"fractions": [0.0]}, r"`--fractions` has \[0.0\]"),
         ({"seeds": [1, 1]}, r"`--seeds` is \[1, 1\]; it must have at least one entry, each once"),
-        ({"models": ["a/x", "b/x"]}, r"`--models` has the names \['x', 'x'\]"),
+        ({"models": ["a/x", "b/x"]}, r"have the names \['x', 'x'\]"),
         ({"tasks": []}, r"`--tasks` is \[\]"),
     ],
 )

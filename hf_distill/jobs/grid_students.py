@@ -1,0 +1,81 @@
+"""The students of a grid: those that an ablation compares are distilled first, each once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers.utils import logging
+
+from hf_distill.arguments import (
+    GridArguments,
+    MultiTeacherArguments,
+    StudentArguments,
+    TeacherArguments,
+    TextbookArguments,
+)
+from hf_distill.jobs.distill import distill
+from hf_distill.jobs.results import RESULTS_FILE
+from hf_distill.parsing import parse
+from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
+
+logger = logging.get_logger(__name__)
+
+STUDENTS = "students"
+CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, MultiTeacherArguments)
+
+
+def distil_students(arguments: GridArguments) -> None:
+    """Distil every student that is not finished, in their order.
+
+    The settings of a student lie beside it as `students/NAME.yaml`, which `hf-distill distill` takes as it is.
+
+    Args:
+        arguments: The grid; a student's `teacher_model` may name a student before it (a teacher assistant).
+
+    Raises:
+        ValueError: If a finished student had other settings, or a setting is none of `hf-distill distill`.
+    """
+    folder = Path(arguments.output_dir, STUDENTS)
+    for name, settings in student_settings(arguments).items():
+        file, student = folder / f"{name}.yaml", folder / name
+        if (student / RESULTS_FILE).is_file():
+            _check_same(file, settings, name)
+            logger.warning(f"[{name}] distilled before: {student}")
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        logger.warning(f"[{name}] is distilled")
+        distill(*parse(CLASSES, [str(file)], presets=True, prog="hf-distill grid"))
+
+
+def student_settings(arguments: GridArguments) -> dict[str, dict[str, Any]]:
+    """Student -> the settings of its distillation: its own over those of all, with its folder."""
+    shared, own = arguments.distill_settings(), arguments.student_changes()
+    folder = Path(arguments.output_dir, STUDENTS)
+    found: dict[str, dict[str, Any]] = {}
+    for name, changes in own.items():
+        settings = {"resume_from_checkpoint": LAST_CHECKPOINT, "use_cpu": arguments.use_cpu, **shared, **changes}
+        if settings.get("teacher_model") in found:
+            settings["teacher_model"] = str(folder / settings["teacher_model"])
+        found[name] = {**settings, "output_dir": str(folder / name)}
+    return found
+
+
+def student_models(arguments: GridArguments) -> list[tuple[str, str]]:
+    """Name and folder of every student."""
+    return [(name, str(Path(arguments.output_dir, STUDENTS, name))) for name in arguments.student_changes()]
+
+
+def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
+    before = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    now = json.loads(json.dumps(settings))
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        shown = ", ".join(f"{key} {before.get(key)!r} against {now.get(key)!r}" for key in changed)
+        raise ValueError(
+            f"`--students`: {name!r} was distilled with other settings ({shown}); give it another name, or the grid "
+            "another `--output_dir`."
+        )

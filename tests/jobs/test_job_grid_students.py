@@ -1,0 +1,113 @@
+"""The students that a grid compares: distilled first, each once, in their order."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import BertModel, set_seed
+
+from hf_distill.arguments import DistillationArguments, GridArguments, StudentArguments
+from hf_distill.jobs import grid_students
+from hf_distill.jobs.grid import run_grid
+from hf_distill.jobs.grid_students import CLASSES, student_settings
+from hf_distill.objectives import build_objectives
+from hf_distill.parsing import parse
+
+CONFIG = Path(__file__).parents[2] / "examples" / "configs" / "minilm_ablation.yaml"
+
+
+@pytest.fixture
+def data(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
+    """A task, a textbook and a teacher of four layers."""
+    rows = [{"text": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
+    spec = {
+        "text_columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"],
+        "fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
+    }  # fmt: skip
+    (tmp_path / "mood").mkdir()
+    (tmp_path / "mood" / "task.yaml").write_text(yaml.safe_dump(spec))
+    for stem, part in (("train", rows[:40]), ("validation", rows[40:])):
+        (tmp_path / "mood" / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    (tmp_path / "general.txt").write_text("\n".join(sentences))
+    set_seed(0)
+    BertModel(tiny_bert_config(num_hidden_layers=4)).save_pretrained(tmp_path / "teacher")
+    tiny_tokenizer.save_pretrained(tmp_path / "teacher")
+    return tmp_path
+
+
+def arguments(data, **values):
+    given = {
+        "tasks": [str(data / "mood")], "use_cpu": True, "output_dir": str(data / "grid"),
+        "distill": {
+            "teacher_model": str(data / "teacher"), "textbook": str(data / "general.txt"), "max_steps": 2,
+            "student_shape": "2x12:4h:16", "max_length": 16, "report_to": "none", "save_strategy": "no",
+        },
+        "students": {
+            "last": {"objectives": ["minilm"]},
+            "assistant": {"student_shape": "4x12:4h:16", "objectives": ["minilm"]},
+            "with_assistant": {"teacher_model": "assistant", "objectives": ["minilm"]},
+        },
+    }  # fmt: skip
+    return GridArguments(**{**given, **values})
+
+
+def test_students_are_distilled_and_compared_beside_models(data, monkeypatch):
+    facts = run_grid(arguments(data, models=[f"teacher={data / 'teacher'}"]))
+    assert list(facts["tables"]["1"]) == ["teacher", "last", "assistant", "with_assistant"]
+    folder = data / "grid" / "students"
+    written = yaml.safe_load((folder / "with_assistant" / "arguments.yaml").read_text())
+    assert written["teacher_model"] == str(folder / "assistant")
+    assert json.loads((folder / "assistant" / "config.json").read_text())["num_hidden_layers"] == 4
+    monkeypatch.setattr(grid_students, "distill", lambda *_: pytest.fail("distilled again"))
+    assert run_grid(arguments(data, models=[f"teacher={data / 'teacher'}"]))["cells"] == facts["cells"]
+
+
+def test_a_finished_student_of_other_settings_is_refused(data):
+    one = {"last": {"objectives": ["minilm"]}}
+    run_grid(arguments(data, students=one))
+    other = {"last": {"objectives": ["relation"]}}
+    with pytest.raises(ValueError, match=r"`--students`: 'last' was distilled with other settings \(objectives"):
+        run_grid(arguments(data, students=other))
+
+
+def test_settings_that_no_distillation_has_are_named(data):
+    with pytest.raises(ValueError, match="students/last.yaml' has unknown arguments .'colour'.; known are"):
+        run_grid(arguments(data, students={"last": {"colour": "red"}}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"models": []}, "There is nothing to compare: give `--models`, `--students` or both"),
+        ({"models": ["a=x"], "students": {"a": {}}}, r"have the names \['a', 'a'\]"),
+        ({"students": "last"}, "`--students` must be JSON"),
+        ({"students": {"last": "minilm"}}, "`--students last` must be JSON"),
+        ({"students": {"last": {}}, "distill": ["minilm"]}, "`--distill` must be `name: value` pairs"),
+    ],
+)
+def test_a_grid_without_sense_names_its_flag(values, message):
+    with pytest.raises(ValueError, match=message):
+        student_settings(GridArguments(**{"tasks": ["t"], **values}))
+
+
+def test_the_ablations_of_minilm_are_those_of_its_tables(tmp_path):
+    (grid,) = parse((GridArguments,), [str(CONFIG)])
+    layers = {}
+    for name, settings in student_settings(grid).items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(settings))
+        parsed = parse(CLASSES, [str(file)], presets=True)
+        training = next(one for one in parsed if isinstance(one, DistillationArguments))
+        student = next(one for one in parsed if isinstance(one, StudentArguments))
+        depth = int(student.student_shape.partition("x")[0])
+        objectives = build_objectives(training.objectives)
+        for one in objectives:
+            one.objective.bind(depth, 12)
+        layers[name] = {one.name: list(getattr(one.objective, "pairs", ())) for one in objectives}
+    assert layers == {
+        "last": {"minilm": [(3, 12)]}, "last_two": {"minilm": [(2, 8), (3, 12)]},
+        "first_and_last": {"minilm": [(1, 4), (3, 12)]}, "all": {"minilm": [(1, 4), (2, 8), (3, 12)]},
+        "hidden_mse": {"attention": [], "hidden": []}, "assistant": {"minilm": [(12, 12)]},
+        "last_with_assistant": {"minilm": [(3, 12)]},
+    }  # fmt: skip
