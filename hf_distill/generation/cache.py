@@ -112,7 +112,8 @@ class KeyValueCache:
 
     def store_sources(self, key: Tensor, value: Tensor) -> None:
         """Store a layer's (B, A, S, D) keys and values of the first pass."""
-        self._layers.append(_Layer(key, value))
+        # As they come they are transposed views, which every product of a later pass would copy.
+        self._layers.append(_Layer(key.contiguous(), value.contiguous()))
 
     @property
     def filled(self) -> bool:

@@ -143,9 +143,15 @@ class Search:
         self.tokens = torch.zeros(num_sources, 1, 0, dtype=torch.long, device=device)
 
     def run(self) -> list[Hypothesis]:
-        """The best hypothesis of each source."""
+        """The best hypothesis of each source.
+
+        Raises:
+            ValueError: If the model's logits are no numbers.
+        """
         logits = self.steps.start()
         while True:
+            if logits.isnan().any():
+                raise ValueError("The model's logits are no numbers (nan): its training has diverged.")
             rows = self._continue(logits.float())
             done = self._done()
             if done.all():

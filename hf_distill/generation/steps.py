@@ -49,8 +49,9 @@ class CachedSteps:
         self.cache = KeyValueCache(source_bias)
         self.lengths = (source_bias == 0).sum(dim=-1).flatten()
         # The tokens of a step: the last written one and, in `pseudo`, the [MASK] that it does not see.
-        self.masks = [model.ids.mask] if model.way == "pseudo" else []
-        order = torch.arange(1 + len(self.masks), device=self.device)[None]
+        masks = [model.ids.mask] if model.way == "pseudo" else []
+        self.masks = torch.tensor(masks, dtype=torch.long, device=self.device)
+        order = torch.arange(1 + len(masks), device=self.device)[None]
         self.bias = attention_bias(order, order)
 
     def start(self) -> Tensor:
@@ -66,10 +67,9 @@ class CachedSteps:
             rows: (N,) which hypothesis of the call before each one continues.
             tokens: (N, T) all its tokens.
         """
-        self.cache.select_hypotheses(rows.to(self.device))
+        self.cache.select_hypotheses(rows)
         count, written = tokens.shape
-        masks = torch.tensor(self.masks, dtype=torch.long).expand(count, -1)
-        input_ids = torch.cat([tokens[:, -1:], masks], dim=1).to(self.device)
+        input_ids = torch.cat([tokens[:, -1:], self.masks.expand(count, -1)], dim=1)
         width = input_ids.shape[1]
         lengths = self.lengths.repeat_interleave(count // len(self.lengths))
         positions = lengths[:, None] + torch.arange(written - 1, written - 1 + width, device=self.device)
@@ -85,6 +85,5 @@ class CachedSteps:
 
     def select_sources(self, sources: Tensor) -> None:
         """Go on with the sources of those numbers."""
-        sources = sources.to(self.device)
         self.cache.select_sources(sources)
         self.lengths = self.lengths[sources]

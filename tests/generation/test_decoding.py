@@ -145,6 +145,14 @@ def test_ignored_tokens_must_be_known(tiny_tokenizer):
         beam_search(make_encoder(), [[5]], settings)
 
 
+def test_a_model_that_has_diverged_is_refused():
+    model = make_encoder()
+    with torch.no_grad():
+        model.masked_lm.get_output_embeddings().bias[7] = float("nan")
+    with pytest.raises(ValueError, match="logits are no numbers"):
+        beam_search(model, [[5, 6]], GenerationSettings(max_new_tokens=4))
+
+
 def test_the_model_is_left_as_it_was():
     model = make_encoder().train()
     before = model.config._attn_implementation
