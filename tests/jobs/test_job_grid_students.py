@@ -7,14 +7,23 @@ import pytest
 import yaml
 from transformers import BertModel, set_seed
 
-from hf_distill.arguments import DistillationArguments, GridArguments, StudentArguments
+from hf_distill.arguments import (
+    DistillationArguments,
+    GridArguments,
+    MTLArguments,
+    StudentArguments,
+    TasksArguments,
+    TeacherArguments,
+)
 from hf_distill.jobs import grid_students
 from hf_distill.jobs.grid import run_grid
 from hf_distill.jobs.grid_students import CLASSES, student_settings
 from hf_distill.objectives import build_objectives
 from hf_distill.parsing import parse
+from hf_distill.shapes import parse_shape
+from hf_distill.tasks import list_tasks
 
-CONFIG = Path(__file__).parents[2] / "examples" / "configs" / "minilm_ablation.yaml"
+CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def test_a_finished_student_of_other_settings_is_refused(data):
 
 
 def test_settings_that_no_distillation_has_are_named(data):
-    with pytest.raises(ValueError, match="students/last.yaml' has unknown arguments .'colour'.; known are"):
+    with pytest.raises(ValueError, match=r"students/last\.yaml' has unknown arguments .'colour'.; known are"):
         run_grid(arguments(data, students={"last": {"colour": "red"}}))
 
 
@@ -92,7 +101,7 @@ def test_a_grid_without_sense_names_its_flag(values, message):
 
 
 def test_the_ablations_of_minilm_are_those_of_its_tables(tmp_path):
-    (grid,) = parse((GridArguments,), [str(CONFIG)])
+    (grid,) = parse((GridArguments,), [str(CONFIGS / "minilm_ablation.yaml")])
     layers = {}
     for name, settings in student_settings(grid).items():
         file = tmp_path / f"{name}.yaml"
@@ -111,3 +120,21 @@ def test_the_ablations_of_minilm_are_those_of_its_tables(tmp_path):
         "hidden_mse": {"attention": [], "hidden": []}, "assistant": {"minilm": [(12, 12)]},
         "last_with_assistant": {"minilm": [(3, 12)]},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("language", "students"), [("en", 3), ("zh", 4)])
+def test_mitkd_can_be_run_from_its_files(language, students, tmp_path):
+    tasks, _, training = parse(
+        (TasksArguments, TeacherArguments, MTLArguments),
+        [str(CONFIGS / f"mitkd_teacher_{language}.yaml"), "--use_cpu", "--output_dir", str(tmp_path)],
+    )
+    (grid,) = parse((GridArguments,), [str(CONFIGS / f"mitkd_{language}.yaml")])
+    assert {*tasks.tasks, *grid.tasks} <= set(list_tasks())
+    assert training.gradient_accumulation_steps > 1
+    found = student_settings(grid)
+    assert len(found) == students
+    for name, settings in found.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(settings))
+        student, *_ = parse(CLASSES, [str(file), "--use_cpu"], presets=True)
+        parse_shape(student.student_shape)
