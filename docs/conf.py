@@ -47,7 +47,8 @@ CHAPTERS = {
     "Five jobs": ["corpus", "teach", "distill", "evaluate", "ship"],
     "Methods": [
         *("objectives", "presets", "paper_index", "watching", "several_teachers", "multi_task", "stored_teachers"),
-        *("augmentation", "general_corpora", "corpus_statistics", "tasks", "architectures", "other_models"),
+        *("augmentation", "general_corpora", "corpus_statistics", "tasks", "generation", "architectures"),
+        "other_models",
     ],
     "Use": ["cluster", "from_textbrewer", "hub", "deployment", "troubleshooting", "extending"],
     "Reference": ["defaults", "api"],

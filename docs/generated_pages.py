@@ -34,6 +34,7 @@ ROOMS = {
     "Teachers": ("stored", "teachers_adapters"),
     "Corpora": ("corpus",),
     "Tasks and scores": ("tasks",),
+    "Text from encoders": ("generation",),
     "Speed, ONNX and the Hub": ("benchmark", "deployment", "hub"),
 }
 # Names whose room says less than what they are for.
@@ -41,6 +42,8 @@ MOVED = {
     "AugmentationArguments": "Corpora",
     "CorpusArguments": "Corpora",
     "FineTuningArguments": "Tasks and scores",
+    "GenerationTrainer": "Text from encoders",
+    "GenerationTrainingArguments": "Text from encoders",
     "evaluate_model": "Tasks and scores",
     "finetune": "Tasks and scores",
 }

@@ -17,9 +17,13 @@ _MODULE_OF: dict[str, str] = {
     "CorpusResult": "corpus",
     "DistillationArguments": "arguments",
     "DistillationTrainer": "trainers.distillation",
+    "EncoderForGeneration": "generation.model",
     "FineTuningArguments": "arguments",
     "GeneralCorpus": "corpus.general",
     "GeneralCorpusArguments": "arguments",
+    "GenerationSettings": "generation.settings",
+    "GenerationTrainer": "trainers.generation",
+    "GenerationTrainingArguments": "arguments",
     "LoadedTask": "tasks",
     "MTLArguments": "arguments",
     "MTLTrainer": "trainers.multi_task",
@@ -65,9 +69,13 @@ __all__ = [
     "CorpusResult",
     "DistillationArguments",
     "DistillationTrainer",
+    "EncoderForGeneration",
     "FineTuningArguments",
     "GeneralCorpus",
     "GeneralCorpusArguments",
+    "GenerationSettings",
+    "GenerationTrainer",
+    "GenerationTrainingArguments",
     "LoadedTask",
     "MTLArguments",
     "MTLTrainer",
@@ -113,6 +121,7 @@ if TYPE_CHECKING:
         DistillationArguments,
         FineTuningArguments,
         GeneralCorpusArguments,
+        GenerationTrainingArguments,
         MTLArguments,
         MultiTeacherArguments,
     )
@@ -124,6 +133,8 @@ if TYPE_CHECKING:
     from .corpus.retrieval import register_engine
     from .deployment.onnx_export import export_onnx, quantize_onnx
     from .deployment.onnx_model import OnnxModel
+    from .generation.model import EncoderForGeneration
+    from .generation.settings import GenerationSettings
     from .hub.push import push_folder
     from .objectives import Objective, WeightedObjective, list_objectives, register_objective
     from .presets import load_preset
@@ -136,6 +147,7 @@ if TYPE_CHECKING:
     from .teachers_adapters import adapter_teachers
     from .trainers.distillation import DistillationTrainer
     from .trainers.finetuning import evaluate_model, finetune
+    from .trainers.generation import GenerationTrainer
     from .trainers.multi_task import MTLTrainer
     from .trainers.multi_teacher import MultiTeacherTrainer
 

@@ -25,6 +25,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "RunArguments",
     ),
     "evaluate": ("TaskArguments", "EvaluationArguments", "FineTuningArguments", "TeacherArguments"),
+    "generate": ("GenerationTaskArguments", "GenerationArguments", "GenerationTrainingArguments"),
     "grid": ("GridArguments",),
     "pipeline": ("TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"),
     "export": ("ScoredTaskArguments", "ExportArguments"),
@@ -139,6 +140,14 @@ def evaluate(argv: Sequence[str]) -> None:
     for role in ("student", "teacher", "baseline"):
         if results[role] is not None:
             _say(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}")
+
+
+def generate(argv: Sequence[str]) -> None:
+    """Fine-tune an encoder to write texts (questions, summaries), let it write, score what it wrote."""
+    from hf_distill.jobs.generation import format_generation
+    from hf_distill.jobs.generation import generate as job
+
+    _say(format_generation(job(*_parse(generate, argv))))
 
 
 def grid(argv: Sequence[str]) -> None:
@@ -264,8 +273,8 @@ def _say(text: str) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
     verb.__name__: verb
     for verb in (
-        *(teach, mtl, corpus, general, augment, compare, mlm, precompute, distill, evaluate, grid, pipeline),
-        *(export, bench, report, attention, push, convert, info),
+        *(teach, mtl, corpus, general, augment, compare, mlm, precompute, distill, evaluate, generate, grid),
+        *(pipeline, export, bench, report, attention, push, convert, info),
     )
 }
 

@@ -59,7 +59,7 @@ LEVELS = {
     "__main__": 6,
 }
 # Plain data, without torch: anybody may read it.
-DATA_ONLY = {"hf_distill.tasks.spec"}
+DATA_ONLY = {"hf_distill.tasks.spec", "hf_distill.tasks.spec_fields", "hf_distill.tasks.generation"}
 # Imported on first use only, because its classes subclass those of the package.
 IMPORTED_LATE = {"tasks/metric_modules.py", "tasks/structured_metrics.py", "tasks/text_metrics.py"}
 NEVER = {

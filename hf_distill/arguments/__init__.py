@@ -9,6 +9,7 @@ from .comparing import ComparisonArguments
 from .data import CorpusArguments, TaskArguments, TextbookArguments
 from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
 from .general import GeneralCorpusArguments
+from .generation import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
 from .grid import GridArguments
 from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
 from .multi_task import MTLArguments, TasksArguments
@@ -30,6 +31,9 @@ __all__ = [
     "ExportArguments",
     "FineTuningArguments",
     "GeneralCorpusArguments",
+    "GenerationArguments",
+    "GenerationTaskArguments",
+    "GenerationTrainingArguments",
     "GridArguments",
     "MLMHeadArguments",
     "MTLArguments",

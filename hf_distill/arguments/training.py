@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from transformers import TrainingArguments
 
 from ..tasks.spec import TaskSpec
+from ..tasks.spec_fields import FineTuningDefaults
 from .models import TeacherDtype
 
 MatmulMode = Literal["auto", "strict", "fast"]
@@ -277,22 +278,30 @@ class FineTuningArguments(TrainingArguments):
             self.dataloader_pin_memory = False
 
     def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
-        """A copy in which everything left unset has the task's value.
+        """A copy in which everything left unset has the task's value."""
+        return self.with_defaults(spec.fine_tuning, spec.headline)
 
-        The task's batch is that of one update: it is shared out over devices and accumulation steps.
+    def with_defaults(self, defaults: FineTuningDefaults, headline: str) -> Self:
+        """A copy in which everything left unset has the given value.
+
+        The batch of the defaults is that of one update: it is shared out over devices and accumulation steps.
+
+        Args:
+            defaults: Settings of a task.
+            headline: Its main score, by which the best checkpoint is chosen.
         """
         shares = max(1, self.world_size * max(1, self.n_gpu) * self.gradient_accumulation_steps)
         values = {
-            "learning_rate": spec.fine_tuning.learning_rate,
-            "num_train_epochs": spec.fine_tuning.epochs,
-            "per_device_train_batch_size": max(1, spec.fine_tuning.batch_size // shares),
-            "warmup_steps": spec.fine_tuning.warmup,
-            "weight_decay": spec.fine_tuning.weight_decay,
+            "learning_rate": defaults.learning_rate,
+            "num_train_epochs": defaults.epochs,
+            "per_device_train_batch_size": max(1, defaults.batch_size // shares),
+            "warmup_steps": defaults.warmup,
+            "weight_decay": defaults.weight_decay,
         }
         filled = copy.copy(self)
         for name, value in values.items():
             if getattr(filled, name) is None:
                 setattr(filled, name, value)
         if filled.metric_for_best_model == HEADLINE:
-            filled.metric_for_best_model = spec.headline
+            filled.metric_for_best_model = headline
         return filled

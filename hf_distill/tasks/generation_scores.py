@@ -46,6 +46,15 @@ def score_generated(
     return {name: float(found[name]) for name in spec.metrics}
 
 
+def check_scorers(spec: GenerationSpec) -> None:
+    """Try the task's scores, so that what is missing is known before hours of training.
+
+    Raises:
+        ImportError: If a package of the extra `generation` is missing.
+    """
+    score_generated(spec, ["a b c d"], [["a b c d"]])
+
+
 def _words(text: str) -> str:
     """Words and punctuation in lower case, parted by spaces."""
     return " ".join(_WORD.findall(_CLITIC.sub(r" '\1", text.lower())))

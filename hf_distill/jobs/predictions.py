@@ -1,0 +1,77 @@
+"""Texts that are written batch by batch into a file, so that a killed decoding continues where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class PredictionFile:
+    """A file of JSON lines, one a row, that grows while a model writes.
+
+    Beside it stands a key that says which model wrote, how, and for which rows: lines under another key are not used
+    again. Once all rows are there, the lines are put in their order.
+
+    Attributes:
+        known: Number of a row -> its text, of the rows that are there.
+    """
+
+    def __init__(self, path: Path, key: str, facts: Sequence[dict[str, Any]]) -> None:
+        """Open the file, with the lines that an interrupted decoding with the same key left.
+
+        Args:
+            path: The file.
+            key: Of model, settings and rows.
+            facts: What is written beside the text of each row.
+        """
+        self.path = path
+        self.facts = facts
+        self.known: dict[int, str] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key_path = path.with_name(f".{path.name}.key")
+        if path.is_file() and key_path.is_file() and key_path.read_text(encoding="utf-8") == key:
+            self.known = self._read()
+            logger.warning(f"{str(path)!r} has {len(self.known)} of {len(facts)} texts already; the rest is written.")
+        # Without a line that a kill cut short, and before the key says whose they are.
+        self._write_all()
+        key_path.write_text(key, encoding="utf-8")
+
+    def append(self, batch: Sequence[tuple[int, str]]) -> None:
+        """Write the texts of one batch, down to the disk."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            for number, text in batch:
+                stream.write(self._line(number, text))
+                self.known[number] = text
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def finish(self) -> list[str]:
+        """Put the lines in the order of the rows.
+
+        Returns:
+            The texts.
+        """
+        self._write_all()
+        return [self.known[number] for number in range(len(self.facts))]
+
+    def _read(self) -> dict[int, str]:
+        # Behind the last line break stands nothing, or a line that was cut. Texts may have line breaks of other kinds.
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+        return {int(row["number"]): str(row["prediction"]) for row in rows}
+
+    def _write_all(self) -> None:
+        part = self.path.with_name(f".{self.path.name}.part")
+        lines = (self._line(number, self.known[number]) for number in sorted(self.known))
+        part.write_text("".join(lines), encoding="utf-8")
+        part.replace(self.path)
+
+    def _line(self, number: int, text: str) -> str:
+        return json.dumps({"number": number, "prediction": text, **self.facts[number]}, ensure_ascii=False) + "\n"

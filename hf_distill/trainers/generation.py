@@ -1,0 +1,248 @@
+"""`GenerationTrainer`: an encoder learns to write, and writes (UniLM; MiniLM's supplement, section 5)."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+from hf_distill.arguments import GenerationTrainingArguments
+from hf_distill.generation.decoding import beam_search
+from hf_distill.generation.model import EncoderForGeneration
+from hf_distill.generation.packing import IGNORED, SpecialIds, pack
+from hf_distill.generation.settings import GenerationSettings
+from hf_distill.precision import configure_fp32_matmul
+from hf_distill.tasks.generation import GENERATION_DEFAULTS
+from hf_distill.trainers.data import LENGTH_COLUMN
+from hf_distill.trainers.finetuning import FineTuningTrainer
+
+
+@dataclass(frozen=True)
+class PackingCollator:
+    """Packs rows of `source` and `target` into batches.
+
+    The noise on the masks comes from a generator that is seeded with `seed` and the rows of the batch, as in
+    `MaskingCollator`: a resumed training sees what an uninterrupted one sees.
+
+    Attributes:
+        ids: The special ids.
+        way: `pseudo` or `shift`.
+        max_source_length: Tokens of a source at most.
+        max_target_length: Tokens of a target at most.
+        noise: Whether some masks show a token, as in training.
+        seed: Of the noise.
+    """
+
+    ids: SpecialIds
+    way: str
+    max_source_length: int
+    max_target_length: int
+    noise: bool = True
+    seed: int = 0
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """One batch."""
+        sources, targets = ([list(map(int, row[name])) for row in rows] for name in ("source", "target"))
+        noise = None
+        if self.noise:
+            digest = xxhash.xxh3_64(json.dumps([sources, targets]).encode(), seed=self.seed)
+            # Generators take seeds of 63 bits.
+            noise = torch.Generator().manual_seed(digest.intdigest() >> 1)
+        lengths = {"max_source_length": self.max_source_length, "max_target_length": self.max_target_length}
+        return pack(self.way, sources, targets, self.ids, **lengths, noise=noise)
+
+    def without_noise(self) -> PackingCollator:
+        """The collator of an evaluation."""
+        return PackingCollator(self.ids, self.way, self.max_source_length, self.max_target_length, noise=False)
+
+
+def with_lengths(rows: datasets.Dataset) -> datasets.Dataset:
+    """Rows with `length`, the tokens of source and target, by which they are batched."""
+    if LENGTH_COLUMN in rows.column_names:
+        return rows
+    pairs = zip(rows["source"], rows["target"], strict=True)
+    return rows.add_column(LENGTH_COLUMN, [len(source) + len(target) + 3 for source, target in pairs])
+
+
+class GenerationTrainer(FineTuningTrainer):
+    """Trains an `EncoderForGeneration` on tokenised rows, measures its loss, and lets it write.
+
+    What it saves is the masked language model, its tokenizer and how it writes: `EncoderForGeneration.from_pretrained`
+    reads it, checkpoints too.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        model: EncoderForGeneration,
+        args: TrainingArguments,
+        train_dataset: datasets.Dataset | None = None,
+        eval_dataset: datasets.Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        *,
+        max_source_length: int | None = None,
+        max_target_length: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Make the trainer.
+
+        Args:
+            model: The model.
+            args: Settings of the training; `label_smoothing_factor` spreads over all tokens but gold and padding. What
+                `GenerationTrainingArguments` leave unset has XSum's value.
+            train_dataset: Rows of `tokenize_generation`: `source` and `target`, ids without the special ones around
+                them.
+            eval_dataset: Likewise, for the loss.
+            processing_class: The model's tokenizer; `None` takes that of the model.
+            max_source_length: Tokens of a source at most; `None` takes that of the model's settings.
+            max_target_length: Tokens of a text at most; likewise.
+            kwargs: For `Trainer`: callbacks, optimizers.
+
+        Raises:
+            ValueError: If the model has no room for rows of these lengths, there is no tokenizer, or several devices
+                are in one process.
+        """
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"{args.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
+                "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
+            )
+        if isinstance(args, GenerationTrainingArguments):
+            args = args.with_generation_defaults(GENERATION_DEFAULTS, model.config.num_hidden_layers)
+        tokenizer = model.tokenizer if processing_class is None else processing_class
+        if tokenizer is None:
+            raise ValueError("The model came without a tokenizer: give it as `processing_class`.")
+        configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
+        model.tokenizer = tokenizer
+        source_length = model.settings.max_source_length if max_source_length is None else max_source_length
+        target_length = model.settings.max_new_tokens if max_target_length is None else max_target_length
+        if source_length + target_length > model.max_length:
+            raise ValueError(
+                f"`--max_source_length` {source_length} and `--max_target_length` {target_length} need "
+                f"{source_length + target_length} positions, but the model has {model.max_length}: give smaller ones, "
+                "or lengthen the model."
+            )
+        model.label_smoothing = float(args.label_smoothing_factor or 0.0)
+        args = copy.copy(args)
+        # The loss is the model's own, and rows have columns that its `forward` does not know.
+        args.label_smoothing_factor, args.remove_unused_columns = 0.0, False
+        seed = args.seed if args.data_seed is None else args.data_seed
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=PackingCollator(model.ids, model.way, source_length, target_length, seed=seed),
+            train_dataset=None if train_dataset is None else with_lengths(train_dataset),
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            **kwargs,
+        )
+
+    # ---- Loss ----
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """Batches without noise."""
+        collator: Any = self.data_collator
+        self.data_collator = collator.without_noise()
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Cross-entropy of the target tokens, without label smoothing: their mean over all tokens of all rows.
+
+        Raises:
+            ValueError: If there are no rows.
+        """
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(rows, datasets.Dataset):
+            raise ValueError(
+                "The loss is measured on one data set of `tokenize_generation`: give it as `eval_dataset`."
+            )
+        # Little padding; the mean over tokens knows no order.
+        rows = with_lengths(rows)
+        rows = rows.select(np.argsort(-np.asarray(rows[LENGTH_COLUMN]), kind="stable"))
+        training, smoothing = self.model.training, self.model.label_smoothing
+        self.model.eval()
+        self.model.label_smoothing = 0.0
+        sums: list[Tensor] = []
+        try:
+            for batch in self.get_eval_dataloader(rows):
+                sums.append(self.accelerator.gather_for_metrics(self._row_losses(self._prepare_inputs(batch))))
+        finally:
+            self.model.label_smoothing = smoothing
+            self.model.train(training)
+        total, count = torch.cat(sums).double().sum(dim=0).tolist()
+        metrics = {f"{metric_key_prefix}_loss": total / max(1.0, count), f"{metric_key_prefix}_tokens": count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _row_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, 2) summed cross-entropy and number of the target tokens of every row."""
+        labels = batch["labels"]
+        rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            logits = self.model(**batch).logits
+        losses = torch.nn.functional.cross_entropy(logits.float(), labels[rows, columns], reduction="none")
+        found = torch.zeros(len(labels), 2, device=losses.device)
+        return found.index_add_(0, rows, torch.stack([losses, torch.ones_like(losses)], dim=1))
+
+    # ---- Texts ----
+
+    def predict_texts(self, rows: datasets.Dataset, settings: GenerationSettings | None = None) -> list[str]:
+        """The texts that the model writes for rows of `tokenize_generation`, in their order."""
+        found = dict(pair for batch in self.iter_texts(rows, settings) for pair in batch)
+        return [found[number] for number in range(len(rows))]
+
+    def iter_texts(
+        self, rows: datasets.Dataset, settings: GenerationSettings | None = None, *, known: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, str]]]:
+        """The same batch by batch, with the numbers of the rows; sources of like length together, the longest first.
+
+        Args:
+            rows: Rows of `tokenize_generation`.
+            settings: How to write; `None` takes the model's own.
+            known: Numbers of rows that are left out, because their texts are there already.
+        """
+        settings = self.model.settings if settings is None else settings
+        sources = rows.with_format(None)["source"][:]
+        order = sorted(range(len(sources)), key=lambda number: (-len(sources[number]), number))
+        tokenizer: Any = self.processing_class
+        known = set(known)
+        for start in range(0, len(order), settings.batch_size):
+            numbers = [number for number in order[start : start + settings.batch_size] if number not in known]
+            if not numbers:
+                continue
+            written = beam_search(
+                self.model, [list(sources[number]) for number in numbers], settings, tokenizer=tokenizer
+            )
+            texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+            yield [(number, text.strip()) for number, text in zip(numbers, texts, strict=True)]
+
+    # ---- Saving ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write what `EncoderForGeneration.from_pretrained` reads."""
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir if output_dir is not None else str(self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # A checkpoint holds the masked language model alone.
+        super()._load_from_checkpoint(resume_from_checkpoint, self.model.masked_lm)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
