@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, IterableDataset, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import logging
 
@@ -26,6 +26,7 @@ from .cleaning import LengthLimits, UsableRows, UsableTexts, fetch_texts, find_u
 from .decontamination import EvaluationTexts
 from .documents import units_of
 from .dropped import write_dropped
+from .first_rows import mapped_rows
 from .queries import make_queries, search_queries
 from .retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
 from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit
@@ -73,7 +74,7 @@ class CorpusResult:
 
 def build_contextualized_corpus(
     anchors: Iterable[str | None] | Dataset,
-    corpus: Dataset,
+    corpus: Dataset | IterableDataset,
     args: CorpusArguments | None = None,
     *,
     evaluation_texts: Iterable[str | None] = (),
@@ -86,7 +87,8 @@ def build_contextualized_corpus(
 
     Args:
         anchors: Sentences of the task, or its training rows. None, empty and repeated ones are counted and left out.
-        corpus: General text with a text column and, if it has one, a source column.
+        corpus: General text with a text column and, if it has one, a source column; a stream's rows are kept in the
+            work folder, which must then be given.
         args: Settings; the defaults of `CorpusArguments` if not given.
         evaluation_texts: Texts of validation and test sets: they must not be in the result.
         anchor_columns: Text columns of `anchors` where it is a data set; all its string columns by default.
@@ -105,13 +107,12 @@ def build_contextualized_corpus(
     """
     args = _arguments(args, overrides)
     found = collect_anchors(_anchor_texts(anchors, anchor_columns), args.max_anchors)
-    if args.max_corpus_rows is not None and args.max_corpus_rows < len(corpus):
-        corpus = corpus.select(range(args.max_corpus_rows))
     name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
-    documents = len(corpus)
-    corpus = units_of(corpus, args)
-    usable = find_usable_rows(corpus, args.text_column, length_limits(args))
-    return CorpusBuild(args, found, corpus, documents, usable, evaluation_texts, name, work_dir).run()
+    rows = mapped_rows(corpus, args.max_corpus_rows, work_dir or args.work_dir)
+    documents = len(rows)
+    rows = units_of(rows, args)
+    usable = find_usable_rows(rows, args.text_column, length_limits(args))
+    return CorpusBuild(args, found, rows, documents, usable, evaluation_texts, name, work_dir).run()
 
 
 def length_limits(args: CorpusArguments) -> LengthLimits:

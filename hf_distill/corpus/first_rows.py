@@ -1,10 +1,11 @@
-"""The first rows of a data set of any size: streamed, so that nothing beyond them is read or downloaded."""
+"""Rows of a stream of any size, kept on disk: nothing beyond them is read or downloaded."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import datasets
@@ -15,6 +16,8 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
 _BATCH = 10_000
+# So many rows tell one stream from another.
+_COMPARED = 100
 
 
 def first_rows(builder: DatasetBuilder, split: str, max_rows: int, name: str, flag: str) -> Dataset:
@@ -37,28 +40,60 @@ def first_rows(builder: DatasetBuilder, split: str, max_rows: int, name: str, fl
         streams = builder.as_streaming_dataset()
         if split not in streams:
             raise ValueError(f"{name!r} ({flag}) has no split {split!r} (--corpus_split); it has {sorted(streams)}.")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        batches = _tables(streams[split], max_rows)
-        first = next(batches, None)
-        if first is None:
-            raise ValueError(f"{name!r} ({flag}) has no row.")
-        with (
-            tqdm(total=max_rows, desc="Streaming rows", unit=" rows", unit_scale=True) as bar,
-            ArrowWriter(path=str(partial), schema=first.schema) as writer,
-        ):
-            for table in chain([first], batches):
-                writer.write_table(table.cast(first.schema))
-                bar.update(len(table))
-            writer.finalize()
-        os.replace(partial, file)
+        _write(streams[split], file, max_rows, f"{name!r} ({flag})")
     return Dataset.from_file(str(file))
 
 
-def _tables(stream: IterableDataset, max_rows: int) -> Iterator[pa.Table]:
+def mapped_rows(corpus: Dataset | IterableDataset, max_rows: int | None, work_dir: str | Path | None) -> Dataset:
+    """The first rows of a corpus; those of a stream are written to the work folder, where the next run finds them.
+
+    Args:
+        corpus: The rows; a stream must give the same ones each time it is read.
+        max_rows: How many; `None`: all.
+        work_dir: Keeps a stream's rows, which have no fingerprint by which to find them in the cache.
+
+    Raises:
+        ValueError: If a stream has no folder or no row, or the folder holds the rows of another one.
+    """
+    if isinstance(corpus, IterableDataset):
+        return _stored_stream(corpus, max_rows, work_dir)
+    return corpus if max_rows is None or max_rows >= len(corpus) else corpus.select(range(max_rows))
+
+
+def _stored_stream(stream: IterableDataset, max_rows: int | None, work_dir: str | Path | None) -> Dataset:
+    if work_dir is None:
+        raise ValueError("A streaming corpus needs `work_dir` (`--work_dir`), the folder that keeps its rows.")
+    file = Path(work_dir).expanduser() / "streamed" / f"{'all' if max_rows is None else max_rows}.arrow"
+    if not file.is_file():
+        _write(stream, file, max_rows, "The streaming corpus")
+    rows = Dataset.from_file(str(file))
+    if list(islice(stream, min(_COMPARED, len(rows)))) != list(islice(rows, _COMPARED)):
+        raise ValueError(f"{str(file)!r} holds the rows of another stream: give another `work_dir` (`--work_dir`).")
+    return rows
+
+
+def _write(stream: IterableDataset, file: Path, max_rows: int | None, name: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    batches = _tables(stream, max_rows)
+    first = next(batches, None)
+    if first is None or not len(first):
+        raise ValueError(f"{name} has no row.")
+    with (
+        tqdm(total=max_rows, desc="Streaming rows", unit=" rows", unit_scale=True) as bar,
+        ArrowWriter(path=str(partial), schema=first.schema) as writer,
+    ):
+        for table in chain([first], batches):
+            writer.write_table(table.cast(first.schema))
+            bar.update(len(table))
+        writer.finalize()
+    os.replace(partial, file)
+
+
+def _tables(stream: IterableDataset, max_rows: int | None) -> Iterator[pa.Table]:
     """The rows in batches. `IterableDataset.take` would read on to the next batch of the file."""
-    left = max_rows
-    for table in stream.with_format("arrow").iter(batch_size=min(_BATCH, max_rows)):
+    left = sys.maxsize if max_rows is None else max_rows
+    for table in stream.with_format("arrow").iter(batch_size=min(_BATCH, left)):
         yield table.slice(0, left)
         left -= len(table)
         if left <= 0:

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from .analysis import Analyzer, TokenStreams
 from .builder import BUILDER_VERSION, length_limits
 from .cleaning import UsableTexts, check_corpus, find_usable_rows
 from .documents import units_of
+from .first_rows import mapped_rows
 from .parts import Part
 from .retrieval import settings_key
 from .scoring import CorpusStatistics
@@ -57,16 +58,15 @@ class Shards:
     def __init__(
         self,
         args: CorpusArguments,
-        corpus: Dataset,
+        corpus: Dataset | IterableDataset,
         num_shards: int,
         *,
         name: str | None = None,
         work_dir: str | Path,
     ) -> None:
-        if args.max_corpus_rows is not None and args.max_corpus_rows < len(corpus):
-            corpus = corpus.select(range(args.max_corpus_rows))
-        check_corpus(corpus, args.text_column)
-        self.args, self.corpus, self.num_shards = args, corpus, num_shards
+        rows = mapped_rows(corpus, args.max_corpus_rows, work_dir)
+        check_corpus(rows, args.text_column)
+        self.args, self.corpus, self.num_shards = args, rows, num_shards
         self.name = name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
         self.root = Path(work_dir).expanduser()
         self.analyzer = Analyzer(args.language, stem=args.stem, token_analysis=args.token_analysis)

@@ -194,3 +194,10 @@ def test_a_corpus_without_usable_rows_or_without_hits_is_an_error(tmp_path):
         build_sharded(tmp_path / "b", 3, collect_anchors(["zebra"]))
     with pytest.raises(ValueError, match="corpus is empty"):
         shards_of(tmp_path / "c", 2, corpus=Dataset.from_dict({"text": []}))
+
+
+def test_shards_of_a_stream_are_those_of_its_rows(tmp_path):
+    stream = GENERAL.to_iterable_dataset(num_shards=2)
+    first, again = (shards_of(tmp_path / "stream", 3, stream) for _ in range(2))
+    assert first.corpus.to_list() == GENERAL.to_list()
+    assert first.settings == again.settings == shards_of(tmp_path / "rows", 3).settings

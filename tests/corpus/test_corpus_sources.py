@@ -5,7 +5,8 @@ import gzip
 import json
 
 import pytest
-from datasets import Dataset, DatasetDict
+from builder_cases import GENERAL, build, rows_of
+from datasets import Dataset, DatasetDict, IterableDataset
 
 from hf_distill.corpus import corpus_label, load_general_corpus
 
@@ -126,3 +127,34 @@ def test_neither_local_nor_on_the_hub(tmp_path):
 def test_a_label_names_no_folder_of_this_machine(tmp_path):
     assert corpus_label(tmp_path / "general.parquet") == "general.parquet"
     assert corpus_label("some-owner/some-corpus") == "some-owner/some-corpus"
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_the_corpus_of_the_same_rows(tmp_path):
+    whole = build(tmp_path / "rows")
+    streamed = build(tmp_path / "stream", corpus=GENERAL.to_iterable_dataset(num_shards=3))
+    assert rows_of(streamed) == rows_of(whole)
+    again = build(tmp_path / "stream", corpus=GENERAL.to_iterable_dataset(num_shards=3))
+    assert rows_of(again) == rows_of(whole)
+
+
+def test_no_more_of_a_stream_is_read_than_asked_for(tmp_path):
+    def endless():
+        yield from GENERAL.to_list()
+        raise AssertionError("read on")
+
+    few = build(tmp_path / "stream", corpus=IterableDataset.from_generator(endless), max_corpus_rows=90)
+    assert rows_of(few) == rows_of(build(tmp_path / "rows", max_corpus_rows=90))
+
+
+def test_a_stream_needs_a_folder_which_keeps_no_other(tmp_path):
+    stream = GENERAL.to_iterable_dataset()
+    with pytest.raises(ValueError, match="A streaming corpus needs `work_dir`"):
+        build(None, corpus=stream)
+    build(tmp_path, corpus=stream)
+    with pytest.raises(ValueError, match="holds the rows of another stream"):
+        build(tmp_path, corpus=GENERAL.select(range(5, 200)).to_iterable_dataset())
+    with pytest.raises(ValueError, match="The streaming corpus has no row"):
+        build(tmp_path / "empty", corpus=IterableDataset.from_generator(lambda: iter(())))
