@@ -25,6 +25,7 @@ from hf_distill.arguments import FineTuningArguments, GridArguments
 from hf_distill.jobs.grid_students import distil_students, student_models
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
+from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.trainers.finetuning import finetune
 from hf_distill.trainers.task_models import load_task_model
@@ -77,6 +78,8 @@ class Cell:
 def run_grid(arguments: GridArguments) -> dict[str, Any]:
     """Distil the students that are not there yet, run every cell that has no result, and write tables.
 
+    Writes `grid.json`, `grid.md` with the tables, and `arguments.yaml`, which repeats the run.
+
     Args:
         arguments: The grid.
 
@@ -112,6 +115,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
     }
     write_results(folder, facts, GRID_FILE)
     (folder / TABLE_FILE).write_text(format_tables(facts) + "\n", encoding="utf-8")
+    write_arguments(folder, arguments)
     return facts
 
 
