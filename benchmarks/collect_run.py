@@ -46,6 +46,15 @@ STAGES = {
     "student": ("run_glue.py", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
     "baseline": ("run_glue.py", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
 }
+# Of other jobs, for `collect_grid.py`.
+JOBS = STAGES | {
+    "mtl": ("run_mtl.py", "TasksArguments TeacherArguments MTLArguments"),
+    "grid": ("run_benchmark.py", "GridArguments"),
+    "generation": (
+        "run_generation.py",
+        "GenerationTaskArguments GenerationArguments GenerationTrainingArguments",
+    ),
+}
 
 
 def without_paths(value: Any) -> Any:
@@ -60,12 +69,12 @@ def without_paths(value: Any) -> Any:
 
 
 def command_of(stage: str, folder: Path) -> str:
-    """The stage's command line, rebuilt from what it wrote down."""
+    """The job's command line, rebuilt from what it wrote down."""
     from dataclasses import MISSING, fields
 
     import hf_distill.arguments as arguments
 
-    script, classes = STAGES[stage]
+    script, classes = JOBS[stage]
     written = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
     words = [f"python examples/{script}"]
     for name in classes.split():
