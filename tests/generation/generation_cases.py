@@ -60,7 +60,7 @@ def make_encoder(name="bert", way="pseudo", *, seed=0, **options):
     return EncoderForGeneration(masked_lm.eval(), IDS, way=way, **options)
 
 
-def make_sources(count=7, seed=0, longest=12):
+def make_sources(count=5, seed=0, longest=12):
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, longest + 1, (count,), generator=generator).tolist()
     return [torch.randint(5, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]

@@ -72,6 +72,28 @@ def test_padding_changes_no_prediction(attention):
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["pseudo", "shift"])
+def test_every_attention_reads_the_mask_in_the_same_way(way):
+    model, batch = make_encoder(way=way), packed(way)
+    logits = {}
+    for attention in ("eager", "sdpa"):
+        model.masked_lm.set_attn_implementation(attention)
+        logits[attention] = model(**batch).logits
+    torch.testing.assert_close(logits["eager"], logits["sdpa"], rtol=0, atol=1e-4)
+
+
+def test_it_learns_and_writes_in_mixed_precision():
+    model, batch = make_encoder(), packed("pseudo")
+    exact = model(**batch).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**batch).loss
+        found = beam_search(model, [[11, 12, 13]], GenerationSettings(max_new_tokens=4))
+    assert loss.item() == pytest.approx(exact.item(), rel=0.05)
+    assert len(found) == 1
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_the_loss_is_the_divergence_from_a_target_that_spares_gold_and_padding(smoothing):
     generator = torch.Generator().manual_seed(0)
