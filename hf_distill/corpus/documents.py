@@ -129,9 +129,14 @@ class SplitDocuments:
         ImportError: If sentencex is not installed.
     """
 
+    # A change of the units must change it: units of older code would be taken from the cache.
+    VERSION = 1
+
     def __init__(self, text_column: str, unit: Unit, passage_words: int, language: str) -> None:
         require("sentencex", extra="documents", needed_by=f"`--unit {unit}`")
         self.text_column, self.unit, self.passage_words, self.language = text_column, unit, passage_words, language
+        # The cache of `datasets` hashes what an object holds, not the code of an installed class.
+        self.version = self.VERSION
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """The columns with a row per unit."""

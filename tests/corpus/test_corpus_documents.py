@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 
 pytest.importorskip("sentencex", reason="pip install 'hf_distill[documents]'")
 
@@ -112,3 +113,10 @@ def test_without_the_library_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencex", None)
     with pytest.raises(ImportError, match=r"`--unit passage` needs .*pip install 'hf_distill\[documents\]'"):
         split_corpus("passage")
+
+
+def test_units_of_older_code_are_not_taken_from_the_cache(monkeypatch):
+    before = Hasher.hash(SplitDocuments("text", "sentence", 20, "english"))
+    assert Hasher.hash(SplitDocuments("text", "sentence", 20, "english")) == before
+    monkeypatch.setattr(SplitDocuments, "VERSION", 2)
+    assert Hasher.hash(SplitDocuments("text", "sentence", 20, "english")) != before
