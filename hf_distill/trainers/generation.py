@@ -22,6 +22,7 @@ from hf_distill.generation.packing import IGNORED, SpecialIds, pack
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.tasks.generation import GENERATION_DEFAULTS
+from hf_distill.trainers.chance import without_chance
 from hf_distill.trainers.data import LENGTH_COLUMN
 from hf_distill.trainers.finetuning import FineTuningTrainer
 
@@ -175,15 +176,15 @@ class GenerationTrainer(FineTuningTrainer):
         # Little padding; the mean over tokens knows no order.
         rows = with_lengths(rows)
         rows = rows.select(np.argsort(-np.asarray(rows[LENGTH_COLUMN]), kind="stable"))
-        training, smoothing = self.model.training, self.model.label_smoothing
+        training = self.model.training
         self.model.eval()
-        self.model.label_smoothing = 0.0
-        sums: list[Tensor] = []
         try:
-            for batch in self.get_eval_dataloader(rows):
-                sums.append(self.accelerator.gather_for_metrics(self._row_losses(self._prepare_inputs(batch))))
+            with without_chance(self.args.device):
+                sums = [
+                    self.accelerator.gather_for_metrics(self._row_losses(self._prepare_inputs(batch)))
+                    for batch in self.get_eval_dataloader(rows)
+                ]
         finally:
-            self.model.label_smoothing = smoothing
             self.model.train(training)
         total, count = torch.cat(sums).double().sum(dim=0).tolist()
         metrics = {f"{metric_key_prefix}_loss": total / max(1.0, count), f"{metric_key_prefix}_tokens": count}
@@ -241,8 +242,21 @@ class GenerationTrainer(FineTuningTrainer):
             self.model.save_pretrained(output_dir if output_dir is not None else str(self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # A checkpoint holds the masked language model alone.
-        super()._load_from_checkpoint(resume_from_checkpoint, self.model.masked_lm)
+        """Read the weights of the masked language model, which is all that a checkpoint holds of the model.
+
+        Raises:
+            OSError: If there is no checkpoint.
+            ValueError: If it learnt in another way.
+        """
+        stored = EncoderForGeneration.from_pretrained(
+            resume_from_checkpoint, self.processing_class, flag="--resume_from_checkpoint"
+        )
+        if stored.way != self.model.way:
+            raise ValueError(
+                f"`--resume_from_checkpoint` {resume_from_checkpoint!r} learnt in the way {stored.way!r}, and `--way` "
+                f"is {self.model.way!r}."
+            )
+        self.model.masked_lm.load_state_dict(stored.masked_lm.state_dict())
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
