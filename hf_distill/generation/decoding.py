@@ -150,8 +150,6 @@ class Search:
         """
         logits = self.steps.start()
         while True:
-            if logits.isnan().any():
-                raise ValueError("The model's logits are no numbers (nan): its training has diverged.")
             rows = self._continue(logits.float())
             done = self._done()
             if done.all():
@@ -172,6 +170,8 @@ class Search:
         """
         num_sources, before = self.scores.shape
         normalizer = logits.logsumexp(dim=-1, keepdim=True)
+        if normalizer.isnan().any():
+            raise ValueError("The model's logits are no numbers (nan): its training has diverged.")
         self._forbid(logits)
         places = min(self.settings.num_beams, logits.shape[-1])
         # The best of a source are among the best of each of its hypotheses.

@@ -38,7 +38,7 @@ class EncoderForGeneration(nn.Module):
 
     Args:
         masked_lm: A model of `AutoModelForMaskedLM` that takes `position_ids` and uses transformers' attention
-            interface (BERT, RoBERTa, DistilBERT, ELECTRA, ERNIE, ALBERT, ...).
+            interface (BERT, RoBERTa, DistilBERT, ELECTRA, ERNIE, ALBERT, EuroBERT, ...).
         ids: The special ids.
         way: How it learns and so how it writes: `pseudo` or `shift`, see `packing`.
         pair_types: Whether source and target have different token types; None: if the encoder knows two.

@@ -9,6 +9,7 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    EuroBertConfig,
     RobertaConfig,
 )
 
@@ -45,6 +46,8 @@ CONFIGS = {
     "distilbert": lambda: DistilBertConfig(**_DISTIL),
     # Its layers are one module.
     "albert": lambda: AlbertConfig(**_SIZES, embedding_size=16),
+    # Its positions are turned into queries and keys, and two heads share a key.
+    "eurobert": lambda: EuroBertConfig(**_SIZES, num_key_value_heads=2),
     "electra": lambda: ElectraConfig(**_SIZES, embedding_size=16),
 }
 

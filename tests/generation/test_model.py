@@ -225,6 +225,13 @@ def test_the_table_of_positions_is_repeated_for_longer_rows(name, tmp_path, tiny
     assert beam_search(again, [long_source], settings) == expected
 
 
+def test_positions_without_a_table_cannot_be_lengthened():
+    model = make_encoder("eurobert")
+    assert model.max_length == 40
+    with pytest.raises(ValueError, match="EuroBertForMaskedLM has no table of positions to lengthen from 40 to 50"):
+        model.lengthen(50)
+
+
 def test_room_that_is_there_is_not_made():
     model = make_encoder()
     weight = model.masked_lm.base_model.embeddings.position_embeddings.weight
