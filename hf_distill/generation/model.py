@@ -229,11 +229,14 @@ class EncoderForGeneration(nn.Module):
         masked_lm = _load_masked_lm(name, flag, **{"dtype": torch.float32, **kwargs})
         tokenizer = load_tokenizer(name, flag=flag, revision=revision) if tokenizer is None else tokenizer
         facts = _stored_facts(name, revision)
+        ids = SpecialIds.from_tokenizer(tokenizer)
+        if facts.get("special_ids", asdict(ids)) != asdict(ids):
+            raise ValueError(f"{name} learnt with the special ids {facts['special_ids']}, the tokenizer has {ids}.")
         if settings is None and "settings" in facts:
             settings = GenerationSettings(**facts["settings"])
         model = cls(
             masked_lm,
-            SpecialIds.from_tokenizer(tokenizer),
+            ids,
             way=way or facts.get("way", "pseudo"),
             pair_types=facts.get("pair_types"),
             settings=settings,

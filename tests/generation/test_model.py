@@ -1,5 +1,6 @@
 """An encoder that learns to write: what it sees, its loss, saving and loading."""
 
+import copy
 import logging
 import math
 
@@ -169,6 +170,15 @@ def test_a_saved_model_writes_the_same_in_two_lines(tmp_path, tiny_tokenizer, ti
     # It stays a plain masked language model.
     plain = AutoModelForMaskedLM.from_pretrained(tmp_path / "model")
     assert torch.equal(plain.get_output_embeddings().weight, masked_lm.get_output_embeddings().weight)
+
+
+def test_a_saved_model_refuses_another_tokenizer(tmp_path, tiny_tokenizer, tiny_bert_config):
+    masked_lm = AutoModelForMaskedLM.from_config(tiny_bert_config())
+    EncoderForGeneration(masked_lm, SpecialIds.from_tokenizer(tiny_tokenizer)).save_pretrained(tmp_path)
+    other = copy.deepcopy(tiny_tokenizer)
+    other.mask_token = "the"
+    with pytest.raises(ValueError, match=r"learnt with the special ids .*'mask': 4.* the tokenizer has"):
+        EncoderForGeneration.from_pretrained(tmp_path, other)
 
 
 def test_an_encoder_without_a_head_gets_one_tied_to_its_embeddings(tmp_path, tiny_tokenizer, tiny_bert_config, caplog):
