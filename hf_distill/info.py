@@ -133,8 +133,14 @@ def _presets() -> dict[str, str]:
 
 def _tasks() -> dict[str, str]:
     from hf_distill.tasks import get_task, list_tasks
+    from hf_distill.tasks.generation import GENERATION_TASKS
 
-    return {name: f"{', '.join(get_task(name).text_columns)}: {get_task(name).headline}" for name in list_tasks()}
+    found = {name: f"{', '.join(get_task(name).text_columns)}: {get_task(name).headline}" for name in list_tasks()}
+    written = {
+        name: f"{', '.join(spec.text_columns)}: {spec.headline} of {spec.target_column} (hf-distill generate)"
+        for name, spec in GENERATION_TASKS.items()
+    }
+    return found | written
 
 
 def _shapes() -> dict[str, str]:

@@ -18,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill import parsing
+from hf_distill import EncoderForGeneration, parsing
 from hf_distill.arguments import DistillationArguments, FineTuningArguments
 from hf_distill.corpus import load_general_corpus
 from hf_distill.jobs import pipeline
@@ -166,6 +166,18 @@ def test_an_encoder_is_fine_tuned_on_many_tasks(data, load, capsys):
     out = capsys.readouterr().out
     assert "praise: accuracy" in out
     assert f"written to {data / 'mtl'}" in out
+
+
+def test_an_encoder_learns_to_write(data, load, capsys):
+    words = ["--task", str(data / "mood"), "--source_template", "{text}", "--target_column", "text", "--use_cpu"]
+    words += ["--student_model", str(data / "encoder"), "--max_source_length", "24", "--max_target_length", "6"]
+    words += ["--max_eval_samples", "4", "--num_beams", "2", "--max_steps", "2", "--report_to", "none"]
+    (data / "mood" / "task.yaml").unlink()
+    results = load(EXAMPLES / "run_generation.py").main([*words, "--output_dir", str(data / "writer")])
+    assert len(EncoderForGeneration.from_pretrained(data / "writer").generate_texts(["a good film"])) == 1
+    out = capsys.readouterr().out
+    assert f"mood, validation: loss {results['losses']['validation']:.4f}, rouge2 " in out
+    assert f"Texts written to {data / 'writer' / 'predictions.jsonl'}" in out
 
 
 def test_a_student_is_distilled(data, load, capsys):

@@ -54,7 +54,7 @@ def load_generation_task(
 
     Args:
         task: A registered name (`qg/squad`), or a folder of your own, described by its task.yaml or by `fields`.
-        data_dir: Local files of a registered task: its own folder, or a parent. `None` takes the Hub.
+        data_dir: Local files of the task: its own folder, or of a registered one a parent. `None` takes the Hub.
         train: Whether the training split must be there.
         fields: Fields of `GenerationSpec` that differ; `None` means "not given".
 
@@ -66,12 +66,7 @@ def load_generation_task(
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if folder is None and task not in GENERATION_TASKS and Path(task).expanduser().is_dir():
         folder = Path(task).expanduser()
-    if task not in GENERATION_TASKS and folder is not None and Path(task).expanduser() == folder:
-        spec = GenerationSpec.from_dict({"name": folder.resolve().name} | read_task_file(folder) | given)
-    else:
-        known = get_generation_task(task)
-        values = {item.name: getattr(known, item.name) for item in dataclasses.fields(known)}
-        spec = GenerationSpec.from_dict(values | given)
+    spec = _resolve_spec(task, folder, given)
     needed = ((spec.train_split,) if train else ()) + spec.evaluation_splits
     raw, source, found = read_splits(spec, folder, needed)
     missing = [split for split in needed if not raw.get(split)]
@@ -80,6 +75,17 @@ def load_generation_task(
             f"Task {spec.name!r} needs the splits {list(needed)}, but {source!r} lacks {missing}; found {found}."
         )
     return LoadedGeneration(spec, DatasetDict({split: _form(raw[split][0], spec, split) for split in needed}), source)
+
+
+def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> GenerationSpec:
+    """The registered task of that name, or the one that the folder or the fields describe."""
+    if name not in GENERATION_TASKS and folder is not None:
+        given = read_task_file(folder) | fields
+        if "template" in given or Path(name).expanduser() == folder:
+            return GenerationSpec.from_dict({"name": folder.resolve().name} | given)
+    known = get_generation_task(name)
+    values = {item.name: getattr(known, item.name) for item in dataclasses.fields(known)}
+    return GenerationSpec.from_dict(values | fields)
 
 
 def _form(rows: Dataset, spec: GenerationSpec, split: str) -> Dataset:

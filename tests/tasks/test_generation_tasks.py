@@ -1,6 +1,7 @@
 """Generation tasks: what a source is made of, what is cut, what is left out, how texts are scored."""
 
 import json
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -70,6 +71,23 @@ def test_shallow_models_learn_as_the_papers_six_layers_do():
     assert settings.fine_tuning(6).learning_rate == 8e-5
     assert settings.fine_tuning(12).learning_rate == 3e-5
     assert get_generation_task("xsum").settings.fine_tuning(6).epochs == 50
+
+
+@pytest.mark.parametrize("name", GENERATION_TASKS)
+def test_the_page_has_the_settings_of_every_task(name):
+    own = get_generation_task(name).settings
+    page = (Path(__file__).parents[2] / "docs" / "generation.md").read_text(encoding="utf-8")
+    [row] = [line for line in page.partition("## Two ways")[2].splitlines() if line.startswith(f"| `{name}`")]
+    cells = [cell.strip() for cell in row.split("|")[2:]]
+    assert cells[:2] == [str(own.batch_size), f"{own.max_source_length} + {own.max_target_length}"]
+    assert cells[4:6] == [str(own.num_beams), f"{own.length_penalty:g}"]
+    if not cells[2].startswith("as"):
+        rates = [
+            f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
+            for value in (own.learning_rate, own.shallow_learning_rate)
+        ]
+        assert cells[2] == " / ".join(rates)
+        assert cells[3] == " / ".join(dict.fromkeys(f"{value:g}" for value in (own.epochs, own.shallow_epochs)))
 
 
 def test_an_unknown_task_is_named_with_those_that_there_are(tmp_path):
@@ -167,6 +185,13 @@ def test_a_folder_is_described_by_its_file_and_flags_win(tmp_path):
     task = load_generation_task(str(tmp_path / "mine"), target_column="other")
     assert task.spec.metrics == ("rougeL",)
     assert task.dataset["train"]["references"][:] == [["c"]]
+
+
+def test_a_folder_may_have_any_name_beside_its_data_dir(tmp_path):
+    write(tmp_path / "mine", train=[{"text": "a", "short": "b"}], validation=[{"text": "a", "short": "b"}])
+    task = load_generation_task("titles", tmp_path / "mine", **SUMMARY)
+    assert task.spec.name == "mine"
+    assert len(task.train) == 1
 
 
 def test_a_folder_that_nothing_describes_asks_for_the_flags(tmp_path):
