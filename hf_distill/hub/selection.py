@@ -51,6 +51,7 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
         *_TOKENIZER,
         "config.json",
         "generation_config.json",
+        "encoder_generation.json",
         "adapter_config.json",
         "results.json",
         "distillation.json",

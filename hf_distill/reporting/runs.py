@@ -29,7 +29,7 @@ class Run:
     Attributes:
         name: What it is called on the page.
         folder: Where it lies.
-        job: `distill`, `teach`, `evaluate`, `pipeline`, or `training` for one that is not finished.
+        job: `distill`, `teach`, `evaluate`, `generate`, `pipeline`, or `training` for one that is not finished.
         facts: What its results say of it as a whole: label -> value.
         settings: Resolved arguments as `<stage>.<name>`.
         curves: Stage -> name in the log -> points.
@@ -68,8 +68,8 @@ def read_runs(folders: Sequence[str | Path], names: Sequence[str] | None = None)
     """The runs of some folders.
 
     Args:
-        folders: Folders that `distill`, `teach`, `evaluate` or `pipeline` wrote, or any with a `trainer_state.json` in
-            it or in its checkpoints, such as that of a training that still runs.
+        folders: Folders that `distill`, `teach`, `evaluate`, `generate` or `pipeline` wrote, or any with a
+            `trainer_state.json` in it or in its checkpoints, such as that of a training that still runs.
         names: What to call them. Default: as much of their paths as tells them apart.
 
     Raises:
@@ -96,7 +96,7 @@ def read_run(folder: Path, name: str) -> Run:
         if "teacher" in report and "student" in report:
             return _pipeline(folder, name, report)
     results = _read_json(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
-    readers = {"distill": _distillation, "teach": _teaching, "evaluate": _evaluation}
+    readers = {"distill": _distillation, "teach": _teaching, "evaluate": _evaluation, "generate": _generation}
     job = results.get("job")
     if job in readers:
         run = Run(name, folder, job, settings=_settings(folder, STAGE_OF.get(job, job), results))
@@ -152,6 +152,13 @@ def _evaluation(run: Run, results: Mapping[str, Any]) -> None:
             run.scores.append(_score(role, model, results) | {"teacher_score": teacher.get("score")})
             if stage is not None:
                 run.add_history(stage, model.get("history", []))
+
+
+def _generation(run: Run, results: Mapping[str, Any]) -> None:
+    run.facts = {"student": results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
+    run.facts |= _machine(results)
+    run.scores = [_score("student", results, results)]
+    run.add_history("generate", results.get("history", []))
 
 
 def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
@@ -233,7 +240,7 @@ def _no_run(folder: Path, job: Any) -> str:
     inside = sorted({str(path.parent) for path in folder.glob(below)})
     hint = f" There are runs in it: {', '.join(inside)}." if inside else ""
     if job is not None:
-        told = "a report is about distill, teach, evaluate and pipeline."
+        told = "a report is about distill, teach, evaluate, generate and pipeline."
         return f"`--runs`: {str(folder)!r} is of the job {job!r}; {told}{hint}"
     return f"`--runs`: {str(folder)!r} is no run: it has none of {', '.join(own)}.{hint}"
 

@@ -8,6 +8,7 @@ from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
 from hf_distill import EncoderForGeneration, cli
 from hf_distill.arguments import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
+from hf_distill.hub.selection import select_files
 from hf_distill.jobs.generation import format_generation, generate
 from hf_distill.jobs.predictions import PredictionFile
 from hf_distill.tasks.generation import GENERATION_TASKS, get_generation_task
@@ -90,6 +91,10 @@ def test_texts_are_those_that_the_saved_model_writes(data):
     assert [line["references"] for line in lines(data)] == [[row["summary"]] for row in rows]
     assert model.settings.num_beams == 2
     AutoModelForMaskedLM.from_pretrained(data / "out")
+    # A push takes along what such a folder needs, and no texts of the data set.
+    pushed = {file.path for file in select_files(data / "out").files}
+    assert {"encoder_generation.json", "model.safetensors", "tokenizer.json"} <= pushed
+    assert "predictions.jsonl" not in pushed
 
 
 def test_a_saved_model_is_scored_again_as_after_its_training(data):

@@ -122,6 +122,15 @@ def test_an_evaluation_gives_scores_beside_teacher_and_baseline(write):
     assert rows[1] == ["sst2", "student", "glue/sst2", "validation", "accuracy", "0.8000", "88.9%", "1.5 M", None]
 
 
+def test_an_encoder_that_writes_has_its_score_and_its_curves(write):
+    history = [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.5}]
+    wrote = {"job": "generate", "base_model": "me/student", "task": "xsum", "metric": "rouge2", "split": "validation"}
+    [run] = read_runs([write("xsum", {**wrote, "score": 0.12, "parameters": 22_000_000, "history": history})])
+    assert run.facts["student"] == "me/student"
+    assert run.curves["generate"] == {"loss": [(1, 2.0)], "eval_loss": [(2, 1.5)]}
+    assert table([run], "Scores").rows[0][1:6] == ["student", "xsum", "validation", "rouge2", "0.1200"]
+
+
 def test_a_pipeline_is_one_run_with_the_curves_of_its_stages(write, tmp_path):
     scored = {**EVALUATED, "latency": {"speedup": 4.2}, "command": "make it", "seconds": 60.0}
     folder = write("all", scored, file="report.json")
@@ -281,7 +290,7 @@ def test_the_verb_takes_folders_before_its_flags(two, tmp_path, capsys):
         (["nowhere"], {}, "`--runs`: there is no folder '.*nowhere'"),
         (["empty"], {}, "is no run: it has none of results.json, report.json, checkpoint-"),
         (["."], {}, r"is no run.*There are runs in it: .*corpus, .*one\."),
-        (["corpus"], {}, "is of the job 'corpus'; a report is about distill, teach, evaluate and pipeline"),
+        (["corpus"], {}, "is of the job 'corpus'; a report is about distill, teach, evaluate, generate and pipeline"),
         (["broken"], {}, "results.json' is no JSON, it may be cut off"),
         (["one", "one"], {}, "Two runs have one name"),
         (["one"], {"names": ["a", "b"]}, "`--names` has 2 names, but there are 1 runs"),
