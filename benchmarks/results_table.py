@@ -1,9 +1,10 @@
-"""The tables of scores in README.md and docs/presets.md, from the runs under benchmarks/results.
+"""The tables of scores in README.md and the documentation, from the runs under benchmarks/results.
 
     python benchmarks/results_table.py            # prints them
     python benchmarks/results_table.py --write    # puts them into the pages
 
-In the README every row is one file that `collect_run.py` wrote, in the page of presets one line of `presets.py`.
+In the README every row is one file that `collect_run.py` wrote, in the page of presets one line of `presets.py`. Other
+pages hold the tables of a file of `collect_grid.py` where they name it: `<!-- tables:begin FILE -->`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 BETWEEN = re.compile(r"(<!-- results:begin[^\n]*-->\n)(.*?)(<!-- results:end -->)", flags=re.DOTALL)
+TABLES = re.compile(r"(<!-- tables:begin (\S+) -->\n)(.*?)(<!-- tables:end -->)", flags=re.DOTALL)
 HEADER = """| task | student | metric | teacher | student | baseline without teacher | student / teacher | speed-up |
 |---|---|---|---:|---:|---:|---:|---:|
 """
@@ -71,6 +73,16 @@ def with_table(text: str, make: Callable[[], str] = table) -> str:
     return BETWEEN.sub(lambda match: f"{match[1]}\n{make()}\n{match[3]}", text)
 
 
+def with_grids(text: str) -> str:
+    """A page's text with the tables of the grids that it names."""
+
+    def tables(match: re.Match[str]) -> str:
+        facts = json.loads((ROOT / match[2]).read_text(encoding="utf-8"))
+        return "\n\n".join("\n".join(grid["markdown"]) for grid in facts["grids"].values())
+
+    return TABLES.sub(lambda match: f"{match[1]}\n{tables(match)}\n\n{match[4]}", text)
+
+
 def main() -> None:
     """Print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,6 +93,10 @@ def main() -> None:
         if write:
             page.write_text(with_table(page.read_text(encoding="utf-8"), make), encoding="utf-8")
         print(make())
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if write and with_grids(text) != text:
+            page.write_text(with_grids(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -251,6 +251,9 @@ def test_the_results_are_those_of_the_runs():
     for name, make in module.PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert module.with_table(text, make) == text
+    for page in (ROOT / "docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert module.with_grids(text) == text
     assert "glue/sst2" in module.table()
 
 
