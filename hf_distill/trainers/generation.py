@@ -137,6 +137,9 @@ class GenerationTrainer(FineTuningTrainer):
         args = copy.copy(args)
         # The loss is the model's own, and rows have columns that its `forward` does not know.
         args.label_smoothing_factor, args.remove_unused_columns = 0.0, False
+        if args.ddp_find_unused_parameters is None:
+            # A masked language model has none.
+            args.ddp_find_unused_parameters = False
         seed = args.seed if args.data_seed is None else args.data_seed
         super().__init__(
             model=model,
