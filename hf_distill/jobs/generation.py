@@ -103,7 +103,7 @@ def generate(
         "data": loaded.source,
         **({} if generation.eval_only else _train(trainer, training)),
         "losses": {split: trainer.evaluate(rows[split])["eval_loss"] for split in loaded.spec.evaluation_splits},
-        "settings": {name: getattr(training, name) for name in DECIDING}
+        "settings": ({} if generation.eval_only else {name: getattr(training, name) for name in DECIDING})
         | {"way": model.way, "max_source_length": lengths.source, "max_target_length": lengths.target},
         "decoding": asdict(model.settings),
         "settings_source": loaded.spec.settings.source,

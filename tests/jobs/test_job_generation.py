@@ -103,7 +103,7 @@ def test_a_saved_model_is_scored_again_as_after_its_training(data):
                 decoding={"eval_only": True, "num_beams": None})  # fmt: skip
     assert "steps" not in again
     assert again["decoding"] == first["decoding"]
-    assert again["settings"]["way"] == "shift"
+    assert again["settings"] == {"way": "shift", **LENGTHS}
     assert again["scores"] == first["scores"]
     assert again["losses"] == pytest.approx(first["losses"])
     assert [line["prediction"] for line in lines(data)] == [line["prediction"] for line in lines(data, "again")]
