@@ -136,7 +136,9 @@ def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) ->
     if not isinstance(call, ast.Call) and call is not None:
         given = {"default": call}
     metadata = given.get("metadata")
-    default = given.get("default", getattr(given.get("default_factory"), "body", None))
+    factory = given.get("default_factory")
+    # A factory is a lambda, or `list`.
+    default = given.get("default", getattr(factory, "body", factory and ast.List([], ast.Load())))
     value = None if default is None else ast.literal_eval(default)
     return Flag(
         name=name,
