@@ -24,7 +24,7 @@ from hf_distill.jobs.grid import format_tables
 # What a reader wants to know of a run; the rest says how it went on.
 KEPT = (
     *("score", "headlines", "metric", "metrics", "scores", "losses", "student_shape", "student_parameters", "steps"),
-    *("train_loss", "train_rows", "textbook_rows", "training_seconds", "decoding", "rows_per_second", "seed"),
+    *("train_loss", "train_rows", "textbook_rows", "training_seconds", "decode_speed", "decoding", "seed"),
     *("seconds", "environment"),
 )
 
