@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_distill.arguments import (
@@ -36,13 +37,15 @@ def distil_students(arguments: GridArguments) -> None:
         arguments: The grid; a student's `teacher_model` may name a student before it (a teacher assistant).
 
     Raises:
-        ValueError: If a finished student had other settings, or a setting is none of `hf-distill distill`.
+        ValueError: If a student was begun with other settings, or a setting is none of `hf-distill distill`.
     """
     folder = Path(arguments.output_dir, STUDENTS)
     for name, settings in student_settings(arguments).items():
         file, student = folder / f"{name}.yaml", folder / name
-        if (student / RESULTS_FILE).is_file():
+        finished = (student / RESULTS_FILE).is_file()
+        if finished or any(student.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
             _check_same(file, settings, name)
+        if finished:
             logger.warning(f"[{name}] distilled before: {student}")
             continue
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +79,6 @@ def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
     if changed:
         shown = ", ".join(f"{key} {before.get(key)!r} against {now.get(key)!r}" for key in changed)
         raise ValueError(
-            f"`--students`: {name!r} was distilled with other settings ({shown}); give it another name, or the grid "
+            f"`--students`: {name!r} was begun with other settings ({shown}); give it another name, or the grid "
             "another `--output_dir`."
         )

@@ -140,6 +140,12 @@ def test_a_stream_gives_the_corpus_of_the_same_rows(tmp_path):
     assert rows_of(again) == rows_of(whole)
 
 
+def test_numbers_that_are_none_do_not_make_it_another_stream(tmp_path):
+    rows = GENERAL.add_column("weight", [float("nan")] * len(GENERAL))
+    first, again = (build(tmp_path, corpus=rows.to_iterable_dataset()) for _ in range(2))
+    assert rows_of(first) == rows_of(again)
+
+
 def test_no_more_of_a_stream_is_read_than_asked_for(tmp_path):
     def endless():
         yield from GENERAL.to_list()

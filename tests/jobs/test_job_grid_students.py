@@ -76,8 +76,17 @@ def test_a_finished_student_of_other_settings_is_refused(data):
     one = {"last": {"objectives": ["minilm"]}}
     run_grid(arguments(data, students=one))
     other = {"last": {"objectives": ["relation"]}}
-    with pytest.raises(ValueError, match=r"`--students`: 'last' was distilled with other settings \(objectives"):
+    with pytest.raises(ValueError, match=r"`--students`: 'last' was begun with other settings \(objectives"):
         run_grid(arguments(data, students=other))
+
+
+def test_a_student_that_was_stopped_goes_on_with_its_own_settings_only(data):
+    one = {"last": {"objectives": ["minilm"]}}
+    run_grid(arguments(data, students=one))
+    (data / "grid" / "students" / "last" / "results.json").unlink()
+    (data / "grid" / "students" / "last" / "checkpoint-1").mkdir()
+    with pytest.raises(ValueError, match=r"'last' was begun with other settings \(learning_rate"):
+        run_grid(arguments(data, students={"last": {"objectives": ["minilm"], "learning_rate": 1e-3}}))
 
 
 def test_settings_that_no_distillation_has_are_named(data):
