@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from hf_distill.tasks.custom import read_task_file
 from hf_distill.tasks.generation import GENERATION_TASKS, GenerationSpec, get_generation_task
-from hf_distill.tasks.loading import LoadedRows, read_splits, rename_columns
+from hf_distill.tasks.loading import LoadedRows, drop_rows_without_text, read_splits, rename_columns
 from hf_distill.tasks.preprocessing import tokenizer_fingerprint
 
 logger = logging.get_logger(__name__)
@@ -100,7 +100,9 @@ def _form(rows: Dataset, spec: GenerationSpec, split: str) -> Dataset:
             f"Split {split!r} of task {spec.name!r} lacks columns {missing}; found {rows.column_names}. Name those of "
             "your rows with `--source_template` and `--target_column`, or in a task.yaml."
         )
-    rows = _with_texts(rows, spec, split, needed)
+    rows = drop_rows_without_text(
+        rows, needed, is_training=split == spec.train_split, where=f"Split {split!r} of task {spec.name!r}"
+    )
     formed = rows.map(
         _form_row,
         fn_kwargs={"spec": spec},
@@ -145,26 +147,6 @@ def _with_first_answer(rows: Dataset, spec: GenerationSpec, split: str) -> Datas
     rows = rows.add_column("answer", [found["text"][0] for found in answers], feature=Value("string"))
     starts = [(list(found.get("answer_start") or []) or [-1])[0] for found in answers]
     return rows.add_column("answer_start", starts, feature=Value("int64"))
-
-
-def _with_texts(rows: Dataset, spec: GenerationSpec, split: str, needed: Sequence[str]) -> Dataset:
-    """The rows, where no text is missing.
-
-    Raises:
-        ValueError: If one is, and the split is scored.
-    """
-    empty = [column for column in needed if rows.data.column(column).null_count]
-    if not empty:
-        return rows
-    whole = [number for number, values in enumerate(zip(*(rows[c] for c in empty), strict=True)) if None not in values]
-    lost = len(rows) - len(whole)
-    if split != spec.train_split:
-        raise ValueError(
-            f"Split {split!r} of task {spec.name!r}: {lost} rows have no text in {empty}. Mend them in the source; "
-            "leaving them out would change the score."
-        )
-    logger.warning(f"Task {spec.name!r}: {lost} training rows without a text in {empty} are left out.")
-    return rows.select(whole)
 
 
 def _form_row(row: Mapping[str, Any], spec: GenerationSpec) -> dict[str, Any]:

@@ -235,7 +235,12 @@ def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str) -> 
     for column in spec.text_columns:
         if rows.features[column] != Value("string"):
             rows = rows.cast_column(column, Value("string"))
-    rows = _drop_rows_without_text(rows, spec, split, source)
+    rows = drop_rows_without_text(
+        rows,
+        spec.text_columns,
+        is_training=split == spec.train_split,
+        where=f"Split {split!r} of task {spec.name!r} ({source})",
+    )
     if spec.label_column not in rows.column_names:
         return hide_labels(rows, spec)
     return drop_labels(normalise_labels(rows, spec, split=split), spec, split=split)
@@ -259,20 +264,30 @@ def rename_columns(rows: Dataset, spec: RowsSpec) -> Dataset:
     return rows
 
 
-def _drop_rows_without_text(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
-    """Training rows without a text are dropped and counted; in any other split they would change the score."""
-    empty = [column for column in spec.text_columns if rows.data.column(column).null_count]
+def drop_rows_without_text(rows: Dataset, columns: Sequence[str], *, is_training: bool, where: str) -> Dataset:
+    """Training rows without a text are dropped and counted; in any other split they would change the score.
+
+    Args:
+        rows: Rows of a split.
+        columns: Those that must hold a text.
+        is_training: Whether the split is for training.
+        where: Split and task, for messages.
+
+    Raises:
+        ValueError: If a text is missing in another split.
+    """
+    empty = [column for column in columns if rows.data.column(column).null_count]
     if not empty:
         return rows
-    texts = [rows[column] for column in spec.text_columns]
+    texts = [rows[column] for column in empty]
     kept = [index for index, row in enumerate(zip(*texts, strict=True)) if None not in row]
     lost = len(rows) - len(kept)
-    if split != spec.train_split:
+    if not is_training:
         raise ValueError(
-            f"Split {split!r} of task {spec.name!r} ({source}): {lost} rows have no text in {empty}. "
-            "Mend them in the source; leaving them out would change the score."
+            f"{where}: {lost} rows have no text in {empty}. Mend them in the source; leaving them out would change "
+            "the score."
         )
-    logger.warning(f"Task {spec.name!r}: {lost} training rows without a text in {empty} were left out.")
+    logger.warning(f"{where}: {lost} training rows without a text in {empty} were left out.")
     return rows.select(kept)
 
 
