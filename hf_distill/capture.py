@@ -147,6 +147,15 @@ class SignalCapture:
         self._check_complete(signals)
         return signals, output
 
+    def prefer_products(self) -> None:
+        """Let a model that runs SDPA choose the kernel of `hf_distill.product_attention` where that is faster.
+
+        Captures of queries, keys, values and scores do so anyway; other attention implementations stay.
+        """
+        base = self.architecture.base
+        if self.architecture.spec.mechanism == "interface" and base.config._attn_implementation == "sdpa":
+            base.set_attn_implementation(ATTENTION_NAME)
+
     def close(self) -> None:
         """Take all hooks off the model; the capture cannot be used afterwards."""
         self._finalizer()

@@ -24,6 +24,12 @@ def matmul_error() -> float:
     return (((left @ right).double() - exact).norm() / exact.norm()).item()
 
 
+def fast_products_in_force() -> bool:
+    """Whether fp32 products on the CPU take oneDNN's path now."""
+    backend = getattr(getattr(torch.backends, "mkldnn", None), "matmul", None)
+    return backend is not None and backend.fp32_precision == "bf16"
+
+
 def configure_fp32_matmul(mode: MatmulMode = "auto") -> str:
     """Send fp32 products on the CPU to oneDNN's bf16-allowed path where that is still true fp32 arithmetic.
 

@@ -13,6 +13,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from hf_distill.product_attention import attention_by_products, products_apply
 from hf_distill.signals import Projections, SignalRequest
 
 ATTENTION_NAME = "hf_distill_sdpa"
@@ -155,7 +156,9 @@ def merge_heads(tensor: Tensor) -> Tensor:
 def recording_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """SDPA attention of transformers that shows its queries, keys and values to the active recorders of the module.
+    """SDPA attention that shows its queries, keys and values to the active recorders of the module.
+
+    The kernel is transformers' choice, or products in slices where these are faster.
 
     Args:
         module: The attention module that calls.
@@ -172,6 +175,8 @@ def recording_attention(
         if recorder.active:
             layer = recorder.current if fixed_layer is None else fixed_layer
             _record(recorder, layer, query, key, value, kwargs)
+    if products_apply(module, query, key, attention_mask, kwargs):
+        return attention_by_products(query, key, value, attention_mask, kwargs.get("scaling")), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .arguments.models import TeacherDtype
+from .capture import SignalCapture
 from .cast_weights import CastWeights
 from .loading import forward_columns, update_digest
 from .output_capture import capture_of
@@ -75,6 +76,8 @@ class LiveTeacher:
         self.dtype = dtype
         self.label_order: Tensor | None = None
         self._capture = capture_of(self.model, SignalRequest())
+        if isinstance(self._capture, SignalCapture):
+            self._capture.prefer_products()
         self._cast_weights = CastWeights(self.model)
         self.num_layers = self._capture.num_layers
         self.model_type: str = self.model.config.model_type

@@ -26,6 +26,7 @@ LEVELS = {
     "loading": 1,
     "hub": 1,
     "architectures": 2,
+    "product_attention": 2,
     "recording": 2,
     "projection_hooks": 2,
     "capture": 2,
