@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from commit import head_commit
+from record import append_line, head_commit
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, set_seed
 
@@ -210,9 +210,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     result = run(options)
     print(json.dumps(result, indent=2))
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        append_line(options.output, result)
     return result
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from collect_run import command_of, without_paths
-from commit import head_commit
+from record import head_commit
 
 from hf_distill.jobs.grid import format_tables
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from commit import head_commit
+from record import head_commit
 
 # What the stages were told that says something about the result.
 SILENT = {

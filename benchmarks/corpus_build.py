@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 import xxhash
 from datasets import disable_progress_bars
+from record import append_line, head_commit
 
 from hf_distill.corpus import corpus_label, load_general_corpus
 from hf_distill.corpus.analysis import Analyzer
@@ -234,8 +234,7 @@ def measure_all(
         results.append({"engine": engine, **figures, **facts, "machine": machine})
         print(json.dumps(results[-1]), flush=True)
         if output:
-            with Path(output).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(results[-1]) + "\n")
+            append_line(output, results[-1])
     return results
 
 
@@ -250,14 +249,6 @@ def describe_machine() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 1),
     }
-
-
-def commit() -> str:
-    """The commit that ran, with `+` for changes on top."""
-    run = {"capture_output": True, "text": True, "cwd": Path(__file__).parent}
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "--", "../hf_distill/corpus"], **run).stdout.strip()
-    return head + ("+" if changed else "")
 
 
 def read_anchors(options: argparse.Namespace) -> tuple[list[str], str]:
@@ -323,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             "num_anchors": len(anchors),
             "anchors_checksum": xxhash.xxh3_64_hexdigest("\n".join(anchors).encode()),
         },
-        "commit": commit(),
+        "commit": head_commit(),
         "versions": versions(),
     }
     texts = UsableTexts(corpus, options.text_column, usable.rows)

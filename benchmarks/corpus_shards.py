@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from corpus_build import commit, cpu_seconds, describe_machine, memory_mb, read_anchors
+from corpus_build import cpu_seconds, describe_machine, memory_mb, read_anchors
 from datasets import Dataset, disable_progress_bars
+from record import append_line, head_commit
 
 from hf_distill.arguments import CorpusArguments
 from hf_distill.corpus import CorpusResult, build_contextualized_corpus, corpus_label, load_general_corpus
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         "corpus": corpus_label(options.corpus),
         "task": options.task,
         "seed": options.seed,
-        "commit": commit(),
+        "commit": head_commit(),
         "versions": {name: version(name) for name in ("numpy", "numba", options.engine, "datasets") if has(name)},
     }
     results: list[dict[str, Any]] = []
@@ -184,8 +185,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         results[-1]["same_rows_as_one_index"] = results[-1]["rows_checksum"] == results[0]["rows_checksum"]
         print(json.dumps(results[-1]), flush=True)
         if options.output:
-            with Path(options.output).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(results[-1]) + "\n")
+            append_line(options.output, results[-1])
     return results
 
 

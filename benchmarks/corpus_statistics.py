@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from commit import head_commit
+from record import head_commit
 
 from hf_distill.corpus.comparison_report import markdown_table
 

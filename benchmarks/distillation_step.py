@@ -32,7 +32,7 @@ from typing import Any
 
 import datasets
 import torch
-from commit import head_commit
+from record import append_line, head_commit
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -294,9 +294,7 @@ def main() -> None:
     result = run(options)
     print(json.dumps(result, indent=2))
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        append_line(options.output, result)
 
 
 if __name__ == "__main__":

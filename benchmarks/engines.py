@@ -21,9 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from corpus_build import ENGINES, commit, measure_all, versions
+from corpus_build import ENGINES, measure_all, versions
 from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
+from record import head_commit
 
 from hf_distill.corpus.analysis import Analyzer
 from hf_distill.corpus.cleaning import UsableTexts
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
                 "queries": len(queries),
                 "query_terms": QUERY_WORDS,
             },
-            "commit": commit(),
+            "commit": head_commit(),
             "versions": versions(),
         }
         texts = UsableTexts(Dataset.from_file(str(file)), "text", np.arange(options.rows))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from commit import head_commit
+from record import append_line, head_commit
 from transformers import EvalPrediction
 
 from hf_distill.jobs.results import environment
@@ -100,8 +100,7 @@ def main() -> None:
         "environment": environment(),
     }
     print(json.dumps(result, indent=2))
-    with options.output.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(result) + "\n")
+    append_line(options.output, result)
 
 
 if __name__ == "__main__":

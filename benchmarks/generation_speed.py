@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from commit import head_commit
+from record import append_line, head_commit
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, set_seed
 
@@ -184,9 +184,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     result = run(options)
     print(json.dumps(result, indent=2))
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        append_line(options.output, result)
     return result
 
 

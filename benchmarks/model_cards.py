@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 from collect_run import STAGES, command_of, without_paths
-from commit import head_commit
+from record import head_commit
 
 from hf_distill.hub.model_card import FACTS_FILE, CardFacts, downsample_curves, render_card
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from commit import head_commit
+from record import append_line, head_commit
 
 from hf_distill.arguments import (
     DistillationArguments,
@@ -208,11 +208,9 @@ def main() -> None:
             continue
         line = run_preset(name, teacher, str(head), options)
         print(json.dumps(line))
-        with output.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line | facts) + "\n")
+        append_line(output, line | facts)
     if "none (labels only)" not in found:
-        with output.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(run_baseline(options.teacher, options) | facts) + "\n")
+        append_line(output, run_baseline(options.teacher, options) | facts)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 import torch
-from commit import head_commit
+from record import append_line, head_commit
 from transformers import BertConfig, BertModel, set_seed
 
 from hf_distill.precision import configure_fp32_matmul
@@ -115,11 +115,9 @@ def main() -> None:
         "torch": torch.__version__,
         "commit": head_commit(),
     }
-    line = json.dumps(result)
-    print(line)
+    print(json.dumps(result))
     if options.output:
-        with open(options.output, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_line(options.output, result)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import platform
 import sys
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 import transformers
-from commit import head_commit
+from record import append_line, head_commit
 from textbrewer_sides import Case, Side, bind, make_distiller, one_row, our_total, ours, row_by_row, theirs
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -281,9 +280,7 @@ def main() -> None:
     unexplained = [line["name"] for line in lines if line["verdict"].startswith("UNEXPLAINED")]
     print(f"\n{agreeing} of {len(lines)} agree to {TOLERANCE}; unexplained: {', '.join(unexplained) or 'none'}")
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record(options.seed, lines)) + "\n")
+        append_line(options.output, record(options.seed, lines))
     sys.exit(bool(unexplained))
 
 
