@@ -1,4 +1,4 @@
-"""Attention without gradient on the CPU, by matrix products in slices.
+"""Attention of frozen models on the CPU, by matrix products in slices.
 
 PyTorch's fused attention for CPUs multiplies small tiles by a path of its own. Where `hf_distill.precision` found
 oneDNN's products to be the faster ones, two such products and a softmax over a few rows at a time take a third of the
@@ -44,6 +44,8 @@ def products_apply(
         and not options.get("dropout")
         and all(options.get(name) is None for name in ("position_bias", "softcap", "cache"))
         and not torch.is_grad_enabled()
+        # Reentrant checkpointing runs a model in training without gradients first, and must then see the same kernel.
+        and not any(parameter.requires_grad for parameter in module.parameters())
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and fast_products_in_force()

@@ -99,6 +99,13 @@ def test_it_is_taken_in_float32_without_gradient(fast_path: str) -> None:
     assert not products_apply(nn.Module(), draw(0), draw(1), padding(), {})
 
 
+def test_a_model_in_training_keeps_sdpa_without_gradient_too(fast_path: str) -> None:
+    module = nn.Linear(D, D)
+    with torch.no_grad():
+        assert not products_apply(module, draw(0), draw(1), padding(), {})
+        assert products_apply(module.requires_grad_(False), draw(0), draw(1), padding(), {})
+
+
 @pytest.mark.parametrize(
     "other",
     [
