@@ -38,7 +38,7 @@ def rows() -> datasets.Dataset:
     )
 
 
-def main(output_dir: str, batch_size: int, resume: str) -> None:
+def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
     args = DistillationArguments(
         output_dir,
         objectives=["relation:1", "logits:0.5", "labels:0.3"],
@@ -62,10 +62,12 @@ def main(output_dir: str, batch_size: int, resume: str) -> None:
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         Path(output_dir, "result.json").write_text(json.dumps({"history": history, "metrics": metrics}))
     trainer.end()
+    return trainer
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
-    # A thread of gloo keeps a process from ending, once in many runs, after everything is done and written.
+    # The trainer must not die before the process: PyTorch's Reducer joins the threads of gloo while it holds the lock
+    # of the interpreter, and once in many runs one of them waits for that lock.
+    trainer = main(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
     sys.stdout.flush()
     os._exit(0)
