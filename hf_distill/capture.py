@@ -1,7 +1,7 @@
 """Signals of a transformers model from one forward pass, computed by the model's own fast kernels.
 
 Queries, keys and values are taken where the attention uses them: one function, registered in transformers' attention
-interface, shows them to the capture and then calls SDPA. The few models outside the interface get hooks. What comes
+interface, shows them to the capture and then calls SDPA or its stand-in for frozen models on the CPU. The few models outside the interface get hooks. What comes
 after the last signal asked for is not computed.
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size.
@@ -50,7 +50,8 @@ class SignalCapture:
 
     The capture keeps inactive hooks on the layers it needs for as long as it lives; nothing is added to the model's
     parameters, buffers or configuration file. If queries, keys, values or scores are asked for, the model's attention
-    implementation becomes `hf_distill_sdpa`, which is transformers' SDPA; its padding mask and kernels stay the same.
+    implementation becomes `hf_distill_sdpa`, which is transformers' SDPA; its padding mask and kernels stay the same,
+    but for frozen models on the CPU (`hf_distill.product_attention`).
     Several captures may share a model.
 
     Early stop: without `logits`, the forward pass ends inside the model with the last signal. Values and gradients are

@@ -1,9 +1,9 @@
 """Attention of frozen models on the CPU, by matrix products in slices.
 
-PyTorch's fused attention for CPUs multiplies small tiles by a path of its own. Where `hf_distill.precision` found
-oneDNN's products to be the faster ones, two such products and a softmax over a few rows at a time take a third of the
-fused kernel's time for rows of 30 to 128 tokens, and less than it for rows of 512. The slice bounds the memory: its
-scores stay in the cache.
+PyTorch's fused attention for CPUs multiplies small tiles by a path of its own, not by the one that
+`hf_distill.precision` chose for fp32 products. Where that is oneDNN's, two such products and a softmax over a few rows
+at a time are faster, the more so the shorter the rows (`benchmarks/attention_speed.py`). The slice bounds the memory:
+its scores stay in the cache.
 
 Shape legend: B batch, T queries, U keys, A attention heads, D head size.
 """
@@ -24,7 +24,7 @@ SLICE_SCORES = 2**20
 def products_apply(
     module: nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, options: dict[str, Any]
 ) -> bool:
-    """Whether `attention_by_products` computes what SDPA would, and faster.
+    """Whether `attention_by_products` computes what SDPA would, on oneDNN's path.
 
     Args:
         module: The attention module.
