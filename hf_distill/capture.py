@@ -1,8 +1,8 @@
 """Signals of a transformers model from one forward pass, computed by the model's own fast kernels.
 
 Queries, keys and values are taken where the attention uses them: one function, registered in transformers' attention
-interface, shows them to the capture and then calls SDPA or its stand-in for frozen models on the CPU. The few models outside the interface get hooks. What comes
-after the last signal asked for is not computed.
+interface, shows them to the capture and then calls SDPA, or its stand-in for frozen models on the CPU. The few models
+outside the interface get hooks. What comes after the last signal asked for is not computed.
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size.
 """
