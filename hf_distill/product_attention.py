@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from hf_distill.precision import fast_products_in_force
 
+DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+"""Queries that are taken. Scores and weights are float32 for all of them, as in SDPA."""
+
 SLICE_SCORES = 2**20
 """Most scores of a slice that is more than one row: 4 MB."""
 
@@ -37,8 +40,7 @@ def products_apply(
     causal = getattr(module, "is_causal", True) if causal is None else causal
     return (
         query.device.type == "cpu"
-        # In bfloat16 SDPA keeps the scores in float32; products would round them.
-        and query.dtype == torch.float32
+        and query.dtype in DTYPES
         and query.shape[:2] == key.shape[:2]
         and (attention_mask is not None or not causal)
         and not options.get("dropout")
@@ -58,7 +60,7 @@ def attention_by_products(
     """Softmax attention. A query whose keys are all masked sees them all alike.
 
     Args:
-        query: (B, A, T, D), float32.
+        query: (B, A, T, D), of `DTYPES`.
         key: (B, A, U, D).
         value: (B, A, U, D).
         attention_mask: Broadcast to (B, A, T, U): True where a key is seen, or numbers to add to the scores.
@@ -71,16 +73,17 @@ def attention_by_products(
     bias = None if attention_mask is None else _as_bias(attention_mask).expand(rows, -1, -1, -1)
     step = max(1, SLICE_SCORES // (heads * queries * keys))
     result = query.new_empty(rows, queries, heads, size)
-    buffer = query.new_empty(min(step, rows), heads, queries, keys)
-    for start in range(0, rows, step):
-        part = slice(start, min(start + step, rows))
-        scores = buffer[: part.stop - start]
-        torch.matmul(query[part], key[part].transpose(2, 3), out=scores)
-        scores.mul_(size**-0.5 if scaling is None else scaling)
-        if bias is not None:
-            scores.add_(bias[part])
-        torch.softmax(scores, dim=-1, out=scores)
-        result[part] = torch.matmul(scores, value[part]).transpose(1, 2)
+    buffer = torch.empty(min(step, rows), heads, queries, keys)
+    with torch.autocast("cpu", enabled=False):
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            scores = buffer[: part.stop - start]
+            torch.matmul(query[part].float(), key[part].float().transpose(2, 3), out=scores)
+            scores.mul_(size**-0.5 if scaling is None else scaling)
+            if bias is not None:
+                scores.add_(bias[part])
+            torch.softmax(scores, dim=-1, out=scores)
+            result[part] = torch.matmul(scores, value[part].float()).transpose(1, 2)
     return result
 
 

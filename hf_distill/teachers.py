@@ -17,9 +17,9 @@ from transformers.utils import logging
 
 from .arguments.models import TeacherDtype
 from .capture import SignalCapture
-from .cast_weights import CastWeights
 from .loading import forward_columns, update_digest
 from .output_capture import capture_of
+from .packed_linears import PackedLinears
 from .quantization import int8_copy
 from .signals import SignalRequest, Signals
 from .tasks.labels import is_generic, order_by_name
@@ -78,7 +78,7 @@ class LiveTeacher:
         self._capture = capture_of(self.model, SignalRequest())
         if isinstance(self._capture, SignalCapture):
             self._capture.prefer_products()
-        self._cast_weights = CastWeights(self.model)
+        self._packed_linears = PackedLinears(self.model)
         self.num_layers = self._capture.num_layers
         self.model_type: str = self.model.config.model_type
         self.input_columns = forward_columns(self.model)
@@ -138,7 +138,7 @@ class LiveTeacher:
         here = self.model.device
         if here != there:
             known = {name: value.to(here) if torch.is_tensor(value) else value for name, value in known.items()}
-        with self._arithmetic(), self._cast_weights.in_place():
+        with self._arithmetic(), self._packed_linears.in_place():
             signals = self._capture(**known)
         if self.label_order is not None and "logits" in signals.logits:
             signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)

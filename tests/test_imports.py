@@ -34,7 +34,7 @@ LEVELS = {
     "objectives": 2,
     "output_capture": 2,
     "quantization": 2,
-    "cast_weights": 2,
+    "packed_linears": 2,
     "recurrent": 2,
     "module_student": 2,
     "presets": 1,

@@ -74,6 +74,18 @@ def test_it_is_the_attention_of_the_formula(
     torch.testing.assert_close(found.double(), exact(query, key, value, bias, scaling or D**-0.5), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_scores_and_weights_of_narrow_numbers_are_float32(dtype: torch.dtype, autocast: bool) -> None:
+    query, key, value = (draw(seed).to(dtype) for seed in range(3))
+    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+        found = attention_by_products(query, key, value, MASKS["numbers"].to(dtype), None)
+    assert found.dtype == dtype
+    expected = exact(query, key, value, MASKS["numbers"].to(dtype).double(), D**-0.5)
+    # Only the result is rounded: by half a unit of its last place at most.
+    torch.testing.assert_close(found.double(), expected, rtol=0.51 * torch.finfo(dtype).eps, atol=1e-6)
+
+
 def test_keys_may_be_more_than_queries() -> None:
     query, key, value = draw(0, length=2), draw(1), draw(2)
     found = attention_by_products(query, key, value, None, None)
@@ -94,8 +106,9 @@ def applies(mask: Tensor | None = None, heads: int = A, dtype: torch.dtype = tor
         return products_apply(module, draw(0).to(dtype), draw(1, heads=heads).to(dtype), mask, options)
 
 
-def test_it_is_taken_in_float32_without_gradient(fast_path: str) -> None:
-    assert applies(padding(), dropout=0.0, scaling=0.5, sliding_window=None)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_it_is_taken_without_gradient(dtype: torch.dtype, fast_path: str) -> None:
+    assert applies(padding(), dtype=dtype, dropout=0.0, scaling=0.5, sliding_window=None)
     assert not products_apply(nn.Module(), draw(0), draw(1), padding(), {})
 
 
@@ -109,7 +122,6 @@ def test_a_model_in_training_keeps_sdpa_without_gradient_too(fast_path: str) -> 
 @pytest.mark.parametrize(
     "other",
     [
-        {"dtype": torch.bfloat16},
         {"dtype": torch.float64},
         {"heads": 1},
         {"is_causal": True},

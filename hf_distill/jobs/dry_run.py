@@ -18,6 +18,7 @@ from hf_distill.arguments import DistillationArguments, StudentArguments, Teache
 from hf_distill.jobs.distill import prepare
 from hf_distill.layer_map import format_layer_map
 from hf_distill.objectives import Objective
+from hf_distill.packed_linears import packed_bytes
 from hf_distill.parsing import changed_arguments
 from hf_distill.signals import SignalRequest
 
@@ -182,6 +183,7 @@ def _memory(trainer: Any, args: DistillationArguments, activations: int) -> dict
         "gradients": _bytes(trained),
         "optimizer": 4 * states * sum(parameter.numel() for parameter in trained),
         "teachers": _bytes(frozen.values()),
+        "teachers' packed weights": packed_bytes(live),
         "activations": activations,
     }
 

@@ -97,6 +97,15 @@ def test_memory_is_counted_by_part(folder, tiny_teacher):
     assert dry_run(*arguments_of(folder, optim="sgd"))["memory"]["optimizer"] == 0
 
 
+def test_packed_weights_of_the_teacher_are_counted(folder, tiny_teacher):
+    def packed(**settings):
+        return dry_run(*arguments_of(folder, **settings))["memory"]["teachers' packed weights"]
+
+    assert packed(fp32_matmul="strict") == 0
+    # Not all of its weights: embeddings stay, and so does what comes after the last signal.
+    assert 0 < packed(fp32_matmul="fast") < 4 * tiny_teacher.num_parameters()
+
+
 def test_what_backward_keeps_is_counted_once_and_without_parameters():
     layer, inputs = torch.nn.Linear(4, 3), torch.ones(5, 4)
     kept = _KeptForBackward(layer)

@@ -1,0 +1,139 @@
+"""The linear layers of a frozen model on the CPU, their weights cast and packed once instead of at every use.
+
+Autocast keeps the casts of weights that are trained for as long as its context lasts; those of frozen weights it makes
+anew at every use, a third of a large teacher's forward pass over a short batch. oneDNN moreover brings every weight
+into the order of its kernel before it multiplies; weights that are in this order already save a tenth of the products
+of a 12x768 teacher (`benchmarks/teacher_speed.py`). The arithmetic stays what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hf_distill.precision import fast_products_in_force
+
+_PACKED: WeakKeyDictionary[nn.Linear, dict[torch.dtype, _PackedLinear]] = WeakKeyDictionary()
+"""By layer, not by teacher: teachers that share a base model share what was packed of it."""
+
+
+class PackedLinears:
+    """Stands in for the linear layers of a model while the model runs without gradient on the CPU.
+
+    Under autocast the stand-ins multiply in its arithmetic, for two bytes of memory a weight; without it they need
+    oneDNN's path for fp32 products (`hf_distill.precision`), and cost four. Between two calls the model is as it was.
+    A weight that was changed or replaced meanwhile is packed again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Remember the linear layers of `model`; nothing is packed yet."""
+        self._layers = list(_linears(model))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The stand-ins compute within this context, where they may; what never runs is never packed."""
+        if _dtype_of_products() is None:
+            yield
+            return
+        replaced = [layer for layer in self._layers if _can_be_packed(layer)]
+        try:
+            for layer in replaced:
+                # In the layer's own dictionary it hides the method of the class; `nn.Module` need not know.
+                layer.__dict__["forward"] = partial(_forward, layer)
+            yield
+        finally:
+            for layer in replaced:
+                layer.__dict__.pop("forward", None)
+
+
+def packed_bytes(models: Iterable[nn.Module]) -> int:
+    """Memory of what is packed of the models' layers, those that they share counted once."""
+    layers = {layer for model in models for layer in _linears(model)}
+    return sum(packed.num_bytes for layer in layers for packed in _PACKED.get(layer, {}).values())
+
+
+def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    dtype = _dtype_of_products()
+    if dtype is None:
+        return nn.Linear.forward(layer, x)
+    return _packed(layer, dtype).product(x if dtype == torch.float32 else x.to(dtype))
+
+
+def _packed(layer: nn.Linear, dtype: torch.dtype) -> _PackedLinear:
+    of_layer = _PACKED.setdefault(layer, {})
+    found = of_layer.get(dtype)
+    if found is None or not found.is_of(layer):
+        found = of_layer[dtype] = _PackedLinear(layer, dtype)
+    return found
+
+
+class _PackedLinear:
+    """One layer's weight and bias as a kernel wants them, and what they were made of."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        self._made_of = _state(layer)
+        weight = layer.weight.detach().to(dtype)
+        bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        self.num_bytes = sum(tensor.nbytes for tensor in (weight, bias) if tensor is not None)
+        self.product: Callable[[Tensor], Tensor] = partial(F.linear, weight=weight, bias=bias)
+        if _can_be_ordered(dtype):
+            ordered = torch.ops.mkldnn._reorder_linear_weight(weight)
+            self.product = partial(_ordered_product, weight=ordered, bias=bias)
+
+    def is_of(self, layer: nn.Linear) -> bool:
+        """Whether the layer still has the weights that were packed."""
+        return all(
+            ours is theirs and version == now
+            for (ours, version), (theirs, now) in zip(self._made_of, _state(layer), strict=True)
+        )
+
+
+def _ordered_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _state(layer: nn.Linear) -> list[tuple[Tensor | None, int]]:
+    return [(tensor, 0 if tensor is None else tensor._version) for tensor in (layer.weight, layer.bias)]
+
+
+def _linears(model: nn.Module) -> Iterator[nn.Linear]:
+    return (module for module in model.modules() if isinstance(module, nn.Linear))
+
+
+def _can_be_packed(layer: nn.Linear) -> bool:
+    # Somebody's own product has the say, and so have shards of a parallel strategy and quantised weights, which are
+    # tensors of classes of their own.
+    return (
+        type(layer).forward is nn.Linear.forward
+        and "forward" not in layer.__dict__
+        and all(
+            weight.device.type == "cpu" and weight.dtype == torch.float32 and type(weight.data) is Tensor
+            for weight in layer._parameters.values()
+            if weight is not None
+        )
+    )
+
+
+def _dtype_of_products() -> torch.dtype | None:
+    """What stand-ins multiply in now; `None` if they would save nothing, or lose a gradient.
+
+    It is asked at every product: parts of a model may leave autocast, and a compiler traces no tensor of oneDNN's.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu")
+    return torch.float32 if fast_products_in_force() else None
+
+
+def _can_be_ordered(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies in this arithmetic on this processor."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
