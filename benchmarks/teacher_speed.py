@@ -2,10 +2,10 @@
 
     python benchmarks/teacher_speed.py --output benchmarks/results/teacher_speed.jsonl
 
-A BERT of 12x768 with random weights runs as a `LiveTeacher` that is asked for its last hidden state, 32 rows without
-padding. `plain` is autocast (or fp32 on the fast path) with SDPA; `packed` adds `hf_distill.packed_linears`,
-`products` adds `hf_distill.product_attention`, `both` is what a teacher does. The variants run in turns in one process;
-medians over the rounds. `relative_difference` is that of `both` from `plain`.
+A BERT of 12x768 with random weights runs as a `LiveTeacher` that is asked for its last hidden state, on rows without
+padding. `plain` is fp32 on the path of `--fp32_matmul auto`, or autocast in bfloat16, with SDPA; `packed` adds
+`hf_distill.packed_linears`, `products` adds `hf_distill.product_attention`, `both` is what a teacher does. The
+variants run in turns in one process; medians over the rounds. `relative_difference` is that of `both` from `plain`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from hf_distill.precision import configure_fp32_matmul
 from hf_distill.signals import SignalRequest
 from hf_distill.teachers import LiveTeacher
 
-ROWS = 32
-# The longest first, as batches by length begin in a training.
-LENGTHS = (128, 60, 30, 10)
+# Rows and their length. The longest first, as batches by length begin in a training.
+SHAPES = ((8, 512), (32, 128), (32, 60), (32, 30), (32, 10))
 VARIANTS = {"plain": (False, False), "packed": (True, False), "products": (False, True), "both": (True, True)}
 
 
@@ -48,11 +47,11 @@ def make_teacher(dtype: str, packed: bool, products: bool) -> LiveTeacher:
 
 
 def measure(dtype: str, rounds: int) -> dict[str, Any]:
-    """Every length in one arithmetic."""
+    """Every shape in one arithmetic."""
     teachers = {name: make_teacher(dtype, *parts) for name, parts in VARIANTS.items()}
-    lengths = []
-    for length in LENGTHS:
-        ids = torch.randint(5, 30_000, (ROWS, length), generator=torch.Generator().manual_seed(length))
+    shapes = []
+    for rows, length in SHAPES:
+        ids = torch.randint(5, 30_000, (rows, length), generator=torch.Generator().manual_seed(length))
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
         states: dict[str, torch.Tensor] = {}
@@ -64,8 +63,9 @@ def measure(dtype: str, rounds: int) -> dict[str, Any]:
                     seconds[name].append(time.perf_counter() - started)
                 states[name] = found.hidden_states[teacher.num_layers].float()
         difference = (states["both"] - states["plain"]).norm() / states["plain"].norm()
-        lengths.append(
+        shapes.append(
             {
+                "rows": rows,
                 "length": length,
                 "seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
                 "plain_to": {
@@ -78,7 +78,7 @@ def measure(dtype: str, rounds: int) -> dict[str, Any]:
                 "relative_difference": float(f"{difference:.1e}"),
             }
         )
-    return {"packed_megabytes": round(packed_bytes([teachers["both"].model]) / 1e6), "lengths": lengths}
+    return {"packed_megabytes": round(packed_bytes([teachers["both"].model]) / 1e6), "shapes": shapes}
 
 
 def main() -> None:
@@ -91,7 +91,6 @@ def main() -> None:
         "benchmark": "teacher_speed",
         "command": f"python benchmarks/teacher_speed.py {' '.join(sys.argv[1:])}",
         "fp32_matmul": configure_fp32_matmul("auto"),
-        "rows": ROWS,
         "rounds": options.rounds,
         **{dtype: measure(dtype, options.rounds) for dtype in ("float32", "bfloat16")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

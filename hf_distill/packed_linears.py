@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hf_distill.precision import fast_products_in_force
 
@@ -81,7 +80,7 @@ class _PackedLinear:
         weight = layer.weight.detach().to(dtype)
         bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.num_bytes = sum(tensor.nbytes for tensor in (weight, bias) if tensor is not None)
-        self.product: Callable[[Tensor], Tensor] = partial(F.linear, weight=weight, bias=bias)
+        self.product: Callable[[Tensor], Tensor] = partial(nn.functional.linear, weight=weight, bias=bias)
         if _can_be_ordered(dtype):
             ordered = torch.ops.mkldnn._reorder_linear_weight(weight)
             self.product = partial(_ordered_product, weight=ordered, bias=bias)

@@ -2,8 +2,8 @@
 
 PyTorch's fused attention for CPUs multiplies small tiles by a path of its own, not by the one that
 `hf_distill.precision` chose for fp32 products. Where that is oneDNN's, two such products and a softmax over a few rows
-at a time are faster, the more so the shorter the rows (`benchmarks/attention_speed.py`). The slice bounds the memory:
-its scores stay in the cache.
+at a time are faster, in float32 the more so the shorter the rows (`benchmarks/teacher_speed.py`). The slice bounds the
+memory: its scores stay in the cache.
 
 Shape legend: B batch, T queries, U keys, A attention heads, D head size.
 """

@@ -168,9 +168,9 @@ def test_on_the_strict_path_float32_is_left_alone(model: Small) -> None:
 
 
 def test_a_part_that_leaves_autocast_is_computed_as_its_own_weights_say(model: Small, rows: torch.Tensor) -> None:
-    with torch.no_grad(), arithmetic("bfloat16"), PackedLinears(model).in_place():
-        with torch.autocast("cpu", enabled=False):
-            found = model(rows)
+    outside = torch.autocast("cpu", enabled=False)
+    with torch.no_grad(), arithmetic("bfloat16"), PackedLinears(model).in_place(), outside:
+        found = model(rows)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, model(rows), atol=1e-6, rtol=0)
 
