@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from hf_distill.precision import fast_products_in_force
 
+# Numbers of a weight that are compared before every use of what was packed of it.
+SAMPLES = 64
+
 _PACKED: WeakKeyDictionary[nn.Linear, dict[torch.dtype, _PackedLinear]] = WeakKeyDictionary()
 """By layer, not by teacher: teachers that share a base model share what was packed of it."""
 
@@ -27,7 +30,8 @@ class PackedLinears:
 
     Under autocast the stand-ins multiply in its arithmetic, for two bytes of memory a weight; without it they need
     oneDNN's path for fp32 products (`hf_distill.precision`), and cost four. Between two calls the model is as it was.
-    A weight that was changed or replaced meanwhile is packed again.
+    A weight that was changed or replaced meanwhile is packed again. A change through `.data`, of which PyTorch keeps no
+    count, is seen in a sample of the numbers: one of the whole weight is, one of a few numbers may not be.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -76,7 +80,7 @@ class _PackedLinear:
     """One layer's weight and bias as a kernel wants them, and what they were made of."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
-        self._made_of = _state(layer)
+        self._made_of = [_State(tensor) for tensor in _tensors(layer)]
         weight = layer.weight.detach().to(dtype)
         bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.num_bytes = sum(tensor.nbytes for tensor in (weight, bias) if tensor is not None)
@@ -87,18 +91,34 @@ class _PackedLinear:
 
     def is_of(self, layer: nn.Linear) -> bool:
         """Whether the layer still has the weights that were packed."""
-        return all(
-            ours is theirs and version == now
-            for (ours, version), (theirs, now) in zip(self._made_of, _state(layer), strict=True)
+        now = _tensors(layer)
+        return len(now) == len(self._made_of) and all(map(_State.is_of, self._made_of, now))
+
+
+class _State:
+    """What tells whether a tensor is still the same."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._version = tensor._version
+        self._sample = _sample(tensor).clone()
+
+    def is_of(self, tensor: Tensor) -> bool:
+        return (
+            tensor is self._tensor and tensor._version == self._version and torch.equal(_sample(tensor), self._sample)
         )
+
+
+def _tensors(layer: nn.Linear) -> list[Tensor]:
+    return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    return tensor.detach().flatten()[:: max(1, tensor.numel() // SAMPLES)]
 
 
 def _ordered_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def _state(layer: nn.Linear) -> list[tuple[Tensor | None, int]]:
-    return [(tensor, 0 if tensor is None else tensor._version) for tensor in (layer.weight, layer.bias)]
 
 
 def _linears(model: nn.Module) -> Iterator[nn.Linear]:
@@ -113,8 +133,7 @@ def _can_be_packed(layer: nn.Linear) -> bool:
         and "forward" not in layer.__dict__
         and all(
             weight.device.type == "cpu" and weight.dtype == torch.float32 and type(weight.data) is Tensor
-            for weight in layer._parameters.values()
-            if weight is not None
+            for weight in _tensors(layer)
         )
     )
 

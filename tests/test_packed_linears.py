@@ -125,14 +125,26 @@ def test_a_weight_is_packed_once_for_all_teachers_of_a_model(
     assert torch.equal(run(model, rows, dtype), expected)
 
 
-@pytest.mark.parametrize("change", ["in place", "replaced"])
+@pytest.mark.parametrize("change", ["in place", "through data", "other data", "replaced"])
 def test_a_changed_weight_is_packed_again(model: Small, rows: torch.Tensor, change: str) -> None:
     before = run(model, rows)
     if change == "in place":
         model.second.weight.mul_(2)
+    elif change == "through data":
+        model.second.weight.data.mul_(2)
+    elif change == "other data":
+        model.second.weight.data = model.second.weight.data * 2
     else:
         model.second.weight = nn.Parameter(model.second.weight * 2, requires_grad=False)
     assert torch.equal(run(model, rows), before * 2)
+
+
+@pytest.mark.parametrize("through", ["bias", "bias.data"])
+def test_a_changed_bias_too(model: Small, rows: torch.Tensor, through: str) -> None:
+    run(model.first, rows)
+    bias = model.first.bias.data if through == "bias.data" else model.first.bias
+    bias.add_(100)
+    assert run(model.first, rows).min() > 50
 
 
 def test_memory_is_two_bytes_a_weight_under_autocast_and_four_without(model: Small, rows: torch.Tensor) -> None:
