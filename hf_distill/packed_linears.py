@@ -30,8 +30,9 @@ class PackedLinears:
 
     Under autocast the stand-ins multiply in its arithmetic, for two bytes of memory a weight; without it they need
     oneDNN's path for fp32 products (`hf_distill.precision`), and cost four. Between two calls the model is as it was.
-    A weight that was changed or replaced meanwhile is packed again. A change through `.data`, of which PyTorch keeps no
-    count, is seen in a sample of the numbers: one of the whole weight is, one of a few numbers may not be.
+
+    A weight that was changed or replaced meanwhile is packed again. PyTorch keeps no count of changes through `.data`;
+    they are seen in a sample of the numbers: one of the whole weight is, one of a few numbers may not be.
     """
 
     def __init__(self, model: nn.Module) -> None:
