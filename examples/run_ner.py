@@ -23,7 +23,8 @@ from hf_distill.arguments import (
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.jobs.pipeline import format_report, run_pipeline
+from hf_distill.jobs.pipeline import run_pipeline
+from hf_distill.jobs.pipeline_report import format_report
 from hf_distill.parsing import parse
 
 CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)

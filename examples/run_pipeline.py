@@ -25,7 +25,8 @@ from hf_distill.arguments import (
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.jobs.pipeline import format_report, run_pipeline
+from hf_distill.jobs.pipeline import run_pipeline
+from hf_distill.jobs.pipeline_report import format_report
 from hf_distill.parsing import CONFIG_SUFFIXES, parse, read_config
 
 DATA = Path(__file__).resolve().parent / "data"

@@ -161,7 +161,8 @@ def grid(argv: Sequence[str]) -> None:
 
 def pipeline(argv: Sequence[str]) -> None:
     """Run the whole job: teach, corpus, distill, evaluate, card."""
-    from hf_distill.jobs.pipeline import format_report, run_pipeline
+    from hf_distill.jobs.pipeline import run_pipeline
+    from hf_distill.jobs.pipeline_report import format_report
 
     task, teacher, student, corpus_arguments, stages = _parse(pipeline, argv)
     command = shlex.join(["hf-distill", "pipeline", *argv])

@@ -26,7 +26,8 @@ from hf_distill.arguments import (
 )
 from hf_distill.hub.model_card import read_facts
 from hf_distill.jobs import pipeline as module
-from hf_distill.jobs.pipeline import format_report, run_pipeline
+from hf_distill.jobs.pipeline import run_pipeline
+from hf_distill.jobs.pipeline_report import format_report
 from hf_distill.parsing import parse
 
 CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
