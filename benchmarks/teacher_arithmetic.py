@@ -6,7 +6,7 @@ A BERT of random weights runs as a `LiveTeacher` that is asked for its last hidd
 in turns in one process, several rounds; medians over the rounds are printed, and the median ratio of each to int8.
 Seconds are those of the processor, all threads together, so that other programs disturb them less.
 `float32` is on the strict path of the processor, `float32_fast` on the one that `--fp32_matmul auto` would choose.
-Errors are relative to `float32`. int8 needs torchao: pip install 'hf_distill[int8]'.
+Errors are relative to `float32`. `packed_megabytes` come on top of the weights. int8 needs torchao: pip install 'hf_distill[int8]'.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from record import append_line, head_commit
 from transformers import BertConfig, BertModel, set_seed
 
+from hf_distill.packed_linears import packed_bytes
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.signals import SignalRequest
 from hf_distill.teachers import LiveTeacher
@@ -80,13 +81,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     states: dict[str, torch.Tensor] = {}
+    models = [teacher.model for teacher in teachers.values()]
+    packed: dict[str, int] = {}
     for index in range(options.rounds + 1):
         for name, (_, matmul) in VARIANTS.items():
             configure_fp32_matmul(matmul)  # type: ignore[arg-type]
+            before = packed_bytes(models)
             started = time.process_time()
             found = teachers[name].signals(batch)
             if index:  # the first round warms up
                 seconds[name].append(time.process_time() - started)
+            packed.setdefault(name, packed_bytes(models) - before)
             states[name] = found.hidden_states[options.layers].float()
     exact = states["float32"]
     return {
@@ -99,6 +104,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             name: round(((state - exact).norm() / exact.norm()).item(), 5) for name, state in states.items()
         },
         "weight_megabytes": {name: weight_megabytes(teachers[name]) for name in ("float32", "int8")},
+        "packed_megabytes": {name: round(number / 1e6, 1) for name, number in packed.items()},
     }
 
 

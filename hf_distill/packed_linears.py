@@ -1,9 +1,8 @@
 """The linear layers of a frozen model on the CPU, their weights cast and packed once instead of at every use.
 
 Autocast keeps the casts of weights that are trained for as long as its context lasts; those of frozen weights it makes
-anew at every use, a third of a large teacher's forward pass over a short batch. oneDNN moreover brings every weight
-into the order of its kernel before it multiplies; weights that are in this order already save a tenth of the products
-of a 12x768 teacher (`benchmarks/teacher_speed.py`). The arithmetic stays what it was.
+anew at every use. oneDNN moreover brings every weight into the order of its kernel before it multiplies. Both take
+time that does not depend on the rows (`benchmarks/teacher_speed.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,15 @@ from torch import Tensor, nn
 from hf_distill.precision import fast_products_in_force
 
 # Numbers of a weight that are compared before every use of what was packed of it.
-SAMPLES = 64
+SAMPLES = 256
 
-_PACKED: WeakKeyDictionary[nn.Linear, dict[torch.dtype, _PackedLinear]] = WeakKeyDictionary()
-"""By layer, not by teacher: teachers that share a base model share what was packed of it."""
+
+class _Packs(dict[torch.dtype, "_PackedLinear"]):
+    """What is packed of one layer, by arithmetic."""
+
+
+_SHARED: WeakValueDictionary[nn.Linear, _Packs] = WeakValueDictionary()
+"""Teachers that share a base model share what is packed of it; it ends with the last of them."""
 
 
 class PackedLinears:
@@ -32,12 +36,12 @@ class PackedLinears:
     oneDNN's path for fp32 products (`hf_distill.precision`), and cost four. Between two calls the model is as it was.
 
     A weight that was changed or replaced meanwhile is packed again. PyTorch keeps no count of changes through `.data`;
-    they are seen in a sample of the numbers: one of the whole weight is, one of a few numbers may not be.
+    they are seen in a sample of the numbers: one of a tenth of the weight is, one of a few numbers may not be.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Remember the linear layers of `model`; nothing is packed yet."""
-        self._layers = list(_linears(model))
+        self._packs = {layer: _SHARED.setdefault(layer, _Packs()) for layer in _linears(model)}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -45,11 +49,11 @@ class PackedLinears:
         if _dtype_of_products() is None:
             yield
             return
-        replaced = [layer for layer in self._layers if _can_be_packed(layer)]
+        replaced = [layer for layer in self._packs if _can_be_packed(layer)]
         try:
             for layer in replaced:
                 # In the layer's own dictionary it hides the method of the class; `nn.Module` need not know.
-                layer.__dict__["forward"] = partial(_forward, layer)
+                layer.__dict__["forward"] = partial(_forward, layer, self._packs[layer])
             yield
         finally:
             for layer in replaced:
@@ -59,22 +63,18 @@ class PackedLinears:
 def packed_bytes(models: Iterable[nn.Module]) -> int:
     """Memory of what is packed of the models' layers, those that they share counted once."""
     layers = {layer for model in models for layer in _linears(model)}
-    return sum(packed.num_bytes for layer in layers for packed in _PACKED.get(layer, {}).values())
+    return sum(packed.num_bytes for layer in layers for packed in _SHARED.get(layer, _Packs()).values())
 
 
-def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
+def _forward(layer: nn.Linear, packs: _Packs, x: Tensor) -> Tensor:
     dtype = _dtype_of_products()
-    if dtype is None:
+    # Only autocast casts what goes in, and oneDNN's own function would not say what does not fit.
+    if dtype is None or (dtype == torch.float32 and x.dtype != dtype) or x.shape[-1] != layer.in_features:
         return nn.Linear.forward(layer, x)
-    return _packed(layer, dtype).product(x if dtype == torch.float32 else x.to(dtype))
-
-
-def _packed(layer: nn.Linear, dtype: torch.dtype) -> _PackedLinear:
-    of_layer = _PACKED.setdefault(layer, {})
-    found = of_layer.get(dtype)
-    if found is None or not found.is_of(layer):
-        found = of_layer[dtype] = _PackedLinear(layer, dtype)
-    return found
+    packed = packs.get(dtype)
+    if packed is None or not packed.is_of(layer):
+        packed = packs[dtype] = _PackedLinear(layer, dtype)
+    return packed.product(x.to(dtype))
 
 
 class _PackedLinear:
@@ -102,20 +102,24 @@ class _State:
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
         self._version = tensor._version
-        self._sample = _sample(tensor).clone()
+        # Spread over rows and columns alike.
+        generator = torch.Generator().manual_seed(0)
+        self._places = torch.randint(tensor.numel(), (min(SAMPLES, tensor.numel()),), generator=generator)
+        self._sample = self._sample_of(tensor)
 
     def is_of(self, tensor: Tensor) -> bool:
         return (
-            tensor is self._tensor and tensor._version == self._version and torch.equal(_sample(tensor), self._sample)
+            tensor is self._tensor
+            and tensor._version == self._version
+            and torch.equal(self._sample_of(tensor), self._sample)
         )
+
+    def _sample_of(self, tensor: Tensor) -> Tensor:
+        return torch.take(tensor.detach(), self._places)
 
 
 def _tensors(layer: nn.Linear) -> list[Tensor]:
     return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-
-
-def _sample(tensor: Tensor) -> Tensor:
-    return tensor.detach().flatten()[:: max(1, tensor.numel() // SAMPLES)]
 
 
 def _ordered_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -133,7 +137,10 @@ def _can_be_packed(layer: nn.Linear) -> bool:
         type(layer).forward is nn.Linear.forward
         and "forward" not in layer.__dict__
         and all(
-            weight.device.type == "cpu" and weight.dtype == torch.float32 and type(weight.data) is Tensor
+            weight.device.type == "cpu"
+            and weight.dtype == torch.float32
+            and type(weight.data) is Tensor
+            and not weight.is_inference()  # which keeps no count of changes
             for weight in _tensors(layer)
         )
     )
@@ -152,7 +159,7 @@ def _dtype_of_products() -> torch.dtype | None:
 
 
 def _can_be_ordered(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies in this arithmetic on this processor."""
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32
+    """Whether oneDNN is there and multiplies in this arithmetic on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hf_distill.precision import fast_products_in_force
 
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
-"""Queries that are taken. Scores and weights are float32 for all of them, as in SDPA."""
+"""Queries that are taken. Scores are float32 for all of them, as in SDPA; so are the weights, which SDPA rounds."""
 
 SLICE_SCORES = 2**20
 """Most scores of a slice that is more than one row: 4 MB."""
@@ -73,7 +73,7 @@ def attention_by_products(
     bias = None if attention_mask is None else _as_bias(attention_mask).expand(rows, -1, -1, -1)
     step = max(1, SLICE_SCORES // (heads * queries * keys))
     result = query.new_empty(rows, queries, heads, size)
-    buffer = torch.empty(min(step, rows), heads, queries, keys)
+    buffer = query.new_empty(min(step, rows), heads, queries, keys, dtype=torch.float32)
     with torch.autocast("cpu", enabled=False):
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
@@ -91,4 +91,5 @@ def _as_bias(mask: Tensor) -> Tensor:
     """What to add to the scores; a mask of numbers is that already."""
     if mask.dtype != torch.bool:
         return mask
-    return torch.zeros(mask.shape).masked_fill_(~mask, torch.finfo(torch.float32).min)
+    bias = torch.zeros_like(mask, dtype=torch.float32)
+    return bias.masked_fill_(~mask, torch.finfo(torch.float32).min)

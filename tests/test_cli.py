@@ -275,7 +275,7 @@ def test_a_push_in_offline_mode_keeps_everything_and_says_how_to_go_on(data, cap
 
 
 def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):
-    from hf_distill.jobs import pipeline
+    from hf_distill.jobs import pipeline, pipeline_report
 
     models = {role: {"score": 0.5, "parameters": 1_000_000} for role in ("teacher", "student", "baseline")}
     report = {**models, "metric": "accuracy", "latency": {"speedup": 3.0}}
@@ -284,7 +284,7 @@ def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):
     assert main(["pipeline", "--task", "my task", "--top_k", "5"]) == 0
     assert given[-1] == "hf-distill pipeline --task 'my task' --top_k 5"
     assert given[3].top_k == 5
-    assert pipeline.format_report(report) in capsys.readouterr().out
+    assert pipeline_report.format_report(report) in capsys.readouterr().out
 
 
 def test_help_and_version_load_nothing_heavy():

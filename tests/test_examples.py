@@ -21,7 +21,7 @@ from transformers import (
 from hf_distill import EncoderForGeneration, parsing
 from hf_distill.arguments import DistillationArguments, FineTuningArguments
 from hf_distill.corpus import load_general_corpus
-from hf_distill.jobs import pipeline
+from hf_distill.jobs import pipeline_report
 from hf_distill.parsing import from_mapping, read_config
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +31,7 @@ SCRIPTS = sorted([*EXAMPLES.glob("run_*.py"), EXAMPLES / "build_corpus.py"])
 CONFIGS = [EXAMPLES / "configs" / "demo.yaml"]
 STAGES = {"teach": FineTuningArguments, "distill": DistillationArguments, "adapt": FineTuningArguments}
 QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_strategy no --max_length 16".split()
+QUICK_PROTOCOL = {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0}
 
 each_script = pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 each_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -249,7 +250,7 @@ def test_a_model_is_exported_and_scored(data, load, capsys):
 
 
 def test_the_whole_job_runs_from_a_file_with_flags_after_it(data, load, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0})
+    monkeypatch.setattr(pipeline_report, "SPEED_PROTOCOL", QUICK_PROTOCOL)
     quick = {"max_steps": 2, "disable_tqdm": True, "report_to": "none", "per_device_train_batch_size": 8}
     config = {
         "task": str(data / "mood"), "teacher_model": str(data / "encoder"), "corpus": str(data / "general.txt"),
@@ -261,7 +262,7 @@ def test_the_whole_job_runs_from_a_file_with_flags_after_it(data, load, capsys, 
     report = load(EXAMPLES / "run_pipeline.py").main(words)
     assert json.loads((data / "out" / "report.json").read_text())["student"]["score"] == report["student"]["score"]
     assert report["command"].startswith("python examples/run_pipeline.py ")
-    assert pipeline.format_report(report) in capsys.readouterr().out
+    assert pipeline_report.format_report(report) in capsys.readouterr().out
 
 
 STRUCTURED = {
@@ -275,7 +276,7 @@ STRUCTURED = {
 
 @pytest.mark.parametrize("name", STRUCTURED)
 def test_words_and_answers_are_distilled_from_teacher_to_student(name, data, load, sentences, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 8, "num_batches": 2, "warmup": 0})
+    monkeypatch.setattr(pipeline_report, "SPEED_PROTOCOL", QUICK_PROTOCOL)
     folder, (spec, metric) = data / "own", STRUCTURED[name]
     folder.mkdir()
     (folder / "task.yaml").write_text(spec)
@@ -293,7 +294,7 @@ def test_words_and_answers_are_distilled_from_teacher_to_student(name, data, loa
     report = load(EXAMPLES / f"{name}.py").main([*words, "--output_dir", str(data / "out")])
     assert (report["metric"], set(report["distillation"]["objectives"])) == (metric, {"logits", "hidden", "nst"})
     assert report["command"].startswith(f"python examples/{name}.py ")
-    assert pipeline.format_report(report) in capsys.readouterr().out
+    assert pipeline_report.format_report(report) in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -39,6 +39,12 @@ def model() -> Small:
 
 
 @pytest.fixture
+def teacher(model: Small) -> PackedLinears:
+    """Keeps what is packed of the model."""
+    return PackedLinears(model)
+
+
+@pytest.fixture
 def rows() -> torch.Tensor:
     return torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(1))
 
@@ -109,16 +115,17 @@ def test_the_model_is_as_it_was(model: Small, length: int) -> None:
     assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
 
 
-def test_hooks_see_the_products(model: Small, rows: torch.Tensor) -> None:
+def test_hooks_see_the_products(model: Small, teacher: PackedLinears, rows: torch.Tensor) -> None:
     seen = []
     model.first.register_forward_hook(lambda module, inputs, output: seen.append(output))
     run(model, rows)
     assert [output.dtype for output in seen] == [torch.bfloat16]
+    assert packed_bytes([model.first]) > 0
 
 
 @ARITHMETICS
 def test_a_weight_is_packed_once_for_all_teachers_of_a_model(
-    model: Small, rows: torch.Tensor, dtype: str, monkeypatch: pytest.MonkeyPatch
+    model: Small, teacher: PackedLinears, rows: torch.Tensor, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run(model, rows, dtype)
     monkeypatch.setattr("hf_distill.packed_linears._PackedLinear", None)
@@ -126,7 +133,9 @@ def test_a_weight_is_packed_once_for_all_teachers_of_a_model(
 
 
 @pytest.mark.parametrize("change", ["in place", "through data", "other data", "replaced"])
-def test_a_changed_weight_is_packed_again(model: Small, rows: torch.Tensor, change: str) -> None:
+def test_a_changed_weight_is_packed_again(
+    model: Small, teacher: PackedLinears, rows: torch.Tensor, change: str
+) -> None:
     before = run(model, rows)
     if change == "in place":
         model.second.weight.mul_(2)
@@ -140,14 +149,27 @@ def test_a_changed_weight_is_packed_again(model: Small, rows: torch.Tensor, chan
 
 
 @pytest.mark.parametrize("through", ["bias", "bias.data"])
-def test_a_changed_bias_too(model: Small, rows: torch.Tensor, through: str) -> None:
+def test_a_changed_bias_too(model: Small, teacher: PackedLinears, rows: torch.Tensor, through: str) -> None:
     run(model.first, rows)
     bias = model.first.bias.data if through == "bias.data" else model.first.bias
     bias.add_(100)
     assert run(model.first, rows).min() > 50
 
 
-def test_memory_is_two_bytes_a_weight_under_autocast_and_four_without(model: Small, rows: torch.Tensor) -> None:
+@pytest.mark.parametrize("part", [(slice(None), slice(128, 192)), (slice(128, 192),)], ids=["columns", "rows"])
+def test_a_head_that_is_cut_out_through_data_is_seen(part: tuple[slice, ...]) -> None:
+    layer, row = nn.Linear(768, 768, bias=False).requires_grad_(False), torch.randn(1, 768)
+    teacher = PackedLinears(layer)
+    run(layer, row)
+    layer.weight.data[part] = 0
+    found = run(layer, row)
+    del teacher
+    assert torch.equal(found, run(layer, row))
+
+
+def test_memory_is_two_bytes_a_weight_under_autocast_and_four_without(
+    model: Small, teacher: PackedLinears, rows: torch.Tensor
+) -> None:
     weights = 8 * 16 + 16 + 16 * 4
     assert packed_bytes([model]) == 0
     run(model, rows, "bfloat16")
@@ -156,21 +178,21 @@ def test_memory_is_two_bytes_a_weight_under_autocast_and_four_without(model: Sma
     assert packed_bytes([model]) == (2 + 4) * weights
 
 
-def test_a_layer_that_never_runs_takes_no_memory(model: Small, rows: torch.Tensor) -> None:
-    with torch.no_grad(), arithmetic("bfloat16"), PackedLinears(model).in_place():
+def test_a_layer_that_never_runs_takes_no_memory(model: Small, teacher: PackedLinears, rows: torch.Tensor) -> None:
+    with torch.no_grad(), arithmetic("bfloat16"), teacher.in_place():
         model.first(rows)
     assert packed_bytes([model]) == packed_bytes([model.first]) > 0
 
 
-def test_memory_ends_with_the_model(rows: torch.Tensor) -> None:
-    from hf_distill.packed_linears import _PACKED
-
-    model = Small().requires_grad_(False)
+def test_memory_ends_with_the_last_teacher_of_a_model(model: Small, rows: torch.Tensor) -> None:
+    teachers = [PackedLinears(model), PackedLinears(model)]
     run(model, rows)
-    layer = id(model.first)
-    del model
+    before = packed_bytes([model])
+    teachers.pop()
+    assert packed_bytes([model]) == before > 0
+    teachers.pop()
     gc.collect()
-    assert layer not in {id(key) for key in _PACKED}
+    assert packed_bytes([model]) == 0
 
 
 def test_on_the_strict_path_float32_is_left_alone(model: Small) -> None:
@@ -185,6 +207,22 @@ def test_a_part_that_leaves_autocast_is_computed_as_its_own_weights_say(model: S
         found = model(rows)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, model(rows), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [torch.ones(2, 8, dtype=torch.bfloat16), torch.ones(2, 7)], ids=["type", "width"])
+def test_what_does_not_fit_is_said_as_ever(model: Small, rows: torch.Tensor) -> None:
+    with pytest.raises(RuntimeError) as expected:
+        model(rows)
+    with pytest.raises(RuntimeError) as found:
+        run(model, rows, "float32")
+    assert str(found.value) == str(expected.value)
+
+
+def test_weights_that_were_made_in_inference_mode_are_left_alone(rows: torch.Tensor) -> None:
+    with torch.inference_mode():
+        model = Small()
+        expected = model(rows)
+    torch.testing.assert_close(run(model, rows, "float32"), expected)
 
 
 def test_gradients_are_never_lost(model: Small, rows: torch.Tensor) -> None:

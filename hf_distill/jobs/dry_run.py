@@ -25,8 +25,9 @@ from hf_distill.signals import SignalRequest
 # What an optimizer keeps beside every trained number; AdamW has two means. Others are not told apart.
 OPTIMIZER_STATES = {"sgd": 0, "adafactor": 0}
 FORMULA = (
-    "weights and gradients as stored, two fp32 numbers of AdamW for each trained weight, teachers as stored, and what "
-    "the backward pass of the first batch keeps x (rows x max_length of a full batch) / (rows x length of the first); "
+    "weights and gradients as stored, two fp32 numbers of AdamW for each trained weight, teachers as stored and what "
+    "was packed of them for the first batch, and what its backward pass keeps x (rows x max_length of a full batch) / "
+    "(rows x length of the first); "
     "attention and relations grow faster than that with the length, buffers of libraries are left out"
 )
 

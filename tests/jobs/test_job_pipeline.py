@@ -26,6 +26,7 @@ from hf_distill.arguments import (
 )
 from hf_distill.hub.model_card import read_facts
 from hf_distill.jobs import pipeline as module
+from hf_distill.jobs import pipeline_report
 from hf_distill.jobs.pipeline import run_pipeline
 from hf_distill.jobs.pipeline_report import format_report
 from hf_distill.parsing import parse
@@ -83,9 +84,8 @@ def run(settings, material):
         path = material / "config.yaml"
         path.write_text(yaml.safe_dump(settings | changes))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                module, "SPEED_PROTOCOL", {"batch_size": 2, "seq_length": 128, "num_batches": 2, "warmup": 0}
-            )
+            protocol = {"batch_size": 2, "seq_length": 128, "num_batches": 2, "warmup": 0}
+            patch.setattr(pipeline_report, "SPEED_PROTOCOL", protocol)
             return run_pipeline(*parse(CLASSES, [str(path), *flags]), command=command)
 
     return make
