@@ -6,7 +6,8 @@ A BERT of random weights runs as a `LiveTeacher` that is asked for its last hidd
 in turns in one process, several rounds; medians over the rounds are printed, and the median ratio of each to int8.
 Seconds are those of the processor, all threads together, so that other programs disturb them less.
 `float32` is on the strict path of the processor, `float32_fast` on the one that `--fp32_matmul auto` would choose.
-Errors are relative to `float32`. `packed_megabytes` come on top of the weights. int8 needs torchao: pip install 'hf_distill[int8]'.
+Errors are relative to `float32`. `packed_megabytes` come on top of the weights.
+int8 needs torchao: pip install 'hf_distill[int8]'.
 """
 
 from __future__ import annotations
