@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from corpus_oracle import assert_hits_are_right, assert_in_total_order, bm25_scores
 from engine_cases import PLAIN, QUERIES, Indexer, engine_cases, random_texts
 from search_server_double import SearchServerDouble
@@ -157,6 +158,20 @@ def test_batches_and_threads_do_not_change_a_bit(index):
     for (rows, scores), (own_rows, own_scores) in zip(whole, alone, strict=True):
         assert np.array_equal(rows, own_rows)
         assert np.array_equal(scores, own_scores)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_search_leaves_torch_its_threads(index):
+    index(random_texts(seed=5)).search([["fox"], ["dog"]], 5, num_threads=2)
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize("engine", engine_cases("blocks", "tantivy", "elasticsearch"))

@@ -8,8 +8,10 @@ the cut, results keyed by query id, and the parallel region that breaks forked w
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,25 @@ from .cores import available_cores
 _MAX_COUNT = np.iinfo(np.int16).max
 # Queries per call of retriv: bounds the typed lists that cross into its compiled code.
 _BATCH = 1000
+
+
+@contextmanager
+def _numba_threads(count: int) -> Iterator[None]:
+    """So many threads of numba's within this context.
+
+    Where numba runs on OpenMP, its number is that of the whole process: PyTorch, if it is there, gets its own back.
+    """
+    import numba
+
+    torch, before = sys.modules.get("torch"), numba.get_num_threads()
+    threads_of_torch = torch.get_num_threads() if torch is not None else None
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+        if torch is not None:
+            torch.set_num_threads(threads_of_torch)
 
 
 class RetrivEngine:
@@ -144,15 +165,9 @@ class RetrivEngine:
 
     def _search(self, queries: Sequence[Sequence[str]], cutoff: int, threads: int) -> list[dict[int, float]]:
         """Through retriv's `msearch`; ids are positions, because retriv merges queries of one id."""
-        import numba
-
-        before = numba.get_num_threads()
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-        try:
+        with _numba_threads(threads):
             named = [{"id": str(index), "text": " ".join(query)} for index, query in enumerate(queries)]
             return list(self._retriever.msearch(named, cutoff=cutoff).values())
-        finally:
-            numba.set_num_threads(before)
 
     def _search_serially(self, queries: Sequence[Sequence[str]], cutoff: int) -> list[dict[int, float]]:
         return [self._retriever.search(" ".join(query), return_docs=False, cutoff=cutoff) for query in queries]
