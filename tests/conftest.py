@@ -83,6 +83,31 @@ def sentences():
 
 
 @pytest.fixture
+def one_thread():
+    """PyTorch on one thread, afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def own_products():
+    """The path of fp32 products, which a run sets for its process, is afterwards what it was."""
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    yield
+    torch.backends.mkldnn.matmul.fp32_precision = before
+
+
+@pytest.fixture
+def fast_path(own_products):
+    """oneDNN's path for fp32 products, whatever this processor makes of it."""
+    from hf_distill.precision import configure_fp32_matmul
+
+    return configure_fp32_matmul("fast")
+
+
+@pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A stand-in for the Hub to which this process talks as `anna`, with caches of its own."""
     import time

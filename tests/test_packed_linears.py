@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +16,8 @@ from hf_distill.packed_linears import PackedLinears, packed_bytes
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.signals import SignalRequest
 from hf_distill.teachers import LiveTeacher
+
+pytestmark = pytest.mark.usefixtures("fast_path")
 
 
 class Small(nn.Module):
@@ -47,15 +48,6 @@ def teacher(model: Small) -> PackedLinears:
 @pytest.fixture
 def rows() -> torch.Tensor:
     return torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(autouse=True)
-def fast_path() -> Iterator[None]:
-    """oneDNN's path for fp32 products, whatever this processor makes of it."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    configure_fp32_matmul("fast")
-    yield
-    torch.backends.mkldnn.matmul.fp32_precision = before
 
 
 def arithmetic(name: str) -> AbstractContextManager[Any]:

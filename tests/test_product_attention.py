@@ -18,14 +18,6 @@ from hf_distill.teachers import LiveTeacher
 B, A, T, D = 5, 3, 7, 4
 
 
-@pytest.fixture
-def fast_path():
-    """oneDNN's path for fp32 products, whatever this processor makes of it."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    yield configure_fp32_matmul("fast")
-    torch.backends.mkldnn.matmul.fp32_precision = before
-
-
 def draw(seed: int, length: int = T, heads: int = A) -> Tensor:
     """(B, heads, length, D), a view of (B, length, heads, D) as a projection gives it."""
     return torch.randn(B, length, heads, D, generator=torch.Generator().manual_seed(seed)).transpose(1, 2)

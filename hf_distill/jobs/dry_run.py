@@ -184,7 +184,7 @@ def _memory(trainer: Any, args: DistillationArguments, activations: int) -> dict
         "gradients": _bytes(trained),
         "optimizer": 4 * states * sum(parameter.numel() for parameter in trained),
         "teachers": _bytes(frozen.values()),
-        "teachers' packed weights": packed_bytes(live),
+        "packed weights": packed_bytes(live),
         "activations": activations,
     }
 

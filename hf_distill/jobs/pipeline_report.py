@@ -59,7 +59,16 @@ def card_facts(
     adapted: dict[str, Any],
     corpus: CorpusArguments,
 ) -> CardFacts:
-    """The card of the distilled student, completed with what came before and after it."""
+    """The card of the distilled student, completed with what came before and after it.
+
+    Args:
+        folder: Of the pipeline; its name is in the student's.
+        report: What `make_report` returned.
+        taught: Result of the teacher's stage, `None` where the teacher was taken as it is.
+        distilled: Result of the first stage of the distillation: where the first weights came from.
+        adapted: Result of the student's stage.
+        corpus: The general corpus and its licence.
+    """
     facts = read_facts(folder / "distilled")
     task = report["task"]
     facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"

@@ -28,7 +28,13 @@ class Stages:
         self.seconds_before = 0.0
 
     def run(self, name: str, job: Callable[[], dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-        """The result of `job`, from its folder if the stage was finished with these settings."""
+        """The result of `job`, from its folder if the stage was finished with these settings.
+
+        Args:
+            name: Of the stage and of its folder, which `job` writes.
+            job: What to run; its result has `seconds`.
+            arguments: The dataclasses of arguments that decide what `job` does.
+        """
         folder = self.folder / name
         settings = arguments_to_dict(*arguments)
         described = json.dumps([self.key, settings, self._files(settings)], sort_keys=True)

@@ -160,14 +160,6 @@ def test_batches_and_threads_do_not_change_a_bit(index):
         assert np.array_equal(scores, own_scores)
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_a_search_leaves_torch_its_threads(index):
     index(random_texts(seed=5)).search([["fox"], ["dog"]], 5, num_threads=2)

@@ -1,5 +1,6 @@
 """What a push that fails says, what it leaves, and how it goes on."""
 
+import re
 import shlex
 
 import pytest
@@ -11,11 +12,11 @@ from hf_distill.hub.push import push_folder
 
 @pytest.fixture
 def refused(student_folder):
-    """`refused(pattern, repo, ...)`: the push fails with these words, the way on, and an untouched folder."""
+    """`refused(repo, ...)`: the words of a push that fails with the way on and leaves the folder untouched."""
 
-    def push(pattern, repo="student", **options):
+    def push(repo="student", **options):
         before = {path: path.stat().st_mtime_ns for path in student_folder.rglob("*")}
-        with pytest.raises(PushError, match=pattern) as failed:
+        with pytest.raises(PushError) as failed:
             push_folder(student_folder, repo, **options)
         message = str(failed.value)
         assert f"Everything is kept in {str(student_folder)!r}" in message
@@ -32,53 +33,56 @@ def refused(student_folder):
 
 def test_no_token(hub, refused, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    refused("There is no token of the Hub: log in with `hf auth login`, set HF_TOKEN, or give `--token`")
+    assert "There is no token of the Hub: log in with `hf auth login`, set HF_TOKEN, or give `--token`" in refused()
     assert hub.requests == []
 
 
 def test_a_wrong_token_and_where_it_came_from(hub, refused, monkeypatch):
-    refused("The Hub does not know the token that was given", token="hf_wrong")
+    assert "The Hub does not know the token that was given" in refused(token="hf_wrong")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    refused("The Hub does not know the token in HF_TOKEN")
+    assert "The Hub does not know the token in HF_TOKEN" in refused()
 
 
 def test_a_token_that_may_only_read(hub, refused):
-    refused("The token that was given of 'anna' may not write to 'student'", token="hf_anna_reads")
+    assert "The token that was given of 'anna' may not write to 'student'" in refused(token="hf_anna_reads")
 
 
 def test_a_repository_of_somebody_else(hub, refused, student_folder):
-    refused("The token in HF_TOKEN of 'anna' may not write to 'bob/student': its name is taken", "bob/student")
+    assert "The token in HF_TOKEN of 'anna' may not write to 'bob/student': its name is taken" in refused(
+        "bob/student"
+    )
     push_folder(student_folder, "bob/student", token="hf_bob")
-    refused("may not write to 'bob/student'", "bob/student")
+    assert "may not write to 'bob/student'" in refused("bob/student")
 
 
 def test_a_branch_name_that_cannot_be(hub, refused):
-    refused("Invalid reference name for a branch: refs/x", revision="refs/x")
+    assert "Invalid reference name for a branch: refs/x" in refused(revision="refs/x")
 
 
 def test_a_card_that_the_hub_does_not_understand(hub, refused, student_folder):
     (student_folder / "README.md").write_text("---\nlicense: do what you like\n---\n")
-    refused('Invalid metadata in README.md.*"license" must be one of')
+    assert re.search('Invalid metadata in README.md.*"license" must be one of', refused())
 
 
 def test_a_name_that_cannot_be(hub, refused):
-    refused("a/b/c", "a/b/c")
+    # The name alone would be found in the command to go on, too.
+    assert "The Hub does not take 'a/b/c': Repo id must be in the form" in refused("a/b/c")
 
 
 def test_an_offline_hub(hub, refused, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refused(r"HF_HUB_OFFLINE is set, so nothing can be uploaded: unset it")
+    assert "HF_HUB_OFFLINE is set, so nothing can be uploaded: unset it" in refused()
     assert hub.requests == []
 
 
 def test_no_network(hub, refused, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    refused(r"The Hub at http://127.0.0.1:9 cannot be reached, or broke off \(.*refused")
+    assert re.search(r"The Hub at http://127.0.0.1:9 cannot be reached, or broke off \(.*refused", refused())
 
 
 def test_a_hub_that_breaks(hub, refused):
     hub.faults = lambda method, path: 507 if "/commit/" in path else None
-    refused(r"The Hub answered 507 \(the Hub says: broken\)")
+    assert "The Hub answered 507 (the Hub says: broken)" in refused()
 
 
 @pytest.mark.parametrize("fault", ["drop", 503])

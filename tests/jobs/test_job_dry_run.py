@@ -97,18 +97,10 @@ def test_memory_is_counted_by_part(folder, tiny_teacher):
     assert dry_run(*arguments_of(folder, optim="sgd"))["memory"]["optimizer"] == 0
 
 
-@pytest.fixture
-def path_of_products():
-    """A run sets the path of its process; afterwards it is what it was."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    yield
-    torch.backends.mkldnn.matmul.fp32_precision = before
-
-
-@pytest.mark.usefixtures("path_of_products")
+@pytest.mark.usefixtures("own_products")
 def test_packed_weights_of_the_teacher_are_counted(folder, tiny_teacher):
     def packed(**settings):
-        return dry_run(*arguments_of(folder, **settings))["memory"]["teachers' packed weights"]
+        return dry_run(*arguments_of(folder, **settings))["memory"]["packed weights"]
 
     assert packed(fp32_matmul="strict") == 0
     # Not all of its weights: embeddings stay, and so does what comes after the last signal.

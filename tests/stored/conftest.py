@@ -4,7 +4,6 @@ import copy
 
 import datasets
 import pytest
-import torch
 from stored_cases import OBJECTIVES
 
 from hf_distill import DistillationArguments, DistillationTrainer
@@ -62,12 +61,3 @@ def build(tmp_path, tiny_student, tiny_tokenizer):
         )
 
     return make
-
-
-@pytest.fixture
-def one_thread():
-    """Several threads share out the rows of a product by their places in the batch, which rounds them differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

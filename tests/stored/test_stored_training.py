@@ -24,6 +24,7 @@ from hf_distill.teachers import LiveTeacher
 def test_with_the_same_batches_training_equals_that_with_the_live_teacher_bit_for_bit(
     side, store, build, tiny_teacher, tiny_tokenizer, left_tokenizer, rows, one_thread
 ):
+    # On one thread: several share out the rows of a product by their places in the batch, which rounds differently.
     tokenizer = tiny_tokenizer if side == "right" else left_tokenizer
     live = build(tiny_teacher, tokenizer=tokenizer, trainer={"train_dataset": rows})
     stored = build(store(batch_size=8, shard_rows=8, processing_class=tokenizer), tokenizer=tokenizer)
