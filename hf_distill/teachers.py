@@ -22,7 +22,7 @@ from .output_capture import capture_of
 from .packed_linears import PackedLinears
 from .quantization import int8_copy
 from .signals import SignalRequest, Signals
-from .tasks.labels import is_generic, order_by_name
+from .tasks.labels import order_by_name, order_by_number
 
 logger = logging.get_logger(__name__)
 
@@ -219,22 +219,23 @@ def _label_names(config: PreTrainedConfig) -> list[str]:
 def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:
     """For every label of the student its index in the teacher; `None` if the orders agree.
 
-    Names are compared without regard to case. Where one side has only default names (`LABEL_0` …) the orders cannot
-    be compared: one warning says so.
+    Names are compared as everywhere (`hf_distill.tasks.labels.LabelNames`). Where one side has only default names
+    (`LABEL_0` …), their numbers count the names of the other: one warning says so.
 
     Raises:
         ValueError: If the names or their number differ.
     """
     theirs, ours = _label_names(teacher), _label_names(student)
     order = order_by_name(theirs, ours)
+    if order is None:
+        order = order_by_number(theirs, ours)
+        if order is not None:
+            logger.warning_once(
+                f"Label names cannot be compared: the teacher's are {theirs}, the student's {ours}. Their orders are "
+                "taken to be the same; set `id2label` in both configurations to have them checked."
+            )
     if order is not None:
         return None if order == list(range(len(order))) else order
-    if len(theirs) == len(ours) and (is_generic(theirs) or is_generic(ours)):
-        logger.warning_once(
-            f"Label names cannot be compared: the teacher's are {theirs}, the student's {ours}. Their orders are "
-            "taken to be the same; set `id2label` in both configurations to have them checked."
-        )
-        return None
     raise ValueError(
         f"Teacher and student have different labels: {theirs} against {ours}. Create the student from this teacher, "
         "set `id2label` on either side, or leave `logits` out of `--objectives`."

@@ -17,40 +17,114 @@ logger = logging.get_logger(__name__)
 # How sources write "no label": the GLUE files, SNLI's disagreement mark, empty cells.
 HIDDEN_TEXTS = frozenset({"", "-", "-1", "hidden"})
 MAX_EXAMPLES = 5
+_GENERIC = re.compile(r"(label_)?\d+", flags=re.IGNORECASE)
 
 
 def is_generic(names: Sequence[str]) -> bool:
     """Whether names say nothing: numbers, or the `LABEL_0` of an unnamed head."""
-    return all(re.fullmatch(r"(label_)?\d+", name, flags=re.IGNORECASE) for name in names)
+    return all(_GENERIC.fullmatch(name) for name in names)
 
 
-def order_by_name(found: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Positions in `found` of the labels of `wanted`, whatever their case; `None` if they are not the same names."""
-    plain = [name.casefold() for name in found]
-    if sorted(plain) != sorted(name.casefold() for name in wanted):
+class LabelNames:
+    """The one rule by which a written label is one of the names: exactly, by a declared alias, or but for its case.
+
+    Names that differ by case only stay two: a text that is neither of them exactly is then none of them.
+    """
+
+    def __init__(self, names: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Make the table.
+
+        Args:
+            names: Label names in their order.
+            aliases: Name -> other texts that mean it.
+
+        Raises:
+            ValueError: If there is an alias of no label, or one of two.
+        """
+        self._exact = {name: index for index, name in enumerate(names)}
+        for name, others in (aliases or {}).items():
+            if name not in names:
+                raise ValueError(f"`label_aliases` has {name!r}; the labels are {list(names)}.")
+            for other in others:
+                if self._exact.setdefault(other, self._exact[name]) != self._exact[name]:
+                    raise ValueError(f"`label_aliases`: {other!r} would mean {name!r} and another label too.")
+        places: dict[str, set[int]] = {}
+        for text, index in self._exact.items():
+            places.setdefault(text.casefold(), set()).add(index)
+        self._folded = {text: min(found) for text, found in places.items() if len(found) == 1}
+
+    def find(self, text: str) -> int | None:
+        """Index of the label that a text means; `None` if it means none, or could mean several."""
+        exact = self._exact.get(text)
+        return self._folded.get(text.casefold()) if exact is None else exact
+
+
+def order_by_name(
+    found: Sequence[str], wanted: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None
+) -> list[int] | None:
+    """Positions in `found` of the labels of `wanted` by the rule of `LabelNames`; `None` if they are not the same.
+
+    Args:
+        found: Label names as they are.
+        wanted: Label names as they should be.
+        aliases: Name in `wanted` -> other texts that mean it.
+    """
+    if list(found) == list(wanted):
+        return list(range(len(wanted)))
+    names = LabelNames(wanted, aliases)
+    places = [names.find(name) for name in found]
+    if sorted(-1 if place is None else place for place in places) != list(range(len(wanted))):
         return None
-    return [plain.index(name.casefold()) for name in wanted]
+    return [places.index(index) for index in range(len(wanted))]
 
 
-def match_label_order(found: Sequence[str], wanted: Sequence[str], *, where: str) -> list[int]:
-    """Positions in `found` of the labels of `wanted`, compared by name, whatever their case.
+def order_by_number(found: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Positions in `found` of the labels of `wanted` where a side has numbers only: the numbers count the names.
+
+    `None` if neither side is generic, their sizes differ, or a number is there twice.
+    """
+    sides = [_places(found), _places(wanted)]
+    if len(found) != len(wanted) or None in sides or not (is_generic(found) or is_generic(wanted)):
+        return None
+    theirs, ours = sides
+    return None if theirs is None or ours is None else [theirs.index(place) for place in ours]
+
+
+def _places(names: Sequence[str]) -> list[int] | None:
+    """The place that every name has by its number, or by its position; `None` if two have one number."""
+    if not is_generic(names):
+        return list(range(len(names)))
+    numbers = [int(name.rpartition("_")[2]) for name in names]
+    ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
+    return [ranks[number] for number in numbers] if len(ranks) == len(numbers) else None
+
+
+def match_label_order(
+    found: Sequence[str],
+    wanted: Sequence[str],
+    *,
+    where: str,
+    aliases: Mapping[str, Sequence[str]] | None = None,
+) -> list[int]:
+    """Positions in `found` of the labels of `wanted`, compared by name (see `LabelNames`).
 
     `logits[..., order]` puts outputs in the order of `found` into the order of `wanted`. Names that say nothing
-    (`LABEL_0`, `0`) are taken to be in the wanted order already.
+    (`LABEL_0`, `0`) are taken to count the wanted ones.
 
     Args:
         found: Label names as they are.
         wanted: Label names as they should be.
         where: What `found` belongs to, for the error.
+        aliases: Name in `wanted` -> other texts that mean it.
 
     Raises:
         ValueError: If the two are not the same names.
     """
-    order = order_by_name(found, wanted)
+    order = order_by_name(found, wanted, aliases)
+    if order is None:
+        order = order_by_number(found, wanted)
     if order is not None:
         return order
-    if len(found) == len(wanted) and (is_generic(found) or is_generic(wanted)):
-        return list(range(len(wanted)))
     raise ValueError(
         f"{where} has the labels {list(found)}, the task has {list(wanted)}: they cannot be matched by name. "
         "Rename them in the source, or give the task its own names (`label_names` in a task.yaml, `--class_names`)."
@@ -74,22 +148,22 @@ def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset
     column = spec.label_column
     feature = dataset.features[column]
     if spec.label_names is None:
-        if feature == Value("float32"):
+        if feature == Value("float32") and not np.isinf(np.asarray(dataset[column], dtype=np.float32)).any():
             return dataset
         values: list[Any] = [_score(value, spec, split) for value in dataset[column]]
         return _replace_column(dataset, column, values, Value("float32"))
     if isinstance(feature, ClassLabel) and tuple(feature.names) == spec.label_names:
         _check_range(dataset, spec, split)
         return dataset
-    lookup = label_lookup(feature, spec, split)
-    unknown = sorted({repr(value) for value in dataset.unique(column) if label_key(value) not in lookup})
+    lookup = LabelLookup(feature, spec, split)
+    unknown = sorted({repr(value) for value in dataset.unique(column) if lookup.find(value) is None})
     if unknown:
         raise ValueError(
             f"Split {split!r} of task {spec.name!r}: column {column!r} holds {unknown[:MAX_EXAMPLES]}"
             f"{' and others' if len(unknown) > MAX_EXAMPLES else ''}; allowed are the names {list(spec.label_names)} "
             f"or their numbers 0 to {spec.num_labels - 1}, and {HIDDEN_LABEL} for a hidden label."
         )
-    values = [lookup[label_key(value)] for value in dataset[column]]
+    values = [lookup.find(value) for value in dataset[column]]
     return _replace_column(dataset, column, values, ClassLabel(names=list(spec.label_names)))
 
 
@@ -123,35 +197,46 @@ def visible_labels(dataset: Dataset, spec: TaskSpec) -> np.ndarray:
     return spec.visible(np.asarray(dataset[spec.label_column], dtype=np.float64))
 
 
-def label_lookup(feature: Any, spec: TaskSpec, split: str) -> dict[Any, int]:
-    """Every value that a column may hold, as `label_key` writes it -> index in the task's order.
+class LabelLookup:
+    """What the values of a column mean: an index in the task's order, or the mark of a hidden label."""
 
-    Raises:
-        ValueError: If the column's own names are not the task's.
-    """
-    names = spec.label_names or ()
-    lookup: dict[Any, int] = {None: HIDDEN_LABEL, str(HIDDEN_LABEL): HIDDEN_LABEL}
-    own = {other.casefold(): name for name, others in spec.label_aliases.items() for other in others}
-    if isinstance(feature, ClassLabel):
-        found = [own.get(name.casefold(), name) for name in feature.names]
-        order = match_label_order(found, names, where=f"Split {split!r} of task {spec.name!r}")
-        return lookup | {str(found): index for index, found in enumerate(order)}
-    lookup |= dict.fromkeys(HIDDEN_TEXTS, HIDDEN_LABEL)
-    lookup |= {str(index): index for index in range(len(names))}
-    if len(names) == 2:
-        lookup |= {"false": 0, "true": 1}
-    lookup |= {label.casefold(): HIDDEN_LABEL for label in spec.dropped_labels}
-    lookup |= {name.casefold(): index for index, name in enumerate(names)}
-    return lookup | {other: names.index(name) for other, name in own.items()}
+    def __init__(self, feature: Any, spec: TaskSpec, split: str) -> None:
+        """Read the column's own names, if it has any.
 
+        Args:
+            feature: What `datasets` knows of the column, or of the items of its lists.
+            spec: The task.
+            split: Its split, for the error.
 
-def label_key(value: Any) -> Any:
-    """What a label is looked up by: 1, 1.0, "1" and True-as-text meet here."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip().casefold()
+        Raises:
+            ValueError: If the column's own names are not the task's.
+        """
+        names = spec.label_names or ()
+        marks: dict[str, int] = {str(HIDDEN_LABEL): HIDDEN_LABEL}
+        if isinstance(feature, ClassLabel):
+            where = f"Split {split!r} of task {spec.name!r}"
+            order = match_label_order(feature.names, names, where=where, aliases=spec.label_aliases)
+            self._names: LabelNames | None = None
+            self._marks = marks | {str(found): index for index, found in enumerate(order)}
+            return
+        self._names = LabelNames(names, spec.label_aliases)
+        marks |= dict.fromkeys(HIDDEN_TEXTS, HIDDEN_LABEL)
+        # Where names are numbers, a number is a name.
+        if not any(name.isdecimal() for name in names):
+            marks |= {str(index): index for index in range(len(names))}
+        if len(names) == 2:
+            marks |= {"false": 0, "true": 1}
+        self._marks = marks | {label.casefold(): HIDDEN_LABEL for label in spec.dropped_labels}
+
+    def find(self, value: Any) -> int | None:
+        """The label that a value means, -1 if a hidden one; `None` if it is none of the task's."""
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return HIDDEN_LABEL
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        text = str(value).strip()
+        named = self._names.find(text) if self._names is not None else None
+        return self._marks.get(text.casefold()) if named is None else named
 
 
 def _check_range(dataset: Dataset, spec: TaskSpec, split: str) -> None:
@@ -170,12 +255,15 @@ def _score(value: Any, spec: TaskSpec, split: str) -> float:
     if value is None or (isinstance(value, str) and value.strip() in ("", "hidden")):
         return float("nan")
     try:
-        return float(value)
-    except ValueError:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = float("inf")
+    if np.isinf(score):
         raise ValueError(
             f"Split {split!r} of regression task {spec.name!r}: column {spec.label_column!r} holds {value!r}, "
-            "which is not a number."
-        ) from None
+            "which is not a finite number."
+        )
+    return score
 
 
 def _replace_column(dataset: Dataset, name: str, values: list[Any], feature: Any) -> Dataset:

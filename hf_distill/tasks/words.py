@@ -8,7 +8,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.tasks.labels import MAX_EXAMPLES, label_key, label_lookup
+from hf_distill.tasks.labels import MAX_EXAMPLES, LabelLookup
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
 IGNORED = -100
@@ -30,7 +30,7 @@ def normalise_words(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
         hidden = [[HIDDEN_LABEL] * len(row) for row in rows[words]]
         return rows.add_column(tags, hidden, feature=wanted)
     _check_lists(rows, tags, spec, split)
-    lookup = label_lookup(rows.features[tags].feature, spec, split)
+    lookup = LabelLookup(rows.features[tags].feature, spec, split)
     values, unknown = [], set()
     for number, (row_words, row_tags) in enumerate(zip(rows[words], rows[tags], strict=True)):
         if len(row_words) != len(row_tags):
@@ -38,8 +38,9 @@ def normalise_words(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
                 f"Split {split!r} of task {spec.name!r}: row {number} has {len(row_words)} words in {words!r}, but "
                 f"{len(row_tags)} tags in {tags!r}."
             )
-        unknown |= {str(tag) for tag in row_tags if label_key(tag) not in lookup}
-        values.append([lookup.get(label_key(tag), HIDDEN_LABEL) for tag in row_tags])
+        found = [lookup.find(tag) for tag in row_tags]
+        unknown |= {str(tag) for tag, label in zip(row_tags, found, strict=True) if label is None}
+        values.append(found)
     if unknown:
         raise ValueError(
             f"Split {split!r} of task {spec.name!r}: column {tags!r} holds {sorted(unknown)[:MAX_EXAMPLES]}; allowed "

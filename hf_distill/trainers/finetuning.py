@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from hf_distill.arguments import FineTuningArguments
 from hf_distill.precision import configure_fp32_matmul
-from hf_distill.tasks.labels import visible_labels
+from hf_distill.tasks.labels import is_generic, visible_labels
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics import build_compute_metrics
 from hf_distill.tasks.preprocessing import tokenize_task
@@ -32,7 +32,7 @@ from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.data import length_grouped_sampler
 from hf_distill.trainers.heads import TaskHead, head_of
-from hf_distill.trainers.task_models import check_positions, label_order, merge_lora
+from hf_distill.trainers.task_models import check_positions, fit_head, label_names, label_order, merge_lora
 
 logger = logging.get_logger(__name__)
 
@@ -298,12 +298,15 @@ def evaluation_rows(
 
 
 def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
-    """Write the task's label names into the model's configuration."""
+    """Bring the head into the order of the task's labels, and write their names into the model's configuration."""
     if model.config.num_labels != spec.num_labels:
         raise ValueError(
             f"Task {spec.name!r} needs a head of {spec.num_labels} outputs, the model has {model.config.num_labels}: "
             "load it with `load_task_model`."
         )
+    names = label_names(model.config)
+    if not is_generic(names):
+        fit_head(model, names, spec, where=f"the {type(model).__name__}")
     model.config.id2label, model.config.label2id = spec.id2label, spec.label2id
     model.config.problem_type = spec.problem_type
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers.utils import logging
 from hf_distill._optional import require
 from hf_distill.arguments import TeacherArguments
 from hf_distill.loading import UNREADABLE, load_error
-from hf_distill.tasks.labels import is_generic, match_label_order, names_of
+from hf_distill.tasks.labels import is_generic, match_label_order, names_of, order_by_name, order_by_number
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.heads import head_of
 
@@ -19,6 +20,14 @@ logger = logging.get_logger(__name__)
 
 # Their first usable position is the one after the padding token's.
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "xmod", "longformer"})
+
+# What adapters put into the names of the layers that they copy or add to.
+_ADAPTED = re.compile(r"\.(original_module|modules_to_save\.[^.]+|base_layer|lora_[AB]\.[^.]+)(?=\.|$)")
+
+_NUMBERED = (
+    "The labels of {where} have no names to compare ({found} against {wanted}); they are taken to count them in this "
+    "order. Set `id2label` in its configuration to have them checked."
+)
 
 _PEFT_TASKS = {
     "text_classification": "SEQ_CLS",
@@ -30,7 +39,10 @@ _PEFT_TASKS = {
 
 
 def load_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | None = None) -> PreTrainedModel:
-    """Load a model with the head of a task, in float32; a head that does not fit is made anew.
+    """Load a model with the head of a task, in float32.
+
+    A head that the model has for the task's labels comes along, in the task's order (see `fit_head`); one that does
+    not fit is made anew.
 
     Args:
         model: Hub id or folder of an encoder, with or without a head.
@@ -41,21 +53,118 @@ def load_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | No
     Raises:
         OSError: If there is no such model.
     """
-    stored = _load_config(model, flag, revision)
-    config = task_config(stored, spec)
-    head = head_of(spec)
-    has_head = any(name.endswith(head.suffix) for name in stored.architectures or [])
-    found, wanted = _label_names(stored), list(spec.id2label.values())
-    if has_head and found != wanted and sorted(found) == sorted(wanted):
-        logger.warning(
-            f"The head of {model!r} has its labels in another order than the task; it will learn the task's."
-        )
+    stored, head = _load_config(model, flag, revision), head_of(spec)
     try:
-        return head.auto_class.from_pretrained(
-            model, config=config, revision=revision, dtype=torch.float32, ignore_mismatched_sizes=True
+        loaded, report = head.auto_class.from_pretrained(
+            model,
+            config=task_config(stored, spec),
+            revision=revision,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except UNREADABLE as error:
         raise load_error(model, error, flag=flag) from error
+    new = {*report["missing_keys"], *(str(key) for key, *_ in report["mismatched_keys"])}
+    outputs = {f"{name}.weight" for name, _ in output_layers(loaded)}
+    if outputs & new:
+        return loaded
+    kinds = stored.architectures or []
+    if kinds and not any(name.endswith(head.suffix) for name in kinds):
+        # Rows of another kind of head may have the same name and shape.
+        logger.warning(f"The head of `{flag}` {model!r} ({kinds[0]}) is none for {spec.name!r}: a new one is trained.")
+        _renew_outputs(loaded)
+    else:
+        fit_head(loaded, label_names(stored), spec, where=f"`{flag}` {model!r}")
+    return loaded
+
+
+def fit_head(model: Any, found: list[str], spec: TaskSpec, *, where: str) -> None:
+    """Bring the outputs of a trained head into the order of a task's labels.
+
+    Its rows are permuted where the names are the same in another order. Where one side has numbers for names, these
+    count the names of the other, and a line says so. Where the names are others, the output layer begins anew, and a
+    line says so.
+
+    Args:
+        model: A model, possibly with adapters, whose head has as many outputs as the task has labels.
+        found: What its outputs mean, in their order.
+        spec: The task.
+        where: What the model is, for messages.
+
+    Raises:
+        ValueError: If the rows cannot be permuted.
+    """
+    wanted = list(spec.label_names or ())
+    if not wanted or spec.kind == "multiple_choice" or found == wanted:
+        return
+    order = order_by_name(found, wanted, spec.label_aliases)
+    if order is None:
+        order = order_by_number(found, wanted)
+        if order is not None:
+            logger.warning_once(_NUMBERED.format(where=where, found=found, wanted=wanted))
+    if order is None:
+        logger.warning(
+            f"The head of {where} has the labels {found}, the task {spec.name!r} has {wanted}: its output layer is "
+            "not used, a new one is trained."
+        )
+        _renew_outputs(model)
+    elif order != list(range(len(order))):
+        _permute_outputs(model, order, where)
+
+
+def output_layers(model: Any) -> list[tuple[str, Any]]:
+    """The layer that gives a classifier's logits, by its name in the model.
+
+    One layer in a plain model. Adapters keep several copies or parts of it (`modules_to_save`, LoRA), whose rows are
+    the same outputs.
+    """
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    encoder = getattr(plain, plain.base_model_prefix, None) if plain.base_model_prefix else None
+    inside = set() if encoder is None else {id(module) for module in encoder.modules()}
+    candidates = [
+        (name, module)
+        for name, module in plain.named_modules()
+        if id(module) not in inside
+        and getattr(getattr(module, "weight", None), "ndim", 0) == 2
+        and module.weight.shape[0] == plain.config.num_labels
+    ]
+    if not candidates:
+        return []
+    last = _ADAPTED.sub("", candidates[-1][0])
+    return [(name, module) for name, module in candidates if _ADAPTED.sub("", name) == last]
+
+
+@torch.no_grad()
+def _permute_outputs(model: Any, order: list[int], where: str) -> None:
+    """Put the rows of the output layer into another order."""
+    layers = output_layers(model)
+    if not layers:
+        raise ValueError(
+            f"The head of {where} has its labels in another order than the task, and its output layer is not found: "
+            "give it the task's order (`label_names` in a task.yaml)."
+        )
+    index = torch.tensor(order)
+    for name, module in layers:
+        # Down to the rank, rows of the second matrix of LoRA are outputs; those of the first one are none.
+        if ".lora_A" not in name:
+            for values in _own_rows(module, len(order)):
+                values.copy_(values[index.to(values.device)].clone())
+
+
+@torch.no_grad()
+def _renew_outputs(model: Any) -> None:
+    """Random weights for the output layer, as a new model would have."""
+    std = getattr(model.config, "initializer_range", None) or 0.02
+    for name, module in output_layers(model):
+        if ".lora_" not in name:
+            for values in _own_rows(module, module.weight.shape[0]):
+                values.normal_(0.0, std) if values.ndim == 2 else values.zero_()
+
+
+def _own_rows(module: Any, count: int) -> list[torch.Tensor]:
+    """Weight and bias of a layer, one row an output."""
+    return [values for values in module.parameters(recurse=False) if values.shape[:1] == (count,)]
 
 
 def random_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | None = None) -> PreTrainedModel:
@@ -99,16 +208,14 @@ def label_order(config: PreTrainedConfig, spec: TaskSpec, *, where: str) -> list
         if config.num_labels != 1:
             raise ValueError(f"{where} has {config.num_labels} outputs; the regression task {spec.name!r} needs one.")
         return [0]
-    found = _label_names(config)
-    if is_generic(found) and not is_generic(spec.label_names) and len(found) == len(spec.label_names):
-        logger.warning_once(
-            f"The labels of {where} have no names ({found}); they are taken to be {list(spec.label_names)} in this "
-            "order. Set `id2label` in its configuration to have them checked."
-        )
-    return match_label_order(found, spec.label_names, where=where)
+    found, wanted = label_names(config), list(spec.label_names)
+    order = order_by_name(found, wanted, spec.label_aliases)
+    if order is None and order_by_number(found, wanted) is not None and not (is_generic(found) and is_generic(wanted)):
+        logger.warning_once(_NUMBERED.format(where=where, found=found, wanted=wanted))
+    return match_label_order(found, wanted, where=where, aliases=spec.label_aliases)
 
 
-def _label_names(config: PreTrainedConfig) -> list[str]:
+def label_names(config: PreTrainedConfig) -> list[str]:
     """Names of a model's outputs in their order."""
     return names_of({str(name): int(index) for index, name in (config.id2label or {}).items()})
 

@@ -304,7 +304,7 @@ def test_a_model_with_other_labels_is_refused_and_one_without_names_is_questione
     with pytest.raises(ValueError, match=r"`--teacher_model` has the labels \['cat', 'dog'\]"):
         label_order(other, SPEC, where="`--teacher_model`")
     assert label_order(tiny_bert_config(), SPEC, where="it") == [0, 1]
-    assert "have no names (['LABEL_0', 'LABEL_1'])" in said[0]
+    assert "have no names to compare (['LABEL_0', 'LABEL_1'] against" in said[0]
     with pytest.raises(ValueError, match="needs one"):
         label_order(tiny_bert_config(), get_task("stsb"), where="it")
     assert label_order(tiny_bert_config(num_labels=1), get_task("stsb"), where="it") == [0]
@@ -320,7 +320,7 @@ def test_a_classifier_is_made_of_an_encoder_without_head(tiny_bert_config, tmp_p
         load_task_model("no/model", get_task("mnli"), flag="--teacher_model")
 
 
-def test_a_head_for_another_task_is_replaced_and_one_in_another_order_is_said(tiny_teacher, tmp_path, monkeypatch):
+def test_a_head_for_another_task_is_replaced_and_that_is_said(tiny_teacher, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(task_models.logger, "warning", said.append)
     tiny_teacher.save_pretrained(tmp_path)
@@ -328,8 +328,13 @@ def test_a_head_for_another_task_is_replaced_and_one_in_another_order_is_said(ti
     same = load_task_model(str(tmp_path), SPEC, flag="--m")
     assert largest_difference(weights(tiny_teacher), weights(same)) == 0
     assert not said
-    load_task_model(str(tmp_path), TaskSpec("t", ("sentence",), ("positive", "negative")), flag="--m")
-    assert "labels in another order" in said[0]
+    other = load_task_model(str(tmp_path), TaskSpec("t", ("sentence",), ("cat", "dog")), flag="--m")
+    assert "has the labels ['negative', 'positive'], the task 't' has ['cat', 'dog']" in said[0]
+    assert not torch.equal(other.classifier.weight, tiny_teacher.classifier.weight)
+    assert torch.equal(other.bert.pooler.dense.weight, tiny_teacher.bert.pooler.dense.weight)
+    words = TaskSpec("w", ("tokens",), ("negative", "positive"), metrics=("accuracy",), kind="token_classification")
+    load_task_model(str(tmp_path), words, flag="--m")
+    assert "(BertForSequenceClassification) is none for 'w'" in said[1]
 
 
 def test_random_weights_have_the_same_shape_and_follow_the_seed(tiny_teacher, tmp_path):
