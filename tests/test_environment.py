@@ -1,4 +1,4 @@
-"""The pinned environment: `constraints.txt` against `pyproject.toml`, the Makefile, the pages, and what is installed."""
+"""The pinned environment: `constraints.txt` against `pyproject.toml`, Makefile, pages, and what is installed."""
 
 import re
 import tomllib
@@ -48,7 +48,7 @@ def test_every_line_is_one_exact_pin():
 
 
 def test_every_declared_package_is_pinned_within_its_bounds():
-    wanted = requirements(of_makefile("EXTRAS")) + [*map(Requirement, DECLARED["build-system"]["requires"])]
+    wanted = [*requirements(of_makefile("EXTRAS")), *map(Requirement, DECLARED["build-system"]["requires"])]
     assert len(wanted) > 40
     assert not [str(r) for r in wanted if canonicalize_name(r.name) not in PINS]
     assert not [str(r) for r in wanted if not r.specifier.contains(PINS[canonicalize_name(r.name)])]
