@@ -206,13 +206,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         }
         trainer = DistillationTrainer(
             student(),
-            teacher,
             DistillationArguments(**common, objectives=["relation"]),
+            teacher_model=teacher,
             train_dataset=rows,
             data_collator=collate,
         )
         tuner = DistillationTrainer(
-            student(), None, DistillationArguments(**common), train_dataset=rows, data_collator=collate
+            student(), DistillationArguments(**common), train_dataset=rows, data_collator=collate
         )
         heads = next(iter(trainer.model.objectives.values())).num_heads
         grouped = list(trainer.get_train_dataloader())

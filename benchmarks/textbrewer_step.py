@@ -158,9 +158,9 @@ def our_run(
     }
     data = {"train_dataset": rows, "data_collator": None if rows is None else collate_rows}
     if len(teachers) == 1:
-        trainer = DistillationTrainer(student, teachers[0], DistillationArguments(**common), **data)
+        trainer = DistillationTrainer(student, DistillationArguments(**common), teacher_model=teachers[0], **data)
     else:
-        trainer = MultiTeacherTrainer(student, teachers, MultiTeacherArguments(**common), **data)
+        trainer = MultiTeacherTrainer(student, MultiTeacherArguments(**common), teacher_models=teachers, **data)
 
     def measure() -> float:
         configure_fp32_matmul("auto")

@@ -49,8 +49,8 @@ def build(tmp_path, other_teacher, characters, tiny_student, tiny_tokenizer, sen
         }
         return DistillationTrainer(
             copy.deepcopy(tiny_student),
-            teacher,
             DistillationArguments(**arguments),
+            teacher_model=teacher,
             train_dataset=datasets.Dataset.from_dict({"text": sentences}) if rows is None else rows,
             processing_class=tiny_tokenizer,
             teacher_processing_class=teacher_tokenizer,

@@ -85,8 +85,8 @@ def test_a_tiny_student_trains_with_it(name, tmp_path, tiny_bert_config, tiny_to
         rows["labels"] = [i % 2 for i in range(len(sentences))]
     trainer = DistillationTrainer(
         create_student(teacher, shape, init=student.student_init, layers=student.student_layers),
-        teacher,
         training,
+        teacher_model=teacher,
         train_dataset=datasets.Dataset.from_dict(rows),
         processing_class=tiny_tokenizer,
     )

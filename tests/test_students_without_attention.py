@@ -48,7 +48,11 @@ def build(tmp_path, tiny_teacher, tiny_tokenizer, sentences):
             **arguments,
         }
         return DistillationTrainer(
-            student, teacher, DistillationArguments(**arguments), train_dataset=rows, processing_class=tiny_tokenizer
+            student,
+            DistillationArguments(**arguments),
+            train_dataset=rows,
+            processing_class=tiny_tokenizer,
+            teacher_model=teacher,
         )
 
     return make

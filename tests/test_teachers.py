@@ -51,8 +51,9 @@ def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
         }
         kind = MultiTeacherArguments if trainer_class is MultiTeacherTrainer else DistillationArguments
         return trainer_class(
-            copy.deepcopy(tiny_student), teacher, kind(**arguments), train_dataset=train_dataset,
+            copy.deepcopy(tiny_student), kind(**arguments), train_dataset=train_dataset,
             processing_class=tiny_tokenizer,
+            **{"teacher_models" if trainer_class is MultiTeacherTrainer else "teacher_model": teacher},
         )  # fmt: skip
 
     return make

@@ -103,7 +103,9 @@ def test_a_student_learns_from_adapters_as_from_merged_models(
             train_sampling_strategy="sequential", use_cpu=True, disable_tqdm=True, report_to="none",
         )  # fmt: skip
         student = copy.deepcopy(tiny_student)
-        trainer = MultiTeacherTrainer(student, teachers, args, train_dataset=rows, processing_class=tiny_tokenizer)
+        trainer = MultiTeacherTrainer(
+            student, args, train_dataset=rows, processing_class=tiny_tokenizer, teacher_models=teachers
+        )
         trainer.train()
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 

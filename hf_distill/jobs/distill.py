@@ -158,14 +158,15 @@ def prepare(
     sizes = size_table(first, student_model)
     several = len(teachers.sources) > 1
     trainer_class: type[Any] = MultiTeacherTrainer if several else DistillationTrainer
+    given: Any = {"teacher_models": teachers.sources} if several else {"teacher_model": teachers.sources[0]}
     trainer = trainer_class(
         student_model,
-        teachers.sources if several else teachers.sources[0],
         training,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
         teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
+        **given,
     )
     # The trainer may hold smaller copies (`--teacher_dtype int8`): nothing here keeps the models they were made of.
     del first

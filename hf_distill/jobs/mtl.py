@@ -49,9 +49,11 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
     names = dict(zip(tasks.tasks, (task.spec.name for task in loaded), strict=True))
     trainer = MTLTrainer(
         multi_task_model(teacher.teacher_model, [task.spec for task in loaded], revision=teacher.teacher_revision),
-        loaded,
         training,
-        load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision),
+        tasks=loaded,
+        processing_class=load_tokenizer(
+            teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision
+        ),
         task_teachers={names[task]: found for task, found in tasks.teachers_by_task().items()},
         lora=teacher,
         max_length=tasks.max_length,

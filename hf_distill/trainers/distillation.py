@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction
 from transformers.utils import find_labels, logging
 
 from ..alignment import Reading
@@ -25,6 +25,7 @@ from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource, connect_teacher
 from .checkpoints import read_beside_student, write_beside_student
 from .data import length_grouped_sampler
+from .drop_in import sorted_by_kind
 from .evaluating import EvaluatingTrainer
 from .inputs import check_row_lengths, check_tokenizer, stored_inputs, token_label_collator, tokenized
 from .masking import masking_collator
@@ -55,42 +56,61 @@ class DistillationTrainer(EvaluatingTrainer):
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | str | None = None,
-        teacher_model: PreTrainedModel | nn.Module | TeacherSource | str | None = None,
-        args: DistillationArguments | None = None,
-        *,
-        objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        eval_task: LoadedTask | None = None,
         processing_class: Any = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+        *,
+        teacher_model: PreTrainedModel | nn.Module | TeacherSource | str | None = None,
+        objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | None = None,
+        eval_task: LoadedTask | None = None,
         teacher_processing_class: Any = None,
         peft_config: Any = None,
-        model_init: Callable[..., PreTrainedModel] | None = None,
-        **kwargs: Any,
     ) -> None:
         """Prepare both models; nothing is trained yet.
 
+        The places of the arguments are those of `Trainer`; what is ours comes by its name. A teacher may also stand
+        in second place, with the training's arguments behind it: `DistillationTrainer(student, teacher, args)`.
+
         Args:
             model: The student: a model, a Hub id or a folder.
-            teacher_model: The teacher: likewise, a folder that `precompute` wrote, or a `TeacherSource`.
             args: `DistillationArguments`.
-            objectives: Overrides `args.objectives`; may hold objects (see `build_objectives`).
+            data_collator: Makes batches of rows.
             train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`;
                 by default those of a stored teacher.
             eval_dataset: Likewise; may be a dict of data sets. Default: the evaluation text of `eval_task`.
-            eval_task: A task that the student is scored on in every evaluation; overrides `args.eval_task`.
             processing_class: The tokenizer of both models.
+            model_init: Makes the student instead of `model`.
+            compute_loss_func: As in `Trainer`.
+            compute_metrics: As in `Trainer`.
+            callbacks: As in `Trainer`.
+            optimizers: As in `Trainer`.
+            optimizer_cls_and_kwargs: As in `Trainer`.
+            preprocess_logits_for_metrics: As in `Trainer`.
+            teacher_model: The teacher: a model, a Hub id, a folder, a folder that `precompute` wrote, or a
+                `TeacherSource`.
+            objectives: Overrides `args.objectives`; may hold objects (see `build_objectives`).
+            eval_task: A task that the student is scored on in every evaluation; overrides `args.eval_task`.
             teacher_processing_class: The teacher's own tokenizer, to be compared, or to read with where
                 `args.align_tokenizers` is set; loaded where the teacher is an id.
             peft_config: Train an adapter on the student instead of all its weights.
-            model_init: Makes the student instead of `model`.
-            kwargs: Whatever else `Trainer` takes.
 
         Raises:
+            TypeError: If `args` is neither training arguments nor a teacher, or there are two teachers.
             ValueError: If teacher, student, tokenizer, objectives and data do not fit each other; the message names
                 both sides and the ways out.
         """
-        self.args = args if args is not None else DistillationArguments("tmp_trainer")
+        args, data_collator, teacher_model = sorted_by_kind(args, data_collator, teacher_model, "teacher_model")
+        own: Any = args if args is not None else DistillationArguments("tmp_trainer")
+        self.args = own
         items = objectives if objectives is not None else self.args.objectives
         if items is None:
             items = ["relation"] if teacher_model is not None else []
@@ -103,19 +123,19 @@ class DistillationTrainer(EvaluatingTrainer):
         self._manifest: dict[str, Any] | None = None
         configure_fp32_matmul(self.args.fp32_matmul)
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
-        if self.args.mlm_probability is not None and kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = masking_collator(self.args, processing_class, self.teachers)
+        if self.args.mlm_probability is not None and data_collator is None:
+            data_collator = masking_collator(self.args, processing_class, self.teachers)
         if self.distilling:
-            kwargs["data_collator"] = self._agree_on_tokens(
-                teacher_model, processing_class, teacher_processing_class, kwargs.get("data_collator")
+            data_collator = self._agree_on_tokens(
+                teacher_model, processing_class, teacher_processing_class, data_collator
             )
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
-        if self.distilling and kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = token_label_collator(train_dataset, processing_class)
+        if self.distilling and data_collator is None:
+            data_collator = token_label_collator(train_dataset, processing_class)
         if stored:
-            train_dataset, processing_class, kwargs["data_collator"] = stored_inputs(
-                stored, train_dataset, processing_class, kwargs.get("data_collator")
+            train_dataset, processing_class, data_collator = stored_inputs(
+                stored, train_dataset, processing_class, data_collator
             )
         eval_dataset = self._plan_evaluation(eval_task, eval_dataset, processing_class)
         if self.distilling:
@@ -127,13 +147,19 @@ class DistillationTrainer(EvaluatingTrainer):
             same_tokens = [] if readings_of(self.teachers) else self.teachers
             check_row_lengths(train_dataset, student, same_tokens, self.args.max_length)
         super().__init__(
-            model=student,
-            args=self.args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            model_init=model_init,
-            **kwargs,
+            student,
+            self.args,
+            data_collator,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            model_init,
+            compute_loss_func,
+            compute_metrics,
+            callbacks,
+            optimizers,
+            optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics,
         )
         if self.distilling:
             self._start_distilling()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xxhash
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from hf_distill.arguments import GenerationTrainingArguments
 from hf_distill.generation.decoding import beam_search
@@ -24,6 +24,7 @@ from hf_distill.precision import configure_fp32_matmul
 from hf_distill.tasks.generation import GENERATION_DEFAULTS
 from hf_distill.trainers.chance import without_chance
 from hf_distill.trainers.data import LENGTH_COLUMN
+from hf_distill.trainers.drop_in import check_kind, refuse_given
 from hf_distill.trainers.finetuning import FineTuningTrainer
 
 
@@ -86,44 +87,74 @@ class GenerationTrainer(FineTuningTrainer):
     def __init__(
         self,
         model: EncoderForGeneration,
-        args: TrainingArguments,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
         train_dataset: datasets.Dataset | None = None,
         eval_dataset: datasets.Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
+        model_init: Any = None,
+        compute_loss_func: Any = None,
+        compute_metrics: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Any = None,
         *,
         max_source_length: int | None = None,
         max_target_length: int | None = None,
-        **kwargs: Any,
     ) -> None:
         """Make the trainer.
+
+        The places of the arguments are those of `Trainer`; what is ours comes by its name.
 
         Args:
             model: The model.
             args: Settings of the training; `label_smoothing_factor` spreads over all tokens but gold and padding. What
                 `GenerationTrainingArguments` leave unset has XSum's value.
+            data_collator: Refused, like `model_init` and what computes losses and scores: rows are packed here, and
+                the loss is the model's own.
             train_dataset: Rows of `tokenize_generation`: `source` and `target`, ids without the special ones around
                 them.
             eval_dataset: Likewise, for the loss.
             processing_class: The model's tokenizer; `None` takes that of the model.
+            model_init: Refused.
+            compute_loss_func: Refused.
+            compute_metrics: Refused.
+            callbacks: As in `Trainer`.
+            optimizers: As in `Trainer`.
+            optimizer_cls_and_kwargs: As in `Trainer`.
+            preprocess_logits_for_metrics: Refused.
             max_source_length: Tokens of a source at most; `None` takes that of the model's settings.
             max_target_length: Tokens of a text at most; likewise.
-            kwargs: For `Trainer`: callbacks, optimizers.
 
         Raises:
-            ValueError: If the model has no room for rows of these lengths, there is no tokenizer, or several devices
-                are in one process.
+            TypeError: If `args` are no training arguments.
+            ValueError: If the model has no room for rows of these lengths, there is no tokenizer, several devices are
+                in one process, or an argument is given that is refused.
         """
-        if args.n_gpu > 1:
+        check_kind(args)
+        refuse_given(
+            "GenerationTrainer packs its rows itself and measures the model's own loss",
+            {
+                "data_collator": data_collator,
+                "model_init": model_init,
+                "compute_loss_func": compute_loss_func,
+                "compute_metrics": compute_metrics,
+                "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
+            },
+        )
+        own: Any = args if args is not None else GenerationTrainingArguments("trainer_output")
+        if own.n_gpu > 1:
             raise ValueError(
-                f"{args.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
+                f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
                 "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
             )
-        if isinstance(args, GenerationTrainingArguments):
-            args = args.with_generation_defaults(GENERATION_DEFAULTS, model.config.num_hidden_layers)
+        if isinstance(own, GenerationTrainingArguments):
+            own = own.with_generation_defaults(GENERATION_DEFAULTS, model.config.num_hidden_layers)
         tokenizer = model.tokenizer if processing_class is None else processing_class
         if tokenizer is None:
             raise ValueError("The model came without a tokenizer: give it as `processing_class`.")
-        configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
+        configure_fp32_matmul(getattr(own, "fp32_matmul", "auto"))
         model.tokenizer = tokenizer
         source_length = model.settings.max_source_length if max_source_length is None else max_source_length
         target_length = model.settings.max_new_tokens if max_target_length is None else max_target_length
@@ -133,22 +164,24 @@ class GenerationTrainer(FineTuningTrainer):
                 f"{source_length + target_length} positions, but the model has {model.max_length}: give smaller ones, "
                 "or lengthen the model."
             )
-        model.label_smoothing = float(args.label_smoothing_factor or 0.0)
-        args = copy.copy(args)
+        model.label_smoothing = float(own.label_smoothing_factor or 0.0)
+        own = copy.copy(own)
         # The loss is the model's own, and rows have columns that its `forward` does not know.
-        args.label_smoothing_factor, args.remove_unused_columns = 0.0, False
-        if args.ddp_find_unused_parameters is None:
+        own.label_smoothing_factor, own.remove_unused_columns = 0.0, False
+        if own.ddp_find_unused_parameters is None:
             # A masked language model has none.
-            args.ddp_find_unused_parameters = False
-        seed = args.seed if args.data_seed is None else args.data_seed
+            own.ddp_find_unused_parameters = False
+        seed = own.seed if own.data_seed is None else own.data_seed
         super().__init__(
             model=model,
-            args=args,
+            args=own,
             data_collator=PackingCollator(model.ids, model.way, source_length, target_length, seed=seed),
             train_dataset=None if train_dataset is None else with_lengths(train_dataset),
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            **kwargs,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
 
     # ---- Loss ----

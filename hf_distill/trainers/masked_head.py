@@ -23,12 +23,15 @@ UNMASKED = -100
 class MaskedHeadTrainer(DistillationTrainer):
     """Trains a masked language model on tokens that its collator masks (`args.mlm_probability`), without a teacher."""
 
-    def __init__(self, model: Any, args: DistillationArguments, *, freeze_encoder: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Any, args: DistillationArguments, *places: Any, freeze_encoder: bool, **kwargs: Any
+    ) -> None:
         """As `DistillationTrainer`.
 
         Args:
             model: A model of `AutoModelForMaskedLM`.
             args: Its `mlm_probability` must be given.
+            places: What follows the arguments in `Trainer`, in its order.
             freeze_encoder: Whether only the head learns. The word embeddings that it is tied to are the encoder's.
             kwargs: Whatever else `DistillationTrainer` takes.
 
@@ -42,7 +45,7 @@ class MaskedHeadTrainer(DistillationTrainer):
             )
         self.freeze_encoder = freeze_encoder
         model.base_model.requires_grad_(not freeze_encoder)
-        super().__init__(model, None, args, objectives=[], **kwargs)
+        super().__init__(model, args, *places, objectives=[], **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from hf_distill.arguments import TeacherArguments
@@ -27,6 +27,7 @@ from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.trainers.chance import without_chance
 from hf_distill.trainers.checkpoints import check_manifest, write_manifest
+from hf_distill.trainers.drop_in import check_kind, refuse_given
 from hf_distill.trainers.finetuning import (
     Scores,
     build_trainer,
@@ -64,44 +65,80 @@ class MTLTrainer(Trainer):
     def __init__(
         self,
         model: str | PreTrainedModel | MultiTaskModel,
-        tasks: Sequence[LoadedTask],
-        args: MTLArguments | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
         processing_class: PreTrainedTokenizerBase | None = None,
+        model_init: Any = None,
+        compute_loss_func: Any = None,
+        compute_metrics: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Any = None,
         *,
+        tasks: Sequence[LoadedTask],
         task_teachers: Mapping[str, Any] | None = None,
         lora: TeacherArguments | None = None,
         max_length: int | None = None,
         doc_stride: int | None = None,
-        **kwargs: Any,
     ) -> None:
         """Make the trainer.
 
+        The places of the arguments are those of `Trainer`; what is ours comes by its name.
+
         Args:
             model: Hub id, folder, encoder, or a model that has its heads already.
-            tasks: The tasks with their rows; those without a training split are only scored.
-            args: Settings of the training.
+            args: Settings of the training: `MTLArguments`.
+            data_collator: Refused, like the next two, `model_init` and what computes losses and scores: the tasks
+                bring their rows, heads, losses and metrics.
+            train_dataset: Refused.
+            eval_dataset: Refused.
             processing_class: The model's tokenizer.
+            model_init: Refused.
+            compute_loss_func: Refused.
+            compute_metrics: Refused.
+            callbacks: As in `Trainer`.
+            optimizers: As in `Trainer`.
+            optimizer_cls_and_kwargs: As in `Trainer`.
+            preprocess_logits_for_metrics: Refused.
+            tasks: The tasks with their rows; those without a training split are only scored.
             task_teachers: Task -> a teacher or several: models, ids, folders, stored teachers, sources of signals.
                 A task with a stored teacher is trained on the rows that were stored.
             lora: LoRA for the encoder, if it has a rank.
             max_length: Tokens per row; `None` takes each task's own.
             doc_stride: Tokens that two windows of a context share; `None` takes the task's.
-            kwargs: For `Trainer`: callbacks, optimizers.
 
         Raises:
-            ValueError: If there is no tokenizer or no rows to train on, or if tasks, teachers and model do not fit.
+            TypeError: If `args` are no training arguments.
+            ValueError: If there is no tokenizer or no rows to train on, if tasks, teachers and model do not fit, or if
+                an argument is given that is refused.
         """
+        check_kind(args)
+        refuse_given(
+            "MTLTrainer takes rows, heads, losses and metrics from its tasks",
+            {
+                "data_collator": data_collator,
+                "train_dataset": train_dataset,
+                "eval_dataset": eval_dataset,
+                "model_init": model_init,
+                "compute_loss_func": compute_loss_func,
+                "compute_metrics": compute_metrics,
+                "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
+            },
+        )
         if processing_class is None:
             raise ValueError(
                 "MTLTrainer tokenizes the tasks itself: give the model's tokenizer as `processing_class`."
             )
-        args = args if args is not None else MTLArguments(output_dir="trainer_output")
-        if args.n_gpu > 1:
+        own: Any = args if args is not None else MTLArguments(output_dir="trainer_output")
+        if own.n_gpu > 1:
             raise ValueError(
-                f"{args.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
+                f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
                 "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
             )
-        configure_fp32_matmul(args.fp32_matmul)
+        configure_fp32_matmul(own.fp32_matmul)
         self.specs = {task.spec.name: task.spec for task in tasks}
         if not isinstance(model, MultiTaskModel):
             model = multi_task_model(model, [task.spec for task in tasks])
@@ -109,7 +146,7 @@ class MTLTrainer(Trainer):
             model.add_lora(lora)
         limits = {name: max_length or spec.fine_tuning.max_length for name, spec in self.specs.items()}
         check_positions(model.config, max(limits.values()))
-        self.task_teachers = self._open_teachers(task_teachers or {}, args)
+        self.task_teachers = self._open_teachers(task_teachers or {}, own)
         rows = {
             task.spec.name: self._training_rows(task, processing_class, limits[task.spec.name], doc_stride)
             for task in tasks
@@ -124,15 +161,17 @@ class MTLTrainer(Trainer):
         self._lengths = {name: part["length"][:] for name, part in rows.items()}
         self._means = ExactMeans()
         super().__init__(
-            model=MultiTaskLoss(model, self.specs, limits, args),
-            args=self._for_training(args),
-            data_collator=TaskCollator({name: self._collator(name, processing_class, args) for name in rows}),
+            model=MultiTaskLoss(model, self.specs, limits, own),
+            args=self._for_training(own),
+            data_collator=TaskCollator({name: self._collator(name, processing_class, own) for name in rows}),
             train_dataset=TaskRows(
                 {name: self._read_columns(name, part, processing_class) for name, part in rows.items()}
             ),
             eval_dataset=self.evaluation if any(self.evaluation.values()) else None,
             processing_class=processing_class,
-            **kwargs,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
         )
         # Mean losses of micro-batches, which `Trainer` divides by their number in an update.
         self.loss_is_scaled_for_ga = False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import datasets
+import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalPrediction
 
 from ..alignment import Reading
 from ..arguments import MultiTeacherArguments
@@ -15,6 +17,7 @@ from ..objectives import Objective, WeightedObjective, build_objectives
 from ..routing import TEACHER_COLUMN
 from ..teachers import TeacherSource
 from .distillation import DistillationTrainer
+from .drop_in import sorted_by_kind
 from .inputs import check_tokenizer
 from .panel import TeacherPanel
 from .readings import let_teachers_read
@@ -35,34 +38,77 @@ class MultiTeacherTrainer(DistillationTrainer):
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | str | None = None,
-        teacher_models: Sequence[PreTrainedModel | nn.Module | TeacherSource | str] | None = None,
-        args: MultiTeacherArguments | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         *,
+        teacher_models: Sequence[PreTrainedModel | nn.Module | TeacherSource | str] | None = None,
         objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | None = None,
         **kwargs: Any,
     ) -> None:
         """Prepare student and teachers; nothing is trained yet.
 
+        The places of the arguments are those of `Trainer`, as for `DistillationTrainer`.
+
         Args:
             model: The student: a model, a Hub id or a folder.
+            args: `MultiTeacherArguments`.
+            data_collator: As in `DistillationTrainer`, like all that follow up to the teachers.
+            train_dataset: See there.
+            eval_dataset: See there.
+            processing_class: The tokenizer of all models.
+            model_init: See there.
+            compute_loss_func: See there.
+            compute_metrics: See there.
+            callbacks: See there.
+            optimizers: See there.
+            optimizer_cls_and_kwargs: See there.
+            preprocess_logits_for_metrics: See there.
             teacher_models: Overrides `args.teacher_models`: models, Hub ids, folders (of models, or that `precompute`
                 wrote) or sources of signals, such as those of `adapter_teachers`. All read the same tokens, or, with
                 `args.align_tokenizers`, each those of its own tokenizer.
-            args: `MultiTeacherArguments`.
             objectives: As for `DistillationTrainer`. Default: `logits`, or `relation` if there is one teacher.
-            kwargs: Whatever else `DistillationTrainer` takes; `teacher_processing_class` may be a list with the
-                tokenizer of each teacher.
+            kwargs: Whatever else `DistillationTrainer` takes by name; `teacher_processing_class` may be a list with
+                the tokenizer of each teacher.
 
         Raises:
+            TypeError: If `args` is neither training arguments nor teachers.
             ValueError: If there is no teacher, or teachers, student, objectives and data do not fit each other.
         """
-        args = args if args is not None else MultiTeacherArguments("tmp_trainer")
-        given = teacher_models if teacher_models is not None else args.teacher_models
+        args, data_collator, teacher_models = sorted_by_kind(args, data_collator, teacher_models, "teacher_models")
+        own: Any = args if args is not None else MultiTeacherArguments("tmp_trainer")
+        given = teacher_models if teacher_models is not None else own.teacher_models
         if isinstance(given, str) or not given:
             raise ValueError(f"`--teacher_models` is {given!r}; give a list of at least one teacher.")
         if objectives is None:
-            objectives = args.objectives or (["logits"] if len(given) > 1 else None)
-        super().__init__(model, list(given), args, objectives=objectives, **kwargs)  # type: ignore[arg-type]
+            objectives = own.objectives or (["logits"] if len(given) > 1 else None)
+        super().__init__(
+            model,
+            own,
+            data_collator,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            model_init,
+            compute_loss_func,
+            compute_metrics,
+            callbacks,
+            optimizers,
+            optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics,
+            teacher_model=list(given),  # type: ignore[arg-type]
+            objectives=objectives,
+            **kwargs,
+        )
 
     @property
     def teachers(self) -> list[TeacherSource]:

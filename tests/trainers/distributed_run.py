@@ -53,7 +53,7 @@ def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
         report_to="none",
     )
     trainer = DistillationTrainer(
-        model(16, 2, seed=1), model(32, 3, seed=0), args, train_dataset=rows(), data_collator=DefaultDataCollator()
+        model(16, 2, seed=1), args, DefaultDataCollator(), rows(), teacher_model=model(32, 3, seed=0)
     )
     trainer.train(resume_from_checkpoint=resume or None)
     metrics = trainer.evaluate(rows())

@@ -43,7 +43,9 @@ def classify(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
     def make(**arguments):
         args = quiet(tmp_path / "run", **arguments)
         student = copy.deepcopy(tiny_student)
-        return DistillationTrainer(student, tiny_teacher, args, train_dataset=rows, processing_class=tiny_tokenizer)
+        return DistillationTrainer(
+            student, args, train_dataset=rows, processing_class=tiny_tokenizer, teacher_model=tiny_teacher
+        )
 
     return make
 
@@ -62,7 +64,7 @@ def fill_masks(tmp_path, tiny_bert_config, tiny_tokenizer, sentences):
     def make(**arguments):
         args = quiet(tmp_path / "run", **{"objectives": TRIPLE, "mlm_probability": 0.3, **arguments})
         return DistillationTrainer(
-            copy.deepcopy(student), teacher, args, train_dataset=text, processing_class=tiny_tokenizer
+            copy.deepcopy(student), args, train_dataset=text, processing_class=tiny_tokenizer, teacher_model=teacher
         )
 
     return make
@@ -158,4 +160,4 @@ def test_masks_need_a_mask_token_and_a_teacher_that_reads_them(fill_masks, tmp_p
     precompute(text, trainer.teacher.model, ["logits"], tmp_path / "stored", processing_class=tiny_tokenizer)
     args = quiet(tmp_path / "run", objectives=["logits"], mlm_probability=0.3)
     with pytest.raises(ValueError, match=r"--mlm_probability.*stored teacher has read the rows as they are"):
-        DistillationTrainer(trainer.student, str(tmp_path / "stored"), args)
+        DistillationTrainer(trainer.student, args, teacher_model=str(tmp_path / "stored"))

@@ -38,7 +38,7 @@ def trainer(model, folder, train=None, evaluation=None, **values):
     given = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
     given |= {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 5, "learning_rate": 1e-3}
     args = GenerationTrainingArguments(str(folder), **(given | values))
-    return GenerationTrainer(model, args, train, evaluation)
+    return GenerationTrainer(model, args, train_dataset=train, eval_dataset=evaluation)
 
 
 def losses(trained):
@@ -79,7 +79,7 @@ def test_the_loss_of_an_evaluation_is_the_mean_over_all_tokens_without_smoothing
 def test_what_was_not_set_is_xsums(model, rows, tmp_path):
     encoder = model()
     args = GenerationTrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
-    run = GenerationTrainer(encoder, args, rows)
+    run = GenerationTrainer(encoder, args, train_dataset=rows)
     assert (run.args.learning_rate, run.args.num_train_epochs) == (1.5e-4, 50)
     assert encoder.label_smoothing == 0.1
 

@@ -125,7 +125,9 @@ def test_a_student_learns_from_tokens_with_labels(task, model, tiny_tokenizer, t
         str(tmp_path / "s"), use_cpu=True, report_to="none", disable_tqdm=True, max_steps=6, learning_rate=5e-3,
         objectives=objectives, logging_steps=1, per_device_train_batch_size=8, save_strategy="no",
     )  # fmt: skip
-    trainer = DistillationTrainer(student, model, args, train_dataset=tokens, processing_class=tiny_tokenizer)
+    trainer = DistillationTrainer(
+        student, args, train_dataset=tokens, processing_class=tiny_tokenizer, teacher_model=model
+    )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0]
@@ -138,7 +140,9 @@ def test_padding_changes_no_term_of_words_and_spans(task, model, tiny_tokenizer,
     args = DistillationArguments(
         str(tmp_path), use_cpu=True, report_to="none", objectives=["logits", "labels"], disable_tqdm=True
     )
-    trainer = DistillationTrainer(student, model, args, train_dataset=tokens, processing_class=tiny_tokenizer)
+    trainer = DistillationTrainer(
+        student, args, train_dataset=tokens, processing_class=tiny_tokenizer, teacher_model=model
+    )
     columns = [name for name in tokens.column_names if name in trainer._remove_unused_columns(tokens).column_names]
     rows = [{name: row[name] for name in columns} for row in tokens]
     short = trainer.data_collator([dict(row) for row in rows])

@@ -74,7 +74,13 @@ def settings(folder, **values):
 
 def mtl(encoder, tasks, tokenizer, folder, *, lora=None, teachers=None, **values):
     return MTLTrainer(
-        encoder, tasks, settings(folder, **values), tokenizer, lora=lora, task_teachers=teachers, max_length=32
+        encoder,
+        settings(folder, **values),
+        processing_class=tokenizer,
+        tasks=tasks,
+        lora=lora,
+        task_teachers=teachers,
+        max_length=32,
     )
 
 
@@ -462,7 +468,7 @@ def test_settings_out_of_range_name_their_flag(values, message, tmp_path):
 
 def test_without_a_tokenizer_nothing_can_be_read(encoder, tasks, tmp_path):
     with pytest.raises(ValueError, match="processing_class"):
-        MTLTrainer(encoder, tasks, settings(tmp_path))
+        MTLTrainer(encoder, settings(tmp_path), tasks=tasks)
 
 
 def test_tasks_are_told_apart_by_name(encoder, tasks):

@@ -78,10 +78,10 @@ def build(tmp_path, tiny_student, tiny_tokenizer, rows):
         }
         return trainer_class(
             copy.deepcopy(student),
-            teachers,
             MultiTeacherArguments(**arguments),
             train_dataset=train_dataset,
             processing_class=tiny_tokenizer,
+            **{"teacher_models" if trainer_class is MultiTeacherTrainer else "teacher_model": teachers},
             **(trainer or {}),
         )
 

@@ -38,7 +38,8 @@ def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
         else:
             trainer, args, teacher = DistillationTrainer, DistillationArguments(**arguments), tiny_teacher
         student = copy.deepcopy(tiny_student)
-        return trainer(student, teacher, args, train_dataset=rows, processing_class=tiny_tokenizer)
+        name = "teacher_models" if trainer is MultiTeacherTrainer else "teacher_model"
+        return trainer(student, args, train_dataset=rows, processing_class=tiny_tokenizer, **{name: teacher})
 
     return make
 

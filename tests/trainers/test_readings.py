@@ -99,11 +99,11 @@ def build(tmp_path, tiny_student, tiny_tokenizer, rows):
         }
         return trainer_class(
             copy.deepcopy(student),
-            teachers,
             MultiTeacherArguments(**arguments),
             train_dataset=rows,
             processing_class=tiny_tokenizer,
             teacher_processing_class=tokenizers,
+            **{"teacher_models" if trainer_class is MultiTeacherTrainer else "teacher_model": teachers},
         )
 
     return make

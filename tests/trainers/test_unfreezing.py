@@ -32,7 +32,9 @@ def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
         }
         args = DistillationArguments(**arguments)
         student = copy.deepcopy(tiny_student)
-        return DistillationTrainer(student, tiny_teacher, args, train_dataset=rows, processing_class=tiny_tokenizer)
+        return DistillationTrainer(
+            student, args, train_dataset=rows, processing_class=tiny_tokenizer, teacher_model=tiny_teacher
+        )
 
     return make
 
