@@ -1,13 +1,14 @@
 """TextBrewer's `DistillationConfig` as arguments of a `DistillationTrainer`.
 
-What TextBrewer computes is kept, its defects are not: `docs/presets.md` and the warnings of a conversion say where the
-two differ. A head with two outputs (spans) adds both losses there and takes their mean here.
+What TextBrewer computes is kept, its defects are not: `docs/from_textbrewer.md` and the warnings of a conversion say
+where the two differ. The losses of start and end are added, as there; the loss on the labels is the model's own.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,8 @@ MATCH_LOSSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "attention_ce_mean": ("attention", "attention", {"loss": "ce_mean"}),
 }
 PROJECTIONS = ("linear", "relu", "tanh")
-WEIGHT_SCHEDULES = ("linear_decay", "linear_growth")
+# With the factor that they begin with.
+WEIGHT_SCHEDULES = {"linear_decay": 1.0, "linear_growth": 0.0}
 # Positional options of the builders, in TextBrewer's order.
 TEMPERATURE_OPTIONS = {"flsw": ("beta", "gamma", "eps"), "cwsm": ("beta",), "constant": ()}
 PROJECTION_SETTINGS = {"lr": "projection_learning_rate", "weight_decay": "projection_weight_decay"}
@@ -79,7 +81,7 @@ def convert_file(path: str | Path) -> Conversion:
         raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is no JSON: {error}.") from error
     if not isinstance(config, dict):
         raise ValueError(f"{str(path)!r} must hold `name: value` pairs, but holds {type(config).__name__}.")
@@ -94,8 +96,11 @@ def convert_config(config: Mapping[str, Any]) -> Conversion:
     """
     _check_names(config, FIELDS, "The configuration")
     values = {**FIELDS, **config}
+    for name in ("probability_shift", "is_caching_logits"):
+        if not isinstance(values[name], bool):
+            raise ValueError(f"`{name}` is {values[name]!r}; allowed are true and false.")
     done = Conversion()
-    objectives = [*_predictions(values, done), *_labels(values, done), *_matches(values, done)]
+    objectives = [*_predictions(values, done), *_labels(values), *_matches(values, done)]
     if not objectives:
         raise ValueError("The configuration gives every loss the weight 0: nothing would be learnt.")
     done.arguments = {"objectives": objectives, **done.arguments}
@@ -109,13 +114,15 @@ def convert_config(config: Mapping[str, Any]) -> Conversion:
 
 def _predictions(values: Mapping[str, Any], done: Conversion) -> list[dict[str, Any]]:
     """The loss on the logits."""
-    loss, temperature = values["kd_loss_type"], float(values["temperature"])
+    loss, temperature = values["kd_loss_type"], _number("temperature", values["temperature"])
     if loss not in ("ce", "mse"):
         raise ValueError(f"`kd_loss_type` is {loss!r}; allowed are 'ce' and 'mse'.")
-    placed = _place("kd_loss_weight", values, done)
+    if not temperature > 0:
+        raise ValueError(f"`temperature` is {temperature:g}; it must be above 0.")
+    placed = _place("kd_loss_weight", values)
     if placed is None:
         return []
-    item: dict[str, Any] = {"objective": "logits", **placed, "logits_loss": loss}
+    item: dict[str, Any] = {"objective": "logits", **placed, "logits_loss": loss, "span_reduction": "sum"}
     schedule = _temperature_schedule(values["temperature_scheduler"], done)
     if loss == "mse":
         if schedule is not None:
@@ -131,24 +138,48 @@ def _predictions(values: Mapping[str, Any], done: Conversion) -> list[dict[str, 
     return [item | ({"probability_shift": True} if values["probability_shift"] else {})]
 
 
-def _labels(values: Mapping[str, Any], done: Conversion) -> list[dict[str, Any]]:
-    placed = _place("hard_label_weight", values, done)
+def _labels(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    placed = _place("hard_label_weight", values)
     return [] if placed is None else [{"objective": "labels", **placed}]
 
 
-def _place(name: str, values: Mapping[str, Any], done: Conversion) -> dict[str, Any] | None:
-    """Weight and schedule of a loss; `None` where the weight is 0."""
-    weight, schedule = float(values[name]), values[f"{name}_scheduler"]
+def _place(name: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Weight and schedule of a loss; `None` where the weight is 0.
+
+    A schedule of TextBrewer replaces the weight after the first step, which still has the configured one.
+    """
+    weight, schedule = _weight(name, values[name]), values[f"{name}_scheduler"]
     if schedule in ("none", None):
         return {"weight": weight} if weight else None
-    if schedule not in WEIGHT_SCHEDULES:
+    if not isinstance(schedule, str) or schedule not in WEIGHT_SCHEDULES:
         raise ValueError(f"`{name}_scheduler` is {schedule!r}; allowed are 'none', {', '.join(WEIGHT_SCHEDULES)}.")
-    if weight != 1:
-        done.warnings.append(
-            f"{name} {weight:g} counts in TextBrewer's first step only, afterwards {schedule} replaces it: the weight "
-            "is 1 here, and the schedule is multiplied with it."
+    if weight == WEIGHT_SCHEDULES[schedule]:
+        return {"weight": 1.0, "schedule": schedule}
+    return {"weight": 1.0, "schedule": {"name": schedule, "first": weight}}
+
+
+def _weight(name: str, value: Any) -> float:
+    weight = _number(name, value)
+    if weight < 0:
+        raise ValueError(
+            f"`{name}` is {weight:g}; a loss with a negative weight would be made larger: give 0 or more."
         )
-    return {"weight": 1.0, "schedule": schedule}
+    return weight
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        number = math.nan if isinstance(value, (str, bool)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"`{name}` is {value!r}; it must be a finite number.")
+    return number
 
 
 def _temperature_schedule(scheduler: Any, done: Conversion) -> dict[str, Any] | None:
@@ -160,7 +191,7 @@ def _temperature_schedule(scheduler: Any, done: Conversion) -> dict[str, Any] | 
             '["cwsm", beta].'
         )
     name, *options = scheduler
-    if name not in TEMPERATURE_OPTIONS:
+    if not isinstance(name, str) or name not in TEMPERATURE_OPTIONS:
         raise ValueError(f"`temperature_scheduler` is {name!r}; allowed are {', '.join(TEMPERATURE_OPTIONS)}.")
     known = TEMPERATURE_OPTIONS[name]
     if len(options) == 1 and isinstance(options[0], Mapping):
@@ -175,23 +206,31 @@ def _temperature_schedule(scheduler: Any, done: Conversion) -> dict[str, Any] | 
     missing = [option for option in known if option != "eps" and option not in given]
     if missing:
         raise ValueError(f"`temperature_scheduler` {name} lacks {missing}.")
-    if given.pop("eps", 1e-4) != 1e-4:
+    read = {option: _number(f"temperature_scheduler {name} {option}", value) for option, value in given.items()}
+    if read.pop("eps", 1e-4) != 1e-4:
         done.warnings.append("eps of flsw is 0.0001 here.")
     done.warnings.append(f"{name}: no temperature falls below 0.1 here; TextBrewer's may become 0 or negative.")
-    return {"name": name, **{option: float(value) for option, value in given.items()}}
+    return {"name": name, **read}
 
 
 def _matches(values: Mapping[str, Any], done: Conversion) -> list[dict[str, Any]]:
     """One objective for all matches that differ in their layers only."""
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[str, int], dict[str, Any]] = {}
     settings: list[dict[str, float]] = []
-    for index, match in enumerate(values["intermediate_matches"] or []):
+    given = values["intermediate_matches"]
+    if given is not None and (not isinstance(given, Sequence) or isinstance(given, str)):
+        raise ValueError(f"`intermediate_matches` is {given!r}; it must be a list of mappings.")
+    for index, match in enumerate(given or []):
         item, pair, own = _match(match, f"intermediate_matches[{index}]")
         settings += own
         if not item["weight"]:
             done.warnings.append(f"intermediate_matches[{index}] has the weight 0 and is left out.")
             continue
-        groups.setdefault(json.dumps(item, sort_keys=True), {**item, "layers": []})["layers"].append(pair)
+        # The same match twice counts twice there; an objective has each match once.
+        key, times = json.dumps(item, sort_keys=True), 0
+        while pair in groups.get((key, times), {"layers": []})["layers"]:
+            times += 1
+        groups.setdefault((key, times), {**item, "layers": []})["layers"].append(pair)
     _projection_settings(settings, done)
     objectives = list(groups.values())
     _give_names(objectives)
@@ -219,7 +258,7 @@ def _match(match: Any, name: str) -> tuple[dict[str, Any], str, list[dict[str, f
     missing = [key for key in ("layer_T", "layer_S", "feature", "loss") if key not in match]
     if missing:
         raise ValueError(f"`{name}` lacks {missing}.")
-    if match["loss"] not in MATCH_LOSSES:
+    if not isinstance(match["loss"], str) or match["loss"] not in MATCH_LOSSES:
         raise ValueError(
             f"`{name}` has the loss {match['loss']!r}; allowed are {', '.join(MATCH_LOSSES)}."
             + _suggest([str(match["loss"])], MATCH_LOSSES)
@@ -229,7 +268,7 @@ def _match(match: Any, name: str) -> tuple[dict[str, Any], str, list[dict[str, f
         raise ValueError(
             f"`{name}`: the loss {match['loss']!r} needs the feature {feature!r}, not {match['feature']!r}."
         )
-    item = {"objective": objective, "weight": float(match.get("weight", 1)), **options}
+    item = {"objective": objective, "weight": _weight(f"{name}: weight", match.get("weight", 1)), **options}
     kind, own = _projection(match.get("proj"), name)
     if feature == "hidden":
         item["projection"] = kind
@@ -242,8 +281,8 @@ def _pair(match: Mapping[str, Any], objective: str, feature: str, name: str) -> 
     """`student:teacher`, or `a+b:c+d` where two layers of a side are related to each other."""
     sides = []
     for key in ("layer_S", "layer_T"):
-        layers = [match[key]] if isinstance(match[key], int) else match[key]
-        if not isinstance(layers, Sequence) or isinstance(layers, str) or not all(isinstance(x, int) for x in layers):
+        layers = [match[key]] if _is_layer(match[key]) else match[key]
+        if not isinstance(layers, Sequence) or isinstance(layers, str) or not all(map(_is_layer, layers)):
             raise ValueError(f"`{name}`: {key} is {match[key]!r}; it must be a number or two of them.")
         if len(layers) != 1 and (objective not in ("fsp", "nst") or len(layers) != 2):
             raise ValueError(f"`{name}`: {key} is {match[key]!r}; {match['loss']} takes " + _how_many(objective))
@@ -256,6 +295,10 @@ def _pair(match: Mapping[str, Any], objective: str, feature: str, name: str) -> 
     return ":".join("+".join(map(str, side)) for side in sides)
 
 
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _how_many(objective: str) -> str:
     return "one layer or two of them." if objective in ("fsp", "nst") else "one layer."
 
@@ -266,11 +309,13 @@ def _projection(proj: Any, name: str) -> tuple[str, list[dict[str, float]]]:
         return "identity", []
     if not isinstance(proj, Sequence) or isinstance(proj, str) or len(proj) not in (3, 4):
         raise ValueError(f"`{name}`: proj is {proj!r}; write [kind, width of the student, width of the teacher].")
-    if proj[0] not in PROJECTIONS:
+    if not isinstance(proj[0], str) or proj[0] not in PROJECTIONS:
         raise ValueError(f"`{name}`: the projection is {proj[0]!r}; allowed are {', '.join(PROJECTIONS)}.")
-    own = dict(proj[3]) if len(proj) == 4 else {}
+    own = proj[3] if len(proj) == 4 else {}
+    if not isinstance(own, Mapping):
+        raise ValueError(f"`{name}`: the settings of proj are {own!r}; they must be a mapping such as {{lr: 0.001}}.")
     _check_names(own, PROJECTION_SETTINGS, f"The projection of `{name}`")
-    return str(proj[0]), [own]
+    return str(proj[0]), [{key: _weight(f"{name}: {key} of proj", value) for key, value in own.items()}]
 
 
 def _projection_settings(settings: Sequence[Mapping[str, float]], done: Conversion) -> None:
@@ -284,7 +329,7 @@ def _projection_settings(settings: Sequence[Mapping[str, float]], done: Conversi
             )
         value = found.pop() if found else None
         if value is not None:
-            done.arguments[argument] = float(value)
+            done.arguments[argument] = value
 
 
 def _give_names(objectives: Iterable[dict[str, Any]]) -> None:

@@ -48,6 +48,7 @@ FIGURE_3 = {
     ],
 }
 B, T, C, HEADS = 3, 5, 3, 2
+SPANS = ("start_logits", "end_logits")
 S_WIDTH, T_WIDTH, S_LAYERS, T_LAYERS = 4, 6, 4, 12
 
 
@@ -103,6 +104,7 @@ def test_the_papers_configuration_has_three_objectives():
                 "objective": "logits",
                 "weight": 1.0,
                 "logits_loss": "ce",
+                "span_reduction": "sum",
                 "temperature": 8.0,
                 "scale_by_squared_temperature": False,
             },
@@ -176,16 +178,52 @@ def test_temperatures_of_rows_are_kept(sides, spelling):
 
 def test_schedules_replace_the_weight_as_they_do_there(sides):
     config = {"kd_loss_weight": 5, "kd_loss_weight_scheduler": "linear_decay", "temperature": 1}
-    done = convert_config(config)
-    assert (
-        done.arguments["objectives"][0] | {"weight": 1.0, "schedule": "linear_decay"}
-        == (done.arguments["objectives"][0])
-    )
-    assert "kd_loss_weight 5 counts in TextBrewer's first step only" in done.warnings[0]
     found, _ = ours(config, sides, progress=0.6)
     torch.testing.assert_close(found, 0.4 * kd_ce(*(side.logits["logits"] for side in sides), 1))
     growing = convert_config({"hard_label_weight": 0, "hard_label_weight_scheduler": "linear_growth"})
     assert growing.arguments["objectives"][1] == {"objective": "labels", "weight": 1.0, "schedule": "linear_growth"}
+
+
+@pytest.mark.parametrize(
+    ("weight", "scheduler", "weights"),
+    [
+        (5, "linear_decay", [5, 0.8, 0.6, 0.4, 0.2]),
+        (1, "linear_decay", [1, 0.8, 0.6, 0.4, 0.2]),
+        (0, "linear_decay", [0, 0.8, 0.6, 0.4, 0.2]),
+        (1, "linear_growth", [1, 0.2, 0.4, 0.6, 0.8]),
+        (0, "linear_growth", [0, 0.2, 0.4, 0.6, 0.8]),
+    ],
+)
+def test_every_step_has_textbrewers_weight(weight, scheduler, weights):
+    done = convert_config({"kd_loss_weight": weight, "kd_loss_weight_scheduler": scheduler})
+    (item,) = build_objectives(done.arguments["objectives"])
+    assert [item.weight * item.schedule(step / 5) for step in range(5)] == pytest.approx(weights)
+    assert not done.warnings
+
+
+@pytest.mark.parametrize("loss", ["ce", "mse"])
+def test_start_and_end_are_added(loss):
+    config = {"temperature": 4, "kd_loss_type": loss, "kd_loss_weight": 0.5}
+    (item,) = build_objectives(convert_config(config).arguments["objectives"])
+    spans = [
+        Signals(
+            torch.ones(B, T, dtype=torch.long),
+            logits={name: draw(B, T, seed=seed + i) for i, name in enumerate(SPANS)},
+        )
+        for seed in (0, 10)
+    ]
+    pairs = [(spans[0].logits[name], spans[1].logits[name]) for name in SPANS]
+    one = {"ce": lambda s, t: kd_ce(s, t, 4), "mse": lambda s, t: ((s - t) / 4).square().mean()}[loss]
+    torch.testing.assert_close(item.weight * item.objective(*spans)["soft"], 0.5 * sum(one(s, t) for s, t in pairs))
+
+
+def test_a_match_given_twice_counts_twice(sides):
+    match = {"layer_T": 12, "layer_S": 4, "feature": "hidden", "loss": "nst", "weight": 2}
+    once, _ = ours({"intermediate_matches": [match]}, sides)
+    twice, objectives = ours({"intermediate_matches": [match, match]}, sides)
+    without, _ = ours({}, sides)
+    assert "nst_2" in objectives
+    torch.testing.assert_close(twice - without, 2 * (once - without))
 
 
 def test_defaults_are_textbrewers():
@@ -232,6 +270,20 @@ MATCH = {"layer_T": 3, "layer_S": 1, "feature": "hidden", "loss": "hidden_mse"}
         ({"temprature": 8}, r"unknown names \['temprature'\].*Did you mean 'temperature'\?"),
         ({"kd_loss_type": "kl"}, r"`kd_loss_type` is 'kl'; allowed are 'ce' and 'mse'"),
         ({"kd_loss_weight": 0}, "every loss the weight 0"),
+        ({"kd_loss_weight": -1}, "`kd_loss_weight` is -1; a loss with a negative weight"),
+        ({"hard_label_weight": float("nan")}, "`hard_label_weight` is nan; it must be a finite number"),
+        ({"temperature": 0}, "`temperature` is 0; it must be above 0"),
+        ({"temperature": "8"}, "`temperature` is '8'; it must be a finite number"),
+        ({"probability_shift": 1}, "`probability_shift` is 1; allowed are true and false"),
+        ({"kd_loss_weight_scheduler": ["linear_decay"]}, r"`kd_loss_weight_scheduler` is \['linear_decay'\]"),
+        ({"temperature_scheduler": ["flsw", 1, float("inf")]}, "temperature_scheduler flsw gamma` is inf"),
+        ({"temperature_scheduler": [["flsw"], 1]}, r"`temperature_scheduler` is \['flsw'\]; allowed"),
+        ({"intermediate_matches": 3}, "`intermediate_matches` is 3; it must be a list"),
+        ({"intermediate_matches": [MATCH | {"weight": -2}]}, r"intermediate_matches\[0\]: weight` is -2; a loss"),
+        ({"intermediate_matches": [MATCH | {"loss": ["nst"]}]}, r"has the loss \['nst'\]; allowed"),
+        ({"intermediate_matches": [MATCH | {"layer_S": True}]}, "layer_S is True; it must be a number"),
+        ({"intermediate_matches": [MATCH | {"proj": ["linear", 4, 6, 3]}]}, "settings of proj are 3"),
+        ({"intermediate_matches": [MATCH | {"proj": ["linear", 4, 6, {"lr": "x"}]}]}, "lr of proj` is 'x'"),
         ({"kd_loss_weight_scheduler": "cosine"}, r"`kd_loss_weight_scheduler` is 'cosine'; allowed are 'none', lin"),
         ({"temperature_scheduler": "flsw"}, r"`temperature_scheduler` is 'flsw'; write"),
         ({"temperature_scheduler": ["flsw", 1]}, r"flsw lacks \['gamma'\]"),

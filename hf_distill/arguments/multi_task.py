@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -147,6 +148,12 @@ class MTLArguments(FineTuningArguments):
     )
     soft_label_weight: float = field(default=1.0, metadata={"help": "Weight of the teachers' predictions."})
     temperature: float = field(default=1.0, metadata={"help": "Divides the logits of teachers and student."})
+    scale_by_squared_temperature: bool = field(
+        default=True,
+        metadata={
+            "help": "Multiply the loss on the teachers' predictions by the temperature's square (Hinton et al.)."
+        },
+    )
     teacher_annealing: bool = field(
         default=False,
         metadata={"help": "Go from the teachers' predictions to the labels in a straight line (BAM)."},
@@ -167,12 +174,18 @@ class MTLArguments(FineTuningArguments):
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {', '.join(get_args(allowed))}.")
-        for name in ("r3f_lambda", "hard_label_weight", "soft_label_weight", "sampling_exponent"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 0.")
+        for name in (
+            "r3f_lambda",
+            "hard_label_weight",
+            "soft_label_weight",
+            "sampling_exponent",
+            "gradient_norm_alpha",
+        ):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 0 and finite.")
         for name in ("r3f_epsilon", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0 and finite.")
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model, self.greater_is_better = MEAN, True
         super().__post_init__()

@@ -90,7 +90,10 @@ class DistillationArguments(TrainingArguments):
     )
     teacher_layer: str = field(
         default="auto",
-        metadata={"help": "Teacher layer of the relation, or auto: the last; 19 or 21 of 24 (MiniLMv2)."},
+        metadata={
+            "help": "Teacher layer of the relation, or auto: the last; for objective relation 19 or 21 of 24 "
+            "(MiniLMv2)."
+        },
     )
     layer_map: str | None = field(
         default=None,

@@ -21,6 +21,7 @@ from hf_distill.objectives import Objective
 from hf_distill.packed_linears import packed_bytes
 from hf_distill.parsing import changed_arguments
 from hf_distill.signals import SignalRequest
+from hf_distill.trainers.callbacks import epochs_in
 
 # What an optimizer keeps beside every trained number; AdamW has two means. Others are not told apart.
 OPTIMIZER_STATES = {"sgd": 0, "adafactor": 0}
@@ -58,6 +59,7 @@ def dry_run(
         loader = trainer.get_train_dataloader()
         inputs = trainer._prepare_inputs(next(iter(loader)))
         trainer.model.train()
+        trainer.model.count_epochs(epochs_in(_steps(quiet, len(loader)), loader, quiet.gradient_accumulation_steps))
         trainer.model.set_progress(0.0)
         kept = _KeptForBackward(trainer.model)
         with trainer.compute_loss_context_manager(), kept:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,8 +117,10 @@ class WeightedObjective:
 
     def __post_init__(self) -> None:
         """Check weight and name."""
-        if not self.weight > 0:
-            raise ValueError(f"The weight of the objective {self.name!r} is {self.weight}; it must be above 0.")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(
+                f"The weight of the objective {self.name!r} is {self.weight}; it must be above 0 and finite."
+            )
         if not re.fullmatch(r"[A-Za-z][\w-]*", self.name):
             raise ValueError(f"An objective is named {self.name!r}; allowed are letters, digits, _ and -.")
 
@@ -254,9 +257,9 @@ def _read_item(item: Any) -> Mapping[str, Any]:
 def _parse_weight(item: Any, value: Any) -> float:
     try:
         weight = float(value)
-    except (TypeError, ValueError):
-        weight = float("nan")
-    if not weight > 0:
+    except (TypeError, ValueError, OverflowError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
         raise ValueError(f"`--objectives` has {item!r}; write `name` or `name:weight` with a weight above 0.")
     return weight
 

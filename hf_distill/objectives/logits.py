@@ -20,6 +20,7 @@ from .temperature import Temperature, TemperatureSpec
 LogitsLoss = Literal["ce", "kl", "mse"]
 Positions = Literal["tokens", "labels"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+SpanReduction = Literal["mean", "sum"]
 SPAN_LABELS = {"start_logits": "start_positions", "end_logits": "end_positions"}
 IGNORED = -100
 
@@ -130,6 +131,7 @@ class LogitsObjective(Objective):
         temperature_schedule: TemperatureSpec | None = None,
         probability_shift: bool = False,
         positions: Positions = "tokens",
+        span_reduction: SpanReduction = "mean",
     ) -> None:
         """Create the objective.
 
@@ -146,6 +148,8 @@ class LogitsObjective(Objective):
             positions: Which outputs of a token head count: those of all real `tokens`, or only those with `labels`
                 (not negative), such as the masked tokens of masked language modelling. Then rows without a label do
                 not count either where the head speaks about rows.
+            span_reduction: The loss of a span head is the `mean` of the losses of start and end, as the loss on the
+                labels in transformers, or their `sum`, as in TextBrewer.
 
         Raises:
             ValueError: If a setting is unknown, or two of them do not go together.
@@ -155,6 +159,8 @@ class LogitsObjective(Objective):
             raise ValueError(f"`--logits_loss` is {logits_loss!r}; allowed are 'ce', 'kl' and 'mse'.")
         if positions not in ("tokens", "labels"):
             raise ValueError(f"`positions` of `logits` is {positions!r}; allowed are 'tokens' and 'labels'.")
+        if span_reduction not in ("mean", "sum"):
+            raise ValueError(f"`span_reduction` of `logits` is {span_reduction!r}; allowed are 'mean' and 'sum'.")
         if problem_type in ("regression", "multi_label_classification"):
             if probability_shift:
                 raise ValueError(f"`probability_shift` swaps one right class with another; {problem_type} has none.")
@@ -176,6 +182,7 @@ class LogitsObjective(Objective):
         self.problem_type = problem_type
         self.probability_shift = probability_shift
         self.positions = positions
+        self.span_reduction = span_reduction
 
     @property
     def student_request(self) -> SignalRequest:
@@ -225,14 +232,15 @@ class LogitsObjective(Objective):
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """One term, `soft`; for spans the mean over start and end."""
+        """One term, `soft`; for spans the mean or the sum over start and end."""
         if teacher is None:
             raise ValueError(f"The objective `{self.title}` compares with a teacher: give `--teacher_model`.")
         losses = [
             self._one_head(name, logits, teacher.logits[name], student.attention_mask, labels)
             for name, logits in student.logits.items()
         ]
-        return {"soft": torch.stack(losses).mean()}
+        joined = torch.stack(losses)
+        return {"soft": joined.sum() if self.span_reduction == "sum" else joined.mean()}
 
     def _one_head(
         self,
@@ -277,6 +285,8 @@ class LogitsObjective(Objective):
             described["probability_shift"] = True
         if self.positions != "tokens":
             described["positions"] = self.positions
+        if self.span_reduction != "mean":
+            described["span_reduction"] = self.span_reduction
         return described
 
 

@@ -78,7 +78,8 @@ def _relation_kl(
     """Mean over rows of the KL divergence between two relations, and its gradient, slice by slice.
 
     Everything is in fp32. A slice holds the T x T scores of a few rows or heads; the gradient is formed while the
-    slice is at hand, so that the backward pass only scales it: no T x T tensor outlives its slice.
+    slice is at hand, so that the backward pass only scales it: no T x T tensor outlives its slice. It stays in fp32
+    until it is scaled, because in fp16 much of it would be 0 before the factor of a loss scaler reached it.
 
     Args:
         student_left: (B, T, D) like the next three, each side with its own D.
@@ -91,8 +92,8 @@ def _relation_kl(
         needs_grad: Whether gradients are wanted.
 
     Returns:
-        The scalar and its gradients by `student_left` and `student_right`; empty where they are not wanted, or, with
-        `same`, part of the other.
+        The scalar and its gradients by `student_left` and `student_right`, in fp32; empty where they are not wanted,
+        or, with `same`, part of the other.
     """
     with torch.autocast(student_left.device.type, enabled=False):
         left, right = _split(student_left, heads), _split(student_right, heads)
@@ -137,7 +138,7 @@ def _shapes_of_relation_kl(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the compiler needs to know of `_relation_kl`."""
     gradients = [
-        side.new_empty(side.shape if wanted else 0)
+        side.new_empty(side.shape if wanted else 0, dtype=torch.float32)
         for side, wanted in ((student_left, needs_grad), (student_right, needs_grad and not same))
     ]
     return student_left.new_empty((), dtype=torch.float32), gradients[0], gradients[1]
@@ -146,6 +147,7 @@ def _shapes_of_relation_kl(
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:])
+    ctx.dtypes = inputs[0].dtype, inputs[1].dtype
     ctx.same = inputs[6]
 
 
@@ -154,7 +156,8 @@ def _scale_gradients(ctx: Any, grad_total: Tensor, *grads_of_gradients: Tensor |
     if any(grad is not None for grad in grads_of_gradients):
         raise RuntimeError("A relation loss has no second derivative.")
     left, right = ctx.saved_tensors
-    return (left * grad_total, None if ctx.same else right * grad_total, *[None] * 6)
+    first = (left * grad_total).to(ctx.dtypes[0])
+    return (first, None if ctx.same else (right * grad_total).to(ctx.dtypes[1]), *[None] * 6)
 
 
 _relation_kl.register_autograd(_scale_gradients, setup_context=_keep_gradients)
@@ -166,8 +169,10 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 
 def _merge(grad: Tensor | None, like: Tensor) -> Tensor:
-    """(B, R, T, d) -> (B, T, D), contiguous in the dtype of the projection; empty for `None`."""
-    return like.new_empty(0) if grad is None else grad.transpose(1, 2).flatten(2).contiguous().to(like.dtype)
+    """(B, R, T, d) -> (B, T, D), contiguous in fp32; empty for `None`."""
+    if grad is None:
+        return like.new_empty(0, dtype=torch.float32)
+    return grad.transpose(1, 2).flatten(2).contiguous()
 
 
 def _log_relation(left: Tensor, right: Tensor, scale: float, padded_keys: Tensor) -> Tensor:
@@ -268,10 +273,14 @@ class RelationObjective(Objective):
             return
         student = resolve_layer(self.student_layer, num_student_layers, flag="--student_layer")
         if self.teacher_layer == "auto":
-            teacher = default_teacher_layer(num_teacher_layers, self.teacher_model_type)
+            teacher = self._auto_teacher_layer(num_teacher_layers)
         else:
             teacher = resolve_layer(_as_layer(self.teacher_layer), num_teacher_layers, flag="--teacher_layer")
         self.pairs = ((student, teacher),)
+
+    def _auto_teacher_layer(self, num_teacher_layers: int) -> int:
+        """The layer that the paper of this objective learns from."""
+        return default_teacher_layer(num_teacher_layers, self.teacher_model_type)
 
     @property
     def student_request(self) -> SignalRequest:
@@ -346,12 +355,18 @@ class MiniLMObjective(RelationObjective):
     def __init__(
         self,
         student_layer: int = -1,
-        teacher_layer: int | str = -1,
+        teacher_layer: int | str = "auto",
         layer_map: str | None = None,
-        teacher_model_type: str = "",
     ) -> None:
-        """As `RelationObjective`; the relations are Q-K and V-V, the heads those of the models."""
-        super().__init__(("qk", "vv"), "auto", student_layer, teacher_layer, layer_map, teacher_model_type)
+        """As `RelationObjective`; the relations are Q-K and V-V, the heads those of the models.
+
+        The teacher's layer is the last one with `auto`, whatever the teacher (section 3.1): MiniLMv2's choice of an
+        upper middle layer is not MiniLM's.
+        """
+        super().__init__(("qk", "vv"), "auto", student_layer, teacher_layer, layer_map)
+
+    def _auto_teacher_layer(self, num_teacher_layers: int) -> int:
+        return num_teacher_layers
 
     def _resolve_heads(self, student: Projections, teacher: Projections, widths: Sequence[int]) -> int:
         if student.num_heads != teacher.num_heads:
@@ -369,10 +384,14 @@ def _parse_relations(relations: Sequence[str]) -> dict[str, float]:
         pair, _, weight = item.partition(":")
         if len(pair) != 2 or not set(pair) <= set(SIDES):
             raise ValueError(f"`--relations` has {item!r}; allowed are pairs of q, k and v such as 'qq' or 'qk:0.5'.")
+        if pair in parsed:
+            raise ValueError(f"`--relations` has {pair!r} twice; give each pair once.")
         try:
             parsed[pair] = float(weight or 1.0)
         except ValueError:
-            raise ValueError(f"`--relations` has {item!r}; the weight after the colon must be a number.") from None
+            parsed[pair] = math.nan
+        if not 0 < parsed[pair] < math.inf:
+            raise ValueError(f"`--relations` has {item!r}; the weight after the colon must be a number above 0.")
     if not parsed:
         raise ValueError("`--relations` is empty; the usual choice is qq kk vv.")
     return parsed

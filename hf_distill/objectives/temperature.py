@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,8 +78,8 @@ class Temperature:
         Raises:
             ValueError: If a temperature is not positive, or the schedule or one of its options is unknown.
         """
-        if not temperature > 0:
-            raise ValueError(f"`--temperature` is {temperature}; it must be above 0.")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"`--temperature` is {temperature}; it must be above 0 and finite.")
         self.base = float(temperature)
         fields = _read(schedule)
         self.name = fields.pop("name") if fields else "constant"
@@ -89,6 +90,8 @@ class Temperature:
         elif self.name != "constant":
             own = {key: value for key, value in self.options.items() if key != "low"}
             self._schedule = Schedule(self.name, own)
+            if self._schedule.in_epochs:
+                raise ValueError("`--temperature_schedule` stage counts shares of the steps: `start` and `end`.")
             # A tensor, because a compiled loss would be compiled anew for every other number.
             self._current = torch.tensor(self.at(0.0))
         elif self.options:
@@ -109,8 +112,8 @@ class Temperature:
         if self._schedule is None:
             return self.base
         low = self.options.get("low", 1.0)
-        if not low > 0:
-            raise ValueError(f"`--temperature_schedule`: `low` is {low}; it must be above 0.")
+        if not 0 < low < math.inf:
+            raise ValueError(f"`--temperature_schedule`: `low` is {low}; it must be above 0 and finite.")
         return low + (self.base - low) * self._schedule(progress)
 
     def set_progress(self, progress: float) -> None:
@@ -182,9 +185,12 @@ def _read(schedule: TemperatureSpec | None) -> dict[str, Any]:
 
 def _number(name: str, key: str, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"`--temperature_schedule` {name}: `{key}` is {value!r}; it must be a number.") from None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"`--temperature_schedule` {name}: `{key}` is {value!r}; it must be a finite number.")
+    return number
 
 
 def _direction(logits: Tensor) -> Tensor:

@@ -110,8 +110,8 @@ class BertEMDObjective(Objective):
             ValueError: If the kind of projection is unknown or the weight is not positive.
         """
         super().__init__()
-        if not layer_weight > 0:
-            raise ValueError(f"`layer_weight` of `bert_emd` is {layer_weight}; it must be above 0.")
+        if not 0 < layer_weight < math.inf:
+            raise ValueError(f"`layer_weight` of `bert_emd` is {layer_weight}; it must be above 0 and finite.")
         self.attention, self.layer_weight, self.cost_attention = attention, layer_weight, cost_attention
         self.projection, self.shared_projection = check_kind(projection), shared_projection
 

@@ -1,10 +1,39 @@
-"""What a person sees while a distillation runs."""
+"""What happens beside the steps of a distillation: what a person sees, and what schedules must know."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
+
+
+def epochs_in(max_steps: int, loader: Any, accumulation_steps: int) -> float | None:
+    """Passes over the rows in `max_steps` updates of so many batches each; `None` for rows without a length."""
+    if not has_length(loader):
+        return None
+    return max_steps / max(1, -(-len(loader) // accumulation_steps))
+
+
+class CountsEpochs(TrainerCallback):
+    """Tells the schedules of the trained model, when the training begins, how many epochs it has."""
+
+    def __init__(self, model: Callable[[], Any]) -> None:
+        """Make the callback; `model` gives the `DistillationModel` of the moment (a search makes several)."""
+        self._model = model
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Count them."""
+        epochs = epochs_in(state.max_steps, train_dataloader, args.gradient_accumulation_steps)
+        self._model().count_epochs(epochs)
 
 
 class TermsInProgressBar(ProgressCallback):

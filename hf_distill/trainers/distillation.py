@@ -23,6 +23,7 @@ from ..signals import SignalRequest, Signals
 from ..stored.teacher import StoredTeacher
 from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource, connect_teacher
+from .callbacks import CountsEpochs
 from .checkpoints import read_beside_student, write_beside_student
 from .data import length_grouped_sampler
 from .drop_in import sorted_by_kind
@@ -251,6 +252,7 @@ class DistillationTrainer(EvaluatingTrainer):
                 f"{self.args.n_gpu} GPUs in one process (DataParallel) are not supported: start with "
                 "`torchrun --nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
             )
+        self.add_callback(CountsEpochs(lambda: self.model))
         # The wrapper's loss is a mean over the whole optimizer step already.
         self.loss_is_scaled_for_ga = True
         if self.args.label_names is None:

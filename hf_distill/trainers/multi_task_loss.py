@@ -95,7 +95,14 @@ class MultiTaskLoss(nn.Module):
         spec, found = self.specs[task], without_padding(outputs, mask)
         if targets:
             teachers = without_padding(targets, mask)
-            terms["soft"] = soft_task_loss(spec, found, teachers, self.args.temperature, shown_positions(spec, labels))
+            terms["soft"] = soft_task_loss(
+                spec,
+                found,
+                teachers,
+                self.args.temperature,
+                shown_positions(spec, labels),
+                scale_by_squared_temperature=self.args.scale_by_squared_temperature,
+            )
         if self.training and self.args.r3f_lambda > 0 and spec.problem_type != "regression":
             noisy = without_padding(self._noisy(task, inputs), mask)
             terms["r3f"] = r3f_loss(found, noisy, shown_positions(spec, labels))

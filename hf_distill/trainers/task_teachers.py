@@ -72,8 +72,10 @@ def soft_task_loss(
     targets: Mapping[str, Tensor],
     temperature: float,
     shown: Tensor | None,
+    *,
+    scale_by_squared_temperature: bool = True,
 ) -> Tensor:
-    """Mean soft cross-entropy over rows, words, or starts and ends, times the square of the temperature.
+    """Mean soft cross-entropy over rows, words, or starts and ends.
 
     Args:
         spec: The task; in regression the loss is the squared error of the values.
@@ -81,13 +83,15 @@ def soft_task_loss(
         targets: The teachers'.
         temperature: Divides the logits on both sides.
         shown: Which distributions count (B, T) for words; `None`: all.
+        scale_by_squared_temperature: Multiply by the square of the temperature (not in regression).
     """
+    factor = temperature**2 if scale_by_squared_temperature else 1.0
     parts = []
     for name, target in targets.items():
         if spec.problem_type == "regression":
             parts.append(soft_loss(outputs[name], target, "mse", 1.0).mean())
             continue
-        values = soft_loss(outputs[name], target, "ce", temperature) * temperature**2
+        values = soft_loss(outputs[name], target, "ce", temperature) * factor
         parts.append(values.mean() if shown is None else (values * shown).sum() / shown.sum().clamp(min=1))
     return torch.stack(parts).mean()
 

@@ -12,14 +12,18 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from ..alignment import PIECE_MASK, STUDENT_PIECES, Reading, by_pieces
 from ..loading import forward_columns
 from ..objectives import Objective, WeightedObjective
 from ..output_capture import capture_of
 from ..routing import only_requested
+from ..schedules import Schedule
 from ..signals import SignalRequest, Signals
 from .agreement import agreement_sums, can_agree
+
+logger = logging.get_logger(__name__)
 
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
 
@@ -77,6 +81,8 @@ class DistillationModel(PreTrainedModel):
         self.schedules = {item.name: item.schedule for item in objectives if item.schedule is not None}
         # Tensors, because a compiled `forward` would be compiled anew for every other number.
         self._factors = {name: torch.tensor(schedule(0.0)) for name, schedule in self.schedules.items()}
+        # Those of `schedules` with shares in place of epochs, once a training says how many it has.
+        self._in_shares: dict[str, Schedule | None] = dict(self.schedules)
         self._prefixes = {name: reading.prefix for name, reading in (readings or {}).items() if reading is not None}
         request = SignalRequest()
         for item in objectives:
@@ -116,10 +122,27 @@ class DistillationModel(PreTrainedModel):
             for name, objective in self.objectives.items()
         }
 
+    def count_epochs(self, epochs: float | None) -> None:
+        """Tell schedules how many passes over the rows the training makes; `None` if the rows have no length.
+
+        Raises:
+            ValueError: If a stage ends before it begins (see `Schedule.in_run_of`), or no objective has a step.
+        """
+        for name, schedule in self.schedules.items():
+            try:
+                self._in_shares[name] = schedule.in_run_of(epochs)
+            except ValueError as error:
+                raise ValueError(f"Objective {name!r}: {error}") from None
+        never = {name: self.schedules[name].describe() for name, found in self._in_shares.items() if found is None}
+        if len(never) == len(self.weights):
+            raise ValueError(f"Nothing is learnt in a training of {epochs:g} epochs: {never}.")
+        for name, stage in never.items():
+            logger.warning(f"Objective {name!r} ({stage}) has no step in a training of {epochs:g} epochs.")
+
     def set_progress(self, progress: float) -> None:
         """Tell schedules and objectives which share of the optimizer steps is done."""
-        for name, schedule in self.schedules.items():
-            self._factors[name].fill_(schedule(progress))
+        for name, schedule in self._in_shares.items():
+            self._factors[name].fill_(0.0 if schedule is None else schedule(progress))
         for objective in self.objectives.values():
             cast(Objective, objective).set_progress(progress)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_distill.objectives import MiniLMObjective, RelationObjective, relation
+from hf_distill.objectives import MiniLMObjective, RelationObjective, build_objective, relation
 from hf_distill.objectives.relation import (
     choose_relation_heads,
     default_teacher_layer,
@@ -126,6 +126,30 @@ def test_the_compiler_takes_it_into_one_graph(autocast, heads):
         torch.testing.assert_close(torch.autograd.grad(loss, weight), torch.autograd.grad(expected, weight))
 
 
+@pytest.mark.parametrize("of_one", [True, False], ids=["q-q", "q-k"])
+def test_small_gradients_in_half_precision_are_scaled_before_they_are_rounded(of_one):
+    """At a small divergence most gradients are below fp16's smallest number until a loss scaler lifts them."""
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(2, 2, 64, 48, generator=generator)
+    student = (teacher + 0.002 * torch.randn(2, 2, 64, 48, generator=generator)).half()
+    mask, factor = torch.ones(2, 64), 2.0**16
+
+    def gradients(dtype, scale):
+        leaves = [side.to(dtype).requires_grad_() for side in (student[:1] if of_one else student)]
+        sides = leaves * 2 if of_one else leaves
+        others = [teacher[0], teacher[0] if of_one else teacher[1]]
+        loss = relation_loss(*sides, *others, mask, 12)
+        return torch.cat([x.flatten() for x in torch.autograd.grad(scale * loss, leaves)])
+
+    exact = gradients(torch.float32, factor).double()
+    half, brain = gradients(torch.float16, factor).double(), gradients(torch.bfloat16, factor).double()
+    assert (half - exact).norm() / exact.norm() < 1e-3
+    assert (half - exact).norm() <= (brain - exact).norm()
+    assert (half == 0).sum() == (exact == 0).sum()
+    unscaled = factor * gradients(torch.float16, 1.0).double()
+    assert (unscaled - exact).norm() / exact.norm() > 1e-2, "nothing was small here"
+
+
 def test_a_second_derivative_is_refused():
     student, teacher = projections(D_STUDENT, 1).requires_grad_(), projections(D_TEACHER, 2)
     loss = relation_loss(student, student, teacher, teacher, masks(), 8)
@@ -164,6 +188,16 @@ def test_an_illegal_number_of_heads_names_the_legal_ones():
 )
 def test_the_teacher_layer_is_the_papers(depth, model_type, layer):
     assert default_teacher_layer(depth, model_type) == layer
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_minilm_learns_from_the_last_layer_of_any_teacher(model_type):
+    options = {"teacher_layer": "auto", "teacher_model_type": model_type}
+    for name, layer in (("minilm", 24), ("relation", default_teacher_layer(24, model_type))):
+        objective = build_objective(name, options)
+        objective.bind(6, 24)
+        assert objective.pairs == ((6, layer),)
+    assert MiniLMObjective(teacher_layer="21").teacher_layer == "21"
 
 
 def signals(width, heads, seed, layer):
@@ -208,7 +242,11 @@ def test_a_layer_map_sums_over_its_pairs():
     ("options", "message"),
     [
         ({"relations": ["qx"]}, r"--relations.*'qx'.*pairs of q, k and v"),
-        ({"relations": ["qq:much"]}, "must be a number"),
+        ({"relations": ["qq:much"]}, "must be a number above 0"),
+        ({"relations": ["qq:-1"]}, r"--relations.*'qq:-1'.*must be a number above 0"),
+        ({"relations": ["qq:nan"]}, "must be a number above 0"),
+        ({"relations": ["qq:inf"]}, "must be a number above 0"),
+        ({"relations": ["qq", "qq:2"]}, "--relations.*'qq' twice"),
         ({"relations": []}, "--relations.*empty"),
     ],
 )

@@ -324,6 +324,29 @@ def test_a_scheduled_weight_follows_the_progress_and_is_logged(build):
         assert entry["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+STAGES = [
+    {"objective": "relation", "schedule": {"name": "stage", "end_epoch": -1}},
+    {"objective": "logits", "schedule": {"name": "stage", "start_epoch": -1}},
+]
+
+
+def test_stages_are_counted_in_epochs(build):
+    settings = {"objectives": STAGES, "max_steps": -1, "num_train_epochs": 3, "gradient_accumulation_steps": 3}
+    trainer = build(**settings, logging_steps=1)
+    trainer.train()
+    steps = trainer.state.max_steps // 3
+    weights = [(e["weight/relation"], e["weight/logits"]) for e in trainer.state.log_history if "weight/logits" in e]
+    assert weights == [(1, 0)] * 2 * steps + [(0, 1)] * steps
+
+
+def test_a_stage_that_never_comes_is_said(build, caplog):
+    late = {"objective": "logits", "schedule": {"name": "stage", "start_epoch": 20}}
+    with pytest.raises(ValueError, match=r"Nothing is learnt in a training of 3 epochs: .*start_epoch=20"):
+        build(objectives=[late], max_steps=-1, num_train_epochs=3).train()
+    build(objectives=["relation", late], max_steps=1).train()
+    assert "'logits' (stage(start_epoch=20)) has no step in a training of" in caplog.text
+
+
 def test_a_resumed_run_continues_with_the_scheduled_weight(build):
     whole = build(objectives=SCHEDULED, save_strategy="steps", save_steps=2)
     whole.train()

@@ -246,6 +246,15 @@ def test_the_soft_loss_is_that_of_logits_distillation():
     assert found.item() == pytest.approx((16 * soft_loss(student, teacher, "ce", 4.0).mean()).item())
 
 
+def test_the_soft_loss_of_textbrewers_multi_task_distiller():
+    student, teacher = torch.randn(5, 3), torch.randn(5, 3)
+    found = soft_task_loss(
+        MOOD, {"logits": student}, {"logits": teacher}, 8.0, None, scale_by_squared_temperature=False
+    )
+    expected = -((teacher / 8).softmax(-1) * (student / 8).log_softmax(-1)).sum(-1).mean()
+    assert found.item() == pytest.approx(expected.item())
+
+
 def test_values_are_compared_by_their_squared_difference():
     found = soft_task_loss(LENGTH, {"logits": torch.zeros(2, 1)}, {"logits": torch.tensor([[1.0], [3.0]])}, 4.0, None)
     assert found.item() == 5.0
