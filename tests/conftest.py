@@ -132,3 +132,18 @@ def hub(monkeypatch, tmp_path):
         # Five retries take half a minute.
         monkeypatch.setattr(_http, "time", SimpleNamespace(**{**vars(time), "sleep": lambda _: None}))
         yield server
+
+
+@pytest.fixture
+def hub_data(hub, monkeypatch, tmp_path):
+    """The stand-in for the Hub as `datasets` sees it too, with a cache of its own."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(datasets.config, "HUB_DATASETS_URL", hub.url + "/datasets/{repo_id}/resolve/{revision}/{path}")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets_cache"))
+    # Another host of the Hub, which knows types of columns: nobody answers there.
+    monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+    return hub

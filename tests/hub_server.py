@@ -6,6 +6,7 @@ downloads with ETags and redirects to another host. Xet is not spoken: clients s
 
 import base64
 import hashlib
+import io
 import json
 import re
 import threading
@@ -116,6 +117,49 @@ class HubServer(ThreadingHTTPServer):
         self.repos[kind, name] = repo = Repo(kind, name, private)
         repo.commit("main", {".gitattributes": File(b"*.safetensors filter=lfs\n", False)}, "initial commit")
         return repo
+
+    def add_data_set(self, name, configs=None, script=False, converted=None):
+        """A data set, laid out as the Hub does.
+
+        Args:
+            name: Its id.
+            configs: Configuration -> split -> rows: parquet files on the main branch, named in its README.
+            script: Whether its main branch is a loading script in place of that.
+            converted: The same of the parquet copy, a folder for each configuration and split on a branch that has
+                nothing else; `None` where there is no such branch.
+        """
+        repo = self.make_repo("dataset", name)
+        files = dict(repo.files())
+        if script:
+            files[f"{name.partition('/')[2]}.py"] = File(b"import datasets\n", False)
+            files["README.md"] = File(b"---\nlicense: other\n---\n", False)
+        else:
+            header = [
+                {
+                    "config_name": config,
+                    "data_files": [{"split": split, "path": f"{config}/{split}-*"} for split in splits],
+                }
+                for config, splits in configs.items()
+            ]
+            files["README.md"] = File(f"---\n{yaml.safe_dump({'configs': header})}---\n".encode(), False)
+            files |= self.stored(configs, "{config}/{split}-00000-of-00001.parquet")
+        repo.commit("main", files, "data")
+        if converted is not None:
+            own = {".gitattributes": File(b"*.parquet filter=lfs\n", False)}
+            repo.commit("refs/convert/parquet", own | self.stored(converted, "{config}/{split}/0000.parquet"), "copy")
+        return repo
+
+    def stored(self, configs, pattern):
+        """Path -> parquet file, uploaded."""
+        files = {}
+        for config, splits in configs.items():
+            for split, rows in splits.items():
+                content = io.BytesIO()
+                rows.to_parquet(content)
+                file = File(content.getvalue(), True)
+                self.objects[file.oid] = file.content
+                files[pattern.format(config=config, split=split)] = file
+        return files
 
     def asked(self, method, part):
         """Paths that were asked for with success."""

@@ -17,7 +17,9 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
+from huggingface_hub.errors import HTTPError
 
+from ..hub.data_sets import read_data_set
 from .first_rows import first_rows
 
 # Suffix -> loader of `datasets`; a compression suffix may follow.
@@ -62,11 +64,13 @@ def load_general_corpus(
         return _load_folder(path, split, flag, max_rows)
     try:
         if max_rows is not None:
-            return first_rows(load_dataset_builder(str(path_or_id), config), split, max_rows, str(path_or_id), flag)
-        loaded = load_dataset(str(path_or_id), config)
-    except (OSError, ValueError) as error:
+            builder = read_data_set(load_dataset_builder, str(path_or_id), config, flag=flag)
+            return first_rows(builder, split, max_rows, str(path_or_id), flag)
+        loaded = read_data_set(load_dataset, str(path_or_id), config, flag=flag)
+    except (HTTPError, OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"`{flag}` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: {error}"
+            f"`{flag}` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: "
+            f"{' '.join(str(error).split())}"
         ) from error
     return _one_split(loaded, str(path_or_id), split, flag)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from datasets import Dataset, DatasetDict, Value, load_dataset
 from transformers.utils import logging
 
+from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
 from hf_distill.tasks.choices import normalise_choices
 from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import RowsSpec, find_task_folder, listing
@@ -177,9 +178,11 @@ def read_splits(
     source = spec.hub_path if spec.hub_config is None else f"{spec.hub_path} ({spec.hub_config})"
     try:
         found, names = read_hub(spec, wanted, _load_from_hub)
+    except UnreadableDataSetError as error:
+        raise FileNotFoundError(f"Task {spec.name!r} cannot be loaded from the Hub: {error}.") from error
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"Task {spec.name!r} could not be loaded from the Hub data set {source}: {error}. "
+            f"Task {spec.name!r} could not be loaded from the Hub data set {source}: {' '.join(str(error).split())}. "
             "Without network, give a folder with its files: `--data_dir`."
         ) from error
     return found, source, names
@@ -187,7 +190,7 @@ def read_splits(
 
 def _load_from_hub(path: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
     """All splits of one configuration."""
-    return load_dataset(path, config) if revision is None else load_dataset(path, config, revision=revision)
+    return read_data_set(load_dataset, path, config, revision, flag="--data_dir")
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:

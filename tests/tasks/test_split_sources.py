@@ -76,17 +76,18 @@ def test_mlqa_learns_from_squad_beside_it(tmp_path):
 def test_the_hub_is_asked_for_every_configuration_once(monkeypatch):
     spec, asked = get_task("mlqa"), []
 
-    def load_dataset(path, config, revision=None):
-        asked.append((path, config, revision))
+    def load_dataset(path, config=None, revision=None, data_dir=None):
+        assert config is None, "a branch of converted files has one configuration, `default`"
+        asked.append((path, data_dir, revision))
         rows = Dataset.from_list([row_of(spec, 0)])
-        return {"train": rows} if config is None else {"validation": rows, "test": rows}
+        return {"train": rows} if data_dir is None else {"validation": rows, "test": rows}
 
     monkeypatch.setattr(loading, "load_dataset", load_dataset)
     task = load_task("mlqa")
     assert set(task.dataset) == {"train", *spec.evaluation_splits}
     assert asked[0] == ("rajpurkar/squad", None, None)
     languages = {f"mlqa.{language}.{language}" for language in ("en", "es", "hi", "vi", "de", "ar", "zh")}
-    assert {config for _, config, _ in asked[1:]} == languages
+    assert {folder for _, folder, _ in asked[1:]} == languages
     assert len(asked) == 8
     assert {revision for *_, revision in asked[1:]} == {"refs/convert/parquet"}
 
