@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from datasets import Dataset, DatasetDict, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from transformers.utils import logging
 
 from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
 from hf_distill.tasks.choices import normalise_choices
 from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import RowsSpec, find_task_folder, listing
-from hf_distill.tasks.labels import drop_labels, hide_labels, normalise_labels, visible_labels
+from hf_distill.tasks.labels import (
+    HIDDEN_TEXTS,
+    drop_labels,
+    hide_labels,
+    is_generic,
+    normalise_labels,
+    order_by_name,
+    visible_labels,
+)
 from hf_distill.tasks.questions import has_answers, normalise_questions
 from hf_distill.tasks.registry import get_task, is_registered
 from hf_distill.tasks.row_forms import form_rows
@@ -24,6 +32,9 @@ from hf_distill.tasks.split_sources import hold_out, join_parts, read_hub, read_
 from hf_distill.tasks.words import normalise_words
 
 logger = logging.get_logger(__name__)
+
+# Scores of one class, the second one: which it is depends on the names.
+NAME_METRICS = ("f1",)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,8 @@ def load_task(
         ValueError: If the name is unknown, or columns or labels do not fit the task.
     """
     given = {key: value for key, value in fields.items() if value is not None}
+    if "label_names" in given:
+        given.setdefault("names_unverified", False)
     if isinstance(task, TaskSpec):
         spec, name = spec or task, task.name
     else:
@@ -138,6 +151,7 @@ def load_task(
         needed = (spec.train_split, *spec.evaluation_splits) if splits is None else tuple(splits)
     wanted = tuple(dict.fromkeys((*needed, spec.train_split, *spec.evaluation_splits, *spec.test_splits)))
     raw, source, found = read_splits(spec, folder, wanted)
+    spec = _known_names(spec, raw.get(spec.train_split) or next(iter(raw.values()), []), source, given.get("metrics"))
     _hold_out(raw, spec, source)
     missing = [split for split in needed if split not in raw]
     if missing:
@@ -191,6 +205,64 @@ def read_splits(
 def _load_from_hub(path: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
     """All splits of one configuration."""
     return read_data_set(load_dataset, path, config, revision, flag="--data_dir")
+
+
+def _known_names(
+    spec: TaskSpec, parts: Sequence[Dataset], source: str, asked_metrics: Sequence[str] | None = None
+) -> TaskSpec:
+    """A task whose names of classes are those that its rows have, where nobody has verified them.
+
+    Rows that only number their classes leave them without names: the numbers are the names then, and a score that
+    depends on which class is which is left out with a line.
+
+    Args:
+        spec: The task.
+        parts: Rows of one of its splits, as they are in the source.
+        source: Where they come from, for messages.
+        asked_metrics: The metrics that the user named.
+
+    Raises:
+        ValueError: If a metric that depends on names was asked for, or is the task's main one.
+    """
+    if not spec.names_unverified or spec.label_names is None or not parts:
+        return spec
+    found = _names_in_rows(rename_columns(parts[0], spec), spec)
+    if found is not None and order_by_name(found, spec.label_names) is not None:
+        return dataclasses.replace(spec, names_unverified=False)
+    if found is not None:
+        logger.warning(f"The classes of task {spec.name!r} are named as in the rows of {source}: {found}.")
+        return dataclasses.replace(spec, label_names=tuple(found), label_aliases={}, names_unverified=False)
+    numbers = tuple(map(str, range(spec.num_labels)))
+    depending = [metric for metric in spec.metrics if metric in NAME_METRICS]
+    known = f"The rows of {source} number the classes of task {spec.name!r} and do not name them"
+    if set(depending) & {spec.headline, *(asked_metrics or ())}:
+        raise ValueError(
+            f"{known}, so `--metrics {' '.join(depending)}` cannot tell which class counts: name them in the order of "
+            "their numbers with `--class_names`."
+        )
+    left_out = f"; {', '.join(depending)} is left out" if depending else ""
+    logger.warning(f"{known}: {', '.join(numbers)} are their names{left_out}. `--class_names` gives them others.")
+    metrics = tuple(metric for metric in spec.metrics if metric not in depending)
+    return dataclasses.replace(spec, label_names=numbers, label_aliases={}, metrics=metrics)
+
+
+def _names_in_rows(rows: Dataset, spec: TaskSpec) -> list[str] | None:
+    """The names that the label column's type or texts have, in the task's order where they are the task's."""
+    feature = rows.features.get(spec.label_column)
+    if isinstance(feature, ClassLabel):
+        return None if is_generic(feature.names) else list(feature.names)
+    if feature is not None and feature.dtype == "bool":
+        return ["false", "true"]
+    if feature is None or feature.dtype not in ("string", "large_string"):
+        return None
+    shown = {str(value).strip() for value in rows.unique(spec.label_column) if value is not None}
+    shown = {text for text in shown if text.casefold() not in HIDDEN_TEXTS}
+    if not shown or is_generic(sorted(shown)):
+        return None
+    names = list(spec.label_names or ())
+    if {text.casefold() for text in shown} <= {name.casefold() for name in names}:
+        return names
+    return sorted(shown)
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:

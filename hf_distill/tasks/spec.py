@@ -66,6 +66,9 @@ class TaskSpec:
         averages: Name -> splits whose mean scores are reported under it.
         column_aliases: Column -> names it has in other distributions of the same data.
         label_aliases: Label -> names it has in other distributions.
+        names_unverified: Whether nobody has compared the names with the data set on the Hub. Rows that name their
+            classes decide then; where they only number them, the numbers are the names, and what depends on names is
+            refused.
         dropped_labels: Labels that are none (OCNLI's `-`: no majority): rows with them, and rows with a hidden label,
             are dropped from training and evaluation splits, and counted.
         row_form: How a row's texts are made of other columns (`hf_distill.tasks.row_forms`); `None` leaves them.
@@ -104,6 +107,7 @@ class TaskSpec:
     averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     column_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     label_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    names_unverified: bool = False
     dropped_labels: tuple[str, ...] = ()
     row_form: str | None = None
     headerless_columns: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ PLAIN = (
     "max_answer_length",
     "merge_duplicates",
     "name",
+    "names_unverified",
     "row_form",
     "train_split",
 )

@@ -49,7 +49,8 @@ def _labels(spec: TaskSpec) -> str:
     if spec.kind == "token_classification":
         return f"tags of {len({name[2:] for name in spec.label_names if name[1:2] == '-'})} types"
     names = spec.label_names
-    return ", ".join(names) if len(names) <= MAX_SPLITS else f"{len(names)} classes"
+    shown = ", ".join(names) if len(names) <= MAX_SPLITS else f"{len(names)} classes"
+    return f"{shown} (names unverified)" if spec.names_unverified else shown
 
 
 def _metrics(spec: TaskSpec) -> str:
