@@ -223,13 +223,13 @@ def push(argv: Sequence[str]) -> None:
 def convert(argv: Sequence[str]) -> None:
     """Turn another library's configuration into one for distill: textbrewer CONFIG.json [--output FILE]."""
     import argparse
-    from pathlib import Path
 
     parser = argparse.ArgumentParser("hf-distill convert", description=convert.__doc__)
     parser.add_argument("library", choices=["textbrewer"], help="Whose configuration it is.")
     parser.add_argument("config", help="JSON file of a DistillationConfig.")
     parser.add_argument("--output", help="YAML file to write. Default: show it.")
     words = parser.parse_args(argv)
+    from hf_distill.storage.files import write_text
     from hf_distill.textbrewer import convert_file
 
     done = convert_file(words.config)
@@ -238,7 +238,7 @@ def convert(argv: Sequence[str]) -> None:
     if words.output is None:
         _say(done.as_yaml().rstrip())
     else:
-        Path(words.output).write_text(done.as_yaml(), encoding="utf-8")
+        write_text(words.output, done.as_yaml())
         _say(f"{len(done.arguments['objectives'])} objectives written to {words.output}")
 
 

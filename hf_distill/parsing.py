@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
-import yaml
 from transformers import HfArgumentParser
 
 from .plugins import FLAG_HELP, load_plugins, loaded_plugins, take_plugins
 from .presets import list_presets, preset_values
+from .storage.files import read_mapping, write_yaml
 
 # Flags of folders that are written.
 FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
@@ -34,14 +34,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"The configuration file {str(path)!r} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{str(path)!r} must hold `name: value` pairs, but holds {type(values).__name__}.")
-    return values
+    return read_mapping(path)
 
 
 def parse(
@@ -209,7 +202,5 @@ def changed_arguments(*arguments: Any) -> dict[str, Any]:
 def write_arguments(folder: str | Path, *arguments: Any, name: str = "arguments.yaml") -> Path:
     """Write the resolved arguments as YAML into `folder`; the file can be given back to `parse`."""
     path = Path(folder) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     values = arguments_to_dict(*arguments) | ({"plugins": loaded_plugins()} if loaded_plugins() else {})
-    path.write_text(yaml.safe_dump(values, sort_keys=True), encoding="utf-8")
-    return path
+    return write_yaml(path, values, sort_keys=True)

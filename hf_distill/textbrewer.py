@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from hf_distill.storage.files import read_json
+
 FIELDS = {
     "temperature": 4,
     "temperature_scheduler": "none",
@@ -79,10 +81,7 @@ def convert_file(path: str | Path) -> Conversion:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is no JSON: {error}.") from error
+    config = read_json(path)
     if not isinstance(config, dict):
         raise ValueError(f"{str(path)!r} must hold `name: value` pairs, but holds {type(config).__name__}.")
     return convert_config(config)

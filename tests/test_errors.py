@@ -119,17 +119,20 @@ def of(teacher="encoder", textbook="text.txt", *more):
             [*TEACH, "--task", "empty_mood", "--text_columns", "text"],
             "train.jsonl'] (`--task`, `--data_dir`) are empty",
         ),
-        ([*TEACH, "--task", "odd_mood"], "'odd_mood/task.yaml' (`--task`) cannot be read: while parsing"),
+        (
+            [*TEACH, "--task", "odd_mood"],
+            "odd_mood/task.yaml' cannot be read as YAML, it may be cut short: while parsing",
+        ),
         ([*TEACH, "--task", "nothing"], "`--task` 'nothing' is neither a registered task nor a folder"),
         # Files and flags.
-        (["distill", "bad.yaml"], "The configuration file 'bad.yaml' cannot be read: while parsing"),
-        (["distill", "bad.json"], "The configuration file 'bad.json' cannot be read: Expecting"),
+        (["distill", "bad.yaml"], "'bad.yaml' cannot be read as YAML, it may be cut short: while parsing"),
+        (["distill", "bad.json"], "'bad.json' cannot be read as JSON, it may be cut short: Expecting"),
         (["distill", "two.yaml", *QUICK], "'two.yaml': `teacher_model` is ['one', 'two']; it takes one value"),
         (["distill", "no_plugin.yaml"], "`--plugins` has 'no_such_module'"),
         (["distill", "--textbok", "text.txt"], "Unknown words ['--textbok', 'text.txt']. Did you mean --textbook?"),
         (of("encoder", "text.txt", "--output_dir", "text.txt"), "`--output_dir` is 'text.txt', which is a file"),
         ([*CORPUS[:-1], "text.txt", "--corpus", "text.txt"], "`--corpus_dir` is 'text.txt', which is a file"),
-        (["convert", "textbrewer", "binary.txt"], "'binary.txt' is no JSON"),
+        (["convert", "textbrewer", "binary.txt"], "'binary.txt' cannot be read as text in UTF-8"),
     ],
 )
 def test_it_ends_with_one_line_that_says_what_was_wrong(here, capsys, words, message):

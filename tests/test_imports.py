@@ -13,6 +13,7 @@ PACKAGE = Path(hf_distill.__file__).parent
 # The room of a module is its path's first part; a room may import rooms of lower or equal level.
 LEVELS = {
     "_optional": 0,
+    "storage": 0,
     "signals": 1,
     "shapes": 1,
     "layer_map": 1,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill._optional import require
+from hf_distill.storage.files import new_file
 
 MARKERS = {"sdpa": "o", "eager": "P", "compiled": "D", "onnx": "s", "onnx_int8": "^"}
 
@@ -91,5 +92,6 @@ def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: st
     axes.set(xlabel="milliseconds per sentence (log scale; left is faster)", ylabel=ylabel, title=title)
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=160)
+    with new_file(path) as part:
+        figure.savefig(part, dpi=160)
     return Path(path)

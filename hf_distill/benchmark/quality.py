@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_distill.hub.model_card import FACTS_FILE, read_facts
+from hf_distill.storage.files import read_json
 
 RESULTS_FILE = "results.json"
 ONNX_FOLDER = "onnx"
@@ -65,4 +65,4 @@ def _from_card(folder: Path) -> tuple[str, str, float] | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}

@@ -20,6 +20,7 @@ from datasets import Dataset, Features, IterableDataset, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import logging
 
+from ..storage.files import remove
 from .analysis import Analyzer, TokenStreams
 from .anchors import Anchors, collect_anchors, task_texts
 from .cleaning import LengthLimits, UsableRows, UsableTexts, fetch_texts, find_usable_rows
@@ -33,7 +34,7 @@ from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limi
 from .sources import corpus_label
 from .statistics import describe_build, describe_queries, describe_rows
 from .streams import write_streams
-from .work import WorkFolder, measured, read_arrow, remove
+from .work import WorkFolder, measured, read_arrow
 
 if TYPE_CHECKING:
     from hf_distill.arguments import CorpusArguments

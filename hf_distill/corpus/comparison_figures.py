@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill._optional import require
+from hf_distill.storage.files import new_file
 
 _DPI = 120
 
@@ -37,7 +38,8 @@ def draw_overlap(
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes, label="words in common, %", shrink=0.9)
-    figure.savefig(path, dpi=_DPI)
+    with new_file(path) as part:
+        figure.savefig(part, dpi=_DPI)
     return path
 
 
@@ -65,7 +67,8 @@ def draw_top_shares(
     axes.grid(visible=True, alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.savefig(path, dpi=_DPI)
+    with new_file(path) as part:
+        figure.savefig(part, dpi=_DPI)
     return path
 
 

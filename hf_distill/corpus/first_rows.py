@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -14,6 +13,8 @@ import xxhash
 from datasets import Dataset, DatasetBuilder, IterableDataset
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
+
+from hf_distill.storage.files import new_file
 
 _BATCH = 10_000
 # So many rows tell one stream from another.
@@ -78,13 +79,12 @@ def _texts(rows: Dataset | IterableDataset, count: int) -> list[dict[str, str]]:
 
 
 def _write(stream: IterableDataset, file: Path, max_rows: int | None, name: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     batches = _tables(stream, max_rows)
     first = next(batches, None)
     if first is None or not len(first):
         raise ValueError(f"{name} has no row.")
     with (
+        new_file(file) as partial,
         tqdm(total=max_rows, desc="Streaming rows", unit=" rows", unit_scale=True) as bar,
         ArrowWriter(path=str(partial), schema=first.schema) as writer,
     ):
@@ -92,7 +92,6 @@ def _write(stream: IterableDataset, file: Path, max_rows: int | None, name: str)
             writer.write_table(table.cast(first.schema))
             bar.update(len(table))
         writer.finalize()
-    os.replace(partial, file)
 
 
 def _tables(stream: IterableDataset, max_rows: int | None) -> Iterator[pa.Table]:

@@ -18,8 +18,8 @@ from typing import Any, cast
 from datasets import Dataset
 from datasets.utils import logging
 
-from .durable import checksum_of, space_for
-from .work import measured, read_arrow, remove, write_json
+from ..storage.files import checksum_of, disk_space, is_alive, read_json, remove, write_json
+from .work import measured, read_arrow
 
 logger = logging.get_logger(__name__)
 
@@ -111,7 +111,7 @@ class Part:
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         partial = self.folder.with_name(f"{self.folder.name}.{owner}.partial")
         try:
-            with space_for(self.folder.parent, self.what, "--work_dir, --index_dir"):
+            with disk_space(self.folder.parent, self.what, "--work_dir, --index_dir"):
                 partial.mkdir(parents=True)
                 facts = measured(lambda: work(partial), partial)
                 files = sorted(path for path in partial.rglob("*") if path.is_file())
@@ -141,7 +141,7 @@ class Part:
 
     def _marker(self) -> dict[str, Any] | None:
         try:
-            marker = json.loads((self.folder / _MARKER).read_text(encoding="utf-8"))
+            marker = read_json(self.folder / _MARKER)
         except (OSError, ValueError):
             return None
         return marker if marker.get("settings") == json.loads(json.dumps(self.settings)) else None
@@ -150,17 +150,5 @@ class Part:
         """What processes of this machine left behind that were killed here."""
         mine = f"{self.folder.name}.{socket.gethostname()}-"
         for path in self.folder.parent.glob(f"{self.folder.name}.*.partial"):
-            if path.name.startswith(mine) and not _is_alive(int(path.name.removeprefix(mine).partition("-")[0])):
+            if path.name.startswith(mine) and not is_alive(int(path.name.removeprefix(mine).partition("-")[0])):
                 remove(path)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any, Protocol, TypeVar, cast
 import xxhash
 from datasets.utils import logging
 
+from ..storage.files import checksum_of, disk_space, read_json, remove, write_json
 from .analysis import TokenStreams
-from .durable import checksum_of, space_for
 from .ranking import Hits
 from .scoring import CorpusStatistics
-from .work import write_json
 
 logger = logging.get_logger(__name__)
 
@@ -241,7 +239,7 @@ def save_index(
     engine = engine_class(settings["engine"])
     begun = {"format": FORMAT, "settings": settings, "streams": streams.checksum()}
     _begin(partial_path, begun, goes_on=getattr(engine, "continues", False))
-    with space_for(partial_path, "an index", "--index_dir, --work_dir"):
+    with disk_space(partial_path, "an index", "--index_dir, --work_dir"):
         engine.build(streams, partial_path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options)
         files = {str(file.relative_to(partial_path)): file for file in _files(partial_path) if file.name != _BEGUN}
         manifest = {
@@ -253,7 +251,7 @@ def save_index(
         }
         write_json(partial_path / "manifest.json", manifest)
     (partial_path / _BEGUN).unlink()
-    shutil.rmtree(path, ignore_errors=True)
+    remove(path)
     partial_path.rename(path)
     handle = IndexHandle(path)
     # An index that is made again has the same checksum; what is open maps the files of before.
@@ -265,14 +263,14 @@ def _begin(folder: Path, begun: dict[str, Any], *, goes_on: bool) -> None:
     """An empty folder, or what a killed build of just this index left in it where the engine can go on."""
     note = folder / _BEGUN
     try:
-        same = goes_on and json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(begun))
+        same = goes_on and read_json(note) == json.loads(json.dumps(begun))
     except (OSError, ValueError):
         same = False
     if same:
         for file in folder.rglob("*.partial"):
             file.unlink()
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         folder.mkdir(parents=True)
         write_json(note, begun)
 
@@ -297,7 +295,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(path / "manifest.json")
     except (OSError, ValueError) as error:
         raise ValueError(f"{str(path)!r} holds no complete index: {error}") from error
     if manifest.get("format") != FORMAT:

@@ -27,10 +27,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from datasets.utils import logging, tqdm
 
+from ..storage.files import disk_space, read_json, remove, write_json
 from .analysis import Analyzer, TokenStreams
-from .durable import space_for
 from .engines.cores import available_cores
-from .work import remove, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -65,7 +64,7 @@ def write_streams(
         RuntimeError: If a process died.
     """
     writer = _Writer(folder, {"format": FORMAT, **settings})
-    with space_for(folder, "token streams", "--index_dir, --work_dir"), writer:
+    with disk_space(folder, "token streams", "--index_dir, --work_dir"), writer:
         _fill(writer, analyzer, read, num_texts, num_proc)
     return writer.streams()
 
@@ -211,7 +210,7 @@ class _Writer:
     def _read_journal(self) -> _Journal | None:
         """How far a killed build of these streams came; None if there is none, or a file is shorter than noted."""
         try:
-            noted = json.loads((self.folder / "journal.json").read_text(encoding="utf-8"))
+            noted = read_json(self.folder / "journal.json")
             same = noted.pop("settings") == json.loads(json.dumps(self.settings))
             journal = _Journal(**noted)
             sizes = {

@@ -6,10 +6,8 @@ A step writes its files first and its marker last, by a rename; whatever has no 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +15,7 @@ from typing import Any, cast
 from datasets import Dataset, concatenate_datasets
 from datasets.utils import logging
 
-from .durable import space_for
+from ..storage.files import disk_space, read_json, remove, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -41,7 +39,7 @@ class WorkFolder:
         if not file.is_file():
             write_json(file, settings)
             return
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = read_json(file)
         if before != settings:
             differing = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
             listed = "; ".join(f"{name}: {before.get(name)} there, {settings.get(name)} now" for name in differing)
@@ -63,10 +61,10 @@ class WorkFolder:
         marker, folder = self.path / f"{name}.json", self.folder(name)
         if marker.is_file():
             logger.info(f"Step {name!r} is finished in {str(self.path)!r}: skipped.")
-            return cast("dict[str, Any]", json.loads(marker.read_text(encoding="utf-8")))
+            return cast("dict[str, Any]", read_json(marker))
         remove(folder)
         folder.mkdir(parents=True)
-        with space_for(folder, f"the step {name!r}", "--work_dir"):
+        with disk_space(folder, f"the step {name!r}", "--work_dir"):
             facts = measured(lambda: work(folder), folder)
             write_json(marker, facts)
         return facts
@@ -110,20 +108,6 @@ def _peak_memory() -> int | None:
         return None
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is either complete or not there; several processes may write the same one."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def remove(folder: Path) -> None:
-    """Deletes a folder if it is there."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_arrow(folder: Path) -> Dataset:

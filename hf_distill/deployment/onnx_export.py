@@ -22,6 +22,7 @@ from hf_distill._optional import require
 from hf_distill.deployment.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.loading import forward_columns
 from hf_distill.modes import evaluating
+from hf_distill.storage.files import new_file
 
 # What the graph is drawn from. A dimension of 1 would be taken for a constant.
 EXAMPLE_SHAPE = (2, 8)
@@ -57,9 +58,7 @@ def export_onnx(
         require(package, extra="onnx", needed_by="ONNX export")
     names = input_names(model, tokenizer)
     target = Path(folder) / ONNX_FILE
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        path = Path(scratch) / ONNX_FILE
+    with new_file(target) as path:
         try:
             with _ready_for_export(model):
                 _draw_graph(model, names, path)
@@ -73,7 +72,6 @@ def export_onnx(
                 f"The ONNX file of {type(model).__name__} differs from the model by {difference:.2g}; `--tolerance` "
                 f"allows {tolerance:g}: it was not written."
             )
-        path.replace(target)
     return difference
 
 
@@ -102,12 +100,12 @@ def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False)
     graph = onnx.load(source)
     # The exporter's shapes of inner results are those from before its optimiser; they are inferred anew.
     del graph.graph.value_info[:]
-    with tempfile.TemporaryDirectory(dir=source.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=source.parent) as scratch, new_file(target) as part:
         prepared = Path(scratch) / ONNX_FILE
         with _root_logger_as_it_was():
             quantization.quant_pre_process(graph, prepared, skip_optimization=True, skip_symbolic_shape=True)
             quantization.quantize_dynamic(
-                prepared, target, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=reduce_range
+                prepared, part, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=reduce_range
             )
     return target
 

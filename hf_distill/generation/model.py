@@ -8,7 +8,6 @@ Shape legend: B rows, S padded length, N predicted tokens, V vocabulary.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from hf_distill.generation.positions import check_encoder, lengthen_positions, n
 from hf_distill.generation.settings import WAYS, GenerationSettings
 from hf_distill.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
 from hf_distill.masked_logits import logits_at
+from hf_distill.storage.files import new_files, read_json, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -183,16 +183,17 @@ class EncoderForGeneration(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the masked language model, the tokenizer if it is known, and how the model writes."""
-        self.masked_lm.save_pretrained(folder)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
         facts = {
             "way": self.way,
             "pair_types": self.pair_types,
             "special_ids": asdict(self.ids),
             "settings": asdict(self.settings),
         }
-        Path(folder, SETTINGS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        with new_files(folder) as part:
+            self.masked_lm.save_pretrained(part)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(part)
+            write_json(part / SETTINGS_FILE, facts)
 
     @classmethod
     def from_pretrained(
@@ -310,4 +311,4 @@ def _stored_facts(name: str, revision: str | None) -> dict[str, Any]:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    return {} if path is None else read_json(path)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..storage.files import read_json, read_text
 from .dataset_card import LOCAL_FOLDER
 from .model_card import FACTS_FILE
 from .selection import CARD_FILE, Selection
@@ -25,7 +26,7 @@ def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
     """
     source = selection.folder / path
     if path == CARD_FILE:
-        text = source.read_text(encoding="utf-8")
+        text = read_text(source)
         for name in _local_names(selection):
             for call in ("from_pretrained", "load_dataset"):
                 text = text.replace(f'{call}("{name}"', f'{call}("{repo}"')
@@ -58,7 +59,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def _as_json(value: Any) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ..storage.files import read_text, write_text
 from .citations import resolve_citations
 from .rendering import render_template
 
@@ -98,9 +99,7 @@ def write_dataset_card(folder: str | os.PathLike[str], facts: CorpusCardFacts) -
         The file.
     """
     path = Path(folder) / "README.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_dataset_card(facts), encoding="utf-8")
-    return path
+    return write_text(path, render_dataset_card(facts))
 
 
 def write_section(folder: str | os.PathLike[str], name: str, text: str) -> Path:
@@ -119,13 +118,12 @@ def write_section(folder: str | os.PathLike[str], name: str, text: str) -> Path:
     """
     path = Path(folder) / "README.md"
     begin, end = (f"<!-- {name}:{place} -->" for place in ("begin", "end"))
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = read_text(path).partition(begin)
     after = rest.partition(end)[2] if found else ""
     if not found:
         before, last_parts, after = before.partition(_LAST_PARTS)
         before, after = f"{before.rstrip()}\n\n", f"\n{last_parts}{after}"
-    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")
-    return path
+    return write_text(path, f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 
 def _number(value: float) -> str:

@@ -7,7 +7,6 @@ The facts are plain data and lie beside the card as `distillation.json`, so that
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.rendering import render_template
+from hf_distill.storage.files import read_json, write_json, write_text
 
 FACTS_FILE = "distillation.json"
 CARD_FILE = "README.md"
@@ -271,12 +271,9 @@ def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
         Path of the card.
     """
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     text = render_card(facts)
-    facts_text = json.dumps(facts.to_dict(), indent=2, ensure_ascii=False, default=str)
-    (target / FACTS_FILE).write_text(facts_text + "\n", encoding="utf-8")
-    (target / CARD_FILE).write_text(text, encoding="utf-8")
-    return target / CARD_FILE
+    write_json(target / FACTS_FILE, facts.to_dict(), default=str)
+    return write_text(target / CARD_FILE, text)
 
 
 def read_facts(folder: str | os.PathLike[str]) -> CardFacts:
@@ -286,7 +283,7 @@ def read_facts(folder: str | os.PathLike[str]) -> CardFacts:
         FileNotFoundError: If the folder has none.
         ValueError: If they have unknown fields.
     """
-    return CardFacts.from_dict(json.loads((Path(folder) / FACTS_FILE).read_text(encoding="utf-8")))
+    return CardFacts.from_dict(read_json(Path(folder) / FACTS_FILE))
 
 
 def curves_from_log(log_history: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:

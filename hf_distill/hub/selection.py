@@ -6,7 +6,6 @@ optimizer, logs, and models that it was compared with.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
+
+from hf_distill.storage.files import read_json
 
 RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
@@ -198,7 +199,7 @@ def _kind(root: Path) -> RepoType | None:
 def _job(root: Path) -> Any:
     """The job that wrote the folder, as its results say."""
     try:
-        results = json.loads((root / "results.json").read_text(encoding="utf-8"))
+        results = read_json(root / "results.json")
     except (OSError, ValueError):
         return None
     return results.get("job") if isinstance(results, dict) else None

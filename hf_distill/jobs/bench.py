@@ -25,6 +25,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import forward_columns, load_model, load_tokenizer
 from hf_distill.parsing import arguments_to_dict
 from hf_distill.precision import configure_fp32_matmul
+from hf_distill.storage.files import write_text
 from hf_distill.students import create_student
 from hf_distill.tasks.loading import load_task
 from hf_distill.teachers import check_same_vocabulary
@@ -72,11 +73,10 @@ def bench(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
         "environment": environment(),
     }
     folder = Path(arguments.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     facts["figure"] = _draw(facts, folder)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     write_results(folder, facts, name=RESULTS_FILE)
-    (folder / REPORT_FILE).write_text(format_report(facts), encoding="utf-8")
+    write_text(folder / REPORT_FILE, format_report(facts))
     return facts
 
 

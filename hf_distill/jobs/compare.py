@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +28,7 @@ from hf_distill.hub.dataset_card import FIGURES_FOLDER, write_section
 from hf_distill.jobs.corpus_folder import STATISTICS_FILE, is_built_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.parsing import arguments_to_dict
+from hf_distill.storage.files import copy_file, read_json, write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.trainers.data import PAIR_COLUMN
 
@@ -82,7 +81,6 @@ def compare(
     )
     compared = compare_corpora(corpora, settings, evaluation=_evaluation(loaded, language))
     folder = Path(comparison.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     figures = _draw(compared, loaded.spec.name, folder)
     facts = {
         "job": "compare",
@@ -97,7 +95,7 @@ def compare(
     }
     write_results(folder, facts, name=RESULTS_FILE)
     title = f"# Corpora for {loaded.spec.name}"
-    (folder / REPORT_FILE).write_text(f"{title}\n\n{format_comparison(compared, figures)}\n", encoding="utf-8")
+    write_text(folder / REPORT_FILE, f"{title}\n\n{format_comparison(compared, figures)}\n")
     if comparison.write_cards:
         for where in named.values():
             _write_card(Path(where).expanduser(), compared, figures, folder, loaded.spec.name)
@@ -127,7 +125,7 @@ def _ranks(rows: Dataset) -> np.ndarray:
 def _top_k(folder: Path) -> int | None:
     """Rows that were retrieved for an anchor, as the statistics of a built corpus say."""
     try:
-        return int(json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))["top_k"]["used"])
+        return int(read_json(folder / STATISTICS_FILE)["top_k"]["used"])
     except (OSError, KeyError):
         return None
 
@@ -167,8 +165,7 @@ def _write_card(
         return
     copies = {}
     for shown, file in figures.items():
-        (corpus / FIGURES_FOLDER).mkdir(exist_ok=True)
-        shutil.copy(folder / file, corpus / FIGURES_FOLDER / file)
+        copy_file(folder / file, corpus / FIGURES_FOLDER / file)
         copies[shown] = f"{FIGURES_FOLDER}/{file}"
     text = f"## Beside other corpora\n\nCompared with the training text of {task} (`hf-distill compare`).\n\n"
     write_section(corpus, "comparison", text + format_comparison(compared, copies, level=3))

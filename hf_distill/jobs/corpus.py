@@ -16,6 +16,7 @@ from hf_distill.jobs.corpus_folder import command_line, shown_settings, write_ro
 from hf_distill.jobs.corpus_shards import ShardJobs, merge, run_all, run_shard
 from hf_distill.parsing import write_arguments
 from hf_distill.plugins import loaded_plugins
+from hf_distill.storage.files import new_file
 from hf_distill.tasks.loading import LoadedTask, load_task
 
 DROPPED_FILE = "dropped.parquet"
@@ -119,7 +120,8 @@ def _write(
     write_rows(folder, result.dataset, result.statistics)
     (folder / DROPPED_FILE).unlink(missing_ok=True)
     if result.dropped is not None:
-        result.dropped.to_parquet(str(folder / DROPPED_FILE))
+        with new_file(folder / DROPPED_FILE) as part:
+            result.dropped.to_parquet(str(part))
     write_arguments(folder, task, corpus)
     settings = shown_settings(task, corpus)
     facts = CorpusCardFacts(

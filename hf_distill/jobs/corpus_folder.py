@@ -12,8 +12,8 @@ from datasets import Dataset
 
 from hf_distill.corpus.naming import named_corpora
 from hf_distill.corpus.sources import corpus_label
-from hf_distill.corpus.work import remove, write_json
 from hf_distill.parsing import changed_arguments
+from hf_distill.storage.files import remove, write_json
 
 STATISTICS_FILE = "statistics.json"
 

@@ -19,6 +19,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import write_arguments
+from hf_distill.storage.files import new_files
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.finetuning import evaluate_model
 
@@ -48,8 +49,9 @@ def export(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, A
     model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
     tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
     difference = export_onnx(model, folder, tokenizer, tolerance=arguments.tolerance)
-    model.config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with new_files(folder) as part:
+        model.config.save_pretrained(part)
+        tokenizer.save_pretrained(part)
     files: dict[str, nn.Module] = {"onnx": OnnxModel(folder / ONNX_FILE, model.config)}
     sizes = {"pytorch": weight_bytes(model), "onnx": (folder / ONNX_FILE).stat().st_size}
     int8_difference = None

@@ -8,7 +8,6 @@ evaluation rows, as the papers do; with one setting nothing is chosen.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 import time
@@ -26,6 +25,7 @@ from hf_distill.jobs.grid_students import distil_students, student_models
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
+from hf_distill.storage.files import read_json, write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.trainers.finetuning import finetune
 from hf_distill.trainers.task_models import load_task_model
@@ -114,7 +114,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 2),
     }
     write_results(folder, facts, GRID_FILE)
-    (folder / TABLE_FILE).write_text(format_tables(facts) + "\n", encoding="utf-8")
+    write_text(folder / TABLE_FILE, format_tables(facts) + "\n")
     write_arguments(folder, arguments)
     return facts
 
@@ -163,7 +163,7 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
         "bf16": arguments.bf16,
     }
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         changed = sorted(name for name, value in identity.items() if found.get(name) != value)
         if changed:
             shown = ", ".join(f"{name} {found.get(name)!r} against {identity[name]!r}" for name in changed)

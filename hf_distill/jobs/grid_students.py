@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -20,6 +19,7 @@ from hf_distill.arguments import (
 from hf_distill.jobs.distill import distill
 from hf_distill.jobs.results import RESULTS_FILE
 from hf_distill.parsing import parse
+from hf_distill.storage.files import read_mapping, write_yaml
 from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 
 logger = logging.get_logger(__name__)
@@ -48,8 +48,7 @@ def distil_students(arguments: GridArguments) -> None:
         if finished:
             logger.warning(f"[{name}] distilled before: {student}")
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        write_yaml(file, settings, sort_keys=False)
         logger.warning(f"[{name}] is distilled")
         distill(*parse(CLASSES, [str(file)], presets=True, prog="hf-distill grid"))
 
@@ -73,7 +72,7 @@ def student_models(arguments: GridArguments) -> list[tuple[str, str]]:
 
 
 def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
-    before = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = read_mapping(file) if file.is_file() else {}
     now = json.loads(json.dumps(settings))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:

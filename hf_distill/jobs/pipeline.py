@@ -6,7 +6,6 @@ continues where it stopped.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,9 +39,10 @@ from hf_distill.objectives import build_objectives
 from hf_distill.parsing import changed_arguments, from_mapping
 from hf_distill.presets import read_preset
 from hf_distill.shapes import parse_shape
+from hf_distill.storage.files import copy_folder
 
 # Of the folder of the distillation; checkpoints hold more than the student.
-_KEPT_APART = shutil.ignore_patterns("checkpoint-*", "results.json", "arguments.yaml", "_*")
+_KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
@@ -110,7 +110,7 @@ def run_pipeline(
     )
 
     if not pipeline.adapt_student:
-        shutil.copytree(folder / "distilled", folder / "student", ignore=_KEPT_APART, dirs_exist_ok=True)
+        copy_folder(folder / "distilled", folder / "student", leave_out=_KEPT_APART)
     speed = measure_speed(str(own_teacher.teacher_model), str(folder / "student"))
     results = {"teach": taught, "corpus": built, "distill": distilled[-1], "adapt": adapted}
     # Of the whole job, also where stages were finished in an earlier call.

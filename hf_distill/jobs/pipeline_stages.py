@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from hf_distill.jobs.results import RESULTS_FILE, write_results
 from hf_distill.parsing import arguments_to_dict
+from hf_distill.storage.files import read_json, read_text, write_text
 
 logger = logging.get_logger(__name__)
 
@@ -40,9 +41,9 @@ class Stages:
         described = json.dumps([self.key, settings, self._files(settings)], sort_keys=True)
         self.key = xxhash.xxh3_128(described.encode()).hexdigest()
         marker, results = folder / STAGE_FILE, folder / RESULTS_FILE
-        if marker.is_file() and marker.read_text(encoding="utf-8") == self.key and results.is_file():
+        if marker.is_file() and read_text(marker) == self.key and results.is_file():
             logger.warning(f"[{name}] finished before with the same settings: {folder}")
-            result = json.loads(results.read_text(encoding="utf-8"))
+            result = read_json(results)
             self.seconds_before += result["seconds"]
             return result
         # From here on the folder is neither the old result nor the new one.
@@ -50,7 +51,7 @@ class Stages:
         logger.warning(f"[{name}] starts")
         result = job()
         write_results(folder, result)
-        marker.write_text(self.key, encoding="utf-8")
+        write_text(marker, self.key)
         logger.warning(f"[{name}] done in {result['seconds']:.0f} s")
         return result
 

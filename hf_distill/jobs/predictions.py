@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
+
+from hf_distill.storage.files import append_text, write_text
 
 logger = logging.get_logger(__name__)
 
@@ -34,23 +35,18 @@ class PredictionFile:
         self.path = path
         self.facts = facts
         self.known: dict[int, str] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
         key_path = path.with_name(f".{path.name}.key")
         if path.is_file() and key_path.is_file() and key_path.read_text(encoding="utf-8") == key:
             self.known = self._read()
             logger.warning(f"{str(path)!r} has {len(self.known)} of {len(facts)} texts already; the rest is written.")
         # Without a line that a kill cut short, and before the key says whose they are.
         self._write_all()
-        key_path.write_text(key, encoding="utf-8")
+        write_text(key_path, key)
 
     def append(self, batch: Sequence[tuple[int, str]]) -> None:
         """Write the texts of one batch, down to the disk."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            for number, text in batch:
-                stream.write(self._line(number, text))
-                self.known[number] = text
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_text(self.path, "".join(self._line(number, text) for number, text in batch))
+        self.known.update(batch)
 
     def finish(self) -> list[str]:
         """Put the lines in the order of the rows.
@@ -68,10 +64,7 @@ class PredictionFile:
         return {int(row["number"]): str(row["prediction"]) for row in rows}
 
     def _write_all(self) -> None:
-        part = self.path.with_name(f".{self.path.name}.part")
-        lines = (self._line(number, self.known[number]) for number in sorted(self.known))
-        part.write_text("".join(lines), encoding="utf-8")
-        part.replace(self.path)
+        write_text(self.path, "".join(self._line(number, self.known[number]) for number in sorted(self.known)))
 
     def _line(self, number: int, text: str) -> str:
         return json.dumps({"number": number, "prediction": text, **self.facts[number]}, ensure_ascii=False) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -12,6 +11,8 @@ from typing import Any
 import datasets
 import torch
 import transformers
+
+from hf_distill.storage.files import write_json
 
 RESULTS_FILE = "results.json"
 
@@ -40,10 +41,7 @@ def write_results(folder: str | Path, results: dict[str, Any], name: str = RESUL
         The file.
     """
     path = Path(folder) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_finite(results), indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+    return write_json(path, _finite(results), allow_nan=False, default=str)
 
 
 def _finite(value: Any) -> Any:

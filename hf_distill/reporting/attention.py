@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill._optional import require
 from hf_distill.capture import SignalCapture, describe_architecture
 from hf_distill.signals import SignalRequest
+from hf_distill.storage.files import new_file
 
 # Beyond this many tokens nobody can read them along the edges.
 MAX_TOKENS = 64
@@ -110,8 +111,8 @@ def draw_attention(
         for axis, picture, title in zip(axes, pictures, titles, strict=True):
             _draw(axis, picture, one.tokens, title)
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=150)
+    with new_file(target) as part:
+        figure.savefig(part, dpi=150)
     return target
 
 

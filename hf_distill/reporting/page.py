@@ -10,6 +10,7 @@ from hf_distill.hub.rendering import render_template
 from hf_distill.reporting.figures import as_data_uri, draw, plan_figures
 from hf_distill.reporting.runs import Run
 from hf_distill.reporting.tables import shown, tables_of
+from hf_distill.storage.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIXES = {".html": "report.html", ".htm": "report.html", ".md": "report.md"}
@@ -32,7 +33,6 @@ def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Pat
     path = Path(output).expanduser()
     if path.suffix not in SUFFIXES:
         raise ValueError(f"`--output` is {str(output)!r}; its ending must be one of {', '.join(SUFFIXES)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figures, reason = _pictures(runs)
     if path.suffix == ".md":
         figures = [{**figure, "source": _beside(path, number, figure)} for number, figure in enumerate(figures, 1)]
@@ -48,7 +48,7 @@ def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Pat
         figures=figures,
         reason=reason,
     )
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
     return path, reason
 
 
@@ -67,10 +67,9 @@ def _pictures(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str | None]:
 def _beside(path: Path, number: int, figure: dict[str, Any]) -> str:
     """Write a picture into the folder of the page's pictures; its path as the page names it."""
     folder = path.with_name(f"{path.stem}_figures")
-    folder.mkdir(exist_ok=True)
     words = f"{figure['stage']} {figure['title']}".lower().split()
     file = folder / f"{number:02d}_{'_'.join(words)}.svg"
-    file.write_text(figure["svg"], encoding="utf-8")
+    write_text(file, figure["svg"])
     return f"{folder.name}/{file.name}"
 
 

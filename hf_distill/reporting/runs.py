@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hf_distill.storage.files import read_mapping
 
 Curve = list[tuple[int, float]]
 RESULTS_FILE, REPORT_FILE, ARGUMENTS_FILE = "results.json", "report.json", "arguments.yaml"
@@ -92,10 +91,10 @@ def read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"`--runs`: there is no folder {str(folder)!r}.")
     if (folder / REPORT_FILE).is_file():
-        report = _read_json(folder / REPORT_FILE)
+        report = read_mapping(folder / REPORT_FILE)
         if "teacher" in report and "student" in report:
             return _pipeline(folder, name, report)
-    results = _read_json(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
+    results = read_mapping(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
     readers = {"distill": _distillation, "teach": _teaching, "evaluate": _evaluation, "generate": _generation}
     job = results.get("job")
     if job in readers:
@@ -170,7 +169,7 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
         path = folder / part
         run.settings |= _settings(path, stage, {})
         if part in readers and (path / RESULTS_FILE).is_file():
-            readers[part](run, _read_json(path / RESULTS_FILE))
+            readers[part](run, read_mapping(path / RESULTS_FILE))
             facts = run.facts | facts
     run.facts = facts | _picked(report, "task", "seconds", "command", "seed") | _machine(report)
     teacher, latency = report["teacher"] or {}, report.get("latency") or {}
@@ -207,30 +206,16 @@ def _machine(results: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(folder: Path, stage: str, results: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved arguments beside a result, or what the result itself says of them."""
     path = folder / ARGUMENTS_FILE
-    values = results.get("settings") or {}
-    if path.is_file():
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(f"{str(path)!r} holds no arguments, but {type(values).__name__}.")
+    values = read_mapping(path) if path.is_file() else results.get("settings") or {}
     return {f"{stage}.{name}": value for name, value in values.items()}
 
 
 def _last_state(folder: Path) -> dict[str, Any] | None:
     """The state of a trainer, in the folder itself or in the last of its checkpoints."""
     if (folder / STATE_FILE).is_file():
-        return _read_json(folder / STATE_FILE)
+        return read_mapping(folder / STATE_FILE)
     found = [path for path in folder.glob(f"checkpoint-*/{STATE_FILE}") if path.parent.name[11:].isdigit()]
-    return _read_json(max(found, key=lambda path: int(path.parent.name[11:]))) if found else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is no JSON, it may be cut off: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{str(path)!r} must hold a mapping, but holds {type(values).__name__}.")
-    return values
+    return read_mapping(max(found, key=lambda path: int(path.parent.name[11:]))) if found else None
 
 
 def _no_run(folder: Path, job: Any) -> str:

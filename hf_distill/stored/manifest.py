@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..signals import SignalRequest
+from ..storage.files import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
@@ -31,7 +31,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder, MANIFEST_FILE)
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} holds no stored teacher (no {MANIFEST_FILE}): run precompute first.")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_json(path)
     if manifest.get("format") != FORMAT:
         raise ValueError(
             f"{str(path)!r} has format {manifest.get('format')}, this version of hf_distill reads {FORMAT}: "
@@ -40,20 +40,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a folder."""
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / MANIFEST_FILE, text.encode())
+    write_json(folder / MANIFEST_FILE, manifest)
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

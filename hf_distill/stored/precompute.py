@@ -25,6 +25,7 @@ from ..loading import load_model, load_tokenizer, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest
+from ..storage.files import new_file, new_files
 from ..teachers import LiveTeacher
 from ..trainers.data import LENGTH_COLUMN
 from .columns import STORE_DTYPES, Column, StoredSignal, signals_of
@@ -221,12 +222,12 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: LiveTeacher, process
         return
     if any(folder.glob("*.arrow")):
         raise ValueError(f"{str(folder)!r} holds shards without {MANIFEST_FILE}: choose another `--output_dir`.")
-    folder.mkdir(parents=True, exist_ok=True)
     model = live.model.get_base_model() if hasattr(live.model, "get_base_model") else live.model
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    config.save_pretrained(folder)
-    processing_class.save_pretrained(folder)
+    with new_files(folder) as part:
+        config.save_pretrained(part)
+        processing_class.save_pretrained(part)
     # Last, so that a folder with a manifest has the rest.
     write_manifest(folder, manifest)
 
@@ -294,10 +295,5 @@ def _ragged(pieces: Sequence[tuple[np.ndarray, np.ndarray]], order: np.ndarray) 
 
 def _write_table(path: Path, table: pa.Table) -> None:
     """Write a shard whole or not at all; its bytes depend on its rows alone."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table.combine_chunks(), max_chunksize=RECORD_ROWS)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with new_file(path) as part, pa.OSFile(str(part), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=RECORD_ROWS)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import ClassLabel, Dataset, List
 
+from hf_distill.storage.files import read_yaml
 from hf_distill.tasks.files import find_task_folder, read_folder
 from hf_distill.tasks.labels import HIDDEN_TEXTS
 from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, TaskSpec
@@ -58,10 +58,7 @@ def read_task_file(folder: Path) -> dict[str, Any]:
     path = folder / TASK_FILE
     if not path.is_file():
         return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{str(path)!r} (`--task`) cannot be read: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{str(path)!r} must hold fields of a task (`text_columns: [text]`), got {values!r}.")
     return values

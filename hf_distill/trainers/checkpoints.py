@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
+
+from hf_distill.storage.files import new_file, read_json, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -35,8 +36,7 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write what a resumed run must find unchanged into the folder of a checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    write_json(folder / MANIFEST_NAME, manifest)
 
 
 def write_beside_student(folder: Path, manifest: Mapping[str, Any], objectives: nn.Module) -> None:
@@ -44,7 +44,8 @@ def write_beside_student(folder: Path, manifest: Mapping[str, Any], objectives: 
     write_manifest(folder, manifest)
     state = objectives.state_dict()
     if state:
-        safetensors.torch.save_file(state, folder / OBJECTIVES_NAME)
+        with new_file(folder / OBJECTIVES_NAME) as part:
+            safetensors.torch.save_file(state, part)
 
 
 def read_beside_student(folder: Path, current: Mapping[str, Any], objectives: nn.Module) -> None:
@@ -78,7 +79,7 @@ def check_manifest(
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise ValueError(f"{str(folder)!r} is no checkpoint of a {training}: it has no {MANIFEST_NAME}.")
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = read_json(path)
     different = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]
     if different:
         shown = "; ".join(f"{key}: {saved.get(key)} in the checkpoint, {current.get(key)} now" for key in different)

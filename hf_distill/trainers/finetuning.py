@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from hf_distill.arguments import FineTuningArguments
 from hf_distill.precision import configure_fp32_matmul
+from hf_distill.storage.files import new_files
 from hf_distill.tasks.labels import is_generic, visible_labels
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics import build_compute_metrics
@@ -329,8 +330,9 @@ def _save(
     if model is trainer.model:
         trainer.save_model()
     elif args.should_save:
-        model.save_pretrained(str(args.output_dir))
-        tokenizer.save_pretrained(str(args.output_dir))
+        with new_files(str(args.output_dir)) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
 
 
 def evaluate_splits(trainer: Trainer, evaluation: dict[str, EvaluationRows], spec: TaskSpec) -> Scores:

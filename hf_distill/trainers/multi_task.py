@@ -22,6 +22,7 @@ from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
 from hf_distill.loading import vocabulary_hash
 from hf_distill.precision import configure_fp32_matmul
+from hf_distill.storage.files import new_files
 from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.preprocessing import tokenize_task
@@ -401,5 +402,6 @@ class MTLTrainer(Trainer):
         return merged
 
     def _write(self, model: PreTrainedModel, folder: str) -> None:
-        model.save_pretrained(folder)
-        self.processing_class.save_pretrained(folder)
+        with new_files(folder) as part:
+            model.save_pretrained(part)
+            self.processing_class.save_pretrained(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..hub.failures import explained
 from ..hub.model_card import FACTS_FILE, write_model_card
 from ..hub.push import Target, kept_note, open_repository, upload
 from ..hub.selection import CARD_FILE, select_files
+from ..storage.files import copy_file
 from .card import card_facts
 
 logger = logging.get_logger(__name__)
@@ -117,7 +117,7 @@ class PublishingTrainer(Trainer):
         # Out of the checkpoint, which may be deleted before the upload is done.
         for file in select_files(checkpoint_folder).files:
             if file.path not in (CARD_FILE, FACTS_FILE):
-                shutil.copy(Path(checkpoint_folder, file.path), Path(self.args.output_dir, file.path))
+                copy_file(Path(checkpoint_folder, file.path), Path(self.args.output_dir, file.path))
         self.create_model_card()
         by_steps = self.args.save_strategy == SaveStrategy.STEPS
         reached = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"

@@ -291,7 +291,7 @@ def test_the_verb_takes_folders_before_its_flags(two, tmp_path, capsys):
         (["empty"], {}, "is no run: it has none of results.json, report.json, checkpoint-"),
         (["."], {}, r"is no run.*There are runs in it: .*corpus, .*one\."),
         (["corpus"], {}, "is of the job 'corpus'; a report is about distill, teach, evaluate, generate and pipeline"),
-        (["broken"], {}, "results.json' is no JSON, it may be cut off"),
+        (["broken"], {}, "results.json' cannot be read as JSON, it may be cut short"),
         (["one", "one"], {}, "Two runs have one name"),
         (["one"], {"names": ["a", "b"]}, "`--names` has 2 names, but there are 1 runs"),
         (["one"], {"output": "page.pdf"}, "`--output` is '.*page.pdf'; its ending must be one of .html, .htm, .md"),

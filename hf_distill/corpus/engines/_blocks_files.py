@@ -5,15 +5,13 @@ Shape legend: V terms of the index, T tokens, P postings and D distinct terms of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..durable import checksum_of, write_arrays
-from ..work import write_json
+from ...storage.files import checksum_of, read_json, write_arrays, write_json
 
 # Tokens of a block at most: bounds the memory of a build where rows are long.
 _BLOCK_TOKENS = 16_000_000
@@ -111,7 +109,7 @@ def read_block(folder: Path, number: int) -> Block:
     """
     file = _note(folder, number)
     try:
-        return Block(**json.loads(file.read_text(encoding="utf-8")))
+        return Block(**read_json(file))
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"The block {str(file)!r} is missing or damaged ({error}): build the index anew.") from error
 

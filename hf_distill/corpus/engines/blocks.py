@@ -101,8 +101,7 @@ class BlocksEngine:
             "bm25": np.array([k1, b, mean_length]),
         }
         for name, array in arrays.items():
-            with (folder / f"{name}.npy").open("wb") as file:
-                np.save(file, array)
+            np.save(folder / f"{name}.npy", array)
 
     def with_statistics(self, statistics: CorpusStatistics) -> BlocksEngine:
         """This index as a shard of a corpus with these statistics; nothing is built or copied.

@@ -10,7 +10,6 @@ Shape legend: N rows, C candidates, D distinct terms of a query.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -21,6 +20,7 @@ import numpy as np
 import xxhash
 from datasets.utils import logging, tqdm
 
+from ...storage.files import read_json, write_json
 from ..analysis import TokenStreams
 from ..ranking import Hits
 from ..scoring import CorpusStatistics, inverse_document_frequency, length_norms, row_scores
@@ -80,7 +80,7 @@ class ElasticsearchEngine:
         Raises:
             ImportError: If `requests` is not installed.
         """
-        self._where = _Where(**json.loads((folder / "server.json").read_text(encoding="utf-8")))
+        self._where = _Where(**read_json(folder / "server.json"))
         self._server = SearchServer(self._where.url, self._where.index)
         self._own = CorpusStatistics.load(folder / "own_statistics.npz")
         given = folder / "statistics.npz"
@@ -139,7 +139,7 @@ class ElasticsearchEngine:
         own.save(folder / "own_statistics.npz")
         if statistics is not None:
             statistics.save(folder / "statistics.npz")
-        (folder / "server.json").write_text(json.dumps(asdict(where), indent=2), encoding="utf-8")
+        write_json(folder / "server.json", asdict(where))
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
         """The k best rows of every query, in the total order.

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...storage.files import write_text
 from ..analysis import TokenStreams
 from ..postings import build_postings
 from ..ranking import Hits, top_hits
@@ -115,7 +116,7 @@ class RetrivEngine:
         lengths = relative_lengths(postings.lengths, postings.mean_length)
         np.save(folder / "relative_lengths.npy", lengths.astype(np.float32))
         np.save(folder / "parameters.npy", np.array([k1, b]))
-        (folder / "vocabulary.txt").write_text("\n".join(streams.vocabulary), encoding="utf-8")
+        write_text(folder / "vocabulary.txt", "\n".join(streams.vocabulary))
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
         """The k best rows of every query, in the total order.

@@ -1,0 +1,375 @@
+"""Files that are whole or not there, files that say when they are damaged, and full disks that say so.
+
+Everything is written into a scratch folder beside its place, forced to the disk, and renamed: a process killed at any
+moment leaves no half of a file under the name that others read. No other module of the package writes files; what a
+library writes itself, it writes to the path that `new_file` or `new_files` gives.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+import yaml
+
+PathLike = str | os.PathLike[str]
+
+SCRATCH = ".partial"
+_READ = 1 << 24
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What libraries say of a full disk that have no error numbers: Rust's, PyTorch's and NumPy's.
+_FULL_WORDS = (
+    *("No space left on device", "Disk quota exceeded", "File too large"),
+    *("(os error 28)", "(os error 122)", "(os error 27)"),
+    *("PytorchStreamWriter failed", "file write failed", ". unexpected pos "),
+)
+_FULL_FOR_NUMPY = re.compile(r"\d+ requested and \d+ written")
+
+
+class DamagedFileError(ValueError):
+    """A file is not what its name says: cut short, changed, or of another kind. The message names the file."""
+
+
+class DiskFullError(OSError):
+    """A disk, a quota or the largest size of a file is reached; nothing unfinished is under a name that is read."""
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_bytes(path: PathLike, content: bytes) -> Path:
+    """Write a whole file, or nothing.
+
+    Args:
+        path: Where to; its folder is made if needed.
+        content: What to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: If it cannot be written; a file that was there before is as it was.
+    """
+    with new_file(path) as part:
+        part.write_bytes(content)
+    return Path(path)
+
+
+def write_text(path: PathLike, text: str) -> Path:
+    """As `write_bytes`, in UTF-8."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: PathLike, content: Any, **options: Any) -> Path:
+    """As `write_bytes`, for what JSON can hold; `options` are those of `json.dumps`."""
+    return write_text(path, json.dumps(content, **{"indent": 2, "ensure_ascii": False, **options}) + "\n")
+
+
+def write_yaml(path: PathLike, content: Any, **options: Any) -> Path:
+    """As `write_bytes`, for what YAML can hold; `options` are those of `yaml.safe_dump`."""
+    return write_text(path, yaml.safe_dump(content, **options))
+
+
+def write_arrays(path: PathLike, arrays: Iterable[np.ndarray]) -> tuple[int, str]:
+    """Write the bytes of some arrays one after the other as one whole file.
+
+    Returns:
+        Bytes and checksum of the file.
+
+    Raises:
+        OSError: If the disk is full or broken.
+    """
+    digest, size = xxhash.xxh3_128(), 0
+    with new_file(path) as part, part.open("wb") as file:
+        for array in arrays:
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            file.write(data)
+            digest.update(data)
+            size += len(data)
+    return size, digest.hexdigest()
+
+
+def append_text(path: PathLike, text: str) -> None:
+    """Add lines to a file, down to the disk; its last line may be cut where a process is killed."""
+    with disk_space(Path(path)), Path(path).open("a", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def copy_file(source: PathLike, path: PathLike) -> Path:
+    """Copy a file, whole or not at all."""
+    with new_file(path) as part:
+        shutil.copy(source, part)
+    return Path(path)
+
+
+def copy_folder(source: PathLike, folder: PathLike, *, leave_out: Sequence[str] = ()) -> None:
+    """Copy the files of a folder into another one, each whole or not at all; what is there besides stays.
+
+    Args:
+        source: What is copied.
+        folder: Where to.
+        leave_out: Patterns of names that stay behind.
+    """
+    with new_files(folder) as part:
+        shutil.copytree(source, part, ignore=shutil.ignore_patterns(*leave_out), dirs_exist_ok=True)
+
+
+@contextmanager
+def new_file(path: PathLike) -> Iterator[Path]:
+    """Where to write a file that takes its place when the block ends without an error.
+
+    Args:
+        path: The file; one that is there stays as it is until then. What is no plain file (a terminal) is written to.
+
+    Raises:
+        OSError: If it cannot be written; `DiskFullError` if the disk is full, whatever a library makes of that.
+    """
+    path = _real(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    with _scratch(path.parent) as scratch, disk_space(path):
+        part = scratch / path.name
+        yield part
+        _to_disk(part)
+        os.replace(part, path)
+
+
+@contextmanager
+def new_files(folder: PathLike) -> Iterator[Path]:
+    """An empty folder for files that take their places in `folder` when the block ends without an error.
+
+    Each is whole or not there, as with `new_file`; what else lies in the folder stays.
+
+    Args:
+        folder: Where the files go; it is made if needed.
+
+    Raises:
+        OSError: If a file cannot be written; `DiskFullError` if the disk is full.
+    """
+    folder = _real(folder)
+    with _scratch(folder) as scratch, disk_space(folder):
+        yield scratch
+        files = [file for file in sorted(scratch.rglob("*")) if file.is_file()]
+        for file in files:
+            _to_disk(file)
+        for file in files:
+            target = folder / file.relative_to(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+
+
+@contextmanager
+def new_folder(folder: PathLike) -> Iterator[Path]:
+    """An empty folder that takes the place of `folder` as a whole when the block ends without an error.
+
+    Args:
+        folder: The folder; one that is there stays as it is until then, and is gone afterwards.
+
+    Raises:
+        OSError: If it cannot be written; `DiskFullError` if the disk is full.
+    """
+    folder = _real(folder)
+    with _scratch(folder.parent) as scratch, disk_space(folder):
+        part = scratch / folder.name
+        part.mkdir()
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+        if folder.exists():
+            os.rename(folder, scratch / f"{folder.name}.before")
+        os.rename(part, folder)
+
+
+def remove(path: PathLike) -> None:
+    """Delete a file or a folder if it is there."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def to_disk(folder: PathLike) -> None:
+    """Force every file of a folder to the disk."""
+    for file in Path(folder).rglob("*"):
+        if file.is_file():
+            _to_disk(file)
+
+
+@contextmanager
+def disk_space(where: Path, what: str = "", flags: str = "--output_dir") -> Iterator[None]:
+    """Turn a full disk into an error of one line that says which one is full and what to do.
+
+    Args:
+        where: File or folder that is written.
+        what: What is being written; the name of the file if it is not said.
+        flags: The flags that name another place.
+
+    Raises:
+        DiskFullError: In place of what Python or a library raises then.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Who knows better what is being written says it in place of who wrote a part of it.
+        if not is_full(error) or (isinstance(error, DiskFullError) and not what):
+            raise
+        folder = where if where.is_dir() else where.parent
+        raise DiskFullError(
+            getattr(error, "errno", None) or errno.ENOSPC,
+            f"The disk is full: {what or where.name} could not be written to {str(folder)!r}. Nothing unfinished is "
+            f"taken for finished. Make room and start again, which goes on after the last finished part, or name a "
+            f"folder on another disk ({flags})",
+        ) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or what it came from, is that of a full disk: libraries raise many kinds."""
+    while True:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(words in str(error) for words in _FULL_WORDS) or _FULL_FOR_NUMPY.search(str(error)):
+            return True
+        if error.__cause__ is None:
+            return False
+        error = error.__cause__
+
+
+def _real(path: PathLike) -> Path:
+    """The path itself, behind a link that has its name: what is renamed must not replace the link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+
+
+def _to_disk(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder of this process inside `folder`, where it is on the same disk; gone afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
+    scratch = folder / f"{SCRATCH}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        scratch.mkdir()
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_abandoned(folder: PathLike) -> None:
+    """Delete what processes of this machine that were killed left unfinished in a folder."""
+    mine = f"{SCRATCH}-{_host()}-"
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(mine)]
+    for name in names:
+        process = name.removeprefix(mine).partition("-")[0]
+        if process.isdigit() and not is_alive(int(process)):
+            shutil.rmtree(Path(folder, name), ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine lives; on systems that do not tell it does."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    return socket.gethostname()[:40].replace("-", "_")
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_text(path: PathLike) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DamagedFileError: If it is no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, "text in UTF-8", error) from error
+
+
+def read_json(path: PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DamagedFileError: If it is damaged, cut short, or no JSON; the message names the file.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "JSON", error) from error
+
+
+def read_yaml(path: PathLike) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DamagedFileError: If it is damaged, cut short, or no YAML; the message names the file.
+    """
+    text = read_text(path)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
+        # Of dates and numbers that there are not, PyYAML raises what Python does.
+        raise _damaged(path, "YAML", error) from error
+
+
+def read_mapping(path: PathLike) -> dict[str, Any]:
+    """The `name: value` pairs of a file: JSON where its name ends so, else YAML.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        DamagedFileError: If it cannot be read, or holds something else; the message names the file.
+    """
+    values = read_json(path) if Path(path).suffix == ".json" else read_yaml(path)
+    if not isinstance(values, dict):
+        raise DamagedFileError(
+            f"{os.fspath(path)!r} must hold `name: value` pairs, but holds {type(values).__name__}."
+        )
+    return values
+
+
+def checksum_of(path: PathLike) -> str:
+    """Checksum of a file's content."""
+    digest = xxhash.xxh3_128()
+    with Path(path).open("rb") as file:
+        while data := file.read(_READ):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _damaged(path: PathLike, kind: str, error: Exception) -> DamagedFileError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DamagedFileError(f"{os.fspath(path)!r} cannot be read as {kind}, it may be cut short: {reason}")
