@@ -79,6 +79,14 @@ def training_of(preset: str, student: StudentArguments, folder: Path, options: a
     values = dict(read_preset(preset).training)
     for name in ("max_steps", "gradient_accumulation_steps"):
         values.pop(name, None)
+    if preset == "tinybert_task":
+        # The paper's 20 + 3 epochs as shares of these few.
+        first, second = values["objectives"]
+        shares = {"end": 20 / 23}, {"start": 20 / 23}
+        values["objectives"] = [
+            item | {"schedule": {"name": "stage", **share}}
+            for item, share in zip((first, second), shares, strict=True)
+        ]
     starts_random = student.student_model is None and student.student_init != "teacher_layers"
     values |= {
         "output_dir": str(folder),

@@ -62,6 +62,40 @@ def test_every_setting_is_known_and_says_where_it_comes_from(name):
         assert said or line == "  objectives:", f"{name}: {line!r} does not say where it comes from"
 
 
+# Fields whose defaults here are those of one paper, MiniLMv2, or of none.
+OWN_DEFAULTS = {"learning_rate", "weight_decay", "adam_epsilon", "warmup_steps", "train_sampling_strategy"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_preset_inherits_a_default_of_another_paper(name):
+    assert not OWN_DEFAULTS - set(load_preset(name))
+
+
+def test_values_of_the_cited_codes():
+    values = {name: load_preset(name) for name in NAMES}
+    assert values["pkd"]["warmup_steps"] == 0.1
+    emd = values["bert_emd"]
+    assert (emd["lr_scheduler_type"], emd["warmup_steps"], emd["learning_rate"]) == ("constant", 0, 3e-5)
+    assert emd["objectives"][0]["shared_projection"] is True
+    extreme = values["xtremedistil"]
+    assert (extreme["objectives"][0]["tokens"], extreme["adam_epsilon"], extreme["max_grad_norm"]) == (
+        "first",
+        1e-8,
+        0,
+    )
+    assert "paper has no T12-nano" in read_preset("textbrewer_t12_nano").source
+    assert parse_shape("t12-nano").hidden_size == 256
+
+
+@pytest.mark.parametrize("epochs", [13, 23, 53])
+def test_tinybert_ends_with_three_epochs_of_predictions(epochs):
+    layers, predictions = (
+        item.schedule.in_run_of(epochs) for item in build_objectives(load_preset("tinybert_task")["objectives"])
+    )
+    seen = [(layers(epoch / epochs), predictions(epoch / epochs)) for epoch in range(epochs)]
+    assert seen == [(1, 0)] * (epochs - 3) + [(0, 1)] * 3
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_objectives_can_be_built(name):
     arguments = DistillationArguments("out", use_cpu=True, **load_preset(name))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from .models import as_mapping
+
+# What a grid searches.
+SEARCHED = ("learning_rates", "epochs", "batch_sizes")
 
 
 @dataclass
@@ -50,6 +54,17 @@ class GridArguments:
         default=None, metadata={"help": "Numbers of epochs to try. Default: the task's."}
     )
     batch_sizes: list[int] | None = field(default=None, metadata={"help": "Batches to try. Default: the task's."})
+    task_settings: str | None = field(
+        default=None,
+        metadata={
+            "help": "Lists of single tasks in place of these three, as YAML or JSON: TASK: {epochs: [...], "
+            "learning_rates: [...], batch_sizes: [...]}."
+        },
+    )
+    warmup_steps: float | None = field(
+        default=None,
+        metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's."},
+    )
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate on so many rows of each split. Default: all."}
     )
@@ -73,6 +88,9 @@ class GridArguments:
             value = getattr(self, name)
             if value is not None and (not value or len(set(value)) < len(value)):
                 raise ValueError(f"`--{name}` is {value}; it must have at least one entry, each once.")
+        self._check_task_settings()
+        if self.warmup_steps is not None and not 0 <= self.warmup_steps < math.inf:
+            raise ValueError(f"`--warmup_steps` is {self.warmup_steps}; it must be at least 0 and finite.")
         wrong = [share for share in self.fractions if not 0 < share <= 1]
         if wrong:
             raise ValueError(f"`--fractions` has {wrong}; shares are above 0 and at most 1.")
@@ -81,6 +99,27 @@ class GridArguments:
             raise ValueError(
                 f"`--models` and `--students` have the names {names}; give each one of its own (NAME=PATH)."
             )
+
+    def _check_task_settings(self) -> None:
+        for task, settings in as_mapping(self.task_settings, "--task_settings").items():
+            if task not in self.tasks:
+                raise ValueError(f"`--task_settings` has {task!r}, which is none of the `--tasks` {self.tasks}.")
+            for name, values in as_mapping(settings, f"--task_settings {task}").items():
+                if name not in SEARCHED:
+                    raise ValueError(f"`--task_settings {task}` has {name!r}; allowed are {', '.join(SEARCHED)}.")
+                numbers = isinstance(values, list) and all(
+                    isinstance(value, (int, float)) and 0 < value < math.inf for value in values
+                )
+                if not numbers or not values or len(set(values)) < len(values):
+                    raise ValueError(
+                        f"`--task_settings {task}`: {name} is {values!r}; it must be a list of numbers above 0, each "
+                        "once."
+                    )
+
+    def settings_of(self, task: str) -> tuple[list[Any] | None, ...]:
+        """Learning rates, epochs and batches to try on one task, by its name in `tasks`; `None` are the task's own."""
+        own = as_mapping(as_mapping(self.task_settings, "--task_settings").get(task), f"--task_settings {task}")
+        return tuple(own.get(name, getattr(self, name)) for name in SEARCHED)
 
     def distill_settings(self) -> dict[str, Any]:
         """What all students share."""

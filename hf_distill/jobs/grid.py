@@ -96,7 +96,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
     distil_students(arguments)
     names = {name: task.spec.name for name, task in loaded.items()}
     metrics = {task.spec.name: task.spec.headline for task in loaded.values()}
-    cells = list(grid_cells(arguments, list(names.values())))
+    cells = list(grid_cells(arguments, names))
     tasks = {names[name]: task for name, task in loaded.items()}
     done = []
     for number, cell in enumerate(cells, 1):
@@ -119,17 +119,18 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
     return facts
 
 
-def grid_cells(arguments: GridArguments, tasks: Sequence[str]) -> Iterator[Cell]:
-    """Every cell; cells of one model and task follow each other."""
-    chosen: Any = itertools.product(
-        [name for name, _ in _models(arguments)],
-        tasks,
-        arguments.fractions,
-        *(values or [None] for values in (arguments.learning_rates, arguments.epochs, arguments.batch_sizes)),
-        arguments.seeds,
-    )
-    for model, task, fraction, learning_rate, epochs, batch_size, seed in chosen:
-        yield Cell(model, task, fraction, seed, learning_rate, epochs, batch_size)
+def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[Cell]:
+    """Every cell; cells of one model and task follow each other.
+
+    Args:
+        arguments: The grid.
+        names: Task as it is given -> its name.
+    """
+    for model, (given, task) in itertools.product([name for name, _ in _models(arguments)], names.items()):
+        settings = (values or [None] for values in arguments.settings_of(given))
+        chosen: Any = itertools.product(arguments.fractions, *settings, arguments.seeds)
+        for fraction, learning_rate, epochs, batch_size, seed in chosen:
+            yield Cell(model, task, fraction, seed, learning_rate, epochs, batch_size)
 
 
 def _models(arguments: GridArguments) -> list[tuple[str, str]]:
@@ -161,6 +162,7 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
         "max_eval_samples": arguments.max_eval_samples,
         "fraction_seed": arguments.fraction_seed,
         "bf16": arguments.bf16,
+        "warmup_steps": arguments.warmup_steps,
     }
     if path.is_file():
         found = read_json(path)
@@ -180,6 +182,7 @@ def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArgument
         "learning_rate": cell.learning_rate,
         "num_train_epochs": cell.epochs,
         "per_device_train_batch_size": cell.batch_size,
+        "warmup_steps": arguments.warmup_steps,
     }
     training = FineTuningArguments(
         str(Path(arguments.output_dir, "scratch")),

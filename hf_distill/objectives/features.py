@@ -8,7 +8,7 @@ Shape legend: B rows, T padded length, D width.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .base import register_objective, required
 from .matching import Layers, MatchObjective, row_mean
 from .projections import MatchProjections, check_kind
 
+Tokens = Literal["all", "first"]
 # Below this length a vector has no direction.
 SHORTEST = 1e-12
 
@@ -41,6 +42,11 @@ def first_token_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tens
     rows, first = torch.arange(len(mask), device=mask.device), mask.int().argmax(1)
     difference = unit_vectors(student[rows, first]) - unit_vectors(teacher[rows, first])
     return difference.square().sum(-1).masked_fill(~mask.any(1), 0.0)
+
+
+def first_only(mask: Tensor) -> Tensor:
+    """(B, T) bool: the first real token of every row, on whichever side the padding is."""
+    return mask & (mask.cumsum(1) == 1)
 
 
 def unit_vectors(x: Tensor) -> Tensor:
@@ -132,9 +138,37 @@ class HiddenObjective(HiddenMatchObjective):
     formula = "sum over matches of mean over tokens and width of (W h_S + b - h_T)^2"
     unit = "tokens"
 
+    def __init__(
+        self,
+        layers: Layers = "uniform_with_embeddings",
+        projection: str | None = "auto",
+        shared_projection: bool = False,
+        tokens: Tokens = "all",
+    ) -> None:
+        """As `HiddenMatchObjective`.
+
+        Args:
+            layers: As elsewhere.
+            projection: As elsewhere.
+            shared_projection: As elsewhere.
+            tokens: `all` real ones, or the `first` of every row, which stands for the row (XtremeDistil on classes).
+
+        Raises:
+            ValueError: If `tokens` is something else.
+        """
+        super().__init__(layers, projection, shared_projection)
+        if tokens not in ("all", "first"):
+            raise ValueError(f"`tokens` of `hidden` is {tokens!r}; allowed are 'all' and 'first'.")
+        self.tokens = tokens
+        self.unit = "tokens" if tokens == "all" else "rows"
+
     def row_losses(self, student: list[Tensor], teacher: list[Tensor], mask: Tensor) -> Tensor:
         """See `squared_error`."""
-        return squared_error(student[0], teacher[0], mask)
+        return squared_error(student[0], teacher[0], mask if self.tokens == "all" else first_only(mask))
+
+    def describe(self) -> dict[str, Any]:
+        """Layers, projections, and which tokens count where not all do."""
+        return super().describe() | ({} if self.tokens == "all" else {"tokens": self.tokens})
 
 
 @register_objective("cosine")

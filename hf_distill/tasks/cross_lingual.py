@@ -38,7 +38,8 @@ XNLI = TaskSpec(
         learning_rate=5e-5,
         batch_size=128,
         warmup=0.1,
-        source="MiniLM's supplement, section 4 (5 epochs, batch 128, rate 3e-5 to 6e-5 searched); scores in table 5",
+        source="MiniLM's supplement, section 4 (5 epochs, batch 128, rate 3e-5 to 6e-5 searched; warm-up 0.1 is not "
+        "stated); scores in table 5",
     ),
     licence=LICENCE,
 )

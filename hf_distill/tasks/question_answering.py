@@ -43,7 +43,8 @@ SQUAD_V2 = _task(
         learning_rate=6e-5,
         max_length=384,
         doc_stride=128,
-        source="MiniLM's supplement, section 4 (3 epochs, 6e-5, batch 32, windows of 384 and 128); scores in table 1",
+        source="MiniLM's supplement, section 4 (3 epochs, 6e-5, batch 32, windows of 384 and 128; warm-up 0.1 is not "
+        "stated); scores in table 1",
     ),
     licence="CC BY-SA 4.0",
 )
@@ -71,7 +72,7 @@ MLQA = _task(
         max_length=512,
         doc_stride=128,
         source="MiniLM's supplement, section 4 (3 epochs, batch 32, rate 3e-5 to 6e-5 searched, windows of 512 and "
-        "128); scores in table 6",
+        "128; warm-up 0.1 is not stated); scores in table 6",
     ),
     licence="CC BY-SA 3.0",
 )

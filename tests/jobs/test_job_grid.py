@@ -139,14 +139,47 @@ def test_a_table_reads_like_the_papers():
 
 def test_cells_have_files_of_their_own(data):
     values = {"fractions": [0.01, 1.0], "seeds": [1, 2], "learning_rates": [1e-5, 3e-5], "epochs": [3.0, 10.0]}
-    cells = list(grid_cells(arguments(data, **values), ["mood", "praise"]))
+    names = {str(data / name): name for name in ("mood", "praise")}
+    cells = list(grid_cells(arguments(data, **values), names))
     assert len({one.file for one in cells}) == len(cells) == 2 * 2 * 2 * 2 * 2 * 2
     assert Cell("m", "glue/rte", 0.01, 1, 1e-5, None, 16).file == "cells/m/glue_rte/0.01/seed1_lr1e-05_bs16.json"
+
+
+def test_a_task_may_have_settings_of_its_own(data):
+    mood, praise = str(data / "mood"), str(data / "praise")
+    own = {praise: {"learning_rates": [1e-3], "batch_sizes": [4, 8]}}
+    grid = arguments(data, models=[str(data / "one")], epochs=[1.0, 2.0], task_settings=own)
+    cells = list(grid_cells(grid, {mood: "mood", praise: "praise"}))
+    assert [(one.task, *one.settings) for one in cells] == [
+        ("mood", None, 1.0, None),
+        ("mood", None, 2.0, None),
+        *(("praise", 1e-3, epochs, batch) for epochs in (1.0, 2.0) for batch in (4, 8)),
+    ]
+
+
+def test_the_warm_up_of_a_grid_is_that_of_its_fine_tunings(data, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        grid, "finetune", lambda model, task, tokenizer, training, **_: seen.append(training) or Done()
+    )
+    run_grid(arguments(data, models=[str(data / "one")], tasks=[str(data / "mood")], warmup_steps=0.25))
+    assert [one.warmup_steps for one in seen] == [0.25]
+
+
+class Done:
+    """A fine-tuning that took no time."""
+
+    score, scores, steps, seconds = 0.5, {"accuracy": 0.5}, 1, 0.0
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"task_settings": {"u": {}}}, r"`--task_settings` has 'u', which is none of the `--tasks` \['t'\]"),
+        ({"task_settings": {"t": {"epoch": [1]}}}, "has 'epoch'; allowed are learning_rates, epochs, batch_sizes"),
+        ({"task_settings": {"t": {"epochs": ["3"]}}}, "must be a list of numbers above 0, each once"),
+        ({"task_settings": {"t": {"epochs": 3}}}, "must be a list of numbers above 0, each once"),
+        ({"warmup_steps": -0.1}, "`--warmup_steps` is -0.1"),
         ({"fractions": [0.0]}, r"`--fractions` has \[0.0\]"),
         ({"seeds": [1, 1]}, r"`--seeds` is \[1, 1\]; it must have at least one entry, each once"),
         ({"models": ["a/x", "b/x"]}, r"have the names \['x', 'x'\]"),

@@ -131,6 +131,31 @@ def test_the_ablations_of_minilm_are_those_of_its_tables(tmp_path):
     }  # fmt: skip
 
 
+MITKD = ([1e-5, 2e-5, 5e-5], [3, 5, 10], [16, 32, 48])
+CLUE = ([1e-5, 2e-5, 3e-5, 5e-5], [16, 32, 64])
+
+
+@pytest.mark.parametrize(
+    ("file", "task", "rates", "epochs", "batches"),
+    [
+        ("mitkd_en", "glue/rte", *MITKD),
+        ("mitkd_en", "chemprot", *MITKD),
+        ("mitkd_en", "glue/cola", MITKD[0], [25], MITKD[2]),
+        ("mitkd_en", "squad_v2", [3e-5, 6e-5, 8e-5, 9e-5], [3], [32]),
+        ("mitkd_zh", "fewclue/bustm", *MITKD),
+        ("mitkd_zh", "canli", *MITKD),
+        ("mitkd_zh", "clue/cluewsc2020", CLUE[0], [50], CLUE[1]),
+        ("mitkd_zh", "clue/ocnli", CLUE[0], [5], CLUE[1]),
+        ("minilm_ablation", "glue/sst2", [2e-5, 3e-5, 4e-5, 5e-5], [3, 4, 5], [32]),
+        ("minilm_ablation", "squad_v2", [6e-5], [3], [32]),
+    ],
+)
+def test_the_files_fine_tune_as_their_papers(file, task, rates, epochs, batches):
+    (grid,) = parse((GridArguments,), [str(CONFIGS / f"{file}.yaml")])
+    assert grid.settings_of(task) == (rates, epochs, batches)
+    assert grid.warmup_steps == 0.1
+
+
 @pytest.mark.parametrize(("language", "students"), [("en", 3), ("zh", 4)])
 def test_mitkd_can_be_run_from_its_files(language, students, tmp_path):
     tasks, _, training = parse(

@@ -8,6 +8,7 @@ from parity import MASK, NO_MASK, pooled_over_pairs, pooled_over_tokens, wave
 
 from hf_distill.objectives import build_objectives
 from hf_distill.objectives.features import (
+    HiddenObjective,
     cosine_distance,
     feature_gram,
     first_token_distance,
@@ -65,6 +66,28 @@ def vectors(states, row, mask):
 
 
 # --- formulas, written out -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_the_first_token_alone_may_be_compared(padding):
+    objective = HiddenObjective("1:1", "identity", tokens="first")
+    objective.bind(1, 1)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    mask = mask if padding == "right" else mask.flip(1)
+    student, teacher = (torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    sides = [Signals(attention_mask=mask, hidden_states={1: x}) for x in (student, teacher)]
+    objective.check(*sides)
+    first = mask.argmax(1)
+    rows = torch.arange(2)
+    expected = (student[rows, first] - teacher[rows, first]).square().mean()
+    torch.testing.assert_close(objective(*sides)["s1_t1"], expected)
+    assert objective.unit == "rows"
+    assert objective.describe()["tokens"] == "first"
+
+
+def test_other_choices_of_tokens_are_refused():
+    with pytest.raises(ValueError, match="`tokens` of `hidden` is 'last'; allowed are 'all' and 'first'"):
+        HiddenObjective(tokens="last")
 
 
 def plain_hidden(s, t, mask):
