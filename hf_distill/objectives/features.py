@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..layer_map import Side
 from ..signals import Signals
-from .base import register_objective, required
+from .base import Unit, register_objective, required
 from .matching import Layers, MatchObjective, row_mean
 from .projections import MatchProjections, check_kind
 
@@ -136,7 +136,7 @@ class HiddenObjective(HiddenMatchObjective):
 
     citation = "tinybert"
     formula = "sum over matches of mean over tokens and width of (W h_S + b - h_T)^2"
-    unit = "tokens"
+    unit: Unit = "tokens"
 
     def __init__(
         self,

@@ -2,11 +2,12 @@
 
 They agree with scikit-learn and scipy; where those give NaN and a warning (a correlation with a constant) the score
 here is 0.0 with a logged warning: a constant prediction knows nothing, and NaN is no JSON and never becomes a best
-model.
+model. Where a prediction or a label is not finite, or there are none, there is no score but an error.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -17,22 +18,49 @@ logger = logging.get_logger(__name__)
 Score = Callable[[np.ndarray, np.ndarray], float]
 
 
+def _of_finite_rows(score: Score) -> Score:
+    """The score after a look at both sides."""
+
+    @functools.wraps(score)
+    def checked(predictions: np.ndarray, references: np.ndarray) -> float:
+        predictions, references = np.asarray(predictions), np.asarray(references)
+        if predictions.shape != references.shape or predictions.ndim != 1 or not len(references):
+            raise ValueError(
+                f"{score.__name__} of predictions {predictions.shape} and labels {references.shape}: both must be one "
+                "number a row, of at least one row."
+            )
+        for side, values in (("prediction", predictions), ("label", references)):
+            wrong = np.flatnonzero(~np.isfinite(values))
+            if len(wrong):
+                raise ValueError(
+                    f"{score.__name__}: the {side} of row {wrong[0]} is {values[wrong[0]]} ({len(wrong)} of "
+                    f"{len(values)} are not finite); there is no score of such rows."
+                )
+        return score(predictions, references)
+
+    return checked
+
+
+@_of_finite_rows
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
     """Share of rows whose class is right."""
     return float(np.mean(predictions == references))
 
 
+@_of_finite_rows
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
     """F1 of class 1; 0.0 where class 1 is neither predicted nor there (scikit-learn's `zero_division`)."""
     return _class_f1(predictions, references, 1)
 
 
+@_of_finite_rows
 def f1_macro(predictions: np.ndarray, references: np.ndarray) -> float:
     """Unweighted mean of the F1 of every class that occurs in predictions or references."""
     classes = np.union1d(predictions, references)
     return float(np.mean([_class_f1(predictions, references, label) for label in classes]))
 
 
+@_of_finite_rows
 def matthews_correlation(predictions: np.ndarray, references: np.ndarray) -> float:
     """Matthews correlation for any number of classes; 0.0 where either side holds one class only (scikit-learn)."""
     classes, codes = np.unique(np.concatenate([predictions, references]), return_inverse=True)
@@ -46,11 +74,13 @@ def matthews_correlation(predictions: np.ndarray, references: np.ndarray) -> flo
     return float(covariance / np.sqrt(variances)) if variances > 0 else 0.0
 
 
+@_of_finite_rows
 def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
     """Pearson correlation; 0.0 and a logged warning where a side is constant."""
     return _correlation(predictions.astype(np.float64), references.astype(np.float64), "Pearson")
 
 
+@_of_finite_rows
 def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
     """Spearman correlation with average ranks for ties; 0.0 and a logged warning where a side is constant."""
     return _correlation(_ranks(predictions), _ranks(references), "Spearman")
@@ -75,13 +105,18 @@ def _class_f1(predictions: np.ndarray, references: np.ndarray, label: int) -> fl
 
 def _correlation(left: np.ndarray, right: np.ndarray, name: str) -> float:
     """Correlation of two float arrays."""
-    left, right = left - left.mean(), right - right.mean()
-    scale = np.linalg.norm(left) * np.linalg.norm(right)
-    # Rounding leaves a constant with a norm that is tiny against any real spread, but not zero.
-    if not scale > 1e-13 * len(left):
-        logger.warning(f"{name} correlation of a constant is not defined: scored as 0.0.")
-        return 0.0
-    return float(np.clip(left @ right / scale, -1.0, 1.0))
+    directions = []
+    for values in (left, right):
+        # Of any size: neither very large nor very small values are lost in a square.
+        values = values / max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
+        centred = values - values.mean()
+        length = np.linalg.norm(centred)
+        # Rounding leaves a constant with a length that is tiny against its values, but not zero.
+        if not length > 1e-13 * np.sqrt(len(values)):
+            logger.warning(f"{name} correlation of a constant is not defined: scored as 0.0.")
+            return 0.0
+        directions.append(centred / length)
+    return float(np.clip(directions[0] @ directions[1], -1.0, 1.0))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

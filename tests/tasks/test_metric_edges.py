@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hf_distill.tasks.entities import entity_scores
-from hf_distill.tasks.metrics import compute_scores, predictions_of
+from hf_distill.tasks.metrics import compute_scores, load_metric, predictions_of
 from hf_distill.tasks.registry import get_task, list_tasks
 from hf_distill.tasks.scores import SCORES
 from hf_distill.tasks.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
@@ -38,6 +38,37 @@ def test_a_class_that_is_only_predicted_counts_in_the_macro_mean():
 def test_ties_and_constants_have_finite_scores(name):
     assert SCORES[name](np.array([1.0, 1.0, 2.0]), np.array([3.0, 3.0, 9.0])) == pytest.approx(1.0)
     assert SCORES[name](np.array([1.0, 1.0]), np.array([1.0, 2.0])) == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(SCORES))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_score_ranks_or_counts_what_is_not_finite(name, value):
+    right = np.array([0.0, 1.0, 0.0, 1.0])
+    broken = np.array([0.0, 1.0, value, 1.0])
+    with pytest.raises(ValueError, match=rf"{name}: the prediction of row 2 is -?(nan|inf) \(1 of 4 are not finite\)"):
+        SCORES[name](broken, right)
+    with pytest.raises(ValueError, match=f"{name}: the label of row 2"):
+        SCORES[name](right, broken)
+
+
+@pytest.mark.parametrize("name", sorted(SCORES))
+@pytest.mark.parametrize(("predictions", "references"), [([], []), ([1], [1, 0]), ([[1, 0]], [[1, 0]])])
+def test_no_rows_or_other_rows_have_no_score(name, predictions, references):
+    with pytest.raises(ValueError, match="both must be one number a row, of at least one row"):
+        SCORES[name](np.array(predictions), np.array(references))
+
+
+@pytest.mark.parametrize("name", REGRESSION_METRICS)
+def test_a_loaded_metric_refuses_predictions_that_are_no_numbers(name):
+    metric = load_metric(name)
+    with pytest.raises(ValueError, match="the prediction of row 1 is nan"):
+        metric.compute(predictions=[1.0, math.nan, 3.0], references=[1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-9, 1.0, 1e200])
+def test_a_correlation_does_not_depend_on_the_size_of_the_values(size):
+    values, references = np.array([1.0, 3.0, 2.0, 5.0]), np.array([2.0, 3.0, 1.0, 4.0])
+    assert SCORES["pearson"](size * values, references) == pytest.approx(SCORES["pearson"](values, references))
 
 
 def test_equal_logits_choose_the_first_class():
