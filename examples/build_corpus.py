@@ -9,10 +9,12 @@ A killed build continues where it stopped when it is started again. `--num_shard
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import CorpusArguments, ShardArguments, TaskArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.corpus import build_corpus
 from hf_distill.jobs.corpus_shards import format_shard
 from hf_distill.parsing import parse
@@ -37,4 +39,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("build_corpus.py", main))

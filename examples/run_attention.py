@@ -9,10 +9,12 @@ Flags, or one YAML file with flags after it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import AttentionArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.attention import draw_attention_of
 from hf_distill.parsing import parse
 
@@ -27,4 +29,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_attention.py", main))

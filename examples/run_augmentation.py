@@ -12,10 +12,12 @@ Flags, or one YAML file with flags after it. A killed run continues where it sto
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import AugmentationArguments, TaskArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.augment import augment
 from hf_distill.parsing import parse
 
@@ -38,4 +40,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_augmentation.py", main))

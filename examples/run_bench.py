@@ -11,13 +11,14 @@ of quality against latency. Flags, or one YAML file with flags after it.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import BenchmarkArguments
 from hf_distill.benchmark.report import format_report
+from hf_distill.ending import run_command
+from hf_distill.hub.disclosure import public_command
 from hf_distill.jobs.bench import bench
 from hf_distill.parsing import parse
 
@@ -25,7 +26,7 @@ from hf_distill.parsing import parse
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, time, print the tables."""
     words = sys.argv[1:] if argv is None else argv
-    command = shlex.join(["python", "examples/run_bench.py", *words])
+    command = public_command(["python", "examples/run_bench.py", *words])
     results = bench(*parse((BenchmarkArguments,), words, __doc__), command=command)
     print(format_report(results))
     print(f"{results['seconds']:.0f} s; written to {results['settings']['output_dir']}")
@@ -33,4 +34,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_bench.py", main))

@@ -10,10 +10,12 @@ is new. Flags, or one YAML file with flags after it; students that are to be com
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import GridArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.grid import format_tables, run_grid
 from hf_distill.parsing import parse
 
@@ -28,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_benchmark.py", main))

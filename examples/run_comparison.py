@@ -9,12 +9,13 @@ it. `--write_cards` puts tables and figures into the cards of those that were bu
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import ComparisonArguments, TaskArguments
+from hf_distill.ending import run_command
+from hf_distill.hub.disclosure import public_command
 from hf_distill.jobs.compare import compare
 from hf_distill.parsing import parse
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, compare, show the words in common with the task."""
     words = list(sys.argv[1:] if argv is None else argv)
     task, comparison = parse((TaskArguments, ComparisonArguments), words, __doc__)
-    results = compare(task, comparison, shlex.join(["python", "examples/run_comparison.py", *words]))
+    results = compare(task, comparison, public_command(["python", "examples/run_comparison.py", *words]))
     overlap = results["overlap"]
     for name, share in zip(
         overlap["names"], overlap["share"][overlap["names"].index(results["reference"])], strict=True
@@ -34,4 +35,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_comparison.py", main))

@@ -10,6 +10,7 @@ shows what would be trained, and stops.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from hf_distill.arguments import (
     TeacherArguments,
     TextbookArguments,
 )
+from hf_distill.ending import run_command
 from hf_distill.jobs.distill import distill
 from hf_distill.jobs.dry_run import dry_run, format_dry_run
 from hf_distill.parsing import parse
@@ -41,4 +43,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_distillation.py", main))

@@ -10,10 +10,12 @@ file with flags after it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import ExportArguments, ScoredTaskArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.export import export
 from hf_distill.parsing import parse
 
@@ -29,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_export.py", main))

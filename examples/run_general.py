@@ -12,10 +12,12 @@ is started again.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import GeneralCorpusArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.general import mix_general
 from hf_distill.parsing import parse
 
@@ -30,4 +32,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_general.py", main))

@@ -12,10 +12,12 @@ A killed run goes on with `--resume_from_checkpoint last`; `--eval_only` lets a 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.generation import format_generation, generate
 from hf_distill.parsing import parse
 
@@ -31,4 +33,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_generation.py", main))

@@ -9,10 +9,12 @@ Flags, or one YAML file with flags after it: `python examples/run_glue.py sst2.y
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.evaluate import adapt_and_evaluate
 from hf_distill.parsing import parse
 
@@ -33,4 +35,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_glue.py", main))

@@ -8,10 +8,12 @@ Flags, or one YAML file with flags after it. The encoder stays as it is unless `
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import DistillationArguments, MLMHeadArguments, TextbookArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.mlm_head import fit_mlm_head
 from hf_distill.parsing import parse
 
@@ -28,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_mlm_head.py", main))

@@ -13,10 +13,12 @@ Flags, or one YAML file with flags after it: `python examples/run_mtl.py mtl.yam
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.mtl import fine_tune_on_tasks
 from hf_distill.parsing import parse
 
@@ -32,4 +34,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_mtl.py", main))

@@ -11,7 +11,6 @@ Flags, or one YAML file with flags after it: `python examples/run_ner.py ner.yam
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,8 @@ from hf_distill.arguments import (
     TaskArguments,
     TeacherArguments,
 )
+from hf_distill.ending import run_command
+from hf_distill.hub.disclosure import public_command
 from hf_distill.jobs.pipeline import run_pipeline
 from hf_distill.jobs.pipeline_report import format_report
 from hf_distill.parsing import parse
@@ -41,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, run, print the table."""
     words = list(sys.argv[1:] if argv is None else argv)
     task, teacher, student, corpus, pipeline = parse(CLASSES, words, __doc__, defaults=DEFAULTS)
-    command = shlex.join(["python", "examples/run_ner.py", *words])
+    command = public_command(["python", "examples/run_ner.py", *words])
     report = run_pipeline(task, teacher, student, corpus, pipeline, command)
     print(f"\n{format_report(report)}\n\nStudent, card and report: {pipeline.output_dir}")
     return report
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_ner.py", main))

@@ -10,7 +10,6 @@ data in `examples/data`. A killed run continues where it stopped when it is star
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,8 @@ from hf_distill.arguments import (
     TaskArguments,
     TeacherArguments,
 )
+from hf_distill.ending import run_command
+from hf_distill.hub.disclosure import public_command
 from hf_distill.jobs.pipeline import run_pipeline
 from hf_distill.jobs.pipeline_report import format_report
 from hf_distill.parsing import CONFIG_SUFFIXES, parse, read_config
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         teacher.teacher_model = demo_teacher_path()
     if corpus.corpus is None:
         corpus.corpus = str(DATA / "general_corpus")
-    command = shlex.join(["python", "examples/run_pipeline.py", *(sys.argv[1:] if argv is None else argv)])
+    command = public_command(["python", "examples/run_pipeline.py", *(sys.argv[1:] if argv is None else argv)])
     report = run_pipeline(task, teacher, student, corpus, pipeline, command)
     print(f"\n{format_report(report)}\n\nStudent, card and report: {pipeline.output_dir}")
     return report
@@ -56,4 +57,4 @@ def _names_task(words: Sequence[str]) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_pipeline.py", main))

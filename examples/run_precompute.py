@@ -11,10 +11,12 @@ Flags, or one YAML file with flags after it. A run that was killed is continued 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import PrecomputeArguments, TeacherArguments, TextbookArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.precompute import precompute
 from hf_distill.parsing import parse
 
@@ -29,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_precompute.py", main))

@@ -11,10 +11,12 @@ Flags, or one YAML file with flags after it. A push that was broken off is conti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import PushArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.push import format_push, push
 from hf_distill.parsing import parse
 
@@ -29,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_push.py", main))

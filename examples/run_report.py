@@ -9,10 +9,12 @@ with flags after it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import ReportArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.report import report
 from hf_distill.parsing import parse
 
@@ -25,4 +27,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_report.py", main))

@@ -7,10 +7,12 @@ Flags, or one YAML file with flags after it: `python examples/run_teacher.py tea
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.ending import run_command
 from hf_distill.jobs.teach import teach
 from hf_distill.parsing import parse
 
@@ -27,4 +29,4 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("run_teacher.py", main))

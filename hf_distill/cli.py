@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from hf_distill import __version__
+from hf_distill.ending import run_command
+from hf_distill.hub.disclosure import public_command
 
 # The argument classes of every verb that takes flags. `--help` reads their source, the verb itself imports them.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -89,7 +90,7 @@ def compare(argv: Sequence[str]) -> None:
     from hf_distill.jobs.compare import compare as job
 
     task, comparison = _parse(compare, argv)
-    results = job(task, comparison, shlex.join(["hf-distill", "compare", *argv]))
+    results = job(task, comparison, public_command(["hf-distill", "compare", *argv]))
     _say(f"{', '.join(results['corpora'])}: compared in {results['seconds']:.0f} s; see {results['output_dir']}")
 
 
@@ -165,7 +166,7 @@ def pipeline(argv: Sequence[str]) -> None:
     from hf_distill.jobs.pipeline_report import format_report
 
     task, teacher, student, corpus_arguments, stages = _parse(pipeline, argv)
-    command = shlex.join(["hf-distill", "pipeline", *argv])
+    command = public_command(["hf-distill", "pipeline", *argv])
     _say(format_report(run_pipeline(task, teacher, student, corpus_arguments, stages, command)))
 
 
@@ -186,7 +187,7 @@ def bench(argv: Sequence[str]) -> None:
     from hf_distill.jobs.bench import bench as job
 
     (arguments,) = _parse(bench, argv)
-    results = job(arguments, shlex.join(["hf-distill", "bench", *argv]))
+    results = job(arguments, public_command(["hf-distill", "bench", *argv]))
     _say(f"{format_report(results)}\n{results['seconds']:.0f} s; written to {results['settings']['output_dir']}")
 
 
@@ -307,28 +308,20 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; errors of the user end with one line and exit status 2."""
+    """Run one verb; returns the exit status of `run_command`, which ends every error with one line."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
-        _say(usage())
-        return 0
+        return run_command("hf-distill", lambda: _say(usage()))
     if words[0] == "--version":
-        _say(f"hf-distill {__version__}")
-        return 0
+        return run_command("hf-distill", lambda: _say(f"hf-distill {__version__}"))
     if words[0] not in VERBS:
         sys.stderr.write(f"hf-distill: unknown verb {words[0]!r}\n{usage()}\n")
         return 2
     if words[0] in ARGUMENTS and {"-h", "--help"} & set(words[1:]):
-        _say(_help(words[0]))
-        return 0
-    try:
-        # Past this point a page of help is that of all flags.
-        VERBS[words[0]](["--help" if word == "--help_all" else word for word in words[1:]])
-    except (ValueError, OSError, ImportError) as error:
-        # Some errors of libraries are pages; one line is what a terminal or a log should end with.
-        sys.stderr.write(f"hf-distill {words[0]}: {' '.join(str(error).split())}\n")
-        return 2
-    return 0
+        return run_command(f"hf-distill {words[0]}", lambda: _say(_help(words[0])))
+    # Past this point a page of help is that of all flags.
+    given = ["--help" if word == "--help_all" else word for word in words[1:]]
+    return run_command(f"hf-distill {words[0]}", lambda: VERBS[words[0]](given))
 
 
 if __name__ == "__main__":

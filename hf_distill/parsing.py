@@ -13,6 +13,7 @@ from typing import Any, cast, get_type_hints
 
 from transformers import HfArgumentParser
 
+from .hub.disclosure import is_secret_name, remember_secrets, without_secrets
 from .plugins import FLAG_HELP, load_plugins, loaded_plugins, take_plugins
 from .presets import list_presets, preset_values
 from .storage.files import read_mapping, write_yaml
@@ -82,6 +83,7 @@ def parse(
     if rest:
         raise ValueError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
     for arguments in parsed:
+        remember_secrets({field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)})
         _check_folders(arguments)
     return tuple(parsed)
 
@@ -179,12 +181,13 @@ def _as_flag(value: Any) -> Any:
 
 
 def arguments_to_dict(*arguments: Any) -> dict[str, Any]:
-    """The fields of several argument dataclasses as one JSON-able mapping, secrets left out."""
+    """The fields of several argument dataclasses as one JSON-able mapping, secrets left out or hidden."""
     values: dict[str, Any] = {}
     for item in arguments:
         fields = item.to_dict() if hasattr(item, "to_dict") else dataclasses.asdict(item)
-        values |= {k: v for k, v in fields.items() if not k.endswith("_token") and not k.startswith("_")}
-    return json.loads(json.dumps(values, default=str))
+        values |= {k: v for k, v in fields.items() if not is_secret_name(k) and not k.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return dict(without_secrets(plain))
 
 
 def changed_arguments(*arguments: Any) -> dict[str, Any]:

@@ -216,13 +216,52 @@ def test_pages_that_a_library_says_become_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == "hf-distill teach: first second\n"
 
 
-def test_a_mistake_of_the_package_is_not_hidden(monkeypatch):
+def test_a_fault_of_the_package_is_one_line_that_says_so(monkeypatch, capsys):
     def fail(_argv):
         raise KeyError("bug")
 
     monkeypatch.setitem(VERBS, "teach", fail)
+    assert main(["teach"]) == 70
+    line = capsys.readouterr().err
+    assert line == (
+        "hf-distill teach: this is a fault of hf_distill, please report it: KeyError: 'bug' (HF_DISTILL_DEBUG=1 shows "
+        "where it happened)\n"
+    )
+    monkeypatch.setenv("HF_DISTILL_DEBUG", "1")
     with pytest.raises(KeyError, match="bug"):
         main(["teach"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (KeyboardInterrupt(), 130, "\nhf-distill teach: interrupted\n"),
+        (
+            MemoryError(),
+            1,
+            "hf-distill teach: out of memory (no further words): take smaller batches or shorter rows.\n",
+        ),
+        (BrokenPipeError(), 141, ""),
+        (ValueError(), 2, "hf-distill teach: ValueError\n"),
+        (ValueError("hub_token=hf_ABCDEFGHIJKLMN"), 2, "hf-distill teach: hub_token=***\n"),
+    ],
+)
+def test_other_ends_are_one_line_too(error, status, line, monkeypatch, capsys):
+    def fail(_argv):
+        raise error
+
+    monkeypatch.setitem(VERBS, "teach", fail)
+    assert main(["teach"]) == status
+    assert capsys.readouterr().err == line
+
+
+def test_nobody_has_to_read_the_help_to_its_end():
+    code = "import sys; from hf_distill.cli import main; sys.exit(main(['distill', '--help']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b""
 
 
 def test_the_verbs_follow_one_another(data, capsys):

@@ -14,6 +14,8 @@ PACKAGE = Path(hf_distill.__file__).parent
 LEVELS = {
     "_optional": 0,
     "storage": 0,
+    "ending": 1,
+    "safe_names": 0,
     "signals": 1,
     "shapes": 1,
     "layer_map": 1,

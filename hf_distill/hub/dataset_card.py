@@ -12,6 +12,7 @@ import yaml
 
 from ..storage.files import read_text, write_text
 from .citations import resolve_citations
+from .disclosure import public
 from .rendering import render_template
 
 # Templates by the kind of the corpus.
@@ -93,13 +94,13 @@ def dataset_metadata(facts: CorpusCardFacts) -> dict[str, Any]:
 
 
 def write_dataset_card(folder: str | os.PathLike[str], facts: CorpusCardFacts) -> Path:
-    """Writes `README.md` into a folder.
+    """Writes `README.md` into a folder, without secrets and folders of this machine.
 
     Returns:
         The file.
     """
     path = Path(folder) / "README.md"
-    return write_text(path, render_dataset_card(facts))
+    return write_text(path, render_dataset_card(CorpusCardFacts(**public(facts))))
 
 
 def write_section(folder: str | os.PathLike[str], name: str, text: str) -> Path:
@@ -123,7 +124,7 @@ def write_section(folder: str | os.PathLike[str], name: str, text: str) -> Path:
     if not found:
         before, last_parts, after = before.partition(_LAST_PARTS)
         before, after = f"{before.rstrip()}\n\n", f"\n{last_parts}{after}"
-    return write_text(path, f"{before}{begin}\n{text.strip()}\n{end}{after}")
+    return write_text(path, f"{before}{begin}\n{public(text.strip())}\n{end}{after}")
 
 
 def _number(value: float) -> str:

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_distill.hub.citations import resolve_citations
+from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
 from hf_distill.storage.files import read_json, write_json, write_text
 
@@ -267,10 +268,13 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
 def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
     """Write the card (`README.md`) and its facts (`distillation.json`) into a model folder.
 
+    Neither has a secret or a folder of this machine in it, whatever the facts say.
+
     Returns:
         Path of the card.
     """
     target = Path(folder)
+    facts = CardFacts.from_dict(public(facts.to_dict()))
     text = render_card(facts)
     write_json(target / FACTS_FILE, facts.to_dict(), default=str)
     return write_text(target / CARD_FILE, text)

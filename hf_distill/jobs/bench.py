@@ -21,6 +21,7 @@ from hf_distill.benchmark.figure import draw_quality, points_of
 from hf_distill.benchmark.quality import read_quality
 from hf_distill.benchmark.report import format_report
 from hf_distill.benchmark.speed import Batch, describe_device, random_batch
+from hf_distill.hub.disclosure import public
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import forward_columns, load_model, load_tokenizer
 from hf_distill.parsing import arguments_to_dict
@@ -76,7 +77,7 @@ def bench(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
     facts["figure"] = _draw(facts, folder)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     write_results(folder, facts, name=RESULTS_FILE)
-    write_text(folder / REPORT_FILE, format_report(facts))
+    write_text(folder / REPORT_FILE, format_report(public(facts)))
     return facts
 
 

@@ -25,6 +25,7 @@ from hf_distill.corpus.comparison_report import format_comparison
 from hf_distill.corpus.naming import named_corpora, split_config
 from hf_distill.corpus.sources import load_general_corpus
 from hf_distill.hub.dataset_card import FIGURES_FOLDER, write_section
+from hf_distill.hub.disclosure import public
 from hf_distill.jobs.corpus_folder import STATISTICS_FILE, is_built_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.parsing import arguments_to_dict
@@ -95,7 +96,7 @@ def compare(
     }
     write_results(folder, facts, name=RESULTS_FILE)
     title = f"# Corpora for {loaded.spec.name}"
-    write_text(folder / REPORT_FILE, f"{title}\n\n{format_comparison(compared, figures)}\n")
+    write_text(folder / REPORT_FILE, f"{title}\n\n{format_comparison(public(compared), figures)}\n")
     if comparison.write_cards:
         for where in named.values():
             _write_card(Path(where).expanduser(), compared, figures, folder, loaded.spec.name)

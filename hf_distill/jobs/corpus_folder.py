@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from datasets import Dataset
 
 from hf_distill.corpus.naming import named_corpora
 from hf_distill.corpus.sources import corpus_label
+from hf_distill.hub.disclosure import public, public_command
 from hf_distill.parsing import changed_arguments
 from hf_distill.storage.files import remove, write_json
 
@@ -40,7 +40,7 @@ def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
     for index in range(num_files):
         part = rows.shard(num_files, index, contiguous=True)
         part.to_parquet(str(folder / "data" / f"train-{index:05d}-of-{num_files:05d}.parquet"))
-    write_json(folder / STATISTICS_FILE, statistics)
+    write_json(folder / STATISTICS_FILE, public(statistics))
 
 
 def is_built_folder(folder: Path) -> bool:
@@ -78,4 +78,4 @@ def command_line(verb: str, settings: dict[str, Any]) -> str:
             words.append(f"--{name}" if value else f"--no_{name}")
         else:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
+    return public_command(words)

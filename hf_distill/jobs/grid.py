@@ -8,6 +8,7 @@ evaluation rows, as the papers do; with one setting nothing is chosen.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import statistics
 import time
@@ -16,16 +17,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from datasets.utils import logging as progress_bars
 from transformers import set_seed
 from transformers.utils import logging
 
 from hf_distill.arguments import FineTuningArguments, GridArguments
+from hf_distill.hub.disclosure import public
 from hf_distill.jobs.grid_students import distil_students, student_models
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
-from hf_distill.storage.files import read_json, write_text
+from hf_distill.storage.files import read_mapping, write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.trainers.finetuning import finetune
 from hf_distill.trainers.task_models import load_task_model
@@ -114,7 +117,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 2),
     }
     write_results(folder, facts, GRID_FILE)
-    write_text(folder / TABLE_FILE, format_tables(facts) + "\n")
+    write_text(folder / TABLE_FILE, format_tables(public(facts)) + "\n")
     write_arguments(folder, arguments)
     return facts
 
@@ -164,11 +167,19 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
         "bf16": arguments.bf16,
         "warmup_steps": arguments.warmup_steps,
     }
+    # A result says the last names of folders only; the digest tells folders of one name apart.
+    digest = xxhash.xxh3_128(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    identity = {**public(identity), "identity": digest}
     if path.is_file():
-        found = read_json(path)
+        found = read_mapping(path)
         changed = sorted(name for name, value in identity.items() if found.get(name) != value)
         if changed:
-            shown = ", ".join(f"{name} {found.get(name)!r} against {identity[name]!r}" for name in changed)
+            shown = (
+                ", ".join(
+                    f"{name} {found.get(name)!r} against {identity[name]!r}" for name in changed if name != "identity"
+                )
+                or "another folder of the same name, of the model or of the rows"
+            )
             raise ValueError(f"{str(path)!r} was made with other settings ({shown}); give another `--output_dir`.")
         return found
     found = identity | _fine_tune(model, cell, task.subset(rows, None, seed=arguments.fraction_seed), arguments)

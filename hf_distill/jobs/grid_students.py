@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hf_distill.arguments import (
     TeacherArguments,
     TextbookArguments,
 )
+from hf_distill.hub.disclosure import is_secret_name, without_secrets
 from hf_distill.jobs.distill import distill
 from hf_distill.jobs.results import RESULTS_FILE
 from hf_distill.parsing import parse
@@ -48,9 +50,11 @@ def distil_students(arguments: GridArguments) -> None:
         if finished:
             logger.warning(f"[{name}] distilled before: {student}")
             continue
-        write_yaml(file, settings, sort_keys=False)
+        write_yaml(file, _without_secret_fields(settings), sort_keys=False)
         logger.warning(f"[{name}] is distilled")
-        distill(*parse(CLASSES, [str(file)], presets=True, prog="hf-distill grid"))
+        # Secrets go to the training alone, in no file.
+        words = [word for key in _secret_fields(settings) for word in (f"--{key}", str(settings[key]))]
+        distill(*parse(CLASSES, [str(file), *words], presets=True, prog="hf-distill grid"))
 
 
 def student_settings(arguments: GridArguments) -> dict[str, dict[str, Any]]:
@@ -71,9 +75,19 @@ def student_models(arguments: GridArguments) -> list[tuple[str, str]]:
     return [(name, str(Path(arguments.output_dir, STUDENTS, name))) for name in arguments.student_changes()]
 
 
+def _secret_fields(settings: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in settings.items() if is_secret_name(name) and value is not None]
+
+
+def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What may stand in a file."""
+    kept = {name: value for name, value in settings.items() if not is_secret_name(name)}
+    return dict(without_secrets(kept))
+
+
 def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
     before = read_mapping(file) if file.is_file() else {}
-    now = json.loads(json.dumps(settings))
+    now = json.loads(json.dumps(_without_secret_fields(settings)))
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         shown = ", ".join(f"{key} {before.get(key)!r} against {now.get(key)!r}" for key in changed)

@@ -12,6 +12,7 @@ import datasets
 import torch
 import transformers
 
+from hf_distill.hub.disclosure import public
 from hf_distill.storage.files import write_json
 
 RESULTS_FILE = "results.json"
@@ -35,13 +36,13 @@ def environment() -> dict[str, Any]:
 
 
 def write_results(folder: str | Path, results: dict[str, Any], name: str = RESULTS_FILE) -> Path:
-    """Write a job's result as JSON, numbers that are not finite as null.
+    """Write a job's result as JSON: numbers that are not finite as null, no secret, no folder of this machine.
 
     Returns:
         The file.
     """
     path = Path(folder) / name
-    return write_json(path, _finite(results), allow_nan=False, default=str)
+    return write_json(path, _finite(public(results)), allow_nan=False, default=str)
 
 
 def _finite(value: Any) -> Any:

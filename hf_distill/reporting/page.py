@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
 from hf_distill.reporting.figures import as_data_uri, draw, plan_figures
 from hf_distill.reporting.runs import Run
@@ -43,8 +44,8 @@ def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Pat
         {"shown": shown, "cell": _cell},
         templates=TEMPLATES,
         autoescape=path.suffix != ".md",
-        title=title,
-        tables=tables_of(runs),
+        title=public(title),
+        tables=public(tables_of(runs)),
         figures=figures,
         reason=reason,
     )

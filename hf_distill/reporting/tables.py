@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_distill.hub.disclosure import is_secret_name
 from hf_distill.reporting.runs import Run
 
 # Where files lie and how progress is shown: no reason for a difference between results.
@@ -76,7 +77,7 @@ def _scores(runs: Sequence[Run]) -> Table:
 
 def _settings(runs: Sequence[Run]) -> Table:
     """Settings that two runs have and that differ; of a single run, those that are not the default."""
-    names = sorted({name for run in runs for name in run.settings if name.rpartition(".")[2] not in SILENT})
+    names = sorted({name for run in runs for name in run.settings if _is_shown(name.rpartition(".")[2])})
     if len(runs) == 1:
         defaults, [run] = _defaults(), runs
         rows = [[name, run.settings[name]] for name in names if _key(name, run) not in defaults]
@@ -91,6 +92,10 @@ def _settings(runs: Sequence[Run]) -> Table:
     without = ", ".join(run.name for run in runs if not run.settings)
     note = f"No settings lie beside {without}." if without else ""
     return Table("Settings that differ", ["setting", *(run.name for run in runs)], rows, note)
+
+
+def _is_shown(name: str) -> bool:
+    return name not in SILENT and not is_secret_name(name)
 
 
 def _key(name: str, run: Run) -> tuple[str, str]:
