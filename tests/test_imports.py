@@ -15,6 +15,7 @@ LEVELS = {
     "_optional": 0,
     "storage": 0,
     "ending": 1,
+    "plain_values": 0,
     "safe_names": 0,
     "signals": 1,
     "shapes": 1,

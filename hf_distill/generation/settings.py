@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
+
+from hf_distill.plain_values import as_fields, as_hint, check_range
 
 Way = Literal["pseudo", "shift"]
 
@@ -35,13 +37,25 @@ class GenerationSettings:
     batch_size: int = 32
     max_source_length: int = 464
 
+    @classmethod
+    def from_dict(cls, values: Any, where: str) -> GenerationSettings:
+        """Settings from plain data.
+
+        Args:
+            values: A mapping of the fields.
+            where: Where it comes from, for errors.
+
+        Raises:
+            ValueError: If it is no mapping, a field is unknown, or a value does not fit.
+        """
+        return cls(**as_fields(values, get_type_hints(cls), where))
+
     def __post_init__(self) -> None:
-        # JSON and YAML know no tuples.
-        object.__setattr__(self, "ngram_ignore", tuple(self.ngram_ignore))
+        # JSON and YAML know no tuples, and may hold anything else.
+        for name, hint in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, as_hint(getattr(self, name), hint, f"`{name}`"))
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"`{name}` is {value}, but must be at least {least}.")
+            check_range(getattr(self, name), f"`{name}`", least=least)
         if self.min_new_tokens >= self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` is {self.min_new_tokens} and `max_new_tokens` {self.max_new_tokens}: no room is "

@@ -6,14 +6,15 @@ joined by the tokenizer's separator.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
+from hf_distill.plain_values import as_fields, as_hint, as_mapping, check_range
+from hf_distill.safe_names import safe_path
 from hf_distill.tasks.spec_fields import FineTuningDefaults
 
 SEPARATOR = "separator"
@@ -60,6 +61,20 @@ class GenerationDefaults:
     no_repeat_ngram_size: int = 3
     ngram_ignore: tuple[str, ...] = (".",)
     source: str = "settings of XSum (MiniLM's supplement, section 5)"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no training or search can have.
+
+        Raises:
+            ValueError: If one is out of its range.
+        """
+        least = {name: 0 for name in ("epochs", "shallow_epochs", "learning_rate", "shallow_learning_rate", "warmup")}
+        least |= {"weight_decay": 0, "label_smoothing": 0, "length_penalty": 0, "no_repeat_ngram_size": 0}
+        least |= {"batch_size": 1, "num_beams": 1, "max_source_length": 3, "max_target_length": 2}
+        for name, smallest in least.items():
+            check_range(getattr(self, name), f"`settings`: `{name}`", least=smallest)
+        if self.label_smoothing >= 1:
+            raise ValueError(f"`settings`: `label_smoothing` is {self.label_smoothing}; it must be below 1.")
 
     def fine_tuning(self, num_layers: int) -> FineTuningDefaults:
         """What decides the training of a model with so many layers."""
@@ -131,6 +146,8 @@ class GenerationSpec:
     licence: str | None = None
 
     def __post_init__(self) -> None:
+        for item in (self.name, self.train_split, *self.evaluation_splits, *self.test_splits, *self.folder_names):
+            safe_path(item, f"Generation task {self.name!r}: a name")
         unknown = [metric for metric in self.metrics if metric not in GENERATION_METRICS]
         if unknown or not self.metrics:
             raise ValueError(
@@ -187,34 +204,32 @@ class GenerationSpec:
         Raises:
             ValueError: If a field is unknown or missing.
         """
-        known = {item.name for item in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        hints = get_type_hints(cls)
+        values = as_mapping(values, "A generation task")
+        unknown = sorted(set(values) - set(hints))
         if unknown:
-            raise ValueError(f"A generation task has no fields {unknown}; known are {sorted(known)}.")
+            raise ValueError(f"A generation task has no fields {unknown}; known are {sorted(hints)}.")
         missing = [name for name in ("name", "template", "target_column") if not values.get(name)]
         if missing:
             raise ValueError(
                 f"A generation task needs the fields {missing}: give `--source_template` ('{{document}}') and "
                 "`--target_column`, or write them into its task.yaml."
             )
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        if isinstance(plain.get("settings"), Mapping):
-            plain["settings"] = _settings(plain["settings"])
-        for key in ("split_aliases", "column_aliases"):
-            plain[key] = {name: tuple(names) for name, names in dict(plain.get(key, {})).items()}
-        return cls(**plain)
+        return cls(**{key: _plain_field(key, value, hints[key]) for key, value in values.items()})
 
 
-def _settings(values: Mapping[str, Any]) -> GenerationDefaults:
+def _plain_field(key: str, value: Any, hint: Any) -> Any:
+    """One field of a spec from its YAML value; a single name stands for a list of it."""
+    if key == "settings" and not isinstance(value, GenerationDefaults):
+        return _settings(value)
+    if get_origin(hint) is tuple and isinstance(value, str):
+        value = [value]
+    return as_hint(value, hint, f"The task field `{key}`")
+
+
+def _settings(values: Any) -> GenerationDefaults:
     """Settings from a mapping; `1e-5` may be text, as YAML reads it."""
-    known = {item.name: item for item in dataclasses.fields(GenerationDefaults)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(f"`settings` has no fields {unknown}; known are {sorted(known)}.")
-    kinds: dict[str, Any] = {"int": int, "float": float, "str": str, "tuple[str, ...]": tuple}
-    given = {key: kinds[str(known[key].type)](value) for key, value in values.items()}
+    given = as_fields(values, get_type_hints(GenerationDefaults), "The task field `settings`")
     return GenerationDefaults(**{"source": "the user's task file"} | given)
 
 

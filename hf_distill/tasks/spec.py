@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
+from hf_distill.plain_values import as_mapping, check_range
+from hf_distill.safe_names import safe_path
 from hf_distill.tasks.spec_fields import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field
 
 ProblemType = Literal["single_label_classification", "regression"]
@@ -119,6 +121,7 @@ class TaskSpec:
     licence: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_names()
         self._check_columns_and_labels()
         self._check_details()
         allowed = self.allowed_metrics
@@ -140,6 +143,20 @@ class TaskSpec:
                 f"Task {self.name!r}: `headline_metric` {self.headline_metric!r} is not in `metrics` "
                 f"{list(self.metrics)}."
             )
+
+    def _check_names(self) -> None:
+        """What becomes a folder or a file must not lead out of the folder that it is looked for, or written, in."""
+        for name in ("name", "train_split"):
+            safe_path(getattr(self, name), f"The task field `{name}`")
+        for name in ("evaluation_splits", "test_splits", "folder_names"):
+            for item in getattr(self, name):
+                safe_path(item, f"The task field `{name}`")
+        for name in ("split_sources", "split_aliases"):
+            for split, sources in getattr(self, name).items():
+                for part in (part for source in (split, *sources) for part in source.split(":")):
+                    safe_path(part, f"The task field `{name}`")
+        if not self.evaluation_splits:
+            raise ValueError(f"Task {self.name!r}: `evaluation_splits` is empty; name one, such as validation.")
 
     def _check_columns_and_labels(self) -> None:
         """What each kind of task asks of its columns and labels."""
@@ -176,6 +193,9 @@ class TaskSpec:
                 f"Task {self.name!r}: {len(self.choice_columns)} `choice_columns` need as many `label_names`, got "
                 f"{self.label_names}."
             )
+        check_range(self.max_answer_length, f"Task {self.name!r}: `max_answer_length`", least=1)
+        if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
+            raise ValueError(f"Task {self.name!r}: `label_range` is {list(self.label_range)}; it must rise.")
         if self.held_out_share is not None and not 0.0 < self.held_out_share < 1.0:
             raise ValueError(
                 f"Task {self.name!r}: `held_out_share` is {self.held_out_share}, it must lie between 0 and 1."
@@ -293,15 +313,15 @@ class TaskSpec:
         Raises:
             ValueError: If a field is unknown or missing, or has a value of the wrong kind.
         """
-        known = {item.name: item for item in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(known))
+        hints = get_type_hints(cls)
+        values = as_mapping(values, "A task")
+        unknown = sorted(set(values) - set(hints))
         if unknown:
-            raise ValueError(f"A task has no fields {unknown}; known are {sorted(known)}.")
+            raise ValueError(f"A task has no fields {unknown}; known are {sorted(hints)}.")
         if values.get("kind") == "question_answering":
             scores = SQUAD_V2_METRICS if values.get("answer_scorer") == "squad_v2" else ANSWER_METRICS
             values = {"label_names": None, "label_column": "answers", "metrics": list(scores)} | dict(values)
         missing = [name for name in ("name", "text_columns", "label_names") if name not in values]
         if missing:
             raise ValueError(f"A task needs the fields {missing} (`label_names: null` stands for regression).")
-        plain = {key: plain_field(key, value) for key, value in values.items()}
-        return cls(**plain)
+        return cls(**{key: plain_field(key, value, hints[key]) for key, value in values.items()})

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hf_distill.plain_values import as_fields, as_hint, as_mapping, check_range, shown
 
 # Fields that map a name to names.
 MAPPINGS = ("averages", "column_aliases", "label_aliases", "split_aliases", "split_sources")
-# Fields that are taken as they are.
-PLAIN = (
-    "answer_scorer",
-    "headline_metric",
-    "held_out_share",
-    "hub_config",
-    "hub_path",
-    "hub_revision",
-    "kind",
-    "label_column",
-    "language",
-    "licence",
-    "max_answer_length",
-    "merge_duplicates",
-    "name",
-    "names_unverified",
-    "row_form",
-    "train_split",
-)
 
 
 @dataclass(frozen=True)
@@ -59,49 +39,50 @@ class FineTuningDefaults:
 FINE_TUNING = FineTuningDefaults()
 
 
-def plain_field(key: str, value: Any) -> Any:
-    """One field of a spec from its YAML value."""
-    if key == "fine_tuning":
-        return _fine_tuning(value)
+def plain_field(key: str, value: Any, hint: Any) -> Any:
+    """One field of a spec from its YAML value.
+
+    Args:
+        key: Name of the field.
+        value: Plain data.
+        hint: The field's type.
+
+    Raises:
+        ValueError: If the value does not fit.
+    """
+    where = f"The task field `{key}`"
     if key in MAPPINGS:
-        return {str(name): _names(key, aliases) for name, aliases in (value or {}).items()}
-    if key == "label_range":
-        return None if value is None else (float(value[0]), float(value[1]))
-    if key == "label_names" and value is None:
-        return None
+        given = as_mapping({} if value is None else value, where)
+        return {name: _names(names, f"{where}, {name!r}") for name, names in given.items()}
     if key == "split_languages":
-        return {str(split): str(language) for split, language in (value or {}).items()}
-    if key in PLAIN:
-        return value
-    return _names(key, value)
+        return as_hint({} if value is None else value, hint, where)
+    if tuple in (get_origin(hint), *map(get_origin, get_args(hint))) and key != "label_range":
+        return None if value is None and type(None) in get_args(hint) else _names(value, where)
+    if key == "fine_tuning" and not isinstance(value, FineTuningDefaults):
+        return _fine_tuning(value, where)
+    return as_hint(value, hint, where)
 
 
-def _names(key: str, value: Any) -> tuple[str, ...]:
-    """A tuple of names from a YAML list or a single name."""
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    """A tuple of names from a YAML list or a single name; numbers are names too."""
     if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, Sequence):
-        raise ValueError(f"The task field `{key}` must be a list of names, got {value!r}.")
-    return tuple(_label_text(item) for item in value)
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} must be a list of names, got {shown(value)}.")
+    # YAML reads unquoted `yes`, `no`, `true` as booleans.
+    wrong = [item for item in value if isinstance(item, bool)]
+    if wrong:
+        raise ValueError(f"{where}: YAML read a label or column name as {wrong[0]}; put it between quotes.")
+    return tuple(as_hint(item, str, where) for item in value)
 
 
-def _label_text(value: Any) -> str:
-    """Text of a label name; YAML reads unquoted `yes`, `no`, `true` and `1` as other types."""
-    if isinstance(value, bool):
-        raise ValueError(f"YAML read a label or column name as {value}; put it between quotes.")
-    return str(value)
+# Field -> its smallest value; of those that are not listed any will do.
+_LEAST = {"epochs": 0, "learning_rate": 0, "batch_size": 1, "warmup": 0, "weight_decay": 0, "max_length": 3}
 
 
-def _fine_tuning(value: Any) -> FineTuningDefaults:
-    """Fine-tuning settings from a mapping; `1e-5` may be text, as YAML reads it."""
-    if isinstance(value, FineTuningDefaults):
-        return value
-    known = {item.name: item for item in dataclasses.fields(FineTuningDefaults)}
-    unknown = sorted(set(value) - set(known))
-    if unknown:
-        raise ValueError(f"`fine_tuning` has no fields {unknown}; known are {sorted(known)}.")
-    kinds = {"int": int, "float": float, "str": str}
-    settings = {key: kinds[str(known[key].type)](item) for key, item in value.items()}
-    if any(isinstance(item, float) and not math.isfinite(item) for item in settings.values()):
-        raise ValueError(f"`fine_tuning` has a value that is not finite: {settings}.")
+def _fine_tuning(value: Any, where: str) -> FineTuningDefaults:
+    """Fine-tuning settings from a mapping."""
+    settings = as_fields(value, get_type_hints(FineTuningDefaults), where)
+    for name, least in (_LEAST | {"doc_stride": 0}).items():
+        check_range(settings.get(name), f"{where}: `{name}`", least=least)
     return FineTuningDefaults(**{"source": "the user's task file"} | settings)

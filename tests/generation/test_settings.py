@@ -16,10 +16,10 @@ def test_the_defaults_are_those_of_question_generation():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_beams": 0}, "`num_beams` is 0, but must be at least 1"),
-        ({"max_new_tokens": 0}, "`max_new_tokens` is 0, but must be at least 1"),
-        ({"batch_size": 0}, "`batch_size` is 0, but must be at least 1"),
-        ({"max_source_length": 2}, "`max_source_length` is 2, but must be at least 3"),
+        ({"num_beams": 0}, "`num_beams` is 0; it must be at least 1"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` is 0; it must be at least 1"),
+        ({"batch_size": 0}, "`batch_size` is 0; it must be at least 1"),
+        ({"max_source_length": 2}, "`max_source_length` is 2; it must be at least 3"),
         ({"min_new_tokens": 48}, "`min_new_tokens` is 48 and `max_new_tokens` 48"),
     ],
 )

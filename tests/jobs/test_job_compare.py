@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset
 
 from hf_distill.arguments import ComparisonArguments, CorpusArguments, TaskArguments
+from hf_distill.hub.disclosure import public
 from hf_distill.hub.selection import select_files
 from hf_distill.jobs import compare as module
 from hf_distill.jobs.compare import compare
@@ -42,7 +43,7 @@ def run(data, *corpora, task="sst2", **fields):
 def test_it_writes_tables_and_figures(data):
     facts = run(data, f"cc={data / 'cc'}", f"general={data / 'general.txt'}")
     folder = data / "out"
-    assert json.loads((folder / "comparison.json").read_text()) == json.loads(json.dumps(facts))
+    assert json.loads((folder / "comparison.json").read_text()) == json.loads(json.dumps(public(facts)))
     assert facts["command"] == "a command"
     assert list(facts["corpora"]) == ["task", "cc", "general"]
     assert facts["corpora"]["cc"]["top_k"] == 5

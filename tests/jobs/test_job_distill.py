@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.jobs.distill import distill
 from hf_distill.parsing import parse
@@ -80,7 +81,7 @@ def test_the_folder_holds_a_plain_student_with_card_results_and_arguments(run, t
     assert AutoTokenizer.from_pretrained(folder)("good film").input_ids[0] == 2
 
     stored = json.loads((folder / "results.json").read_text())
-    assert stored == json.loads(json.dumps(results))
+    assert stored == json.loads(json.dumps(public(results)))
     assert (stored["job"], stored["steps"], stored["textbook_rows"], stored["seed"]) == ("distill", 4, 64, 42)
     assert (stored["teacher"], stored["textbook"], stored["student_shape"]) == (teacher, [text], "2x12:2h:20")
     assert stored["objectives"]["relation"]["layers"] == [[2, 3]]

@@ -1,0 +1,312 @@
+"""Plain values from YAML, JSON and Python, checked against type hints before anything is made of them.
+
+Whatever is fed in, the only error is a `ValueError` of one line that says where the value stands, what it is and what
+it may be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+# A file with more is no description of anything: YAML's aliases can make billions out of a few lines.
+DEEPEST, MOST_VALUES = 40, 1_000_000
+LARGEST_INTEGER = 2**63 - 1
+_SHOWN = 80
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """Plain data from YAML.
+
+    Raises:
+        ValueError: If the text is no YAML, or holds anything but texts, numbers, booleans, lists and mappings.
+    """
+    return _load(yaml.safe_load, text, where, "YAML")
+
+
+def load_json(text: str, where: str) -> Any:
+    """Plain data from JSON.
+
+    Raises:
+        ValueError: If the text is no JSON, or nested too deeply.
+    """
+    return _load(json.loads, text, where, "JSON")
+
+
+def read_mapping(path: str | Path, where: str) -> dict[str, Any]:
+    """The mapping that a JSON file (`.json`) or a YAML file (any other) holds.
+
+    Args:
+        path: The file.
+        where: What the file is, for errors.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or holds no mapping whose keys are texts.
+    """
+    path, name = Path(path), f"{where} {str(path)!r}"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {where[:1].lower()}{where[1:]} {str(path)!r}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} cannot be read: it is no text in UTF-8 ({error}).") from error
+    return as_mapping((load_json if path.suffix == ".json" else load_yaml)(text, name), name)
+
+
+def as_mapping(value: Any, where: str) -> dict[str, Any]:
+    """A mapping whose keys are texts.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be `name: value` pairs, but is {shown(value)}.")
+    wrong = next((key for key in value if not isinstance(key, str)), None)
+    if wrong is not None or None in value:
+        raise ValueError(f"{where} has the name {shown(wrong)}; names are texts (put it between quotes).")
+    return dict(value)
+
+
+def as_fields(values: Any, hints: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A mapping with known names only, each value as its type hint wants it.
+
+    Args:
+        values: Plain data.
+        hints: Name -> type hint.
+        where: What it is, for errors.
+
+    Raises:
+        ValueError: If it is no mapping, a name is unknown, or a value does not fit.
+    """
+    mapping = as_mapping(values, where)
+    unknown = sorted(set(mapping) - set(hints))
+    if unknown:
+        raise ValueError(f"{where} has no fields {shown(unknown)}; known are {sorted(hints)}.")
+    return {name: as_hint(value, hints[name], f"{where}: `{name}`") for name, value in mapping.items()}
+
+
+def as_hint(value: Any, hint: Any, where: str) -> Any:
+    """A plain value as a type hint wants it.
+
+    Whole numbers may be written as text or with a decimal point, other numbers as text too (YAML reads `1e-5` as
+    one); a text may be written as a number. Everything else has to be what it is.
+
+    Args:
+        value: Plain data.
+        hint: `str`, `int`, `float`, `bool`, `None`, `Any`, `Literal`, unions, lists, tuples, mappings, dataclasses.
+        where: Where the value stands, for errors.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    if hint is Any or hint is object:
+        return value
+    origin = get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return _as_union(value, get_args(hint), where)
+    if origin is Literal:
+        return _as_choice(value, get_args(hint), where)
+    if dataclasses.is_dataclass(origin) and isinstance(origin, type):
+        return value if isinstance(value, origin) else _as_dataclass(value, origin, where)
+    convert = _CONVERTERS.get(origin)
+    if convert is None:
+        raise TypeError(f"{where}: values of the type {hint} cannot be checked.")
+    return convert(value, get_args(hint), where)
+
+
+def check_range(
+    value: float | None,
+    where: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+) -> None:
+    """Refuse a number outside its range; `None` stands for "not given" and passes.
+
+    Raises:
+        ValueError: If it is outside, or not finite.
+    """
+    if value is None:
+        return
+    if not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which is not finite.")
+    if least is not None and value < least:
+        raise ValueError(f"{where} is {value}; it must be at least {least}.")
+    if above is not None and value <= above:
+        raise ValueError(f"{where} is {value}; it must be above {above}.")
+    if most is not None and value > most:
+        raise ValueError(f"{where} is {value}; it must be at most {most}.")
+
+
+def shown(value: Any) -> str:
+    """A value in an error: not longer than a line."""
+    try:
+        text = repr(value)
+    except Exception:
+        # Of objects that are no plain data at all.
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _load(loads: Callable[[str], Any], text: str, where: str, kind: str) -> Any:
+    try:
+        value = loads(text)
+    except Exception as error:
+        # Parsers raise what they stumble over: KeyError, AttributeError and RecursionError among others.
+        raise ValueError(f"{where} is no {kind}: {' '.join(str(error).split()) or type(error).__name__}.") from error
+    _check_plain(value, where)
+    return value
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Refuse what is no plain data, refers to itself, or is too large."""
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if depth > DEEPEST or count > MOST_VALUES:
+            raise ValueError(f"{where} is nested too deeply, refers to itself, or is too large.")
+        if isinstance(item, Mapping):
+            waiting += [(part, depth + 1) for pair in item.items() for part in pair]
+        elif isinstance(item, list):
+            waiting += [(part, depth + 1) for part in item]
+        elif isinstance(item, str):
+            _check_text(item, where)
+        elif not (item is None or isinstance(item, (bool, int, float))):
+            raise ValueError(
+                f"{where} has {shown(item)}, a {type(item).__name__}; it must be a text: put it between quotes."
+            )
+
+
+def _check_text(text: str, where: str) -> None:
+    if "\x00" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
+        raise ValueError(f"{where} has {shown(text)}, which is no valid text.")
+
+
+def _as_text(value: Any, _: Any, where: str) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        quotes = "; put it between quotes" if isinstance(value, bool) else ""
+        raise ValueError(f"{where} is {shown(value)}; it must be a text{quotes}.")
+    _check_text(value, where)
+    return value
+
+
+def _as_number(value: Any, where: str) -> float | int:
+    """A finite number, of text too."""
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value) if not value.strip().lstrip("+-").isdecimal() else int(value)
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise ValueError(f"{where} is {shown(value)}; it must be a number.")
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ValueError(f"{where} is {shown(value)}, which is not finite.")
+    if abs(number) > LARGEST_INTEGER and isinstance(number, int):
+        raise ValueError(f"{where} is {shown(value)}; it is too large.")
+    return number
+
+
+def _as_float(value: Any, _: Any, where: str) -> float:
+    return float(_as_number(value, where))
+
+
+def _as_int(value: Any, _: Any, where: str) -> int:
+    number = _as_number(value, where)
+    if (isinstance(number, float) and not number.is_integer()) or abs(number) > LARGEST_INTEGER:
+        raise ValueError(f"{where} is {shown(value)}; it must be a whole number.")
+    return int(number)
+
+
+def _as_bool(value: Any, _: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{where} is {shown(value)}; it must be true or false.")
+    return value
+
+
+def _as_none(value: Any, _: Any, where: str) -> None:
+    if value is not None:
+        raise ValueError(f"{where} is {shown(value)}; it must be null.")
+
+
+def _as_list(value: Any, hints: tuple[Any, ...], where: str) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} is {shown(value)}; it must be a list.")
+    hint = hints[0] if hints else Any
+    return [as_hint(item, hint, f"{where}[{number}]") for number, item in enumerate(value)]
+
+
+def _as_tuple(value: Any, hints: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not hints or (len(hints) == 2 and hints[1] is ...):
+        return tuple(_as_list(value, hints[:1], where))
+    if not isinstance(value, (list, tuple)) or len(value) != len(hints):
+        raise ValueError(f"{where} is {shown(value)}; it must be a list of {len(hints)} values.")
+    parts = zip(value, hints, strict=True)
+    return tuple(as_hint(item, hint, f"{where}[{number}]") for number, (item, hint) in enumerate(parts))
+
+
+def _as_dict(value: Any, hints: tuple[Any, ...], where: str) -> dict[str, Any]:
+    hint = hints[1] if len(hints) == 2 else Any
+    return {key: as_hint(item, hint, f"{where}.{key}") for key, item in as_mapping(value, where).items()}
+
+
+def _as_union(value: Any, hints: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    others = [hint for hint in hints if hint is not type(None)]
+    # A value that is of one of the types already is not converted to another.
+    exact = [hint for hint in others if isinstance(hint, type) and type(value) is hint]
+    first: ValueError | None = None
+    for hint in [*exact, *others]:
+        try:
+            return as_hint(value, hint, where)
+        except ValueError as error:
+            first = first or error
+    raise first or ValueError(f"{where} is {shown(value)}; it must be null.")
+
+
+def _as_choice(value: Any, allowed: tuple[Any, ...], where: str) -> Any:
+    if not any(type(value) is type(item) and value == item for item in allowed):
+        raise ValueError(f"{where} is {shown(value)}; allowed are {', '.join(map(repr, allowed))}.")
+    return value
+
+
+def _as_dataclass(value: Any, cls: type, where: str) -> Any:
+    """An instance of a dataclass from a mapping of its fields."""
+    given = as_fields(value, get_type_hints(cls), where)
+    required = [item.name for item in dataclasses.fields(cls) if _is_required(item)]  # type: ignore[arg-type]
+    missing = [name for name in required if name not in given]
+    if missing:
+        raise ValueError(f"{where} lacks {missing}.")
+    return cls(**given)
+
+
+def _is_required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+_CONVERTERS: dict[Any, Callable[[Any, tuple[Any, ...], str], Any]] = {
+    str: _as_text,
+    int: _as_int,
+    float: _as_float,
+    bool: _as_bool,
+    type(None): _as_none,
+    None: _as_none,
+    list: _as_list,
+    Sequence: _as_list,
+    tuple: _as_tuple,
+    dict: _as_dict,
+    Mapping: _as_dict,
+}
