@@ -286,7 +286,7 @@ def _as_choice(value: Any, allowed: tuple[Any, ...], where: str) -> Any:
 def _as_dataclass(value: Any, cls: type, where: str) -> Any:
     """An instance of a dataclass from a mapping of its fields."""
     given = as_fields(value, get_type_hints(cls), where)
-    required = [item.name for item in dataclasses.fields(cls) if _is_required(item)]  # type: ignore[arg-type]
+    required = [item.name for item in dataclasses.fields(cls) if _is_required(item)]
     missing = [name for name in required if name not in given]
     if missing:
         raise ValueError(f"{where} lacks {missing}.")

@@ -83,7 +83,11 @@ def test_the_folder_holds_a_plain_student_with_card_results_and_arguments(run, t
     stored = json.loads((folder / "results.json").read_text())
     assert stored == json.loads(json.dumps(public(results)))
     assert (stored["job"], stored["steps"], stored["textbook_rows"], stored["seed"]) == ("distill", 4, 64, 42)
-    assert (stored["teacher"], stored["textbook"], stored["student_shape"]) == (teacher, [text], "2x12:2h:20")
+    assert (stored["teacher"], stored["textbook"], stored["student_shape"]) == (
+        public(teacher),
+        [public(text)],
+        "2x12:2h:20",
+    )
     assert stored["objectives"]["relation"]["layers"] == [[2, 3]]
     assert stored["objectives"]["logits"]["weight"] == 0.5
     assert stored["settings"]["max_length"] == 16
