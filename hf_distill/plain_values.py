@@ -16,6 +16,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from hf_distill.storage.files import read_text
+
 # A file with more is no description of anything: YAML's aliases can make billions out of a few lines.
 DEEPEST, MOST_VALUES = 40, 1_000_000
 LARGEST_INTEGER = 2**63 - 1
@@ -54,11 +56,7 @@ def read_mapping(path: str | Path, where: str) -> dict[str, Any]:
     path, name = Path(path), f"{where} {str(path)!r}"
     if not path.is_file():
         raise FileNotFoundError(f"There is no {where[:1].lower()}{where[1:]} {str(path)!r}.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} cannot be read: it is no text in UTF-8 ({error}).") from error
-    return as_mapping((load_json if path.suffix == ".json" else load_yaml)(text, name), name)
+    return as_mapping((load_json if path.suffix == ".json" else load_yaml)(read_text(path), name), name)
 
 
 def as_mapping(value: Any, where: str) -> dict[str, Any]:

@@ -341,8 +341,8 @@ def read_yaml(path: PathLike) -> Any:
     text = read_text(path)
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
-        # Of dates and numbers that there are not, PyYAML raises what Python does.
+    except Exception as error:
+        # Of dates and numbers that there are not, PyYAML raises what it stumbles over: KeyError and IndexError too.
         raise _damaged(path, "YAML", error) from error
 
 
