@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import xxhash
 from transformers import DataCollatorForLanguageModeling
 
@@ -23,13 +24,18 @@ class MaskingCollator(DataCollatorForLanguageModeling):
     another epoch are masked anew, and every evaluation of the same rows is comparable.
     """
 
+    def __post_init__(self) -> None:
+        """Keep the seed from the base class, which puts a generator of its own in place of that of the rows."""
+        self.mask_seed, self.seed = self.seed or 0, None
+        super().__post_init__()
+
     def torch_call(self, examples: list[Any]) -> dict[str, Any]:
         """Pad and mask a batch; labels are -100 where nothing was masked."""
-        digest = xxhash.xxh3_64(seed=self.seed or 0)
+        digest = xxhash.xxh3_64(seed=self.mask_seed)
         for example in examples:
             digest.update(json.dumps(list(map(int, example["input_ids"]))).encode())
         # Generators take seeds of 63 bits.
-        self.generator = self.get_generator(digest.intdigest() >> 1)
+        self.generator = torch.Generator().manual_seed(digest.intdigest() >> 1)
         return super().torch_call(examples)
 
 
