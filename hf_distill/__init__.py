@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._optional import quiet_imports
+
 __version__ = "0.1.0"
 
 _MODULE_OF: dict[str, str] = {
@@ -150,6 +152,9 @@ if TYPE_CHECKING:
     from .trainers.generation import GenerationTrainer
     from .trainers.multi_task import MTLTrainer
     from .trainers.multi_teacher import MultiTeacherTrainer
+
+
+quiet_imports()
 
 
 def __getattr__(name: str) -> Any:

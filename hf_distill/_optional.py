@@ -1,7 +1,37 @@
-"""One place that asks for an optional package and says how to install it."""
+"""Optional packages: one place that asks for them, and one for what they say at import though nobody asked."""
 
 import importlib
+import logging
 from types import ModuleType
+
+# transformers imports torchao with any model where it is installed. On most machines some of its kernels, which int8
+# does not use, cannot be loaded, and it registers two enumerations in a way that torch no longer likes.
+_FOR_DEBUGGING = {
+    "torchao": ("Failed to load ",),
+    "torch.utils._pytree": ("<enum 'KernelPreference'>", "<enum 'ScaleCalculationMode'>"),
+}
+
+
+class _OnlyForDebugging(logging.Filter):
+    """Lets records whose text begins in known ways pass only where their logger is set to show debugging."""
+
+    def __init__(self, beginnings: tuple[str, ...]) -> None:
+        super().__init__()
+        self.beginnings = beginnings
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is shown."""
+        if record.getMessage().startswith(self.beginnings):
+            return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+        return True
+
+
+def quiet_imports() -> None:
+    """Keep what torchao's import says for those who debug it: a user of another part can do nothing about it."""
+    for name, beginnings in _FOR_DEBUGGING.items():
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _OnlyForDebugging) for known in logger.filters):
+            logger.addFilter(_OnlyForDebugging(beginnings))
 
 
 def require(module: str, *, extra: str, needed_by: str) -> ModuleType:

@@ -1,6 +1,9 @@
 """The pinned environment: `constraints.txt` against `pyproject.toml`, Makefile, pages, and what is installed."""
 
+import logging
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -8,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from hf_distill import _optional
 
 ROOT = Path(__file__).parent.parent
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.!-]*)")
@@ -98,3 +103,41 @@ def test_all_that_is_installed_is_pinned():
                 waiting.append((requirement.name, requirement.extras))
     assert len(installed) > 100
     assert {name: version for name, version in installed.items() if PINS.get(name) != version} == {}
+
+
+# --- what packages say when they are imported -----------------------------------------------------------------------
+
+# transformers imports torchao with the first model class, so that the package has to be imported before.
+START = """
+from hf_distill import DistillationArguments, DistillationTrainer
+from transformers import BertConfig, BertForSequenceClassification
+from hf_distill.quantization import int8_copy
+
+config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+teacher, student = BertForSequenceClassification(config).eval(), BertForSequenceClassification(config)
+int8_copy(teacher)
+DistillationTrainer(student, args=DistillationArguments("out", use_cpu=True), teacher_model=teacher)
+"""
+
+
+def test_no_package_warns_at_start(tmp_path):
+    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_kept_for_debugging_is_shown_there_and_the_rest_always(caplog):
+    _optional.quiet_imports()
+    _optional.quiet_imports()
+    logger = logging.getLogger("torchao")
+    assert len(logger.filters) == 1
+
+    def shown(level):
+        with caplog.at_level(level, "torchao"):
+            logger.warning("Failed to load %s: %s", "_C_mxfp8.so", "no CUDA")
+            logger.warning("int4 is experimental")
+        texts = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return texts
+
+    assert shown(logging.WARNING) == ["int4 is experimental"]
+    assert shown(logging.DEBUG) == ["Failed to load _C_mxfp8.so: no CUDA", "int4 is experimental"]
