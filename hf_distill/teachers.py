@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from .arguments.models import TeacherDtype
 from .capture import SignalCapture
+from .finite import check_weights
 from .loading import forward_columns, update_digest
 from .output_capture import capture_of
 from .packed_linears import PackedLinears
@@ -66,11 +67,13 @@ class LiveTeacher:
             device: Where it stays, whatever the device of training; `None` follows that device.
 
         Raises:
-            ValueError: If there is no such arithmetic or device, or int8 does not apply to the model.
+            ValueError: If there is no such arithmetic or device, int8 does not apply to the model, or a weight is not
+                finite.
         """
         if dtype not in get_args(TeacherDtype):
             raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
         self.own_device = None if device is None else _existing_device(device)
+        check_weights(model, "The teacher's")
         frozen = model.requires_grad_(False).eval()
         self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
         self.dtype = dtype

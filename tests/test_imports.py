@@ -28,6 +28,7 @@ LEVELS = {
     "modes": 1,
     "command_help": 1,
     "loading": 1,
+    "finite": 1,
     "hub": 1,
     "architectures": 2,
     "product_attention": 2,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from transformers import TrainingArguments
@@ -169,6 +170,7 @@ class DistillationArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what can be checked without the models."""
+        check_numbers(self)
         self.relation_heads = str(self.relation_heads)
         self.teacher_layer = str(self.teacher_layer)
         if self.max_length < 2:
@@ -213,6 +215,20 @@ class DistillationArguments(TrainingArguments):
             "logits_loss temperature scale_by_squared_temperature temperature_schedule"
         )
         return {name: getattr(self, name) for name in names.split()}
+
+
+def check_numbers(arguments: TrainingArguments) -> None:
+    """Check that every setting that is a number is a finite one; without an end may be only what gradients are cut at.
+
+    Raises:
+        ValueError: If one is not; the message names the flag.
+    """
+    for item in fields(arguments):
+        value = getattr(arguments, item.name)
+        for number in value if isinstance(value, list) else [value]:
+            is_uncut = item.name == "max_grad_norm" and number == math.inf
+            if isinstance(number, float) and not math.isfinite(number) and not is_uncut:
+                raise ValueError(f"`--{item.name}` is {value}; it must be a finite number.")
 
 
 @dataclass
@@ -263,8 +279,9 @@ class FineTuningArguments(TrainingArguments):
         """Let the base class check a number where the warm-up is left to the task.
 
         Raises:
-            ValueError: If something is to be pushed to the Hub.
+            ValueError: If something is to be pushed to the Hub, or a number is not finite.
         """
+        check_numbers(self)
         warmup_steps = self.warmup_steps
         self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
         if self.push_to_hub:

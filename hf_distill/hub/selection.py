@@ -238,12 +238,15 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _check_weights(selection: Selection) -> None:
-    """Look at the names of the tensors: sharded strategies save what is trained, not the student alone."""
+    """Look at the tensors: sharded strategies save what is trained, not the student alone, and a run may diverge."""
+    from ..finite import check_weight_file
+
     for file in selection.files:
         if selection.repo_type == "model" and file.path.endswith(".safetensors"):
             try:
                 with safe_open(selection.folder / file.path, framework="np") as tensors:
                     foreign = [name for name in tensors.keys() if name.startswith(_NOT_OF_A_STUDENT)]  # noqa: SIM118
+                check_weight_file(selection.folder / file.path)
             except SafetensorError as error:
                 raise ValueError(f"{str(selection.folder / file.path)!r} is damaged: {error}.") from error
             if foreign:

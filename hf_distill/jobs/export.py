@@ -15,6 +15,7 @@ from hf_distill.benchmark.quality import EXPORT_FILE, ONNX_FOLDER
 from hf_distill.benchmark.speed import weight_bytes
 from hf_distill.deployment.onnx_export import export_onnx, largest_difference, quantize_onnx
 from hf_distill.deployment.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.finite import check_weights
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
 from hf_distill.loading import load_model, load_tokenizer
@@ -47,6 +48,7 @@ def export(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, A
     started = time.perf_counter()
     folder = _output_dir(arguments)
     model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
+    check_weights(model, f"Nothing is exported: `--model` {arguments.model!r}, whose")
     tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
     difference = export_onnx(model, folder, tokenizer, tolerance=arguments.tolerance)
     with new_files(folder) as part:

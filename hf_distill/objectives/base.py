@@ -231,6 +231,9 @@ def _build_item(item: Any, options: Mapping[str, Any]) -> WeightedObjective:
         raise ValueError(f"`--objectives` has {item!r}, which does not say which `objective`.")
     objective = str(fields["objective"])
     own = {key: value for key, value in fields.items() if key not in ITEM_FIELDS}
+    wrong = [key for key, value in own.items() if isinstance(value, float) and not math.isfinite(value)]
+    if wrong:
+        raise ValueError(f"`--objectives` has {item!r}, in which {wrong} must be finite numbers.")
     teacher = fields.get("teacher")
     return WeightedObjective(
         name=str(fields.get("name", objective)),
@@ -260,7 +263,7 @@ def _parse_weight(item: Any, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise ValueError(f"`--objectives` has {item!r}; write `name` or `name:weight` with a weight above 0.")
+        raise ValueError(f"`--objectives` has {item!r}; write `name` or `name:weight` with a finite weight above 0.")
     return weight
 
 

@@ -16,6 +16,7 @@ import torch
 from datasets import LargeList, Value
 from torch import Tensor
 
+from ..finite import NotFiniteError
 from ..signals import Projections, SignalRequest, Signals
 
 # bfloat16 is stored by its bits: neither numpy nor Arrow knows it.
@@ -59,11 +60,18 @@ class Column:
             mask: (B, T), 1 on real tokens.
 
         Raises:
-            ValueError: If a number is too large for float16.
+            ValueError: If a number is not finite, or too large for float16.
         """
         packed = tensor[_real(mask, self.positions)].flatten()
+        low, high = (float(bound) for bound in packed.aminmax()) if packed.numel() else (0.0, 0.0)
+        # What the rest has beside the largest classes is minus infinity where there is no rest.
+        if math.isnan(high) or high == math.inf or (low == -math.inf and high > low):
+            raise NotFiniteError(
+                f"The teacher's signals are not finite (NaN or infinite) in {self.name}: nothing is stored of these "
+                "rows. Look at its weights, or compute it in float32 (`--teacher_dtype`)."
+            )
         values = packed.to(getattr(torch, self.dtype))
-        if self.dtype == "float16" and not values.isfinite().all() and packed.isfinite().all():
+        if self.dtype == "float16" and not values.isfinite().all():
             raise ValueError(
                 f"{self.name} holds {packed.abs().max().item():.3g}, which is too large for float16 (65504): store "
                 "it with `--store_dtype bfloat16` or float32."

@@ -15,6 +15,7 @@ from transformers.utils import find_labels, logging
 
 from ..alignment import Reading
 from ..arguments import DistillationArguments
+from ..finite import named_signals
 from ..loading import forward_columns, load_model, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..output_capture import capture_of
@@ -174,6 +175,11 @@ class DistillationTrainer(EvaluatingTrainer):
     def teachers(self) -> list[TeacherSource]:
         """The teachers in their order: here one, or none."""
         return [] if self.teacher is None else [self.teacher]
+
+    @property
+    def stops_if_not_finite(self) -> bool:
+        """Whether numbers that are not finite end the training: where something is distilled."""
+        return self.distilling
 
     def _prepare_teacher(self, teacher: Any) -> TeacherSource | None:
         if teacher is None:
@@ -354,16 +360,22 @@ class DistillationTrainer(EvaluatingTrainer):
         """The weighted sum of all terms; a mean over the whole optimizer step when `num_items_in_batch` is given."""
         if not self.distilling:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        signals = self._teacher_signals(inputs)
         outputs = model(
-            teacher_signals=self._teacher_signals(inputs),
+            teacher_signals=signals,
             num_items=num_items_in_batch,
             loss_scale=1.0 if num_items_in_batch is None else float(self.accelerator.num_processes),
             return_logits=return_outputs,
             **inputs,
         )
         if self.model.training:
+            self.watch_teacher(signals, inputs)
             self._add_trained(outputs["terms"])
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The signals of the student that objectives read."""
+        return dict(named_signals(self.model.student_signals(batch)))
 
     def _teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | Mapping[str, Signals] | None:
         if self.teacher is None:
@@ -383,6 +395,7 @@ class DistillationTrainer(EvaluatingTrainer):
         return self._manifest
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.check_student()
         if self.distilling and self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             write_beside_student(folder, self.manifest(), self.model.objectives)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..arguments.training import HEADLINE
+from ..finite import NotFiniteError, listed
 from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource
 from .agreement import AGREEMENT, AgreementMeter, headline
@@ -88,6 +90,7 @@ class EvaluatingTrainer(PublishingTrainer):
 
     def _add_trained(self, terms: Mapping[str, Tensor]) -> None:
         """Keep the terms of a micro-batch until the next log; nothing waits for the device."""
+        self.watch(terms)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums[name] + value if name in self._term_sums else value
 
@@ -173,6 +176,12 @@ class EvaluatingTrainer(PublishingTrainer):
         means, weights = self._eval_means.take(self.accelerator.reduce), self.model.current_weights()
         found = {"loss": sum(weights[name.partition("/")[0]] * mean for name, mean in means.items())}
         found |= {f"loss/{name}": mean for name, mean in means.items()}
+        wrong = [name for name, value in found.items() if not math.isfinite(value)]
+        if wrong:
+            raise NotFiniteError(
+                f"Evaluation after step {self.state.global_step}: {listed(wrong)} of these rows is not finite (NaN or "
+                "infinite): the training diverged, or a label of the rows or something the teacher says is not finite."
+            )
         numbers = self._agreement.take(self.accelerator.reduce)
         main = headline(numbers, list(self.model.objectives))
         return found | numbers | ({} if main is None else {AGREEMENT: main})

@@ -23,6 +23,7 @@ from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
 from hf_distill.arguments import FineTuningArguments
+from hf_distill.finite import check_weights
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.storage.files import new_files
 from hf_distill.tasks.labels import is_generic, visible_labels
@@ -32,6 +33,7 @@ from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.data import length_grouped_sampler
+from hf_distill.trainers.finite import FiniteTrainer
 from hf_distill.trainers.heads import TaskHead, head_of
 from hf_distill.trainers.task_models import check_positions, fit_head, label_names, label_order, merge_lora
 
@@ -116,7 +118,7 @@ class TaskLoss:
         return total * self.scale / num_items_in_batch
 
 
-class FineTuningTrainer(Trainer):
+class FineTuningTrainer(FiniteTrainer):
     """Stock `Trainer` that batches rows by the lengths stored in the data set, and evaluates them in their order."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
@@ -127,6 +129,10 @@ class FineTuningTrainer(Trainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
         # The base class would group rows by length here too; scores of words and answers know rows by their place.
         return torch.utils.data.SequentialSampler(eval_dataset)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.check_student()
+        super()._save_checkpoint(model, trial)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`, which gives the loss function outputs and labels only."""
@@ -330,6 +336,7 @@ def _save(
     if model is trainer.model:
         trainer.save_model()
     elif args.should_save:
+        check_weights(model, "Nothing is saved: the trained")
         with new_files(str(args.output_dir)) as part:
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)

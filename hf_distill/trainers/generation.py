@@ -186,6 +186,10 @@ class GenerationTrainer(FineTuningTrainer):
 
     # ---- Loss ----
 
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The logits of the target tokens."""
+        return {"logits": self.model(**batch).logits}
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         """Batches without noise."""
         collator: Any = self.data_collator

@@ -47,6 +47,15 @@ class MaskedHeadTrainer(DistillationTrainer):
         model.base_model.requires_grad_(not freeze_encoder)
         super().__init__(model, args, *places, objectives=[], **kwargs)
 
+    @property
+    def stops_if_not_finite(self) -> bool:
+        """Whether numbers that are not finite end the training: always."""
+        return True
+
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The logits of the masked tokens."""
+        return {"logits": self._masked(self.model, batch)[0]}
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:

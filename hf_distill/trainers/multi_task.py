@@ -15,11 +15,12 @@ from typing import Any
 import datasets
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
+from hf_distill.finite import check_weights
 from hf_distill.loading import vocabulary_hash
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.storage.files import new_files
@@ -37,6 +38,7 @@ from hf_distill.trainers.finetuning import (
     headline_score,
     labelled_rows,
 )
+from hf_distill.trainers.finite import TEACHER, FiniteTrainer
 from hf_distill.trainers.heads import Collator, head_of
 from hf_distill.trainers.multi_task_loss import MultiTaskLoss
 from hf_distill.trainers.multi_task_model import MultiTaskModel, multi_task_model
@@ -49,7 +51,7 @@ from hf_distill.trainers.terms import ExactMeans
 LABELS = ("labels", "start_positions", "end_positions")
 
 
-class MTLTrainer(Trainer):
+class MTLTrainer(FiniteTrainer):
     """Fine-tunes one encoder on many tasks, from their labels, from teachers of single tasks, or from both.
 
     `save_model` writes the plain encoder; `save_task` a plain model with the head of one task.
@@ -271,9 +273,17 @@ class MTLTrainer(Trainer):
             targets = self.task_teachers.targets(task, inputs)
         read = {name: inputs[name] for name in self.processing_class.model_input_names if name in inputs}
         outputs = model(task=task, labels=labels, targets=targets, **read)
-        for name, value in outputs["terms"].items():
-            self._means.add(f"{task}/{name}", value.float(), torch.ones_like(value, dtype=torch.float32))
+        terms = {f"{task}/{name}": value.float() for name, value in outputs["terms"].items()}
+        self.watch({f"{TEACHER}{name} of {task}": value for name, value in targets.items()} | terms)
+        for name, value in terms.items():
+            self._means.add(name, value, torch.ones_like(value))
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """What the head of the batch's task says."""
+        read = {name: batch[name] for name in self.processing_class.model_input_names if name in batch}
+        outputs = self.tasks_model(batch["task"], **read)
+        return {name: value for name, value in outputs.items() if torch.is_tensor(value)}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of every task's own terms since the last log as `loss/<task>/<term>`, and moving weights."""
@@ -364,6 +374,7 @@ class MTLTrainer(Trainer):
         }
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.check_student()
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             write_manifest(folder, self.manifest())
@@ -402,6 +413,7 @@ class MTLTrainer(Trainer):
         return merged
 
     def _write(self, model: PreTrainedModel, folder: str) -> None:
+        check_weights(model, "Nothing is saved: the trained")
         with new_files(folder) as part:
             model.save_pretrained(part)
             self.processing_class.save_pretrained(part)

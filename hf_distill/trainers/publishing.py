@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo
-from transformers import Trainer
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import PushInProgress, logging
 
+from ..finite import check_weights
 from ..hub.failures import explained
 from ..hub.model_card import FACTS_FILE, write_model_card
 from ..hub.push import Target, kept_note, open_repository, upload
 from ..hub.selection import CARD_FILE, select_files
 from ..storage.files import copy_file
 from .card import card_facts
+from .finite import FiniteTrainer
 
 logger = logging.get_logger(__name__)
 STRATEGIES = (HubStrategy.EVERY_SAVE, HubStrategy.END)
 
 
-class PublishingTrainer(Trainer):
+class PublishingTrainer(FiniteTrainer):
     """A `Trainer` whose pushes are those of `hf_distill.hub.push`, as long as it distils.
 
     A push that fails during the training is a warning, and the training goes on; one at its end is a `PushError`,
@@ -160,6 +161,7 @@ class PublishingTrainer(Trainer):
             return super().create_model_card(model_name=model_name, **metadata)
         if not self.is_world_process_zero():
             return None
+        check_weights(self.model, "No card is written: the trained")
         trainer: Any = self
         name = model_name or self.args.hub_model_id or Path(str(self.args.output_dir)).name
         facts = card_facts(trainer, name)

@@ -202,7 +202,7 @@ class DistillationModel(PreTrainedModel):
         if only is not None:
             return self._without_losses(only, inputs)
         capture = self._capture_with_logits if return_logits else self._capture
-        student = capture(**{name: value for name, value in inputs.items() if name in self._columns})
+        student = self.student_signals(inputs, capture)
         in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in set(self._prefixes.values())}
         labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
         here = count_items(inputs)
@@ -222,6 +222,11 @@ class DistillationModel(PreTrainedModel):
                 agreement |= agreement_sums(name, cast(Objective, objective), seen, teacher, labels)
         found: dict[str, Any] = {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
         return found | ({"agreement": agreement} if return_agreement else {})
+
+    def student_signals(self, inputs: Mapping[str, Any], capture: Any = None) -> Signals:
+        """What the objectives see of the student for a batch, or what another capture records of it."""
+        known = {name: value for name, value in inputs.items() if name in self._columns}
+        return (self._capture if capture is None else capture)(**known)
 
     def _without_losses(self, only: Literal["logits", "features"], inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the student makes of a batch, whatever it is trained on."""
