@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hf_distill.arguments import AugmentationArguments
 
 # A change of what any step does must change it: finished steps of older code are then refused.
-AUGMENTER_VERSION = 1
+AUGMENTER_VERSION = 2
 # TinyBERT's N_a; its code has other numbers for some tasks.
 DEFAULT_NUM_SAMPLES = 20
 TEXT_COLUMNS = ("text", "text_pair")

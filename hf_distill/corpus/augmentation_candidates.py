@@ -84,7 +84,7 @@ class CandidateFinder:
             tokenizer,
             args.language,
             max_tokens=max_tokens(masked_lm, tokenizer),
-            split_negation_stays=not args.tinybert_compat,
+            tinybert_words=args.tinybert_compat,
         )
 
         self._by_embedding: Neighbours = (

@@ -29,6 +29,9 @@ _CJK = "\u2e80-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020
 _HAS_CJK = re.compile(f"[{_CJK}]")
 _BLANK_BESIDE_CJK = re.compile(f"(?<=[{_CJK}]) | (?=[{_CJK}])")
 
+# Stop words that TinyBERT's code (`StopWordsList`) does not have.
+TINYBERT_REPLACES = {"how", "n", "what", "when", "where", "which", "who", "whom", "why"}
+
 # What `SplitText.places` says of a word that is not replaced by the masked language model.
 STAYS, SEVERAL_PIECES, BEYOND_LIMIT = -1, -2, -3
 
@@ -57,21 +60,22 @@ class WordSplitter:
         language: Decides the stop words; in English only words of the letters a to z may be replaced, elsewhere words
             of any letters.
         max_tokens: Longest input of the model, up to `MAX_TOKENS`.
-        split_negation_stays: Whether the `n` that is left of "n't" counts as a stop word; it does not in TinyBERT.
+        tinybert_words: Whether the stop words are those of TinyBERT's code, which replaces question words and the `n`
+            that is left of "n't".
 
     Raises:
         ValueError: If the tokenizer cannot mask, is not fast, or marks the ends of words and not their beginnings.
     """
 
     def __init__(
-        self, tokenizer: Any, language: str = "english", *, max_tokens: int = MAX_TOKENS, split_negation_stays: bool
+        self, tokenizer: Any, language: str = "english", *, max_tokens: int = MAX_TOKENS, tinybert_words: bool
     ) -> None:
         check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, MAX_TOKENS)
         self.lower_case = _folds_case(tokenizer)
         self._is_english = language in {"english", "en"}
-        self._stop_words = stop_words(language) - (set() if split_negation_stays else {"n"})
+        self._stop_words = stop_words(language) - (TINYBERT_REPLACES if tinybert_words else set())
         self._normalizer = normalizers.BertNormalizer(lowercase=self.lower_case)
         self._pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 

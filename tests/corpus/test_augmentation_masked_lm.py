@@ -33,7 +33,7 @@ def model(tokenizer):
 
 
 def candidates(model, tokenizer, texts, language="english", **settings):
-    splitter = WordSplitter(tokenizer, language, max_tokens=64, split_negation_stays=False)
+    splitter = WordSplitter(tokenizer, language, max_tokens=64, tinybert_words=True)
     finder = MaskedLMCandidates(model, tokenizer, **PLAIN | settings)
     return finder(splitter.split(texts)), finder
 
@@ -101,7 +101,7 @@ def test_the_model_can_be_trained_afterwards(model, tokenizer, monkeypatch):
 
 def test_progress_counts_the_texts_that_have_a_masked_word(model, tokenizer):
     seen = []
-    splitter = WordSplitter(tokenizer, max_tokens=64, split_negation_stays=True)
+    splitter = WordSplitter(tokenizer, max_tokens=64, tinybert_words=False)
     MaskedLMCandidates(model, tokenizer, **PLAIN)(splitter.split(TEXTS), seen.append)
     assert sum(seen) == len(TEXTS) - 1
     assert len(seen) > 3

@@ -16,7 +16,7 @@ from hf_distill.corpus.augmentation_words import (
 
 
 def split(tokenizer, text, language="english", **options):
-    options = {"split_negation_stays": True, **options}
+    options = {"tinybert_words": False, **options}
     return WordSplitter(tokenizer, language, **options).split([text])[0]
 
 
@@ -64,7 +64,15 @@ def test_what_is_beyond_the_longest_input_is_cut_off_and_has_no_place(tokenizer)
 def test_the_n_of_a_split_negation_is_a_word_for_tinybert_alone(tokenizer):
     text = "did n't play"
     assert split(tokenizer, text).places[1] == STAYS
-    assert split(tokenizer, text, split_negation_stays=False).places[1] > 0
+    assert split(tokenizer, text, tinybert_words=True).places[1] > 0
+
+
+def test_question_words_are_replaced_by_tinybert_alone():
+    questions = ["who", "whom", "what", "which", "when", "where", "why", "how"]
+    ours, theirs = (WordSplitter(wordpiece(), tinybert_words=compat) for compat in (False, True))
+    assert not any(map(ours.is_eligible, questions))
+    assert all(map(theirs.is_eligible, questions))
+    assert not any(map(theirs.is_eligible, ["this", "that", "there", "then", "while", "because", "don", "ain"]))
 
 
 def test_every_chinese_character_is_a_word(tokenizer):
@@ -134,8 +142,8 @@ def test_tokenizers_that_will_not_do_are_refused_by_name():
     backend = Tokenizer(models.BPE(vocab={"a</w>": 0, "[MASK]": 1}, merges=[], end_of_word_suffix="</w>"))
     ends = PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="[MASK]")
     with pytest.raises(ValueError, match="marks where words end"):
-        WordSplitter(ends, split_negation_stays=True)
+        WordSplitter(ends, tinybert_words=False)
     with pytest.raises(ValueError, match=r"`--masked_lm`: its tokenizer .* has no mask token"):
-        WordSplitter(PreTrainedTokenizerFast(tokenizer_object=backend), split_negation_stays=True)
+        WordSplitter(PreTrainedTokenizerFast(tokenizer_object=backend), tinybert_words=False)
     with pytest.raises(ValueError, match="no stop word list for language 'elvish'"):
-        WordSplitter(wordpiece(), "elvish", split_negation_stays=True)
+        WordSplitter(wordpiece(), "elvish", tinybert_words=False)
