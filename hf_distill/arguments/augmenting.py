@@ -63,8 +63,8 @@ class AugmentationArguments:
         default=False,
         metadata={
             "help": "Do as TinyBERT's code does: the first text of a pair stays as drawn last while the second is "
-            "replaced, candidates may be special tokens, and question words (who, what, how ...) and the n of n't are words "
-            "like others."
+            "replaced, candidates may be special tokens, and question words (who, what, how ...) and the n of n't are "
+            "words like others."
         },
     )
     seed: int = field(default=42, metadata={"help": "Draws the replacements."})

@@ -28,7 +28,8 @@ class Anchors:
 
     def checksum(self) -> str:
         """Identifies the anchors and their order."""
-        return xxhash.xxh3_128_hexdigest("\n".join(self.texts).encode())
+        encoded = (text.encode("utf-8", "surrogatepass") for text in self.texts)
+        return xxhash.xxh3_128_hexdigest(b"".join(b"%d:%b" % (len(text), text) for text in encoded))
 
 
 def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | None]:

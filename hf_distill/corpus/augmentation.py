@@ -148,6 +148,7 @@ class _Build:
             "rows": checksum,
             "columns": list(self.columns),
             "label_column": self.label_column,
+            "label": None if self.label_column is None else repr(self.rows.features[self.label_column]),
             **self.finder.describe(),
             "num_samples": self.num_samples,
             "replace_probability": args.replace_probability,

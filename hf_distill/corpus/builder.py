@@ -23,7 +23,7 @@ from datasets.utils import logging
 from ..storage.files import remove
 from .analysis import Analyzer, TokenStreams
 from .anchors import Anchors, collect_anchors, task_texts
-from .cleaning import LengthLimits, UsableRows, UsableTexts, fetch_texts, find_usable_rows
+from .cleaning import LengthLimits, UsableRows, UsableTexts, checksum_of_column, fetch_texts, find_usable_rows
 from .decontamination import EvaluationTexts
 from .documents import units_of
 from .dropped import write_dropped
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 # A change of what any step does must change it: finished steps of older code are then refused.
-BUILDER_VERSION = 2
+BUILDER_VERSION = 3
 DEFAULT_TOP_K = 100
 
 CORPUS_FEATURES = Features(
@@ -178,8 +178,10 @@ class CorpusBuild:
         }
         dropped = None
         if self.args.write_dropped:
-            self.work.step("dropped", self._write_dropped)
-            dropped = read_arrow(self.work.folder("dropped"))
+            # It holds texts that decide nothing else, those of rows that cannot be used.
+            name = f"dropped-{checksum_of_column(self.corpus, self.args.text_column)}"
+            self.work.step(name, self._write_dropped)
+            dropped = read_arrow(self.work.folder(name))
         return CorpusResult(read_arrow(self.work.folder("rows")), self._statistics(steps), dropped)
 
     def _choose_engine(self) -> EngineChoice:
@@ -193,6 +195,7 @@ class CorpusBuild:
             **{f"index_{name}": value for name, value in self.index_settings.items() if name != "corpus"},
             "corpus": self.usable.checksum,
             "corpus_name": self.name,
+            "sources": checksum_of_column(self.corpus, args.source_column),
             "anchors": self.anchors.checksum(),
             "evaluation_texts": self.evaluation.checksum,
             "top_k": self.k,

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from datasets import Dataset
 from datasets.utils import tqdm
@@ -94,6 +96,22 @@ def read_texts(corpus: Dataset, text_column: str, description: str | None) -> It
             texts = batch[text_column].to_pylist()
             yield texts
             bar.update(len(texts))
+
+
+def checksum_of_column(rows: Dataset, column: str) -> str | None:
+    """Identifies the values of a column in their order, as text; `None` where there is no such column."""
+    if column not in rows.column_names:
+        return None
+    digest = xxhash.xxh3_128()
+    for batch in rows.select_columns([column]).with_format("arrow").iter(batch_size=READ_BATCH):
+        values = batch[column].cast(pa.large_string())
+        lengths = pc.binary_length(values).fill_null(-1)
+        digest.update(lengths.to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+        for chunk in pc.fill_null(values, "").chunks:
+            offsets = np.frombuffer(chunk.buffers()[1], dtype="<i8")[chunk.offset : chunk.offset + len(chunk) + 1]
+            if len(chunk) and chunk.buffers()[2] is not None:
+                digest.update(memoryview(chunk.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
+    return digest.hexdigest()
 
 
 def find_usable_rows(

@@ -22,7 +22,7 @@ from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
-from .cleaning import READ_BATCH, LengthLimits, UsableRows, clean, find_usable_rows, usable_texts
+from .cleaning import READ_BATCH, LengthLimits, UsableRows, checksum_of_column, clean, find_usable_rows, usable_texts
 from .dedup import first_of_equal, hash_texts, normalize
 from .diversity import sample_order
 from .documents import units_of
@@ -107,6 +107,10 @@ class _GeneralBuild:
         self.settings = {
             "general": GENERAL_VERSION,
             "corpora": {name: usable.checksum for name, usable in zip(self.names, self.usable, strict=True)},
+            "sources": {
+                name: checksum_of_column(rows, args.source_column)
+                for name, rows in zip(self.names, self.corpora, strict=True)
+            },
             **{
                 name: getattr(args, name)
                 for name in ("rows", "weights", "deduplicate", "seed", "unit", "source_column")

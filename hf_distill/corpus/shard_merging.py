@@ -104,6 +104,8 @@ def merge_shards(search: ShardSearch, evaluation_texts: Iterable[str | None] = (
     if missing:
         shards = search.shards
         raise ValueError(f"Shards {missing} of {shards.num_shards} are not searched. {shards.way_out()}")
+    for shard in range(search.shards.num_shards):
+        search.shards.check_documents(shard)
     return _MergedBuild(search, evaluation_texts).run()
 
 

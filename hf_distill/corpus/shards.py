@@ -23,7 +23,7 @@ from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from .analysis import Analyzer, TokenStreams
 from .builder import BUILDER_VERSION, length_limits
-from .cleaning import UsableTexts, check_corpus, find_usable_rows
+from .cleaning import UsableTexts, check_corpus, checksum_of_column, find_usable_rows
 from .documents import units_of
 from .first_rows import mapped_rows
 from .parts import Part
@@ -79,7 +79,8 @@ class Shards:
         """Everything that changes the text of the shards."""
         args = self.args
         rows = np.unique(np.linspace(0, len(self.corpus) - 1, _SAMPLE).astype(np.int64))
-        texts = self.corpus.select_columns([args.text_column]).select(rows.tolist())[args.text_column][:]
+        columns = [name for name in (args.text_column, args.source_column) if name in self.corpus.column_names]
+        texts = self.corpus.select_columns(columns).select(rows.tolist()).to_dict()
         return {
             "builder": BUILDER_VERSION,
             "num_shards": self.num_shards,
@@ -108,7 +109,26 @@ class Shards:
             OSError: If something cannot be written.
         """
         processes = num_proc or self.args.num_proc
+        self.check_documents(shard)
         return self.prepared(shard).make(lambda folder: self._prepare(shard, folder, processes))
+
+    def check_documents(self, shard: int) -> None:
+        """Whether a shard that is prepared was prepared from the rows that it has now.
+
+        Raises:
+            ValueError: If it was not: its settings know a sample of all rows only.
+        """
+        facts = self.prepared(shard).facts()
+        if facts is not None and facts["documents_checksum"] != self._documents_checksum(shard):
+            raise ValueError(
+                f"Shard {shard} of {self.num_shards} in {str(self.folder)!r} was prepared from other rows than the "
+                "general corpus has now: give another `--work_dir` (and `--index_dir`), or delete these."
+            )
+
+    def _documents_checksum(self, shard: int) -> str:
+        rows, args = self._documents(shard), self.args
+        columns = (checksum_of_column(rows, name) for name in (args.text_column, args.source_column))
+        return xxhash.xxh3_128_hexdigest(" ".join(map(str, columns)).encode())
 
     def streams(self, shard: int) -> TokenStreams:
         """The terms of a prepared shard, memory-mapped."""
@@ -160,6 +180,7 @@ class Shards:
             "counts": usable.counts,
             "bytes": usable.bytes,
             "checksum": usable.checksum,
+            "documents_checksum": self._documents_checksum(shard),
         }
 
     @cached_property

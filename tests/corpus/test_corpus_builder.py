@@ -16,6 +16,7 @@ from engine_cases import engine_cases, full_disk
 from search_server_double import SearchServerDouble
 
 from hf_distill.corpus.analysis import Analyzer
+from hf_distill.corpus.anchors import Anchors
 from hf_distill.corpus.builder import CorpusBuild
 from hf_distill.corpus.cleaning import DROP_REASONS
 from hf_distill.corpus.dedup import normalize
@@ -407,3 +408,27 @@ def test_control_characters_are_not_in_the_corpus(tmp_path):
     result = build(tmp_path, ["fox"], corpus, top_k=3)
     assert set(result.dataset["text"]) == {"fox  dog", "fox river"}
     assert result.statistics["general_corpus"]["control_characters"] == 2
+
+
+def test_steps_of_other_sources_are_not_taken(tmp_path):
+    build(tmp_path)
+    renamed = GENERAL.map(lambda row: {"source": row["source"].upper()})
+    with pytest.raises(ValueError, match=r"with other settings .sources: "):
+        build(tmp_path, corpus=renamed)
+    assert {row["source"] for row in rows_of(build(tmp_path / "new", corpus=renamed))} == {"S0", "S1", "S2"}
+
+
+def test_dropped_rows_are_those_of_the_corpus_that_is_given(tmp_path):
+    def with_unusable(text):
+        return Dataset.from_dict({"text": [text, *GENERAL["text"]], "source": ["s", *GENERAL["source"]]})
+
+    def dropped(result):
+        return [row["text"] for row in result.dropped if row["reason"] == "too_few_words"]
+
+    settings = {"write_dropped": True, "min_words": 2}
+    assert dropped(build(tmp_path, corpus=with_unusable("one"), **settings)) == ["one"]
+    assert dropped(build(tmp_path, corpus=with_unusable("another"), **settings)) == ["another"]
+
+
+def test_anchors_with_line_breaks_are_not_taken_for_others():
+    assert Anchors(["a\nb"], {}).checksum() != Anchors(["a", "b"], {}).checksum()

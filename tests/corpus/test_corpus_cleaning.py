@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
-from hf_distill.corpus.cleaning import DROP_REASONS, LengthLimits, clean, fetch_texts, find_usable_rows, usable_texts
+from hf_distill.corpus.cleaning import (
+    DROP_REASONS,
+    LengthLimits,
+    checksum_of_column,
+    clean,
+    fetch_texts,
+    find_usable_rows,
+    usable_texts,
+)
 
 TEXTS = ["red fox", None, "", "  \n", "x" * 50, "tab\there\x00too", "fox", "caf\u00e9 au lait", "a\u2028b \ufeffc"]
 
@@ -91,3 +99,16 @@ def test_a_missing_column_is_an_error_that_lists_the_columns():
 def test_a_column_of_numbers_is_an_error():
     with pytest.raises(ValueError, match=r"\(--text_column\) of the general corpus holds Value\('int64'\), not text"):
         usable([1, 2])
+
+
+def test_the_checksum_of_a_column_is_that_of_its_values_alone():
+    values = ["a", None, "bc", "", "é"]
+    rows = Dataset.from_dict({"text": values, "other": [1, 2, 3, 4, 5]})
+    expected = checksum_of_column(rows, "text")
+    shifted = concatenate_datasets([rows.select([4]), rows]).select(range(1, 6))
+    pieces = concatenate_datasets([rows.select([0, 1]), rows.select([2, 3, 4])])
+    assert {checksum_of_column(other, "text") for other in (shifted, pieces)} == {expected}
+    for changed in (["a", "", "bc", "", "é"], ["ab", None, "c", "", "é"], ["a", None, "bc", "é", ""], values[:4]):
+        assert checksum_of_column(Dataset.from_dict({"text": changed}), "text") != expected
+    assert checksum_of_column(rows, "other") != checksum_of_column(rows.select([1, 0, 2, 3, 4]), "other")
+    assert checksum_of_column(rows, "missing") is None

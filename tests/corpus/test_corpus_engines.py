@@ -4,15 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from corpus_oracle import assert_same_up_to_ties
 from engine_cases import QUERIES, Indexer, random_texts
 
 from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.engines import _retriv_import
+from hf_distill.corpus.engines import _retriv_import, retriv
 from hf_distill.corpus.keywords import make_query
 from hf_distill.corpus.retrieval import save_index
 
@@ -124,3 +126,23 @@ def test_a_missing_retriv_is_an_error_that_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(_retriv_import.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"`--engine retriv` needs .*pip install --no-deps retriv"):
         _retriv_import.sparse_retriever_module.__wrapped__()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_threads_of_torch_are_read_before_numba_sets_those_of_the_process(monkeypatch):
+    class Numba:
+        """numba on OpenMP: the first question for its threads sets those of the process."""
+
+        config = SimpleNamespace(NUMBA_NUM_THREADS=2)
+
+        @staticmethod
+        def get_num_threads():
+            torch.set_num_threads(2)
+            return 2
+
+        set_num_threads = staticmethod(torch.set_num_threads)
+
+    monkeypatch.setitem(sys.modules, "numba", Numba)
+    with retriv._numba_threads(2):
+        pass
+    assert torch.get_num_threads() == 1

@@ -187,3 +187,10 @@ def test_corpora_are_named_by_the_user_or_by_their_place(tmp_path):
     assert split_config("me/books") == ("me/books", None)
     (tmp_path / "a:b").mkdir()
     assert split_config(str(tmp_path / "a:b")) == (str(tmp_path / "a:b"), None)
+
+
+def test_steps_of_other_sources_are_not_taken(tmp_path):
+    rows = Dataset.from_dict({"text": ["a first text", "a second one"], "source": ["a", "b"]})
+    build_general_corpus({"x": rows}, work_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"with other settings .sources: "):
+        build_general_corpus({"x": rows.map(lambda row: {"source": "c"})}, work_dir=tmp_path)

@@ -7,6 +7,7 @@ from engine_cases import engine_cases
 from search_server_double import SearchServerDouble
 from shard_cases import FOUND, build_sharded, prepare_all, search_all, search_of, shards_of
 
+from hf_distill.corpus import shards as shards_module
 from hf_distill.corpus.anchors import collect_anchors
 from hf_distill.corpus.shard_merging import merge_shards
 
@@ -201,3 +202,13 @@ def test_shards_of_a_stream_are_those_of_its_rows(tmp_path):
     first, again = (shards_of(tmp_path / "stream", 3, stream) for _ in range(2))
     assert first.corpus.to_list() == GENERAL.to_list()
     assert first.settings == again.settings == shards_of(tmp_path / "rows", 3).settings
+
+
+@pytest.mark.parametrize("column", ["text", "source"])
+def test_a_prepared_shard_is_not_taken_for_one_of_other_rows(tmp_path, column, monkeypatch):
+    monkeypatch.setattr(shards_module, "_SAMPLE", 2)
+    prepare_all(tmp_path, 2)
+    changed = GENERAL.map(lambda row, place: {column: "another one"} if place == 7 else {}, with_indices=True)
+    with pytest.raises(ValueError, match=r"Shard 0 of 2 in .* was prepared from other rows"):
+        shards_of(tmp_path, 2, corpus=changed).prepare(0)
+    assert shards_of(tmp_path, 2, corpus=changed).prepare(1)["documents"] == 125

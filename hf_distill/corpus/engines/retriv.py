@@ -36,11 +36,13 @@ def _numba_threads(count: int) -> Iterator[None]:
     """So many threads of numba's within this context.
 
     Where numba runs on OpenMP, its number is that of the whole process: PyTorch, if it is there, gets its own back.
+    PyTorch's is read first, because numba sets the number of the process as soon as it is asked for its own.
     """
+    torch = sys.modules.get("torch")
+    threads_of_torch = torch.get_num_threads() if torch is not None else None
     import numba
 
-    torch, before = sys.modules.get("torch"), numba.get_num_threads()
-    threads_of_torch = torch.get_num_threads() if torch is not None else None
+    before = numba.get_num_threads()
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     try:
         yield
