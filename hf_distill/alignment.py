@@ -14,7 +14,7 @@ Shape legend: B rows, T padded length of one side, W pieces, D width.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import datasets
@@ -25,6 +25,7 @@ from transformers import DataCollatorWithPadding
 from .loading import vocabulary_hash
 from .signals import SignalRequest, Signals
 from .teachers import LiveTeacher
+from .tokenization import LENGTH_COLUMN, PAIR_COLUMN, check_texts, columns_of
 
 # Columns of a reading, after its prefix. The first two say which piece a token of the teacher, or of the student, is
 # part of; -1 for padding and for what the other side has no token for. The third is 1 on the pieces of each row.
@@ -124,18 +125,16 @@ def tokenize_aligned(
     readings: Sequence[Reading],
     *,
     text_column: str = "text",
-    pair_column: str = "text_pair",
     max_length: int = 128,
     keep: Iterable[str] = (),
 ) -> Any:
     """Tokenize text for the student and for every other reading.
 
     Args:
-        dataset: Rows with the column of the text and perhaps that of a second text.
+        dataset: Rows with the column of the text and perhaps `text_pair`, the second text of a row or None.
         tokenizer: The student's tokenizer, a fast one.
         readings: Those of the teachers, with fast tokenizers too.
         text_column: Column of the text.
-        pair_column: Column of the second text; rows without one are None or lack the column.
         max_length: Longest row in tokens in each reading.
         keep: Other columns that stay.
 
@@ -144,9 +143,9 @@ def tokenize_aligned(
         `student_pieces` (see `align`); and `length`, the student's tokens.
 
     Raises:
-        ValueError: If the column is missing, or a tokenizer is no fast one.
+        ValueError: If the column is missing, a row of it holds no text, or a tokenizer is no fast one.
     """
-    columns = list(dataset.column_names or [])
+    columns = columns_of(dataset)
     if text_column not in columns:
         raise ValueError(
             f"Several tokenizers need text to read: the data set has no column {text_column!r} (`--text_column`), but "
@@ -158,14 +157,16 @@ def tokenize_aligned(
                 f"{type(side).__name__} gives no character offsets: to align tokenizers, all must be fast ones."
             )
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        rows = list(zip(batch[text_column], batch.get(pair_column, [None] * len(batch[text_column])), strict=True))
+    def encode(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        check_texts(batch, text_column, numbers)
+        rows = list(zip(batch[text_column], batch.get(PAIR_COLUMN, [None] * len(batch[text_column])), strict=True))
         encoded = [_encode_row(tokenizer, readings, first, second, max_length) for first, second in rows]
         return {name: [row[name] for row in encoded] for name in encoded[0]}
 
     kept = set(keep)
     progress = {"desc": "Tokenizing for all sides"} if isinstance(dataset, datasets.Dataset) else {}
-    return dataset.map(encode, batched=True, remove_columns=[c for c in columns if c not in kept], **progress)
+    dropped = [name for name in columns if name not in kept]
+    return dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
 
 
 def _encode_row(
@@ -173,7 +174,7 @@ def _encode_row(
 ) -> dict[str, list[int] | int]:
     texts = (first,) if second is None else (first, second)
     ours = tokenizer(*texts, truncation=True, max_length=max_length)
-    row: dict[str, list[int] | int] = {**ours, "length": len(ours["input_ids"])}
+    row: dict[str, list[int] | int] = {**ours, LENGTH_COLUMN: len(ours["input_ids"])}
     for prefix, teacher_tokenizer in readings:
         theirs = teacher_tokenizer(*texts, truncation=True, max_length=max_length)
         student_pieces, pieces = align(_spans(ours, texts), _spans(theirs, texts))
@@ -200,19 +201,53 @@ def _spans(encoding: Any, texts: Sequence[str]) -> list[Span | None]:
 class AlignedCollator:
     """Pads every encoding of a row, each by its own tokenizer."""
 
-    def __init__(self, tokenizer: Any, readings: Sequence[Reading]) -> None:
-        """Take the student's tokenizer and the readings of the teachers."""
-        self.student = DataCollatorWithPadding(tokenizer)
+    def __init__(
+        self,
+        tokenizer: Any,
+        readings: Sequence[Reading],
+        student: Callable[[list[dict[str, Any]]], Mapping[str, Any]] | None = None,
+        *,
+        text_column: str = "text",
+        max_length: int = 128,
+    ) -> None:
+        """Take the two sides.
+
+        Args:
+            tokenizer: The student's.
+            readings: Those of the teachers.
+            student: Makes the batch of everything that is the student's; by default its tokenizer pads.
+            text_column: Column of the text in rows that are not tokenized.
+            max_length: Where these are cut, in tokens of each reading.
+        """
+        self.tokenizer = tokenizer
+        self.student = student or DataCollatorWithPadding(tokenizer)
+        self.text_column = text_column
+        self.max_length = max_length
         self.readings = [(reading, DataCollatorWithPadding(reading.tokenizer)) for reading in readings]
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """One batch; every reading has a `piece_mask` (B, W): 1 on the pieces of each row."""
-        others = {name for name in features[0] for reading, _ in self.readings if reading.owns(name)} | {"length"}
-        batch = dict(self.student([{k: v for k, v in row.items() if k not in others} for row in features]))
+        """One batch; every reading has a `piece_mask` (B, W): 1 on the pieces of each row.
+
+        Rows that are tokenized for the student alone, and have no text, become a batch that only the student reads.
+        """
+        rows = [self._read(row) for row in features]
+        others = {name for name in rows[0] for reading, _ in self.readings if reading.owns(name)} | {LENGTH_COLUMN}
+        batch = dict(self.student([{k: v for k, v in row.items() if k not in others} for row in rows]))
         for reading, pad in self.readings:
-            columns = self._of(reading, pad, features, batch["attention_mask"])
+            if reading.prefix + PIECES not in rows[0]:
+                continue
+            columns = self._of(reading, pad, rows, batch["attention_mask"])
             batch |= {reading.prefix + name: values for name, values in columns.items()}
         return batch
+
+    def _read(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with what every reading makes of its text, if it has not been read yet."""
+        if self.text_column not in row or all(one.prefix + PIECES in row for one, _ in self.readings):
+            return dict(row)
+        check_texts({name: [row.get(name)] for name in (self.text_column, PAIR_COLUMN)}, self.text_column, [0])
+        texts = row[self.text_column], row.get(PAIR_COLUMN)
+        encoded = _encode_row(self.tokenizer, [one for one, _ in self.readings], *texts, self.max_length)
+        return {**{k: v for k, v in row.items() if k not in (self.text_column, PAIR_COLUMN)}, **encoded}
 
     @staticmethod
     def _of(
@@ -284,6 +319,7 @@ class AlignedTeacher:
         self.model_type = teacher.model_type
         names = (*teacher.input_columns, PIECES, STUDENT_PIECES, PIECE_MASK)
         self.input_columns = [reading.prefix + name for name in names]
+        self.required_columns = [reading.prefix + PIECES]
 
     @property
     def model(self) -> Any:

@@ -53,6 +53,7 @@ LEVELS = {
     "tasks": 2,
     "corpus": 2,
     "routing": 2,
+    "tokenization": 2,
     "combination": 3,
     "teachers": 3,
     "alignment": 3,

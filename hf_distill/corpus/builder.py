@@ -22,7 +22,7 @@ from datasets.utils import logging
 
 from ..storage.files import remove
 from .analysis import Analyzer, TokenStreams
-from .anchors import Anchors, collect_anchors, task_texts
+from .anchors import Anchors, collect_anchors, find_text_columns, task_texts
 from .cleaning import LengthLimits, UsableRows, UsableTexts, checksum_of_column, fetch_texts, find_usable_rows
 from .decontamination import EvaluationTexts
 from .documents import units_of
@@ -92,7 +92,8 @@ def build_contextualized_corpus(
             work folder, which must then be given.
         args: Settings; the defaults of `CorpusArguments` if not given.
         evaluation_texts: Texts of validation and test sets: they must not be in the result.
-        anchor_columns: Text columns of `anchors` where it is a data set; all its string columns by default.
+        anchor_columns: Text columns of `anchors` where it is a data set; by default its string columns but for
+            labels and ids (see `find_text_columns`).
         corpus_name: Stands in the column `source` where the corpus has none.
         work_dir: Folder of finished steps; by default that of the arguments, else one in the `datasets` cache that
             belongs to just these data and settings.
@@ -390,8 +391,4 @@ def _anchor_texts(anchors: Iterable[str | None] | Dataset, columns: Sequence[str
         raise TypeError("`anchors` must be several sentences or a data set, not one string.")
     if not isinstance(anchors, Dataset):
         return anchors
-    strings = [name for name, feature in anchors.features.items() if feature == Value("string")]
-    chosen = list(columns) if columns is not None else strings
-    if not chosen:
-        raise ValueError(f"The anchors' data set has no text column; it has {anchors.column_names}.")
-    return task_texts(anchors, chosen)
+    return task_texts(anchors, list(columns) if columns is not None else find_text_columns(anchors))

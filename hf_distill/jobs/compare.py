@@ -31,7 +31,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.parsing import arguments_to_dict
 from hf_distill.storage.files import copy_file, read_json, write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.trainers.data import PAIR_COLUMN
+from hf_distill.tokenization import PAIR_COLUMN
 
 logger = logging.get_logger(__name__)
 

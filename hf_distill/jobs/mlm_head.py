@@ -13,8 +13,8 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.textbook import read_textbook
 from hf_distill.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
+from hf_distill.tokenization import tokenize_text
 from hf_distill.trainers.checkpoints import checkpoint_to_resume
-from hf_distill.trainers.data import tokenize_text
 from hf_distill.trainers.masked_head import MaskedHeadTrainer
 
 # BERT's share of masked tokens.

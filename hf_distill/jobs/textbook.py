@@ -18,7 +18,7 @@ from hf_distill.tasks.labels import visible_labels
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.registry import is_registered
-from hf_distill.trainers.data import PAIR_COLUMN
+from hf_distill.tokenization import PAIR_COLUMN
 from hf_distill.trainers.task_models import label_order
 
 logger = logging.get_logger(__name__)
@@ -177,6 +177,11 @@ def _plain_text(source: str, column: str) -> datasets.Dataset:
     if column not in rows.column_names:
         raise ValueError(
             f"`--textbook` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."
+        )
+    if rows.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
+        raise ValueError(
+            f"`--textbook` {source!r}: the column {column!r} (`--text_column`) must hold a text in every row, but "
+            f"holds {rows.features[column]}, in row 0 {str(rows[0][column])[:60]}."
         )
     if not any(row[column] and str(row[column]).strip() for row in rows.select_columns([column])):
         raise ValueError(f"`--textbook` {source!r} has no text: each of its {len(rows):,} rows is empty.")

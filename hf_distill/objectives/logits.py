@@ -183,6 +183,7 @@ class LogitsObjective(Objective):
         self.probability_shift = probability_shift
         self.positions = positions
         self.span_reduction = span_reduction
+        self.needs_labels = probability_shift or positions == "labels"
 
     @property
     def student_request(self) -> SignalRequest:

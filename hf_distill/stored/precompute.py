@@ -27,7 +27,7 @@ from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest
 from ..storage.files import new_file, new_files
 from ..teachers import LiveTeacher
-from ..trainers.data import LENGTH_COLUMN
+from ..tokenization import LENGTH_COLUMN
 from .columns import STORE_DTYPES, Column, StoredSignal, signals_of
 from .manifest import (
     FORMAT,

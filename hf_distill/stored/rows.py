@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from ..trainers.data import LENGTH_COLUMN, tokenize_text
+from ..tokenization import LENGTH_COLUMN, columns_of, tokenize_text
 
 IDS, MASK = "input_ids", "attention_mask"
 # Rows that are looked at together; part of the hash.
@@ -39,7 +39,9 @@ def rows_to_store(
     if not len(dataset):
         raise ValueError("The data set has no rows: there is nothing to store.")
     if IDS not in dataset.column_names:
-        dataset = tokenize_text(dataset, processing_class, text_column=text_column, max_length=max_length)
+        numeric = [name for name in columns_of(dataset) if _is_numeric(dataset.features.arrow_schema.field(name).type)]
+        options: dict[str, Any] = {"text_column": text_column, "max_length": max_length, "keep": numeric}
+        dataset = tokenize_text(dataset, processing_class, **options)
     rows = dataset.with_format(None)
     rows = rows.select_columns([field.name for field in rows.features.arrow_schema if _is_numeric(field.type)])
     if {MASK, LENGTH_COLUMN} <= set(rows.column_names) and not _has_padding(rows):

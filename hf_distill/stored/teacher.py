@@ -86,6 +86,11 @@ class StoredTeacher:
         """Names of the columns of every signal stored."""
         return {column.name for signal in self._stored for column in signal.columns}
 
+    @property
+    def required_columns(self) -> list[str]:
+        """Columns without which there are no signals."""
+        return [column.name for column in self.columns]
+
     def request(self, request: SignalRequest) -> None:
         """Say which signals `signals` must give.
 
@@ -186,7 +191,7 @@ class StoredTeacher:
             for name, part in dataset.items():
                 self.check_rows(part, f"{what}[{name!r}]")
             return
-        names = getattr(dataset, "column_names", None)
+        names = None if dataset is None else getattr(dataset, "column_names", None)
         lacking = [column.name for column in self.columns if isinstance(names, list) and column.name not in names]
         if lacking:
             raise ValueError(

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, List
 
 from hf_distill.storage.files import read_yaml
 from hf_distill.tasks.files import find_task_folder, read_folder
-from hf_distill.tasks.labels import HIDDEN_TEXTS
+from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
 from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, TaskSpec
 
 TASK_FILE = "task.yaml"
@@ -79,6 +79,8 @@ def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | N
             f"The labels of {str(folder)!r} cannot be read: split {probe.train_split!r} with column "
             f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--class_names`."
         )
+    if probe.kind != "token_classification":
+        check_one_label(rows, probe.label_column, where=str(folder))
     return _names_from(rows, probe.label_column, folder)
 
 

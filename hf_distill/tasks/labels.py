@@ -136,6 +136,23 @@ def names_of(label2id: Mapping[str, int]) -> list[str]:
     return [name for name, _ in sorted(label2id.items(), key=lambda item: item[1])]
 
 
+def check_one_label(rows: Dataset, column: str, *, where: str) -> None:
+    """Refuse labels that are lists or mappings: no kind of task has several labels a row.
+
+    Raises:
+        ValueError: If they are.
+    """
+    feature = rows.features[column]
+    if isinstance(feature, (Value, ClassLabel)):
+        return
+    first = next((value for value in rows[column] if value), None)
+    raise ValueError(
+        f"The label column {column!r} of {where!r} must hold one label a row, but holds {first!r}. A task of several "
+        "labels a row is not supported: make a column of each label, or leave rows with several out; for labels of "
+        "words give `kind: token_classification`."
+    )
+
+
 def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
     """Give the label column the task's own order and type.
 
@@ -146,6 +163,7 @@ def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset
         ValueError: If a label is none of the task's.
     """
     column = spec.label_column
+    check_one_label(dataset, column, where=spec.name)
     feature = dataset.features[column]
     if spec.label_names is None:
         if feature == Value("float32") and not np.isinf(np.asarray(dataset[column], dtype=np.float32)).any():

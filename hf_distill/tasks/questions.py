@@ -39,6 +39,8 @@ def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset
         empty: list[dict[str, list[Any]]] = [{"text": [], "answer_start": []}] * len(rows)
         return rows.add_column(answers, empty, feature=ANSWERS)
     form = rows.features[answers]
+    if form == Value("null"):
+        return normalise_questions(rows.remove_columns(answers), spec, split=split)
     if not isinstance(form, dict) or not set(ANSWERS) <= set(form):
         raise ValueError(
             f"Split {split!r} of task {spec.name!r}: column {answers!r} must hold lists `text` and `answer_start`, it "
@@ -46,6 +48,7 @@ def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset
         )
     if form != ANSWERS:
         rows = rows.cast_column(answers, ANSWERS)
+    rows = _fill_answers(rows, spec, split)
     if split != spec.train_split:
         return rows
     kept = [
@@ -60,6 +63,33 @@ def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset
         )
         rows = rows.select(kept)
     return rows
+
+
+def _fill_answers(rows: Dataset, spec: TaskSpec, split: str) -> Dataset:
+    """Rows whose answers are null, as those of questions that the context does not answer.
+
+    Raises:
+        ValueError: If a row has not one place for each text.
+    """
+    answers = spec.label_column
+    found = rows.with_format(None)[answers][:]
+    filled = [{name: list((one or {}).get(name) or ()) for name in ANSWERS} for one in found]
+    for number, one in enumerate(filled):
+        texts, starts = one["text"], one["answer_start"]
+        if len(texts) != len(starts) or None in texts or None in starts:
+            raise ValueError(
+                f"Split {split!r} of task {spec.name!r}: column {answers!r} must hold an `answer_start` for every "
+                f"`text`, but row {number} has {found[number]}."
+            )
+    missing = sum(one is None for one in found)
+    if missing and split not in spec.test_splits:
+        logger.warning(
+            f"Task {spec.name!r}: {missing} rows of split {split!r} have no {answers!r} (null); they count as "
+            "questions that the context does not answer."
+        )
+    if filled == found:
+        return rows
+    return rows.remove_columns(answers).add_column(answers, filled, feature=ANSWERS)
 
 
 def has_answers(rows: Dataset, spec: TaskSpec) -> bool:

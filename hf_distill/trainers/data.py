@@ -1,74 +1,53 @@
-"""From text to batches with little padding."""
+"""Lengths of rows, and batches with little padding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+from transformers.trainer_utils import has_length
+from transformers.utils import logging
 
-LENGTH_COLUMN = "length"
-PAIR_COLUMN = "text_pair"
+logger = logging.get_logger(__name__)
+
+# Rows whose lengths are read together.
+COUNTED_ROWS = 10_000
 
 
-def tokenize_text(
-    dataset: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    text_column: str = "text",
-    max_length: int = 128,
-    keep: Sequence[str] = (),
-) -> Any:
-    """Tokenize one text column, with `text_pair` as the second text of a row where it holds one; the rest is dropped.
+def makes_rows_when_asked(dataset: Any) -> bool:
+    """Whether a `Dataset` has a transform (`with_transform`): its columns say nothing about its rows."""
+    return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
+
+
+def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
+    """How many values every row has in a column, without reading them; `None` where only the rows themselves tell.
 
     Args:
-        dataset: A `Dataset` or `IterableDataset` with `text_column`.
-        tokenizer: The tokenizer of teacher and student.
-        text_column: Name of the column.
-        max_length: Longest row in tokens; the rest is cut off.
-        keep: Other columns that stay, where there are such.
-
-    Returns:
-        The data set with what the tokenizer gives (no padding) and `length`, the tokens of each row.
-
-    Raises:
-        ValueError: If the column is missing.
+        dataset: Anything with rows.
+        column: A column of lists.
     """
-    columns = list(dataset.column_names or [])
-    if text_column not in columns:
-        raise ValueError(
-            f"The data set has no column {text_column!r} to tokenize (`--text_column`) and no `input_ids`; "
-            f"it has {columns}."
-        )
-
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        encoded = _encode(tokenizer, batch[text_column], batch.get(PAIR_COLUMN), max_length)
-        return {**encoded, LENGTH_COLUMN: [len(ids) for ids in encoded["input_ids"]]}
-
-    progress = {"desc": "Tokenizing"} if isinstance(dataset, datasets.Dataset) else {}
-    dropped = [name for name in columns if name not in keep]
-    return dataset.map(encode, batched=True, remove_columns=dropped, **progress)
+    if isinstance(dataset, (list, tuple)):
+        lists: list[Any] = [row.get(column) if isinstance(row, Mapping) else None for row in dataset]
+        return None if any(not hasattr(values, "__len__") for values in lists) else [len(values) for values in lists]
+    if makes_rows_when_asked(dataset) or not isinstance(dataset, datasets.Dataset):
+        return None
+    if column not in dataset.column_names:
+        return None
+    parts = dataset.select_columns([column]).with_format("arrow").iter(COUNTED_ROWS)
+    return [length for part in parts for length in _list_lengths(part[column])]
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], seconds: list[str | None] | None, max_length: int
-) -> dict[str, list[Any]]:
-    """Token ids of single texts and of pairs, in the order of the rows; a tokenizer takes only one kind at a time."""
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length}
-    rows = list(zip(texts, seconds or [None] * len(texts), strict=True))
-    paired = [row for row, (_, second) in enumerate(rows) if second is not None]
-    single = [row for row, (_, second) in enumerate(rows) if second is None]
-    parts = []
-    if paired:
-        parts.append(tokenizer([texts[row] for row in paired], [rows[row][1] for row in paired], **options))
-    if single:
-        parts.append(tokenizer([texts[row] for row in single], **options))
-    place = {row: position for position, row in enumerate(paired + single)}
-    joined = {name: [value for part in parts for value in part[name]] for name in parts[0]}
-    return {name: [values[place[row]] for row in range(len(texts))] for name, values in joined.items()}
+def _list_lengths(values: pa.ChunkedArray) -> list[int]:
+    """Values of each list; tensors of a fixed shape (`Array2D`) are lists of their first axis."""
+    if isinstance(values.type, pa.ExtensionType):
+        values = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
+    return pc.fill_null(pc.list_value_length(values), 0).to_pylist()
 
 
 class LengthSampler(LengthGroupedSampler):
@@ -99,22 +78,72 @@ class LengthSampler(LengthGroupedSampler):
 def length_grouped_sampler(
     dataset: Any, args: TrainingArguments, epoch: Callable[[], int]
 ) -> torch.utils.data.Sampler | None:
-    """A sampler that puts rows of like length into one batch, from the lengths that `tokenize_text` stored.
+    """A sampler that puts rows of like length into one batch.
 
-    The stock `Trainer` looks for the column after it has dropped it, and would tokenise the whole set's lengths anew.
+    Lengths come from the column `args.length_column_name` or, where there is none, from the number of `input_ids`,
+    which Arrow knows without reading them. The stock `Trainer` looks for the column after it has dropped it, and would
+    make every row of the data set, however long that takes. Rows that are made when they are asked for (a transform,
+    a map-style data set of one's own) come in random order instead, and one warning says so.
 
     Args:
-        dataset: The training rows with their lengths.
+        dataset: The training rows.
         args: Batch size, seed and strategy.
         epoch: Gives the current epoch, from 0.
 
     Returns:
-        `None` where the data set stores no lengths or another strategy was chosen: the stock sampler applies.
+        `None` where the data set has no length or another strategy was chosen: the stock sampler applies.
+
+    Raises:
+        ValueError: If the column of the lengths does not hold a number in every row.
     """
-    if args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, datasets.Dataset):
+    if args.train_sampling_strategy != "group_by_length" or dataset is None or not has_length(dataset):
         return None
-    if args.length_column_name not in dataset.column_names:
-        return None
-    lengths = dataset.with_format("numpy")[args.length_column_name][:].tolist()
+    lengths = _lengths(dataset, args.length_column_name)
+    if lengths is None:
+        logger.warning(
+            "`--train_sampling_strategy group_by_length` needs the length of every row beforehand, and this "
+            f"{type(dataset).__name__} would have to make all its {len(dataset):,} rows for it: they come in random "
+            "order. Give tokenized rows as a `datasets.Dataset` to have them grouped, or choose "
+            "`--train_sampling_strategy random`."
+        )
+        return torch.utils.data.RandomSampler(dataset)
     seed = args.seed if args.data_seed is None else args.data_seed
     return LengthSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths, seed, epoch)
+
+
+class _Counted(torch.utils.data.Dataset):
+    """Rows that end with the last one, also where the data set itself never raises IndexError."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if index >= len(self):
+            raise IndexError(index)
+        return self.dataset[index]
+
+
+def counted(dataset: Any) -> Any:
+    """A data set that can be iterated over, as the stock samplers by length do; `for` may never end over others."""
+    known = dataset is None or isinstance(dataset, (datasets.Dataset, list, tuple)) or not has_length(dataset)
+    return dataset if known else _Counted(dataset)
+
+
+def _lengths(dataset: Any, column: str) -> list[int] | None:
+    if makes_rows_when_asked(dataset) or not isinstance(dataset, datasets.Dataset):
+        return stored_lengths(dataset)
+    if column not in dataset.column_names:
+        return stored_lengths(dataset) or stored_lengths(dataset, "inputs_embeds")
+    kind = dataset.features[column]
+    values = dataset.select_columns([column]).with_format("arrow")[:][column]
+    is_number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+    if not is_number or values.null_count:
+        raise ValueError(
+            f"`--length_column_name`: the column {column!r} must hold the length of every row, but it is {kind}"
+            f"{f' and empty in {values.null_count:,} rows' if is_number else ''}. Name another column, or none that "
+            "exists: then the tokens are counted."
+        )
+    return values.to_pylist()

@@ -26,16 +26,18 @@ from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource, connect_teacher
 from .callbacks import CountsEpochs
 from .checkpoints import read_beside_student, write_beside_student
-from .data import length_grouped_sampler
+from .data import counted, length_grouped_sampler
 from .drop_in import sorted_by_kind
 from .evaluating import EvaluatingTrainer
-from .inputs import check_row_lengths, check_tokenizer, stored_inputs, token_label_collator, tokenized
+from .inputs import check_tokenizer, stored_inputs
+from .labels import LABEL_COLUMNS, LABEL_NAMES, LabelReader, has_choices
 from .masking import masking_collator
 from .optimizer import give_own_settings
-from .readings import aligned_collator, let_teachers_read, readings_of
+from .readings import check_collator, let_teachers_read, readings_of
+from .rows import RowReader, bounds_of, settle_problem_type
 from .sources import teacher_sources
 from .unfreezing import GradualUnfreezing
-from .wrapper import LABEL_COLUMNS, DistillationModel, count_items
+from .wrapper import DistillationModel, count_items
 
 logger = logging.get_logger(__name__)
 
@@ -127,27 +129,14 @@ class DistillationTrainer(EvaluatingTrainer):
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
         if self.args.mlm_probability is not None and data_collator is None:
             data_collator = masking_collator(self.args, processing_class, self.teachers)
+        self._example_rows = (train_dataset, eval_dataset)
         if self.distilling:
-            data_collator = self._agree_on_tokens(
-                teacher_model, processing_class, teacher_processing_class, data_collator
-            )
+            self._agree_on_tokens(teacher_model, processing_class, teacher_processing_class, data_collator)
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
-        if self.distilling and data_collator is None:
-            data_collator = token_label_collator(train_dataset, processing_class)
         if stored:
-            train_dataset, processing_class, data_collator = stored_inputs(
-                stored, train_dataset, processing_class, data_collator
-            )
+            train_dataset, processing_class = stored_inputs(stored, train_dataset, processing_class)
         eval_dataset = self._plan_evaluation(eval_task, eval_dataset, processing_class)
-        if self.distilling:
-            keep = self._kept_columns()
-            train_dataset, eval_dataset = (
-                tokenized(rows, processing_class, self.args, readings_of(self.teachers), keep)
-                for rows in (train_dataset, eval_dataset)
-            )
-            same_tokens = [] if readings_of(self.teachers) else self.teachers
-            check_row_lengths(train_dataset, student, same_tokens, self.args.max_length)
         super().__init__(
             student,
             self.args,
@@ -164,7 +153,7 @@ class DistillationTrainer(EvaluatingTrainer):
             preprocess_logits_for_metrics,
         )
         if self.distilling:
-            self._start_distilling()
+            self._start_distilling(data_collator)
             self._start_watching()
         if self.args.gradual_unfreezing is not None:
             self.add_callback(GradualUnfreezing(*self.args.gradual_unfreezing))
@@ -194,6 +183,7 @@ class DistillationTrainer(EvaluatingTrainer):
             student = require("peft", extra="peft", needed_by="`peft_config`").get_peft_model(
                 student, self.peft_config
             )
+        settle_problem_type(student, self._example_rows, self.args.device)
         options = {
             **self.args.objective_options(),
             "teacher_model_type": getattr(self.teacher, "model_type", ""),
@@ -233,13 +223,15 @@ class DistillationTrainer(EvaluatingTrainer):
         """How the teacher of an objective reads the text, if not as the student does."""
         return getattr(self.teacher, "reading", None) if item.objective.teacher_request else None
 
-    def _agree_on_tokens(self, given: Any, processing_class: Any, teacher_processing_class: Any, collator: Any) -> Any:
-        """Compare the tokenizers, or let teachers read their own tokens; returns the collator, if it is decided."""
+    def _agree_on_tokens(
+        self, given: Any, processing_class: Any, teacher_processing_class: Any, collator: Any
+    ) -> None:
+        """Compare the tokenizers, or let teachers read their own tokens."""
         if not self.args.align_tokenizers:
             self._check_tokenizers(given, processing_class, teacher_processing_class)
-            return collator
+            return
         self._let_teachers_read(given, processing_class, teacher_processing_class)
-        return aligned_collator(self.teachers, processing_class, collator, self.args)
+        check_collator(self.teachers, collator, self.args)
 
     def _let_teachers_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
         """Give a teacher with another tokenizer what that makes of the text."""
@@ -252,7 +244,7 @@ class DistillationTrainer(EvaluatingTrainer):
         """Columns that stay beside the tokens when text is tokenized."""
         return ()
 
-    def _start_distilling(self) -> None:
+    def _start_distilling(self, collator: Any) -> None:
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"{self.args.n_gpu} GPUs in one process (DataParallel) are not supported: start with "
@@ -268,16 +260,47 @@ class DistillationTrainer(EvaluatingTrainer):
             self.label_names = find_labels(student_class)
         if self.teacher is not None:
             self.teacher.to(self.args.device)
-        for teacher in self.teachers:
-            for name in ("train_dataset", "eval_dataset"):
-                if isinstance(teacher, StoredTeacher):
-                    teacher.check_rows(getattr(self, name), name)
+        self._prepare_rows(collator)
         self._check_objectives()
+
+    def _prepare_rows(self, collator: Any) -> None:
+        """Read the rows that are known already, and decide how rows become batches.
+
+        Args:
+            collator: The one that was given, or that masks; `None` is ours.
+        """
+        self._set_signature_columns_if_needed()
+        self.rows = RowReader(
+            self.processing_class,
+            self.args,
+            readings=readings_of(self.teachers),
+            keep=[*self._kept_columns(), *LabelReader(self.student, self.label_names).columns],
+            own_collator=collator,
+            bounds=bounds_of(self.student, self.teachers),
+        )
+        self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
+        self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)
+        columns = self._signature_columns if self.args.remove_unused_columns else None
+        self.data_collator = self.rows.collator(self.student, self.label_names, columns, self.teachers)
+
+    def _check_rows(self, dataset: Any, name: str) -> None:
+        for teacher in self.teachers:
+            if isinstance(teacher, StoredTeacher):
+                teacher.check_rows(dataset, name)
 
     @torch.no_grad()
     def _check_objectives(self) -> None:
         """Let every objective look at one tiny batch of both sides."""
         ids = torch.arange(4, device=self.args.device)[None]
+        if has_choices(self.student):
+            # Two choices a row; the rows of everything but the logits are the choices.
+            ids = ids.expand(1, 2, -1)
+            deep = [n for n, o in self.model.objectives.items() if o.student_request != SignalRequest(logits=True)]
+            if deep:
+                raise ValueError(
+                    f"The objectives {deep} compare layers, but a head of multiple choice reads several texts a row: "
+                    "only `logits` and `labels` can be used with it."
+                )
         probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         # A stored teacher knows its own rows only, but the shapes of all.
         teacher_signals = getattr(self.teacher, "probe", None) or getattr(self.teacher, "signals", None)
@@ -321,12 +344,21 @@ class DistillationTrainer(EvaluatingTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         if not self.distilling or self._signature_columns is not None:
             return super()._set_signature_columns_if_needed()
-        columns = {*forward_columns(self.student), *LABEL_COLUMNS, *self.label_names, "label", "label_ids"}
+        columns = {*forward_columns(self.student), *LABEL_COLUMNS, *LABEL_NAMES, *self.label_names}
         if self.teacher is not None:
             columns |= set(self.teacher.input_columns)
         self._signature_columns = sorted(columns)
 
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """As in `Trainer`; rows that were given since are read as those of the constructor."""
+        if self.distilling:
+            self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
+        return super().get_train_dataloader()
+
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        if not self.distilling:
+            rows = self.train_dataset if train_dataset is None else train_dataset
+            return super()._get_train_sampler(counted(rows))
         sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 

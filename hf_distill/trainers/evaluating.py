@@ -8,18 +8,23 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, ProgressCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_pt_utils import find_batch_size
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from ..arguments.training import HEADLINE
 from ..finite import NotFiniteError, listed
+from ..routing import take_inputs
 from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource
 from .agreement import AGREEMENT, AgreementMeter, headline
 from .callbacks import TermsInProgressBar
 from .chance import without_chance
+from .data import makes_rows_when_asked
 from .publishing import PublishingTrainer
+from .rows import RowReader
 from .task_scores import TaskEvaluation, task_to_evaluate
 from .terms import ExactMeans
 from .wrapper import count_items
@@ -34,6 +39,8 @@ class EvaluatingTrainer(PublishingTrainer):
     """
 
     args: Any
+    rows: RowReader
+    teacher: Any
     task_evaluation: TaskEvaluation | None = None
     data_collator: Any
     compute_metrics: Any
@@ -47,6 +54,7 @@ class EvaluatingTrainer(PublishingTrainer):
         self._agreement = AgreementMeter()
         # What a pass over the rows of a task asks of the student; `None` in any other pass.
         self._only: str | None = None
+        self._predicting = False
         super().__init__(*args, **kwargs)
 
     def _plan_evaluation(self, eval_task: LoadedTask | None, eval_dataset: Any, tokenizer: Any) -> Any:
@@ -110,11 +118,58 @@ class EvaluatingTrainer(PublishingTrainer):
     def _teacher_signals(self, inputs: Mapping[str, Any]) -> Any:
         raise NotImplementedError
 
+    def _check_rows(self, dataset: Any, name: str) -> None:
+        """Refuse rows from which the teachers cannot be read."""
+
+    def _read_rows(self, dataset: Any, name: str, *, several: bool = False, predicting: bool = False) -> Any:
+        """A data set as the models read it: the same for training, `evaluate` and `predict`."""
+        dataset = self.rows.prepare(dataset, name, several=several, predicting=predicting)
+        if not predicting:
+            self._check_rows(dataset, name)
+        return dataset
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """As in `Trainer`, for rows of any kind: text is tokenized, and over-long rows are found before the pass."""
+        if self.distilling:
+            self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)
+            eval_dataset = self._read_rows(eval_dataset, "eval_dataset")
+        return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
+        """As `get_eval_dataloader`, for the student alone: the rows need no labels and no signals of a teacher."""
+        if self.distilling:
+            test_dataset = self._read_rows(test_dataset, "test_dataset", predicting=True)
+        return super().get_test_dataloader(test_dataset)
+
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
-        # The base class would group rows by length in a random order, drawn from the generator of the training.
-        if self.distilling and isinstance(eval_dataset, datasets.Dataset):
-            return torch.utils.data.SequentialSampler(eval_dataset)
-        return super()._get_eval_sampler(eval_dataset)
+        # The base class would group rows by length in a random order where the training does.
+        if eval_dataset is None or not has_length(eval_dataset):
+            return None
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        # A transform, or a collator of the user's, needs them.
+        if self.distilling and (makes_rows_when_asked(dataset) or self.rows.leaves_raw):
+            return dataset
+        return super()._remove_unused_columns(dataset, description)
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        if self.distilling and self.rows.collates_any_row:
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if self.distilling:
+            self.rows.check_batch(inputs)
+        return super()._prepare_inputs(inputs)
+
+    def _num_counted(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        """Rows of a batch, and how many of them count: the last batches of several processes repeat first rows."""
+        count = find_batch_size(inputs) or 0
+        state = self.accelerator.gradient_state
+        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return count, count
+        return count, min(max(state.remainder - self.accelerator.process_index * count, 0), count)
 
     def prediction_step(
         self,
@@ -127,28 +182,42 @@ class EvaluatingTrainer(PublishingTrainer):
         if not self.distilling:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            if self._only is not None:
+        if self._only is not None:
+            with torch.no_grad(), self.compute_loss_context_manager():
                 labels = inputs.pop("labels")
                 return None, _unpack(tuple(model(only=self._only, **inputs).values())), labels
+        count, real = self._num_counted(inputs)
+        # A batch of repeated rows alone is run all the same, as the other processes wait for its outputs.
+        seen = inputs if real == count else take_inputs(inputs, torch.arange(max(1, real), device=self.args.device))
+        with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(
-                teacher_signals=self._teacher_signals(inputs),
+                teacher_signals=self._signals_to_compare(seen),
                 return_logits=not prediction_loss_only,
                 return_agreement=self.args.eval_agreement,
-                **inputs,
+                **seen,
             )
-        self._add_evaluated(outputs["terms"], count_items(inputs))
-        self._agreement.add(outputs.pop("agreement", {}))
-        loss = torch.as_tensor(outputs["loss"]).detach()
+        terms, agreement = outputs["terms"], outputs.pop("agreement", {})
+        self._add_evaluated(terms, count_items(seen), counts=real > 0)
+        self._agreement.add(agreement if real > 0 else {key: torch.zeros_like(v) for key, v in agreement.items()})
+        loss = torch.as_tensor(outputs["loss"]).detach() if terms else None
         if prediction_loss_only:
             return loss, None, None
-        logits = tuple(value.detach() for name, value in outputs.items() if name not in ("loss", "terms"))
+        left_out = {"loss", "terms", *(ignore_keys or ())}
+        logits = tuple(_in_rows(value.detach(), count) for name, value in outputs.items() if name not in left_out)
         labels = tuple(inputs[name] for name in self.label_names if inputs.get(name) is not None)
         return loss, _unpack(logits), _unpack(labels)
 
-    def _add_evaluated(self, terms: Mapping[str, Tensor], counts: Mapping[Any, Tensor]) -> None:
+    def _signals_to_compare(self, inputs: Mapping[str, Any]) -> Any:
+        """What the teacher says; `None` where only the student can read the rows that it is to predict."""
+        sources = [self.teacher, *self.teachers] if self._predicting else []
+        lacking = [name for one in sources for name in getattr(one, "required_columns", ()) if name not in inputs]
+        return None if lacking else self._teacher_signals(inputs)
+
+    def _add_evaluated(self, terms: Mapping[str, Tensor], items: Mapping[Any, Tensor], *, counts: bool) -> None:
         for name, value in terms.items():
-            self._eval_means.add(name, value, counts[self.model.counted_in(name.partition("/")[0])])
+            number = items[self.model.counted_in(name.partition("/")[0])]
+            pair = (value, number) if counts else (torch.zeros_like(value), torch.zeros_like(number))
+            self._eval_means.add(name, *pair)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means.
@@ -158,6 +227,7 @@ class EvaluatingTrainer(PublishingTrainer):
         if not self.distilling:
             return super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
+        self._predicting = kwargs.get("description") == "Prediction"
         self._eval_means = ExactMeans()
         with without_chance(self.args.device):
             output = super().evaluation_loop(*args, **kwargs)
@@ -171,9 +241,15 @@ class EvaluatingTrainer(PublishingTrainer):
 
     def _measured(self) -> dict[str, float]:
         """The loss, its terms and the agreement of the rows that were just evaluated."""
+        if self.accelerator.num_processes > 1:
+            # Rows of one process may have labels where those of another have none.
+            for name in sorted(set(gather_object(self._eval_means.names))):
+                self._eval_means.add(name, *torch.zeros(2, device=self.args.device))
         if not self._eval_means:
             return {}
         means, weights = self._eval_means.take(self.accelerator.reduce), self.model.current_weights()
+        if not means:
+            return {}
         found = {"loss": sum(weights[name.partition("/")[0]] * mean for name, mean in means.items())}
         found |= {f"loss/{name}": mean for name, mean in means.items()}
         wrong = [name for name, value in found.items() if not math.isfinite(value)]
@@ -207,6 +283,12 @@ class EvaluatingTrainer(PublishingTrainer):
             self._only = None
             self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics = own
         return output.predictions, output.label_ids
+
+
+def _in_rows(values: Tensor, count: int) -> Tensor:
+    """Outputs of the first rows of a batch as those of `count` rows; what is repeated is dropped when gathered."""
+    missing = count - len(values)
+    return values if not missing else torch.cat((values, values[-1:].expand(missing, *values.shape[1:])))
 
 
 def _unpack(values: tuple[Any, ...]) -> Any:

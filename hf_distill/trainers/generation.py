@@ -22,8 +22,8 @@ from hf_distill.generation.packing import IGNORED, SpecialIds, pack
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.tasks.generation import GENERATION_DEFAULTS
+from hf_distill.tokenization import LENGTH_COLUMN
 from hf_distill.trainers.chance import without_chance
-from hf_distill.trainers.data import LENGTH_COLUMN
 from hf_distill.trainers.drop_in import check_kind, refuse_given
 from hf_distill.trainers.finetuning import FineTuningTrainer
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..arguments import DistillationArguments
 from ..masked_logits import logits_at
+from .data import length_grouped_sampler
 from .distillation import DistillationTrainer
 
 # What a label is where nothing was masked.
@@ -55,6 +56,10 @@ class MaskedHeadTrainer(DistillationTrainer):
     def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The logits of the masked tokens."""
         return {"logits": self._masked(self.model, batch)[0]}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
+        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -16,6 +16,7 @@ from ..arguments import MultiTeacherArguments
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..routing import TEACHER_COLUMN
 from ..teachers import TeacherSource
+from .data import makes_rows_when_asked
 from .distillation import DistillationTrainer
 from .drop_in import sorted_by_kind
 from .inputs import check_tokenizer
@@ -171,11 +172,10 @@ class MultiTeacherTrainer(DistillationTrainer):
             return (TEACHER_COLUMN,)
         return ("labels",) if self.args.combine == "confidence" else ()
 
-    def _start_distilling(self) -> None:
+    def _check_rows(self, dataset: Any, name: str) -> None:
         if self.teacher.routes:
-            for name in ("train_dataset", "eval_dataset"):
-                self._check_routes(getattr(self, name), name)
-        super()._start_distilling()
+            self._check_routes(dataset, name)
+        super()._check_rows(dataset, name)
 
     def _check_routes(self, dataset: Any, what: str) -> None:
         """Every row must name a teacher that exists."""
@@ -184,7 +184,7 @@ class MultiTeacherTrainer(DistillationTrainer):
                 self._check_routes(part, f"{what}[{name!r}]")
             return
         columns = getattr(dataset, "column_names", None)
-        if not isinstance(columns, list):
+        if not isinstance(columns, list) or makes_rows_when_asked(dataset):
             return  # A stream shows its columns batch by batch, and is checked there.
         allowed = f"a number from 0 to {len(self.teachers) - 1} for every row"
         if TEACHER_COLUMN not in columns:

@@ -28,7 +28,7 @@ from ..routing import (
 )
 from ..signals import SignalRequest, Signals
 from ..teachers import TeacherSource, connect_teacher
-from .wrapper import LABEL_COLUMNS
+from .labels import LABEL_COLUMNS
 
 logger = logging.get_logger(__name__)
 LOGITS = SignalRequest(logits=True)
@@ -97,6 +97,12 @@ class TeacherPanel:
     def input_columns(self) -> list[str]:
         """Columns of a batch that one of the teachers, or the rule, reads."""
         columns = {name for teacher in self.teachers for name in teacher.input_columns}
+        return sorted(columns | ({TEACHER_COLUMN} if self.routes else set()))
+
+    @property
+    def required_columns(self) -> list[str]:
+        """Columns without which the teachers, or the rule, say nothing."""
+        columns = {name for teacher in self.teachers for name in getattr(teacher, "required_columns", ())}
         return sorted(columns | ({TEACHER_COLUMN} if self.routes else set()))
 
     def index_of(self, item: WeightedObjective) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..alignment import AlignedCollator, AlignedTeacher, Reading, reads_like
+from ..alignment import AlignedTeacher, Reading, reads_like
 from ..arguments import DistillationArguments
 from ..loading import load_tokenizer
 from ..stored.teacher import StoredTeacher
@@ -66,20 +66,14 @@ def readings_of(teachers: Sequence[Any]) -> list[Reading]:
     return list({reading.prefix: reading for reading in found}.values())
 
 
-def aligned_collator(
-    teachers: Sequence[Any], processing_class: Any, collator: Any, args: DistillationArguments
-) -> Any:
-    """The collator for all readings; the given one where every teacher reads the student's tokens.
+def check_collator(teachers: Sequence[Any], collator: Any, args: DistillationArguments) -> None:
+    """Refuse a collator where rows are padded for several tokenizers.
 
     Raises:
-        ValueError: If it would have to do something else too.
+        ValueError: If there is one.
     """
-    readings = readings_of(teachers)
-    if not readings:
-        return collator
-    if collator is not None:
+    if readings_of(teachers) and collator is not None:
         what = "`data_collator`" if args.mlm_probability is None else "`--mlm_probability`"
         raise ValueError(
             f"`--align_tokenizers` pads the rows of every tokenizer by itself: {what} cannot be used with it."
         )
-    return AlignedCollator(processing_class, readings)

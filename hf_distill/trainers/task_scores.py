@@ -23,10 +23,11 @@ from ..tasks.loading import LoadedTask, load_task
 from ..tasks.metrics import build_compute_metrics, compute_scores, predictions_of
 from ..tasks.preprocessing import tokenize_task
 from ..tasks.spec import TaskSpec
-from .data import LENGTH_COLUMN
+from ..tokenization import LENGTH_COLUMN
 from .heads import head_of
+from .labels import LABEL_COLUMNS
 from .task_models import check_positions, label_order
-from .wrapper import LABEL_COLUMNS, DistillationModel
+from .wrapper import DistillationModel
 
 logger = logging.get_logger(__name__)
 

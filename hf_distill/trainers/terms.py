@@ -22,6 +22,11 @@ class ExactMeans:
         """Whether anything was added since the last `take`."""
         return bool(self._sums)
 
+    @property
+    def names(self) -> list[str]:
+        """What was added since the last `take`."""
+        return sorted(self._sums)
+
     def add(self, name: str, mean: Tensor, items: Tensor) -> None:
         """Add the mean of one batch and the number of items that it is a mean over."""
         pair = torch.stack((mean * items, items))

@@ -22,10 +22,9 @@ from ..routing import only_requested
 from ..schedules import Schedule
 from ..signals import SignalRequest, Signals
 from .agreement import agreement_sums, can_agree
+from .labels import LABEL_COLUMNS
 
 logger = logging.get_logger(__name__)
-
-LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
 
 
 def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -197,7 +196,8 @@ class DistillationModel(PreTrainedModel):
 
         Returns:
             `loss`, `terms` (name -> detached contribution to the step's mean), the student's logits by name, and
-            `agreement`; what is not asked for is left out.
+            `agreement`; what is not asked for is left out. In evaluation so are the terms of objectives that find no
+            labels, or no teacher, in these rows.
         """
         if only is not None:
             return self._without_losses(only, inputs)
@@ -210,8 +210,10 @@ class DistillationModel(PreTrainedModel):
         agreement: dict[str, Tensor] = {}
         loss: Any = 0.0
         for name, objective in self.objectives.items():
-            share = _share(here, num_items, self.counted_in(name))
             teacher = signals_for(name, teacher_signals)
+            if not self.training and _lacks(cast(Objective, objective), teacher, labels):
+                continue
+            share = _share(here, num_items, self.counted_in(name))
             seen = in_pieces[self._prefixes[name]] if name in self._prefixes else student
             weight: Any = self.weights[name] * self._factors[name] if name in self._factors else self.weights[name]
             for term, value in objective(seen, teacher, labels).items():
@@ -282,6 +284,11 @@ def deepest_hidden_state(request: SignalRequest, num_layers: int) -> int:
 def signals_for(objective: str, signals: Signals | Mapping[str, Signals] | None) -> Signals | None:
     """The teacher's signals for one objective: those under its name, or those of all."""
     return signals.get(objective) if isinstance(signals, Mapping) else signals
+
+
+def _lacks(objective: Objective, teacher: Signals | None, labels: Mapping[str, Tensor]) -> bool:
+    """Whether an objective finds nothing to learn from in a batch."""
+    return (objective.needs_labels and not labels) or (objective.needs_teacher and teacher is None)
 
 
 def _share(here: Mapping[str, Tensor], whole: Mapping[str, Tensor] | None, unit: str) -> Tensor | float:

@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from hf_distill.corpus.anchors import collect_anchors, task_texts
+from hf_distill.corpus.anchors import collect_anchors, find_text_columns, task_texts
 
 
 def test_sentences_of_a_pair_are_taken_apart():
@@ -45,3 +45,37 @@ def test_no_anchor_at_all_is_an_error():
 def test_a_text_that_is_no_string_is_an_error():
     with pytest.raises(TypeError, match="must be a string, but one is int: '3'"):
         collect_anchors(["a", 3])
+
+
+SENTENCES = ["a red cat", "a blue dog", "the river", "one more time"]
+
+
+def test_labels_and_ids_of_a_data_set_are_no_anchors(caplog):
+    rows = Dataset.from_dict(
+        {
+            "pairID": ["x 1", "x 2", "x 3", "x 4"],
+            "premise": SENTENCES,
+            "hypothesis": ["红色的小猫坐着", "蓝色的小狗", "河流很长很长", "再来一次吧"],
+            "label": ["very good", "bad", "bad", "bad"],
+            "mood": ["joy", "anger", "fear", "joy"],
+            "score": [1.0, 2.0, 3.0, 4.0],
+        }
+    )
+    assert find_text_columns(rows) == ["premise", "hypothesis"]
+    assert "['pairID', 'label', 'mood'] look like labels or ids" in caplog.text
+
+
+def test_few_values_again_and_again_are_labels():
+    rows = Dataset.from_dict({"news": [f"text number {i}" for i in range(60)], "topic": ["world news", "sport"] * 30})
+    assert find_text_columns(rows) == ["news"]
+
+
+def test_one_column_of_strings_is_the_text_whatever_it_holds(caplog):
+    assert find_text_columns(Dataset.from_dict({"word": ["cat", "dog"]})) == ["word"]
+    assert find_text_columns(Dataset.from_dict({"premise": SENTENCES, "hypothesis": SENTENCES})) == [
+        "premise",
+        "hypothesis",
+    ]
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"no text column; it has \['label'\]"):
+        find_text_columns(Dataset.from_dict({"label": [1]}))

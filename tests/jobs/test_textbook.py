@@ -120,3 +120,12 @@ def test_text_without_labels_cannot_join_what_has_them(read, text, rte, names):
         read(text, "glue/rte", data_dir=rte, with_labels=True)
     with pytest.raises(ValueError, match=r"`--textbook` must name tasks of one kind.*'token_classification'"):
         read(text, names)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(["two", "words"], "List"), (7, "Value")])
+def test_a_column_that_holds_no_text_is_named_with_what_it_holds(read, tmp_path, value, kind):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": value}) + "\n")
+    with pytest.raises(
+        ValueError, match=rf"'text' \(`--text_column`\) must hold a text in every row, but holds {kind}"
+    ):
+        read(str(tmp_path / "rows.jsonl"))

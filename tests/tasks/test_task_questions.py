@@ -128,3 +128,15 @@ def test_a_folder_of_the_user_is_read(tmp_path):
     task = load_task(str(tmp_path))
     assert (task.spec.label_column, task.spec.headline) == ("answers", "f1")
     assert task.train[0]["answers"] == {"text": ["a fish"], "answer_start": [CONTEXT.index("a fish")]}
+
+
+def test_answers_that_are_null_are_none_and_said_to_be(caplog):
+    rows = [{**ROWS[0], "answers": None}, ROWS[1]]
+    found = normalise_questions(Dataset.from_list(rows), SPEC, split="train")
+    assert found["answers"][:] == [{"text": [], "answer_start": []}, ROWS[1]["answers"]]
+    assert "1 rows of split 'train' have no 'answers' (null)" in caplog.text
+    none = normalise_questions(Dataset.from_list([rows[0]] * 2), SPEC, split="validation")
+    assert none["answers"][:] == [{"text": [], "answer_start": []}] * 2
+    half = Dataset.from_list([{**ROWS[0], "answers": {"text": ["a fish"], "answer_start": None}}, ROWS[1]])
+    with pytest.raises(ValueError, match=r"'answers' must hold an `answer_start` for every `text`, but row 0 has"):
+        normalise_questions(half, SPEC, split="train")

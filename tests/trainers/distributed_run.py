@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -28,14 +29,21 @@ def model(width: int, layers: int, seed: int) -> BertForSequenceClassification:
     )
 
 
-def rows() -> datasets.Dataset:
+def rows(count: int = 32) -> datasets.Dataset:
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(3, 12, (32,), generator=generator).tolist()
-    ids = torch.randint(5, 50, (32, 12), generator=generator)
+    lengths = torch.randint(3, 12, (count,), generator=generator).tolist()
+    ids = torch.randint(5, 50, (count, 12), generator=generator)
     mask = [[1] * n + [0] * (12 - n) for n in lengths]
     return datasets.Dataset.from_dict(
-        {"input_ids": ids.tolist(), "attention_mask": mask, "labels": [i % 2 for i in range(32)]}
+        {"input_ids": ids.tolist(), "attention_mask": mask, "labels": [i % 2 for i in range(count)]}
     )
+
+
+def evaluated(trainer: DistillationTrainer) -> dict[str, dict[str, Any]]:
+    """Evaluations of numbers of rows that two processes cannot share out evenly, and predictions."""
+    found = {str(count): trainer.evaluate(rows(count)) for count in (1, 5, 32, 37)}
+    bare = trainer.predict(rows(37).remove_columns("labels"))
+    return {**found, "bare": {**bare.metrics, "predictions": bare.predictions.tolist()}}
 
 
 def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
@@ -49,14 +57,20 @@ def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
         logging_steps=1,
         train_sampling_strategy="sequential",
         use_cpu=True,
+        eval_agreement=True,
         disable_tqdm=True,
         report_to="none",
     )
     trainer = DistillationTrainer(
-        model(16, 2, seed=1), args, DefaultDataCollator(), rows(), teacher_model=model(32, 3, seed=0)
+        model(16, 2, seed=1),
+        args,
+        DefaultDataCollator(),
+        rows(),
+        teacher_model=model(32, 3, seed=0),
+        compute_metrics=lambda found: {"rows": len(found.label_ids), "ones": int(found.label_ids.sum())},
     )
     trainer.train(resume_from_checkpoint=resume or None)
-    metrics = trainer.evaluate(rows())
+    metrics = evaluated(trainer)
     if trainer.is_world_process_zero():
         trainer.save_model(f"{output_dir}/student")
         history = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -51,9 +52,22 @@ def test_the_trained_students_agree(alone, together):
         assert_close(two[name], weight, rtol=1e-4, atol=1e-6)
 
 
-def test_evaluation_agrees(alone, together):
-    for key in ("eval_loss", "eval_loss/relation/vv", "eval_loss/logits/soft"):
-        assert together[1]["metrics"][key] == pytest.approx(alone[1]["metrics"][key], rel=1e-4)
+@pytest.mark.parametrize("count", ["1", "5", "32", "37"])
+def test_an_evaluation_counts_every_row_once(alone, together, count):
+    one, two = (run["metrics"][count] for _, run in (alone, together))
+    assert set(one) == set(two)
+    assert two["eval_rows"] == int(count)
+    compared = [key for key in one if not key.endswith(("second", "runtime", "time"))]
+    assert {"eval_loss", "eval_loss/labels/hard", "eval_agreement", "eval_agreement/relation"} <= set(compared)
+    for key in compared:
+        assert two[key] == pytest.approx(one[key], rel=1e-4, abs=1e-6), key
+
+
+def test_predictions_of_rows_without_labels_keep_their_order(alone, together):
+    one, two = (run["metrics"]["bare"] for _, run in (alone, together))
+    assert len(one["predictions"]) == 37
+    assert_close(torch.tensor(two["predictions"]), torch.tensor(one["predictions"]), rtol=1e-4, atol=1e-5)
+    assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-4)
 
 
 def test_a_resumed_run_of_two_processes_continues(together, tmp_path):

@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import BertForMaskedLM, set_seed
 
 from hf_distill.arguments import DistillationArguments
-from hf_distill.trainers.data import tokenize_text
+from hf_distill.tokenization import tokenize_text
 from hf_distill.trainers.masked_head import MaskedHeadTrainer
 
 

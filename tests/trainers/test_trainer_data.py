@@ -5,7 +5,17 @@ import torch
 from datasets import Dataset
 
 from hf_distill.arguments import FineTuningArguments
-from hf_distill.trainers.data import LengthSampler, length_grouped_sampler, tokenize_text
+from hf_distill.tokenization import tokenize_text
+from hf_distill.trainers.data import LengthSampler, counted, length_grouped_sampler
+
+
+class EndlessRows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return {"input_ids": [1] * (index + 1)}
+
 
 LENGTHS = [(7 * index) % 60 + 1 for index in range(60)]
 
@@ -40,7 +50,29 @@ def test_only_the_strategy_that_asks_for_it_gets_it(tmp_path, strategy):
     assert (sampler is not None) == (strategy == "group_by_length")
     if sampler is not None:
         assert (sampler.seed, sampler.batch_size) == (9, 4)
-    assert length_grouped_sampler(rows.rename_column("length", "size"), args, lambda: 0) is None
+
+
+def test_lengths_come_from_the_column_or_the_tokens_and_never_from_rows_that_are_made(tmp_path, caplog):
+    args = FineTuningArguments(str(tmp_path), use_cpu=True, length_column_name="size", per_device_train_batch_size=4)
+    tokens = [[1] * length for length in LENGTHS]
+    rows = Dataset.from_dict({"input_ids": tokens, "size": LENGTHS[::-1], "name": ["x"] * len(LENGTHS)})
+    assert length_grouped_sampler(rows, args, int).lengths == LENGTHS[::-1]
+    assert length_grouped_sampler(rows.remove_columns("size"), args, int).lengths == LENGTHS
+    assert length_grouped_sampler(rows.remove_columns("size").select([3, 1]), args, int).lengths == [22, 8]
+    assert length_grouped_sampler([{"input_ids": ids} for ids in tokens], args, int).lengths == LENGTHS
+    assert not caplog.records
+    lazy = rows.with_transform(lambda batch: pytest.fail("the rows were made"))
+    for made_late in (lazy, EndlessRows()):
+        assert isinstance(length_grouped_sampler(made_late, args, int), torch.utils.data.RandomSampler)
+        assert "random order" in caplog.text
+        caplog.clear()
+    args.length_column_name = "name"
+    with pytest.raises(ValueError, match="`--length_column_name`: the column 'name' must hold the length"):
+        length_grouped_sampler(rows, args, int)
+
+
+def test_the_stock_sampler_reads_endless_rows_to_their_number():
+    assert len(list(counted(EndlessRows()))) == len(EndlessRows())
 
 
 def test_pairs_and_single_texts_keep_their_places(tiny_tokenizer):

@@ -1,0 +1,129 @@
+"""From text to tokens: rows of one text or of two, of any data set, checked row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+LENGTH_COLUMN = "length"
+PAIR_COLUMN = "text_pair"
+
+
+def tokenize_text(
+    dataset: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_column: str = "text",
+    max_length: int = 128,
+    keep: Sequence[str] = (),
+) -> Any:
+    """Tokenize one text column, with `text_pair` as the second text of a row where it holds one; the rest is dropped.
+
+    Args:
+        dataset: A `Dataset` or `IterableDataset` with `text_column`.
+        tokenizer: The tokenizer of teacher and student.
+        text_column: Name of the column.
+        max_length: Longest row in tokens; the rest is cut off.
+        keep: Other columns that stay, where there are such.
+
+    Returns:
+        The data set with what the tokenizer gives (no padding) and `length`, the tokens of each row.
+
+    Raises:
+        ValueError: If the column is missing, or a row of it holds no text; then the message names column and row. Of
+            a stream this is known when the row is read.
+    """
+    columns = columns_of(dataset)
+    if text_column not in columns:
+        raise ValueError(
+            f"The data set has no column {text_column!r} to tokenize (`--text_column`) and no `input_ids`; "
+            f"it has {columns}."
+        )
+
+    def encode(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        check_texts(batch, text_column, numbers)
+        encoded = _encode(tokenizer, batch[text_column], batch.get(PAIR_COLUMN), max_length)
+        return {**encoded, LENGTH_COLUMN: [len(ids) for ids in encoded["input_ids"]]}
+
+    progress = {"desc": "Tokenizing"} if isinstance(dataset, datasets.Dataset) else {}
+    dropped = [name for name in columns if name not in keep]
+    return dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
+
+
+def columns_of(dataset: Any) -> list[str]:
+    """Names of the columns of a `Dataset` or `IterableDataset`.
+
+    A stream of files, of a generator or of mapped rows does not know them beforehand: its first row shows them.
+
+    Raises:
+        ValueError: If such a stream has no rows.
+    """
+    if dataset.column_names is not None:
+        return list(dataset.column_names)
+    row = next(iter(dataset), None)
+    if row is None:
+        raise ValueError("The data set has no rows.")
+    return list(row)
+
+
+def check_texts(batch: dict[str, list[Any]], text_column: str, numbers: Sequence[int]) -> None:
+    """Check that every row has a text, and a second one or None.
+
+    Args:
+        batch: Columns of some rows.
+        text_column: That of the text; that of the second text is `text_pair`.
+        numbers: The rows' numbers in the data set, for the message.
+
+    Raises:
+        ValueError: If a row has something else.
+    """
+    for column in (text_column, PAIR_COLUMN):
+        for number, text in zip(numbers, batch.get(column, ()), strict=False):
+            if not (isinstance(text, str) or (text is None and column == PAIR_COLUMN)):
+                raise ValueError(
+                    f"The column {column!r} must hold a text in every row, but row {number} has {_shown(text)}. Leave "
+                    "such rows out, join lists of words, or name another column (`--text_column`)."
+                )
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, on one short line."""
+    shown = repr(value).replace("\n", " ")
+    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+    return shown if value is None else f"{shown} ({type(value).__name__})"
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], seconds: list[str | None] | None, max_length: int
+) -> dict[str, list[Any]]:
+    """Token ids of single texts and of pairs, in the order of the rows; a tokenizer takes only one kind at a time."""
+    options: dict[str, Any] = {"truncation": True, "max_length": max_length}
+    rows = list(zip(texts, seconds or [None] * len(texts), strict=True))
+    paired = [row for row, (_, second) in enumerate(rows) if second is not None]
+    single = [row for row, (_, second) in enumerate(rows) if second is None]
+    parts = []
+    if paired:
+        parts.append(tokenizer([texts[row] for row in paired], [rows[row][1] for row in paired], **options))
+    if single:
+        parts.append(tokenizer([texts[row] for row in single], **options))
+    place = {row: position for position, row in enumerate(paired + single)}
+    joined = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+    return {name: [values[place[row]] for row in range(len(texts))] for name, values in joined.items()}
+
+
+def tokenize_rows(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, text_column: str, max_length: int
+) -> list[dict[str, Any]]:
+    """Rows of text that a data set makes when it is asked for them, with their tokens in place of the text.
+
+    Raises:
+        ValueError: If a row has no text.
+    """
+    batch: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in (text_column, PAIR_COLUMN)}
+    check_texts(batch, text_column, range(len(rows)))
+    encoded = _encode(tokenizer, batch[text_column], batch[PAIR_COLUMN], max_length)
+    others = [{k: v for k, v in row.items() if k not in (text_column, PAIR_COLUMN)} for row in rows]
+    return [{**row, **{name: encoded[name][place] for name in encoded}} for place, row in enumerate(others)]
