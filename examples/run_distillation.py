@@ -24,6 +24,7 @@ from hf_distill.arguments import (
 from hf_distill.ending import run_command
 from hf_distill.jobs.distill import distill
 from hf_distill.jobs.dry_run import dry_run, format_dry_run
+from hf_distill.jobs.results import cost_of_training
 from hf_distill.parsing import parse
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     results = distill(*arguments)
     student, teacher = results["student_parameters"] / 1e6, results["teacher_parameters"] / 1e6
     print(f"Student of {student:.1f} M parameters (teacher {teacher:.1f} M) written to {results['model']}")
-    print(f"{results['steps']} steps in {results['training_seconds']:.0f} s")
+    print(f"{cost_of_training(results)}")
     return results
 
 

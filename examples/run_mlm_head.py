@@ -15,13 +15,14 @@ from typing import Any
 from hf_distill.arguments import DistillationArguments, MLMHeadArguments, TextbookArguments
 from hf_distill.ending import run_command
 from hf_distill.jobs.mlm_head import fit_mlm_head
+from hf_distill.jobs.results import cost_of_training
 from hf_distill.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse, fit, print how many masked tokens are found."""
     results = fit_mlm_head(*parse((MLMHeadArguments, TextbookArguments, DistillationArguments), argv, __doc__))
-    print(f"{results['steps']} steps on {results['train_rows']:,} rows in {results['training_seconds']:.0f} s")
+    print(f"{cost_of_training(results)} on {results['train_rows']:,} rows")
     if results["after"] is not None:
         before, after = (100 * results[when]["masked_accuracy"] for when in ("before", "after"))
         print(f"Masked tokens found: {before:.1f} % before, {after:.1f} % after")

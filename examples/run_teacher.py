@@ -13,6 +13,7 @@ from typing import Any
 
 from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.ending import run_command
+from hf_distill.jobs.results import cost_of_training
 from hf_distill.jobs.teach import teach
 from hf_distill.parsing import parse
 
@@ -22,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     task, teacher, training = parse((TaskArguments, TeacherArguments, FineTuningArguments), argv, __doc__)
     results = teach(task, teacher, training)
     print(
-        f"{results['task']}: {results['metric']} {100 * results['score']:.1f} after {results['steps']} steps "
-        f"({results['training_seconds']:.0f} s). Teacher written to {results['model']}"
+        f"{results['task']}: {results['metric']} {100 * results['score']:.1f} after "
+        f"{cost_of_training(results)}. Teacher written to {results['model']}"
     )
     return results
 

@@ -49,11 +49,12 @@ def teach(argv: Sequence[str]) -> None:
 def mtl(argv: Sequence[str]) -> None:
     """Fine-tune one encoder on many tasks at once."""
     from hf_distill.jobs.mtl import fine_tune_on_tasks
+    from hf_distill.jobs.results import cost_of_training
 
     results = fine_tune_on_tasks(*_parse(mtl, argv))
     for task, score in results["headlines"].items():
         _say(f"{task}: {results['metrics'][task]} {score:.4f}")
-    _say(f"{results['steps']} steps in {results['training_seconds']:.0f} s; encoder in {results['model']}")
+    _say(f"{cost_of_training(results)}; encoder in {results['model']}")
 
 
 def corpus(argv: Sequence[str]) -> None:
@@ -97,6 +98,7 @@ def compare(argv: Sequence[str]) -> None:
 def mlm(argv: Sequence[str]) -> None:
     """Fit a masked-LM head on an encoder that has none, for augment."""
     from hf_distill.jobs.mlm_head import fit_mlm_head
+    from hf_distill.jobs.results import cost_of_training
 
     results = fit_mlm_head(*_parse(mlm, argv))
     if results["after"] is not None:
@@ -104,9 +106,7 @@ def mlm(argv: Sequence[str]) -> None:
             f"masked tokens found: {results['before']['masked_accuracy']:.4f} before, "
             f"{results['after']['masked_accuracy']:.4f} after"
         )
-    _say(
-        f"{results['steps']} steps in {results['training_seconds']:.0f} s; masked language model in {results['model']}"
-    )
+    _say(f"{cost_of_training(results)}; masked language model in {results['model']}")
 
 
 def precompute(argv: Sequence[str]) -> None:
@@ -123,6 +123,7 @@ def precompute(argv: Sequence[str]) -> None:
 def distill(argv: Sequence[str]) -> None:
     """Distil a teacher into a student on a textbook."""
     from hf_distill.jobs.distill import distill as job
+    from hf_distill.jobs.results import cost_of_training
 
     *arguments, run = _parse(distill, argv)
     if run.dry_run:
@@ -130,7 +131,7 @@ def distill(argv: Sequence[str]) -> None:
 
         return _say(format_dry_run(dry_run(*arguments)))
     results = job(*arguments)
-    _say(f"{results['steps']} steps in {results['training_seconds']:.0f} s; student in {results['model']}")
+    _say(f"{cost_of_training(results)}; student in {results['model']}")
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ def distill(
     ready = prepare(student, teacher, textbook, training)
     trainer = ready.trainer
     logger.warning(f"{trainer.describe()}\n{ready.sizes}")
-    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
     trainer.create_model_card()
@@ -65,11 +65,9 @@ def distill(
         "objectives": trainer.manifest()["objectives"],
         "textbook": textbook.textbook,
         "textbook_rows": ready.num_rows,
-        "steps": output.global_step,
-        "train_loss": output.training_loss,
+        **trainer.whole_run.facts(),
         "evaluation": trainer.evaluate() if ready.has_evaluation else None,
         "best": _best(trainer),
-        "training_seconds": round(output.metrics["train_runtime"], 2),
         "seconds": round(time.perf_counter() - started, 2),
         "seed": training.seed,
         "settings": changed_arguments(student, training),

@@ -17,7 +17,7 @@ from hf_distill.arguments import GenerationArguments, GenerationTaskArguments, G
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.jobs.predictions import PredictionFile
-from hf_distill.jobs.results import environment, write_results
+from hf_distill.jobs.results import cost_of_training, environment, write_results
 from hf_distill.loading import load_tokenizer, update_digest
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.generation import GenerationDefaults
@@ -119,7 +119,7 @@ def generate(
 
 def format_generation(results: dict[str, Any]) -> str:
     """Scores and speeds for a terminal; of a process that does not write, its steps alone."""
-    lines = [f"{results['steps']} steps in {results['training_seconds']:.0f} s"] if "steps" in results else []
+    lines = [cost_of_training(results)] if "steps" in results else []
     for split, scores in results.get("scores", {}).items():
         shown = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
         speed = results["decode_speed"][split]
@@ -179,13 +179,11 @@ def _paper_settings(defaults: GenerationDefaults, tokenizer: Any) -> GenerationS
 
 def _train(trainer: GenerationTrainer, training: GenerationTrainingArguments) -> dict[str, Any]:
     """Train and save; what is reported of it."""
-    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
     trainer.save_model()
     return {
         "train_rows": len(trainer.train_dataset),  # type: ignore[arg-type]
-        "steps": output.global_step,
-        "training_seconds": round(output.metrics["train_runtime"], 2),
-        "train_loss": output.training_loss,
+        **trainer.whole_run.facts(),
         "history": list(trainer.state.log_history),
     }
 

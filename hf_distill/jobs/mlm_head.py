@@ -66,7 +66,7 @@ def fit_mlm_head(
         processing_class=tokenizer,
     )
     before = None if eval_rows is None else trainer.masked_accuracy()
-    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
     trainer.save_model()
     facts = {
         "job": "mlm_head",
@@ -77,9 +77,7 @@ def fit_mlm_head(
         "before": before,
         "after": None if eval_rows is None else trainer.masked_accuracy(),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "steps": output.global_step,
-        "train_loss": output.training_loss,
-        "training_seconds": round(output.metrics["train_runtime"], 2),
+        **trainer.whole_run.facts(),
         "seconds": round(time.perf_counter() - started, 2),
         "seed": training.seed,
         "settings": changed_arguments(head, training),

@@ -59,7 +59,7 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
         max_length=tasks.max_length,
         doc_stride=tasks.doc_stride,
     )
-    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
     history = list(trainer.state.log_history)
     trainer.save_model()
     for task in tasks.heads_to_save():
@@ -82,10 +82,8 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
         "seed": training.seed,
         "data": {task.spec.name: task.source for task in loaded},
         "train_rows": trainer.train_rows,
-        "steps": output.global_step,
-        "training_seconds": round(output.metrics["train_runtime"], 2),
+        **trainer.whole_run.facts(),
         "seconds": round(time.perf_counter() - started, 2),
-        "train_loss": output.training_loss,
         "settings": {name: getattr(training, name) for name in DECIDING},
         "environment": environment(),
         "history": history,

@@ -35,6 +35,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def cost_of_training(results: dict[str, Any]) -> str:
+    """`120 steps in 35 s`; no seconds where a training was resumed that did not note them."""
+    seconds = results["training_seconds"]
+    return f"{results['steps']} steps" + ("" if seconds is None else f" in {seconds:.0f} s")
+
+
 def write_results(folder: str | Path, results: dict[str, Any], name: str = RESULTS_FILE) -> Path:
     """Write a job's result as JSON: numbers that are not finite as null, no secret, no folder of this machine.
 

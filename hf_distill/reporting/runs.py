@@ -15,6 +15,8 @@ RESULTS_FILE, REPORT_FILE, ARGUMENTS_FILE = "results.json", "report.json", "argu
 STATE_FILE = "trainer_state.json"
 # What a job does, where its name does not say it.
 STAGE_OF = {"evaluate": "adapt"}
+# Facts of a run that each of its trainings has.
+_OF_ONE_TRAINING = ("steps", "training_seconds")
 ROLES = ("teacher", "student", "baseline")
 # Values of a log that are no curve: clocks, and sums over a whole training.
 NO_CURVES = ("epoch", "step", "total_flos", "num_input_tokens_seen")
@@ -170,7 +172,9 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
         run.settings |= _settings(path, stage, {})
         if part in readers and (path / RESULTS_FILE).is_file():
             readers[part](run, read_mapping(path / RESULTS_FILE))
-            facts = run.facts | facts
+            # What the teacher and the student have of one name is told apart: the page is about the student.
+            own = {f"teacher {key}": value for key, value in run.facts.items() if key in _OF_ONE_TRAINING}
+            facts = (run.facts if part != "teacher" else own | _without(run.facts, _OF_ONE_TRAINING)) | facts
     run.facts = facts | _picked(report, "task", "seconds", "command", "seed") | _machine(report)
     teacher, latency = report["teacher"] or {}, report.get("latency") or {}
     run.scores = [
@@ -180,6 +184,10 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
         if report.get(role)
     ]
     return run
+
+
+def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _score(role: str, model: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:

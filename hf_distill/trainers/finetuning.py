@@ -55,10 +55,10 @@ class FineTuningResult:
         scores: Evaluation split -> metric -> value (fractions, not percent), with `loss`.
         score: The headline metric on the headline split.
         metric: Name of the headline metric.
-        seconds: Wall time of training.
+        seconds: Wall time of training, of all calls where it was resumed; `None` where a checkpoint did not tell.
         steps: Updates made.
         train_rows: Rows trained on.
-        train_loss: Mean loss over the training.
+        train_loss: Mean loss over the training; likewise.
         fp32_matmul: The fp32 path in force on the CPU.
         settings: The resolved settings that decide the result.
         history: Logged values by step.
@@ -68,10 +68,10 @@ class FineTuningResult:
     scores: Scores
     score: float
     metric: str
-    seconds: float
+    seconds: float | None
     steps: int
     train_rows: int
-    train_loss: float
+    train_loss: float | None
     fp32_matmul: str
     settings: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
@@ -183,8 +183,8 @@ def finetune(
     if headline is not None:
         own = spec.for_split(spec.headline_split)
         trainer.compute_metrics = build_compute_metrics(own, headline.rows, headline.tokens)
-    output = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
-    history = list(trainer.state.log_history)
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    history, whole = list(trainer.state.log_history), trainer.whole_run
     trained = merge_lora(trainer.model)
     if save:
         _save(trainer, trained, tokenizer, args)
@@ -196,10 +196,10 @@ def finetune(
         scores=scores,
         score=headline_score(scores, spec),
         metric=spec.headline,
-        seconds=round(output.metrics["train_runtime"], 2),
-        steps=output.global_step,
+        seconds=whole.facts()["training_seconds"],
+        steps=whole.steps,
         train_rows=len(train_rows),
-        train_loss=output.training_loss,
+        train_loss=whole.train_loss,
         fp32_matmul=fp32_matmul,
         settings=_settings(args, limit),
         history=history,

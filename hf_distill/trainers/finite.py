@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import Trainer
 
 from ..finite import FiniteWatch, NotFiniteError, check_weights, listed, named_signals
 from ..signals import Signals
 from .chance import without_chance
+from .whole_run import WholeRunTrainer
 
 LOSS, GRADIENT, OUTPUT, WEIGHT = "loss", "gradient", "output: ", "weight: "
 # Whose fault it may be; alone they do no harm: padding may hold anything, and not every label is read.
 SIDES = TEACHER, LABELS = "teacher: ", "labels: "
 
 
-class FiniteTrainer(Trainer):
+class FiniteTrainer(WholeRunTrainer):
     """A `Trainer` that stops with an error once a number that counts is NaN or infinite, and saves no such model.
 
     With fp16, gradients may be infinite: the scaler skips such a step.
@@ -42,6 +42,11 @@ class FiniteTrainer(Trainer):
     def stops_if_not_finite(self) -> bool:
         """Whether such numbers end the training; otherwise it behaves as `Trainer` does."""
         return True
+
+    @property
+    def tells_whole_run(self) -> bool:
+        """Where it behaves as `Trainer` does, checkpoints do too."""
+        return self.stops_if_not_finite
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`.

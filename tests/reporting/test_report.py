@@ -135,12 +135,15 @@ def test_a_pipeline_is_one_run_with_the_curves_of_its_stages(write, tmp_path):
     scored = {**EVALUATED, "latency": {"speedup": 4.2}, "command": "make it", "seconds": 60.0}
     folder = write("all", scored, file="report.json")
     taught = {"job": "teach", "base_model": "me/base", "task": "glue/sst2", "score": 0.9, "history": MODEL["history"]}
+    taught |= {"steps": 7, "training_seconds": 3.5}
     write("all/teacher", taught, learning_rate=1e-5)
     write("all/distilled", DISTILLED, learning_rate=1e-3)
     write("all/student", EVALUATED, learning_rate=2e-5)
     [run] = read_runs([folder])
     assert (run.job, list(run.curves)) == ("pipeline", ["teach", "distill", "adapt", "baseline"])
     assert [item["speedup"] for item in run.scores] == [1.0, 4.2, 4.2]
+    assert (run.facts["steps"], run.facts["training_seconds"]) == (30, 12.5)
+    assert (run.facts["teacher steps"], run.facts["teacher training_seconds"]) == (7, 3.5)
     assert {run.settings[f"{stage}.learning_rate"] for stage in ("teach", "distill", "adapt")} == {1e-5, 1e-3, 2e-5}
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import datasets
 import pytest
@@ -546,3 +547,40 @@ def test_a_compiled_student_gives_the_same_losses(build):
     plain.train()
     compiled.train()
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+
+
+def test_a_resumed_run_knows_what_the_whole_of_it_took(build):
+    settings = {"objectives": ["relation"], "max_steps": 7, "logging_steps": 2, "train_sampling_strategy": "random"}
+    whole = build(**settings, save_strategy="steps", save_steps=3)
+    output = whole.train()
+    assert whole.whole_run.steps == 7
+    assert whole.whole_run.train_loss == pytest.approx(output.training_loss)
+    assert whole.whole_run.seconds == output.metrics["train_runtime"]
+    entry = json.loads(Path(whole.args.output_dir, "checkpoint-6", "trainer_state.json").read_text())
+    spent = entry["stateful_callbacks"]["WholeRun"]["attributes"]["seconds"]
+    for step in (3, 6):
+        resumed = build(**settings)
+        resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-{step}")
+        assert resumed.whole_run.steps == 7
+        assert resumed.whole_run.train_loss == pytest.approx(output.training_loss, rel=1e-5)
+        assert step < 6 or resumed.whole_run.seconds >= spent > 0
+
+
+def test_a_checkpoint_that_does_not_tell_leaves_it_open(build):
+    settings = {"objectives": ["relation"], "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    first = build(**settings)
+    first.train()
+    file = Path(first.args.output_dir, "checkpoint-2", "trainer_state.json")
+    state = json.loads(file.read_text())
+    del state["stateful_callbacks"]["WholeRun"]
+    file.write_text(json.dumps(state))
+    resumed = build(**settings)
+    resumed.train(resume_from_checkpoint=str(file.parent))
+    assert resumed.whole_run.facts() == {"steps": 4, "train_loss": None, "training_seconds": None}
+
+
+def test_without_objectives_checkpoints_are_those_of_trainer(build):
+    plain = build(objectives=[], teacher=None, max_steps=2, save_strategy="steps", save_steps=2)
+    plain.train()
+    state = json.loads(Path(plain.args.output_dir, "checkpoint-2", "trainer_state.json").read_text())
+    assert "WholeRun" not in state["stateful_callbacks"]
