@@ -7,13 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from ..signals import SignalRequest
-from ..storage.files import read_json, write_json
+from ..storage.files import checksum_of, read_mapping, write_json
+
+logger = logging.get_logger(__name__)
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+# Checksums of the shards that are finished, by their names.
+SHARDS = "shards"
 # Fields that decide nothing: two calls may differ in them.
-SILENT_FIELDS = frozenset({"hf_distill", "source"})
+SILENT_FIELDS = frozenset({"hf_distill", "source", SHARDS})
+# Shards of this process that were looked at: path, size and time of the last change.
+_verified: set[tuple[str, int, int]] = set()
+# From so many bytes on the reader waits long enough to be told why.
+_LARGE = 1 << 30
 
 
 def is_stored_teacher(folder: Any) -> bool:
@@ -31,7 +41,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder, MANIFEST_FILE)
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} holds no stored teacher (no {MANIFEST_FILE}): run precompute first.")
-    manifest = read_json(path)
+    manifest = read_mapping(path)
     if manifest.get("format") != FORMAT:
         raise ValueError(
             f"{str(path)!r} has format {manifest.get('format')}, this version of hf_distill reads {FORMAT}: "
@@ -53,6 +63,53 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         # How the signals are stored follows from what was asked for.
         different = [name for name in different if name != "signals"]
     return "; ".join(f"{name}: {stored.get(name)} stored, {wanted.get(name)} now" for name in different)
+
+
+def shard_paths(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[Path]:
+    """The files of a stored teacher."""
+    count = -(-manifest["rows"] // manifest["shard_rows"])
+    return [Path(folder, f"signals-{index:05d}-of-{count:05d}.arrow") for index in range(count)]
+
+
+def is_whole(path: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a shard is there and every byte of it is what was written; looked at once in a process."""
+    checksum = manifest.get(SHARDS, {}).get(path.name)
+    if checksum is None or not path.is_file():
+        return False
+    facts = path.stat()
+    seen = str(path.resolve()), facts.st_size, facts.st_mtime_ns
+    if seen not in _verified:
+        if checksum_of(path) != checksum:
+            return False
+        _verified.add(seen)
+    return True
+
+
+def verify_shards(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
+    """Look at every shard; of several processes on one machine the first does.
+
+    Raises:
+        ValueError: If one is missing, was cut short or has changed.
+    """
+    paths = shard_paths(folder, manifest)
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"The stored teacher in {str(folder)!r} is not complete: {len(missing)} of {len(paths)} shards are "
+            f"missing (the first is {missing[0]}). Run precompute again with the same settings to finish it."
+        )
+    if os.environ.get("LOCAL_RANK", "0") not in ("0", "-1"):
+        return
+    size = sum(path.stat().st_size for path in paths)
+    say = logger.warning if size >= _LARGE else logger.info
+    say(f"Comparing {len(paths)} shards of the stored teacher in {folder} ({size / 1e9:,.2f} GB) with checksums.")
+    damaged = [path.name for path in paths if not is_whole(path, manifest)]
+    if damaged:
+        raise ValueError(
+            f"The stored teacher in {str(folder)!r} is damaged: {len(damaged)} of {len(paths)} shards are not what "
+            f"was written (the first is {damaged[0]}). Run precompute again with the same settings: it makes these "
+            "anew."
+        )
 
 
 def request_fields(request: SignalRequest) -> dict[str, Any]:

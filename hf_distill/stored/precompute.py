@@ -25,20 +25,22 @@ from ..loading import load_model, load_tokenizer, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest
-from ..storage.files import new_file, new_files
+from ..storage.files import checksum_of, new_file, new_files
 from ..teachers import LiveTeacher
 from ..tokenization import LENGTH_COLUMN
 from .columns import STORE_DTYPES, Column, StoredSignal, signals_of
 from .manifest import (
     FORMAT,
     MANIFEST_FILE,
+    SHARDS,
     differences,
+    is_whole,
     read_manifest,
     request_fields,
+    shard_paths,
     write_manifest,
 )
 from .rows import IDS, hash_rows, rows_to_store
-from .teacher import shard_paths
 
 logger = logging.get_logger(__name__)
 
@@ -87,8 +89,9 @@ def precompute(
 ) -> Precomputed:
     """Write the signals that objectives need of a teacher, for every row of a data set.
 
-    A call that was killed is continued by the same call: whole shards are kept, and the files are those of a call that
-    was not. Rows of a shard run in batches of like length, where the teacher is; one shard is held in memory.
+    A call that was killed is continued by the same call: shards that are what was written are kept, others made anew,
+    and the files are those of a call that was not killed. Rows of a shard run in batches of like length, where the
+    teacher is; one shard is held in memory.
 
     Args:
         dataset: Tokenized rows, or rows with a column of text. Labels and other numeric columns are kept.
@@ -142,10 +145,11 @@ def precompute(
         "rows": len(rows),
         "batch_size": batch_size,
         "shard_rows": shard_rows,
+        SHARDS: {},
     }
     folder = Path(output_dir)
     _begin(folder, manifest, live, processing_class)
-    new_rows = _write_shards(folder, manifest, rows, live, signals, processing_class)
+    new_rows = _write_shards(folder, rows, live, signals, processing_class)
     num_bytes = sum(path.stat().st_size for path in shard_paths(folder, manifest))
     done = Precomputed(str(folder), len(rows), new_rows, num_bytes, time.perf_counter() - started)
     logger.warning(
@@ -234,13 +238,13 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: LiveTeacher, process
 
 def _write_shards(
     folder: Path,
-    manifest: Mapping[str, Any],
     rows: datasets.Dataset,
     live: LiveTeacher,
     signals: Sequence[StoredSignal],
     processing_class: Any,
 ) -> int:
-    """Compute the shards that are missing; returns how many rows that were."""
+    """Compute the shards that are missing or damaged; returns how many rows that were."""
+    manifest = read_manifest(folder)
     columns = [column for signal in signals for column in signal.columns]
     features = datasets.Features({**rows.features, **{column.name: column.feature for column in columns}})
     collator = DataCollatorWithPadding(processing_class)
@@ -248,13 +252,18 @@ def _write_shards(
     with tqdm(total=len(rows), unit="row", desc="Storing the teacher's signals") as bar:
         for index, path in enumerate(shard_paths(folder, manifest)):
             start, end = index * size, min((index + 1) * size, len(rows))
-            if path.is_file():
+            if is_whole(path, manifest):
                 bar.update(end - start)
                 continue
+            if path.name in manifest[SHARDS]:
+                what = "is not what was written" if path.is_file() else "is missing"
+                logger.warning(f"{path} {what}: it is made anew.")
             part: Any = rows.with_format("arrow")[start:end]
             arrays = _compute(part, live, signals, collator, manifest["batch_size"], bar)
             table = pa.table({**dict(zip(part.column_names, part.columns, strict=True)), **arrays})
             _write_table(path, table.select(list(features)).cast(features.arrow_schema))
+            manifest[SHARDS][path.name] = checksum_of(path)
+            write_manifest(folder, manifest)
             done += end - start
     return done
 

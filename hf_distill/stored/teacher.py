@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -20,7 +19,14 @@ from ..loading import load_skeleton, load_tokenizer, vocabulary_hash
 from ..signals import SignalRequest, Signals
 from ..teachers import check_same_vocabulary, label_permutation
 from .columns import Column, StoredSignal, decode_signals
-from .manifest import missing_signals, read_manifest, request_fields, request_from
+from .manifest import (
+    missing_signals,
+    read_manifest,
+    request_fields,
+    request_from,
+    shard_paths,
+    verify_shards,
+)
 
 
 class StoredTeacher:
@@ -40,7 +46,7 @@ class StoredTeacher:
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str = "teacher") -> None:
-        """Open a folder; nothing is read into memory but the manifest.
+        """Open a folder; nothing is read into memory but the manifest, and shards are compared with their checksums.
 
         Args:
             folder: Where `precompute` wrote.
@@ -48,7 +54,7 @@ class StoredTeacher:
 
         Raises:
             FileNotFoundError: If the folder is none that `precompute` wrote.
-            ValueError: If it is not complete.
+            ValueError: If it is not complete, or a shard is not what was written.
         """
         self.folder = str(folder)
         self.manifest = read_manifest(folder)
@@ -64,13 +70,8 @@ class StoredTeacher:
         self.request(self.stored_request)
 
     def _open(self) -> datasets.Dataset:
+        verify_shards(self.folder, self.manifest)
         paths = shard_paths(self.folder, self.manifest)
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise ValueError(
-                f"The stored teacher in {self.folder!r} is not complete: {len(missing)} of {len(paths)} shards are "
-                f"missing (the first is {missing[0]}). Run precompute again with the same settings to finish it."
-            )
         rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in paths])
         names = [column.name for signal in self._stored for column in signal.columns]
         renamed = {old: new for old, new in zip(self._written_names, names, strict=True) if old != new}
@@ -267,9 +268,3 @@ def join_rows(teachers: Sequence[StoredTeacher]) -> datasets.Dataset:
 def _as_arrays(rows: datasets.Dataset, names: list[str]) -> datasets.Dataset:
     """Rows whose signals come as arrays in their own type: lists of numbers would be a hundred times slower."""
     return rows.with_format("numpy", columns=names, output_all_columns=True, dtype=None)
-
-
-def shard_paths(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[Path]:
-    """The files of a stored teacher."""
-    count = -(-manifest["rows"] // manifest["shard_rows"])
-    return [Path(folder, f"signals-{index:05d}-of-{count:05d}.arrow") for index in range(count)]

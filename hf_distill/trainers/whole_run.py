@@ -102,7 +102,7 @@ class WholeRunTrainer(Trainer):
             # On the device since the last log.
             loss_sum = self._total_loss_scalar + float(getattr(self, "_tr_loss", 0.0))
             spent = _Spent(_add(before.seconds, time.perf_counter() - self._began), _add(before.loss_sum, loss_sum))
-            self.state.stateful_callbacks[ENTRY] = {"args": {}, "attributes": asdict(spent)}  # type: ignore[assignment]
+            self.state.stateful_callbacks[ENTRY] = {"args": {}, "attributes": asdict(spent)}
         super()._save_checkpoint(model, trial)
 
 

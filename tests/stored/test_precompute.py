@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from hf_distill.signals import SignalRequest
+from hf_distill.stored import manifest as manifest_module
 from hf_distill.stored import precompute as precompute_module
 from hf_distill.stored.columns import keep_largest, spread_rest
 from hf_distill.stored.teacher import StoredTeacher
@@ -132,6 +133,45 @@ def test_a_killed_run_is_continued_with_the_same_bytes(store, tmp_path, monkeypa
     seen.clear()
     assert shards(store(**settings)) == whole
     assert max(seen) == 1, "only the probes ran"
+
+
+def changed(data):
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("harm", [changed, lambda data: data[: len(data) // 2], lambda data: b""])
+def test_a_damaged_shard_is_not_trained_on_and_is_made_anew(store, monkeypatch, harm, rows, caplog):
+    settings = {"batch_size": 4, "shard_rows": 30}
+    folder = store(**settings)
+    whole = shards(folder)
+    shard = Path(folder, "signals-00001-of-00003.arrow")
+    shard.write_bytes(harm(whole[shard.name]))
+    with pytest.raises(ValueError, match=r"is damaged: 1 of 3 shards are not what was written.*signals-00001.*anew"):
+        StoredTeacher(folder)
+    monkeypatch.setattr(LiveTeacher, "signals", counting(LiveTeacher.signals, seen := []))
+    assert shards(store(**settings)) == whole
+    assert sum(size for size in seen if size > 1) == 30
+    assert "signals-00001-of-00003.arrow is not what was written: it is made anew" in caplog.text
+    assert len(StoredTeacher(folder).dataset) == len(rows)
+
+
+def test_a_shard_is_read_once_in_a_process_to_be_compared(store, monkeypatch):
+    folder = store()
+    StoredTeacher(folder)
+    monkeypatch.setattr(manifest_module, "checksum_of", lambda path: pytest.fail(f"{path} is read again"))
+    StoredTeacher(folder)
+
+
+def test_a_shard_without_a_checksum_is_made_anew(store):
+    settings = {"shard_rows": 30}
+    whole = shards(folder := store(**settings))
+    manifest = manifest_module.read_manifest(folder)
+    del manifest[manifest_module.SHARDS]["signals-00002-of-00003.arrow"]
+    manifest_module.write_manifest(Path(folder), manifest)
+    with pytest.raises(ValueError, match="is damaged: 1 of 3"):
+        StoredTeacher(folder)
+    assert shards(store(**settings)) == whole
 
 
 def counting(signals, seen):
