@@ -99,7 +99,9 @@ def _with_student(known: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     written = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     results = _results(folder)
     settings = results["settings"]
-    measured = {key: written[key] for key in ("objectives", "layer_map", "versions", "citations", "pipeline_tag")}
+    names = ("objectives", "layer_map", "versions", "citations", "pipeline_tag", "labels", "text_pairs", "writes")
+    # Labels, pairs and texts are those of some students only.
+    measured = {key: written[key] for key in names if key in names[:5] or written[key]}
     measured |= {
         "settings": {key: value for key, value in written["settings"].items() if value not in ([], False)},
         "curves": _downsampled(written["curves"]),

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from .arguments.models import TeacherDtype
 from .capture import SignalCapture
 from .finite import check_weights
+from .hub.model_card import shown_name
 from .loading import forward_columns, update_digest
 from .output_capture import capture_of
 from .packed_linears import PackedLinears
@@ -167,7 +168,7 @@ class LiveTeacher:
         path = getattr(self.config, "name_or_path", "") or type(self.model).__name__
         # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
         commit = getattr(self.config, "_commit_hash", None)
-        return {"name": path.rstrip("/").split("/")[-1], "hub_id": path if commit else None, "revision": commit}
+        return {"name": shown_name(path), "hub_id": path if commit else None, "revision": commit}
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.dtype == "auto":

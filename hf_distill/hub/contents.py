@@ -37,6 +37,7 @@ def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
         for name in _local_names(selection):
             for call in ("from_pretrained", "load_dataset"):
                 text = text.replace(f'{call}("{name}"', f'{call}("{repo}"')
+            text = text.replace(f'model="{name}"', f'model="{repo}"')
         return str(public(text)).encode()
     if path in (RESULTS_FILE, STATISTICS_FILE):
         return _as_json(public(_read_json(source)))

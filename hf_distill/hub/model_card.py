@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +19,19 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
+from hf_distill.hub.usage import parts, usage
 from hf_distill.storage.files import read_json, write_json, write_text
 
 FACTS_FILE = "distillation.json"
 CARD_FILE = "README.md"
 TEMPLATE = "model_card.md"
-_AUTO_CLASSES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "fill-mask": "AutoModelForMaskedLM",
-    "text-generation": "AutoModelForCausalLM",
-    "feature-extraction": "AutoModel",
-}
+# Names of labels that a card lists; the configuration has all.
+MAX_LABELS = 30
+# Names of folders by which a reader knows nothing.
+_SAYS_NOTHING = re.compile(r"(?i)model|final|best|last|weights|checkpoint-\d+|snapshots|[0-9a-f]{40}")
+# Columns of the table of scores that are shown where any score has them, left and right of the ratio.
+_SCORE_COLUMNS = ("teacher", "baseline", "majority")
+_SCORE_ORIGIN = ("rows", "seed", "commit")
 
 
 @dataclass
@@ -124,6 +125,8 @@ class ScoreFacts:
         seed: Seed of the run.
         commit: Commit of this package that it was measured with.
         task_type: The Hub's name for the task, where it is not that of the model.
+        majority: Score of whoever always gives the most frequent label.
+        constant: The label that the student gives to every row, if it does: its score then says nothing.
     """
 
     task: str
@@ -139,6 +142,8 @@ class ScoreFacts:
     seed: int | None = None
     commit: str | None = None
     task_type: str | None = None
+    majority: float | None = None
+    constant: str | None = None
 
 
 @dataclass
@@ -172,6 +177,11 @@ class CardFacts:
         licence: Licence of the student, as an id of the Hub.
         tags: Tags besides those that follow from the facts.
         pipeline_tag: Task of the Hub's widget, such as `text-classification`.
+        task: The task on whose labels the student was fine-tuned at last.
+        labels: Names of the classes, in the order of the head's outputs.
+        text_pairs: Whether a row is two texts.
+        writes: Whether it is an encoder that writes texts (`EncoderForGeneration`).
+        base_model: Id on the Hub of the model whose weights it began with, where that is no teacher.
     """
 
     model_name: str
@@ -200,6 +210,11 @@ class CardFacts:
     licence: str | None = None
     tags: list[str] = field(default_factory=list)
     pipeline_tag: str | None = None
+    task: str | None = None
+    labels: list[str] = field(default_factory=list)
+    text_pairs: bool = False
+    writes: bool = False
+    base_model: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as JSON-able data."""
@@ -221,11 +236,18 @@ def render_card(facts: CardFacts) -> str:
     Raises:
         ValueError: If a citation is unknown.
     """
+    name = facts.student.hub_id or facts.student.name
+    language = facts.language[0] if facts.language else "en"
     text = render_template(
         TEMPLATE,
         {"cell": _cell, "number": _number, "millions": _millions},
         facts=facts,
-        auto_class=_AUTO_CLASSES.get(facts.pipeline_tag or "", "AutoModel"),
+        usage=usage(name, facts.pipeline_tag, language=language, pairs=facts.text_pairs, writes=facts.writes),
+        parts=parts(name, facts.pipeline_tag, writes=facts.writes),
+        max_labels=MAX_LABELS,
+        score_columns=[key for key in _SCORE_COLUMNS if _is_known(facts.scores, key)],
+        score_origin=[key for key in _SCORE_ORIGIN if _is_known(facts.scores, key)],
+        compared=_is_known(facts.scores, "teacher"),
         curve_names=list(facts.curves),
         curve_rows=downsample_curves(facts.curves),
         citations=resolve_citations(facts.citations),
@@ -250,12 +272,13 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         if score.student is not None
     ]
     datasets = [score.hub_dataset for score in facts.scores] + [facts.corpus.hub_id if facts.corpus else None]
-    tags = ["hf_distill", "knowledge-distillation", *(item.name for item in facts.objectives), *facts.tags]
+    distilled = ["knowledge-distillation"] if facts.teacher or facts.objectives else []
+    tags = ["hf_distill", *distilled, *(item.name for item in facts.objectives), *facts.tags]
     return ModelCardData(
         language=_distinct(facts.language) or None,
         license=facts.licence,
         library_name="transformers",
-        base_model=_distinct(teacher.hub_id for teacher in facts.teacher) or None,
+        base_model=_distinct([*(teacher.hub_id for teacher in facts.teacher), facts.base_model]) or None,
         tags=_distinct(tags),
         datasets=_distinct(datasets) or None,
         metrics=_distinct(score.metric for score in facts.scores) or None,
@@ -263,6 +286,22 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         model_name=facts.model_name if results else None,
         eval_results=results or None,
     )
+
+
+def shown_name(path: str) -> str:
+    """What a reader should call a model: its id on the Hub or the name of its folder, never a path.
+
+    A folder whose name says nothing (`model`, `checkpoint-500`) is called by the folder around it.
+    """
+    stored = re.search(r"models--([^/\\]+)[/\\]snapshots[/\\]", path)
+    if stored:
+        return stored[1].replace("--", "/")
+    parts_of_path = [part for part in re.split(r"[/\\]", path) if part not in ("", ".", "..")]
+    named = [part for part in parts_of_path if not _SAYS_NOTHING.fullmatch(part)]
+    if not named:
+        return parts_of_path[-1] if parts_of_path else "a model"
+    last = parts_of_path[-1]
+    return f"{named[-1]} ({last})" if last.startswith("checkpoint-") else named[-1]
 
 
 def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
@@ -371,6 +410,11 @@ def _distinct(items: Iterable[str | None]) -> list[str]:
     return list(dict.fromkeys(item for item in items if item))
 
 
+def _is_known(scores: Iterable[ScoreFacts], name: str) -> bool:
+    """Whether any score has a value of that name."""
+    return any(getattr(score, name) is not None for score in scores)
+
+
 def _cell(value: Any) -> str:
     """A value inside a table: bars would end the cell, line breaks the row."""
     text = _number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
@@ -387,4 +431,6 @@ def _number(value: Any) -> str:
 
 
 def _millions(value: int | None) -> str:
-    return "–" if value is None else f"{value / 1e6:.1f} M"
+    if value is None:
+        return "–"
+    return f"{value / 1e6:.1f} M" if value >= 100_000 else f"{value:,}"

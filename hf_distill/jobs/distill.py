@@ -10,6 +10,7 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.jobs.cards import distillation_details, shown_command
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teachers import open_teachers
 from hf_distill.jobs.textbook import read_textbook, stored_rows
@@ -50,7 +51,10 @@ def distill(
     ready = prepare(student, teacher, textbook, training)
     trainer = ready.trainer
     logger.warning(f"{trainer.describe()}\n{ready.sizes}")
+    command = shown_command("distill", student, teacher, textbook, training)
+    trainer.card_details = distillation_details(student, textbook, ready.num_rows, command, environment())
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
     trainer.create_model_card()

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, set_seed
 
 from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.jobs.cards import adapted_facts, shown_command, write_card
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
 from hf_distill.loading import UNREADABLE, load_error, load_tokenizer
@@ -32,7 +33,7 @@ def adapt_and_evaluate(
 
     With a teacher (a model already fine-tuned on the task), its score and the student's retention of it are reported
     too; with `evaluation.from_scratch`, the same student with random weights is fine-tuned in the same way.
-    Writes to `training.output_dir`: the adapted student with its tokenizer, `baseline/`, `results.json` and
+    Writes to `training.output_dir`: the adapted student with its tokenizer and card, `baseline/`, `results.json` and
     `arguments.yaml`.
 
     Args:
@@ -51,7 +52,7 @@ def adapt_and_evaluate(
     started = time.perf_counter()
     trains = evaluation.adapt or evaluation.from_scratch
     rows = load_task_from(task, seed=training.seed, splits=None if trains else "evaluation")
-    student = _student(task, evaluation, training, rows)
+    student, adapted = _student(task, evaluation, training, rows)
     reference = None
     if teacher is not None and teacher.teacher_model is not None:
         reference = _score(teacher.teacher_model, rows, training, task, "--teacher_model", teacher.teacher_revision)
@@ -76,21 +77,26 @@ def adapt_and_evaluate(
     }
     if training.should_save:
         write_results(str(training.output_dir), facts)
-        write_arguments(str(training.output_dir), task, evaluation, training, *([teacher] if teacher else []))
+        given = (task, evaluation, training, *([teacher] if teacher else []))
+        write_arguments(str(training.output_dir), *given)
+        if adapted is not None:
+            command = shown_command("evaluate", *given)
+            folder = str(training.output_dir)
+            write_card(folder, adapted_facts(adapted, evaluation.student_model, rows.spec, facts, folder, command))
     return facts
 
 
 def _student(
     task: TaskArguments, evaluation: EvaluationArguments, training: FineTuningArguments, rows: LoadedTask
-) -> dict[str, Any]:
-    """Adapt the student, or only score it."""
+) -> tuple[dict[str, Any], PreTrainedModel | None]:
+    """Adapt the student, or only score it; the model is that which was trained."""
     source, revision = evaluation.student_model, evaluation.student_revision
     if not evaluation.adapt:
-        return _score(source, rows, training, task, "--student_model", revision, evaluation.tokenizer_name)
+        return _score(source, rows, training, task, "--student_model", revision, evaluation.tokenizer_name), None
     set_seed(training.seed)
     model = load_task_model(source, rows.spec, flag="--student_model", revision=revision)
     result = finetune(model, rows, _tokenizer(evaluation), training, **_lengths(task))
-    return _trained(result, source, str(training.output_dir))
+    return _trained(result, source, str(training.output_dir)), result.model
 
 
 def _baseline(

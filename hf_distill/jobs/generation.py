@@ -16,6 +16,7 @@ from transformers.utils import logging
 from hf_distill.arguments import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.settings import GenerationSettings
+from hf_distill.jobs.cards import shown_command, write_card, writing_facts
 from hf_distill.jobs.predictions import PredictionFile
 from hf_distill.jobs.results import cost_of_training, environment, write_results
 from hf_distill.loading import load_tokenizer, update_digest
@@ -114,6 +115,10 @@ def generate(
         facts["seconds"] = round(time.perf_counter() - started, 2)
         write_results(str(training.output_dir), facts)
         write_arguments(str(training.output_dir), task, generation, training)
+        if not generation.eval_only:
+            folder, command = str(training.output_dir), shown_command("generate", task, generation, training)
+            source = generation.student_model
+            write_card(folder, writing_facts(model.masked_lm, source, loaded.spec, facts, folder, command))
     return facts
 
 

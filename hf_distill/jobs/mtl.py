@@ -9,6 +9,7 @@ from typing import Any
 from transformers import set_seed
 
 from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.jobs.cards import shared_facts, shown_command, write_card
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
@@ -25,7 +26,7 @@ TASKS_FOLDER = "tasks"
 def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments) -> dict[str, Any]:
     """Fine-tune one encoder on many tasks and score it on each.
 
-    Writes to `training.output_dir`: the encoder (LoRA merged) with its tokenizer, models with the heads of
+    Writes to `training.output_dir`: the encoder (LoRA merged) with its tokenizer and card, models with the heads of
     `tasks.save_heads` under `tasks`, `results.json`, and `arguments.yaml`, which repeats the run.
 
     Args:
@@ -91,6 +92,9 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
     if training.should_save:
         write_results(str(training.output_dir), facts)
         write_arguments(str(training.output_dir), tasks, teacher, training)
+        folder, command = str(training.output_dir), shown_command("mtl", tasks, teacher, training)
+        encoder, specs = trainer.tasks_model.plain_encoder, list(trainer.specs.values())
+        write_card(folder, shared_facts(encoder, teacher.teacher_model, specs, facts, folder, command))
     return facts
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub import CommitInfo
@@ -35,6 +38,8 @@ class PublishingTrainer(FiniteTrainer):
     distilling: bool
     hub_model_id: Any
     push_in_progress: Any
+    # Fields of the card's facts that whoever trains knows and the trainer does not, such as the name of the corpus.
+    card_details: Mapping[str, Any] = MappingProxyType({})
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Make repository and branch before the training, so that what is wrong shows before it.
@@ -164,9 +169,9 @@ class PublishingTrainer(FiniteTrainer):
         check_weights(self.model, "No card is written: the trained")
         trainer: Any = self
         name = model_name or self.args.hub_model_id or Path(str(self.args.output_dir)).name
-        facts = card_facts(trainer, name)
-        facts.language, facts.tags = _as_list(metadata.get("language")), _as_list(metadata.get("tags"))
-        facts.licence = metadata.get("license")
+        facts = dataclasses.replace(card_facts(trainer, name), **self.card_details)
+        facts.language = _as_list(metadata.get("language")) or facts.language
+        facts.tags, facts.licence = _as_list(metadata.get("tags")), metadata.get("license")
         write_model_card(str(self.args.output_dir), facts)
         return None
 

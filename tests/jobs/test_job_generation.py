@@ -95,6 +95,11 @@ def test_texts_are_those_that_the_saved_model_writes(data):
     pushed = {file.path for file in select_files(data / "out").files}
     assert {"encoder_generation.json", "model.safetensors", "tokenizer.json"} <= pushed
     assert "predictions.jsonl" not in pushed
+    assert {"README.md", "distillation.json"} <= pushed
+    card = (data / "out" / "README.md").read_text(encoding="utf-8")
+    assert 'EncoderForGeneration.from_pretrained("out")' in card
+    assert "| xsum | validation | rouge2 |" in card
+    assert str(data) not in card
 
 
 def test_a_saved_model_is_scored_again_as_after_its_training(data):

@@ -14,6 +14,7 @@ from transformers import (
 
 from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
 from hf_distill.hub.disclosure import public
+from hf_distill.hub.model_card import read_facts
 from hf_distill.jobs.mtl import fine_tune_on_tasks
 from hf_distill.parsing import parse
 
@@ -68,6 +69,10 @@ def test_an_encoder_heads_and_facts_are_written(data, encoder, tmp_path):
     assert [path.name for path in (out / "tasks" / "glue").iterdir()] == ["sst2"]
     head = AutoModelForSequenceClassification.from_pretrained(out / "tasks" / "glue" / "sst2")
     assert head.config.id2label == {0: "negative", 1: "positive"}
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "Fine-tuned on many tasks at once: glue/sst2, mood; 4 updates of 32 rows" in card
+    assert {score.task: score.student for score in read_facts(out).scores} == facts["headlines"]
+    assert str(tmp_path) not in card
 
 
 def test_the_written_arguments_repeat_the_run(data, encoder, tmp_path):
@@ -90,6 +95,7 @@ def test_several_teachers_of_a_task_are_named_one_by_one(data, encoder, tmp_path
     logged = set().union(*(entry for entry in facts["history"]))
     assert "loss/mood/soft" in logged
     assert "loss/praise/soft" not in logged
+    assert [teacher.name for teacher in read_facts(tmp_path / "out").teacher] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, set_seed
 
 from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.hub.disclosure import public
+from hf_distill.hub.model_card import CardFacts, ModelFacts, ObjectiveFacts, read_facts, write_model_card
+from hf_distill.hub.selection import select_files
 from hf_distill.jobs.evaluate import adapt_and_evaluate
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import teach
@@ -95,6 +98,55 @@ def test_a_teacher_must_be_named(data, tmp_path):
         teach(task(data), TeacherArguments(), training(tmp_path))
 
 
+def check_card(folder, results, machine):
+    """The card of an adapted student has its labels, its scores beside the others', and nothing of the machine."""
+    card, facts = (folder / "README.md").read_text(encoding="utf-8"), read_facts(folder)
+    assert machine not in card + (folder / "distillation.json").read_text(encoding="utf-8")
+    assert "A small BertForSequenceClassification fine-tuned on glue/sst2 with `hf_distill`." in card
+    assert "It answers with 2 labels: `negative`, `positive`." in card
+    assert (facts.task, facts.labels, facts.language) == ("glue/sst2", ["negative", "positive"], ["en"])
+    assert facts.initialisation == "the weights of encoder"
+    accuracy, f1 = facts.scores
+    assert (accuracy.metric, f1.metric, accuracy.rows) == ("accuracy", "f1", 16)
+    for role in ("student", "teacher", "baseline"):
+        assert getattr(accuracy, role) == results[role]["score"]
+        assert getattr(f1, role) == results[role]["scores"]["validation"]["f1"]
+    assert "Fine-tuned on 48 labelled rows of glue/sst2: 36 updates of 8 rows, learning rate 0.005, seed 42." in card
+    assert "hf-distill evaluate --task glue/sst2" in card
+    data = ModelCard(card).data
+    assert data.pipeline_tag == "text-classification"
+    assert [result.metric_value for result in data.eval_results] == [accuracy.student, f1.student]
+    assert "knowledge-distillation" not in data.tags
+    pushed = {file.path for file in select_files(folder).files}
+    assert {"README.md", "distillation.json", "results.json", "model.safetensors"} <= pushed
+    assert not any(path.startswith("baseline") for path in pushed)
+
+
+def test_the_card_of_a_distilled_student_goes_on_with_what_came_after(data, encoder, tmp_path):
+    distilled = tmp_path / "distilled"
+    BertForSequenceClassification.from_pretrained(encoder).save_pretrained(distilled)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(distilled)
+    write_model_card(
+        distilled,
+        CardFacts(
+            "distilled", [ModelFacts("big", hub_id="someone/big")], ModelFacts("distilled"), updates=7,
+            objectives=[ObjectiveFacts("relation")], citations=["minilmv2"], speed={"speed": 3.0}, seconds=1.0,
+            commands=["hf-distill distill"], licence="mit",
+        ),
+    )  # fmt: skip
+    out = tmp_path / "adapted"
+    adapt_and_evaluate(task(data), EvaluationArguments(str(distilled)), training(out, max_steps=1))
+    facts = read_facts(out)
+    assert (facts.model_name, facts.student.name, facts.updates, facts.licence) == ("adapted", "adapted", 7, "mit")
+    assert [teacher.hub_id for teacher in facts.teacher] == ["someone/big"]
+    assert [objective.name for objective in facts.objectives] == ["relation"]
+    assert [command.split()[1] for command in facts.commands] == ["distill", "evaluate"]
+    assert (facts.speed, facts.seconds) == ({}, None), "measured with another head"
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "distilled from big with `hf_distill`, then fine-tuned on glue/sst2." in card
+    assert "After the distillation: fine-tuned on 48 labelled rows of glue/sst2" in card
+
+
 def test_a_student_is_adapted_and_stands_beside_teacher_and_baseline(data, encoder, tmp_path):
     taught = teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "teacher"))
     out = tmp_path / "student"
@@ -111,6 +163,7 @@ def test_a_student_is_adapted_and_stands_beside_teacher_and_baseline(data, encod
     assert results["baseline"]["settings"] == results["student"]["settings"]
     assert results["baseline"]["parameters"] == results["student"]["parameters"]
     assert json.loads((out / "results.json").read_text())["split"] == "validation"
+    check_card(out, results, str(tmp_path))
     for folder in (out, out / "baseline"):
         assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label[1] == "positive"
 
