@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .plain_values import as_hint, shown
+
 LayerMap = tuple[tuple[int, int], ...]
 Side = int | tuple[int, int]
 LayerMatches = tuple[tuple[Side, Side], ...]
@@ -156,13 +158,15 @@ def _resolve_name(layers: str, student_depth: int, teacher_depth: int, flag: str
 def _read_matches(layers: Any, flag: str) -> list[tuple[list[int], list[int]]]:
     """The numbers of both sides of every match, as they were given."""
     try:
-        items = [item.split(":") for item in layers.split(",")] if isinstance(layers, str) else list(layers)
+        items = [item.split(":") for item in layers.split(",")] if isinstance(layers, str) else layers
+        if not isinstance(items, (list, tuple)):
+            raise ValueError(layers)
         matches = [(_read_side(student), _read_side(teacher)) for student, teacher in items]
     except (TypeError, ValueError):
         matches = []
     if not matches:
         raise ValueError(
-            f"`{flag}`: cannot read {layers!r}; allowed are {', '.join(NAMED_MAPS)}, each also with "
+            f"`{flag}`: cannot read {shown(layers)}; allowed are {', '.join(NAMED_MAPS)}, each also with "
             f"{WITH_EMBEDDINGS!r} after it, or pairs student:teacher such as {EXAMPLE} (in quotes in YAML)."
         )
     return matches
@@ -174,10 +178,10 @@ def _read_side(side: Any) -> list[int]:
     Raises:
         ValueError: If it is something else.
     """
-    parts = side.split("+") if isinstance(side, str) else [side] if isinstance(side, int) else list(side)
+    parts = side.split("+") if isinstance(side, str) else side if isinstance(side, (list, tuple)) else [side]
     if len(parts) not in (1, 2):
         raise ValueError(side)
-    return [int(part) for part in parts]
+    return [as_hint(part, int, "a layer") for part in parts]
 
 
 def format_layer_map(pairs: Sequence[tuple[Any, Any]]) -> str:

@@ -9,11 +9,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from transformers import HfArgumentParser
 
 from .hub.disclosure import is_secret_name, remember_secrets, without_secrets
+from .limits import check_limits
+from .plain_values import as_hint, as_mapping, can_check, check_plain, shown
 from .plugins import FLAG_HELP, load_plugins, loaded_plugins, take_plugins
 from .presets import list_presets, preset_values
 from .storage.files import read_mapping, write_yaml
@@ -21,6 +23,11 @@ from .storage.files import read_mapping, write_yaml
 # Flags of folders that are written.
 FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+# Arguments that may be mappings or lists of them, in YAML as they are, as flags in JSON.
+STRUCTURED = frozenset(
+    {"objectives", "temperature_schedule", "teach", "distill", "distill_next", "augment", "adapt", "students"}
+)
+_SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 # The page of all flags that argparse would show before every error says nothing.
 USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
 
@@ -65,17 +72,20 @@ def parse(
     """
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
+    for word in words:
+        check_plain(word, "The command line")
     parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
     given = {} if config_file is None else read_config(config_file)
     parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=FLAG_HELP)
     words, plugins = take_plugins(words, parser.prog)
-    in_file = given.pop("plugins", [])
-    load_plugins(plugins or ([in_file] if isinstance(in_file, str) else in_file))
+    in_file = given.pop("plugins", None) or []
+    in_file = [in_file] if isinstance(in_file, str) else as_hint(in_file, list[str], f"{config_file!r}: `plugins`")
+    load_plugins(plugins or in_file)
     _set_defaults(parser, classes, defaults or {}, "the script")
     if presets:
         words, named = _take_preset(parser, words)
-        in_file = given.pop("preset", None)
+        in_file = as_hint(given.pop("preset", None), str | None, f"{config_file!r}: `preset`")
         if named or in_file:
             _set_defaults(parser, classes, preset_values(named or in_file), f"the preset {named or in_file!r}")
     _set_defaults(parser, classes, given, repr(config_file))
@@ -84,6 +94,7 @@ def parse(
         raise ValueError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
     for arguments in parsed:
         remember_secrets({field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)})
+        check_limits(arguments)
         _check_folders(arguments)
     return tuple(parsed)
 
@@ -140,44 +151,55 @@ def from_mapping(argument_class: type, values: Mapping[str, Any], source: str) -
     parser = HfArgumentParser(cast("Any", argument_class), exit_on_error=False)
     _set_defaults(parser, [argument_class], values, source)
     try:
-        return parser.parse_args_into_dataclasses([])[0]
+        made = parser.parse_args_into_dataclasses([])[0]
     except argparse.ArgumentError as error:
         raise ValueError(f"{source}: {error}") from error
+    check_limits(made)
+    return made
 
 
 def _set_defaults(
     parser: argparse.ArgumentParser, classes: Sequence[type], values: Mapping[str, Any], source: str
 ) -> None:
     """Let values stand for flags that are not given."""
+    values = as_mapping(values, source)
     fields = [field for cls in classes for field in dataclasses.fields(cls) if field.init]
     known = {field.name for field in fields}
-    # Some fields of transformers take a text or a list, of which argparse knows the text only; its parser writes that
-    # into the fields themselves.
+    # Some fields of transformers take a text or a list, of which argparse knows the text only.
     hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
-    lists = {name for name in known if "list" in str(hints[name]).lower()}
     unknown = sorted(set(values) - known)
     if unknown:
         close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})
         hint = f"did you mean one of {close}?" if close else f"known are {sorted(known)}."
         raise ValueError(f"{source} has unknown arguments {unknown}; {hint}")
     for action in parser._actions:
-        if action.dest not in values:
-            continue
-        value = values[action.dest]
-        if action.nargs in ("+", "*") and isinstance(value, str):
-            value = [value]
-        if isinstance(value, list) and action.nargs is None and action.dest not in lists:
-            raise ValueError(f"{source}: `{action.dest}` is {value!r}; it takes one value.")
-        # argparse compares what a flag gives with the choices, but no default.
-        if action.choices is not None and isinstance(value, str) and value not in map(str, action.choices):
-            raise ValueError(f"{source}: `{action.dest}` is {value!r}; allowed are {list(action.choices)}.")
-        action.required = False
-        action.default = _as_flag(value)
+        if action.dest in values:
+            value = _typed(action, values[action.dest], hints[action.dest], f"{source}: `{action.dest}`")
+            action.required = False
+            action.default = value
 
 
-def _as_flag(value: Any) -> Any:
-    """YAML reads `1e-4` as text and `3` as a number: argparse converts a default only when it is text."""
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+def _typed(action: argparse.Action, value: Any, hint: Any, where: str) -> Any:
+    """A value of a file as the type of its argument wants it.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    if action.dest in STRUCTURED and isinstance(value, (dict, list)):
+        # What is in them is checked by those who read them.
+        return value
+    if action.nargs in ("+", "*") and not isinstance(value, (list, tuple, dict, type(None))):
+        value = [value]
+    if isinstance(value, list) and action.nargs is None and "list" not in str(hint).lower():
+        raise ValueError(f"{where} is {shown(value)}; it takes one value.")
+    # argparse compares what a flag gives with the choices, but no default.
+    choices = [] if action.choices is None else list(action.choices)
+    if choices and isinstance(value, str) and value not in map(str, choices):
+        raise ValueError(f"{where} is {value!r}; allowed are {choices}.")
+    if isinstance(value, str) and bool in (hint, *get_args(hint)) and str not in get_args(hint):
+        value = _SWITCHES.get(value.strip().lower(), value)
+    # Kinds of transformers, such as `IntervalStrategy | str`, are made of text.
+    return as_hint(value, hint if can_check(hint) else str | list[str] | None, where)
 
 
 def arguments_to_dict(*arguments: Any) -> dict[str, Any]:

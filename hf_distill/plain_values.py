@@ -11,12 +11,9 @@ import json
 import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-
-from hf_distill.storage.files import read_text
 
 # A file with more is no description of anything: YAML's aliases can make billions out of a few lines.
 DEEPEST, MOST_VALUES = 40, 1_000_000
@@ -40,23 +37,6 @@ def load_json(text: str, where: str) -> Any:
         ValueError: If the text is no JSON, or nested too deeply.
     """
     return _load(json.loads, text, where, "JSON")
-
-
-def read_mapping(path: str | Path, where: str) -> dict[str, Any]:
-    """The mapping that a JSON file (`.json`) or a YAML file (any other) holds.
-
-    Args:
-        path: The file.
-        where: What the file is, for errors.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or holds no mapping whose keys are texts.
-    """
-    path, name = Path(path), f"{where} {str(path)!r}"
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {where[:1].lower()}{where[1:]} {str(path)!r}.")
-    return as_mapping((load_json if path.suffix == ".json" else load_yaml)(read_text(path), name), name)
 
 
 def as_mapping(value: Any, where: str) -> dict[str, Any]:
@@ -120,6 +100,17 @@ def as_hint(value: Any, hint: Any, where: str) -> Any:
     return convert(value, get_args(hint), where)
 
 
+def can_check(hint: Any) -> bool:
+    """Whether `as_hint` knows a type hint and all that it is made of."""
+    if hint is Any or hint is ... or hint is None:
+        return hint is not None
+    origin = get_origin(hint) or hint
+    if origin is Literal or (dataclasses.is_dataclass(origin) and isinstance(origin, type)):
+        return True
+    known = origin in (Union, types.UnionType) or origin in _CONVERTERS
+    return known and all(can_check(part) for part in get_args(hint))
+
+
 def check_range(
     value: float | None,
     where: str,
@@ -161,12 +152,16 @@ def _load(loads: Callable[[str], Any], text: str, where: str, kind: str) -> Any:
     except Exception as error:
         # Parsers raise what they stumble over: KeyError, AttributeError and RecursionError among others.
         raise ValueError(f"{where} is no {kind}: {' '.join(str(error).split()) or type(error).__name__}.") from error
-    _check_plain(value, where)
+    check_plain(value, where)
     return value
 
 
-def _check_plain(value: Any, where: str) -> None:
-    """Refuse what is no plain data, refers to itself, or is too large."""
+def check_plain(value: Any, where: str) -> None:
+    """Refuse what is no plain data, refers to itself, or is too large.
+
+    Raises:
+        ValueError: If anything is no text, number, boolean, list or mapping, or a text cannot be written.
+    """
     waiting, count = [(value, 0)], 0
     while waiting:
         item, depth = waiting.pop()

@@ -23,9 +23,11 @@ def load_plugins(modules: Sequence[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:
+            # A module of the user's own may raise anything.
+            reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
             raise ImportError(
-                f"`--plugins` has {name!r}, which cannot be imported ({error}). It must be a module that "
+                f"`--plugins` has {name!r}, which cannot be imported ({reason}). It must be a module that "
                 "Python finds: install its package, or put its folder into PYTHONPATH."
             ) from error
         if name not in _LOADED:

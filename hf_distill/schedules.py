@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .plain_values import as_hint, as_mapping, shown
+
 # Shares of steps are quotients: a stage that begins with step 30 of 39 must not miss it by the last binary place.
 ROUNDING = 1e-9
 EPOCHS = ("start_epoch", "end_epoch")
@@ -177,13 +179,16 @@ def build_schedule(spec: str | Mapping[str, Any] | Schedule | None) -> Schedule 
     if isinstance(spec, str):
         return Schedule(spec)
     if not isinstance(spec, Mapping) or "name" not in spec:
-        raise ValueError(f"`schedule` is {spec!r}; write a name, or a mapping such as {{name: warmup, share: 0.2}}.")
-    options = {str(key): _number(str(key), value) for key, value in spec.items() if key != "name"}
-    return Schedule(str(spec["name"]), options)
+        raise ValueError(f"`schedule` is {shown(spec)}; write a name, or a mapping: {{name: warmup, share: 0.2}}.")
+    fields = as_mapping(spec, "`schedule`")
+    name = as_hint(fields.pop("name"), str, "`schedule`: `name`")
+    return Schedule(name, {key: _number(key, value) for key, value in fields.items()})
 
 
 def _number(option: str, value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError(f"`schedule`: {option} is {value!r}; it must be a number.")
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"`schedule`: {option} is {value!r}; it must be a number.") from None
+        raise ValueError(f"`schedule`: {option} is {shown(value)}; it must be a number.") from None

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .plain_values import shown
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.configuration_utils import PreTrainedConfig
@@ -74,7 +76,8 @@ SHAPE_ALIASES: Mapping[str, str] = {
     "tinybert6": "6x768",
     "ernie-3.0-nano": "4x312-ernie",
 }
-_SHAPE = re.compile(r"(\d+)x(\d+)(?::(\d+)h(?::(\d+))?)?")
+# No model has more than six digits of anything.
+_SHAPE = re.compile(r"(\d{1,6})x(\d{1,6})(?::(\d{1,6})h(?::(\d{1,6}))?)?", re.ASCII)
 
 
 def parse_shape(text: str) -> StudentShape:
@@ -86,6 +89,8 @@ def parse_shape(text: str) -> StudentShape:
     Raises:
         ValueError: If the text is neither; the message lists the names and the grammar.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"The student shape is {shown(text)} (--student_shape); it must be text: {GRAMMAR}.")
     key = text.strip().lower().replace("×", "x")
     key = SHAPE_ALIASES.get(key, key)
     if key in NAMED_SHAPES:
@@ -93,7 +98,7 @@ def parse_shape(text: str) -> StudentShape:
     match = _SHAPE.fullmatch(key)
     if match is None:
         raise ValueError(
-            f"Unknown student shape {text!r} (--student_shape). Names: {', '.join(NAMED_SHAPES)}; aliases: "
+            f"Unknown student shape {shown(text)} (--student_shape). Names: {', '.join(NAMED_SHAPES)}; aliases: "
             f"{', '.join(SHAPE_ALIASES)}; anything else: {GRAMMAR}."
         )
     layers, hidden = int(match[1]), int(match[2])

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from hf_distill.plain_values import as_mapping
 from hf_distill.storage.files import read_json
 
 FIELDS = {
@@ -93,6 +94,7 @@ def convert_config(config: Mapping[str, Any]) -> Conversion:
     Raises:
         ValueError: If a field or value is unknown to TextBrewer, or has no counterpart here.
     """
+    config = as_mapping(config, "The configuration")
     _check_names(config, FIELDS, "The configuration")
     values = {**FIELDS, **config}
     for name in ("probability_shift", "is_caching_logits"):

@@ -16,6 +16,7 @@ LEVELS = {
     "storage": 0,
     "ending": 1,
     "plain_values": 0,
+    "limits": 1,
     "safe_names": 0,
     "signals": 1,
     "shapes": 1,

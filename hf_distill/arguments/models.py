@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from .. import plain_values
+from ..plain_values import load_json, shown
 
 TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
@@ -182,12 +184,5 @@ def as_mapping(value: Any, flag: str) -> dict[str, Any]:
         ValueError: If they are no mapping.
     """
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"`{flag}` must be JSON such as '{{\"max_steps\": 100}}', not {value!r}: {error}."
-            ) from error
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"`{flag}` must be `name: value` pairs, not {value!r}.")
-    return dict(value or {})
+        value = load_json(value, f"`{flag}` must be JSON such as '{{\"max_steps\": 100}}'; {shown(value)}")
+    return {} if value is None else plain_values.as_mapping(value, f"`{flag}`")

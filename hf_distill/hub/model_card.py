@@ -20,6 +20,7 @@ from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
 from hf_distill.hub.usage import parts, usage
+from hf_distill.plain_values import as_hint, as_mapping
 from hf_distill.storage.files import read_json, write_json, write_text
 
 FACTS_FILE = "distillation.json"
@@ -32,6 +33,8 @@ _SAYS_NOTHING = re.compile(r"(?i)model|final|best|last|weights|checkpoint-\d+|sn
 # Columns of the table of scores that are shown where any score has them, left and right of the ratio.
 _SCORE_COLUMNS = ("teacher", "baseline", "majority")
 _SCORE_ORIGIN = ("rows", "seed", "commit")
+# What the card says beside a speed-up.
+_SPEED_FIELDS = ("num_batches", "batch_size", "seq_length", "device", "dtype")
 
 
 @dataclass
@@ -234,10 +237,15 @@ def render_card(facts: CardFacts) -> str:
     """The card as Markdown with its YAML header.
 
     Raises:
-        ValueError: If a citation is unknown.
+        ValueError: If a citation is unknown, or the record of the speed is none.
     """
     name = facts.student.hub_id or facts.student.name
     language = facts.language[0] if facts.language else "en"
+    if "speedup" in facts.speed:
+        as_hint(facts.speed["speedup"], float, "Facts of a model card, speed, speedup")
+        missing = [name for name in _SPEED_FIELDS if name not in facts.speed]
+        if missing:
+            raise ValueError(f"Facts of a model card, speed: {missing} are missing beside the speed-up.")
     text = render_template(
         TEMPLATE,
         {"cell": _cell, "number": _number, "millions": _millions},
@@ -376,6 +384,7 @@ def settings_that_differ(
 def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
     """An instance of a facts class from plain data, nested classes included."""
     hints = get_type_hints(cls)
+    values = as_mapping(values, f"Facts of a model card{where}")
     unknown = sorted(set(values) - set(hints))
     required = {
         item.name
@@ -393,16 +402,24 @@ def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """A plain value as its field's type wants it: only classes of facts and pairs of curves differ from plain data."""
-    if value is None:
-        return None
+    kinds_of = (hint, *get_args(hint))
+    if (value is None and type(None) in kinds_of) or (isinstance(value, float) and float in kinds_of):
+        # A score or a loss may not exist (NaN).
+        return value
     kinds: list[Any] = [kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)]
     if kinds and get_origin(hint) is list:
-        return [_build(kinds[0], item, where) for item in value]
+        return [_build(kinds[0], item, where) for item in as_hint(value, list[Any], f"Facts of a model card{where}")]
     if kinds:
         return _build(kinds[0], value, where)
     if get_origin(hint) is dict and get_origin(get_args(hint)[1]) is list:
-        return {name: [tuple(point) for point in points] for name, points in value.items()}
-    return value
+        curves = as_hint(value, dict[str, list[tuple[int, Any]]], f"Facts of a model card{where}")
+        return {name: [(step, _point(number, where)) for step, number in points] for name, points in curves.items()}
+    return as_hint(value, hint, f"Facts of a model card{where}")
+
+
+def _point(value: Any, where: str) -> Any:
+    """The value of a curve at a step, which may be no finite number."""
+    return value if isinstance(value, float) else as_hint(value, float, f"Facts of a model card{where}")
 
 
 def _distinct(items: Iterable[str | None]) -> list[str]:

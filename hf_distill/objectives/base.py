@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from torch import Tensor, nn
 
+from ..plain_values import as_hint, as_mapping, can_check, check_range, load_json, shown
 from ..schedules import Schedule, build_schedule
 from ..signals import SignalRequest, Signals
 
@@ -189,24 +189,28 @@ def build_objective(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]
             f"`--objectives`: {name!r} has no settings {unknown}; it has {sorted(accepted)}, and every objective has "
             f"{sorted(ITEM_FIELDS)}."
         )
-    return factory(**{key: value for key, value in shared.items() if key in accepted} | dict(own))
+    return factory(
+        **{key: value for key, value in shared.items() if key in accepted} | _checked_settings(factory, name, own)
+    )
 
 
-def build_objectives(
-    items: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective], options: Mapping[str, Any] | None = None
-) -> list[WeightedObjective]:
+ObjectiveItem = str | Mapping[str, Any] | Objective | WeightedObjective
+ObjectiveItems = Sequence[ObjectiveItem] | ObjectiveItem
+
+
+def build_objectives(items: ObjectiveItems, options: Mapping[str, Any] | None = None) -> list[WeightedObjective]:
     """Turn names, mappings, objects, or a mix of them into weighted objectives.
 
     Args:
         items: `"name"`, `"name:weight"`, a mapping (or its JSON text) with `objective` and optionally `name`,
             `weight`, `schedule`, `teacher` and settings of the objective, an `Objective` (weight 1), or a
-            `WeightedObjective`.
+            `WeightedObjective`. One item may stand for a list of it; a mapping `name: weight` is a list of its pairs.
         options: Settings shared by all, by the names of the constructors' parameters.
 
     Raises:
         ValueError: If an item cannot be read, a name occurs twice, or a weight is not positive.
     """
-    built = [_build_item(item, options or {}) for item in items]
+    built = [_build_item(item, options or {}) for item in objective_items(items)]
     names = [item.name for item in built]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -229,41 +233,74 @@ def _build_item(item: Any, options: Mapping[str, Any]) -> WeightedObjective:
     fields = _read_item(item)
     if "objective" not in fields:
         raise ValueError(f"`--objectives` has {item!r}, which does not say which `objective`.")
-    objective = str(fields["objective"])
+    objective = as_hint(fields["objective"], str, "`--objectives`: `objective`")
     own = {key: value for key, value in fields.items() if key not in ITEM_FIELDS}
     wrong = [key for key, value in own.items() if isinstance(value, float) and not math.isfinite(value)]
     if wrong:
-        raise ValueError(f"`--objectives` has {item!r}, in which {wrong} must be finite numbers.")
-    teacher = fields.get("teacher")
+        raise ValueError(f"`--objectives` has {shown(item)}, in which {wrong} must be finite numbers.")
+    teacher = as_hint(fields.get("teacher"), int | None, f"`--objectives`: the `teacher` of {objective!r}")
+    check_range(teacher, f"`--objectives`: the `teacher` of {objective!r}", least=0)
     return WeightedObjective(
-        name=str(fields.get("name", objective)),
+        name=as_hint(fields.get("name", objective), str, "`--objectives`: `name`"),
         objective=build_objective(objective, options, own),
         weight=_parse_weight(item, fields.get("weight", 1.0)),
         schedule=build_schedule(fields.get("schedule")),
-        teacher=None if teacher is None else int(teacher),
+        teacher=teacher,
     )
+
+
+def objective_items(items: Any) -> list[Any]:
+    """The items of `objectives`, one objective each.
+
+    Raises:
+        ValueError: If there is no item, or `items` is none of what `build_objectives` takes.
+    """
+    if isinstance(items, (str, Objective, WeightedObjective)) or (isinstance(items, Mapping) and "objective" in items):
+        items = [items]
+    elif isinstance(items, Mapping):
+        items = [_item_of(name, value) for name, value in as_mapping(items, "`--objectives`").items()]
+    if not isinstance(items, (list, tuple)):
+        raise ValueError(f"`--objectives` is {shown(items)}; it must be a list of names, such as relation logits:0.5.")
+    return list(items)
+
+
+def _item_of(name: str, value: Any) -> dict[str, Any]:
+    """One pair of a mapping: the weight of an objective, or its fields."""
+    if isinstance(value, Mapping):
+        return {"objective": name, **as_mapping(value, f"`--objectives`: {name!r}")}
+    return {"objective": name, "weight": value}
+
+
+def _checked_settings(factory: type[Objective], name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An objective's own settings, as the types of its constructor want them."""
+    hints = get_type_hints(factory.__init__)
+    return {
+        key: as_hint(value, hints[key], f"`--objectives`: {name!r}, `{key}`") if can_check(hints.get(key)) else value
+        for key, value in settings.items()
+    }
 
 
 def _read_item(item: Any) -> Mapping[str, Any]:
     """The fields of `"name:weight"`, of a mapping, or of a mapping's JSON text."""
+    if isinstance(item, str) and item.lstrip().startswith("{"):
+        item = load_json(item, f"`--objectives` has {shown(item)}, which")
     if isinstance(item, Mapping):
-        return item
-    if item.lstrip().startswith("{"):
-        try:
-            return json.loads(item)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"`--objectives` has {item!r}, which is no JSON: {error}.") from error
+        return as_mapping(item, "An item of `--objectives`")
+    if not isinstance(item, str):
+        raise ValueError(f"`--objectives` has {shown(item)}; an item is `name`, `name:weight` or a mapping.")
     name, colon, weight = item.partition(":")
     return {"objective": name, "weight": weight} if colon else {"objective": name}
 
 
 def _parse_weight(item: Any, value: Any) -> float:
     try:
-        weight = float(value)
+        weight = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise ValueError(f"`--objectives` has {item!r}; write `name` or `name:weight` with a finite weight above 0.")
+        raise ValueError(
+            f"`--objectives` has {shown(item)}; write `name` or `name:weight` with a finite weight above 0."
+        )
     return weight
 
 

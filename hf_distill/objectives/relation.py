@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..layer_map import LayerMap, resolve_layer, resolve_layer_map
+from ..plain_values import as_hint, shown
 from ..signals import Projections, SignalRequest, Signals
 from .base import Objective, register_objective, required
 
@@ -380,7 +381,11 @@ class MiniLMObjective(RelationObjective):
 
 def _parse_relations(relations: Sequence[str]) -> dict[str, float]:
     parsed: dict[str, float] = {}
+    if not isinstance(relations, (list, tuple)):
+        raise ValueError(f"`--relations` is {shown(relations)}; it must be a list such as qq kk vv.")
     for item in relations:
+        if not isinstance(item, str):
+            raise ValueError(f"`--relations` has {shown(item)}; it must be text such as 'qq' or 'qk:0.5'.")
         pair, _, weight = item.partition(":")
         if len(pair) != 2 or not set(pair) <= set(SIDES):
             raise ValueError(f"`--relations` has {item!r}; allowed are pairs of q, k and v such as 'qq' or 'qk:0.5'.")
@@ -399,6 +404,6 @@ def _parse_relations(relations: Sequence[str]) -> dict[str, float]:
 
 def _as_layer(layer: int | str) -> int:
     try:
-        return int(layer)
+        return int(as_hint(layer, int, "`--teacher_layer`"))
     except ValueError:
         raise ValueError(f"`--teacher_layer` is {layer!r}; allowed are 'auto' and layer numbers.") from None

@@ -6,7 +6,6 @@ Shape legend: ... rows (B,) or tokens (B, T), C classes (for spans: positions).
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..plain_values import as_hint, as_mapping, load_json, shown
 from ..schedules import SCHEDULES, Schedule
 
 MINIMUM = 0.1
@@ -78,6 +78,7 @@ class Temperature:
         Raises:
             ValueError: If a temperature is not positive, or the schedule or one of its options is unknown.
         """
+        temperature = as_hint(temperature, float, "`--temperature`")
         if not 0 < temperature < math.inf:
             raise ValueError(f"`--temperature` is {temperature}; it must be above 0 and finite.")
         self.base = float(temperature)
@@ -166,13 +167,10 @@ def _read(schedule: TemperatureSpec | None) -> dict[str, Any]:
     if isinstance(schedule, str):
         fields = {"name": schedule}
         if schedule.lstrip().startswith("{"):
-            try:
-                fields = json.loads(schedule)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"`--temperature_schedule` is {schedule!r}, which is no JSON: {error}.") from error
+            fields = load_json(schedule, f"`--temperature_schedule` is {shown(schedule)}, which")
     if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str):
         raise ValueError(
-            f"`--temperature_schedule` is {schedule!r}; write a name, or a mapping such as "
+            f"`--temperature_schedule` is {shown(schedule)}; write a name, or a mapping such as "
             '{"name": "flsw", "beta": 1, "gamma": 2}.'
         )
     known = [*PER_ROW, *SCHEDULES]
@@ -180,16 +178,16 @@ def _read(schedule: TemperatureSpec | None) -> dict[str, Any]:
         close = difflib.get_close_matches(fields["name"], known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"`--temperature_schedule` is {fields['name']!r}; allowed are {', '.join(known)}.{hint}")
-    return dict(fields)
+    return as_mapping(fields, "`--temperature_schedule`")
 
 
 def _number(name: str, key: str, value: Any) -> float:
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"`--temperature_schedule` {name}: `{key}` is {value!r}; it must be a finite number.")
+        raise ValueError(f"`--temperature_schedule` {name}: `{key}` is {shown(value)}; it must be a finite number.")
     return number
 
 

@@ -49,6 +49,8 @@ def read_preset(name: str) -> Preset:
         ValueError: If there is none of this name.
     """
     known = list_presets()
+    if not isinstance(name, str):
+        raise ValueError(f"`--preset` is {name!r}; allowed are {', '.join(known)}.")
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -8,11 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_distill.plain_values import as_hint
 from hf_distill.storage.files import read_mapping
 
 Curve = list[tuple[int, float]]
 RESULTS_FILE, REPORT_FILE, ARGUMENTS_FILE = "results.json", "report.json", "arguments.yaml"
 STATE_FILE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best evaluation of a training."""
+
+    metric: str
+    value: float
+    step: int
+    loaded: bool = False
+
+
 # What a job does, where its name does not say it.
 STAGE_OF = {"evaluate": "adapt"}
 # Facts of a run that each of its trainings has.
@@ -21,6 +34,21 @@ ROLES = ("teacher", "student", "baseline")
 # Values of a log that are no curve: clocks, and sums over a whole training.
 NO_CURVES = ("epoch", "step", "total_flos", "num_input_tokens_seen")
 NO_CURVE_ENDINGS = ("runtime", "_per_second", "_preparation_time")
+
+
+# What the fields of results, reports and states of trainers may be.
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("history", "log_history", "evaluations"), list[dict[str, Any]]),
+    **dict.fromkeys(("environment", "settings", "evaluation", "latency"), dict[str, Any]),
+    **dict.fromkeys(("student", "teacher", "baseline"), str | dict[str, Any]),
+    **dict.fromkeys(("score", "seconds", "training_seconds"), float),
+    **dict.fromkeys(("steps", "global_step", "parameters", "seed"), int),
+    "objectives": dict[str, dict[str, Any]],
+    "best": _Best,
+    "task": str,
+    "metric": str,
+    "split": str,
+}
 
 
 @dataclass
@@ -52,7 +80,7 @@ class Run:
         curves = self.curves.setdefault(stage, {})
         for entry in history:
             for name, value in entry.items():
-                if not _is_curve(name) or "step" not in entry:
+                if not _is_curve(name) or entry.get("step") is None:
                     continue
                 if not isinstance(value, (int, float)) or not math.isfinite(value):
                     self.left_out[f"{stage}: {name}"] = self.left_out.get(f"{stage}: {name}", 0) + 1
@@ -93,25 +121,49 @@ def read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"`--runs`: there is no folder {str(folder)!r}.")
     if (folder / REPORT_FILE).is_file():
-        report = read_mapping(folder / REPORT_FILE)
+        report = _read(folder / REPORT_FILE)
         if "teacher" in report and "student" in report:
             return _pipeline(folder, name, report)
-    results = read_mapping(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
+    results = _read(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
     readers = {"distill": _distillation, "teach": _teaching, "evaluate": _evaluation, "generate": _generation}
     job = results.get("job")
-    if job in readers:
+    if isinstance(job, str) and job in readers:
         run = Run(name, folder, job, settings=_settings(folder, STAGE_OF.get(job, job), results))
         readers[job](run, results)
         return run
     state = _last_state(folder)
     if state is not None:
-        history = state.get("log_history", [])
+        history = state.get("log_history") or []
         distils = any(key.startswith("loss/") for entry in history for key in entry)
         stage = "distill" if distils else "fine-tuning"
         run = Run(name, folder, "training", {"steps": state.get("global_step")}, _settings(folder, stage, {}))
         run.add_history(stage, history)
         return run
     raise ValueError(_no_run(folder, results.get("job")))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of results whose fields are what the readers here take them for.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    values = read_mapping(path)
+    for name, hint in _FIELDS.items():
+        as_hint(values.get(name), hint | None, f"{str(path)!r}: `{name}`")
+    for role in ROLES:
+        if isinstance(values.get(role), dict):
+            for name in ("score", "parameters", "history"):
+                as_hint(values[role].get(name), _FIELDS[name] | None, f"{str(path)!r}: `{role}.{name}`")
+    for entry in (
+        *(values.get("history") or ()),
+        *(values.get("log_history") or ()),
+        *(values.get("evaluations") or ()),
+    ):
+        as_hint(entry.get("step"), int | None, f"{str(path)!r}: a step of its history")
+    for item in (values.get("objectives") or {}).values():
+        as_hint(item.get("weight", 1), float | str, f"{str(path)!r}: the weight of an objective")
+    return values
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -128,38 +180,46 @@ def _distillation(run: Run, results: Mapping[str, Any]) -> None:
     run.facts = _picked(results, "teacher", "student_shape", "student_parameters", "teacher_parameters", "steps")
     run.facts |= _picked(results, "textbook_rows", "training_seconds", "seed") | _machine(results)
     objectives = results.get("objectives") or {}
-    run.facts["objectives"] = ", ".join(f"{name} x {item.get('weight', 1):g}" for name, item in objectives.items())
+    run.facts["objectives"] = ", ".join(
+        f"{name} x {_weight(item.get('weight', 1))}" for name, item in objectives.items()
+    )
     best = results.get("best")
     if best:
         run.facts["best"] = f"{best['metric']} {best['value']:.4g} at step {best['step']}"
     at_end = {**(results.get("evaluation") or {}), "step": results.get("steps")}
     evaluations = results.get("evaluations") or ([at_end] if at_end["step"] is not None else [])
-    run.add_history("distill", [*results.get("history", []), *evaluations])
+    run.add_history("distill", [*(results.get("history") or []), *evaluations])
+
+
+def _weight(value: Any) -> str:
+    """A weight as a number, or the schedule that it follows in words."""
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _teaching(run: Run, results: Mapping[str, Any]) -> None:
     run.facts = {"teacher": results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
     run.facts |= _machine(results)
     run.scores = [_score("teacher", results, results)]
-    run.add_history("teach", results.get("history", []))
+    run.add_history("teach", results.get("history") or [])
 
 
 def _evaluation(run: Run, results: Mapping[str, Any]) -> None:
     run.facts |= _picked(results, "task", "seconds", "seed") | _machine(results)
-    teacher = results.get("teacher") or {}
+    roles = {role: results[role] for role in ROLES if isinstance(results.get(role), dict)}
+    teacher = roles.get("teacher", {})
     for role, stage in zip(ROLES, (None, "adapt", "baseline"), strict=True):
-        model = results.get(role)
+        model = roles.get(role)
         if model:
             run.scores.append(_score(role, model, results) | {"teacher_score": teacher.get("score")})
             if stage is not None:
-                run.add_history(stage, model.get("history", []))
+                run.add_history(stage, model.get("history") or [])
 
 
 def _generation(run: Run, results: Mapping[str, Any]) -> None:
     run.facts = {"student": results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
     run.facts |= _machine(results)
     run.scores = [_score("student", results, results)]
-    run.add_history("generate", results.get("history", []))
+    run.add_history("generate", results.get("history") or [])
 
 
 def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
@@ -171,17 +231,17 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
         path = folder / part
         run.settings |= _settings(path, stage, {})
         if part in readers and (path / RESULTS_FILE).is_file():
-            readers[part](run, read_mapping(path / RESULTS_FILE))
+            readers[part](run, _read(path / RESULTS_FILE))
             # What the teacher and the student have of one name is told apart: the page is about the student.
             own = {f"teacher {key}": value for key, value in run.facts.items() if key in _OF_ONE_TRAINING}
             facts = (run.facts if part != "teacher" else own | _without(run.facts, _OF_ONE_TRAINING)) | facts
     run.facts = facts | _picked(report, "task", "seconds", "command", "seed") | _machine(report)
-    teacher, latency = report["teacher"] or {}, report.get("latency") or {}
+    roles = {role: report[role] for role in ROLES if isinstance(report.get(role), dict)}
+    teacher, latency = roles.get("teacher", {}), report.get("latency") or {}
     run.scores = [
-        _score(role, report[role], report)
+        _score(role, model, report)
         | {"teacher_score": teacher.get("score"), "speedup": 1.0 if role == "teacher" else latency.get("speedup")}
-        for role in ROLES
-        if report.get(role)
+        for role, model in roles.items()
     ]
     return run
 
@@ -221,9 +281,9 @@ def _settings(folder: Path, stage: str, results: Mapping[str, Any]) -> dict[str,
 def _last_state(folder: Path) -> dict[str, Any] | None:
     """The state of a trainer, in the folder itself or in the last of its checkpoints."""
     if (folder / STATE_FILE).is_file():
-        return read_mapping(folder / STATE_FILE)
+        return _read(folder / STATE_FILE)
     found = [path for path in folder.glob(f"checkpoint-*/{STATE_FILE}") if path.parent.name[11:].isdigit()]
-    return read_mapping(max(found, key=lambda path: int(path.parent.name[11:]))) if found else None
+    return _read(max(found, key=lambda path: int(path.parent.name[11:]))) if found else None
 
 
 def _no_run(folder: Path, job: Any) -> str:

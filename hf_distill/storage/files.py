@@ -23,6 +23,8 @@ import numpy as np
 import xxhash
 import yaml
 
+from hf_distill.plain_values import as_mapping, check_plain
+
 PathLike = str | os.PathLike[str]
 
 SCRATCH = ".partial"
@@ -340,10 +342,12 @@ def read_yaml(path: PathLike) -> Any:
     """
     text = read_text(path)
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except Exception as error:
         # Of dates and numbers that there are not, PyYAML raises what it stumbles over: KeyError and IndexError too.
         raise _damaged(path, "YAML", error) from error
+    check_plain(value, repr(os.fspath(path)))
+    return value
 
 
 def read_mapping(path: PathLike) -> dict[str, Any]:
@@ -354,11 +358,10 @@ def read_mapping(path: PathLike) -> dict[str, Any]:
         DamagedFileError: If it cannot be read, or holds something else; the message names the file.
     """
     values = read_json(path) if Path(path).suffix == ".json" else read_yaml(path)
-    if not isinstance(values, dict):
-        raise DamagedFileError(
-            f"{os.fspath(path)!r} must hold `name: value` pairs, but holds {type(values).__name__}."
-        )
-    return values
+    try:
+        return as_mapping(values, repr(os.fspath(path)))
+    except ValueError as error:
+        raise DamagedFileError(str(error)) from error
 
 
 def checksum_of(path: PathLike) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
 
+from ..plain_values import as_hint
 from ..signals import SignalRequest
 from ..storage.files import checksum_of, read_mapping, write_json
+from .columns import StoredSignal
 
 logger = logging.get_logger(__name__)
 
@@ -18,6 +21,27 @@ MANIFEST_FILE = "manifest.json"
 FORMAT = 2
 # Checksums of the shards that are finished, by their names.
 SHARDS = "shards"
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The fields of a request."""
+
+    logits: bool
+    hidden_states: list[int] = field(default_factory=list)
+    projections: list[int] = field(default_factory=list)
+    attention_scores: list[int] = field(default_factory=list)
+
+
+_FIELDS: dict[str, Any] = {
+    "num_layers": int,
+    "model_type": str,
+    "request": _Request,
+    "signals": list[StoredSignal],
+    "rows": int,
+    "shard_rows": int,
+    SHARDS: dict[str, str],
+}
 # Fields that decide nothing: two calls may differ in them.
 SILENT_FIELDS = frozenset({"hf_distill", "source", SHARDS})
 # Shards of this process that were looked at: path, size and time of the last change.
@@ -47,6 +71,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{str(path)!r} has format {manifest.get('format')}, this version of hf_distill reads {FORMAT}: "
             "precompute it again."
         )
+    # What opening the folder rests on; everything else is compared only.
+    for name, hint in _FIELDS.items():
+        if name not in manifest:
+            raise ValueError(f"{str(path)!r} lacks {name!r}: precompute it again.")
+        as_hint(manifest[name], hint, f"{str(path)!r}: `{name}`")
     return manifest
 
 
