@@ -337,4 +337,4 @@ def test_the_verb_refuses_what_is_no_configuration(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "There is no configuration file" in said
     assert "must hold `name: value` pairs" in said
-    assert "is no JSON" in said
+    assert "read as JSON" in said
