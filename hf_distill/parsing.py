@@ -26,6 +26,7 @@ CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 # Arguments that may be mappings or lists of them, in YAML as they are, as flags in JSON.
 STRUCTURED = frozenset(
     {"objectives", "temperature_schedule", "teach", "distill", "distill_next", "augment", "adapt", "students"}
+    | {"task_settings"}
 )
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 # The page of all flags that argparse would show before every error says nothing.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..safe_names import safe_name
 from .models import as_mapping
 
 # What a grid searches.
@@ -95,6 +96,8 @@ class GridArguments:
         if wrong:
             raise ValueError(f"`--fractions` has {wrong}; shares are above 0 and at most 1.")
         names = [*(name for name, _ in self.named_models()), *self.student_changes()]
+        for name in names:
+            safe_name(name, "`--models` and `--students`: a name")
         if len(set(names)) < len(names):
             raise ValueError(
                 f"`--models` and `--students` have the names {names}; give each one of its own (NAME=PATH)."

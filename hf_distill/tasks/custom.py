@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, List
+from transformers.utils import logging
 
+from hf_distill.plain_values import as_mapping, shown
 from hf_distill.storage.files import read_yaml
 from hf_distill.tasks.files import find_task_folder, read_folder
 from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
 from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, TaskSpec
 
+logger = logging.get_logger(__name__)
+
 TASK_FILE = "task.yaml"
 MAX_INFERRED_LABELS = 1000
+FEW_NUMBERS = 10
 
 
 def is_described(name: str, folder: Path, fields: Mapping[str, Any]) -> bool:
@@ -60,8 +67,8 @@ def read_task_file(folder: Path) -> dict[str, Any]:
         return {}
     values = read_yaml(path)
     if not isinstance(values, dict):
-        raise ValueError(f"{str(path)!r} must hold fields of a task (`text_columns: [text]`), got {values!r}.")
-    return values
+        raise ValueError(f"{str(path)!r} must hold fields of a task (`text_columns: [text]`), got {shown(values)}.")
+    return as_mapping(values, repr(str(path)))
 
 
 def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | None:
@@ -91,14 +98,24 @@ def _names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
     feature = feature.feature if is_list else feature
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    found = {item for row in rows[column] for item in row} if is_list else rows.unique(column)
-    values = [value for value in found if value is not None]
-    shown = {str(value).strip() for value in values if str(value).strip().lower() not in HIDDEN_TEXTS}
-    if not shown:
+    found = {item for row in rows[column] for item in row or ()} if is_list else rows.unique(column)
+    # An empty cell of a column of numbers is read as NaN.
+    values = [value for value in found if value is not None and value == value]
+    texts = {str(value).strip() for value in values if str(value).strip().lower() not in HIDDEN_TEXTS}
+    if not texts:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds no label.")
-    if all(_is_number(text) for text in shown):
-        numbers = sorted({float(text) for text in shown})
+    numbers = sorted({float(text) for text in texts if _is_number(text)})
+    if any(not math.isfinite(number) for number in numbers):
+        raise ValueError(f"Column {column!r} of {str(folder)!r} holds {numbers[-1]}: a label must be finite.")
+    if numbers and any(not _is_number(text) for text in texts):
+        words = sorted(text for text in texts if not _is_number(text))
+        raise ValueError(
+            f"Column {column!r} of {str(folder)!r} holds numbers ({numbers[0]:g}) and words ({words[0]!r}): are they "
+            "classes? Name all of them with `--class_names`, or mend the column."
+        )
+    if numbers:
         if not all(number.is_integer() for number in numbers):
+            _say_regression(numbers, column, folder)
             return None
         if numbers[0] == 0 and numbers[-1] == len(numbers) - 1:
             return [str(int(number)) for number in numbers]
@@ -107,18 +124,38 @@ def _names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
             f"Name them with `--class_names` (numbers as text are names too), or write `label_names: null` into "
             f"{TASK_FILE} for regression. Hidden labels are {HIDDEN_LABEL}."
         )
-    if len(shown) > MAX_INFERRED_LABELS:
-        raise ValueError(f"Column {column!r} of {str(folder)!r} holds {len(shown)} different texts: is it the label?")
-    return sorted(shown)
+    if len(texts) > MAX_INFERRED_LABELS:
+        raise ValueError(f"Column {column!r} of {str(folder)!r} holds {len(texts)} different texts: is it the label?")
+    _refuse_several_labels(texts, column, folder)
+    return sorted(texts)
+
+
+def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None:
+    """Few different fractions look like classes that were counted or averaged."""
+    if len(numbers) <= FEW_NUMBERS:
+        logger.warning(
+            f"Column {column!r} of {str(folder)!r} holds the numbers {numbers}, some with fractions: the task is a "
+            f"regression. For classes name them with `--class_names`; `label_names: null` in {TASK_FILE} says that it "
+            "is one."
+        )
+
+
+def _refuse_several_labels(texts: Collection[str], column: str, folder: Path) -> None:
+    """A cell such as `World|long` is two labels, and no class of its own."""
+    for separator in "|;,":
+        for text in sorted(texts):
+            parts = [part.strip() for part in text.split(separator)]
+            known = [part for part in parts if part in texts]
+            if len(parts) > 1 and len(set(parts)) > 1 and (known if separator == "|" else len(known) == len(parts)):
+                raise ValueError(
+                    f"Column {column!r} of {str(folder)!r} holds {text!r}, which looks like several labels of one "
+                    "row; a row has one label here. Keep one of them, or name the classes with `--class_names`."
+                )
 
 
 def _is_number(text: str) -> bool:
-    """Whether a label is written as a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    """Whether a label is written as a number: `nan` and `inf` are words."""
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, flags=re.IGNORECASE) is not None
 
 
 def _default_metrics(values: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ RowsSpec = TaskSpec | GenerationSpec
 # In order of preference where a split is there in several formats.
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".tsv": "csv", ".csv": "csv", ".txt": "csv"}
 COMMON_ALIASES = {"validation": ("dev", "valid", "val")}
+EXAMPLES = 1000
 SAVED_BY_DATASETS = "dataset_dict.json"
 
 
@@ -127,7 +128,7 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
     suffix = files[0].suffix.lower()
     options = {} if READERS[suffix] != "csv" else _csv_options(files[0], spec)
     try:
-        return load_dataset(READERS[suffix], data_files=[str(path) for path in files], split="train", **options)
+        rows = load_dataset(READERS[suffix], data_files=[str(path) for path in files], split="train", **options)
     except Exception as error:
         if not any(path.stat().st_size for path in files):
             raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) are empty.") from error
@@ -136,6 +137,26 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
             f"{[str(path) for path in files]} could not be read as {READERS[suffix]} "
             f"({type(reason).__name__}: {reason})."
         ) from error
+    _check_kinds(rows, files, spec)
+    return rows
+
+
+def _check_kinds(rows: Dataset, files: Sequence[Path], spec: RowsSpec) -> None:
+    """Refuse columns in which rows of JSON lines have values of several kinds, such as texts and numbers.
+
+    Raises:
+        ValueError: If one of the task's columns is such.
+    """
+    columns = [*spec.text_columns, *getattr(spec, "choice_columns", ()), spec.label_column]
+    for column in columns:
+        # What is of several kinds is kept as JSON; made text, each text would get quotes.
+        if column in rows.column_names and type(rows.features[column]).__name__ == "Json":
+            values = rows[column][:EXAMPLES]
+            kinds = {type(value).__name__: value for value in values if value is not None}
+            raise ValueError(
+                f"{[str(path) for path in files]}: column {column!r} holds values of several kinds "
+                f"({', '.join(f'{kind} {value!r}' for kind, value in kinds.items())[:120]}); write all of them in one."
+            )
 
 
 def listing(folder: Path, limit: int = 20) -> list[str]:
