@@ -109,3 +109,34 @@ def test_several_labels_a_row_are_refused_by_the_name_of_their_column(tmp_path, 
     folder = write(tmp_path / "several", [{"text": "a cat", "label": labels}, {"text": "a dog", "label": labels}])
     with pytest.raises(ValueError, match=r"The label column 'label' of .* must hold one label a row, but holds"):
         load_task(str(folder), text_columns=["text"], **fields)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["World", "long", "World|long"], "several labels of one row"),
+        (["a", "b", "a, b"], "several labels of one row"),
+        (["0", "1", "good"], "holds numbers .* and words"),
+    ],
+)
+def test_labels_that_may_mean_something_else_are_asked_about(tmp_path, labels, message):
+    rows = [{"text": f"row {number}", "label": label} for number, label in enumerate(labels)]
+    folder = write(tmp_path / "odd", rows)
+    with pytest.raises(ValueError, match=message):
+        load_task(str(folder), text_columns=["text"])
+    named = load_task(str(folder), text_columns=["text"], label_names=labels)
+    assert named.spec.label_names == tuple(labels)
+
+
+def test_an_empty_cell_among_whole_numbers_is_a_missing_label(tmp_path):
+    rows = [{"text": "a", "label": 0.0}, {"text": "b", "label": 1.0}, {"text": "c", "label": None}]
+    task = load_task(str(write(tmp_path / "gaps", rows)), text_columns=["text"])
+    assert task.spec.label_names == ("0", "1")
+    assert task.train["label"][:] == [0, 1, -1]
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_a_column_of_several_kinds_is_refused_by_name(tmp_path, column):
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}, {"text": "c", "label": "x"} | {column: 5}]
+    with pytest.raises(ValueError, match=rf"column '{column}' holds values of several kinds \(str .*, int 5\)"):
+        load_task(str(write(tmp_path / "mixed", rows)), text_columns=["text"])
