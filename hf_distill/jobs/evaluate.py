@@ -64,6 +64,7 @@ def adapt_and_evaluate(
         "metric": rows.spec.headline,
         "split": rows.spec.headline_split,
         "split_rows": len(rows.split(rows.spec.headline_split)),
+        "max_eval_samples": task.max_eval_samples,
         "student": student,
         "teacher": reference,
         "baseline": baseline,
