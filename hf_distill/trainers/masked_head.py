@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ..arguments import DistillationArguments
 from ..masked_logits import logits_at
+from ..precision import configure_fp32_matmul
 from .data import length_grouped_sampler
 from .distillation import DistillationTrainer
+from .drop_in import settled
 
 # What a label is where nothing was masked.
 UNMASKED = -100
@@ -46,6 +48,9 @@ class MaskedHeadTrainer(DistillationTrainer):
             )
         self.freeze_encoder = freeze_encoder
         model.base_model.requires_grad_(not freeze_encoder)
+        # Our defaults, though nothing is distilled.
+        args = settled(args, DistillationArguments, distilling=True)
+        configure_fp32_matmul(args.fp32_matmul)
         super().__init__(model, args, *places, objectives=[], **kwargs)
 
     @property
