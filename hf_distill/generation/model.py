@@ -26,7 +26,7 @@ from hf_distill.generation.positions import check_encoder, lengthen_positions, n
 from hf_distill.generation.settings import WAYS, GenerationSettings
 from hf_distill.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
 from hf_distill.masked_logits import logits_at
-from hf_distill.storage.files import new_files, read_json, write_json
+from hf_distill.storage.files import model_files, read_json, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -189,7 +189,7 @@ class EncoderForGeneration(nn.Module):
             "special_ids": asdict(self.ids),
             "settings": asdict(self.settings),
         }
-        with new_files(folder) as part:
+        with model_files(folder) as part:
             self.masked_lm.save_pretrained(part)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(part)

@@ -22,6 +22,7 @@ from hf_distill.benchmark.quality import read_quality
 from hf_distill.benchmark.report import format_report
 from hf_distill.benchmark.speed import Batch, describe_device, random_batch
 from hf_distill.hub.disclosure import public
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import forward_columns, load_model, load_tokenizer
 from hf_distill.parsing import arguments_to_dict
@@ -38,6 +39,7 @@ REPORT_FILE = "bench.md"
 FIGURE_FILE = "quality_against_latency.png"
 
 
+@writes_folder()
 def bench(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
     """Time a teacher and its students.
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction
+from transformers.trainer_utils import EvalPrediction
 from transformers.utils import find_labels, logging
 
 from ..alignment import Reading
@@ -475,12 +475,16 @@ class DistillationTrainer(EvaluatingTrainer):
             self._manifest |= self.teacher.fingerprint() if self.teacher is not None else {"teacher": "none"}
         return self._manifest
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.check_student()
-        if self.distilling and self.args.should_save:
-            folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+    def input_folders(self) -> dict[str, Any]:
+        """The folders of teachers and student."""
+        if not self.distilling:
+            return {}
+        teachers = [getattr(teacher, "folder", None) or _place_of(teacher) for teacher in self.teachers]
+        return {"teacher_model": teachers, "model": _place_of(self.student)}
+
+    def _write_beside(self, folder: Path) -> None:
+        if self.distilling:
             write_beside_student(folder, self.manifest(), self.model.objectives)
-        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self.distilling:
@@ -493,6 +497,7 @@ class DistillationTrainer(EvaluatingTrainer):
     def _load_best_model(self) -> None:
         if not self.distilling or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
+        self._check_best()
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
 
@@ -507,3 +512,8 @@ def _chosen_objectives(given: Sequence[Any] | None, teacher: Any) -> list[Any]:
     if teacher is not None and not given:
         raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
     return list(given)
+
+
+def _place_of(model: Any) -> str | None:
+    """Where a model was loaded from: a folder, or an id of the Hub."""
+    return getattr(getattr(model, "config", None), "name_or_path", None)

@@ -66,6 +66,10 @@ class MaskedHeadTrainer(DistillationTrainer):
         sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 
+    def input_folders(self) -> dict[str, Any]:
+        """Where the encoder was loaded from."""
+        return {"encoder": self.model.name_or_path}
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:

@@ -16,14 +16,14 @@ import datasets
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
 from hf_distill.finite import check_weights
 from hf_distill.loading import vocabulary_hash
 from hf_distill.precision import configure_fp32_matmul
-from hf_distill.storage.files import new_files
+from hf_distill.storage.files import model_files
 from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.preprocessing import tokenize_task
@@ -373,12 +373,12 @@ class MTLTrainer(FiniteTrainer):
             "teachers": self.task_teachers.fingerprint(),
         }
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.check_student()
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-            write_manifest(folder, self.manifest())
-        super()._save_checkpoint(model, trial)
+    def input_folders(self) -> dict[str, Any]:
+        """The encoder's folder."""
+        return {"model": self.tasks_model.plain_encoder.name_or_path}
+
+    def _write_beside(self, folder: Path) -> None:
+        write_manifest(folder, self.manifest())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         check_manifest(
@@ -414,6 +414,6 @@ class MTLTrainer(FiniteTrainer):
 
     def _write(self, model: PreTrainedModel, folder: str) -> None:
         check_weights(model, "Nothing is saved: the trained")
-        with new_files(folder) as part:
+        with model_files(folder) as part:
             model.save_pretrained(part)
             self.processing_class.save_pretrained(part)
