@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
-
-from .checkpoints import CheckpointedTrainer
+from transformers import Trainer
 
 # Name in `TrainerState.stateful_callbacks`, the part of the state that may hold more than its own fields.
 ENTRY = "WholeRun"
@@ -47,7 +46,7 @@ class _Spent:
     loss_sum: float | None = 0.0
 
 
-class WholeRunTrainer(CheckpointedTrainer):
+class WholeRunTrainer(Trainer):
     """A `Trainer` that knows what its training took before it was resumed."""
 
     _before: _Spent | None = None
