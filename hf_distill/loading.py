@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,15 @@ from typing import Any
 
 import torch
 import transformers
+import xxhash
 from huggingface_hub import constants
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
+
+from .storage.steps import damage_of_file
 
 # What transformers raises where files are missing, cut short, or something else.
 UNREADABLE = (OSError, ValueError, SafetensorError)
@@ -52,13 +56,19 @@ def load_error(model: str, error: Exception, *, flag: str) -> OSError:
         error: What transformers said.
         flag: The argument that carried it.
     """
-    reason = f"{error}"
+    reason = _damage(Path(model).expanduser()) or f"{error}"
     if not Path(model).expanduser().exists():
         if model.startswith((".", "~", os.sep)) or model.count("/") > 1:
             reason = "there is no such folder, and the Hub has no such names"
         elif constants.HF_HUB_OFFLINE:
             reason = "there is no such folder, and HF_HUB_OFFLINE is set: of the Hub there is only its cache"
     return OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {reason}")
+
+
+def _damage(folder: Path) -> str | None:
+    """The first file of a model's folder that can be seen to be damaged: libraries do not always name it."""
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return next(filter(None, map(damage_of_file, files)), None)
 
 
 def load_skeleton(folder: str, *, flag: str) -> Any:
@@ -132,7 +142,8 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
         raise
     except Exception as error:
         # Of a damaged file the tokenizers library raises whatever it stumbles over.
-        raise OSError(f"`{flag}`: the tokenizer of {name!r} cannot be read: {error!r}") from error
+        reason = _damage(Path(name).expanduser()) or repr(error)
+        raise OSError(f"`{flag}`: the tokenizer of {name!r} cannot be read: {reason}") from error
     # Tokenizers of characters and bytes need no vocabulary file: theirs is larger than their special tokens too.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise OSError(
@@ -140,6 +151,14 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
             "beside it: tokenizer.save_pretrained(folder)."
         )
     return tokenizer
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """A hash of a tokenizer's tokens and their ids; `none` for what has no vocabulary."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return "none"
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return xxhash.xxh3_128(json.dumps(vocabulary).encode()).hexdigest()
 
 
 def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:

@@ -1,5 +1,6 @@
 """Tiny tokenizers, models and data, made here: no test needs a network or a file of this machine."""
 
+import gc
 import os
 import warnings
 
@@ -80,6 +81,13 @@ def sentences():
     generator = torch.Generator().manual_seed(7)
     lengths = torch.randint(3, 15, (64,), generator=generator).tolist()
     return [" ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator)) for n in lengths]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def light_collections():
+    """Every training ends with a full garbage collection: what is loaded by now is no garbage and is not looked at."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -77,7 +77,10 @@ def of(teacher="encoder", textbook="text.txt", *more):
             of("me/teacher"),
             "cannot load 'me/teacher' from a local folder or the Hub: there is no such folder, and HF_HUB",
         ),
-        (of("cut_weights"), "cannot load 'cut_weights' from a local folder or the Hub: Error while deserializing"),
+        (
+            of("cut_weights"),
+            "from a local folder or the Hub: 'cut_weights/model.safetensors' is damaged or cut short",
+        ),
         (of("bad_config"), "`--teacher_model`: cannot load 'bad_config'"),
         (of("bad_tokenizer"), "`--teacher_model`: the tokenizer of 'bad_tokenizer' cannot be read"),
         (of("no_tokenizer"), "`--teacher_model`: 'no_tokenizer' has no tokenizer files"),

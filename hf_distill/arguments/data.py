@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -264,9 +265,10 @@ class CorpusArguments:
         for name in ("top_share", "near_duplicate_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0 and at most 1.")
-        if self.bm25_k1 < 0 or not 0 <= self.bm25_b <= 1:
+        if not 0 <= self.bm25_k1 < math.inf or not 0 <= self.bm25_b <= 1:
             raise ValueError(
-                f"`--bm25_k1` ({self.bm25_k1}) must be at least 0, `--bm25_b` ({self.bm25_b}) within 0 and 1."
+                f"`--bm25_k1` ({self.bm25_k1}) must be at least 0 and finite, `--bm25_b` ({self.bm25_b}) within 0 "
+                "and 1."
             )
         choices = {
             "unit": ("row", "sentence", "passage"),

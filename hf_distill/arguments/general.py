@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -70,8 +71,8 @@ class GeneralCorpusArguments:
                 setattr(self, name, [value])
         if any(rows < 1 for rows in self.rows or ()):
             raise ValueError(f"`--rows` is {self.rows}; each must be at least 1.")
-        if any(weight <= 0 for weight in self.weights or ()):
-            raise ValueError(f"`--weights` is {self.weights}; each must be above 0.")
+        if not all(0 < weight < math.inf for weight in self.weights or ()):
+            raise ValueError(f"`--weights` is {self.weights}; each must be above 0 and finite.")
         for name in ("passage_words", "max_chars", "max_words", "num_proc"):
             value = getattr(self, name)
             if value is not None and value < 1:

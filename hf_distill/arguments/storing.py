@@ -27,7 +27,10 @@ class PrecomputeArguments:
     )
     teacher_layer: str = field(
         default="auto",
-        metadata={"help": "Teacher layer of the relation, or auto: the last; 19 or 21 of 24 (MiniLMv2)."},
+        metadata={
+            "help": "Teacher layer of the relation, or auto: the last; for objective relation 19 or 21 of 24 "
+            "(MiniLMv2)."
+        },
     )
     layer_map: str | None = field(
         default=None, metadata={"help": "Several pairs of layers instead of one, as for `hf-distill distill`."}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
@@ -17,23 +19,85 @@ MatmulMode = Literal["auto", "strict", "fast"]
 HEADLINE = "headline"
 
 
+class Unset:
+    """Marks a value that nobody chose: it counts where something is distilled, `stock` everywhere else.
+
+    The value itself is an ordinary number or text, so that whoever reads the arguments sees it.
+
+    Attributes:
+        plain: The value without the mark.
+        stock: That of `TrainingArguments`.
+    """
+
+    plain: Any
+    stock: Any
+
+
+class UnsetFloat(Unset, float):
+    """A number that nobody chose."""
+
+
+class UnsetInt(Unset, int):
+    """A whole number that nobody chose."""
+
+
+class UnsetText(Unset, str):
+    """A text that nobody chose."""
+
+    def __str__(self) -> str:
+        """Itself: a parser that makes text of a default does not take it for a choice."""
+        return self
+
+
+KINDS: dict[type, type] = {float: UnsetFloat, int: UnsetInt, str: UnsetText}
+
+
+def _ours(name: str, value: float | str, text: str) -> Any:
+    """A field of `TrainingArguments` with another default where something is distilled."""
+    marked = KINDS[type(value)](value)
+    marked.plain = value
+    marked.stock = next(item.default for item in dataclasses.fields(TrainingArguments) if item.name == name)
+    return field(default=marked, metadata={"help": text})
+
+
+def lower_is_better(metric: str, evaluation_sets: Iterable[str] = ()) -> bool:
+    """Whether smaller values of what an evaluation measures are better.
+
+    Losses, their terms and divergences fall, agreement rises; of any other name `Trainer` knows a loss by its end.
+
+    Args:
+        metric: A name such as `metric_for_best_model`, with or without `eval_`.
+        evaluation_sets: Names of the evaluation sets, if there are several; a metric begins with that of its set.
+    """
+    name = without_set(metric, evaluation_sets)
+    family = name.partition("/")[0]
+    return family in ("loss", "kl") or (family != "agreement" and name.endswith("loss"))
+
+
+def without_set(metric: str, evaluation_sets: Iterable[str] = ()) -> str:
+    """The name of a metric without `eval_` and the name of its evaluation set."""
+    name = metric.removeprefix("eval_")
+    found = [one for one in evaluation_sets if name.startswith(f"{one}_")]
+    return name[len(max(found, key=len)) + 1 :] if found else name
+
+
 @dataclass
 class DistillationArguments(TrainingArguments):
     """`TrainingArguments` plus what decides a distillation.
 
-    The defaults of the inherited fields that differ are those of MiniLMv2 (see `docs/defaults.md`).
+    The defaults of the inherited fields that differ are those of MiniLMv2 (see `docs/defaults.md`). They count where
+    something is distilled; a training without objectives has those of `TrainingArguments` (`for_training`).
     """
 
-    learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate (MiniLMv2: 6e-4)."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay (MiniLMv2: 0.01)."})
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of Adam (MiniLMv2: 1e-6)."})
-    warmup_steps: float = field(
-        default=0.01, metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them."}
-    )
-    logging_steps: float = field(default=10, metadata={"help": "Log the loss and its terms every so many steps."})
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
+    learning_rate: float = _ours("learning_rate", 6e-4, "Peak learning rate (MiniLMv2: 6e-4).")
+    weight_decay: float = _ours("weight_decay", 0.01, "Weight decay (MiniLMv2: 0.01).")
+    adam_epsilon: float = _ours("adam_epsilon", 1e-6, "Epsilon of Adam (MiniLMv2: 1e-6).")
+    warmup_steps: float = _ours("warmup_steps", 0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")
+    logging_steps: float = _ours("logging_steps", 10, "Log the loss and its terms every so many steps.")
+    train_sampling_strategy: str = _ours(
+        "train_sampling_strategy",
+        "group_by_length",
+        "How rows are batched: group_by_length (little padding), random or sequential.",
     )
     objectives: list[str] | None = field(
         default=None,
@@ -182,11 +246,14 @@ class DistillationArguments(TrainingArguments):
             raise ValueError(
                 f"`--gradual_unfreezing` is {shares}; give two rising shares of the steps, such as 0 0.5."
             )
-        if self.ddp_find_unused_parameters is None:
-            # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.
-            self.ddp_find_unused_parameters = True
         self._choose_metric()
+        logs, evaluations = self.logging_steps, self.eval_steps
         super().__post_init__()
+        if isinstance(logs, Unset):
+            # The base class makes a plain number of it, and takes it for the evaluations too.
+            self.logging_steps = logs
+            if not evaluations and self.eval_steps == logs:
+                self.eval_steps = logs
         if self.early_stopping_patience is not None and self.eval_strategy == "no":
             raise ValueError("`--early_stopping_patience` counts evaluations: give `--eval_strategy steps` or epoch.")
         if self.device.type == "cpu":
@@ -204,15 +271,66 @@ class DistillationArguments(TrainingArguments):
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
         if metric.split("/")[0] in ("agreement", "kl") and not self.eval_agreement:
             raise ValueError(f"`--metric_for_best_model {metric}` is measured with `--eval_agreement` only.")
-        if self.greater_is_better is None and metric.split("/")[0] in ("loss", "kl"):
-            # The base class knows a loss by the end of its name.
-            self.greater_is_better = False
+        if self.greater_is_better is None and metric:
+            self.greater_is_better = not lower_is_better(metric)
+
+    @classmethod
+    def from_stock(cls, args: TrainingArguments) -> Self:
+        """Fill plain training arguments up with our defaults of the fields that are ours.
+
+        What `args` say is taken as chosen, their learning rate too.
+        """
+        filled = cls.__new__(cls)
+        for item in dataclasses.fields(cls):
+            made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+            setattr(filled, item.name, item.default if made is None else made)
+        filled.__dict__ |= vars(args)
+        return filled
+
+    def for_training(self, *, distilling: bool) -> Self:
+        """A copy in which what nobody chose has the value that counts.
+
+        Args:
+            distilling: Whether something is distilled: our defaults, else those of `TrainingArguments`.
+        """
+        chosen = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Unset):
+                setattr(chosen, name, value.plain if distilling else value.stock)
+        if distilling and chosen.ddp_find_unused_parameters is None:
+            # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.
+            chosen.ddp_find_unused_parameters = True
+        return chosen
+
+    def check_metric(self, evaluation_sets: Iterable[str] = ()) -> None:
+        """Set on which side the better values of `metric_for_best_model` are, now that evaluation sets are known.
+
+        Args:
+            evaluation_sets: Their names, if there are several.
+
+        Raises:
+            ValueError: If the metric is none that is measured.
+        """
+        metric, evaluation_sets = self.metric_for_best_model, list(evaluation_sets)
+        name = without_set(metric or "", evaluation_sets)
+        family = name.partition("/")[0]
+        if family in ("agreement", "kl") and not self.eval_agreement:
+            raise ValueError(f"`--metric_for_best_model {metric}` is measured with `--eval_agreement` only.")
+        if evaluation_sets and family in ("loss", "agreement", "kl") and name == (metric or "").removeprefix("eval_"):
+            raise ValueError(
+                f"`--metric_for_best_model {metric}` is measured on each of {len(evaluation_sets)} evaluation sets: "
+                f"say which, such as {evaluation_sets[0]}_{name}."
+            )
+        # What the base class fills in where nothing is given; a user who says the opposite is believed.
+        guessed = metric is not None and not metric.endswith("loss")
+        if metric is not None and self.greater_is_better == guessed:
+            self.greater_is_better = not lower_is_better(metric, evaluation_sets)
 
     def objective_options(self) -> dict[str, Any]:
         """The settings that constructors of objectives know by these names."""
         names = (
             "relations relation_heads student_layer teacher_layer layer_map "
-            "logits_loss temperature scale_by_squared_temperature temperature_schedule"
+            "logits_loss temperature scale_by_squared_temperature temperature_schedule label_smoothing_factor"
         )
         return {name: getattr(self, name) for name in names.split()}
 

@@ -26,7 +26,7 @@ from hf_distill.generation.positions import check_encoder, lengthen_positions, n
 from hf_distill.generation.settings import WAYS, GenerationSettings
 from hf_distill.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
 from hf_distill.masked_logits import logits_at
-from hf_distill.storage.files import new_files, read_json, write_json
+from hf_distill.storage.files import model_files, read_json, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class EncoderForGeneration(nn.Module):
         self.tokenizer = tokenizer
         self.label_smoothing = 0.0
         self._knows_types = "token_type_ids" in forward_columns(masked_lm)
-        types = getattr(masked_lm.config, "type_vocab_size", 0) or 0
+        types = getattr(masked_lm.config, "type_vocab_size", 0) if self._knows_types else 0
         self.pair_types = types >= 2 if pair_types is None else pair_types
         if self.pair_types and types < 2:
             raise ValueError(f"`pair_types` is True, but {type(masked_lm).__name__} knows {types} token types.")
@@ -189,7 +189,7 @@ class EncoderForGeneration(nn.Module):
             "special_ids": asdict(self.ids),
             "settings": asdict(self.settings),
         }
-        with new_files(folder) as part:
+        with model_files(folder) as part:
             self.masked_lm.save_pretrained(part)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(part)

@@ -11,6 +11,7 @@ from hf_distill.arguments import AugmentationArguments, TaskArguments
 from hf_distill.corpus.augmentation import DEFAULT_NUM_SAMPLES, AugmentedCorpus, build_augmented_corpus
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.jobs.corpus_folder import command_line, shown_settings, write_rows
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
 
@@ -27,6 +28,7 @@ PAPER_NUM_SAMPLES = {
 }
 
 
+@writes_folder("data", "work")
 def augment(
     task: TaskArguments, augmentation: AugmentationArguments, *, loaded: LoadedTask | None = None
 ) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hf_distill.benchmark.quality import read_quality
 from hf_distill.benchmark.report import format_report
 from hf_distill.benchmark.speed import Batch, describe_device, random_batch
 from hf_distill.hub.disclosure import public
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import forward_columns, load_model, load_tokenizer
 from hf_distill.parsing import arguments_to_dict
@@ -29,7 +30,7 @@ from hf_distill.precision import configure_fp32_matmul
 from hf_distill.storage.files import write_text
 from hf_distill.students import create_student
 from hf_distill.tasks.loading import load_task
-from hf_distill.tokens import check_same_tokens
+from hf_distill.teachers import check_same_vocabulary
 
 logger = logging.get_logger(__name__)
 
@@ -38,6 +39,7 @@ REPORT_FILE = "bench.md"
 FIGURE_FILE = "quality_against_latency.png"
 
 
+@writes_folder()
 def bench(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
     """Time a teacher and its students.
 
@@ -137,7 +139,7 @@ def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) ->
     """Rows of the task in random order, cut and padded to the length that is asked for."""
     tokenizer: Any = entrants[0].tokenizer
     for entrant in entrants[1:]:
-        check_same_tokens(tokenizer, entrant.tokenizer)
+        check_same_vocabulary(tokenizer, entrant.tokenizer)
     task = load_task(str(arguments.task), arguments.data_dir, splits=[])
     # Training rows as in the papers; others do where they are all there is.
     split = task.spec.train_split if task.spec.train_split in task.dataset else next(iter(task.dataset))

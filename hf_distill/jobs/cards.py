@@ -171,6 +171,7 @@ def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
             baseline=_score(results["baseline"], split, metric),
             hub_dataset=spec.hub_path if from_hub else None,
             hub_config=spec.hub_config if from_hub else None,
+            complete=results["max_eval_samples"] is None,
             rows=rows.get(split),
             seed=results["seed"],
             task_type=spec.kind.replace("_", "-"),

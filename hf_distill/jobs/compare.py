@@ -27,6 +27,7 @@ from hf_distill.corpus.sources import load_general_corpus
 from hf_distill.hub.dataset_card import FIGURES_FOLDER, write_section
 from hf_distill.hub.disclosure import public
 from hf_distill.jobs.corpus_folder import STATISTICS_FILE, is_built_folder
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.parsing import arguments_to_dict
 from hf_distill.storage.files import copy_file, read_json, write_text
@@ -43,6 +44,7 @@ OVERLAP_FIGURE = "vocabulary_overlap.png"
 SHARES_FIGURE = "top_shares.png"
 
 
+@writes_folder()
 def compare(
     task: TaskArguments, comparison: ComparisonArguments, command: str = "", *, loaded: LoadedTask | None = None
 ) -> dict[str, Any]:

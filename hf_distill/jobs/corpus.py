@@ -14,6 +14,7 @@ from hf_distill.corpus.anchors import task_texts
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.jobs.corpus_folder import command_line, shown_settings, write_rows
 from hf_distill.jobs.corpus_shards import ShardJobs, merge, run_all, run_shard
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.parsing import write_arguments
 from hf_distill.plugins import loaded_plugins
 from hf_distill.storage.files import new_file
@@ -34,6 +35,7 @@ PAPER_TOP_K = {
 }
 
 
+@writes_folder("data", "work", "dropped.parquet")
 def build_corpus(
     task: TaskArguments,
     corpus: CorpusArguments,

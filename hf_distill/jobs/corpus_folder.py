@@ -13,7 +13,7 @@ from hf_distill.corpus.naming import named_corpora
 from hf_distill.corpus.sources import corpus_label
 from hf_distill.hub.disclosure import public, public_command
 from hf_distill.parsing import changed_arguments
-from hf_distill.storage.files import remove, write_json
+from hf_distill.storage.files import new_folder, remove, write_json
 
 STATISTICS_FILE = "statistics.json"
 
@@ -35,11 +35,14 @@ def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
     Raises:
         FileExistsError: If `data` holds anything but the files of an earlier build, which are replaced.
     """
-    _make_room(folder)
+    _check_room(folder)
     num_files = max(1, math.ceil(statistics["bytes"] / _BYTES_PER_FILE))
-    for index in range(num_files):
-        part = rows.shard(num_files, index, contiguous=True)
-        part.to_parquet(str(folder / "data" / f"train-{index:05d}-of-{num_files:05d}.parquet"))
+    with new_folder(folder / "data") as data:
+        for index in range(num_files):
+            part = rows.shard(num_files, index, contiguous=True)
+            part.to_parquet(str(data / f"train-{index:05d}-of-{num_files:05d}.parquet"))
+        # Those of an earlier build say nothing of these rows.
+        remove(folder / STATISTICS_FILE)
     write_json(folder / STATISTICS_FILE, public(statistics))
 
 
@@ -48,8 +51,8 @@ def is_built_folder(folder: Path) -> bool:
     return (folder / STATISTICS_FILE).is_file() and (folder / "README.md").is_file() and (folder / "data").is_dir()
 
 
-def _make_room(folder: Path) -> None:
-    """An empty `data` folder; only one that an earlier build wrote is removed."""
+def _check_room(folder: Path) -> None:
+    """Only a `data` folder that an earlier build wrote is replaced."""
     data = folder / "data"
     strange = sorted(f.name for f in data.iterdir() if not _BUILT_FILE.fullmatch(f.name)) if data.is_dir() else []
     if strange:
@@ -57,8 +60,6 @@ def _make_room(folder: Path) -> None:
             f"`--corpus_dir` is {str(folder)!r}, whose folder `data` holds files that no build wrote ({strange[:3]}); "
             "name another folder."
         )
-    remove(data)
-    data.mkdir(parents=True)
 
 
 def shown_settings(*arguments: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.jobs.cards import distillation_details, shown_command
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teachers import open_teachers
 from hf_distill.jobs.textbook import read_textbook, stored_rows
@@ -18,14 +19,14 @@ from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.stored.teacher import StoredTeacher
 from hf_distill.students import count_parameters, create_student, size_table
-from hf_distill.tokens import check_same_tokens
-from hf_distill.trainers.checkpoints import checkpoint_to_resume
+from hf_distill.teachers import check_same_vocabulary
 from hf_distill.trainers.distillation import DistillationTrainer
 from hf_distill.trainers.multi_teacher import MultiTeacherTrainer
 
 logger = logging.get_logger(__name__)
 
 
+@writes_folder()
 def distill(
     student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def distill(
     logger.warning(f"{trainer.describe()}\n{ready.sizes}")
     command = shown_command("distill", student, teacher, textbook, training)
     trainer.card_details = distillation_details(student, textbook, ready.num_rows, command, environment())
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
@@ -142,7 +143,7 @@ def prepare(
         if training.align_tokenizers:
             tokenizer = own
         else:
-            check_same_tokens(tokenizer, own)
+            check_same_vocabulary(tokenizer, own)
     if teachers.stored:
         train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
     else:

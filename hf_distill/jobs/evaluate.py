@@ -11,11 +11,13 @@ from transformers import PreTrainedModel, set_seed
 
 from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.jobs.cards import adapted_facts, shown_command, write_card
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
 from hf_distill.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask
+from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 from hf_distill.trainers.finetuning import FineTuningResult, Scores, evaluate_model, finetune
 from hf_distill.trainers.heads import head_of
 from hf_distill.trainers.task_models import load_task_model, random_task_model
@@ -23,6 +25,7 @@ from hf_distill.trainers.task_models import load_task_model, random_task_model
 BASELINE_FOLDER = "baseline"
 
 
+@writes_folder("baseline")
 def adapt_and_evaluate(
     task: TaskArguments,
     evaluation: EvaluationArguments,
@@ -64,6 +67,7 @@ def adapt_and_evaluate(
         "metric": rows.spec.headline,
         "split": rows.spec.headline_split,
         "split_rows": len(rows.split(rows.spec.headline_split)),
+        "max_eval_samples": task.max_eval_samples,
         "student": student,
         "teacher": reference,
         "baseline": baseline,
@@ -105,7 +109,7 @@ def _baseline(
     """The same student with random weights, fine-tuned in the same way."""
     own = copy.copy(training)
     own.output_dir = os.path.join(str(training.output_dir), BASELINE_FOLDER)
-    if own.resume_from_checkpoint != "last":
+    if own.resume_from_checkpoint not in (True, "True", "true", LAST_CHECKPOINT):
         own.resume_from_checkpoint = None
     set_seed(training.seed)
     model = random_task_model(

@@ -16,11 +16,13 @@ from hf_distill.benchmark.speed import weight_bytes
 from hf_distill.deployment.onnx_export import export_onnx, largest_difference, quantize_onnx
 from hf_distill.deployment.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.finite import check_weights
+from hf_distill.jobs.folders import check_folders
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.storage.files import new_files
+from hf_distill.storage.folders import writing_to
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.finetuning import evaluate_model
 
@@ -45,8 +47,15 @@ def export(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, A
         ValueError: If the ONNX file differs from the model by more than `arguments.tolerance`.
         ImportError: If a package of the extra `onnx` is missing.
     """
-    started = time.perf_counter()
     folder = _output_dir(arguments)
+    # The files of a model may lie in a folder of their own inside its folder.
+    check_folders([task, arguments], "--output_dir", folder, (), inside=True)
+    with writing_to(folder):
+        return _export(task, arguments, folder)
+
+
+def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path) -> dict[str, Any]:
+    started = time.perf_counter()
     model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
     check_weights(model, f"Nothing is exported: `--model` {arguments.model!r}, whose")
     tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)

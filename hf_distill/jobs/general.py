@@ -12,9 +12,11 @@ from hf_distill.corpus.naming import named_corpora, split_config
 from hf_distill.corpus.sources import load_general_corpus
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.jobs.corpus_folder import command_line, shown_settings, write_rows
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.parsing import write_arguments
 
 
+@writes_folder("data", "work")
 def mix_general(arguments: GeneralCorpusArguments) -> dict[str, Any]:
     """Mixes general corpora into one.
 

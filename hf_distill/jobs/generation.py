@@ -17,6 +17,7 @@ from hf_distill.arguments import GenerationArguments, GenerationTaskArguments, G
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.jobs.cards import shown_command, write_card, writing_facts
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.predictions import PredictionFile
 from hf_distill.jobs.results import cost_of_training, environment, write_results
 from hf_distill.loading import load_tokenizer, update_digest
@@ -24,7 +25,6 @@ from hf_distill.parsing import write_arguments
 from hf_distill.tasks.generation import GenerationDefaults
 from hf_distill.tasks.generation_rows import LoadedGeneration, load_generation_task, tokenize_generation
 from hf_distill.tasks.generation_scores import check_scorers, score_generated
-from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.generation import GenerationTrainer
 
 logger = logging.get_logger(__name__)
@@ -45,6 +45,7 @@ class Lengths:
     target: int
 
 
+@writes_folder()
 def generate(
     task: GenerationTaskArguments, generation: GenerationArguments, training: GenerationTrainingArguments
 ) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _paper_settings(defaults: GenerationDefaults, tokenizer: Any) -> GenerationS
 
 def _train(trainer: GenerationTrainer, training: GenerationTrainingArguments) -> dict[str, Any]:
     """Train and save; what is reported of it."""
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     return {
         "train_rows": len(trainer.train_dataset),  # type: ignore[arg-type]

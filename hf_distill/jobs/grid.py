@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from hf_distill.arguments import FineTuningArguments, GridArguments
 from hf_distill.hub.disclosure import public
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.grid_students import distil_students, student_models
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
@@ -78,6 +79,7 @@ class Cell:
         return f"{CELLS}/{self.model}/{task}/{self.fraction:g}/{name}.json"
 
 
+@writes_folder("cells", "students")
 def run_grid(arguments: GridArguments) -> dict[str, Any]:
     """Distil the students that are not there yet, run every cell that has no result, and write tables.
 

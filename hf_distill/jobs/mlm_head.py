@@ -9,18 +9,19 @@ import torch
 from transformers import AutoModelForMaskedLM, set_seed
 
 from hf_distill.arguments import DistillationArguments, MLMHeadArguments, TextbookArguments
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.textbook import read_textbook
 from hf_distill.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.tokenization import tokenize_text
-from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.masked_head import MaskedHeadTrainer
 
 # BERT's share of masked tokens.
 MLM_PROBABILITY = 0.15
 
 
+@writes_folder()
 def fit_mlm_head(
     head: MLMHeadArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def fit_mlm_head(
         processing_class=tokenizer,
     )
     before = None if eval_rows is None else trainer.masked_accuracy()
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     facts = {
         "job": "mlm_head",

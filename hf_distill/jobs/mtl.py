@@ -10,11 +10,11 @@ from transformers import set_seed
 
 from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
 from hf_distill.jobs.cards import shared_facts, shown_command, write_card
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.finetuning import headline_score
 from hf_distill.trainers.multi_task import MTLTrainer
 from hf_distill.trainers.multi_task_model import multi_task_model
@@ -23,6 +23,7 @@ from hf_distill.trainers.task_models import lora_alpha
 TASKS_FOLDER = "tasks"
 
 
+@writes_folder("tasks")
 def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments) -> dict[str, Any]:
     """Fine-tune one encoder on many tasks and score it on each.
 
@@ -60,7 +61,7 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
         max_length=tasks.max_length,
         doc_stride=tasks.doc_stride,
     )
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     history = list(trainer.state.log_history)
     trainer.save_model()
     for task in tasks.heads_to_save():

@@ -29,6 +29,7 @@ from hf_distill.jobs.augment import augment
 from hf_distill.jobs.corpus import build_corpus
 from hf_distill.jobs.distill import distill
 from hf_distill.jobs.evaluate import adapt_and_evaluate
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.general import mix_general
 from hf_distill.jobs.pipeline_report import card_facts, make_report, measure_speed
 from hf_distill.jobs.pipeline_stages import Stages
@@ -46,6 +47,7 @@ _KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
+@writes_folder("teacher", "corpus", "augmented", "general", "distilled*", "student")
 def run_pipeline(
     task: TaskArguments,
     teacher: TeacherArguments,

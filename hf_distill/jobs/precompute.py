@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hf_distill.arguments import PrecomputeArguments, TeacherArguments, TextbookArguments
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.textbook import read_rows
 from hf_distill.loading import load_model, load_tokenizer
@@ -16,6 +17,7 @@ from hf_distill.shapes import parse_shape
 from hf_distill.stored.precompute import precompute as store
 
 
+@writes_folder()
 def precompute(teacher: TeacherArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
     """Store the signals of a teacher for every row of a textbook.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from transformers import set_seed
 
 from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
@@ -16,6 +17,7 @@ from hf_distill.trainers.finetuning import finetune
 from hf_distill.trainers.task_models import add_lora, load_task_model, lora_alpha
 
 
+@writes_folder()
 def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArguments) -> dict[str, Any]:
     """Fine-tune a teacher on one task.
 

@@ -167,7 +167,6 @@ class LogitsObjective(Objective):
             if positions == "labels":
                 raise ValueError(f"`positions=labels` chooses what has a class as label; {problem_type} has none.")
         self.logits_loss = logits_loss
-        self.temperature = temperature
         self._temperatures = Temperature(temperature, temperature_schedule)
         if logits_loss == "mse" and self._temperatures.name != "constant":
             raise ValueError(
@@ -194,6 +193,15 @@ class LogitsObjective(Objective):
     def teacher_request(self) -> SignalRequest:
         """The head's outputs."""
         return SignalRequest(logits=True)
+
+    @property
+    def temperature(self) -> float:
+        """The base temperature; a callback may set another in the middle of a training."""
+        return self._temperatures.base
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperatures.set_base(value)
 
     @property
     def current_temperature(self) -> float:
@@ -299,10 +307,24 @@ class LabelsObjective(Objective):
     needs_labels = True
     formula = "mean over labels of -log softmax(z_S)_y; regression: (z_S - y)^2"
 
-    def __init__(self, problem_type: ProblemType | None = None) -> None:
-        """Create the objective; `problem_type` as for `LogitsObjective`."""
+    def __init__(self, problem_type: ProblemType | None = None, label_smoothing_factor: float = 0.0) -> None:
+        """Create the objective.
+
+        Args:
+            problem_type: As for `LogitsObjective`.
+            label_smoothing_factor: Share of the target that is spread over all classes, as in `Trainer`.
+
+        Raises:
+            ValueError: If labels without classes are to be smoothed.
+        """
         super().__init__()
+        if label_smoothing_factor and problem_type in ("regression", "multi_label_classification"):
+            raise ValueError(
+                f"`--label_smoothing_factor` {label_smoothing_factor} spreads one right class over all; "
+                f"{problem_type} has none."
+            )
         self.problem_type = problem_type
+        self.label_smoothing = float(label_smoothing_factor)
 
     @property
     def student_request(self) -> SignalRequest:
@@ -314,6 +336,12 @@ class LabelsObjective(Objective):
         if not student.logits:
             raise ValueError("The objective `labels` needs a student with a head; this one gives hidden states only.")
         spans = SPAN_LABELS.keys() & student.logits.keys()
+        one_number = not spans and next(iter(student.logits.values())).shape[-1] == 1
+        if self.label_smoothing and (spans or one_number):
+            raise ValueError(
+                f"`--label_smoothing_factor` {self.label_smoothing} spreads a label over classes; a head of answers "
+                "or of one number has none."
+            )
         self.unit = "rows" if spans or self.problem_type in ("regression", "multi_label_classification") else "labels"
 
     def forward(
@@ -342,12 +370,19 @@ class LabelsObjective(Objective):
         # Besides -100, data sets mark a hidden label by -1.
         shown = gold >= 0
         gold = gold.masked_fill(~shown, IGNORED)
-        total = F.cross_entropy(logits.flatten(0, -2), gold.flatten(), ignore_index=IGNORED, reduction="sum")
+        total = F.cross_entropy(
+            logits.flatten(0, -2),
+            gold.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
         return total / shown.sum().clamp(min=1)
 
     def describe(self) -> dict[str, Any]:
-        """The kind of labels."""
-        return {"problem_type": self.problem_type}
+        """The kind of labels, and how far they are smoothed."""
+        smoothed = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return {"problem_type": self.problem_type, **smoothed}
 
 
 def _over_classes(temperature: float | Tensor) -> float | Tensor:

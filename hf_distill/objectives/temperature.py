@@ -82,6 +82,7 @@ class Temperature:
         if not 0 < temperature < math.inf:
             raise ValueError(f"`--temperature` is {temperature}; it must be above 0 and finite.")
         self.base = float(temperature)
+        self._progress = 0.0
         fields = _read(schedule)
         self.name = fields.pop("name") if fields else "constant"
         self.options = {key: _number(self.name, key, value) for key, value in fields.items()}
@@ -97,6 +98,17 @@ class Temperature:
             self._current = torch.tensor(self.at(0.0))
         elif self.options:
             raise ValueError(f"`--temperature_schedule` constant has no options {sorted(self.options)}.")
+
+    def set_base(self, temperature: float) -> None:
+        """Take another base temperature from now on.
+
+        Raises:
+            ValueError: If it is not positive.
+        """
+        if not temperature > 0:
+            raise ValueError(f"The temperature is set to {temperature}; it must be above 0.")
+        self.base = float(temperature)
+        self.set_progress(self._progress)
 
     @property
     def is_per_row(self) -> bool:
@@ -119,6 +131,7 @@ class Temperature:
 
     def set_progress(self, progress: float) -> None:
         """Move to another share of the optimizer steps."""
+        self._progress = progress
         if self._schedule is not None:
             self._current.fill_(self.at(progress))
 

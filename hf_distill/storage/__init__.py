@@ -1,1 +1,1 @@
-"""What reaches the disk: files that are whole or not there."""
+"""What reaches the disk: whole files, finished steps, folders of one run at a time."""

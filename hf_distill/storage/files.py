@@ -28,6 +28,8 @@ from hf_distill.plain_values import as_mapping, check_plain
 PathLike = str | os.PathLike[str]
 
 SCRATCH = ".partial"
+# Weights of a model as transformers and peft name them, in one file or in several.
+WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?")
 _READ = 1 << 24
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What libraries say of a full disk that have no error numbers: Rust's, PyTorch's and NumPy's.
@@ -172,6 +174,22 @@ def new_files(folder: PathLike) -> Iterator[Path]:
             target = folder / file.relative_to(scratch)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
+
+
+@contextmanager
+def model_files(folder: PathLike) -> Iterator[Path]:
+    """As `new_files`, for a model: weights of the same kind that were in the folder under other names go.
+
+    Of weights in one file and in several, `from_pretrained` would take those that it looks for first.
+    """
+    with new_files(folder) as part:
+        yield part
+        written = {file.name for file in part.iterdir()}
+    kinds = {match.group(1) for match in map(WEIGHTS.fullmatch, written) if match}
+    for file in Path(folder).iterdir():
+        match = WEIGHTS.fullmatch(file.name)
+        if match and match.group(1) in kinds and file.name not in written:
+            remove(file)
 
 
 @contextmanager

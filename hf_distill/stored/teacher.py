@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
 
-from ..loading import load_skeleton, load_tokenizer
+from ..loading import load_skeleton, load_tokenizer, vocabulary_hash
 from ..signals import SignalRequest, Signals
-from ..teachers import label_permutation
-from ..tokens import check_same_tokens, tokenizer_hash
+from ..teachers import check_same_vocabulary, label_permutation
 from .columns import Column, StoredSignal, decode_signals
 from .manifest import (
     missing_signals,
@@ -170,18 +169,14 @@ class StoredTeacher:
         """The tokenizer of the stored rows."""
         return load_tokenizer(self.folder, flag="--teacher_model")
 
-    def check_tokenizer(self, processing_class: Any, *, pairs: bool = False) -> None:
-        """Refuse a tokenizer that reads text otherwise than that of the stored rows.
-
-        Args:
-            processing_class: The tokenizer.
-            pairs: Whether the rows are pairs of texts.
+    def check_tokenizer(self, processing_class: Any) -> None:
+        """Refuse a tokenizer with another vocabulary than that of the stored rows.
 
         Raises:
-            ValueError: If it does; the message shows where they differ.
+            ValueError: If it has; the message shows where they differ.
         """
-        if tokenizer_hash(processing_class) != self.manifest["tokenizer"]:
-            check_same_tokens(self.tokenizer(), processing_class, pairs=pairs)
+        if vocabulary_hash(processing_class) != self.manifest["tokenizer"]:
+            check_same_vocabulary(self.tokenizer(), processing_class)
 
     def check_rows(self, dataset: Any, what: str) -> None:
         """Refuse rows without the signals requested.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalPrediction
 from transformers.utils import find_labels, logging
 
 from ..alignment import Reading
 from ..arguments import DistillationArguments
 from ..finite import named_signals
-from ..loading import forward_columns, load_model
+from ..loading import forward_columns, load_model, vocabulary_hash
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..output_capture import capture_of
 from ..precision import configure_fp32_matmul
@@ -24,16 +25,15 @@ from ..signals import SignalRequest, Signals
 from ..stored.teacher import StoredTeacher
 from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource, connect_teacher
-from ..tokens import tokenizer_hash
 from .callbacks import CountsEpochs
 from .checkpoints import read_beside_student, write_beside_student
 from .data import counted, length_grouped_sampler
-from .drop_in import sorted_by_kind
+from .drop_in import refuse_shared, refuse_without_effect, settled, sorted_by_kind
 from .evaluating import EvaluatingTrainer
-from .inputs import check_tokenizer, has_pairs, num_ids, stored_inputs
+from .inputs import check_tokenizer, stored_inputs
 from .labels import LABEL_COLUMNS, LABEL_NAMES, LabelReader, has_choices
 from .masking import masking_collator
-from .optimizer import give_own_settings
+from .optimizer import give_own_settings, train_beside
 from .readings import check_collator, let_teachers_read, readings_of
 from .rows import RowReader, bounds_of, settle_problem_type
 from .sources import teacher_sources
@@ -51,14 +51,14 @@ class DistillationTrainer(EvaluatingTrainer):
     Without a teacher and objectives it behaves exactly like `Trainer`.
     """
 
-    args: DistillationArguments
+    # What plain arguments are filled up to where something is distilled.
+    arguments_class: ClassVar[type[DistillationArguments]] = DistillationArguments
+
+    args: Any
     # A `DistillationModel` where something is distilled, else the plain model.
     model: Any
     processing_class: Any
     label_names: Any
-    # Ids of the tokenizer that teachers and student are known to share; whether the rows are pairs of texts.
-    _num_tokens: int | None = None
-    _reads_pairs = False
     _signature_columns: Any
 
     def __init__(
@@ -90,7 +90,8 @@ class DistillationTrainer(EvaluatingTrainer):
 
         Args:
             model: The student: a model, a Hub id or a folder.
-            args: `DistillationArguments`.
+            args: `DistillationArguments`, or plain `TrainingArguments`: what they say counts as chosen, and what is
+                ours has its default.
             data_collator: Makes batches of rows.
             train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`;
                 by default those of a stored teacher.
@@ -117,25 +118,20 @@ class DistillationTrainer(EvaluatingTrainer):
                 both sides and the ways out.
         """
         args, data_collator, teacher_model = sorted_by_kind(args, data_collator, teacher_model, "teacher_model")
-        own: Any = args if args is not None else DistillationArguments("tmp_trainer")
-        self.args = own
-        items = objectives if objectives is not None else self.args.objectives
-        if items is None:
-            items = ["relation"] if teacher_model is not None else []
-        self.distilling = bool(items)
-        if teacher_model is not None and not items:
-            raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
+        items = objectives if objectives is not None else getattr(args, "objectives", None)
+        self._objective_items = _chosen_objectives(items, teacher_model)
+        self.distilling = bool(self._objective_items)
+        self.args = settled(args, self.arguments_class, distilling=self.distilling)
         self.peft_config = peft_config
-        self.teacher = self._prepare_teacher(teacher_model)
-        self._objective_items = items
-        self._manifest: dict[str, Any] | None = None
-        configure_fp32_matmul(self.args.fp32_matmul)
+        self._given_model, self._is_started = model is not None, False
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
-        if self.args.mlm_probability is not None and data_collator is None:
+        self._check_given(student, teacher_model, compute_loss_func=compute_loss_func)
+        self.teacher = self._prepare_teacher(teacher_model)
+        self._manifest: dict[str, Any] | None = None
+        if self._own("mlm_probability") is not None and data_collator is None:
             data_collator = masking_collator(self.args, processing_class, self.teachers)
         self._example_rows = (train_dataset, eval_dataset)
         if self.distilling:
-            self._reads_pairs = has_pairs(train_dataset, self.args.text_column)
             self._agree_on_tokens(teacher_model, processing_class, teacher_processing_class, data_collator)
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
@@ -157,13 +153,37 @@ class DistillationTrainer(EvaluatingTrainer):
             optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics,
         )
-        if self.distilling:
-            self._start_distilling(data_collator)
-            self._start_watching()
-        if self.args.gradual_unfreezing is not None:
-            self.add_callback(GradualUnfreezing(*self.args.gradual_unfreezing))
+        self._start(data_collator)
 
     # ---- Preparation ----
+
+    def _start(self, collator: Any) -> None:
+        """What is left to do when the base class is ready."""
+        if self.distilling:
+            self._start_distilling(collator)
+            self._start_watching()
+            self._is_started = True
+        if self._own("early_stopping_patience") is not None:
+            self.add_callback(
+                EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
+            )
+        if self._own("gradual_unfreezing") is not None:
+            self.add_callback(GradualUnfreezing(*self.args.gradual_unfreezing))
+
+    def _own(self, name: str) -> Any:
+        """A setting of ours; `None` where the arguments are plain ones."""
+        return getattr(self.args, name, None)
+
+    def _check_given(self, student: Any, teacher: Any, **given: Any) -> None:
+        """Refuse what would have no effect on a distillation or spoil it, and set the precision of the process."""
+        if not self.distilling and self.peft_config is not None:
+            raise ValueError("`peft_config` is for a distillation: without one, wrap the model by `get_peft_model`.")
+        if self.distilling:
+            refuse_without_effect("a distillation", self.args, given)
+            refuse_shared(student, teacher if isinstance(teacher, (list, tuple)) else [teacher])
+        # A plain training leaves the precision as it is, unless it is told otherwise.
+        if self.distilling or self._own("fp32_matmul") not in (None, "auto"):
+            configure_fp32_matmul(self.args.fp32_matmul)
 
     @property
     def teachers(self) -> list[TeacherSource]:
@@ -205,7 +225,11 @@ class DistillationTrainer(EvaluatingTrainer):
         return DistillationModel(student, objectives, {item.name: self._reading_of(item) for item in objectives})
 
     def _build_objectives(self, options: Mapping[str, Any]) -> list[WeightedObjective]:
-        return build_objectives(self._objective_items, options)
+        return build_objectives(self._items(), options)
+
+    def _items(self) -> list[Any]:
+        """The objectives as they were given; copies, if every trial of a search needs its own."""
+        return self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
 
     def _num_teacher_layers(self, item: WeightedObjective) -> int | None:
         """Layers of the teacher that an objective learns from."""
@@ -222,7 +246,7 @@ class DistillationTrainer(EvaluatingTrainer):
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.teacher_request
-        connect_teacher(self.teacher, request, student.config, self._num_tokens)
+        connect_teacher(self.teacher, request, student.config)
 
     def _reading_of(self, item: WeightedObjective) -> Reading | None:
         """How the teacher of an objective reads the text, if not as the student does."""
@@ -236,8 +260,6 @@ class DistillationTrainer(EvaluatingTrainer):
             self._check_tokenizers(given, processing_class, teacher_processing_class)
             return
         self._let_teachers_read(given, processing_class, teacher_processing_class)
-        # Teachers with another tokenizer read their own tokens, the others the student's.
-        self._num_tokens = num_ids(processing_class)
         check_collator(self.teachers, collator, self.args)
 
     def _let_teachers_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
@@ -245,8 +267,7 @@ class DistillationTrainer(EvaluatingTrainer):
         [self.teacher] = let_teachers_read([self.teacher], [given], processing_class, [teacher_processing_class])
 
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        known = check_tokenizer(self.teacher, given, processing_class, teacher_processing_class, self._reads_pairs)
-        self._num_tokens = num_ids(processing_class) if known else None
+        check_tokenizer(self.teacher, given, processing_class, teacher_processing_class)
 
     def _kept_columns(self) -> Sequence[str]:
         """Columns that stay beside the tokens when text is tokenized."""
@@ -269,7 +290,10 @@ class DistillationTrainer(EvaluatingTrainer):
         if self.teacher is not None:
             self.teacher.to(self.args.device)
         self._prepare_rows(collator)
+        self._check_smoothing()
         self._check_objectives()
+        if self.optimizer is not None:
+            train_beside(self.optimizer, self.lr_scheduler, self.model.objectives, self.args)
 
     def _prepare_rows(self, collator: Any) -> None:
         """Read the rows that are known already, and decide how rows become batches.
@@ -296,6 +320,15 @@ class DistillationTrainer(EvaluatingTrainer):
             if isinstance(teacher, StoredTeacher):
                 teacher.check_rows(dataset, name)
 
+    def _check_smoothing(self) -> None:
+        """Labels are smoothed where there is a loss of labels."""
+        factor, objectives = self.args.label_smoothing_factor, self.model.objectives
+        if factor and not any(getattr(objective, "label_smoothing", 0) for objective in objectives.values()):
+            raise ValueError(
+                f"`--label_smoothing_factor` {factor} would have no effect: it is for the objective `labels`, and the "
+                f"objectives are {sorted(objectives)}."
+            )
+
     @torch.no_grad()
     def _check_objectives(self) -> None:
         """Let every objective look at one tiny batch of both sides."""
@@ -314,18 +347,26 @@ class DistillationTrainer(EvaluatingTrainer):
         teacher_signals = getattr(self.teacher, "probe", None) or getattr(self.teacher, "signals", None)
         self.model.check(probe, None if teacher_signals is None else teacher_signals(probe), seed=self.args.seed)
         self.model.objectives.to(self.args.device)
+        # As they begin: a callback may change them on the way.
+        self._described = self.model.describe()
+        self._manifest = None
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make the student with `model_init` and wrap it."""
-        student = super().call_model_init(trial)
         if not self.distilling:
-            return student
-        is_first = getattr(self, "model", None) is None
+            return super().call_model_init(trial)
+        if trial is not None:
+            # Objectives are made of the arguments, which the base class sets when the student is there.
+            self._hp_search_setup(trial)
+        student = super().call_model_init(trial)
+        refuse_shared(student, self.teachers)
         self.model = self._wrap(student)
-        if not is_first:
+        if self._is_started:
             # Every trial of a search has a student and projections of its own.
             self.model.to(self.args.device)
             self._check_objectives()
+            if self.task_evaluation is not None:
+                self.task_evaluation.show(self.model)
         return self.model
 
     @property
@@ -429,17 +470,21 @@ class DistillationTrainer(EvaluatingTrainer):
     def manifest(self) -> dict[str, Any]:
         """What a resumed run must find unchanged: teacher, tokenizer, objectives with weights and settings."""
         if self._manifest is None:
-            described = {"objectives": self.model.describe(), "tokenizer": tokenizer_hash(self.processing_class)}
+            described = {"objectives": self._described, "tokenizer": vocabulary_hash(self.processing_class)}
             self._manifest = json.loads(json.dumps(described))
             self._manifest |= self.teacher.fingerprint() if self.teacher is not None else {"teacher": "none"}
         return self._manifest
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.check_student()
-        if self.distilling and self.args.should_save:
-            folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+    def input_folders(self) -> dict[str, Any]:
+        """The folders of teachers and student."""
+        if not self.distilling:
+            return {}
+        teachers = [getattr(teacher, "folder", None) or _place_of(teacher) for teacher in self.teachers]
+        return {"teacher_model": teachers, "model": _place_of(self.student)}
+
+    def _write_beside(self, folder: Path) -> None:
+        if self.distilling:
             write_beside_student(folder, self.manifest(), self.model.objectives)
-        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self.distilling:
@@ -452,4 +497,23 @@ class DistillationTrainer(EvaluatingTrainer):
     def _load_best_model(self) -> None:
         if not self.distilling or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
+        self._check_best()
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+def _chosen_objectives(given: Sequence[Any] | None, teacher: Any) -> list[Any]:
+    """The objectives: by default `relation`, if there is a teacher; none if nothing is distilled.
+
+    Raises:
+        ValueError: If there is a teacher and nothing to learn from it.
+    """
+    if given is None:
+        return ["relation"] if teacher is not None else []
+    if teacher is not None and not given:
+        raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
+    return list(given)
+
+
+def _place_of(model: Any) -> str | None:
+    """Where a model was loaded from: a folder, or an id of the Hub."""
+    return getattr(getattr(model, "config", None), "name_or_path", None)

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from transformers import TrainingArguments
 
+from ..arguments import DistillationArguments
+
 
 def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tuple[Any, Any, Any]:
     """Training arguments, collator and teacher, where the teacher may have been given in the arguments' place.
@@ -40,6 +42,22 @@ def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tu
     return args, data_collator, second
 
 
+def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *, distilling: bool) -> Any:
+    """The arguments that count in one training; what was given stays as it is.
+
+    Args:
+        args: What was given.
+        kind: The arguments that a distillation needs; plain ones are filled up with its defaults.
+        distilling: Whether something is distilled. If not, what nobody chose is as in `TrainingArguments`, and plain
+            arguments are taken as they are.
+    """
+    if args is None:
+        args = kind("tmp_trainer") if distilling else TrainingArguments("tmp_trainer")
+    if distilling and not isinstance(args, kind):
+        args = kind.from_stock(args)
+    return args.for_training(distilling=distilling) if isinstance(args, DistillationArguments) else args
+
+
 def check_kind(args: Any) -> None:
     """Refuse what stands in the place of training arguments and is none.
 
@@ -58,6 +76,67 @@ def _may_teach(given: Any) -> bool:
     if isinstance(given, (str, Path, nn.Module)) or callable(getattr(given, "signals", None)):
         return True
     return isinstance(given, Sequence) and len(given) > 0 and all(_may_teach(one) for one in given)
+
+
+# What `Trainer` and its arguments have, and what has no meaning where the loss is that of objectives: name -> the way
+# out.
+REFUSED = {
+    "compute_loss_func": "the loss is the sum of the objectives: write an objective (docs/extending.md)",
+    "use_liger_kernel": "its kernels put the loss into the model, and the objectives need what the model computes",
+    "liger_kernel_config": "its kernels put the loss into the model, and the objectives need what the model computes",
+}
+
+
+def refuse_without_effect(what: str, args: TrainingArguments, given: Mapping[str, Any]) -> None:
+    """Refuse arguments that a distillation would ignore.
+
+    Args:
+        what: What is trained, for the message.
+        args: Arguments of the training.
+        given: Arguments of the trainer by name.
+
+    Raises:
+        ValueError: If one is set.
+    """
+    for name, way in REFUSED.items():
+        value = given.get(name) or getattr(args, name, None)
+        if value:
+            raise ValueError(f"`{name}` would have no effect on {what}; {way}.")
+
+
+def refuse_shared(student: Any, teachers: Sequence[Any]) -> None:
+    """Refuse a student that is a teacher or holds modules or weights of one: what trains would change the target.
+
+    Args:
+        student: The student, if it is known.
+        teachers: Models, or sources of signals that hold one.
+
+    Raises:
+        ValueError: If something is shared; the message names the first parameters.
+    """
+    if not isinstance(student, nn.Module):
+        return
+    for given in teachers:
+        teacher = given if isinstance(given, nn.Module) else getattr(given, "model", None)
+        if teacher is student:
+            raise ValueError("`model` and the teacher are the same object: give the student a copy (`copy.deepcopy`).")
+        if not isinstance(teacher, nn.Module):
+            continue
+        held = {_storage(parameter) for parameter in teacher.parameters()} - {0}
+        names = [name for name, parameter in student.named_parameters() if _storage(parameter) in held]
+        if names:
+            raise ValueError(
+                f"The student shares {len(names)} parameters with the teacher ({', '.join(names[:3])}), which would "
+                "be frozen as the teacher's: give the student copies (`copy.deepcopy`)."
+            )
+
+
+def _storage(parameter: nn.Parameter) -> int:
+    """Where the numbers lie; 0 where there are none."""
+    try:
+        return parameter.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return 0  # A kind of tensor without memory of its own.
 
 
 def refuse_given(trainer: str, given: Mapping[str, Any]) -> None:

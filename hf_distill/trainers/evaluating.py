@@ -10,7 +10,7 @@ import datasets
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, ProgressCallback
+from transformers import ProgressCallback
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
@@ -61,7 +61,7 @@ class EvaluatingTrainer(PublishingTrainer):
         """Read the task that is to be scored; returns the held-out rows, by default the task's evaluation text."""
         args = self.args
         if not self.distilling:
-            if eval_task is not None or args.eval_task is not None or args.eval_agreement:
+            if eval_task is not None or getattr(args, "eval_task", None) or getattr(args, "eval_agreement", False):
                 raise ValueError("`--eval_task` and `--eval_agreement` watch a distillation: give it objectives.")
             return eval_dataset
         task = task_to_evaluate(eval_task, args)
@@ -85,11 +85,9 @@ class EvaluatingTrainer(PublishingTrainer):
         if self.task_evaluation is not None:
             self.task_evaluation.choose(self.model)
             if (self.args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE:
-                self.args.metric_for_best_model = self.task_evaluation.headline
-        if self.args.early_stopping_patience is not None:
-            self.add_callback(
-                EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
-            )
+                of_set = self._prefix_of_task().removeprefix("eval").removeprefix("_")
+                self.args.metric_for_best_model = f"{of_set}_" * bool(of_set) + self.task_evaluation.headline
+        self.args.check_metric(self.eval_dataset if isinstance(self.eval_dataset, dict) else ())
         # In a notebook there is a table instead of the bar; without bars there is neither.
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermsInProgressBar())
@@ -112,6 +110,35 @@ class EvaluatingTrainer(PublishingTrainer):
             logs.update(self.model.current_settings())
             self._term_sums, self._num_logged_steps = {}, 0
         super().log(logs, start_time)
+
+    # ---- Search ----
+
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], dict[str, float]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As in `Trainer`, which by default would minimise the sum of all that an evaluation measures.
+
+        A distillation measures terms that rise and fall, so here the default is `eval_loss`: with several evaluation
+        sets the mean of theirs. What `compute_objective` gives is minimised too, unless `direction` says otherwise.
+        """
+        if self.distilling and compute_objective is None:
+            compute_objective = self._searched_loss
+        return super().hyperparameter_search(hp_space, compute_objective, *args, **kwargs)
+
+    def _searched_loss(self, metrics: Mapping[str, float]) -> float:
+        """The loss that a search minimises."""
+        rows = self.eval_dataset
+        names = [f"eval_{name}_loss" for name in rows] if isinstance(rows, dict) else ["eval_loss"]
+        return sum(metrics[name] for name in names) / len(names)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`; nothing is left of the logs of a training before it."""
+        self._term_sums, self._num_logged_steps = {}, 0
+        return super().train(*args, **kwargs)
 
     # ---- Evaluation ----
 

@@ -25,13 +25,12 @@ from transformers.utils import logging
 from hf_distill.arguments import FineTuningArguments
 from hf_distill.finite import check_weights
 from hf_distill.precision import configure_fp32_matmul
-from hf_distill.storage.files import new_files
+from hf_distill.storage.files import model_files
 from hf_distill.tasks.labels import is_generic, visible_labels
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics import build_compute_metrics
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.trainers.checkpoints import checkpoint_to_resume
 from hf_distill.trainers.data import length_grouped_sampler
 from hf_distill.trainers.finite import FiniteTrainer
 from hf_distill.trainers.heads import TaskHead, head_of
@@ -121,6 +120,10 @@ class TaskLoss:
 class FineTuningTrainer(FiniteTrainer):
     """Stock `Trainer` that batches rows by the lengths stored in the data set, and evaluates them in their order."""
 
+    def input_folders(self) -> dict[str, Any]:
+        """Where the model was loaded from."""
+        return {"model": getattr(self.model, "name_or_path", None)}
+
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         # The base class is handed the rows without their unused columns, the lengths among them.
         sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
@@ -129,10 +132,6 @@ class FineTuningTrainer(FiniteTrainer):
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
         # The base class would group rows by length here too; scores of words and answers know rows by their place.
         return torch.utils.data.SequentialSampler(eval_dataset)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.check_student()
-        super()._save_checkpoint(model, trial)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`, which gives the loss function outputs and labels only."""
@@ -183,7 +182,7 @@ def finetune(
     if headline is not None:
         own = spec.for_split(spec.headline_split)
         trainer.compute_metrics = build_compute_metrics(own, headline.rows, headline.tokens)
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     history, whole = list(trainer.state.log_history), trainer.whole_run
     trained = merge_lora(trainer.model)
     if save:
@@ -337,7 +336,7 @@ def _save(
         trainer.save_model()
     elif args.should_save:
         check_weights(model, "Nothing is saved: the trained")
-        with new_files(str(args.output_dir)) as part:
+        with model_files(str(args.output_dir)) as part:
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
 

@@ -107,6 +107,10 @@ class FiniteTrainer(WholeRunTrainer):
             check_weights(self.model, "Nothing is saved: the trained")
         super().save_model(output_dir, _internal_call)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.check_student()
+        super()._save_checkpoint(model, trial)
+
     def check_student(self) -> None:
         """Check what the last update made: the weights, and what the student says with them to the last rows.
 

@@ -299,4 +299,5 @@ class GenerationTrainer(FineTuningTrainer):
         self.model.masked_lm.load_state_dict(stored.masked_lm.state_dict())
 
     def _load_best_model(self) -> None:
+        self._check_best()
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))

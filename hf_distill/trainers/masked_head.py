@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ..arguments import DistillationArguments
 from ..masked_logits import logits_at
+from ..precision import configure_fp32_matmul
 from .data import length_grouped_sampler
 from .distillation import DistillationTrainer
+from .drop_in import settled
 
 # What a label is where nothing was masked.
 UNMASKED = -100
@@ -46,6 +48,9 @@ class MaskedHeadTrainer(DistillationTrainer):
             )
         self.freeze_encoder = freeze_encoder
         model.base_model.requires_grad_(not freeze_encoder)
+        # Our defaults, though nothing is distilled.
+        args = settled(args, DistillationArguments, distilling=True)
+        configure_fp32_matmul(args.fp32_matmul)
         super().__init__(model, args, *places, objectives=[], **kwargs)
 
     @property
@@ -60,6 +65,10 @@ class MaskedHeadTrainer(DistillationTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def input_folders(self) -> dict[str, Any]:
+        """Where the encoder was loaded from."""
+        return {"encoder": self.model.name_or_path}
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

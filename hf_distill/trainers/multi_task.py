@@ -16,17 +16,17 @@ import datasets
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
 from hf_distill.finite import check_weights
+from hf_distill.loading import vocabulary_hash
 from hf_distill.precision import configure_fp32_matmul
-from hf_distill.storage.files import new_files
+from hf_distill.storage.files import model_files
 from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.preprocessing import tokenize_task
-from hf_distill.tokens import tokenizer_hash
 from hf_distill.trainers.chance import without_chance
 from hf_distill.trainers.checkpoints import check_manifest, write_manifest
 from hf_distill.trainers.drop_in import check_kind, refuse_given
@@ -40,7 +40,6 @@ from hf_distill.trainers.finetuning import (
 )
 from hf_distill.trainers.finite import TEACHER, FiniteTrainer
 from hf_distill.trainers.heads import Collator, head_of
-from hf_distill.trainers.inputs import check_tokenizer
 from hf_distill.trainers.multi_task_loss import MultiTaskLoss
 from hf_distill.trainers.multi_task_model import MultiTaskModel, multi_task_model
 from hf_distill.trainers.sources import teacher_source
@@ -150,7 +149,7 @@ class MTLTrainer(FiniteTrainer):
             model.add_lora(lora)
         limits = {name: max_length or spec.fine_tuning.max_length for name, spec in self.specs.items()}
         check_positions(model.config, max(limits.values()))
-        self.task_teachers = self._open_teachers(task_teachers or {}, own, processing_class)
+        self.task_teachers = self._open_teachers(task_teachers or {}, own)
         rows = {
             task.spec.name: self._training_rows(task, processing_class, limits[task.spec.name], doc_stride)
             for task in tasks
@@ -193,7 +192,7 @@ class MTLTrainer(FiniteTrainer):
         args.ddp_find_unused_parameters = True
         return args
 
-    def _open_teachers(self, given: Mapping[str, Any], args: MTLArguments, tokenizer: Any) -> TaskTeachers:
+    def _open_teachers(self, given: Mapping[str, Any], args: MTLArguments) -> TaskTeachers:
         unknown = sorted(set(given) - set(self.specs))
         if unknown:
             raise ValueError(f"`task_teachers` has {unknown}; the tasks are {list(self.specs)}.")
@@ -206,11 +205,6 @@ class MTLTrainer(FiniteTrainer):
                 teacher_source(one, flag="--task_teachers", name=f"teacher_{index}")
                 for index, one in enumerate(several)
             ]
-            for source, one in zip(found[task], several, strict=True):
-                try:
-                    check_tokenizer(source, one, tokenizer, None, pairs=len(self.specs[task].text_columns) > 1)
-                except ValueError as error:
-                    raise ValueError(f"A teacher of task {task!r}: {error}") from error
         return TaskTeachers(found, args.temperature)
 
     def _stored(self, task: str) -> list[StoredTeacher]:
@@ -223,6 +217,8 @@ class MTLTrainer(FiniteTrainer):
         stored = self._stored(task.spec.name)
         if not stored:
             return tokenize_task(labelled_rows(task), task.spec, tokenizer, limit, doc_stride=doc_stride)
+        for teacher in stored:
+            teacher.check_tokenizer(tokenizer)
         rows = join_rows(stored)
         if "labels" not in rows.column_names and "start_positions" not in rows.column_names:
             raise ValueError(
@@ -373,16 +369,16 @@ class MTLTrainer(FiniteTrainer):
         rows = self.train_rows
         return {
             "tasks": {name: rows.get(name, 0) for name in self.specs},
-            "tokenizer": tokenizer_hash(self.processing_class),
+            "tokenizer": vocabulary_hash(self.processing_class),
             "teachers": self.task_teachers.fingerprint(),
         }
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.check_student()
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-            write_manifest(folder, self.manifest())
-        super()._save_checkpoint(model, trial)
+    def input_folders(self) -> dict[str, Any]:
+        """The encoder's folder."""
+        return {"model": self.tasks_model.plain_encoder.name_or_path}
+
+    def _write_beside(self, folder: Path) -> None:
+        write_manifest(folder, self.manifest())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         check_manifest(
@@ -418,6 +414,6 @@ class MTLTrainer(FiniteTrainer):
 
     def _write(self, model: PreTrainedModel, folder: str) -> None:
         check_weights(model, "Nothing is saved: the trained")
-        with new_files(folder) as part:
+        with model_files(folder) as part:
             model.save_pretrained(part)
             self.processing_class.save_pretrained(part)

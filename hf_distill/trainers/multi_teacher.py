@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import torch
@@ -12,14 +12,14 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
 from ..alignment import Reading
-from ..arguments import MultiTeacherArguments
+from ..arguments import DistillationArguments, MultiTeacherArguments
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..routing import TEACHER_COLUMN
 from ..teachers import TeacherSource
 from .data import makes_rows_when_asked
 from .distillation import DistillationTrainer
-from .drop_in import sorted_by_kind
-from .inputs import check_tokenizer, num_ids
+from .drop_in import settled, sorted_by_kind
+from .inputs import check_tokenizer
 from .panel import TeacherPanel
 from .readings import let_teachers_read
 from .sources import teacher_sources
@@ -33,7 +33,8 @@ class MultiTeacherTrainer(DistillationTrainer):
     shape, layers too come from the teacher of each row. With one teacher it is a `DistillationTrainer`.
     """
 
-    args: MultiTeacherArguments
+    arguments_class: ClassVar[type[DistillationArguments]] = MultiTeacherArguments
+
     teacher: Any  # A `TeacherPanel`.
 
     def __init__(
@@ -86,7 +87,7 @@ class MultiTeacherTrainer(DistillationTrainer):
             ValueError: If there is no teacher, or teachers, student, objectives and data do not fit each other.
         """
         args, data_collator, teacher_models = sorted_by_kind(args, data_collator, teacher_models, "teacher_models")
-        own: Any = args if args is not None else MultiTeacherArguments("tmp_trainer")
+        own = settled(args, MultiTeacherArguments, distilling=True)
         given = teacher_models if teacher_models is not None else own.teacher_models
         if isinstance(given, str) or not given:
             raise ValueError(f"`--teacher_models` is {given!r}; give a list of at least one teacher.")
@@ -125,9 +126,10 @@ class MultiTeacherTrainer(DistillationTrainer):
 
     def _build_objectives(self, options: Mapping[str, Any]) -> list[WeightedObjective]:
         """Every objective with the settings that follow from its own teacher."""
-        items = build_objectives(self._objective_items, options)
+        given_items = self._items()
+        items = build_objectives(given_items, options)
         built = []
-        for given, item in zip(self._objective_items, items, strict=True):
+        for given, item in zip(given_items, items, strict=True):
             index = self.teacher.index_of(item)
             one = self.teacher if index is None else self.teachers[index]
             built += build_objectives([given], {**options, "teacher_model_type": one.model_type})
@@ -138,7 +140,7 @@ class MultiTeacherTrainer(DistillationTrainer):
         return self.teacher.num_layers if index is None else self.teachers[index].num_layers
 
     def _connect_teacher(self, student: Any, objectives: Sequence[WeightedObjective]) -> None:
-        self.teacher.connect(objectives, student.config, self._num_tokens)
+        self.teacher.connect(objectives, student.config)
 
     def _reading_of(self, item: WeightedObjective) -> Reading | None:
         return self.teacher.reading_of(item) if item.objective.teacher_request else None
@@ -149,13 +151,11 @@ class MultiTeacherTrainer(DistillationTrainer):
 
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
         tokenizers = self._one_for_each(teacher_processing_class)
-        known = []
         for index, (source, one, own) in enumerate(zip(self.teachers, given, tokenizers, strict=True)):
             try:
-                known.append(check_tokenizer(source, one, processing_class, own, self._reads_pairs))
+                check_tokenizer(source, one, processing_class, own)
             except ValueError as error:
                 raise ValueError(f"Teacher {index}: {error}") from error
-        self._num_tokens = num_ids(processing_class) if all(known) else None
 
     def _one_for_each(self, tokenizers: Any) -> list[Any]:
         """The tokenizer of each teacher; one that is no list is that of all."""

@@ -83,8 +83,8 @@ def fit_head(model: Any, found: list[str], spec: TaskSpec, *, where: str) -> Non
     """Bring the outputs of a trained head into the order of a task's labels.
 
     Its rows are permuted where the names are the same in another order. Where one side has numbers for names, these
-    count the names of the other, and a line says so. Where the names are others, the output layer begins anew, and a
-    line says so.
+    count the names of the other, and a line says so. Where the names are others, or the task's are unverified
+    numbers, the output layer begins anew, and a line says so.
 
     Args:
         model: A model, possibly with adapters, whose head has as many outputs as the task has labels.
@@ -99,7 +99,7 @@ def fit_head(model: Any, found: list[str], spec: TaskSpec, *, where: str) -> Non
     if not wanted or spec.kind == "multiple_choice" or found == wanted:
         return
     order = order_by_name(found, wanted, spec.label_aliases)
-    if order is None:
+    if order is None and not _is_unknown(found, spec):
         order = order_by_number(found, wanted)
         if order is not None:
             logger.warning_once(_NUMBERED.format(where=where, found=found, wanted=wanted))
@@ -210,9 +210,19 @@ def label_order(config: PreTrainedConfig, spec: TaskSpec, *, where: str) -> list
         return [0]
     found, wanted = label_names(config), list(spec.label_names)
     order = order_by_name(found, wanted, spec.label_aliases)
+    if order is None and _is_unknown(found, spec):
+        raise ValueError(
+            f"{where} has the labels {found}, and the rows of task {spec.name!r} only number theirs: which number is "
+            "which label is unknown. Name them in the order of the numbers with `--class_names`."
+        )
     if order is None and order_by_number(found, wanted) is not None and not (is_generic(found) and is_generic(wanted)):
         logger.warning_once(_NUMBERED.format(where=where, found=found, wanted=wanted))
     return match_label_order(found, wanted, where=where, aliases=spec.label_aliases)
+
+
+def _is_unknown(found: list[str], spec: TaskSpec) -> bool:
+    """Whether a model's labels have names, and those of the task numbers that nobody has verified."""
+    return spec.names_unverified and not is_generic(found)
 
 
 def label_names(config: PreTrainedConfig) -> list[str]:

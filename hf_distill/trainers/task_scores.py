@@ -112,6 +112,11 @@ class TaskEvaluation:
             f"{model.deepest_layer} (`eval_probe/...`), not of the student as it is."
         )
 
+    def show(self, model: DistillationModel) -> None:
+        """Be ready to score another student of the same kind, as in a search."""
+        if self.way == "probe":
+            model.show_features()
+
     def _why_no_head(self, model: DistillationModel, student: Any) -> str | None:
         """What speaks against scoring the student as it is; `None` if nothing does."""
         suffix = head_of(self.spec).suffix

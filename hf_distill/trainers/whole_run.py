@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
-from transformers import Trainer
+
+from .checkpoints import CheckpointedTrainer
 
 # Name in `TrainerState.stateful_callbacks`, the part of the state that may hold more than its own fields.
 ENTRY = "WholeRun"
@@ -46,7 +47,7 @@ class _Spent:
     loss_sum: float | None = 0.0
 
 
-class WholeRunTrainer(Trainer):
+class WholeRunTrainer(CheckpointedTrainer):
     """A `Trainer` that knows what its training took before it was resumed."""
 
     _before: _Spent | None = None

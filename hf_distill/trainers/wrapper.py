@@ -26,6 +26,9 @@ from .labels import LABEL_COLUMNS
 
 logger = logging.get_logger(__name__)
 
+# What `teacher_signals` is where somebody calls the model who wants no losses.
+NOT_A_STEP: Any = object()
+
 
 def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """What a mean can be over: rows, real tokens and labels of one batch, as float tensors on the batch's device.
@@ -47,6 +50,9 @@ def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
 
 class DistillationModel(PreTrainedModel):
     """A student and its objectives.
+
+    To everybody but its trainer it is the student: a call without `teacher_signals`, in a pipeline or a callback,
+    gives the student's outputs, and names that it does not have are the student's (`generate`, `bert`, ...).
 
     Attributes:
         student: The plain model (or `PeftModel`) that users get.
@@ -172,17 +178,19 @@ class DistillationModel(PreTrainedModel):
 
     def forward(
         self,
-        teacher_signals: Signals | Mapping[str, Signals] | None = None,
+        *args: Any,
+        teacher_signals: Signals | Mapping[str, Signals] | None = NOT_A_STEP,
         num_items: Mapping[str, Tensor] | None = None,
         loss_scale: float = 1.0,
         return_logits: bool = False,
         return_agreement: bool = False,
         only: Literal["logits", "features"] | None = None,
         **inputs: Any,
-    ) -> dict[str, Any]:
-        """One forward pass of the student and every loss.
+    ) -> Any:
+        """One forward pass of the student and every loss; without `teacher_signals`, what the student gives.
 
         Args:
+            args: Inputs of the student by place, where it is called as the student.
             teacher_signals: Signals of the teacher for the same batch; where objectives have different teachers, those
                 of each objective by its name.
             num_items: Items of the whole optimizer step, over all micro-batches and processes; those of this batch
@@ -201,6 +209,8 @@ class DistillationModel(PreTrainedModel):
         """
         if only is not None:
             return self._without_losses(only, inputs)
+        if teacher_signals is NOT_A_STEP:
+            return self.student(*args, **inputs)
         capture = self._capture_with_logits if return_logits else self._capture
         student = self.student_signals(inputs, capture)
         in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in set(self._prefixes.values())}
@@ -272,6 +282,32 @@ class DistillationModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The student's embeddings."""
         return self.student.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Give the student other embeddings."""
+        self.student.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The matrix of the student's language-model head, if it has one."""
+        return self.student.get_output_embeddings()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:  # type: ignore[override]
+        """Resize the student's embeddings."""
+        return self.student.resize_token_embeddings(*args, **kwargs)
+
+    def can_generate(self) -> bool:  # type: ignore[override]
+        """Whether the student writes text."""
+        # The base class asks before there is a student.
+        return "student" in self._modules and bool(self.student.can_generate())
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapper does not have is the student's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or "student" not in self._modules:
+                raise
+            return getattr(self._modules["student"], name)
 
 
 def deepest_hidden_state(request: SignalRequest, num_layers: int) -> int:

@@ -42,6 +42,7 @@ def test_the_card_on_the_hub_loads_from_the_hub_and_the_one_here_is_untouched(hu
     card = files["README.md"].content.decode()
     assert card.count('from_pretrained("anna/student")') == 2
     assert 'from_pretrained("student")' not in card
+    assert 'pipeline("text-classification", model="anna/student")' in card
     assert json.loads(files["distillation.json"].content)["student"]["hub_id"] == "anna/student"
     assert 'load_dataset("anna/corpus"' in hub.repo("anna/corpus", "dataset").files()["README.md"].content.decode()
     assert here == {path: (student_folder / path).read_bytes() for path in here}

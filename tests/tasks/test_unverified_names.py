@@ -1,12 +1,16 @@
 """Names of classes that nobody has compared with the data: the rows' own count, and numbers stay numbers."""
 
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from transformers import BertForSequenceClassification, set_seed
 
 from hf_distill.tasks import loading
 from hf_distill.tasks.loading import load_task
 from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.trainers import task_models
+from hf_distill.trainers.task_models import fit_head, label_order
 
 UNVERIFIED = ("acl_arc", "chemprot", "helpful", "hyperpartisan", "scierc")
 
@@ -81,6 +85,22 @@ def test_numbers_are_no_names_and_what_depends_on_names_is_refused(tmp_path, sai
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="--class_names"):
         load_task("helpful", place, metrics=["f1"], headline_metric="f1")
+
+
+def test_names_of_a_model_are_not_matched_with_unverified_numbers(tmp_path, said, tiny_bert_config, monkeypatch):
+    spec = load_task("helpful", folder(tmp_path, Value("int64"), [1, 0])).spec
+    named_model = tiny_bert_config(id2label={0: "unhelpful", 1: "helpful"}, num_hidden_layers=1)
+    with pytest.raises(ValueError, match=r"only number theirs.*`--class_names`"):
+        label_order(named_model, spec, where="The teacher")
+    assert label_order(tiny_bert_config(), spec, where="The teacher") == [0, 1]
+    # A head that is trained on them begins anew, and is called by the numbers.
+    set_seed(0)
+    model = BertForSequenceClassification(named_model)
+    before, lines = model.classifier.weight.detach().clone(), []
+    monkeypatch.setattr(task_models.logger, "warning", lines.append)
+    fit_head(model, ["unhelpful", "helpful"], spec, where="the model")
+    assert not torch.equal(model.classifier.weight, before)
+    assert "a new one is trained" in lines[0]
 
 
 def test_names_of_the_user_count(tmp_path, said):

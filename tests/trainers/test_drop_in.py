@@ -14,14 +14,11 @@ from hf_distill import (
     MultiTeacherArguments,
     MultiTeacherTrainer,
 )
-from hf_distill.trainers.finetuning import FineTuningTrainer
 
 STOCK = list(inspect.signature(Trainer.__init__).parameters)
 
 
-@pytest.mark.parametrize(
-    "ours", [DistillationTrainer, MultiTeacherTrainer, MTLTrainer, GenerationTrainer, FineTuningTrainer]
-)
+@pytest.mark.parametrize("ours", [DistillationTrainer, MultiTeacherTrainer, MTLTrainer, GenerationTrainer])
 def test_arguments_stand_where_trainer_has_them(ours):
     parameters = inspect.signature(ours.__init__).parameters
     assert list(parameters)[: len(STOCK)] == STOCK

@@ -1,0 +1,92 @@
+"""The folders of a job: what it reads is never written to, and one run at a time writes to its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from hf_distill.storage.folders import check_apart, writing_to
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Arguments that name what a job reads: files, folders or ids, alone or in a list, some as NAME=WHERE.
+READ = (
+    *("teacher_model", "teacher_models", "student_model", "student_models", "model", "models", "encoder"),
+    *("masked_lm", "embeddings", "tokenizer_name", "task_teachers"),
+    *("textbook", "corpus", "corpora", "runs", "task", "tasks", "data_dir", "eval_task", "eval_task_dir"),
+)
+# Those of them that may lie around the output, such as the working directory.
+AROUND = frozenset({"task", "tasks", "data_dir", "eval_task", "eval_task_dir"})
+# Arguments that name what it writes; the first that there is names the folder that it holds.
+WRITTEN = ("output_dir", "corpus_dir")
+# Folders of steps, which several runs may share.
+SHARED = ("work_dir", "index_dir")
+
+
+def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a job hold its output folder while it runs, and refuse one that it reads.
+
+    Args:
+        parts: Patterns of what the job writes inside its folder beside files of its own.
+
+    Returns:
+        A decorator for a job: a function of argument classes.
+
+    Raises:
+        ValueError: From the job, if an input would be written to.
+        FolderInUseError: From the job, if another process writes to the folder.
+    """
+
+    def decorate(job: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(job)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = [item for item in (*args, *kwargs.values()) if dataclasses.is_dataclass(item)]
+            flag, folder = next(_fields(given, WRITTEN), ("", None))
+            check_folders(given, flag, folder, parts)
+            # One shard of many has the folder with the others.
+            if folder is None or any(getattr(item, "shard", None) is not None for item in given):
+                return job(*args, **kwargs)
+            with writing_to(folder, flag):
+                return job(*args, **kwargs)
+
+        return run
+
+    return decorate
+
+
+def check_folders(given: Sequence[Any], flag: str, folder: Any, parts: Sequence[str], *, inside: bool = False) -> None:
+    """Refuse a folder that is written where one of the arguments reads it.
+
+    Args:
+        given: Instances of argument classes.
+        flag: The argument that named the folder.
+        folder: What is written; `None` is none.
+        parts: Patterns of what is written inside it beside files of the job's own.
+        inside: Whether it may lie inside of what is read.
+
+    Raises:
+        ValueError: If one does; the message names both flags.
+    """
+    for name, read in _fields(given, READ):
+        around = inside or name.removeprefix("--") in AROUND
+        places = _places(read)
+        check_apart(folder, {name: places}, flag=flag, parts=("checkpoint-*", *parts), inside=around)
+        for shared, where in _fields(given, SHARED):
+            check_apart(where, {name: places}, flag=shared, parts=(), inside=around)
+
+
+def _fields(given: Sequence[Any], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Flag and value of these fields, where they have one."""
+    for name in names:
+        for item in given:
+            if name in {field.name for field in dataclasses.fields(item)} and getattr(item, name):
+                yield f"--{name}", getattr(item, name)
+
+
+def _places(value: Any) -> list[str]:
+    """The paths that a value may mean: itself, or what stands behind the name in NAME=WHERE."""
+    items = [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
+    return [place for item in items for place in {item, item.partition("=")[2]} if place]

@@ -1,0 +1,152 @@
+"""One run at a time writes to a folder, and nothing that is read is written to."""
+
+import json
+import os
+import re
+import signal
+import socket
+
+import pytest
+from killing import in_fork
+
+from hf_distill.arguments import (
+    CorpusArguments,
+    DistillationArguments,
+    PipelineArguments,
+    ShardArguments,
+    TaskArguments,
+    TeacherArguments,
+    TextbookArguments,
+)
+from hf_distill.jobs.folders import writes_folder
+from hf_distill.storage.files import SCRATCH, DiskFullError
+from hf_distill.storage.folders import LOCK, FolderInUseError, check_apart, writing_to
+
+
+def _hold(folder):
+    with writing_to(folder):
+        return sorted(os.listdir(folder))
+
+
+def test_a_folder_is_held_by_one_process_and_by_it_as_often_as_it_wants(tmp_path):
+    folder = tmp_path / "new"
+    with writing_to(folder), writing_to(tmp_path / "x" / ".." / "new"):
+        assert os.listdir(folder) == [LOCK]
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        said = f"FolderInUseError: `--output_dir` {str(folder)!r} is being written by {owner}: wait for its end"
+        with pytest.raises(AssertionError, match=re.escape(said)):
+            in_fork(lambda: _hold(folder))
+    assert not folder.exists(), "nothing was written into it"
+    assert in_fork(lambda: _hold(folder)) == [LOCK]
+
+
+def test_a_killed_run_holds_nothing(tmp_path):
+    def killed():
+        with writing_to(tmp_path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_fork(killed) == -signal.SIGKILL
+    assert (tmp_path / LOCK).is_file()
+    assert _hold(tmp_path) == [LOCK]
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_a_worker_of_a_killed_run_still_holds_is_taken_over(tmp_path):
+    receive, send = os.pipe()
+    process = os.fork()
+    if not process:
+        with writing_to(tmp_path):
+            if not os.fork():
+                os.read(receive, 1)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(process, 0)[1])
+    owner = json.loads((tmp_path / LOCK).read_text())
+    assert owner["process"] != os.getpid()
+    assert _hold(tmp_path) == [LOCK]
+    os.write(send, b"x")
+
+
+def test_the_other_processes_of_one_torchrun_hold_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with writing_to(tmp_path):
+        assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_said_with_the_flag(tmp_path):
+    with pytest.raises(DiskFullError, match="another disk \\(--corpus_dir\\)"), writing_to(tmp_path, "--corpus_dir"):
+        raise RuntimeError("IoError: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize(
+    ("output", "read", "refused"),
+    [
+        ("a", "a", "is the folder of"),
+        ("link", "a", "is the folder of"),
+        ("a/../a/", "a", "is the folder of"),
+        ("a/deep/new", "a", "lies inside"),
+        ("link/new", "a", "lies inside"),
+        ("runs", "runs/checkpoint-1", "would write over"),
+        ("runs", "runs/checkpoint-1/file", "would write over"),
+        ("runs", "link_to_checkpoint", "would write over"),
+        ("runs", "runs/teacher", None),
+        ("b", "a", None),
+        ("ab", "a", None),
+        ("a", "some/hub_id", None),
+        ("a", "", None),
+        ("a", None, None),
+    ],
+)
+def test_an_input_is_never_an_output(output, read, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "runs/checkpoint-1", "runs/teacher"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "runs" / "checkpoint-1" / "file").touch()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "link_to_checkpoint").symlink_to("runs/checkpoint-1")
+    for place in (output, tmp_path / output):
+        if refused is None:
+            check_apart(place, {"--teacher_model": read})
+        else:
+            said = f"`--output_dir` {os.fspath(place)!r} {refused} `--teacher_model` {read!r}"
+            with pytest.raises(ValueError, match=re.escape(said)):
+                check_apart(place, {"--teacher_model": ["another", read]})
+
+
+@writes_folder("data", "work")
+def job(*arguments):
+    """What the folder holds while a job runs."""
+    folder = next(getattr(item, "output_dir", None) or getattr(item, "corpus_dir", None) for item in arguments)
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else None
+
+
+def test_jobs_hold_their_folder_and_refuse_what_they_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("teacher", "text/data", "tasks/mood", "index"):
+        (tmp_path / name).mkdir(parents=True)
+    training = DistillationArguments("out", use_cpu=True)
+    assert job(training, TeacherArguments("teacher"), TextbookArguments(["text"])) == [LOCK]
+    assert not os.path.exists("out")
+    for arguments, said in [
+        (
+            (DistillationArguments("teacher"), TeacherArguments("teacher")),
+            "'teacher' is the folder of `--teacher_model`",
+        ),
+        ((DistillationArguments("text"), TextbookArguments(["x", "text"])), "is the folder of `--textbook` 'text'"),
+        ((CorpusArguments(corpus="text", corpus_dir="text"),), "`--corpus_dir` 'text' is the folder of `--corpus`"),
+        ((CorpusArguments(corpus="text/data", corpus_dir="text"),), "would write over `--corpus` 'text/data'"),
+        ((CorpusArguments(corpus="text", work_dir="text/work"),), "`--work_dir` 'text/work' lies inside `--corpus`"),
+        ((PipelineArguments("tasks"), TaskArguments("mood", data_dir="tasks")), "is the folder of `--data_dir`"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            job(*arguments)
+    # The working directory is where task files often lie.
+    assert job(PipelineArguments("out"), TaskArguments("mood", data_dir=".")) == [LOCK]
+    # Shards share their folder.
+    assert job(CorpusArguments(corpus="text", corpus_dir="out"), ShardArguments(num_shards=2, shard=0)) is None
+
+
+def test_the_lock_goes_into_no_push():
+    assert LOCK.startswith("_")
+    assert SCRATCH.startswith(".")
+    assert issubclass(FolderInUseError, OSError)

@@ -1,0 +1,366 @@
+"""Checkpoints are finished or absent: what is killed or damaged is never gone on with, and never silently."""
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from killing import in_fork, killed_at
+from transformers import (
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from hf_distill import (
+    DistillationArguments,
+    DistillationTrainer,
+    EncoderForGeneration,
+    GenerationSettings,
+    GenerationTrainer,
+    GenerationTrainingArguments,
+    MTLArguments,
+    MTLTrainer,
+    MultiTeacherArguments,
+    MultiTeacherTrainer,
+)
+from hf_distill.arguments import FineTuningArguments
+from hf_distill.generation.packing import SpecialIds
+from hf_distill.storage.files import SCRATCH, DiskFullError
+from hf_distill.storage.folders import LOCK, FolderInUseError, writing_to
+from hf_distill.storage.steps import MARKER
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
+from hf_distill.trainers import checkpoints
+from hf_distill.trainers.checkpoints import damage_of_checkpoint, last_checkpoint
+from hf_distill.trainers.finetuning import finetune
+from hf_distill.trainers.masked_head import MaskedHeadTrainer
+
+STEPS = 3
+SETTINGS = {
+    **{"max_steps": STEPS, "save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 4},
+    **{"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_strategy": "no"},
+}
+MOOD = TaskSpec(
+    *("mood", ("text",), ("bad", "good")),
+    metrics=("accuracy",),
+    fine_tuning=FineTuningDefaults(epochs=1, learning_rate=1e-3, batch_size=4, max_length=16),
+)
+
+
+@pytest.fixture(scope="module")
+def jobs(tiny_tokenizer, tiny_bert_config, sentences):  # noqa: C901 (a job, a function)
+    """Name -> `job(folder, resume, **settings)`: trains in the folder and returns the model that it trained."""
+    small = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    texts = sentences[:16]
+    encoded = tiny_tokenizer(texts, truncation=True, max_length=16)
+    rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(16)]})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    labelled = datasets.Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(16)]}, features=features)
+    task = LoadedTask(MOOD, datasets.DatasetDict(train=labelled, validation=labelled), "here")
+    plain = [ids[1:-1] for ids in encoded["input_ids"]]
+    pairs = datasets.Dataset.from_dict({"source": plain, "target": [ids[:2] for ids in plain]})
+
+    def model(seed, cls=BertForSequenceClassification, **more):
+        set_seed(seed)
+        return cls(tiny_bert_config(**{**small, "hidden_dropout_prob": 0.1, **more}))
+
+    def arguments(cls, folder, **more):
+        return cls(str(folder), **{**SETTINGS, **more})
+
+    def train(trainer, resume):
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.save_model()
+        return trainer.model
+
+    def distillation(folder, resume, **more):
+        args = arguments(DistillationArguments, folder, objectives=["logits", "hidden"], **more)
+        student = model(1, hidden_size=4)
+        trainer = DistillationTrainer(
+            student, args, teacher_model=model(0), train_dataset=rows, processing_class=tiny_tokenizer
+        )
+        return train(trainer, resume)
+
+    def several(folder, resume, **more):
+        args = arguments(MultiTeacherArguments, folder, objectives=["logits"], **more)
+        teachers = [model(0), model(2)]
+        trainer = MultiTeacherTrainer(
+            model(1), args, teacher_models=teachers, train_dataset=rows, processing_class=tiny_tokenizer
+        )
+        return train(trainer, resume)
+
+    def tasks(folder, resume, **more):
+        args = arguments(MTLArguments, folder, **more)
+        trainer = MTLTrainer(model(0, BertModel), args, tasks=[task], processing_class=tiny_tokenizer, max_length=16)
+        return train(trainer, resume)
+
+    def fine_tuning(folder, resume, **more):
+        args = arguments(FineTuningArguments, folder, resume_from_checkpoint=resume, **more)
+        return finetune(model(0), task, tiny_tokenizer, args).model
+
+    def masked_head(folder, resume, **more):
+        args = arguments(DistillationArguments, folder, mlm_probability=0.3, **more)
+        trainer = MaskedHeadTrainer(
+            *(model(0, BertForMaskedLM), args),
+            **{"freeze_encoder": False, "train_dataset": rows.remove_columns("labels")},
+            processing_class=tiny_tokenizer,
+        )
+        return train(trainer, resume)
+
+    def generation(folder, resume, **more):
+        args = arguments(GenerationTrainingArguments, folder, **more)
+        settings = GenerationSettings(num_beams=1, max_new_tokens=4, batch_size=4, max_source_length=16)
+        ids = SpecialIds.from_tokenizer(tiny_tokenizer)
+        encoder = EncoderForGeneration(model(0, BertForMaskedLM), ids, settings=settings, tokenizer=tiny_tokenizer)
+        return train(GenerationTrainer(encoder, args, train_dataset=pairs), resume)
+
+    def stock(folder, resume, **more):
+        args = arguments(TrainingArguments, folder, **more)
+        return train(Trainer(model(0), args, train_dataset=rows, processing_class=tiny_tokenizer), resume)
+
+    def without_teacher(folder, resume, **more):
+        stock = {"learning_rate": 5e-5, "warmup_steps": 0, "weight_decay": 0.0, "adam_epsilon": 1e-8}
+        stock["train_sampling_strategy"] = "random"
+        args = arguments(DistillationArguments, folder, **stock, **more)
+        trainer = DistillationTrainer(
+            model(0), args, train_dataset=rows, eval_dataset=rows, processing_class=tiny_tokenizer
+        )
+        return train(trainer, resume)
+
+    named = [distillation, several, tasks, fine_tuning, masked_head, generation, stock, without_teacher]
+    return {job.__name__: job for job in named}
+
+
+def content(model):
+    """The weights as bytes, which a fork can hand over."""
+    return {name: tensor.detach().numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+KILLED = ("distillation", "several", "tasks", "fine_tuning", "masked_head", "generation")
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_kills_in_the_middle_of_checkpoints_end_in_the_same_weights(name, jobs, tmp_path, one_thread):
+    job, place = jobs[name], KILLED.index(name)
+    whole = in_fork(lambda: content(job(tmp_path / "whole", "last")))
+    folder, killed = tmp_path / "killed", 0
+
+    def limited():
+        return content(job(folder, "last", save_total_limit=1))
+
+    # Other operations for every job; the later ones lie in the second checkpoint that a run writes.
+    for operation in (2 + 2 * place, 15 + 3 * place, 34 + 4 * place, 58 + 5 * place):
+        status = in_fork(lambda op=operation: killed_at(folder, op, limited))
+        if status == -signal.SIGKILL:
+            killed += 1
+        else:
+            assert status == whole
+    assert killed >= 3
+    assert in_fork(limited) == whole
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == [f"checkpoint-{STEPS}"]
+    assert not (folder / LOCK).exists()
+    assert not list(folder.rglob(f"{SCRATCH}*"))
+    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(jobs, tmp_path_factory):
+    """A distillation with its three checkpoints, and what came out."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return folder, content(jobs["distillation"](folder, None))
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it."""
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(checkpoints.logger, "warning", lines.append)
+    return lines
+
+
+FILES = (
+    *("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"),
+    *("config.json", "_distillation.json", "_objectives.safetensors", MARKER),
+)
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3]),
+    "flipped": _flip,
+    "of another step": lambda path: shutil.copy(path.parents[1] / "checkpoint-1" / path.name, path),
+}
+# The marker alone is gone: the checkpoint is judged as one that a plain `Trainer` wrote, and it is whole.
+WITHOUT_MARKER = ("missing", MARKER)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_of_damaged_checkpoints_the_file_is_named_and_the_last_whole_one_is_taken(damage, run, said):
+    last = run / "checkpoint-3"
+    for name in FILES:
+        path, before = last / name, (last / name).read_bytes()
+        DAMAGES[damage](path)
+        if (damage, name) == WITHOUT_MARKER:
+            assert damage_of_checkpoint(last) is None
+        elif not path.is_file() or path.read_bytes() != before:
+            reason = damage_of_checkpoint(last)
+            # By a marker that is not its own, other files are wrong.
+            assert reason is not None
+            assert "\n" not in reason
+            assert str(last if name == MARKER else path) in reason
+            assert last_checkpoint(run) == str(run / "checkpoint-2")
+            assert "checkpoint-3' is not whole and is stepped over" in said.pop()
+        path.write_bytes(before)
+    assert damage_of_checkpoint(last) is None
+    assert not said
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut short"])
+def test_of_checkpoints_that_a_plain_trainer_wrote_the_damaged_file_is_named(damage, jobs, tmp_path, said):
+    jobs["stock"](tmp_path, None, max_steps=2)
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"):
+        path, before = tmp_path / "checkpoint-2" / name, (tmp_path / "checkpoint-2" / name).read_bytes()
+        DAMAGES[damage](path)
+        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+        assert name == "model.safetensors" if "has no weights" in said[-1] else str(path) in said[-1]
+        path.write_bytes(before)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+def test_a_damaged_checkpoint_that_is_named_is_one_line(run, jobs):
+    DAMAGES["cut short"](run / "checkpoint-3" / "optimizer.pt")
+    with pytest.raises(
+        ValueError, match=r"--resume_from_checkpoint.*checkpoint-3/optimizer.pt' is damaged or cut"
+    ) as caught:
+        jobs["distillation"](run, str(run / "checkpoint-3"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="there is no folder"):
+        jobs["distillation"](run, str(run / "checkpoint-9"))
+
+
+@pytest.mark.parametrize("asked", ["last", "True", True])
+def test_the_run_goes_on_from_the_last_whole_one(asked, run, jobs, trained, said):
+    (run / "checkpoint-3" / MARKER).write_text('{"finished": false}')
+    (run / "checkpoint-12").mkdir()
+    (run / "checkpoint-x").mkdir()
+    assert content(jobs["distillation"](run, asked)) == trained[1]
+    assert ["checkpoint-12" in said[0], "was not finished" in said[1], len(said)] == [True, True, 2]
+    assert damage_of_checkpoint(run / "checkpoint-3") is None
+
+
+def test_where_none_is_whole_last_begins_anew_and_true_is_an_error(run, jobs, trained, said):
+    for step in (1, 2, 3):
+        (run / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    with pytest.raises(ValueError, match="No valid checkpoint found"):
+        jobs["distillation"](run, True)
+    assert content(jobs["distillation"](run, "last")) == trained[1]
+    assert "from the beginning" in said[-1]
+
+
+def test_other_settings_are_named(run, jobs, said):
+    jobs["distillation"](run, "last", seed=7)
+    assert len(said) == 1
+    assert "(seed: 42 in the checkpoint, 7 now)" in said[0]
+
+
+def test_weights_that_were_saved_anew_in_other_files_are_taken(run):
+    weights = run / "checkpoint-3" / "model.safetensors"
+    shutil.copy(weights, weights.with_name("model-00001-of-00001.safetensors"))
+    weights.unlink()
+    assert damage_of_checkpoint(weights.parent) is None
+    DAMAGES["cut short"](weights.with_name("model-00001-of-00001.safetensors"))
+    assert "model.safetensors' is missing" in damage_of_checkpoint(weights.parent)
+
+
+def test_a_damaged_best_checkpoint_is_not_loaded(jobs, tmp_path, monkeypatch):
+    def damaging(self):
+        DAMAGES["flipped"](Path(self.state.best_model_checkpoint, "model.safetensors"))
+        check(self)
+
+    check = checkpoints.CheckpointedTrainer._check_best
+    monkeypatch.setattr(checkpoints.CheckpointedTrainer, "_check_best", damaging)
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    with pytest.raises(ValueError, match=r"best checkpoint cannot be loaded: .*model.safetensors' is damaged"):
+        jobs["without_teacher"](tmp_path, None, **best)
+
+
+def test_without_a_teacher_checkpoints_are_those_of_a_plain_trainer(jobs, tmp_path):
+    names = ("stock", "without_teacher")
+    stock, ours = (content(jobs[name](tmp_path / name, None, save_total_limit=2)) for name in names)
+    assert stock == ours
+    # Each goes on from the other's.
+    for name, other in (("without_teacher", "stock"), ("stock", "without_teacher")):
+        assert content(jobs[name](tmp_path / f"{name}_resumed", str(tmp_path / other / "checkpoint-2"))) == stock
+    files = [{p.name for p in (tmp_path / name / "checkpoint-3").iterdir()} for name in names]
+    assert files[1] - files[0] == {MARKER}
+    limits = [
+        torch.load(tmp_path / name / "checkpoint-3" / "training_args.bin", weights_only=False).save_total_limit
+        for name in names
+    ]
+    assert limits == [2, 2]
+    assert sorted(os.listdir(tmp_path / "without_teacher")) == sorted(os.listdir(tmp_path / "stock"))
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_full_disk_is_one_line_and_leaves_whole_checkpoints(name, jobs, tmp_path, monkeypatch, one_thread):
+    def full(content, path, *rest, **options):
+        if "checkpoint-2" in str(path):
+            Path(path).write_bytes(b"half")
+            raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+        return save(content, path, *rest, **options)
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DiskFullError, match=r"The disk is full: .* could not be written to") as caught:
+        jobs[name](tmp_path, None)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert damage_of_checkpoint(tmp_path / "checkpoint-1") is None
+
+
+def test_two_runs_on_one_folder(jobs, tmp_path):
+    with writing_to(tmp_path / "run"), pytest.raises(AssertionError, match=f"process {os.getpid()} on"):
+        in_fork(lambda: jobs["without_teacher"](tmp_path / "run", None))
+    assert issubclass(FolderInUseError, OSError)
+
+
+def test_the_folder_of_teacher_or_student_is_no_output(tiny_bert_config, tiny_tokenizer, tmp_path):
+    BertForSequenceClassification(tiny_bert_config(num_hidden_layers=1)).save_pretrained(tmp_path / "teacher")
+    (tmp_path / "link").symlink_to(tmp_path / "teacher")
+    before = (tmp_path / "teacher" / "model.safetensors").read_bytes()
+    rows = datasets.Dataset.from_dict(dict(tiny_tokenizer(["good film"] * 4)))
+    for output in ("teacher", "link", "teacher/inside", "x/../teacher"):
+        args = DistillationArguments(str(tmp_path / output), objectives=["logits"], **SETTINGS)
+        trainer = DistillationTrainer(
+            BertForSequenceClassification(tiny_bert_config(num_hidden_layers=1)),
+            args,
+            teacher_model=str(tmp_path / "teacher"),
+            train_dataset=rows,
+        )
+        with pytest.raises(ValueError, match=re.escape(f"`--output_dir` {str(tmp_path / output)!r}")):
+            trainer.train()
+    assert (tmp_path / "teacher" / "model.safetensors").read_bytes() == before
+    files = sorted(path.name for path in (tmp_path / "teacher").rglob("*") if path.is_file())
+    assert files == ["config.json", "model.safetensors"]
