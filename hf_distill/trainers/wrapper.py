@@ -291,7 +291,7 @@ class DistillationModel(PreTrainedModel):
         """The matrix of the student's language-model head, if it has one."""
         return self.student.get_output_embeddings()
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:  # type: ignore[override]
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Resize the student's embeddings."""
         return self.student.resize_token_embeddings(*args, **kwargs)
 

@@ -2,9 +2,19 @@
 
 import copy
 import inspect
+import json
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import datasets
 import pytest
-from transformers import Trainer, TrainingArguments
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, pipeline
+from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS
+from transformers.trainer_pt_utils import LabelSmoother
+from transformers.trainer_utils import HPSearchBackend
 
 from hf_distill import (
     DistillationArguments,
@@ -14,6 +24,11 @@ from hf_distill import (
     MultiTeacherArguments,
     MultiTeacherTrainer,
 )
+from hf_distill.arguments.training import lower_is_better
+from hf_distill.objectives.logits import LabelsObjective, LogitsObjective
+from hf_distill.parsing import parse
+from hf_distill.signals import Signals
+from hf_distill.trainers.checkpoints import MANIFEST_NAME
 
 STOCK = list(inspect.signature(Trainer.__init__).parameters)
 
@@ -68,3 +83,336 @@ def test_arguments_without_a_use_are_refused_by_name(quiet, tiny_student):
         MTLTrainer(tiny_student, args, train_dataset=[], compute_metrics=len, tasks=[])
     with pytest.raises(ValueError, match=r"GenerationTrainer.*`data_collator`"):
         GenerationTrainer(tiny_student, args, data_collator=len)
+
+
+# ---- What nobody chose
+
+
+STOCK_VALUES = {
+    "learning_rate": 5e-5,
+    "weight_decay": 0.0,
+    "adam_epsilon": 1e-8,
+    "warmup_steps": 0,
+    "logging_steps": 500,
+    "train_sampling_strategy": "random",
+}
+OUR_VALUES = {
+    "learning_rate": 6e-4,
+    "weight_decay": 0.01,
+    "adam_epsilon": 1e-6,
+    "warmup_steps": 0.01,
+    "logging_steps": 10,
+    "train_sampling_strategy": "group_by_length",
+}
+
+
+def values_of(args):
+    return {name: getattr(args, name) for name in STOCK_VALUES}
+
+
+def test_our_defaults_count_where_something_is_distilled(quiet, tiny_teacher, tiny_student):
+    args = DistillationArguments(**quiet)
+    assert values_of(args) == OUR_VALUES
+    plain = DistillationTrainer(copy.deepcopy(tiny_student), args)
+    assert values_of(plain.args) == STOCK_VALUES
+    assert plain.args.ddp_find_unused_parameters is None
+    distilling = DistillationTrainer(copy.deepcopy(tiny_student), args, teacher_model=tiny_teacher)
+    assert values_of(distilling.args) == OUR_VALUES
+    assert distilling.args.ddp_find_unused_parameters is True
+    assert values_of(args) == OUR_VALUES
+
+
+def test_what_is_chosen_counts_everywhere(quiet, tiny_teacher, tiny_student):
+    chosen = DistillationArguments(**quiet, **OUR_VALUES)
+    assert values_of(DistillationTrainer(copy.deepcopy(tiny_student), chosen).args) == OUR_VALUES
+    later = DistillationArguments(**quiet)
+    later.learning_rate = 6e-4
+    assert DistillationTrainer(copy.deepcopy(tiny_student), later).args.learning_rate == 6e-4
+    (parsed,) = parse(DistillationArguments, ["--output_dir", quiet["output_dir"], "--use_cpu"])
+    assert values_of(DistillationTrainer(copy.deepcopy(tiny_student), parsed).args) == STOCK_VALUES
+    stock = TrainingArguments(**quiet)
+    filled = DistillationTrainer(tiny_student, stock, teacher_model=tiny_teacher).args
+    assert values_of(filled) == STOCK_VALUES
+    assert (filled.max_length, filled.temperature, filled.output_dir) == (128, 1.0, stock.output_dir)
+
+
+def test_a_training_without_objectives_leaves_the_process_as_it_is(quiet, tiny_student, own_products, monkeypatch):
+    seen = []
+    monkeypatch.setattr("hf_distill.trainers.distillation.configure_fp32_matmul", seen.append)
+    for args in (None, TrainingArguments(**quiet), DistillationArguments(**quiet)):
+        monkeypatch.chdir(quiet["output_dir"])
+        DistillationTrainer(copy.deepcopy(tiny_student), args)
+    assert seen == []
+    DistillationTrainer(tiny_student, DistillationArguments(**quiet, fp32_matmul="strict"))
+    assert seen == ["strict"]
+
+
+# ---- Directions
+
+
+@pytest.mark.parametrize(
+    ("metric", "sets", "lower"),
+    [
+        ("loss", (), True),
+        ("eval_loss", (), True),
+        ("loss/relation/qq", (), True),
+        ("kl/logits", (), True),
+        ("agreement", (), False),
+        ("agreement/my_loss", (), False),
+        ("accuracy", (), False),
+        ("my_loss", (), True),
+        ("task/accuracy", (), False),
+        ("eval_dev_loss", ("dev", "test"), True),
+        ("dev_loss/logits/soft", ("dev", "test"), True),
+        ("dev_kl/logits", ("dev",), True),
+        ("dev_agreement/logits", ("dev",), False),
+        ("dev_agreement/my_loss", ("dev",), False),
+        ("loss_agreement", ("loss",), False),
+        ("kl_accuracy", ("kl",), False),
+        ("kl_kl/logits", ("kl",), True),
+        ("a/loss_b_kl/logits", ("a/loss_b", "a/loss"), True),
+        ("a_b_agreement/x", ("a", "a_b"), False),
+    ],
+)
+def test_the_direction_of_every_metric(metric, sets, lower):
+    assert lower_is_better(metric, sets) is lower
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("dev_loss/logits/soft", False), ("eval_dev_kl/logits", False), ("dev_agreement", True), ("dev_loss", False)],
+)
+@pytest.mark.parametrize("kind", [DistillationArguments, TrainingArguments])
+def test_trainers_know_the_direction_with_several_sets(
+    kind, metric, greater, quiet, tiny_teacher, tiny_student, token_rows
+):
+    own = {"eval_agreement": True} if kind is DistillationArguments else {}
+    args = kind(**quiet, metric_for_best_model=metric, **own)
+    given = {
+        "teacher_model": tiny_teacher,
+        "objectives": ["logits"],
+        "eval_dataset": {"dev": token_rows, "b": token_rows},
+    }
+    if not own and ("agreement" in metric or "kl" in metric):
+        with pytest.raises(ValueError, match="is measured with `--eval_agreement` only"):
+            DistillationTrainer(tiny_student, args, **given)
+        return
+    trainer = DistillationTrainer(copy.deepcopy(tiny_student), args, **given)
+    assert trainer.args.greater_is_better is greater
+    believed = kind(**quiet, metric_for_best_model="dev_loss", greater_is_better=True, **own)
+    assert DistillationTrainer(copy.deepcopy(tiny_student), believed, **given).args.greater_is_better is True
+
+
+def test_a_metric_of_several_sets_must_say_which(quiet, tiny_teacher, tiny_student, token_rows):
+    args = DistillationArguments(**quiet, metric_for_best_model="loss")
+    with pytest.raises(ValueError, match=r"`--metric_for_best_model loss` is measured on each of 2.*such as a_loss"):
+        DistillationTrainer(
+            tiny_student, args, teacher_model=tiny_teacher, eval_dataset={"a": token_rows, "b": token_rows}
+        )
+
+
+# ---- The model
+
+
+@pytest.fixture
+def token_rows(tiny_tokenizer, sentences):
+    return datasets.Dataset.from_dict({**tiny_tokenizer(sentences[:12])})
+
+
+def test_the_model_of_a_distillation_is_the_student(quiet, tiny_teacher, tiny_student, tiny_tokenizer, token_rows):
+    asked = []
+
+    class Ask(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, processing_class=None, **kwargs):
+            asked.append(model(**processing_class("alpha", return_tensors="pt")).logits.shape)
+
+    trainer = DistillationTrainer(
+        tiny_student,
+        DistillationArguments(**quiet, max_steps=1, save_strategy="no"),
+        teacher_model=tiny_teacher,
+        objectives=["logits"],
+        train_dataset=token_rows,
+        processing_class=tiny_tokenizer,
+        callbacks=[Ask()],
+    )
+    trainer.train()
+    assert len(asked) == 1
+    model, batch = trainer.model.eval(), tiny_tokenizer(["alpha beta", "red"], padding=True, return_tensors="pt")
+    expected = trainer.student(**batch).logits
+    assert torch.equal(model(**batch).logits, expected)
+    assert torch.equal(model(batch["input_ids"], batch["attention_mask"]).logits, expected)
+    assert "loss" in model(**batch, labels=torch.tensor([0, 1]))
+    assert model.config is trainer.student.config
+    assert model.bert is trainer.student.bert
+    assert model.device == trainer.student.device
+    assert not model.can_generate()
+    assert model.get_input_embeddings() is trainer.student.get_input_embeddings()
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = model.nothing_of_the_kind
+    classify = pipeline("text-classification", model=model, tokenizer=tiny_tokenizer, device="cpu")
+    plain = pipeline("text-classification", model=trainer.student, tokenizer=tiny_tokenizer, device="cpu")
+    assert classify(["alpha beta", "red"]) == plain(["alpha beta", "red"])
+    model.save_pretrained(quiet["output_dir"])
+    again = type(trainer.student).from_pretrained(quiet["output_dir"])
+    assert torch.equal(again.eval()(**batch).logits, expected)
+
+
+def test_a_student_that_writes_writes_through_the_wrapper(quiet):
+    def decoder(layers):
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=20, n_positions=16, n_embd=12, n_layer=layers, n_head=2, bos_token_id=1, eos_token_id=1
+            )
+        ).eval()
+
+    args = DistillationArguments(**quiet)
+    model = DistillationTrainer(decoder(1), args, teacher_model=decoder(2), objectives=["logits"]).model
+    ids = torch.tensor([[3, 4]])
+    assert model.can_generate()
+    assert torch.equal(model.generate(ids, max_new_tokens=3), model.student.generate(ids, max_new_tokens=3))
+
+
+def test_teacher_and_student_are_two(quiet, tiny_teacher, tiny_student):
+    args = DistillationArguments(**quiet)
+    with pytest.raises(ValueError, match="`model` and the teacher are the same object"):
+        DistillationTrainer(tiny_teacher, args, teacher_model=tiny_teacher)
+    twin = copy.deepcopy(tiny_teacher)
+    twin.bert.embeddings = tiny_teacher.bert.embeddings
+    with pytest.raises(ValueError, match=r"shares 5 parameters with the teacher \(bert.embeddings.word"):
+        DistillationTrainer(twin, args, teacher_model=tiny_teacher)
+    assert all(parameter.requires_grad for parameter in twin.parameters())
+    view = copy.deepcopy(tiny_teacher)
+    view.classifier.weight.data = tiny_teacher.classifier.weight.data
+    with pytest.raises(ValueError, match=r"shares 1 parameters .*classifier.weight"):
+        DistillationTrainer(view, args, teacher_model=tiny_teacher)
+    with pytest.raises(ValueError, match="the same object"):
+        DistillationTrainer(None, args, model_init=lambda: tiny_teacher, teacher_model=tiny_teacher)
+    with pytest.raises(ValueError, match="the same object"):
+        MultiTeacherTrainer(
+            tiny_teacher, MultiTeacherArguments(**quiet), teacher_models=[copy.deepcopy(tiny_teacher), tiny_teacher]
+        )
+
+
+# ---- Honoured
+
+
+def test_an_optimizer_of_ones_own_trains_the_projections(
+    quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer
+):
+    def make(**more):
+        student = copy.deepcopy(tiny_student)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+        schedule = (
+            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0) if more.pop("schedule", False) else None
+        )
+        return DistillationTrainer(
+            student,
+            DistillationArguments(**quiet, max_steps=3, save_strategy="no", **more),
+            teacher_model=tiny_teacher,
+            objectives=["hidden"],
+            train_dataset=token_rows,
+            processing_class=tiny_tokenizer,
+            optimizers=(optimizer, schedule),
+        )
+
+    trainer = make(projection_learning_rate=0.5)
+    before = [parameter.clone() for parameter in trainer.model.objectives.parameters()]
+    assert before
+    trainer.train()
+    assert [group["initial_lr"] for group in trainer.optimizer.param_groups] == [0.1, 0.5]
+    assert all(not torch.equal(a, b) for a, b in zip(before, trainer.model.objectives.parameters(), strict=True))
+    with pytest.raises(ValueError, match=r"`optimizers` has a schedule.*`--lr_scheduler_type`"):
+        make(schedule=True)
+
+
+def test_labels_are_smoothed_as_trainer_smooths_them(tiny_student):
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 2, -100, 1, 1])
+    signals = Signals(logits={"logits": logits}, attention_mask=torch.ones(5, 1))
+    objective = LabelsObjective("single_label_classification", label_smoothing_factor=0.2)
+    found = objective(signals, None, {"labels": labels})["hard"]
+    torch.testing.assert_close(found, LabelSmoother(epsilon=0.2)({"logits": logits}, labels[:, None]))
+    assert objective.describe()["label_smoothing"] == 0.2
+    with pytest.raises(ValueError, match=r"`--label_smoothing_factor` 0.2.*regression has none"):
+        LabelsObjective("regression", label_smoothing_factor=0.2)
+
+
+def test_a_callback_may_set_the_temperature(quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer):
+    class Warm(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            model.objectives["logits"].temperature = 8.0
+
+    def first_loss(temperature, callbacks=None):
+        args = DistillationArguments(
+            **quiet, max_steps=1, temperature=temperature, objectives=["logits"], logging_steps=1, save_steps=1
+        )
+        trainer = DistillationTrainer(
+            copy.deepcopy(tiny_student),
+            args,
+            teacher_model=tiny_teacher,
+            train_dataset=token_rows,
+            processing_class=tiny_tokenizer,
+            callbacks=callbacks,
+        )
+        trainer.train()
+        assert trainer.manifest()["objectives"]["logits"]["temperature"] == temperature
+        return trainer.state.log_history[0]["loss"]
+
+    assert first_loss(2.0, [Warm()]) == first_loss(8.0) != first_loss(2.0)
+    with pytest.raises(ValueError, match="set to 0; it must be above 0"):
+        LogitsObjective().temperature = 0
+
+
+@pytest.mark.parametrize("objective", ["relation", "hidden", "logits", "labels"])
+def test_every_trial_of_a_search_is_a_distillation_of_its_own(
+    objective, quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer, monkeypatch
+):
+    class Trial:
+        def __init__(self, number):
+            self.number, self.params = number, {}
+
+    def search(trainer, number_of_trials, direction, **kwargs):
+        """What Optuna does to a trainer."""
+        assert direction == "minimize"
+        found = []
+        for number in range(number_of_trials):
+            trainer.objective = None
+            trainer.train(trial=Trial(number))
+            weights = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+            found.append((trainer.objective, trainer.model.describe(), weights, trainer.state.log_history))
+            trainer.model_wrapped = trainer.model = None
+        return found
+
+    backend = SimpleNamespace(ensure_available=lambda: None, run=search)
+    monkeypatch.setitem(ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, lambda: backend)
+    optuna = ModuleType("optuna")
+    optuna.__spec__, optuna.trial = ModuleSpec("optuna", None), SimpleNamespace(BaseTrial=Trial)
+    monkeypatch.setitem(sys.modules, "optuna", optuna)
+    rows = token_rows.add_column("labels", [0, 1] * 6)
+    trainer = DistillationTrainer(
+        None,
+        DistillationArguments(
+            **quiet, max_steps=2, eval_strategy="steps", eval_steps=1, save_steps=1, logging_steps=2,
+            load_best_model_at_end=True, eval_agreement=objective != "labels",
+        ),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=tiny_tokenizer,
+        model_init=lambda: copy.deepcopy(tiny_student),
+        teacher_model=None if objective == "labels" else tiny_teacher,
+        objectives=[objective],
+    )  # fmt: skip
+    # The first and the last trial are the same.
+    settings = [{"temperature": 2.0, "learning_rate": 1e-3}, {"temperature": 5.0, "learning_rate": 1e-2}]
+    settings.append(settings[0])
+    found = trainer.hyperparameter_search(lambda trial: settings[trial.number], n_trials=3, backend="optuna")
+    first, second, third = found
+    assert first[0] == third[0] != second[0]
+    assert first[0] == [entry["eval_loss"] for entry in first[3] if "eval_loss" in entry][-1]
+    for one, other in zip(first[2], third[2], strict=True):
+        assert torch.equal(one, other)
+    for number, (_, described, _, _) in enumerate(found):
+        folder = Path(quiet["output_dir"], f"run-{number}", "checkpoint-2")
+        manifest = json.loads((folder / MANIFEST_NAME).read_text())
+        assert manifest["objectives"] == json.loads(json.dumps(described))
+        if objective == "logits":
+            assert described["logits"]["temperature"] == settings[number]["temperature"]
