@@ -368,7 +368,16 @@ class AlignedTeacher:
         return signals
 
     def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
-        """The requested signals for one batch of `AlignedCollator`."""
+        """The requested signals for one batch of `AlignedCollator`.
+
+        Raises:
+            ValueError: If the rows came tokenized for the student alone.
+        """
+        if self.required_columns[0] not in inputs:
+            raise ValueError(
+                "Several tokenizers need text to read (`--text_column`), but a batch has tokens of the student only. "
+                "Rows that are tokenized already fit one tokenizer only."
+            )
         own = self.reading.select(inputs)
         return by_pieces(self.teacher.signals(own), own[PIECES], own[PIECE_MASK])
 

@@ -100,7 +100,19 @@ def films(tmp_path, sentences):
     return str(tmp_path / "glue")
 
 
-def test_a_first_distillation(films, tiny_tokenizer, capsys):
+@pytest.fixture
+def films_of_ones_own(tmp_path, sentences):
+    """The folder of a task whose column is called as the trainer calls it by default."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "task.yaml").write_text("text_columns: [text]\nlabel_names: [negative, positive]\nmetrics: [accuracy]\n")
+    for split, part in {"train": sentences[:40], "validation": sentences[40:52]}.items():
+        rows = [{"text": text, "label": index % 2} for index, text in enumerate(part)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+def test_a_first_distillation(films_of_ones_own, tiny_tokenizer, capsys):
     set_seed(0)
     config = DistilBertConfig(
         vocab_size=len(tiny_tokenizer), dim=24, n_layers=3, n_heads=4, hidden_dim=32, max_position_embeddings=64,
@@ -110,8 +122,8 @@ def test_a_first_distillation(films, tiny_tokenizer, capsys):
     tiny_tokenizer.save_pretrained("teacher")
     left = run(
         "first_distillation",
-        teacher_name="./teacher", task_folder=films, student_shape="2x12:2h:20", num_rows=32, num_evaluated=12,
-        num_epochs=2, batch_size=8,
+        teacher_name="./teacher", task_name=films_of_ones_own, student_shape="2x12:2h:20", num_rows=32,
+        num_evaluated=12, num_epochs=2, batch_size=8,
     )  # fmt: skip
     assert [entry["epoch"] for entry in left["curve"]] == [1, 2]
     assert all(0 <= entry["eval_agreement"] <= 1 for entry in left["curve"])

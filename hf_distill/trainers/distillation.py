@@ -35,7 +35,7 @@ from .labels import LABEL_COLUMNS, LABEL_NAMES, LabelReader, has_choices
 from .masking import masking_collator
 from .optimizer import give_own_settings, train_beside
 from .readings import check_collator, let_teachers_read, readings_of
-from .rows import RowReader, bounds_of, settle_problem_type
+from .rows import RowReader, bounds_of, check_one_set, settle_problem_type
 from .sources import teacher_sources
 from .unfreezing import GradualUnfreezing
 from .wrapper import DistillationModel, count_items
@@ -313,7 +313,10 @@ class DistillationTrainer(EvaluatingTrainer):
         self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
         self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)
         columns = self._signature_columns if self.args.remove_unused_columns else None
-        self.data_collator = self.rows.collator(self.student, self.label_names, columns, self.teachers)
+        needs_labels = any(objective.needs_labels for objective in self.model.objectives.values())
+        self.data_collator = self.rows.collator(
+            self.student, self.label_names, columns, self.teachers, needs_labels=needs_labels
+        )
 
     def _check_rows(self, dataset: Any, name: str) -> None:
         for teacher in self.teachers:
@@ -402,6 +405,7 @@ class DistillationTrainer(EvaluatingTrainer):
         """As in `Trainer`; rows that were given since are read as those of the constructor."""
         if self.distilling:
             self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
+        check_one_set(self.train_dataset, "train_dataset")
         return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:

@@ -24,7 +24,7 @@ from .callbacks import TermsInProgressBar
 from .chance import without_chance
 from .data import makes_rows_when_asked
 from .publishing import PublishingTrainer
-from .rows import RowReader
+from .rows import RowReader, check_one_set
 from .task_scores import TaskEvaluation, task_to_evaluate
 from .terms import ExactMeans
 from .wrapper import count_items
@@ -166,6 +166,7 @@ class EvaluatingTrainer(PublishingTrainer):
         """As `get_eval_dataloader`, for the student alone: the rows need no labels and no signals of a teacher."""
         if self.distilling:
             test_dataset = self._read_rows(test_dataset, "test_dataset", predicting=True)
+        check_one_set(test_dataset, "test_dataset")
         return super().get_test_dataloader(test_dataset)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:

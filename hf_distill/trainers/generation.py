@@ -244,6 +244,17 @@ class GenerationTrainer(FineTuningTrainer):
 
     # ---- Texts ----
 
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refused: scores of tokens are no texts.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "GenerationTrainer writes texts: call `predict_texts(rows)` for one of every row, in their order, or "
+            "`evaluate(rows)` for the loss."
+        )
+
     def predict_texts(self, rows: datasets.Dataset, settings: GenerationSettings | None = None) -> list[str]:
         """The texts that the model writes for rows of `tokenize_generation`, in their order."""
         found = dict(pair for batch in self.iter_texts(rows, settings) for pair in batch)

@@ -81,19 +81,23 @@ class LabelReader:
 
     Labels are in `labels`, `label` or `label_ids`, in `start_positions` and `end_positions` for heads that look for
     answers, or in the columns that `TrainingArguments.label_names` names. A label that is missing (None) among others
-    is hidden: -100. What the head does not want as labels, such as one class a row for a head on tokens, is left out.
+    is hidden: -100, of values NaN. What the head does not want as labels, such as one class a row for a head on
+    tokens, is left out.
     """
 
-    def __init__(self, model: Any, label_names: Sequence[str] | None = None) -> None:
+    def __init__(self, model: Any, label_names: Sequence[str] | None = None, *, needed: bool = False) -> None:
         """Look at a model.
 
         Args:
             model: The student.
             label_names: The user's own names of label columns.
+            needed: Whether an objective learns from labels: then labels that the head does not want are an error.
         """
+        self.needed = needed
         self.kind = label_kind(model)
         self.model_name = type(model).__name__
-        self.num_outputs: int | None = getattr(model.config, "num_labels", None)
+        # The outputs of a head of multiple choice are as many as a row has choices.
+        self.num_outputs: int | None = None if has_choices(model) else getattr(model.config, "num_labels", None)
         self.ids: dict[str, int] = {str(k): int(v) for k, v in (getattr(model.config, "label2id", None) or {}).items()}
         self.own_names = [name for name in label_names or () if name not in (*LABEL_NAMES, *SPANS)]
 
@@ -110,11 +114,15 @@ class LabelReader:
 
         Returns:
             The labels that the head wants, by the name that they have in a batch.
+
+        Raises:
+            ValueError: If labels are needed, and these are none that the head wants.
         """
         found: dict[str, list[Any]] = {}
         own = {name: [_plain(row.get(name)) for row in rows] for name in self.own_names}
         spans = {name: [_plain(row.get(name)) for row in rows] for name in SPANS}
         labels = [_plain(_label_of(row, LABEL_NAMES)) for row in rows]
+        column = next((name for name in LABEL_NAMES if any(row.get(name) is not None for row in rows)), "labels")
         for row in rows:
             for name in self.columns:
                 row.pop(name, None)
@@ -122,7 +130,7 @@ class LabelReader:
             found |= {name: values for name, values in spans.items() if _any_known(values)}
             labels = [None] * len(rows)
         for name, values in {"labels": labels, **own}.items():
-            wanted = self._wanted(name, values) if _any_known(values) else None
+            wanted = self._wanted(column if name == "labels" else name, values) if _any_known(values) else None
             if wanted is not None:
                 found[name] = wanted
         if len(own) == 1 and "labels" not in found and self.own_names[0] in found:
@@ -153,10 +161,11 @@ class LabelReader:
             return None
         are_lists = [isinstance(value, list) for value in known]
         wants_lists = {"class": False, "value": None, "several": True, "row": False, "tokens": True, "words": True}
-        if all(one == wants_lists.get(self.kind, one) for one in are_lists) or wants_lists.get(self.kind) is None:
+        wants = wants_lists.get(self.kind)
+        if wants is None or (all(one == wants for one in are_lists) and (wants or not _have_fraction(values))):
             return values
         # Text often comes with a class a row, which a masked language model never looked at.
-        if self.kind != "words":
+        if self.kind != "words" or self.needed:
             self._say_left_out(name, known)
         return None
 
@@ -173,14 +182,19 @@ class LabelReader:
     def _say_left_out(self, name: str, known: list[Any]) -> None:
         shown = repr(known[0])
         hint = ""
-        if self.kind in ("class", "row") and isinstance(known[0], list):
+        if self.kind in ("class", "row") and not isinstance(known[0], (list, str)):
+            hint = " (for values set `config.problem_type` to 'regression' and `num_labels` to 1)"
+        elif self.kind in ("class", "row") and isinstance(known[0], list):
             hint = " (or set `config.problem_type` to 'multi_label_classification')"
         elif self.ids:
             hint = f"; its names are {', '.join(list(self.ids)[:5])}"
-        logger.warning_once(
+        message = (
             f"The column {name!r} holds {shown[:60]}, but {self.model_name} wants {_WANTED.get(self.kind, 'numbers')} "
-            f"as label{hint}: it is left out."
+            f"as label{hint}"
         )
+        if self.needed:
+            raise ValueError(f"{message}.")
+        logger.warning_once(f"{message}: it is left out.")
 
     def _tensor(self, name: str, values: list[Any], mask: Tensor | None, sizes: Sequence[int]) -> Tensor:
         first = next(value for value in values if value is not None)
@@ -201,19 +215,18 @@ class LabelReader:
 
     def _one_each(self, name: str, values: list[Any]) -> Tensor:
         """(B,) classes, or values as they are."""
-        if self.kind == "value" or self.kind == "any":
-            if any(value is None for value in values):
+        if self.kind in ("value", "any"):
+            if self.needed and any(value is None for value in values):
                 raise ValueError(f"The column {name!r} must hold {_WANTED['value']}; some rows have none.")
-            stacked = torch.tensor(values)
+            stacked = torch.tensor([float("nan") if value is None else value for value in values])
             return stacked.float() if stacked.is_floating_point() else stacked
-        hidden = [IGNORED if value is None or value != value else value for value in values]
-        broken = next((value for value in hidden if not float(value).is_integer()), None)
-        if broken is not None:
+        classes = [IGNORED if value is None or value != value else int(value) for value in values]
+        if self.needed and self.kind != "spans" and self.num_outputs is not None and max(classes) >= self.num_outputs:
             raise ValueError(
-                f"The column {name!r} must hold whole numbers, the classes of {self.model_name}; a row has {broken}. "
-                "For values set `config.problem_type` to 'regression' and `num_labels` to 1."
+                f"The column {name!r} has the class {max(classes)}, but {self.model_name} has {self.num_outputs} "
+                f"outputs, whose classes are 0 to {self.num_outputs - 1}."
             )
-        return torch.tensor([int(value) for value in hidden])
+        return torch.tensor(classes)
 
 
 def _label_of(row: Mapping[str, Any], names: Iterable[str]) -> Any:
@@ -225,6 +238,11 @@ def _plain(value: Any) -> Any:
     """Tensors and arrays as Python numbers and lists; tuples as lists."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return list(value) if isinstance(value, tuple) else value
+
+
+def _have_fraction(values: Iterable[Any]) -> bool:
+    """Whether a number is none of a class; NaN is the class of nobody, which is hidden."""
+    return any(value is not None and value == value and not float(value).is_integer() for value in values)
 
 
 def _any_known(values: Iterable[Any]) -> bool:

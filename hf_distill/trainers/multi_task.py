@@ -16,7 +16,7 @@ import datasets
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
 
 from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
@@ -31,6 +31,7 @@ from hf_distill.trainers.chance import without_chance
 from hf_distill.trainers.checkpoints import check_manifest, write_manifest
 from hf_distill.trainers.drop_in import check_kind, refuse_given
 from hf_distill.trainers.finetuning import (
+    FineTuningTrainer,
     Scores,
     build_trainer,
     evaluate_splits,
@@ -42,6 +43,7 @@ from hf_distill.trainers.finite import TEACHER, FiniteTrainer
 from hf_distill.trainers.heads import Collator, head_of
 from hf_distill.trainers.multi_task_loss import MultiTaskLoss
 from hf_distill.trainers.multi_task_model import MultiTaskModel, multi_task_model
+from hf_distill.trainers.rows import check_one_set
 from hf_distill.trainers.sources import teacher_source
 from hf_distill.trainers.task_mixing import TaskBatches, TaskCollator, TaskRows
 from hf_distill.trainers.task_models import check_positions
@@ -162,6 +164,7 @@ class MTLTrainer(FiniteTrainer):
             for task in tasks
         }
         self._lengths = {name: part["length"][:] for name, part in rows.items()}
+        self._limits, self._doc_stride = limits, doc_stride
         self._means = ExactMeans()
         super().__init__(
             model=MultiTaskLoss(model, self.specs, limits, own),
@@ -312,20 +315,51 @@ class MTLTrainer(FiniteTrainer):
 
     def scores(self) -> dict[str, Scores]:
         """Task -> evaluation split -> metric -> value (fractions)."""
-        args = copy.copy(self.args)
-        args.eval_strategy, args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
-        args.load_best_model_at_end, args.report_to, args.disable_tqdm = False, [], True
-        args.remove_unused_columns = True
         found = {}
         # In the middle of a training, which goes on as if nobody had looked.
         with without_chance(self.args.device):
             for task, splits in self.evaluation.items():
                 if splits:
-                    trainer = build_trainer(
-                        self.tasks_model.task_model(task), self.specs[task], self.processing_class, args
-                    )
-                    found[task] = evaluate_splits(trainer, splits, self.specs[task])
+                    found[task] = evaluate_splits(self._trainer_of(task), splits, self.specs[task])
         return found
+
+    def _trainer_of(self, task: str) -> FineTuningTrainer:
+        """What runs the model with the head of one task."""
+        args = copy.copy(self.args)
+        args.eval_strategy, args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+        args.load_best_model_at_end, args.report_to, args.disable_tqdm = False, [], True
+        args.remove_unused_columns = True
+        return build_trainer(self.tasks_model.task_model(task), self.specs[task], self.processing_class, args)
+
+    def predict(
+        self,
+        test_dataset: Any,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        *,
+        task: str | None = None,
+    ) -> PredictionOutput:
+        """What the head of one task says of rows, in their order.
+
+        Args:
+            test_dataset: Rows of the task, as `LoadedTask` has them, or tokenized (`tokenize_task`).
+            ignore_keys: As in `Trainer`.
+            metric_key_prefix: As in `Trainer`.
+            task: Name of the task; may be left out if there is one only.
+
+        Raises:
+            ValueError: If the task is not named, or there is no such task.
+        """
+        task = next(iter(self.specs)) if task is None and len(self.specs) == 1 else task
+        if task not in self.specs:
+            raise ValueError(f"`task` is {task!r}: name the task whose head predicts, one of {list(self.specs)}.")
+        check_one_set(test_dataset, "test_dataset")
+        spec = self.specs[task]
+        if "input_ids" not in test_dataset.column_names:
+            limit = self._limits[task]
+            test_dataset = tokenize_task(test_dataset, spec, self.processing_class, limit, doc_stride=self._doc_stride)
+        with without_chance(self.args.device):
+            return self._trainer_of(task).predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def evaluate(
         self,

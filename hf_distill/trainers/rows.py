@@ -17,7 +17,7 @@ from transformers.trainer_utils import has_length
 from ..alignment import PIECES, AlignedCollator, Reading, tokenize_aligned
 from ..arguments import DistillationArguments
 from ..stored.teacher import StoredCollator, StoredTeacher
-from ..tokenization import columns_of, tokenize_rows, tokenize_text
+from ..tokenization import PAIR_COLUMN, check_texts, columns_of, tokenize_rows, tokenize_text
 from .chance import without_chance
 from .data import makes_rows_when_asked, stored_lengths
 from .labels import LABEL_NAMES, SPANS, LabelReader, has_several_labels, label_kind
@@ -78,7 +78,7 @@ class RowCollator:
         Raises:
             ValueError: If the rows have neither tokens nor text.
         """
-        rows = [dict(row) for row in features]
+        rows = [self._as_mapping(row) for row in features]
         if not any(name in rows[0] for name in TOKENS):
             rows = self._tokenized(rows)
         labels = self.labels.take(rows) if self.labels is not None else {}
@@ -88,6 +88,17 @@ class RowCollator:
         sizes = [len(row.get("input_ids", row.get("inputs_embeds", ()))) for row in rows]
         batch = dict(self.pad(rows))
         return batch | (self.labels.tensors(labels, batch.get("attention_mask"), sizes) if self.labels else {})
+
+    def _as_mapping(self, row: Any) -> dict[str, Any]:
+        """The columns of a row, which may be a text alone."""
+        if isinstance(row, str):
+            return {self.text_column: row}
+        if isinstance(row, Mapping):
+            return dict(row)
+        raise ValueError(
+            f"A row must be a mapping of columns, such as {{{self.text_column!r}: ...}}, or a text, but one is of "
+            f"type {type(row).__name__}."
+        )
 
     def _is_read(self, name: str, value: Any) -> bool:
         wanted = self.columns is None or name in self.columns
@@ -166,9 +177,9 @@ class RowReader:
             ValueError: If it is a mapping and should be one data set, has no rows, nothing to read, or a row that is
                 too long.
         """
+        if not several:
+            check_one_set(dataset, name)
         if isinstance(dataset, Mapping) and not isinstance(dataset, torch.utils.data.Dataset):
-            if not several:
-                raise ValueError(which_split(dataset, name))
             return {
                 key: self.prepare(part, f"{name}[{key!r}]", predicting=predicting) for key, part in dataset.items()
             }
@@ -182,17 +193,17 @@ class RowReader:
         return prepared
 
     def _tokenized(self, dataset: Any, readings: Sequence[Reading]) -> Any:
-        if not isinstance(dataset, HUGGING_FACE) or makes_rows_when_asked(dataset):
-            # Its rows are tokenized, if need be, when they are collated.
-            self.leaves_raw = self.leaves_raw or self._collator_reads(dataset)
+        if self._collator_reads(dataset):
+            self.leaves_raw = True
             return dataset
+        if not isinstance(dataset, HUGGING_FACE) or makes_rows_when_asked(dataset):
+            texts = self._texts_of_list(dataset)
+            # The rows of any other are tokenized, if need be, when they are collated.
+            return dataset if texts is None else self._tokenized(texts, readings)
         if isinstance(dataset, datasets.Dataset) and dataset.format["type"] in BATCH_FORMATS:
             dataset = dataset.with_format(None)
         columns = columns_of(dataset)
         if any(name in columns for name in TOKENS) and all(one.prefix + PIECES in columns for one in readings):
-            return dataset
-        if self._collator_reads(dataset):
-            self.leaves_raw = True
             return dataset
         if not readings and self.args.text_column not in columns and not is_known(self.own_collator):
             return dataset
@@ -206,6 +217,19 @@ class RowReader:
             if readings:
                 return tokenize_aligned(dataset, self.tokenizer, readings, keep=self.keep, **options)
             return tokenize_text(dataset, self.tokenizer, keep=self.keep, **options)
+
+    def _texts_of_list(self, dataset: Any) -> datasets.Dataset | None:
+        """The texts of a list as a data set, with the columns that stay; `None` for anything else."""
+        column = self.args.text_column
+        if not isinstance(dataset, (list, tuple)) or self.tokenizer is None:
+            return None
+        rows = [{column: row} if isinstance(row, str) else row for row in dataset]
+        if any(not isinstance(row, Mapping) or column not in row or any(t in row for t in TOKENS) for row in rows):
+            return None
+        kept = [name for name in (column, PAIR_COLUMN, *self.keep) if any(name in row for row in rows)]
+        batch = {name: [row.get(name) for row in rows] for name in kept}
+        check_texts(batch, column, range(len(rows)))
+        return datasets.Dataset.from_dict(batch)
 
     def _collator_reads(self, dataset: Any) -> bool:
         """Whether the user's collator makes batches of the rows as they are, without tokens in them."""
@@ -242,6 +266,8 @@ class RowReader:
         label_names: Sequence[str],
         columns: Sequence[str] | None,
         teachers: Sequence[Any],
+        *,
+        needs_labels: bool,
     ) -> Any:
         """What makes batches: the user's collator, or ours; with the signals of stored teachers.
 
@@ -250,12 +276,13 @@ class RowReader:
             label_names: Columns that hold them.
             columns: Those that models read; `None` keeps all.
             teachers: Sources of signals.
+            needs_labels: Whether an objective learns from labels.
         """
         masks = isinstance(self.own_collator, MaskingCollator)
         found = self.own_collator
         options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
         if found is None or masks:
-            labels = None if masks else LabelReader(student, label_names)
+            labels = None if masks else LabelReader(student, label_names, needed=needs_labels)
             found = RowCollator(self.tokenizer, labels, pad=found, columns=columns, **options)
         if self.readings:
             found = AlignedCollator(self.tokenizer, self.readings, found, **options)
@@ -323,12 +350,18 @@ def settle_problem_type(student: Any, examples: Sequence[Any], device: torch.dev
         student.config.problem_type = "multi_label_classification"
 
 
-def which_split(dataset: Mapping[str, Any], name: str) -> str:
-    """The message for several data sets where one is wanted."""
+def check_one_set(dataset: Any, name: str) -> None:
+    """Refuse several data sets where one is wanted.
+
+    Raises:
+        ValueError: If there are several; the message says how to give one.
+    """
+    if not isinstance(dataset, Mapping) or isinstance(dataset, torch.utils.data.Dataset):
+        return
     splits = list(dataset)
     wanted = "train" if name == "train_dataset" else "test"
     example = next((split for split in splits if str(split).startswith(wanted)), splits[0] if splits else wanted)
-    return (
+    raise ValueError(
         f"`{name}` is a {type(dataset).__name__} of the splits {splits}; give one of them, such as "
         f"`{name}=dataset[{example!r}]`."
     )

@@ -213,7 +213,8 @@ class DistillationModel(PreTrainedModel):
             return self.student(*args, **inputs)
         capture = self._capture_with_logits if return_logits else self._capture
         student = self.student_signals(inputs, capture)
-        in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in set(self._prefixes.values())}
+        readings = {prefix for prefix in self._prefixes.values() if prefix + STUDENT_PIECES in inputs}
+        in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in readings}
         labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
         here = count_items(inputs)
         terms: dict[str, Tensor] = {}

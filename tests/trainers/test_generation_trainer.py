@@ -166,6 +166,11 @@ def test_what_is_saved_writes_after_two_lines_and_is_a_plain_model(model, rows, 
 # ---- Texts ----
 
 
+def test_predictions_are_texts(model, rows, tmp_path):
+    with pytest.raises(ValueError, match="call `predict_texts"):
+        trainer(model(), tmp_path).predict(rows)
+
+
 def test_texts_come_in_the_order_of_their_rows(model, rows, tmp_path):
     run = trainer(model(), tmp_path)
     whole = run.predict_texts(rows)

@@ -489,3 +489,18 @@ def test_rows_cannot_be_given_to_evaluate(encoder, tasks, tiny_tokenizer, tmp_pa
     trainer = mtl(encoder, tasks, tiny_tokenizer, tmp_path)
     with pytest.raises(ValueError, match="evaluation splits of its tasks"):
         trainer.evaluate(tasks[0].train)
+
+
+def test_predictions_of_a_task_keep_the_order_of_its_rows(encoder, tasks, tiny_tokenizer, tmp_path):
+    run = mtl(encoder, tasks[:2], tiny_tokenizer, tmp_path)
+    rows = tasks[0].dataset["validation"]
+    found = run.predict(rows, task="mood")
+    assert found.label_ids.tolist() == rows["label"][:]
+    model = run.tasks_model.task_model("mood").eval()
+    encoded = tiny_tokenizer(rows["text"][:], padding=True, truncation=True, max_length=32, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(found.predictions), model(**encoded).logits)
+    with pytest.raises(ValueError, match=r"`task` is None: name the task whose head predicts, one of \['mood'"):
+        run.predict(rows)
+    with pytest.raises(ValueError, match="`test_dataset` is a DatasetDict of the splits"):
+        run.predict(tasks[0].dataset, task="mood")

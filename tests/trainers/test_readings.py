@@ -247,6 +247,20 @@ def test_a_resumed_run_continues_bit_for_bit(build, three):
     assert losses(resumed) == losses(whole)
 
 
+def test_rows_of_every_kind_are_read_by_every_side(build, three, rows, tiny_tokenizer):
+    teachers, tokenizers = three
+    trainer = build(teachers, tokenizers, objectives=[*LAYERS_OF_EACH, "labels:0.1"])
+    expected = trainer.evaluate(rows)["eval_loss"]
+    as_list = list(rows)
+    for kind in (as_list, rows.to_iterable_dataset(), rows.with_transform(lambda batch: batch)):
+        assert trainer.evaluate(kind)["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    # Only the student can read these.
+    tokens = [dict(tiny_tokenizer(text)) for text in rows["text"][:]]
+    assert trainer.predict(tokens).predictions == pytest.approx(trainer.predict(rows).predictions, abs=1e-6)
+    with pytest.raises(ValueError, match="Several tokenizers need text to read"):
+        trainer.evaluate(tokens)
+
+
 # ---- Routes ----
 
 

@@ -186,7 +186,23 @@ def test_names_of_classes_are_labels_and_other_texts_are_not(build, texts, caplo
     assert trainer.predict(rows).label_ids.tolist() == [1, 0] * (COUNT // 2)
     others = datasets.Dataset.from_dict({"text": texts, "label": ["news", "sport"] * (COUNT // 2)})
     assert trainer.predict(others).label_ids is None
-    assert "The column 'labels' holds 'news'" in caplog.text
+    assert "The column 'label' holds 'news'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["news", "sport"], "holds 'news', but .* wants one class a row as label; its names are"),
+        ([[0, 1], [1, 1]], r"holds \[0, 1\], but .* set `config.problem_type` to 'multi_label_classification'"),
+        ([0.5, 0.0], "holds 0.5, but .* set `config.problem_type` to 'regression'"),
+        ([0, 7], "has the class 7, but .* has 2 outputs"),
+    ],
+)
+def test_labels_of_another_head_are_refused_where_they_are_needed(build, texts, labels, message):
+    rows = datasets.Dataset.from_dict({"text": texts, "label": labels * (COUNT // 2)})
+    build(train_dataset=rows).train()
+    with pytest.raises(ValueError, match=message):
+        build(train_dataset=rows, arguments={"objectives": ["labels"]}, teacher_model=None).train()
 
 
 def test_own_names_of_labels_are_respected(build, texts):
@@ -353,6 +369,19 @@ def test_what_is_no_text_is_named_with_column_and_row(build, texts, row, shown, 
     data = Lazy(rows) if lazy else datasets.IterableDataset.from_generator(lambda: iter(rows))
     with pytest.raises(ValueError, match=rf"The column 'text' must hold a text in every row, but row \d+ has {shown}"):
         build(train_dataset=data, arguments={"train_sampling_strategy": "sequential"}).train()
+
+
+def test_a_list_of_texts_is_text_and_other_rows_are_refused(build, texts, tiny_tokenizer, caplog):
+    trainer = build(train_dataset=list(texts))
+    assert trainer.train_dataset["length"][:] == [len(ids) for ids in tiny_tokenizer(list(texts))["input_ids"]]
+    trainer.train()
+    assert not caplog.records
+    with pytest.raises(ValueError, match="'text' must hold a text in every row, but row 1 has 7"):
+        trainer.predict([{"text": "good"}, {"text": 7}])
+    with pytest.raises(
+        ValueError, match=r"A row must be a mapping of columns, .* or a text, but one is of type tuple"
+    ):
+        build(train_dataset=[(1, 2)] * 4).train()
 
 
 def test_a_data_set_of_words_is_refused_at_once(build, texts):
