@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
-from .loading import vocabulary_hash
 from .signals import SignalRequest, Signals
 from .teachers import LiveTeacher
 from .tokenization import LENGTH_COLUMN, PAIR_COLUMN, check_texts, columns_of
+from .tokens import tokenizer_hash
 
 # Columns of a reading, after its prefix. The first two say which piece a token of the teacher, or of the student, is
 # part of; -1 for padding and for what the other side has no token for. The third is 1 on the pieces of each row.
@@ -383,7 +383,7 @@ class AlignedTeacher:
 
     def fingerprint(self) -> dict[str, str]:
         """The teacher's, and its tokenizer's."""
-        return {**self.teacher.fingerprint(), "teacher_tokenizer": vocabulary_hash(self.reading.tokenizer)}
+        return {**self.teacher.fingerprint(), "teacher_tokenizer": tokenizer_hash(self.reading.tokenizer)}
 
     def describe(self) -> str:
         """What it is, in words."""

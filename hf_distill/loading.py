@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-import xxhash
 from huggingface_hub import constants
 from safetensors import SafetensorError
 from torch import nn
@@ -153,14 +151,6 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def vocabulary_hash(tokenizer: Any) -> str:
-    """A hash of a tokenizer's tokens and their ids; `none` for what has no vocabulary."""
-    if not hasattr(tokenizer, "get_vocab"):
-        return "none"
-    vocabulary = sorted(tokenizer.get_vocab().items())
-    return xxhash.xxh3_128(json.dumps(vocabulary).encode()).hexdigest()
-
-
 def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
     """Add names and values of weights to a running hash."""
     for name, tensor in sorted(weights.items()):
@@ -193,3 +183,13 @@ def forward_columns(model: Any) -> list[str]:
         if parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         and not (has_one_segment and name == "token_type_ids")
     ]
+
+
+def read_columns(model: Any) -> list[str]:
+    """Names of the columns of a batch that a model reads.
+
+    A model with one segment takes segment 0 where none is given: the `token_type_ids` of another model's tokenizer are
+    none of its columns.
+    """
+    one_segment = getattr(getattr(model, "config", None), "type_vocab_size", None) == 1
+    return [name for name in forward_columns(model) if name != "token_type_ids" or not one_segment]

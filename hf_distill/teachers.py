@@ -19,7 +19,7 @@ from .arguments.models import TeacherDtype
 from .capture import SignalCapture
 from .finite import check_weights
 from .hub.model_card import shown_name
-from .loading import forward_columns, update_digest
+from .loading import read_columns, update_digest
 from .output_capture import capture_of
 from .packed_linears import PackedLinears
 from .quantization import int8_copy
@@ -85,7 +85,7 @@ class LiveTeacher:
         self._packed_linears = PackedLinears(self.model)
         self.num_layers = self._capture.num_layers
         self.model_type: str = self.model.config.model_type
-        self.input_columns = forward_columns(self.model)
+        self.input_columns = read_columns(self.model)
 
     @property
     def config(self) -> PreTrainedConfig:
@@ -179,8 +179,17 @@ class LiveTeacher:
         return torch.autocast(device, dtype=getattr(torch, self.dtype))
 
 
-def connect_teacher(teacher: TeacherSource, request: SignalRequest, student_config: PreTrainedConfig) -> None:
+def connect_teacher(
+    teacher: TeacherSource, request: SignalRequest, student_config: PreTrainedConfig, num_tokens: int | None = None
+) -> None:
     """Say which signals a teacher must give, and compare its vocabulary and labels with the student's.
+
+    Args:
+        teacher: The teacher.
+        request: The signals.
+        student_config: The student's configuration.
+        num_tokens: Ids of the tokenizer that both sides are known to have in common: their tables of embeddings may
+            have more rows than that, and not the same number.
 
     Raises:
         ValueError: If they do not fit.
@@ -190,10 +199,12 @@ def connect_teacher(teacher: TeacherSource, request: SignalRequest, student_conf
     if config is None:
         return  # Somebody's own source of signals, of which nothing more is known.
     sizes = config.vocab_size, student_config.vocab_size
-    if sizes[0] != sizes[1] and not getattr(teacher, "reads_own_tokens", False):
+    are_padded = num_tokens is not None and min(sizes) >= num_tokens
+    if sizes[0] != sizes[1] and not are_padded and not getattr(teacher, "reads_own_tokens", False):
         raise ValueError(
             f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
-            "`input_ids`. Create the student from the teacher: create_student(teacher, shape)."
+            "`input_ids`. Create the student from the teacher: create_student(teacher, shape); or show that both have "
+            "one tokenizer, with rows to spare: give the teacher's as `teacher_processing_class`."
         )
     if request.logits and hasattr(teacher, "match_labels"):
         teacher.match_labels(student_config)
@@ -243,22 +254,4 @@ def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> l
     raise ValueError(
         f"Teacher and student have different labels: {theirs} against {ours}. Create the student from this teacher, "
         "set `id2label` on either side, or leave `logits` out of `--objectives`."
-    )
-
-
-def check_same_vocabulary(teacher_tokenizer: Any, student_tokenizer: Any) -> None:
-    """Both sides read the same `input_ids`, so they must have the same vocabulary.
-
-    Raises:
-        ValueError: If not; the message shows where they differ and the ways out.
-    """
-    theirs, ours = teacher_tokenizer.get_vocab(), student_tokenizer.get_vocab()
-    if theirs == ours:
-        return
-    examples = sorted(token for token in set(theirs) | set(ours) if theirs.get(token) != ours.get(token))[:3]
-    shown = ", ".join(f"{token!r}: {theirs.get(token)} against {ours.get(token)}" for token in examples)
-    raise ValueError(
-        f"Teacher and student tokenizers differ ({len(theirs)} and {len(ours)} tokens; ids of {shown}). Use the "
-        "teacher's tokenizer as `processing_class`, and create the student from the teacher's configuration; or let "
-        "each side read its own with `--align_tokenizers`."
     )

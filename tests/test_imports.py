@@ -30,6 +30,7 @@ LEVELS = {
     "command_help": 1,
     "loading": 1,
     "finite": 1,
+    "tokens": 1,
     "hub": 1,
     "architectures": 2,
     "product_attention": 2,

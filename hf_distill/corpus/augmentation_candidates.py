@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from hf_distill.loading import update_digest, vocabulary_hash
+from hf_distill.loading import update_digest
+from hf_distill.tokens import tokenizer_hash
 
 from .augmentation_embeddings import Neighbours, PieceVectors, WordVectors
 from .augmentation_words import BEYOND_LIMIT, SEVERAL_PIECES, STAYS, SplitText, WordSplitter, check_tokenizer
@@ -98,7 +99,7 @@ class CandidateFinder:
         return {
             "masked_lm": type(self._by_mask.model).__name__,
             "weights": self._weights.hexdigest(),
-            "tokenizer": vocabulary_hash(self._by_mask.tokenizer),
+            "tokenizer": tokenizer_hash(self._by_mask.tokenizer),
             "lower_case": self._splitter.lower_case,
             "max_tokens": self._splitter.max_tokens,
             "dtype": self.args.masked_lm_dtype,

@@ -30,7 +30,7 @@ from hf_distill.precision import configure_fp32_matmul
 from hf_distill.storage.files import write_text
 from hf_distill.students import create_student
 from hf_distill.tasks.loading import load_task
-from hf_distill.teachers import check_same_vocabulary
+from hf_distill.tokens import check_same_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -139,7 +139,7 @@ def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) ->
     """Rows of the task in random order, cut and padded to the length that is asked for."""
     tokenizer: Any = entrants[0].tokenizer
     for entrant in entrants[1:]:
-        check_same_vocabulary(tokenizer, entrant.tokenizer)
+        check_same_tokens(tokenizer, entrant.tokenizer)
     task = load_task(str(arguments.task), arguments.data_dir, splits=[])
     # Training rows as in the papers; others do where they are all there is.
     split = task.spec.train_split if task.spec.train_split in task.dataset else next(iter(task.dataset))

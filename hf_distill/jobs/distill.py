@@ -19,7 +19,7 @@ from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.parsing import changed_arguments, write_arguments
 from hf_distill.stored.teacher import StoredTeacher
 from hf_distill.students import count_parameters, create_student, size_table
-from hf_distill.teachers import check_same_vocabulary
+from hf_distill.tokens import check_same_tokens
 from hf_distill.trainers.distillation import DistillationTrainer
 from hf_distill.trainers.multi_teacher import MultiTeacherTrainer
 
@@ -143,7 +143,7 @@ def prepare(
         if training.align_tokenizers:
             tokenizer = own
         else:
-            check_same_vocabulary(tokenizer, own)
+            check_same_tokens(tokenizer, own)
     if teachers.stored:
         train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
     else:

@@ -9,7 +9,7 @@ from hf_distill.arguments import DistillationArguments, MultiTeacherArguments, T
 from hf_distill.loading import load_model, load_tokenizer
 from hf_distill.stored.manifest import is_stored_teacher
 from hf_distill.stored.teacher import StoredTeacher
-from hf_distill.teachers import check_same_vocabulary
+from hf_distill.tokens import check_same_tokens
 
 # What these fields of `MultiTeacherArguments` are where nobody set them.
 ONLY_SEVERAL = {"combine": "mean_logits", "teacher_weights": None, "offload_teachers": False}
@@ -79,7 +79,7 @@ def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -
     ]
     tokenizers = [load_tokenizer(name, flag="--teacher_models") for name in names]
     for other in [] if align else tokenizers[1:]:
-        check_same_vocabulary(other, tokenizers[0])
+        check_same_tokens(other, tokenizers[0])
     return Teachers(list(names), sources, tokenizers)
 
 

@@ -21,13 +21,14 @@ from transformers import DataCollatorWithPadding
 from transformers.utils import logging
 
 from .. import __version__
-from ..loading import load_model, load_tokenizer, vocabulary_hash
+from ..loading import load_model, load_tokenizer
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest
 from ..storage.files import checksum_of, new_file, new_files
 from ..teachers import LiveTeacher
 from ..tokenization import LENGTH_COLUMN
+from ..tokens import tokenizer_hash, warn_of_other_rules
 from .columns import STORE_DTYPES, Column, StoredSignal, signals_of
 from .manifest import (
     FORMAT,
@@ -132,7 +133,7 @@ def precompute(
         "source": live.source(),
         **live.fingerprint(),
         "teacher_dtype": live.dtype,
-        "tokenizer": vocabulary_hash(processing_class),
+        "tokenizer": tokenizer_hash(processing_class),
         "model_type": live.model_type,
         "num_layers": live.num_layers,
         "labels": [str(name) for _, name in sorted((config.id2label or {}).items())],
@@ -176,7 +177,9 @@ def _check_settings(dtype: str, top_k: int | None, batch_size: int, shard_rows: 
 def _own_tokenizer(teacher: Any) -> Any:
     if not isinstance(teacher, str):
         raise ValueError("Give the teacher's tokenizer as `processing_class`: a model does not know its own.")
-    return load_tokenizer(teacher, flag="--teacher_model")
+    tokenizer = load_tokenizer(teacher, flag="--teacher_model")
+    warn_of_other_rules(teacher, tokenizer)
+    return tokenizer
 
 
 def _as_live(teacher: Any, dtype: str) -> LiveTeacher:

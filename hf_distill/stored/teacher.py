@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
 
-from ..loading import load_skeleton, load_tokenizer, vocabulary_hash
+from ..loading import load_skeleton, load_tokenizer
 from ..signals import SignalRequest, Signals
-from ..teachers import check_same_vocabulary, label_permutation
+from ..teachers import label_permutation
+from ..tokens import check_same_tokens, tokenizer_hash
 from .columns import Column, StoredSignal, decode_signals
 from .manifest import (
     missing_signals,
@@ -169,14 +170,18 @@ class StoredTeacher:
         """The tokenizer of the stored rows."""
         return load_tokenizer(self.folder, flag="--teacher_model")
 
-    def check_tokenizer(self, processing_class: Any) -> None:
-        """Refuse a tokenizer with another vocabulary than that of the stored rows.
+    def check_tokenizer(self, processing_class: Any, *, pairs: bool = False) -> None:
+        """Refuse a tokenizer that reads text otherwise than that of the stored rows.
+
+        Args:
+            processing_class: The tokenizer.
+            pairs: Whether the rows are pairs of texts.
 
         Raises:
-            ValueError: If it has; the message shows where they differ.
+            ValueError: If it does; the message shows where they differ.
         """
-        if vocabulary_hash(processing_class) != self.manifest["tokenizer"]:
-            check_same_vocabulary(self.tokenizer(), processing_class)
+        if tokenizer_hash(processing_class) != self.manifest["tokenizer"]:
+            check_same_tokens(self.tokenizer(), processing_class, pairs=pairs)
 
     def check_rows(self, dataset: Any, what: str) -> None:
         """Refuse rows without the signals requested.

@@ -17,7 +17,7 @@ from transformers.utils import find_labels, logging
 from ..alignment import Reading
 from ..arguments import DistillationArguments
 from ..finite import named_signals
-from ..loading import forward_columns, load_model, vocabulary_hash
+from ..loading import forward_columns, load_model
 from ..objectives import Objective, WeightedObjective, build_objectives
 from ..output_capture import capture_of
 from ..precision import configure_fp32_matmul
@@ -25,12 +25,13 @@ from ..signals import SignalRequest, Signals
 from ..stored.teacher import StoredTeacher
 from ..tasks.loading import LoadedTask
 from ..teachers import TeacherSource, connect_teacher
+from ..tokens import tokenizer_hash
 from .callbacks import CountsEpochs
 from .checkpoints import read_beside_student, write_beside_student
 from .data import counted, length_grouped_sampler
 from .drop_in import refuse_shared, refuse_without_effect, settled, sorted_by_kind
 from .evaluating import EvaluatingTrainer
-from .inputs import check_tokenizer, stored_inputs
+from .inputs import check_tokenizer, has_pairs, num_ids, stored_inputs
 from .labels import LABEL_COLUMNS, LABEL_NAMES, LabelReader, has_choices
 from .masking import masking_collator
 from .optimizer import give_own_settings, train_beside
@@ -59,6 +60,9 @@ class DistillationTrainer(EvaluatingTrainer):
     model: Any
     processing_class: Any
     label_names: Any
+    # Ids of the tokenizer that teachers and student are known to share; whether the rows are pairs of texts.
+    _num_tokens: int | None = None
+    _reads_pairs = False
     _signature_columns: Any
 
     def __init__(
@@ -132,6 +136,7 @@ class DistillationTrainer(EvaluatingTrainer):
             data_collator = masking_collator(self.args, processing_class, self.teachers)
         self._example_rows = (train_dataset, eval_dataset)
         if self.distilling:
+            self._reads_pairs = has_pairs(train_dataset, self.args.text_column)
             self._agree_on_tokens(teacher_model, processing_class, teacher_processing_class, data_collator)
             student = None if student is None else self._wrap(student)
         stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
@@ -246,7 +251,7 @@ class DistillationTrainer(EvaluatingTrainer):
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.teacher_request
-        connect_teacher(self.teacher, request, student.config)
+        connect_teacher(self.teacher, request, student.config, self._num_tokens)
 
     def _reading_of(self, item: WeightedObjective) -> Reading | None:
         """How the teacher of an objective reads the text, if not as the student does."""
@@ -260,6 +265,8 @@ class DistillationTrainer(EvaluatingTrainer):
             self._check_tokenizers(given, processing_class, teacher_processing_class)
             return
         self._let_teachers_read(given, processing_class, teacher_processing_class)
+        # Teachers with another tokenizer read their own tokens, the others the student's.
+        self._num_tokens = num_ids(processing_class)
         check_collator(self.teachers, collator, self.args)
 
     def _let_teachers_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
@@ -267,7 +274,8 @@ class DistillationTrainer(EvaluatingTrainer):
         [self.teacher] = let_teachers_read([self.teacher], [given], processing_class, [teacher_processing_class])
 
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        check_tokenizer(self.teacher, given, processing_class, teacher_processing_class)
+        known = check_tokenizer(self.teacher, given, processing_class, teacher_processing_class, self._reads_pairs)
+        self._num_tokens = num_ids(processing_class) if known else None
 
     def _kept_columns(self) -> Sequence[str]:
         """Columns that stay beside the tokens when text is tokenized."""
@@ -474,7 +482,7 @@ class DistillationTrainer(EvaluatingTrainer):
     def manifest(self) -> dict[str, Any]:
         """What a resumed run must find unchanged: teacher, tokenizer, objectives with weights and settings."""
         if self._manifest is None:
-            described = {"objectives": self._described, "tokenizer": vocabulary_hash(self.processing_class)}
+            described = {"objectives": self._described, "tokenizer": tokenizer_hash(self.processing_class)}
             self._manifest = json.loads(json.dumps(described))
             self._manifest |= self.teacher.fingerprint() if self.teacher is not None else {"teacher": "none"}
         return self._manifest

@@ -21,12 +21,12 @@ from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveS
 from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
 from hf_distill.finite import check_weights
-from hf_distill.loading import vocabulary_hash
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.storage.files import model_files
 from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.preprocessing import tokenize_task
+from hf_distill.tokens import tokenizer_hash
 from hf_distill.trainers.chance import without_chance
 from hf_distill.trainers.checkpoints import check_manifest, write_manifest
 from hf_distill.trainers.drop_in import check_kind, refuse_given
@@ -41,6 +41,7 @@ from hf_distill.trainers.finetuning import (
 )
 from hf_distill.trainers.finite import TEACHER, FiniteTrainer
 from hf_distill.trainers.heads import Collator, head_of
+from hf_distill.trainers.inputs import check_tokenizer
 from hf_distill.trainers.multi_task_loss import MultiTaskLoss
 from hf_distill.trainers.multi_task_model import MultiTaskModel, multi_task_model
 from hf_distill.trainers.rows import check_one_set
@@ -151,7 +152,7 @@ class MTLTrainer(FiniteTrainer):
             model.add_lora(lora)
         limits = {name: max_length or spec.fine_tuning.max_length for name, spec in self.specs.items()}
         check_positions(model.config, max(limits.values()))
-        self.task_teachers = self._open_teachers(task_teachers or {}, own)
+        self.task_teachers = self._open_teachers(task_teachers or {}, own, processing_class)
         rows = {
             task.spec.name: self._training_rows(task, processing_class, limits[task.spec.name], doc_stride)
             for task in tasks
@@ -195,7 +196,7 @@ class MTLTrainer(FiniteTrainer):
         args.ddp_find_unused_parameters = True
         return args
 
-    def _open_teachers(self, given: Mapping[str, Any], args: MTLArguments) -> TaskTeachers:
+    def _open_teachers(self, given: Mapping[str, Any], args: MTLArguments, tokenizer: Any) -> TaskTeachers:
         unknown = sorted(set(given) - set(self.specs))
         if unknown:
             raise ValueError(f"`task_teachers` has {unknown}; the tasks are {list(self.specs)}.")
@@ -208,6 +209,11 @@ class MTLTrainer(FiniteTrainer):
                 teacher_source(one, flag="--task_teachers", name=f"teacher_{index}")
                 for index, one in enumerate(several)
             ]
+            for source, one in zip(found[task], several, strict=True):
+                try:
+                    check_tokenizer(source, one, tokenizer, None, pairs=len(self.specs[task].text_columns) > 1)
+                except ValueError as error:
+                    raise ValueError(f"A teacher of task {task!r}: {error}") from error
         return TaskTeachers(found, args.temperature)
 
     def _stored(self, task: str) -> list[StoredTeacher]:
@@ -220,8 +226,6 @@ class MTLTrainer(FiniteTrainer):
         stored = self._stored(task.spec.name)
         if not stored:
             return tokenize_task(labelled_rows(task), task.spec, tokenizer, limit, doc_stride=doc_stride)
-        for teacher in stored:
-            teacher.check_tokenizer(tokenizer)
         rows = join_rows(stored)
         if "labels" not in rows.column_names and "start_positions" not in rows.column_names:
             raise ValueError(
@@ -403,7 +407,7 @@ class MTLTrainer(FiniteTrainer):
         rows = self.train_rows
         return {
             "tasks": {name: rows.get(name, 0) for name in self.specs},
-            "tokenizer": vocabulary_hash(self.processing_class),
+            "tokenizer": tokenizer_hash(self.processing_class),
             "teachers": self.task_teachers.fingerprint(),
         }
 

@@ -19,7 +19,7 @@ from ..teachers import TeacherSource
 from .data import makes_rows_when_asked
 from .distillation import DistillationTrainer
 from .drop_in import settled, sorted_by_kind
-from .inputs import check_tokenizer
+from .inputs import check_tokenizer, num_ids
 from .panel import TeacherPanel
 from .readings import let_teachers_read
 from .sources import teacher_sources
@@ -140,7 +140,7 @@ class MultiTeacherTrainer(DistillationTrainer):
         return self.teacher.num_layers if index is None else self.teachers[index].num_layers
 
     def _connect_teacher(self, student: Any, objectives: Sequence[WeightedObjective]) -> None:
-        self.teacher.connect(objectives, student.config)
+        self.teacher.connect(objectives, student.config, self._num_tokens)
 
     def _reading_of(self, item: WeightedObjective) -> Reading | None:
         return self.teacher.reading_of(item) if item.objective.teacher_request else None
@@ -151,11 +151,13 @@ class MultiTeacherTrainer(DistillationTrainer):
 
     def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
         tokenizers = self._one_for_each(teacher_processing_class)
+        known = []
         for index, (source, one, own) in enumerate(zip(self.teachers, given, tokenizers, strict=True)):
             try:
-                check_tokenizer(source, one, processing_class, own)
+                known.append(check_tokenizer(source, one, processing_class, own, self._reads_pairs))
             except ValueError as error:
                 raise ValueError(f"Teacher {index}: {error}") from error
+        self._num_tokens = num_ids(processing_class) if all(known) else None
 
     def _one_for_each(self, tokenizers: Any) -> list[Any]:
         """The tokenizer of each teacher; one that is no list is that of all."""

@@ -139,12 +139,18 @@ class TeacherPanel:
             for index, teacher in enumerate(self.teachers)
         )
 
-    def connect(self, objectives: Sequence[WeightedObjective], student_config: PreTrainedConfig) -> None:
+    def connect(
+        self,
+        objectives: Sequence[WeightedObjective],
+        student_config: PreTrainedConfig,
+        num_tokens: int | None = None,
+    ) -> None:
         """Decide what every teacher is asked for, and compare vocabularies and labels with the student's.
 
         Args:
             objectives: Bound to the depths of both sides.
             student_config: The student's configuration.
+            num_tokens: See `connect_teacher`.
 
         Raises:
             ValueError: If an objective needs layers of all teachers, or a teacher does not fit the student.
@@ -162,7 +168,7 @@ class TeacherPanel:
                 logger.warning(f"No objective learns from teacher {index} of {self.list_teachers()}.")
                 continue
             try:
-                connect_teacher(teacher, request, student_config)
+                connect_teacher(teacher, request, student_config, num_tokens)
             except ValueError as error:
                 raise ValueError(f"Teacher {index}: {error}") from error
 

@@ -1,0 +1,181 @@
+"""Tokenizers are compared by what they do to text, not by their vocabulary alone.
+
+Two sides that read the same `input_ids` must have cut the same tokens from the text: of words in any case, with
+accents, of any script, with the same special tokens around them, alone and in pairs, and cut at the same end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+from huggingface_hub import try_to_load_from_cache
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+# Case, accents, compatibility forms, scripts, spaces, marks, contractions, numbers.
+TEXTS = (
+    "The quick Brown FOX doesn't jump over 1,234.56 lazy dogs (U.S.A., 2026)!",
+    "École naïve café Straße ŒUVRE İstanbul Ångström e\u0301te\u0301",
+    "ＡＢＣ １２３ ﬁne ½ ™ x² … — “quotes” ‘single’",
+    "中文字符，日本語のテスト 한국어 문장 ไทย",
+    "Привет, Ёлка! Ελληνικά ΑΣΟΦΟΣ العَرَبِيَّة हिन्दी עברית",
+    "  leading,  double   spaces\tand\nlines \u00a0 \u200b ",
+    "#tag @user http://example.org/a_b?c=d 🙂👍🏽 C++ snake_case camelCase",
+    "",
+)
+PAIR = ("The first text?", "And the SECOND one.")
+LONG = "one two three four five six seven eight nine ten eleven twelve"
+WORDS = 48
+CUT_AT = 6
+
+
+class Probe(NamedTuple):
+    """A text that tokenizers are tried on: its second part, if it is a pair, and where it is cut, if it is."""
+
+    text: str
+    pair: str | None = None
+    max_length: int | None = None
+
+
+class Difference(NamedTuple):
+    """The first probe of which two tokenizers make different things, and what each makes of it."""
+
+    probe: Probe
+    theirs: list[str]
+    ours: list[str]
+
+
+def probes_of(tokenizer: Any, *, pairs: bool) -> Iterator[Probe]:
+    """Texts that show the rules of a tokenizer, words of its own vocabulary among them.
+
+    Args:
+        tokenizer: Whose words and special tokens they hold.
+        pairs: Whether pairs of texts are among them.
+    """
+    yield from (Probe(text) for text in TEXTS)
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    special = set(tokenizer.all_special_tokens)
+    step = max(1, len(vocabulary) // WORDS)
+    chosen = [token for token, _ in vocabulary[::step] if token not in special]
+    words = " ".join(tokenizer.convert_tokens_to_string([token]).strip() for token in chosen)
+    yield from (Probe(text) for text in dict.fromkeys((words, words.lower(), words.upper(), words.title())))
+    yield from (Probe(f"a {token} b") for token in sorted(special))
+    yield Probe(LONG, max_length=CUT_AT)
+    if pairs:
+        yield Probe(*PAIR)
+        yield Probe(LONG, LONG, CUT_AT + 4)
+
+
+def encode(tokenizer: Any, probe: Probe) -> tuple[list[int], list[int] | None]:
+    """Ids of a probe, and the segment of each where the tokenizer gives segments."""
+    cut = {} if probe.max_length is None else {"truncation": True, "max_length": probe.max_length}
+    texts = (probe.text,) if probe.pair is None else (probe.text, probe.pair)
+    # That a probe is longer than the model reads is nothing to warn of.
+    encoded = tokenizer(*texts, verbose=False, **cut)
+    return list(encoded["input_ids"]), encoded.get("token_type_ids")
+
+
+def first_difference(theirs: Any, ours: Any, *, pairs: bool = False) -> Difference | None:
+    """The first text of which two tokenizers make different tokens or segments; `None` if there is none.
+
+    A model whose tokenizer gives no segments was never told of any: they are compared only where it does.
+
+    Args:
+        theirs: The tokenizer that a model was trained with.
+        ours: The tokenizer that it is to read with.
+        pairs: Whether it will read pairs.
+    """
+    if theirs is ours or not all(isinstance(side, PreTrainedTokenizerBase) for side in (theirs, ours)):
+        return None
+    for probe in probes_of(theirs, pairs=pairs):
+        (their_ids, their_types), (our_ids, our_types) = encode(theirs, probe), encode(ours, probe)
+        if their_ids != our_ids:
+            sides = (theirs.convert_ids_to_tokens(their_ids), ours.convert_ids_to_tokens(our_ids))
+            return Difference(probe, *sides)
+        if their_types is not None and list(their_types) != list(our_types or [0] * len(our_ids)):
+            return Difference(
+                probe, *([f"segment {kind}" for kind in types or [0]] for types in (their_types, our_types))
+            )
+    return None
+
+
+def warn_of_other_rules(name: str, tokenizer: Any) -> None:
+    """Warn where a folder's `tokenizer.json` reads plain words otherwise than the tokenizer that was loaded from it.
+
+    transformers makes a tokenizer of some classes anew from its vocabulary and the settings in
+    `tokenizer_config.json`; a tokenizer that was trained with other rules is not what its model knows any more.
+
+    Args:
+        name: Local folder, or a Hub id whose files are in the cache.
+        tokenizer: What was loaded from it.
+    """
+    path: Any = Path(name).expanduser() / "tokenizer.json"
+    if not path.is_file():
+        path = try_to_load_from_cache(name, "tokenizer.json") if name.count("/") <= 1 else None
+    if not isinstance(path, (str, Path)) or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    stored = PreTrainedTokenizerFast(tokenizer_file=str(path))
+    for probe in probes_of(tokenizer, pairs=False):
+        if probe.text in TEXTS[1:] or probe.max_length is not None:
+            continue
+        loaded, found = encode(tokenizer, probe)[0], encode(stored, probe)[0]
+        if loaded != found:
+            sides: Any = (tokenizer.convert_ids_to_tokens(loaded), stored.convert_ids_to_tokens(found))
+            logger.warning_once(
+                f"The files of the tokenizer in {name!r} contradict each other: as it is loaded, "
+                f"{_shown(Difference(probe, *sides))} of its tokenizer.json. Which of them the model was trained "
+                "with, nobody knows: mend tokenizer_config.json (`do_lower_case`), or give the right one as "
+                "`teacher_processing_class`."
+            )
+            return
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A hash of a tokenizer's tokens, their ids, and what it makes of texts; `none` for what has no vocabulary."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return "none"
+    facts: list[Any] = [sorted(tokenizer.get_vocab().items())]
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        facts += [encode(tokenizer, probe)[0] for probe in probes_of(tokenizer, pairs=True)]
+    return xxhash.xxh3_128(json.dumps(facts).encode()).hexdigest()
+
+
+def check_same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, pairs: bool = False) -> None:
+    """Both sides read the same `input_ids`, so their tokenizers must make the same of every text.
+
+    Args:
+        teacher_tokenizer: What the teacher was trained with.
+        student_tokenizer: What both read with.
+        pairs: Whether the rows are pairs of texts.
+
+    Raises:
+        ValueError: If they do not; the message shows where they differ and the ways out.
+    """
+    theirs, ours = teacher_tokenizer.get_vocab(), student_tokenizer.get_vocab()
+    if theirs != ours:
+        examples = sorted(token for token in set(theirs) | set(ours) if theirs.get(token) != ours.get(token))[:3]
+        shown = ", ".join(f"{token!r}: {theirs.get(token)} against {ours.get(token)}" for token in examples)
+        found = f"{len(theirs)} and {len(ours)} tokens; ids of {shown}"
+    else:
+        difference = first_difference(teacher_tokenizer, student_tokenizer, pairs=pairs)
+        if difference is None:
+            return
+        found = f"their tokens are the same, but not what they make of text: {_shown(difference)}"
+    raise ValueError(
+        f"Teacher and student tokenizers differ ({found}). Use the teacher's tokenizer as `processing_class`, and "
+        "create the student from the teacher's configuration; or let each side read its own with `--align_tokenizers`."
+    )
+
+
+def _shown(difference: Difference) -> str:
+    """Where two readings of a probe part."""
+    probe, theirs, ours = difference
+    text = repr(probe.text[:40]) + (f" and {probe.pair[:40]!r}" if probe.pair else "")
+    start = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), 0)
+    return f"{text} gives {theirs[start : start + 4]} against {ours[start : start + 4]} from token {start + 1} on"
