@@ -183,13 +183,3 @@ def forward_columns(model: Any) -> list[str]:
         if parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         and not (has_one_segment and name == "token_type_ids")
     ]
-
-
-def read_columns(model: Any) -> list[str]:
-    """Names of the columns of a batch that a model reads.
-
-    A model with one segment takes segment 0 where none is given: the `token_type_ids` of another model's tokenizer are
-    none of its columns.
-    """
-    one_segment = getattr(getattr(model, "config", None), "type_vocab_size", None) == 1
-    return [name for name in forward_columns(model) if name != "token_type_ids" or not one_segment]

@@ -19,7 +19,7 @@ from .arguments.models import TeacherDtype
 from .capture import SignalCapture
 from .finite import check_weights
 from .hub.model_card import shown_name
-from .loading import read_columns, update_digest
+from .loading import forward_columns, update_digest
 from .output_capture import capture_of
 from .packed_linears import PackedLinears
 from .quantization import int8_copy
@@ -85,7 +85,7 @@ class LiveTeacher:
         self._packed_linears = PackedLinears(self.model)
         self.num_layers = self._capture.num_layers
         self.model_type: str = self.model.config.model_type
-        self.input_columns = read_columns(self.model)
+        self.input_columns = forward_columns(self.model)
 
     @property
     def config(self) -> PreTrainedConfig:

@@ -83,7 +83,7 @@ class EncoderForGeneration(nn.Module):
         self.tokenizer = tokenizer
         self.label_smoothing = 0.0
         self._knows_types = "token_type_ids" in forward_columns(masked_lm)
-        types = getattr(masked_lm.config, "type_vocab_size", 0) if self._knows_types else 0
+        types = getattr(masked_lm.config, "type_vocab_size", 0) or 0
         self.pair_types = types >= 2 if pair_types is None else pair_types
         if self.pair_types and types < 2:
             raise ValueError(f"`pair_types` is True, but {type(masked_lm).__name__} knows {types} token types.")

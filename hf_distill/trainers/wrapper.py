@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..alignment import PIECE_MASK, STUDENT_PIECES, Reading, by_pieces
-from ..loading import read_columns
+from ..loading import forward_columns
 from ..objectives import Objective, WeightedObjective
 from ..output_capture import capture_of
 from ..routing import only_requested
@@ -96,7 +96,7 @@ class DistillationModel(PreTrainedModel):
         # A base model has no head whose outputs metrics could read.
         with_logits = request | SignalRequest(logits=True) if self._capture.has_head else request
         self._capture_with_logits = capture_of(student, with_logits)
-        self._columns = set(read_columns(student)) - set(LABEL_COLUMNS)
+        self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
         self.deepest_layer = deepest_hidden_state(request, self._capture.num_layers)
         self._features_capture: Any = None
 
