@@ -9,6 +9,7 @@ from typing import Any
 from transformers import set_seed
 
 from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.hub.model_card import shown_name
 from hf_distill.jobs.cards import shared_facts, shown_command, write_card
 from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
@@ -78,6 +79,7 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
         "model": str(training.output_dir),
         "heads": [names[task] for task in tasks.heads_to_save()],
         "base_model": teacher.teacher_model,
+        "base_name": shown_name(teacher.teacher_model),
         "task_teachers": tasks.teachers_by_task(),
         "parameters": trainer.tasks_model.plain_encoder.num_parameters(),
         "lora": {"r": teacher.lora_r, "alpha": lora_alpha(teacher)} if teacher.lora_r else None,

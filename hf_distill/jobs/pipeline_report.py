@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from hf_distill.arguments import CorpusArguments
 from hf_distill.benchmark.speed import latency_ratio
 from hf_distill.corpus import corpus_label
-from hf_distill.hub.model_card import CardFacts, CorpusFacts, ScoreFacts, read_facts
+from hf_distill.hub.model_card import CardFacts, CorpusFacts, ScoreFacts, read_facts, shown_name
 from hf_distill.jobs.results import environment
 from hf_distill.loading import load_model
 
@@ -69,11 +70,13 @@ def card_facts(
         adapted: Result of the student's stage.
         corpus: The general corpus and its licence.
     """
-    facts = read_facts(folder / "distilled")
-    task = report["task"]
+    facts, task = read_facts(folder / "distilled"), report["task"]
+    own = read_facts(folder / "student")
+    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores")
+    facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names})
     facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
     if facts.teacher and taught:
-        base = str(taught["base_model"]).rstrip("/").split("/")[-1]
+        base = taught.get("base_name") or shown_name(str(taught["base_model"]))
         facts.teacher[0].name = f"{base}, fine-tuned on {task}"
         facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
     first_weights = str(distilled["student_init"])
@@ -98,8 +101,9 @@ def card_facts(
             f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
             f"{settings['learning_rate']:g})"
         )
-    student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
-    facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
+    if not facts.scores:
+        student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
+        facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
     facts.speed = report["latency"]
     facts.commands = [report["command"]] if report["command"] else []
     facts.seconds = report["seconds"]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from transformers import set_seed
 
 from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.hub.model_card import shown_name
 from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
@@ -61,6 +62,7 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
         "scores": result.scores,
         "model": str(training.output_dir),
         "base_model": teacher.teacher_model,
+        "base_name": shown_name(teacher.teacher_model),
         "parameters": result.model.num_parameters(),
         "lora": {"r": teacher.lora_r, "alpha": lora_alpha(teacher)} if teacher.lora_r else None,
         "seed": training.seed,

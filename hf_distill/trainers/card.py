@@ -166,7 +166,8 @@ def lineage_of(folder: str) -> str | None:
         return None
     if not isinstance(results, dict) or not results.get("base_model"):
         return None
-    base = shown_name(str(results["base_model"]))
+    # The results are written for others, with the last part of a path only.
+    base = str(results.get("base_name") or shown_name(str(results["base_model"])))
     tasks = results.get("tasks") or [results.get("task")]
     on = ", ".join(str(task) for task in tasks if task)
     return f"fine-tuned on {on}, from {base}" if on else None
