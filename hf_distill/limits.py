@@ -29,6 +29,8 @@ LEAST = {
         0,
     ),
 }
+# Name -> what a value must be above.
+ABOVE = dict.fromkeys(("temperature", "tolerance"), 0)
 MOST = {
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor", "lora_dropout"), 1),
     # NumPy's generators take no larger ones.
@@ -54,6 +56,6 @@ def check_limits(arguments: Any) -> None:
                 raise ValueError(f"`--{item.name}` is {number}, which is not finite.")
             if not isinstance(value, list):
                 name = item.name
-                check_range(number, f"`--{name}`", least=LEAST.get(name), most=MOST.get(name))
+                check_range(number, f"`--{name}`", least=LEAST.get(name), most=MOST.get(name), above=ABOVE.get(name))
     if getattr(arguments, "max_steps", -1) == 0:
         raise ValueError("`--max_steps` is 0; it must be at least 1, or absent to count epochs.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import constants
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
@@ -21,8 +23,12 @@ from transformers.models.auto import modeling_auto
 
 from .storage.steps import damage_of_file
 
-# What transformers raises where files are missing, cut short, or something else.
-UNREADABLE = (OSError, ValueError, SafetensorError)
+# What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that
+# is more than tensors is not run.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, RuntimeError),
+    *(SafetensorError, StrictDataclassError, pickle.UnpicklingError),
+)
 
 
 def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs: Any) -> Any:
@@ -54,7 +60,14 @@ def load_error(model: str, error: Exception, *, flag: str) -> OSError:
         error: What transformers said.
         flag: The argument that carried it.
     """
-    reason = _damage(Path(model).expanduser()) or f"{error}"
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    reason = f"{error}" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+    if "ignore_mismatched_sizes" in reason:
+        reason = "its weights have other shapes than its config.json says"
+    if isinstance(error, pickle.UnpicklingError):
+        reason = f"its weights are a pickle that holds more than tensors, which is not run; save safetensors ({error})"
+    reason = _damage(Path(model).expanduser()) or reason
     if not Path(model).expanduser().exists():
         if model.startswith((".", "~", os.sep)) or model.count("/") > 1:
             reason = "there is no such folder, and the Hub has no such names"
@@ -80,12 +93,14 @@ def load_skeleton(folder: str, *, flag: str) -> Any:
         OSError: If there is no configuration; the message names the flag.
     """
     config, model_class, options = _config_and_class(folder, flag)
-    if not issubclass(model_class, PreTrainedModel):
-        # An `AutoModel` is no class to be called; it finds its own.
+    try:
         with torch.device("meta"):
-            return model_class.from_config(config)
-    with torch.device("meta"):
-        return model_class(config, **options)
+            if not issubclass(model_class, PreTrainedModel):
+                # An `AutoModel` is no class to be called; it finds its own.
+                return model_class.from_config(config)
+            return model_class(config, **options)
+    except UNREADABLE as error:
+        raise load_error(folder, error, flag=flag) from error
 
 
 # Classes of this package, so that a folder of one loads although transformers does not know it.

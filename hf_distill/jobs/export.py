@@ -56,6 +56,8 @@ def export(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, A
 
 def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
+    # Before the export, which takes a while.
+    rows = None if task.task is None else load_task_from(task, seed=42, splits="evaluation")
     model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
     check_weights(model, f"Nothing is exported: `--model` {arguments.model!r}, whose")
     tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
@@ -79,7 +81,7 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
         "difference": difference,
         "int8_difference": int8_difference,
         "bytes": sizes,
-        **_scores(task, arguments, {"pytorch": model, **files}, tokenizer),
+        **_scores(task, rows, arguments, {"pytorch": model, **files}, tokenizer),
         "environment": environment(),
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -100,12 +102,15 @@ def _output_dir(arguments: ExportArguments) -> Path:
 
 
 def _scores(
-    task: ScoredTaskArguments, arguments: ExportArguments, models: dict[str, nn.Module], tokenizer: Any
+    task: ScoredTaskArguments,
+    rows: LoadedTask | None,
+    arguments: ExportArguments,
+    models: dict[str, nn.Module],
+    tokenizer: Any,
 ) -> dict[str, Any]:
     """The headline score of every model on the task, if there is one."""
-    if task.task is None:
+    if rows is None:
         return {}
-    rows: LoadedTask = load_task_from(task, seed=42, splits="evaluation")
     spec = rows.spec
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
