@@ -19,6 +19,7 @@ from ..arguments import DistillationArguments
 from ..finite import named_signals
 from ..loading import forward_columns, load_model
 from ..objectives import Objective, WeightedObjective, build_objectives
+from ..objectives.base import objective_items
 from ..output_capture import capture_of
 from ..precision import configure_fp32_matmul
 from ..signals import SignalRequest, Signals
@@ -513,7 +514,7 @@ class DistillationTrainer(EvaluatingTrainer):
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
 
-def _chosen_objectives(given: Sequence[Any] | None, teacher: Any) -> list[Any]:
+def _chosen_objectives(given: Any, teacher: Any) -> list[Any]:
     """The objectives: by default `relation`, if there is a teacher; none if nothing is distilled.
 
     Raises:
@@ -523,7 +524,7 @@ def _chosen_objectives(given: Sequence[Any] | None, teacher: Any) -> list[Any]:
         return ["relation"] if teacher is not None else []
     if teacher is not None and not given:
         raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
-    return list(given)
+    return objective_items(given)
 
 
 def _place_of(model: Any) -> str | None:

@@ -85,3 +85,12 @@ def test_registering_makes_a_name_known(monkeypatch):
     assert list_objectives()["constant"] == "Always one."
     with pytest.raises(ValueError, match="registered already"):
         register_objective("constant")(Constant)
+
+
+def test_a_mapping_is_names_and_their_weights():
+    built = build_objectives({"relation": 5, "logits": {"weight": 2, "temperature": 4}})
+    assert [(item.name, item.weight) for item in built] == [("relation", 5.0), ("logits", 2.0)]
+    assert built[1].objective.temperature == 4
+    assert [item.name for item in build_objectives("relation")] == ["relation"]
+    with pytest.raises(ValueError, match="`--objectives` is 5; it must be a list"):
+        build_objectives(5)
