@@ -149,7 +149,7 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except UNREADABLE as error:
+    except (OSError, ValueError) as error:
         raise load_error(name, error, flag=flag) from error
     except ImportError:
         raise

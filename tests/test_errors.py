@@ -96,7 +96,7 @@ def of(teacher="encoder", textbook="text.txt", *more):
         (["distill", *QUICK, *MODELS, "--student_model", "other_words"], "Teacher and student tokenizers differ"),
         (
             of("encoder", "long.txt", "--max_length", "128"),
-            "`--max_length` is 128 and the longest row has 128 tokens, but",
+            "row 0 has 128 tokens, but the student has 64 positions. Give at most `--max_length 64`",
         ),
         (["distill", *QUICK, *MODELS, "--student_shape", "0x12"], "num_layers=0 (--student_shape)"),
         (
