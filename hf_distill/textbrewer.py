@@ -132,11 +132,19 @@ def _predictions(values: Mapping[str, Any], done: Conversion) -> list[dict[str, 
                 "temperature."
             )
         # TextBrewer divides the logits by the temperature here too.
-        item["weight"] /= temperature**2
+        item["weight"] = _over_square(item["weight"], temperature)
     else:
         item |= {"temperature": temperature, "scale_by_squared_temperature": False}
         item |= {} if schedule is None else {"temperature_schedule": schedule}
     return [item | ({"probability_shift": True} if values["probability_shift"] else {})]
+
+
+def _over_square(weight: float, temperature: float) -> float:
+    """`weight / temperature^2`, which must be a weight still."""
+    scaled = weight / temperature / temperature
+    if not 0 < scaled < math.inf:
+        raise ValueError(f"`temperature` is {temperature:g}: the loss divided by its square is not a number above 0.")
+    return scaled
 
 
 def _labels(values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -162,9 +170,7 @@ def _place(name: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
 def _weight(name: str, value: Any) -> float:
     weight = _number(name, value)
     if weight < 0:
-        raise ValueError(
-            f"`{name}` is {weight:g}; a loss with a negative weight would be made larger: give 0 or more."
-        )
+        raise ValueError(f"`{name}` is {weight:g}; it must be at least 0.")
     return weight
 
 
