@@ -188,7 +188,7 @@ def _train(trainer: GenerationTrainer, training: GenerationTrainingArguments) ->
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     return {
-        "train_rows": len(trainer.train_dataset),  # type: ignore[arg-type]
+        "train_rows": len(trainer.train_dataset),
         **trainer.whole_run.facts(),
         "history": list(trainer.state.log_history),
     }
