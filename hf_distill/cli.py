@@ -232,6 +232,7 @@ def convert(argv: Sequence[str]) -> None:
     parser.add_argument("--output", help="YAML file to write. Default: show it.")
     words = parser.parse_args(argv)
     from hf_distill.storage.files import write_text
+    from hf_distill.storage.folders import check_apart
     from hf_distill.textbrewer import convert_file
 
     done = convert_file(words.config)
@@ -240,6 +241,7 @@ def convert(argv: Sequence[str]) -> None:
     if words.output is None:
         _say(done.as_yaml().rstrip())
     else:
+        check_apart(words.output, {"the configuration": words.config}, flag="--output")
         write_text(words.output, done.as_yaml())
         _say(f"{len(done.arguments['objectives'])} objectives written to {words.output}")
 

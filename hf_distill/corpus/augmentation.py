@@ -90,7 +90,9 @@ def build_augmented_corpus(
     if masked_lm is not None and (args.num_proc or 1) > 1:
         raise ValueError(f"`--num_proc` is {args.num_proc}, but a model in memory is in one process: give its name.")
     _check_rows(rows, columns, label_column)
-    return _Build(rows, args, masked_lm, tokenizer, tuple(columns), label_column, work_dir).run()
+    build = _Build(rows, args, masked_lm, tokenizer, tuple(columns), label_column, work_dir)
+    with build.work.alone():
+        return build.run()
 
 
 class _Build:

@@ -114,7 +114,9 @@ def build_contextualized_corpus(
     documents = len(rows)
     rows = units_of(rows, args)
     usable = find_usable_rows(rows, args.text_column, length_limits(args))
-    return CorpusBuild(args, found, rows, documents, usable, evaluation_texts, name, work_dir).run()
+    build = CorpusBuild(args, found, rows, documents, usable, evaluation_texts, name, work_dir)
+    with build.work.alone():
+        return build.run()
 
 
 def length_limits(args: CorpusArguments) -> LengthLimits:

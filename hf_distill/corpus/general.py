@@ -80,7 +80,9 @@ def build_general_corpus(
     for flag, values in (("rows", args.rows), ("weights", args.weights)):
         if values is not None and len(values) not in ({1, len(corpora)} if flag == "rows" else {len(corpora)}):
             raise ValueError(f"`--{flag}` has {len(values)} numbers for {len(corpora)} corpora {list(corpora)}.")
-    return _GeneralBuild(corpora, args, work_dir).run()
+    build = _GeneralBuild(corpora, args, work_dir)
+    with build.work.alone():
+        return build.run()
 
 
 def share_rows(total: int, weights: Sequence[float]) -> list[int]:

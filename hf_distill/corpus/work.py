@@ -9,13 +9,16 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
 from datasets import Dataset, concatenate_datasets
 from datasets.utils import logging
 
-from ..storage.files import disk_space, read_json, remove, write_json
+from ..storage.files import disk_space, read_json, read_mapping, remove, write_json
+from ..storage.folders import writing_to
+from ..storage.steps import differences
 
 logger = logging.get_logger(__name__)
 
@@ -39,14 +42,21 @@ class WorkFolder:
         if not file.is_file():
             write_json(file, settings)
             return
-        before = read_json(file)
+        before = read_mapping(file)
         if before != settings:
-            differing = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-            listed = "; ".join(f"{name}: {before.get(name)} there, {settings.get(name)} now" for name in differing)
             raise ValueError(
-                f"The work folder {str(self.path)!r} belongs to a corpus with other settings ({listed}). "
+                f"The work folder {str(self.path)!r} belongs to a corpus with other settings "
+                f"({differences(before, settings)}). "
                 "Choose another one (--work_dir), or delete it to build anew."
             )
+
+    def alone(self) -> AbstractContextManager[Path]:
+        """Hold the folder for the build of this process; workers of its own may do steps meanwhile.
+
+        Raises:
+            FolderInUseError: If another process builds there.
+        """
+        return writing_to(self.path, "--work_dir")
 
     def step(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Does a step unless it is finished.

@@ -30,6 +30,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.storage.files import read_mapping, write_text
+from hf_distill.storage.steps import differences
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.trainers.finetuning import finetune
 from hf_distill.trainers.task_models import load_task_model
@@ -174,14 +175,10 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
     identity = {**public(identity), "identity": digest}
     if path.is_file():
         found = read_mapping(path)
-        changed = sorted(name for name, value in identity.items() if found.get(name) != value)
-        if changed:
-            shown = (
-                ", ".join(
-                    f"{name} {found.get(name)!r} against {identity[name]!r}" for name in changed if name != "identity"
-                )
-                or "another folder of the same name, of the model or of the rows"
-            )
+        settings = {name: value for name, value in identity.items() if name != "identity"}
+        shown = differences({name: found.get(name) for name in settings}, settings)
+        if shown or found.get("identity") != digest:
+            shown = shown or "another folder of the same name, of the model or of the rows"
             raise ValueError(f"{str(path)!r} was made with other settings ({shown}); give another `--output_dir`.")
         return found
     found = identity | _fine_tune(model, cell, task.subset(rows, None, seed=arguments.fraction_seed), arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hf_distill.jobs.distill import distill
 from hf_distill.jobs.results import RESULTS_FILE
 from hf_distill.parsing import parse
 from hf_distill.storage.files import read_mapping, write_yaml
+from hf_distill.storage.steps import differences
 from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 
 logger = logging.get_logger(__name__)
@@ -87,11 +87,9 @@ def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
     before = read_mapping(file) if file.is_file() else {}
-    now = json.loads(json.dumps(_without_secret_fields(settings)))
-    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    changed = differences(before, _without_secret_fields(settings))
     if changed:
-        shown = ", ".join(f"{key} {before.get(key)!r} against {now.get(key)!r}" for key in changed)
         raise ValueError(
-            f"`--students`: {name!r} was begun with other settings ({shown}); give it another name, or the grid "
+            f"`--students`: {name!r} was begun with other settings ({changed}); give it another name, or the grid "
             "another `--output_dir`."
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.hub.disclosure import public
+from hf_distill.hub.model_card import CARD_FILE
 from hf_distill.hub.rendering import render_template
 from hf_distill.reporting.figures import as_data_uri, draw, plan_figures
 from hf_distill.reporting.runs import Run
@@ -34,6 +35,8 @@ def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Pat
     path = Path(output).expanduser()
     if path.suffix not in SUFFIXES:
         raise ValueError(f"`--output` is {str(output)!r}; its ending must be one of {', '.join(SUFFIXES)}.")
+    if path.name == CARD_FILE and path.is_file():
+        raise ValueError(f"`--output` is {str(output)!r}, a card that is there already: name another file.")
     figures, reason = _pictures(runs)
     if path.suffix == ".md":
         figures = [{**figure, "source": _beside(path, number, figure)} for number, figure in enumerate(figures, 1)]

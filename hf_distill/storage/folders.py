@@ -150,7 +150,7 @@ def _relation(target: Path, source: Path, parts: Sequence[str], *, inside: bool)
     if not source.exists():
         return None
     if source == target:
-        return "is the folder of"
+        return "is the folder of" if source.is_dir() else "is the file of"
     if source.is_dir() and target.is_relative_to(source) and not inside:
         return "lies inside"
     if not source.is_relative_to(target):

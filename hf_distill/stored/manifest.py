@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from ..plain_values import as_hint
 from ..signals import SignalRequest
+from ..storage import steps
 from ..storage.files import checksum_of, read_mapping, write_json
 from .columns import StoredSignal
 
@@ -86,12 +87,11 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Every field in which two manifests differ with both values, or "" if none does."""
-    names = sorted((stored.keys() | wanted.keys()) - SILENT_FIELDS)
-    different = [name for name in names if stored.get(name) != wanted.get(name)]
-    if "request" in different:
-        # How the signals are stored follows from what was asked for.
-        different = [name for name in different if name != "signals"]
-    return "; ".join(f"{name}: {stored.get(name)} stored, {wanted.get(name)} now" for name in different)
+    # How the signals are stored follows from what was asked for.
+    follows = {"signals"} if stored.get("request") != wanted.get("request") else set()
+    left_out = SILENT_FIELDS | follows
+    before, now = ({name: fields[name] for name in fields if name not in left_out} for fields in (stored, wanted))
+    return steps.differences(before, now, "stored")
 
 
 def shard_paths(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[Path]:

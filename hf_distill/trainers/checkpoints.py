@@ -235,11 +235,11 @@ def last_checkpoint(folder: PathLike) -> str | None:
         number = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
         if path.is_dir() and number.isdigit():
             found.append((int(number), str(path)))
-    for _, path in sorted(found, reverse=True):
-        reason = damage_of_checkpoint(path)
+    for _, checkpoint in sorted(found, reverse=True):
+        reason = damage_of_checkpoint(checkpoint)
         if reason is None:
-            return path
-        logger.warning(f"The checkpoint {path!r} is not whole and is stepped over: {reason}.")
+            return checkpoint
+        logger.warning(f"The checkpoint {checkpoint!r} is not whole and is stepped over: {reason}.")
     return None
 
 

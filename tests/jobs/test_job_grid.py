@@ -92,7 +92,7 @@ def test_a_grid_that_was_stopped_goes_on(data, monkeypatch):
 
 def test_results_of_another_model_are_refused(data):
     run_grid(arguments(data))
-    with pytest.raises(ValueError, match=r"made with other settings \(path .*give another `--output_dir`"):
+    with pytest.raises(ValueError, match=r"made with other settings \(path: .*give another `--output_dir`"):
         run_grid(arguments(data, models=[f"first={data / 'two'}"]))
 
 

@@ -297,6 +297,7 @@ def test_the_verb_takes_folders_before_its_flags(two, tmp_path, capsys):
         (["broken"], {}, "results.json' cannot be read as JSON, it may be cut short"),
         (["one", "one"], {}, "Two runs have one name"),
         (["one"], {"names": ["a", "b"]}, "`--names` has 2 names, but there are 1 runs"),
+        (["one"], {"output": "one/README.md"}, "`--output` is '.*README.md', a card that is there already"),
         (["one"], {"output": "page.pdf"}, "`--output` is '.*page.pdf'; its ending must be one of .html, .htm, .md"),
         ([], {}, "`--runs` is empty"),
     ],
@@ -304,6 +305,7 @@ def test_the_verb_takes_folders_before_its_flags(two, tmp_path, capsys):
 def test_what_is_no_run_is_refused(write, tmp_path, folders, options, message):
     write("one", DISTILLED)
     write("corpus", {"job": "corpus"})
+    (tmp_path / "one" / "README.md").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "results.json").write_text('{"job": "dist')
