@@ -129,7 +129,6 @@ class ScoreFacts:
         commit: Commit of this package that it was measured with.
         task_type: The Hub's name for the task, where it is not that of the model.
         majority: Score of whoever always gives the most frequent label.
-        constant: The label that the student gives to every row, if it does: its score then says nothing.
     """
 
     task: str
@@ -146,7 +145,11 @@ class ScoreFacts:
     commit: str | None = None
     task_type: str | None = None
     majority: float | None = None
-    constant: str | None = None
+
+    @property
+    def is_no_better(self) -> bool:
+        """Whether the student scores no more than whoever always gives the most frequent label."""
+        return self.student is not None and self.majority is not None and self.student <= self.majority
 
 
 @dataclass
@@ -256,6 +259,7 @@ def render_card(facts: CardFacts) -> str:
         score_columns=[key for key in _SCORE_COLUMNS if _is_known(facts.scores, key)],
         score_origin=[key for key in _SCORE_ORIGIN if _is_known(facts.scores, key)],
         compared=_is_known(facts.scores, "teacher"),
+        no_better=[score for score in facts.scores if score.is_no_better],
         curve_names=list(facts.curves),
         curve_rows=downsample_curves(facts.curves),
         citations=resolve_citations(facts.citations),

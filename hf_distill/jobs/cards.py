@@ -169,6 +169,7 @@ def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
             student=_score(results["student"], split, metric),
             teacher=_score(results["teacher"], split, metric),
             baseline=_score(results["baseline"], split, metric),
+            majority=_score(results.get("majority"), split, metric),
             hub_dataset=spec.hub_path if from_hub else None,
             hub_config=spec.hub_config if from_hub else None,
             complete=results["max_eval_samples"] is None,

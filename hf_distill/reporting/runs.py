@@ -30,7 +30,7 @@ class _Best:
 STAGE_OF = {"evaluate": "adapt"}
 # Facts of a run that each of its trainings has.
 _OF_ONE_TRAINING = ("steps", "training_seconds")
-ROLES = ("teacher", "student", "baseline")
+ROLES = ("teacher", "student", "baseline", "majority")
 # Values of a log that are no curve: clocks, and sums over a whole training.
 NO_CURVES = ("epoch", "step", "total_flos", "num_input_tokens_seen")
 NO_CURVE_ENDINGS = ("runtime", "_per_second", "_preparation_time")
@@ -39,7 +39,7 @@ NO_CURVE_ENDINGS = ("runtime", "_per_second", "_preparation_time")
 # What the fields of results, reports and states of trainers may be.
 _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("history", "log_history", "evaluations"), list[dict[str, Any]]),
-    **dict.fromkeys(("environment", "settings", "evaluation", "latency"), dict[str, Any]),
+    **dict.fromkeys(("environment", "settings", "evaluation", "latency", "majority"), dict[str, Any]),
     **dict.fromkeys(("student", "teacher", "baseline"), str | dict[str, Any]),
     **dict.fromkeys(("score", "seconds", "training_seconds"), float),
     **dict.fromkeys(("steps", "global_step", "parameters", "seed"), int),
@@ -200,6 +200,8 @@ def _teaching(run: Run, results: Mapping[str, Any]) -> None:
     run.facts = {"teacher": results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
     run.facts |= _machine(results)
     run.scores = [_score("teacher", results, results)]
+    if isinstance(results.get("majority"), dict):
+        run.scores.append(_score("majority", results["majority"], results) | {"teacher_score": results.get("score")})
     run.add_history("teach", results.get("history") or [])
 
 
@@ -207,7 +209,7 @@ def _evaluation(run: Run, results: Mapping[str, Any]) -> None:
     run.facts |= _picked(results, "task", "seconds", "seed") | _machine(results)
     roles = {role: results[role] for role in ROLES if isinstance(results.get(role), dict)}
     teacher = roles.get("teacher", {})
-    for role, stage in zip(ROLES, (None, "adapt", "baseline"), strict=True):
+    for role, stage in zip(ROLES, (None, "adapt", "baseline", None), strict=True):
         model = roles.get(role)
         if model:
             run.scores.append(_score(role, model, results) | {"teacher_score": teacher.get("score")})
@@ -238,9 +240,10 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
     run.facts = facts | _picked(report, "task", "seconds", "command", "seed") | _machine(report)
     roles = {role: report[role] for role in ROLES if isinstance(report.get(role), dict)}
     teacher, latency = roles.get("teacher", {}), report.get("latency") or {}
+    speedups = {"teacher": 1.0, "majority": None}
     run.scores = [
         _score(role, model, report)
-        | {"teacher_score": teacher.get("score"), "speedup": 1.0 if role == "teacher" else latency.get("speedup")}
+        | {"teacher_score": teacher.get("score"), "speedup": speedups.get(role, latency.get("speedup"))}
         for role, model in roles.items()
     ]
     return run

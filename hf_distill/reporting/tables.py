@@ -39,6 +39,12 @@ class Table:
     note: str = ""
 
 
+_NOTES = {
+    "baseline": "baseline: the same student, trained on the labels without a teacher.",
+    "majority": "majority: the most frequent label for every row.",
+}
+
+
 def tables_of(runs: Sequence[Run]) -> list[Table]:
     """Runs, scores, settings and the ends of the curves; a table without rows is left out."""
     tables = [_facts(runs), _scores(runs), _settings(runs), _ends(runs), _left_out(runs)]
@@ -70,9 +76,9 @@ def _scores(runs: Sequence[Run]) -> Table:
                     None if speed is None else f"{speed:.1f}x",
                 ]
             )
-    baselines = any(item["role"] == "baseline" for run in runs for item in run.scores)
-    note = "baseline: the same student, trained on the labels without a teacher." if baselines else ""
-    return Table("Scores", head, rows, note)
+    roles = {item["role"] for run in runs for item in run.scores}
+    notes = [note for role, note in _NOTES.items() if role in roles]
+    return Table("Scores", head, rows, " ".join(notes))
 
 
 def _settings(runs: Sequence[Run]) -> Table:

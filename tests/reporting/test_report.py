@@ -122,6 +122,14 @@ def test_an_evaluation_gives_scores_beside_teacher_and_baseline(write):
     assert rows[1] == ["sst2", "student", "glue/sst2", "validation", "accuracy", "0.8000", "88.9%", "1.5 M", None]
 
 
+def test_the_majority_stands_beside_the_models(write):
+    majority = {"label": "no", "score": 0.45, "scores": {"validation": {"accuracy": 0.45}}}
+    [run] = read_runs([write("sst2", {**EVALUATED, "majority": majority})])
+    scores = table([run], "Scores")
+    assert scores.rows[-1][1:] == ["majority", "glue/sst2", "validation", "accuracy", "0.4500", "50.0%", None, None]
+    assert scores.note.endswith("majority: the most frequent label for every row.")
+
+
 def test_an_encoder_that_writes_has_its_score_and_its_curves(write):
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.5}]
     wrote = {"job": "generate", "base_model": "me/student", "task": "xsum", "metric": "rouge2", "split": "validation"}
