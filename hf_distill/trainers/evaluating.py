@@ -55,6 +55,7 @@ class EvaluatingTrainer(PublishingTrainer):
         # What a pass over the rows of a task asks of the student; `None` in any other pass.
         self._only: str | None = None
         self._predicting = False
+        self._rows_of_loader: Any = None
         super().__init__(*args, **kwargs)
 
     def _plan_evaluation(self, eval_task: LoadedTask | None, eval_dataset: Any, tokenizer: Any) -> Any:
@@ -160,6 +161,11 @@ class EvaluatingTrainer(PublishingTrainer):
         if self.distilling:
             self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)
             eval_dataset = self._read_rows(eval_dataset, "eval_dataset")
+            rows = self.eval_dataset if eval_dataset is None else eval_dataset
+            if not isinstance(rows, str) and rows is not self._rows_of_loader:
+                # With persistent workers the base class keeps one loader, whatever rows it is asked for.
+                getattr(self, "_eval_dataloaders", {}).pop("eval", None)
+                self._rows_of_loader = rows
         return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:

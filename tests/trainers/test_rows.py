@@ -153,6 +153,16 @@ def test_the_order_of_the_training_is_not_that_of_the_evaluation(build, texts, t
     assert seen == [list(range(COUNT))] * 3
 
 
+def test_workers_that_persist_read_the_rows_that_are_asked_for(build, texts):
+    rows = datasets.Dataset.from_dict({"text": texts, "label": [0, 1] * (COUNT // 2)})
+    trainer = build(
+        train_dataset=rows, eval_dataset=rows, compute_metrics=lambda found: {"rows": len(found.label_ids)},
+        arguments={"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+    )  # fmt: skip
+    counts = [trainer.evaluate(part)["eval_rows"] for part in (None, rows.select(range(5)), None)]
+    assert counts == [COUNT, 5, COUNT]
+
+
 # ---- Text, labels, lengths: the same everywhere ----
 
 
