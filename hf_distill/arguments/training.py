@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from transformers import TrainingArguments
 
@@ -58,6 +58,19 @@ def _ours(name: str, value: float | str, text: str) -> Any:
     marked.plain = value
     marked.stock = next(item.default for item in dataclasses.fields(TrainingArguments) if item.name == name)
     return field(default=marked, metadata={"help": text})
+
+
+Kind = TypeVar("Kind", bound=TrainingArguments)
+
+
+def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
+    """Arguments of another kind that say what `args` say; what `args` do not have, has its default."""
+    filled = kind.__new__(kind)
+    for item in fields(kind):
+        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+        setattr(filled, item.name, item.default if made is None else made)
+    filled.__dict__ |= vars(args)
+    return filled
 
 
 def lower_is_better(metric: str, evaluation_sets: Iterable[str] = ()) -> bool:
@@ -280,12 +293,7 @@ class DistillationArguments(TrainingArguments):
 
         What `args` say is taken as chosen, their learning rate too.
         """
-        filled = cls.__new__(cls)
-        for item in dataclasses.fields(cls):
-            made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
-            setattr(filled, item.name, item.default if made is None else made)
-        filled.__dict__ |= vars(args)
-        return filled
+        return filled_up(cls, args)
 
     def for_training(self, *, distilling: bool) -> Self:
         """A copy in which what nobody chose has the value that counts.

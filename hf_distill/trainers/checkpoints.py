@@ -65,6 +65,11 @@ class CheckpointedTrainer(Trainer):
     model: Any
     train_dataset: Any
 
+    @property
+    def marks_checkpoints(self) -> bool:
+        """Whether checkpoints have a marker; otherwise they are those of `Trainer`, file by file."""
+        return True
+
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
@@ -85,6 +90,8 @@ class CheckpointedTrainer(Trainer):
             FolderInUseError: If another process writes to the output folder.
             DiskFullError: If the disk is full; checkpoints that were whole are so still.
         """
+        if not self.marks_checkpoints:
+            return super().train(resume_from_checkpoint, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
         folder = str(self.args.output_dir)
         check_apart(folder, self.input_folders())
         with writing_to(folder):
@@ -165,6 +172,8 @@ class CheckpointedTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in `Trainer`, but older checkpoints are deleted only when this one is whole."""
+        if not self.marks_checkpoints:
+            return super()._save_checkpoint(model, trial)
         run = self._get_output_dir(trial)
         folder = Path(run, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         if self.args.should_save:
@@ -188,6 +197,7 @@ class CheckpointedTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+        return None
 
     def _write_beside(self, folder: Path) -> None:
         """Write what a checkpoint holds beside what `Trainer` writes."""
@@ -199,7 +209,8 @@ class CheckpointedTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # What is pushed is a whole checkpoint.
-        self._finish_checkpoint(Path(checkpoint_folder))
+        if self.marks_checkpoints:
+            self._finish_checkpoint(Path(checkpoint_folder))
         super()._push_from_checkpoint(checkpoint_folder)
 
     @contextmanager
@@ -215,7 +226,7 @@ class CheckpointedTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write the model; each of its files is whole or not there."""
-        if not self.args.should_save:
+        if not self.args.should_save or not self.marks_checkpoints:
             return super()._save(output_dir, state_dict)
         limit = self.args.save_total_limit
         # The arguments are saved too: as they were given.

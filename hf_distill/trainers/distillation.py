@@ -383,8 +383,8 @@ class DistillationTrainer(EvaluatingTrainer):
 
     @property
     def student(self) -> Any:
-        """The plain student inside the model that is trained."""
-        return self.model.student if self.distilling else self.model
+        """The plain student inside the model that is trained; between the trials of a search there is none."""
+        return self.model.student if self.distilling and self.model is not None else self.model
 
     def describe(self) -> str:
         """What will be trained, one fact a line: models, objectives, layers, signals."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import TrainingArguments
+from transformers.utils import logging
 
-from ..arguments import DistillationArguments
+from ..arguments import DistillationArguments, FineTuningArguments
+
+logger = logging.get_logger(__name__)
+
+# Settings of ours that a training without objectives has a use for.
+USED_WITHOUT_OBJECTIVES = {
+    *("early_stopping_patience", "early_stopping_threshold", "fp32_matmul", "gradual_unfreezing", "mlm_probability"),
+    *("max_length", "text_column", "objectives"),
+}
 
 
 def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tuple[Any, Any, Any]:
@@ -50,12 +60,42 @@ def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *
         kind: The arguments that a distillation needs; plain ones are filled up with its defaults.
         distilling: Whether something is distilled. If not, what nobody chose is as in `TrainingArguments`, and plain
             arguments are taken as they are.
+
+    Raises:
+        TypeError: If they are those of a fine-tuning.
     """
+    if isinstance(args, FineTuningArguments):
+        raise TypeError(
+            f"`args` are {type(args).__name__}, in which what nobody chose is a task's: give `DistillationArguments` "
+            "or `TrainingArguments`."
+        )
     if args is None:
         args = kind("tmp_trainer") if distilling else TrainingArguments("tmp_trainer")
     if distilling and not isinstance(args, kind):
         args = kind.from_stock(args)
-    return args.for_training(distilling=distilling) if isinstance(args, DistillationArguments) else args
+    if not isinstance(args, DistillationArguments):
+        return args
+    if not distilling:
+        _tell_unused(args)
+    return args.for_training(distilling=distilling)
+
+
+def _tell_unused(args: DistillationArguments) -> None:
+    """A line where settings of a distillation are given and nothing is distilled."""
+    stock = {item.name for item in dataclasses.fields(TrainingArguments)}
+    unused = sorted(set(_changed(args)) - stock - USED_WITHOUT_OBJECTIVES)
+    if unused:
+        names = ", ".join(f"`--{name}`" for name in unused)
+        logger.warning(f"Nothing is distilled, because there are no `--objectives`: {names} will have no effect.")
+
+
+def _changed(args: DistillationArguments) -> list[str]:
+    """Names of the fields that are not as they begin."""
+    fresh = {
+        item.name: item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        for item in dataclasses.fields(args)
+    }
+    return [name for name, value in fresh.items() if getattr(args, name) != value]
 
 
 def check_kind(args: Any) -> None:
@@ -102,6 +142,11 @@ def refuse_without_effect(what: str, args: TrainingArguments, given: Mapping[str
         value = given.get(name) or getattr(args, name, None)
         if value:
             raise ValueError(f"`{name}` would have no effect on {what}; {way}.")
+    if not args.average_tokens_across_devices and args.world_size > 1:
+        raise ValueError(
+            f"`--average_tokens_across_devices False` would have no effect on {what}: its loss is a mean over the "
+            f"rows, tokens and labels of all {args.world_size} processes."
+        )
 
 
 def refuse_shared(student: Any, teachers: Sequence[Any]) -> None:

@@ -44,6 +44,11 @@ class FiniteTrainer(WholeRunTrainer):
         return True
 
     @property
+    def marks_checkpoints(self) -> bool:
+        """Likewise."""
+        return self.stops_if_not_finite
+
+    @property
     def tells_whole_run(self) -> bool:
         """Where it behaves as `Trainer` does, checkpoints do too."""
         return self.stops_if_not_finite

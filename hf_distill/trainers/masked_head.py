@@ -7,17 +7,19 @@ Shape legend: N masked tokens, V vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Trainer
 
 from ..arguments import DistillationArguments
 from ..masked_logits import logits_at
 from ..precision import configure_fp32_matmul
 from .data import length_grouped_sampler
 from .distillation import DistillationTrainer
-from .drop_in import settled
+from .drop_in import check_kind, refuse_given, settled
 
 # What a label is where nothing was masked.
 UNMASKED = -100
@@ -46,6 +48,15 @@ class MaskedHeadTrainer(DistillationTrainer):
                 f"A masked-LM head is fitted by one process on one device, but there are {args.world_size} processes "
                 f"and {args.n_gpu} GPUs: start it without torchrun, with CUDA_VISIBLE_DEVICES=0."
             )
+        check_kind(args)
+        names = list(inspect.signature(Trainer.__init__).parameters)[3:]
+        given = dict(zip(names, places, strict=False)) | kwargs
+        no_effect = ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics")
+        refuse_given(
+            "MaskedHeadTrainer measures the masked tokens alone",
+            {name: given.get(name) for name in no_effect}
+            | {"label_smoothing_factor": getattr(args, "label_smoothing_factor", 0) or None},
+        )
         self.freeze_encoder = freeze_encoder
         model.base_model.requires_grad_(not freeze_encoder)
         # Our defaults, though nothing is distilled.

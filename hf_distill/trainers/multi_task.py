@@ -20,6 +20,7 @@ from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveS
 
 from hf_distill.arguments import TeacherArguments
 from hf_distill.arguments.multi_task import MTLArguments
+from hf_distill.arguments.training import filled_up
 from hf_distill.finite import check_weights
 from hf_distill.precision import configure_fp32_matmul
 from hf_distill.storage.files import model_files
@@ -139,6 +140,9 @@ class MTLTrainer(FiniteTrainer):
                 "MTLTrainer tokenizes the tasks itself: give the model's tokenizer as `processing_class`."
             )
         own: Any = args if args is not None else MTLArguments(output_dir="trainer_output")
+        if not isinstance(own, MTLArguments):
+            own = filled_up(MTLArguments, own)
+        _refuse_settings(own)
         if own.n_gpu > 1:
             raise ValueError(
                 f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
@@ -266,6 +270,9 @@ class MTLTrainer(FiniteTrainer):
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            in_order=self.args.dataloader_in_order,
             persistent_workers=self.args.dataloader_persistent_workers,
         )
         return self.accelerator.prepare(loader)
@@ -455,3 +462,28 @@ class MTLTrainer(FiniteTrainer):
         with model_files(folder) as part:
             model.save_pretrained(part)
             self.processing_class.save_pretrained(part)
+
+
+def _refuse_settings(args: MTLArguments) -> None:
+    """Refuse settings that a training on many tasks would ignore.
+
+    Raises:
+        ValueError: If one is set.
+    """
+    ways = {
+        "dataloader_drop_last": "every row of every task is trained on",
+        "neftune_noise_alpha": "noise on the embeddings is `--r3f_lambda`",
+        "activation_checkpointing": "switch it on in the encoder that you give",
+        "use_liger_kernel": "its kernels put the loss into the model, and every task has its own",
+        "include_for_metrics": "the tasks bring their metrics",
+        "batch_eval_metrics": "the tasks bring their metrics",
+        "label_names": "the tasks know their labels",
+    }
+    for name, way in ways.items():
+        if getattr(args, name, None):
+            raise ValueError(f"`--{name}` would have no effect on a training on many tasks: {way}.")
+    if args.train_sampling_strategy == "sequential":
+        raise ValueError(
+            "`--train_sampling_strategy sequential` would have no effect on a training on many tasks: "
+            "`--task_sampling` says in which order their batches come."
+        )

@@ -1,6 +1,7 @@
 """Trainers of ours stand where `Trainer` stands: places, defaults, and what is honoured or refused."""
 
 import copy
+import dataclasses
 import inspect
 import json
 import sys
@@ -19,6 +20,7 @@ from transformers.trainer_utils import HPSearchBackend
 from hf_distill import (
     DistillationArguments,
     DistillationTrainer,
+    FineTuningArguments,
     GenerationTrainer,
     MTLTrainer,
     MultiTeacherArguments,
@@ -29,6 +31,8 @@ from hf_distill.objectives.logits import LabelsObjective, LogitsObjective
 from hf_distill.parsing import parse
 from hf_distill.signals import Signals
 from hf_distill.trainers.checkpoints import MANIFEST_NAME
+from hf_distill.trainers.drop_in import refuse_without_effect
+from hf_distill.trainers.masked_head import MaskedHeadTrainer
 
 STOCK = list(inspect.signature(Trainer.__init__).parameters)
 
@@ -145,6 +149,18 @@ def test_a_training_without_objectives_leaves_the_process_as_it_is(quiet, tiny_s
     assert seen == []
     DistillationTrainer(tiny_student, DistillationArguments(**quiet, fp32_matmul="strict"))
     assert seen == ["strict"]
+
+
+def test_settings_that_wait_for_objectives_are_told(quiet, tiny_student, monkeypatch):
+    said = []
+    monkeypatch.setattr("hf_distill.trainers.drop_in.logger.warning", said.append)
+    DistillationTrainer(copy.deepcopy(tiny_student), DistillationArguments(**quiet, max_length=64))
+    assert said == []
+    DistillationTrainer(tiny_student, DistillationArguments(**quiet, temperature=2.0, relations=["qk"]))
+    [line] = said
+    assert "`--relations`, `--temperature` will have no effect" in line
+    with pytest.raises(TypeError, match=r"`args` are FineTuningArguments.*`DistillationArguments`"):
+        DistillationTrainer(tiny_student, FineTuningArguments(**quiet))
 
 
 # ---- Directions
@@ -416,3 +432,162 @@ def test_every_trial_of_a_search_is_a_distillation_of_its_own(
         assert manifest["objectives"] == json.loads(json.dumps(described))
         if objective == "logits":
             assert described["logits"]["temperature"] == settings[number]["temperature"]
+
+
+# ---- Every argument of `Trainer`
+
+# What `Trainer` itself does with an argument is done in a distillation too, unless it is here: refused by name, or
+# honoured by code of ours, with the test that shows it.
+REFUSED = {
+    "compute_loss_func": lambda *_: 0.0,
+    "use_liger_kernel": True,
+    "liger_kernel_config": {"rope": True},
+    "label_smoothing_factor": 0.1,  # Without the objective `labels`.
+}
+OURS = {
+    "model": "test_the_model_of_a_distillation_is_the_student",
+    "args": "test_our_defaults_count_where_something_is_distilled",
+    "data_collator": "test_trainer_data",
+    "train_dataset": "test_rows",
+    "eval_dataset": "test_rows",
+    "processing_class": "test_rows",
+    "model_init": "test_every_trial_of_a_search_is_a_distillation_of_its_own",
+    "callbacks": "test_a_callback_may_set_the_temperature",
+    "optimizers": "test_an_optimizer_of_ones_own_trains_the_projections",
+    "metric_for_best_model": "test_trainers_know_the_direction_with_several_sets",
+    "greater_is_better": "test_trainers_know_the_direction_with_several_sets",
+    "average_tokens_across_devices": "test_a_mean_over_one_process_is_refused",
+    **dict.fromkeys(STOCK_VALUES, "test_our_defaults_count_where_something_is_distilled"),
+    **dict.fromkeys(("remove_unused_columns", "label_names", "length_column_name"), "test_rows"),
+    **dict.fromkeys(("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id"), "test_publishing"),
+    **dict.fromkeys(("hub_strategy", "hub_always_push", "hub_revision"), "test_publishing"),
+    **dict.fromkeys(("output_dir", "save_total_limit", "resume_from_checkpoint"), "test_checkpoints"),
+    **dict.fromkeys(("ddp_find_unused_parameters", "dataloader_pin_memory"), "settled by the arguments"),
+    **dict.fromkeys(("gradient_accumulation_steps", "eval_accumulation_steps"), "test_distillation"),
+    **dict.fromkeys(("disable_tqdm", "logging_nan_inf_filter"), "test_evaluating, test_finite"),
+}
+# `Trainer` reads these, and nothing of ours stands between.
+BY_TRAINER = """
+    compute_metrics optimizer_cls_and_kwargs preprocess_logits_for_metrics
+    per_device_train_batch_size num_train_epochs max_steps lr_scheduler_type lr_scheduler_kwargs optim optim_args
+    adam_beta1 adam_beta2 optim_target_modules max_grad_norm bf16 fp16 bf16_full_eval fp16_full_eval tf32
+    activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs
+    torch_compile torch_compile_backend torch_compile_mode use_cache neftune_noise_alpha torch_empty_cache_steps
+    auto_find_batch_size logging_strategy logging_first_step log_on_each_node include_num_input_tokens_seen log_level
+    log_level_replica report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id
+    eval_strategy eval_steps eval_delay per_device_eval_batch_size prediction_loss_only eval_on_start
+    eval_do_concat_batches eval_use_gather_object include_for_metrics batch_eval_metrics save_only_model save_strategy
+    save_steps save_on_each_node enable_jit_checkpoint load_best_model_at_end ignore_data_skip
+    restore_callback_states_from_checkpoint full_determinism seed data_seed use_cpu accelerator_config
+    parallelism_config dataloader_drop_last dataloader_num_workers dataloader_persistent_workers
+    dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order ddp_bucket_cap_mb
+    ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed debug
+    skip_memory_metrics do_train do_eval do_predict local_rank
+""".split()
+# Values with which a distillation is run: what `Trainer` does with them must not fail on the model of a distillation.
+RUN = {
+    "bf16_full_eval": True,
+    "batch_eval_metrics": True,
+    "include_for_metrics": ["inputs", "loss"],
+    "eval_do_concat_batches": False,
+    "neftune_noise_alpha": 5.0,
+    "activation_checkpointing": True,
+    "use_cache": True,
+    "skip_memory_metrics": False,
+    "prediction_loss_only": True,
+    "enable_jit_checkpoint": True,
+    "auto_find_batch_size": True,
+    "accelerator_config": {"split_batches": True},
+    "eval_use_gather_object": True,
+    "include_num_input_tokens_seen": "all",
+    "eval_on_start": True,
+    "torch_empty_cache_steps": 1,
+    "dataloader_drop_last": True,
+    "save_only_model": True,
+    "lr_scheduler_type": "cosine",
+}
+
+
+def test_every_argument_of_trainer_has_its_place():
+    known = [*REFUSED, *OURS, *BY_TRAINER]
+    assert len(known) == len(set(known))
+    names = {item.name for item in dataclasses.fields(TrainingArguments)} | set(STOCK[1:])
+    assert names - set(known) == set(), "decide what a distillation does with these, and say it here"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("trainer", [DistillationTrainer, MultiTeacherTrainer])
+def test_what_a_distillation_would_ignore_is_refused(name, trainer, quiet, tiny_teacher, tiny_student):
+    own = {name: REFUSED[name]}
+    of_trainer = name in STOCK
+    args = TrainingArguments(**quiet)
+    if not of_trainer:
+        setattr(args, name, REFUSED[name])
+    teachers = (
+        {"teacher_models": [tiny_teacher]} if trainer is MultiTeacherTrainer else {"teacher_model": tiny_teacher}
+    )
+    with pytest.raises(ValueError, match=f"{name}.*would have no effect"):
+        trainer(copy.deepcopy(tiny_student), args, **teachers, **(own if of_trainer else {}))
+
+
+def test_a_mean_over_one_process_is_refused(quiet):
+    args = SimpleNamespace(average_tokens_across_devices=False, world_size=2)
+    with pytest.raises(ValueError, match="`--average_tokens_across_devices False` would have no effect"):
+        refuse_without_effect("a distillation", args, {})
+    args.world_size = 1
+    refuse_without_effect("a distillation", args, {})
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_what_trainer_does_is_done_in_a_distillation(
+    name, quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer
+):
+    class Count:
+        """A metric that is fed batch by batch, or once."""
+
+        batches = 0
+
+        def __call__(self, prediction, compute_result=True):
+            self.batches += 1
+            return {"batches": self.batches} if compute_result else {}
+
+    settings = {"max_steps": 2, "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, name: RUN[name]}
+    trainer = DistillationTrainer(
+        copy.deepcopy(tiny_student),
+        DistillationArguments(**quiet, **settings),
+        teacher_model=tiny_teacher,
+        objectives=["logits"],
+        train_dataset=token_rows,
+        eval_dataset=token_rows,
+        processing_class=tiny_tokenizer,
+        compute_metrics=Count(),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert trainer.evaluate()["eval_loss"] > 0
+    assert len(trainer.predict(token_rows).predictions if name != "prediction_loss_only" else "any") > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dataloader_drop_last", True),
+        ("neftune_noise_alpha", 1.0),
+        ("activation_checkpointing", True),
+        ("include_for_metrics", ["loss"]),
+        ("label_names", ["labels"]),
+        ("train_sampling_strategy", "sequential"),
+    ],
+)
+def test_what_a_training_on_many_tasks_would_ignore_is_refused(name, value, quiet, tiny_student, tiny_tokenizer):
+    with pytest.raises(ValueError, match=f"--{name}.*would have no effect on a training on many tasks"):
+        MTLTrainer(
+            tiny_student, TrainingArguments(**quiet, **{name: value}), tasks=[], processing_class=tiny_tokenizer
+        )
+
+
+def test_what_a_masked_head_would_ignore_is_refused(quiet, tiny_student):
+    args = DistillationArguments(**quiet, label_smoothing_factor=0.1)
+    for given in ({}, {"compute_metrics": len}):
+        with pytest.raises(ValueError, match=r"MaskedHeadTrainer.*would have no effect"):
+            MaskedHeadTrainer(tiny_student, args, freeze_encoder=True, **given)
