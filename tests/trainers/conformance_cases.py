@@ -387,6 +387,7 @@ FAILING = {
     "a metric that is not there",
     "evaluation without rows",
     "resumed from nothing",
+    "resumed from a folder that is not there",
     "no model",
     "a model and a maker",
     "no rows to train on",
@@ -617,6 +618,7 @@ SCENARIOS = {
         **BEST,
     ),
     "resumed from nothing": line(lambda make: resume(make, flag=True)),
+    "resumed from a folder that is not there": line(lambda make: resume(make, flag="nowhere")),
     # Callbacks
     "events": Scenario(watched, "bert", BEST | {"logging_steps": 2}, dict, True),
     "events of an evaluation": line(
