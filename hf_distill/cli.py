@@ -44,6 +44,8 @@ def teach(argv: Sequence[str]) -> None:
 
     results = job(*_parse(teach, argv))
     _say(f"{results['task']}: {results['metric']} {results['score']:.4f}; teacher in {results['model']}")
+    if results.get("majority") is not None:
+        _say(f"majority, {results['majority']['label']!r} for every row: {results['majority']['score']:.4f}")
 
 
 def mtl(argv: Sequence[str]) -> None:
@@ -142,6 +144,8 @@ def evaluate(argv: Sequence[str]) -> None:
     for role in ("student", "teacher", "baseline"):
         if results[role] is not None:
             _say(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}")
+    if results.get("majority") is not None:
+        _say(f"majority, {results['majority']['label']!r} for every row: {results['majority']['score']:.4f}")
 
 
 def generate(argv: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
+from .finite import listed
 from .storage.steps import damage_of_file
 
 # What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that
@@ -41,15 +42,40 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
 
     Raises:
         OSError: If there is no such model; the message names the flag.
+        ValueError: If its files lack weights, which would be random.
     """
     if not isinstance(model, str):
         return model
     revision = {"revision": kwargs["revision"]} if kwargs.get("revision") else {}
     _, model_class, options = _config_and_class(model, flag, **revision)
     try:
-        return model_class.from_pretrained(model, **{"dtype": torch.float32, **options, **kwargs})
+        loaded, report = model_class.from_pretrained(
+            model, **{"dtype": torch.float32, **options, **kwargs}, output_loading_info=True
+        )
     except UNREADABLE as error:
         raise load_error(model, error, flag=flag) from error
+    check_complete(model, report, flag=flag)
+    return loaded
+
+
+def check_complete(model: str, report: Mapping[str, Any], *, flag: str) -> None:
+    """Check that a model which is taken as it is has all its weights.
+
+    Args:
+        model: Hub id or local folder.
+        report: What `from_pretrained` says of the loading.
+        flag: The argument that carried the model, for the error.
+
+    Raises:
+        ValueError: If weights are missing; the message names them.
+    """
+    # Those of a head first: their names are short.
+    missing = sorted(report["missing_keys"], key=lambda name: (name.count("."), name))
+    if missing:
+        raise ValueError(
+            f"`{flag}` {model!r} lacks weights, which would be random: {listed(missing)}. Give a model that was saved "
+            "with them (a head that was trained on the task), or train them first (`hf-distill teach`)."
+        )
 
 
 def load_error(model: str, error: Exception, *, flag: str) -> OSError:

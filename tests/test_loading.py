@@ -1,7 +1,10 @@
 """Models and tokenizers by id or folder."""
 
+import json
+
 import datasets
 import pytest
+from transformers import BertModel
 
 from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.loading import load_model, load_tokenizer
@@ -42,3 +45,13 @@ def test_a_teacher_folder_of_weights_only_goes_with_the_students_tokenizer(
         processing_class=tiny_tokenizer,
     )
     assert trainer.train().global_step == 1
+
+
+def test_a_model_that_lacks_weights_is_not_taken_as_it_is(tiny_bert_config, tmp_path):
+    BertModel(tiny_bert_config(), add_pooling_layer=False).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["BertForSequenceClassification"]}))
+    with pytest.raises(
+        ValueError, match=r"`--teacher_model` .* lacks weights, which would be random: .*`classifier.weight`"
+    ):
+        load_model(str(tmp_path), flag="--teacher_model")

@@ -14,9 +14,10 @@ from hf_distill.jobs.cards import adapted_facts, shown_command, write_card
 from hf_distill.jobs.folders import writes_folder
 from hf_distill.jobs.results import environment, write_results
 from hf_distill.jobs.teach import load_task_from
-from hf_distill.loading import UNREADABLE, load_error, load_tokenizer
+from hf_distill.loading import UNREADABLE, check_complete, load_error, load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.majority import majority_scores
 from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 from hf_distill.trainers.finetuning import FineTuningResult, Scores, evaluate_model, finetune
 from hf_distill.trainers.heads import head_of
@@ -71,6 +72,7 @@ def adapt_and_evaluate(
         "student": student,
         "teacher": reference,
         "baseline": baseline,
+        "majority": majority_scores(rows),
         "retention": student["score"] / reference["score"] if reference and reference["score"] else None,
         "gain": student["score"] - baseline["score"] if baseline else None,
         "seed": training.seed,
@@ -130,9 +132,12 @@ def _score(
 ) -> dict[str, Any]:
     """Score a model as it is."""
     try:
-        loaded = head_of(rows.spec).auto_class.from_pretrained(model, revision=revision, dtype="float32")
+        loaded, report = head_of(rows.spec).auto_class.from_pretrained(
+            model, revision=revision, dtype="float32", output_loading_info=True
+        )
     except UNREADABLE as error:
         raise load_error(model, error, flag=flag) from error
+    check_complete(model, report, flag=flag)
     tokenizer = (
         load_tokenizer(tokenizer_name, flag="--tokenizer_name")
         if tokenizer_name

@@ -15,7 +15,7 @@ from hf_distill.loading import load_model
 
 # The latency of one stage: small, because it runs at the end of every demo.
 SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup": 2}
-REPORTED = ("teacher", "student", "baseline", "task", "kind", "metric", "split", "retention")
+REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "retention")
 
 
 def make_report(
@@ -130,5 +130,10 @@ def format_report(report: dict[str, Any]) -> str:
         speed = "1.0x" if role == "teacher" else f"{speedup:.1f}x"
         size = f"{model['parameters'] / 1e6:.1f} M"
         rows.append(f"{role:<10}{model['score']:>22.4f}{retention:>16}{size:>12}{speed:>10}")
+    majority = report.get("majority")
+    if majority is not None:
+        retention = f"{majority['score'] / teacher:.1%}" if teacher else "-"
+        rows.append(f"{'majority':<10}{majority['score']:>22.4f}{retention:>16}{'-':>12}{'-':>10}")
+        rows.append(f"majority: {majority['label']!r} for every row, whatever it says")
     rows.append("baseline: the same student, trained on the labels without a teacher")
     return "\n".join(rows)

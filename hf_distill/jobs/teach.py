@@ -14,6 +14,7 @@ from hf_distill.jobs.results import environment, write_results
 from hf_distill.loading import load_tokenizer
 from hf_distill.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.majority import majority_scores
 from hf_distill.trainers.finetuning import finetune
 from hf_distill.trainers.task_models import add_lora, load_task_model, lora_alpha
 
@@ -60,6 +61,7 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
         "metric": result.metric,
         "score": result.score,
         "scores": result.scores,
+        "majority": majority_scores(rows),
         "model": str(training.output_dir),
         "base_model": teacher.teacher_model,
         "base_name": shown_name(teacher.teacher_model),

@@ -289,6 +289,7 @@ class DistillationTrainer(EvaluatingTrainer):
                 "`torchrun --nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
             )
         self.add_callback(CountsEpochs(lambda: self.model))
+        self.model.warn_of_untrained_head()
         # The wrapper's loss is a mean over the whole optimizer step already.
         self.loss_is_scaled_for_ga = True
         if self.args.label_names is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import datasets
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -28,7 +31,8 @@ from hf_distill.precision import configure_fp32_matmul
 from hf_distill.storage.files import model_files
 from hf_distill.tasks.labels import is_generic, visible_labels
 from hf_distill.tasks.loading import LoadedTask
-from hf_distill.tasks.metrics import build_compute_metrics
+from hf_distill.tasks.majority import constant_label
+from hf_distill.tasks.metrics import build_compute_metrics, predictions_of
 from hf_distill.tasks.preprocessing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.data import length_grouped_sampler
@@ -342,16 +346,37 @@ def _save(
 
 
 def evaluate_splits(trainer: Trainer, evaluation: dict[str, EvaluationRows], spec: TaskSpec) -> Scores:
-    """Scores on every split."""
+    """Scores on every split; a model that says the same of all rows of one is called so in a line."""
     scores = {}
     for split, part in evaluation.items():
         # Rows of like length together; the order of rows changes no score.
         tokens = part.tokens.select(np.argsort(-np.asarray(part.tokens["length"]), kind="stable"))
-        trainer.compute_metrics = build_compute_metrics(spec.for_split(split), part.rows, tokens)
+        scored = build_compute_metrics(spec.for_split(split), part.rows, tokens)
+        trainer.compute_metrics = partial(_without_constants, spec, split, scored)
         found = trainer.evaluate(tokens, ignore_keys=IGNORED_OUTPUTS)
         plain = {key.removeprefix("eval_"): value for key, value in found.items()}
         scores[split] = {key: float(value) for key, value in plain.items() if key not in (*SPEED_KEYS, "epoch")}
     return scores | _averages(scores, spec)
+
+
+def _without_constants(
+    spec: TaskSpec, split: str, scored: Callable[[EvalPrediction], dict[str, float]], prediction: EvalPrediction
+) -> dict[str, float]:
+    """Scores of a split, and a warning where the model says the same of all of its rows."""
+    found = scored(prediction)
+    if not spec.is_span:
+        outputs, labels = (
+            np.asarray(values[0] if isinstance(values, tuple) else values)
+            for values in (prediction.predictions, prediction.label_ids)
+        )
+        said = predictions_of(spec, outputs) if outputs.ndim == labels.ndim + 1 else outputs.reshape(labels.shape)
+        label = constant_label(said, labels, spec)
+        if label is not None:
+            logger.warning(
+                f"Task {spec.name!r}, split {split!r}: the model predicts only {label!r}, whatever the text says. "
+                "Compare its score with the majority's; it needs more rows, more steps or another learning rate."
+            )
+    return found
 
 
 def _averages(scores: Scores, spec: TaskSpec) -> Scores:

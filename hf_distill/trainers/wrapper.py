@@ -119,6 +119,16 @@ class DistillationModel(PreTrainedModel):
             for name, objective in self.objectives.items():
                 cast(Objective, objective).check(student, signals_for(name, teacher))
 
+    def warn_of_untrained_head(self) -> None:
+        """Say once if the student has a head, and no objective reads what it says."""
+        reads_head = any(cast(Objective, one).student_request.logits for one in self.objectives.values())
+        if self._capture.has_head and not reads_head:
+            logger.warning_once(
+                f"The head of {type(self.student).__name__} stays untrained: {', '.join(self.objectives)} "
+                "read nothing of its outputs. Add an objective that does (`logits`, `labels`), or adapt the student "
+                "to the task afterwards (`hf-distill evaluate`)."
+            )
+
     def describe(self) -> dict[str, dict[str, Any]]:
         """Weight, schedule and settings of every objective."""
         schedules = {name: {"schedule": schedule.describe()} for name, schedule in self.schedules.items()}

@@ -582,3 +582,12 @@ def test_without_objectives_checkpoints_are_those_of_trainer(build):
     plain.train()
     state = json.loads(Path(plain.args.output_dir, "checkpoint-2", "trainer_state.json").read_text())
     assert "WholeRun" not in state["stateful_callbacks"]
+
+
+def test_a_head_that_nobody_trains_is_said(build, monkeypatch):
+    said = []
+    monkeypatch.setattr("hf_distill.trainers.wrapper.logger.warning_once", said.append)
+    build(objectives=["relation", "labels"])
+    assert not said
+    build(objectives=["relation"])
+    assert "The head of BertForSequenceClassification stays untrained: relation read nothing" in said[0]

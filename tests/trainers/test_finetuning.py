@@ -337,6 +337,16 @@ def test_a_head_for_another_task_is_replaced_and_that_is_said(tiny_teacher, tmp_
     assert "(BertForSequenceClassification) is none for 'w'" in said[1]
 
 
+def test_a_constant_predictor_is_called_one(tiny_teacher, sentiment, tiny_tokenizer, monkeypatch):
+    said = []
+    monkeypatch.setattr(finetuning.logger, "warning", said.append)
+    with torch.no_grad():
+        tiny_teacher.classifier.bias.copy_(torch.tensor([-1e4, 1e4]))
+    evaluate_model(tiny_teacher, sentiment, tiny_tokenizer)
+    assert len(said) == 2
+    assert "split 'validation': the model predicts only 'positive', whatever the text says" in said[0]
+
+
 def test_random_weights_have_the_same_shape_and_follow_the_seed(tiny_teacher, tmp_path):
     tiny_teacher.save_pretrained(tmp_path)
     made = []
@@ -402,4 +412,4 @@ def test_the_trainer_is_a_trainer_but_for_its_samplers_and_the_mask_that_its_los
 
     assert issubclass(FineTuningTrainer, Trainer)
     own = [name for name in vars(FineTuningTrainer) if not name.startswith("__")]
-    assert own == ["_get_train_sampler", "_get_eval_sampler", "_save_checkpoint", "compute_loss"]
+    assert own == ["input_folders", "_get_train_sampler", "_get_eval_sampler", "_save_checkpoint", "compute_loss"]

@@ -1,0 +1,82 @@
+"""What a predictor scores that looks at no text: beside it, and not beside zero, a score means something."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.metrics import compute_scores
+from hf_distill.tasks.scores import SCORES
+from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
+
+# A line has no rank: what says the same of every row is correlated with nothing.
+CORRELATIONS = ("pearson", "spearman")
+
+
+def majority_scores(task: LoadedTask) -> dict[str, Any] | None:
+    """Scores of the most frequent label, or of the mean of a regression, on every evaluation split.
+
+    The label is counted in the training rows, or in those of the headline split where no others were loaded; of words
+    it is that of most words. A predictor of one tag finds no entity.
+
+    Returns:
+        `label`, `scores` (split -> metric -> value), and `score` on the headline split; `None` for tasks without one
+        answer for all rows (question answering), or where no label is known.
+    """
+    spec, splits = task.spec, task.evaluation
+    if spec.is_span or not splits:
+        return None
+    labels = _known(task.dataset.get(spec.train_split) or next(iter(splits.values())), spec)
+    if not len(labels):
+        return None
+    guess = float(labels.mean()) if spec.label_names is None else int(Counter(labels.tolist()).most_common(1)[0][0])
+    scores = {name: _score(rows, spec.for_split(name), guess) for name, rows in splits.items()}
+    scores = {name: found for name, found in scores.items() if found is not None}
+    headline = scores.get(spec.headline_split) or next(iter(scores.values()), None)
+    if headline is None:
+        return None
+    label = guess if spec.label_names is None else spec.label_names[int(guess)]
+    return {"label": label, "score": headline[spec.headline], "scores": scores}
+
+
+def constant_label(predictions: np.ndarray, references: np.ndarray, spec: TaskSpec) -> str | float | None:
+    """The label that is predicted for every row although the rows have several; `None` if there are others.
+
+    Args:
+        predictions: Classes or values of rows or words, any shape.
+        references: Labels of the same shape; negative ones (NaN in regression) are hidden.
+        spec: The task.
+    """
+    shown = ~np.isnan(references) if spec.label_names is None else references >= 0
+    # Numbers that differ in the last digits only are no answers to different texts.
+    said, known = np.unique(predictions[shown].round(5)), np.unique(references[shown])
+    if len(said) != 1 or len(known) < 2:
+        return None
+    return float(said[0]) if spec.label_names is None else spec.label_names[int(said[0])]
+
+
+def _known(rows: Dataset, spec: TaskSpec) -> np.ndarray:
+    """All labels that are known, of rows or of words."""
+    values = rows[spec.label_column][:]
+    if spec.kind == "token_classification":
+        values = [tag for tags in values for tag in tags]
+    labels = np.asarray(values, dtype=np.float64)
+    return labels[~np.isnan(labels)] if spec.label_names is None else labels[labels > HIDDEN_LABEL]
+
+
+def _score(rows: Dataset, spec: TaskSpec, guess: float) -> dict[str, float] | None:
+    """Scores of one prediction for all rows; `None` where no label is known."""
+    labels = _known(rows, spec)
+    if not len(labels):
+        return None
+    guesses = np.full(len(labels), guess)
+    if spec.kind == "token_classification":
+        found = {"accuracy": SCORES["accuracy"](guesses, labels)}
+        return {name: found.get(name, 0.0) for name in spec.metrics}
+    if spec.label_names is None:
+        return {name: 0.0 if name in CORRELATIONS else SCORES[name](guesses, labels) for name in spec.metrics}
+    return compute_scores(spec, guesses.astype(int), labels.astype(int))
