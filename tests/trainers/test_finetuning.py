@@ -412,4 +412,4 @@ def test_the_trainer_is_a_trainer_but_for_its_samplers_and_the_mask_that_its_los
 
     assert issubclass(FineTuningTrainer, Trainer)
     own = [name for name in vars(FineTuningTrainer) if not name.startswith("__")]
-    assert own == ["input_folders", "_get_train_sampler", "_get_eval_sampler", "_save_checkpoint", "compute_loss"]
+    assert own == ["input_folders", "_get_train_sampler", "_get_eval_sampler", "compute_loss"]
