@@ -179,7 +179,8 @@ def test_a_second_call_does_nothing_again_and_tells_the_same(run, finished, star
     assert started == {}
     assert [f"[{stage}] finished before" in caplog.text for stage in STAGES] == [True] * 4
     anew = {"latency", "seconds"}
-    first = json.loads(json.dumps(finished))
+    first = public(json.loads(json.dumps(finished)))
+    second = public(second)
     assert {k: v for k, v in second.items() if k not in anew} == {k: v for k, v in first.items() if k not in anew}
 
 
@@ -267,13 +268,13 @@ def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
             r"`--distill` has unknown arguments \['objektives'\].*'objectives'",
         ),
         ({"teach": {"lerning_rate": 1e-3}}, r"`--teach` has unknown arguments \['lerning_rate'\].*'learning_rate'"),
-        ({"adapt": {"max_steps": "few"}}, r"`--adapt`: argument --max_steps.*: invalid int value: 'few'"),
+        ({"adapt": {"max_steps": "few"}}, r"`--adapt`: `max_steps` is 'few'; it must be a number"),
         ({"distill": {"logits_loss": "l1"}}, r"`--distill`: `logits_loss` is 'l1'; allowed are \['ce', 'kl', 'mse'\]"),
         ({"distill": {"objectives": ["relatoin"]}}, r"`--objectives` has 'relatoin'"),
         ({"distill": {"objectives": ["logits"], "temperature": -1}}, r"`--temperature` is -1"),
         ({"adapt": {"output_dir": "x"}}, r"`--adapt` cannot set `output_dir`"),
-        ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as '\{\"max_steps\": 100\}', not 'max_steps=3'"),
-        ({"teach": [1]}, r"`teach` is \[1\]; it takes one value"),
+        ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as .*; 'max_steps=3' is no JSON"),
+        ({"teach": [1]}, r"`--teach` must be `name: value` pairs, but is \[1\]"),
         ({"student_shape": "huge"}, r"'huge'"),
         ({"corpus": None}, r"`--corpus` FILE.*`--with_task_text`"),
         ({"with_labels": True}, r"`--with_labels` needs the task's own text alone"),
@@ -339,9 +340,9 @@ def test_stages_follow_one_another_and_the_second_begins_with_the_student_of_the
     first, last = (
         json.loads((tmp_path / "staged" / name / "results.json").read_text()) for name in ("distilled_cc", "distilled")
     )
-    assert first["textbook"] == [str(tmp_path / "staged" / "corpus")]
-    assert last["textbook"] == [str(tmp_path / "staged" / "augmented")]
-    assert (first["student_init"], last["student_init"]) == ("random", str(tmp_path / "staged" / "distilled_cc"))
+    # Results are written for others: folders are there by their names.
+    assert (first["textbook"], last["textbook"]) == (["corpus"], ["augmented"])
+    assert (first["student_init"], last["student_init"]) == ("random", "distilled_cc")
     assert (first["steps"], last["steps"]) == (2, 3)
     assert last["settings"]["learning_rate"] == 1e-4
     assert report["distillation"]["steps"] == 3
