@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import datasets
 import pytest
@@ -13,6 +18,8 @@ from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill.cli import main
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PATH = {"PYTHONPATH": str(EXAMPLES.parent)}
 QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 1 --save_strategy no --output_dir out".split()
 TASK = ["--task", "mood", "--text_columns", "text"]
 MODELS = ["--teacher_model", "encoder", "--textbook", "text.txt"]
@@ -102,6 +109,10 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
     run = path / "run"
     run.mkdir()
     (run / "results.json").write_text('{"job": "distill", "history": 5}')
+    for name, columns in ODD_ROWS.items():
+        (path / name).mkdir()
+        for split in ("train", "validation"):
+            datasets.Dataset.from_dict(columns).to_parquet(path / name / f"{split}.parquet")
     for name, content in YAMLS.items():
         (path / f"{name}.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     for name, content in TASK_FILES.items():
@@ -168,6 +179,25 @@ TASK_FILES = {
     "one_label": "text_columns: text\nlabel_names: [a]\n",
     "labels_true": "text_columns: text\nlabel_names: [yes, no]\n",
     "held_out_text": "text_columns: text\nheld_out_share: some\n",
+}
+
+
+ODD_TEXTS = {
+    "texts_null": {"text": [None, None], "label": [0, 1]},
+    "texts_lists": {"text": [["a"], ["b"]], "label": [0, 1]},
+    "texts_mappings": {"text": [{"a": 1}, {"a": 2}], "label": [0, 1]},
+    "texts_bytes": {"text": [b"a", b"\xff"], "label": [0, 1]},
+}
+ODD_ROWS = ODD_TEXTS | {
+    "labels_null": {"text": ["a", "b"], "label": [None, None]},
+    "labels_infinite": {"text": ["a", "b"], "label": [0.5, float("inf")]},
+    "labels_gap": {"text": ["a", "b"], "label": [0, 5]},
+    "labels_negative": {"text": ["a", "b"], "label": [-3, -7]},
+    "labels_lists": {"text": ["a", "b"], "label": [[0], [1]]},
+    "labels_one": {"text": ["a", "b"], "label": ["x", "x"]},
+    "labels_dates": {"text": ["a", "b"], "label": [datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)]},
+    "labels_large": {"text": ["a", "b"], "label": [0, 2**62]},
+    "no_columns": {"colour": ["a", "b"]},
 }
 
 
@@ -606,6 +636,32 @@ CASES = [
     ),
     *(["info", *words] for words in (["odd"], ["tasks", "x"], ["--plugins", "no_such"])),
     ["odd"],
+    # Rows of odd shapes.
+    *(task(name, "--text_columns", "text") for name in ODD_ROWS),
+    *(
+        ["distill", *QUICK, *SHAPE, "--teacher_model", "encoder", "--textbook", f"{name}/train.parquet"]
+        for name in ODD_TEXTS
+    ),
+    *(["corpus", *TASK, "--engine", "bm25s", "--corpus", f"{name}/train.parquet"] for name in ODD_TEXTS),
+    *([*DISTILL[:-1], name] for name in ("latin.txt", "odd.csv", "me/none", "https://host/x", "run", "text.txt/x")),
+    *(
+        task("mood", "--text_columns", "text", *more)
+        for more in (
+            *(
+                ["--data_dir", "nowhere"],
+                ["--data_dir", "text.txt"],
+                ["--label_column", "text"],
+                ["--text_columns", "label"],
+            ),
+            *(
+                ["--output_dir", "text.txt"],
+                ["--output_dir", "text.txt/x"],
+                ["--output_dir", ""],
+                ["--output_dir", "a\x00b"],
+            ),
+        )
+    ),
+    *(["report", "run", "--output", name] for name in ("text.txt/x.html", "empty_folder", "")),
 ]
 
 
@@ -626,3 +682,14 @@ def test_a_wrong_input_ends_with_one_line(words, folder, monkeypatch, capsys):
     assert "fault of hf_distill" not in said
     assert said.strip().splitlines()[-1].startswith("hf-distill") or words == ["odd"]
     assert not (folder / "pickle_was_run").exists()
+
+
+def test_example_scripts_end_as_the_verbs_do(folder):
+    scripts = [*sorted(EXAMPLES.glob("run_*.py")), EXAMPLES / "build_corpus.py"]
+    for script in scripts:
+        assert f'sys.exit(run_command("{script.name}", main))' in script.read_text(), script
+    words = [sys.executable, str(EXAMPLES / "run_report.py"), "--runs", "nowhere"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | PATH)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "run_report.py: `--runs`: there is no folder 'nowhere'."
+    assert "Traceback" not in done.stderr

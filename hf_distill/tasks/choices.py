@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from hf_distill.tasks.labels import cast_column
 from hf_distill.tasks.spec import TaskSpec
 
 
@@ -23,8 +24,7 @@ def normalise_choices(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
                 f"Split {split!r} of task {spec.name!r}: column {column!r} must hold {wanted}, it holds "
                 f"{rows.features[column]} (one choice column holds lists, several hold a choice each)."
             )
-        if rows.features[column] != wanted:
-            rows = rows.cast_column(column, wanted)
+        rows = cast_column(rows, column, wanted, spec=spec, split=split)
     for number, choices in enumerate(choices_of(rows[:], spec) if spec.choice_columns else ()):
         if len(choices) != spec.num_labels or None in choices:
             raise ValueError(

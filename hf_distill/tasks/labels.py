@@ -20,6 +20,23 @@ MAX_EXAMPLES = 5
 _GENERIC = re.compile(r"(label_)?\d+", flags=re.IGNORECASE)
 
 
+def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, split: str) -> Dataset:
+    """A column as the type that a task needs, such as texts.
+
+    Raises:
+        ValueError: If its values are of another kind.
+    """
+    found = rows.features[column]
+    if found == wanted:
+        return rows
+    try:
+        return rows.cast_column(column, wanted)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"Split {split!r} of task {spec.name!r}: column {column!r} must hold {wanted}, it holds {found}."
+        ) from error
+
+
 def is_generic(names: Sequence[str]) -> bool:
     """Whether names say nothing: numbers, or the `LABEL_0` of an unnamed head."""
     return all(_GENERIC.fullmatch(name) for name in names)

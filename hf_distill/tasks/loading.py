@@ -17,6 +17,7 @@ from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import RowsSpec, find_task_folder, listing
 from hf_distill.tasks.labels import (
     HIDDEN_TEXTS,
+    cast_column,
     drop_labels,
     hide_labels,
     is_generic,
@@ -308,8 +309,7 @@ def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Datase
 def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
     """Texts as strings, labels in the task's order; rows without a text are dropped from the training split."""
     for column in spec.text_columns:
-        if rows.features[column] != Value("string"):
-            rows = rows.cast_column(column, Value("string"))
+        rows = cast_column(rows, column, Value("string"), spec=spec, split=split)
     rows = drop_rows_without_text(
         rows,
         spec.text_columns,

@@ -9,6 +9,7 @@ from datasets import Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from hf_distill.tasks.labels import cast_column
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.get_logger(__name__)
@@ -30,8 +31,7 @@ def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset
     """
     question, context = spec.text_columns
     for column in (question, context):
-        if rows.features[column] != Value("string"):
-            rows = rows.cast_column(column, Value("string"))
+        rows = cast_column(rows, column, Value("string"), spec=spec, split=split)
         if rows.data.column(column).null_count:
             raise ValueError(f"Split {split!r} of task {spec.name!r}: rows without text in {column!r}.")
     answers = spec.label_column
@@ -47,7 +47,7 @@ def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset
             f"holds {form}."
         )
     if form != ANSWERS:
-        rows = rows.cast_column(answers, ANSWERS)
+        rows = cast_column(rows, answers, ANSWERS, spec=spec, split=split)
     rows = _fill_answers(rows, spec, split)
     if split != spec.train_split:
         return rows

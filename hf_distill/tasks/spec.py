@@ -168,6 +168,9 @@ class TaskSpec:
             "question_answering": ((2,), "two columns, question and context"),
             "multiple_choice": ((1, 2), "one column (context), or two (context, beginning of every choice)"),
         }[self.kind]
+        columns = [*self.text_columns, *self.choice_columns, self.label_column]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"Task {self.name!r}: `text_columns` and `label_column` name a column twice: {columns}.")
         if len(self.text_columns) not in counts:
             raise ValueError(f"Task {self.name!r}: `text_columns` must name {meaning}, got {list(self.text_columns)}.")
         if self.is_span and self.label_names is not None:

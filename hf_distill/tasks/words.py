@@ -8,7 +8,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.tasks.labels import MAX_EXAMPLES, LabelLookup
+from hf_distill.tasks.labels import MAX_EXAMPLES, LabelLookup, cast_column
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
 IGNORED = -100
@@ -24,8 +24,7 @@ def normalise_words(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
     words, tags = spec.text_columns[0], spec.label_column
     wanted = List(ClassLabel(names=list(spec.label_names or ())))
     _check_lists(rows, words, spec, split)
-    if rows.features[words] != List(Value("string")):
-        rows = rows.cast_column(words, List(Value("string")))
+    rows = cast_column(rows, words, List(Value("string")), spec=spec, split=split)
     if tags not in rows.column_names:
         hidden = [[HIDDEN_LABEL] * len(row) for row in rows[words]]
         return rows.add_column(tags, hidden, feature=wanted)
