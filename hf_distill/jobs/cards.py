@@ -230,4 +230,4 @@ def _rows_per_update(settings: Mapping[str, Any]) -> int:
 def _place(value: str) -> str:
     """A Hub id or name as it is, a folder or file by its name."""
     path = Path(value).expanduser()
-    return path.absolute().name if path.is_absolute() or path.exists() else value
+    return shown_name(str(path.absolute())) if path.is_absolute() or path.exists() else value
