@@ -90,8 +90,6 @@ class CheckpointedTrainer(Trainer):
             FolderInUseError: If another process writes to the output folder.
             DiskFullError: If the disk is full; checkpoints that were whole are so still.
         """
-        if not self.marks_checkpoints:
-            return super().train(resume_from_checkpoint, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
         folder = str(self.args.output_dir)
         check_apart(folder, self.input_folders())
         with writing_to(folder):
@@ -135,8 +133,15 @@ class CheckpointedTrainer(Trainer):
         elif asked == LAST_CHECKPOINT:
             logger.warning(f"There is no checkpoint in {folder!r} yet: training starts from the beginning.")
         else:
-            raise ValueError(f"No valid checkpoint found in output directory ({folder}): there is none that is whole.")
+            raise ValueError(f"No valid checkpoint found in output directory ({folder})")
         return whole
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        if self.marks_checkpoints and self.state.global_step >= self.state.max_steps:
+            # `Trainer` would go one step beyond a last step that lies in the middle of an epoch.
+            self.control.should_training_stop = True
+            return None
+        return super()._run_epoch(*args, **kwargs)
 
     def _tell_differences(self, checkpoint: str) -> None:
         """A line where the run goes on with other settings than those that it was begun with."""
@@ -172,10 +177,13 @@ class CheckpointedTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in `Trainer`, but older checkpoints are deleted only when this one is whole."""
-        if not self.marks_checkpoints:
-            return super()._save_checkpoint(model, trial)
         run = self._get_output_dir(trial)
         folder = Path(run, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if not self.marks_checkpoints:
+            if self.args.should_save:
+                # The state is written last: that of an earlier run would make half of a checkpoint look whole.
+                remove(folder)
+            return super()._save_checkpoint(model, trial)
         if self.args.should_save:
             begin(folder)
         self.accelerator.wait_for_everyone()
@@ -204,7 +212,7 @@ class CheckpointedTrainer(Trainer):
 
     def _finish_checkpoint(self, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
+        if self.args.should_save and self.marks_checkpoints:
             finish(folder, self._deciding())
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

@@ -113,7 +113,7 @@ def jobs(tiny_tokenizer, tiny_bert_config, sentences):  # noqa: C901 (a job, a f
         args = arguments(DistillationArguments, folder, mlm_probability=0.3, **more)
         trainer = MaskedHeadTrainer(
             *(model(0, BertForMaskedLM), args),
-            **{"freeze_encoder": False, "train_dataset": rows.remove_columns("labels")},
+            **{"freeze_encoder": False, "train_dataset": rows.remove_columns("labels"), "eval_dataset": rows},
             processing_class=tiny_tokenizer,
         )
         return train(trainer, resume)
@@ -130,9 +130,7 @@ def jobs(tiny_tokenizer, tiny_bert_config, sentences):  # noqa: C901 (a job, a f
         return train(Trainer(model(0), args, train_dataset=rows, processing_class=tiny_tokenizer), resume)
 
     def without_teacher(folder, resume, **more):
-        stock = {"learning_rate": 5e-5, "warmup_steps": 0, "weight_decay": 0.0, "adam_epsilon": 1e-8}
-        stock["train_sampling_strategy"] = "random"
-        args = arguments(DistillationArguments, folder, **stock, **more)
+        args = arguments(TrainingArguments, folder, **more)
         trainer = DistillationTrainer(
             model(0), args, train_dataset=rows, eval_dataset=rows, processing_class=tiny_tokenizer
         )
@@ -167,7 +165,8 @@ def test_kills_in_the_middle_of_checkpoints_end_in_the_same_weights(name, jobs, 
         else:
             assert status == whole
     assert killed >= 3
-    assert in_fork(limited) == whole
+    # The last one goes on from the last step of all, as a run does that was killed behind it.
+    assert in_fork(lambda: (limited(), limited())) == (whole, whole)
     assert sorted(path.name for path in folder.glob("checkpoint-*")) == [f"checkpoint-{STEPS}"]
     assert not (folder / LOCK).exists()
     assert not list(folder.rglob(f"{SCRATCH}*"))
