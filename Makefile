@@ -12,9 +12,13 @@ TORCH ?= torch
 READY := $(VENV)/.ready
 # Packages are built with the setuptools of the environment: pip would fetch the newest one for every build.
 INSTALL := $(BIN)/python -m pip install --quiet --upgrade $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+# Processes side by side, one for each core; tests/conftest.py gives each one thread.
+JOBS ?= logical
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
+QUICK := tests/objectives tests/test_*.py
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help env demo test test-latest lint type docs format clean
+.PHONY: help env demo test quick test-latest lint type docs format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,7 +36,10 @@ demo: $(READY)  ## Teacher, corpus, student and baseline on the embedded data, i
 	$(BIN)/python examples/run_pipeline.py examples/configs/demo.yaml
 
 test: $(READY)  ## The whole test suite, offline
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+quick: $(READY)  ## The tests of a minute: parts without trainings, and the trainer itself
+	$(PYTEST) -m "not slow" $(QUICK)
 
 test-latest:  ## The whole test suite in a new environment, .venv-latest, of the newest release of every package
 	rm -rf .venv-latest

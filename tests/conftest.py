@@ -4,9 +4,16 @@ import gc
 import os
 import warnings
 
+import hf_distill  # noqa: F401  before transformers, whose models import torchao: its lines are for debugging
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Models are tiny and processes run side by side: one thread each, here and in the processes that tests start. numba
+# would set the number of OpenMP's threads, which are torch's too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 import torch
