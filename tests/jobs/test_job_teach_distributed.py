@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,18 +13,16 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 SCRIPT = Path(__file__).parents[2] / "examples" / "run_teacher.py"
 
 
-def run(launcher, folder, batch_size, flags):
-    command = [
-        *launcher,
-        str(SCRIPT),
-        *flags,
-        "--output_dir",
-        str(folder),
-        "--per_device_train_batch_size",
-        batch_size,
-    ]
+def words(folder, batch_size, flags):
+    return [*flags, "--output_dir", str(folder), "--per_device_train_batch_size", batch_size]
+
+
+def two_processes(folder, batch_size, flags):
+    """The script under torchrun."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    command = [*launcher, str(SCRIPT), *words(folder, batch_size, flags)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())
@@ -43,9 +42,9 @@ def test_two_processes_do_what_one_does(tmp_path, sentences, tiny_bert_config, t
         "--train_sampling_strategy", "sequential", "--logging_steps", "1", "--save_strategy", "no",
         "--use_cpu", "--disable_tqdm", "true",
     ]  # fmt: skip
-    alone = run([sys.executable], tmp_path / "one", "8", flags)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    together = run(torchrun, tmp_path / "two", "4", flags)
+    runpy.run_path(str(SCRIPT))["main"](words(tmp_path / "one", "8", flags))
+    alone = json.loads((tmp_path / "one" / "results.json").read_text())
+    together = two_processes(tmp_path / "two", "4", flags)
     assert together["settings"]["world_size"] == 2
     losses = [[log["loss"] for log in result["history"] if "loss" in log] for result in (alone, together)]
     assert len(losses[0]) == 6
