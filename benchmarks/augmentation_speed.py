@@ -35,12 +35,12 @@ from record import append_line, head_commit
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, set_seed
 
-from hf_distill.corpus.analysis import stop_words
-from hf_distill.corpus.augmentation_masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
-from hf_distill.corpus.augmentation_words import SplitText, WordSplitter
-from hf_distill.corpus.sources import corpus_label
-from hf_distill.precision import configure_fp32_matmul
-from hf_distill.shapes import parse_shape
+from hf_distill.corpus.augment.masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
+from hf_distill.corpus.augment.words import SplitText, WordSplitter
+from hf_distill.corpus.build.sources import corpus_label
+from hf_distill.corpus.text.analysis import stop_words
+from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.students.shapes import parse_shape
 
 NUM_CANDIDATES = 15
 STOP_WORDS = sorted(word for word in stop_words("english") if word.isalpha())

@@ -19,7 +19,7 @@ from typing import Any
 from collect_run import command_of, without_paths
 from record import head_commit
 
-from hf_distill.jobs.grid import format_tables
+from hf_distill.commands.grid import format_tables
 
 # What a reader wants to know of a run; the rest says how it went on.
 KEPT = (

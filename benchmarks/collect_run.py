@@ -72,7 +72,7 @@ def command_of(stage: str, folder: Path) -> str:
     """The job's command line, rebuilt from what it wrote down."""
     from dataclasses import MISSING, fields
 
-    import hf_distill.arguments as arguments
+    import hf_distill.settings as arguments
 
     script, classes = JOBS[stage]
     written = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def command_of(stage: str, folder: Path) -> str:
 def measure_speed(teacher: Path, student: Path, num_batches: int) -> dict[str, Any]:
     """Teacher against student on this machine, on the papers' batches of 32 rows with 128 tokens."""
     from hf_distill import latency_ratio
-    from hf_distill.loading import load_model
+    from hf_distill.hub.loading import load_model
 
     models = (load_model(str(path), flag="--teacher") for path in (teacher, student))
     return latency_ratio(*models, num_batches=num_batches, warmup=2).to_dict()

@@ -34,10 +34,10 @@ from datasets import disable_progress_bars
 from record import append_line, head_commit
 
 from hf_distill.corpus import corpus_label, load_general_corpus
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.anchors import collect_anchors, task_texts
-from hf_distill.corpus.cleaning import LengthLimits, UsableTexts, find_usable_rows
-from hf_distill.corpus.keywords import make_query
+from hf_distill.corpus.build.anchors import collect_anchors, task_texts
+from hf_distill.corpus.build.keywords import make_query
+from hf_distill.corpus.text.analysis import Analyzer
+from hf_distill.corpus.text.cleaning import LengthLimits, UsableTexts, find_usable_rows
 
 Search = Callable[[Sequence[Sequence[str]], int], Any]
 Index = Callable[[UsableTexts, Path, Analyzer], Search]
@@ -62,8 +62,8 @@ def package_engine(name: str) -> Index:
     """Indexing by an engine of hf_distill, from text, as a build does it."""
 
     def index(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Search:
-        from hf_distill.corpus.retrieval import save_index
-        from hf_distill.corpus.streams import write_streams
+        from hf_distill.corpus.search.retrieval import save_index
+        from hf_distill.corpus.search.streams import write_streams
 
         terms = folder.with_name(f"{folder.name}-terms")
         streams = write_streams(analyzer, texts, len(texts.rows), terms, {}, num_proc=1)
@@ -90,7 +90,7 @@ def bm25s_library(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Searc
 
 def retriv_library(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Search:
     """Indexing by retriv alone, given the terms of the analysis between blanks; one search after the other."""
-    from hf_distill.corpus.engines import _retriv_import
+    from hf_distill.corpus.search.engines import _retriv_import
 
     steps = (
         "lowercasing ampersand_normalization special_chars_normalization acronyms_normalization punctuation_removal"

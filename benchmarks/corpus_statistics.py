@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 from record import head_commit
 
-from hf_distill.corpus.comparison_report import markdown_table
+from hf_distill.corpus.compare.report import markdown_table
 
 TASK, AUGMENTED, RETRIEVED, GENERAL = "task", "taskda", "cc", "general"
 # How far apart two corpora may be, of the larger one, to count as equally diverse.
@@ -43,8 +43,8 @@ BETWEEN = re.compile(r"(<!-- tables:begin[^\n]*-->\n)(.*?)(<!-- tables:end -->)"
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The comparison of one task's corpora, without folders of this machine."""
-    from hf_distill.arguments import ComparisonArguments, TaskArguments
-    from hf_distill.jobs.compare import compare
+    from hf_distill.commands.compare import compare
+    from hf_distill.settings import ComparisonArguments, TaskArguments
 
     short = name.split("/")[-1]
     folders = {corpus: Path(options.corpora) / f"{corpus}_{short}" for corpus in (RETRIEVED, AUGMENTED)}
@@ -83,7 +83,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def draw(tasks: dict[str, Any], folder: Path) -> None:
     """Figure 3 of all tasks, the curves over the top shares, and all pairs of one task's corpora."""
-    from hf_distill.corpus.comparison_figures import draw_overlap, draw_top_shares
+    from hf_distill.corpus.compare.figures import draw_overlap, draw_top_shares
 
     folder.mkdir(parents=True, exist_ok=True)
     shown = {name: dict(with_task(facts)) for name, facts in tasks.items()}

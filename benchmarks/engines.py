@@ -26,8 +26,8 @@ from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from record import head_commit
 
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.cleaning import UsableTexts
+from hf_distill.corpus.text.analysis import Analyzer
+from hf_distill.corpus.text.cleaning import UsableTexts
 
 NUM_WORDS, NUM_STOP_WORDS = 1_000_000, 150
 SHORTEST, LONGEST, QUERY_WORDS = 6, 32, 10

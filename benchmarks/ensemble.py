@@ -21,10 +21,10 @@ import torch
 from record import append_line, head_commit
 from transformers import EvalPrediction
 
-from hf_distill.jobs.results import environment
-from hf_distill.loading import load_model, load_tokenizer
+from hf_distill.commands.results import environment
+from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.tasks import build_compute_metrics, load_task, tokenize_task
-from hf_distill.trainers.heads import head_of
+from hf_distill.trainers.fine_tuning.heads import head_of
 
 BATCH = 64
 SHOWN = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "bf16", "objectives")

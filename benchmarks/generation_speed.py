@@ -33,13 +33,13 @@ from record import append_line, head_commit
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, set_seed
 
+from hf_distill.capture.modes import evaluating
 from hf_distill.generation.decoding import Search, beam_search
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.packing import IGNORED, SpecialIds, pack
 from hf_distill.generation.settings import GenerationSettings
-from hf_distill.modes import evaluating
-from hf_distill.precision import configure_fp32_matmul
-from hf_distill.shapes import parse_shape
+from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.students.shapes import parse_shape
 
 VOCABULARY = 30_522
 IDS = SpecialIds(begin=101, separator=102, mask=103, pad=0, vocabulary_size=VOCABULARY)

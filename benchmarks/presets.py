@@ -23,7 +23,11 @@ from typing import Any
 
 from record import append_line, head_commit
 
-from hf_distill.arguments import (
+from hf_distill.commands.distill import distill, make_student
+from hf_distill.commands.evaluate import adapt_and_evaluate
+from hf_distill.commands.results import environment
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.settings import (
     DistillationArguments,
     EvaluationArguments,
     FineTuningArguments,
@@ -32,14 +36,10 @@ from hf_distill.arguments import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.jobs.distill import distill, make_student
-from hf_distill.jobs.evaluate import adapt_and_evaluate
-from hf_distill.jobs.results import environment
-from hf_distill.loading import load_model, load_tokenizer
-from hf_distill.parsing import from_mapping
-from hf_distill.presets import list_presets, read_preset
+from hf_distill.settings.parsing import from_mapping
+from hf_distill.settings.presets import list_presets, read_preset
 from hf_distill.tasks import get_task
-from hf_distill.trainers.task_models import load_task_model
+from hf_distill.trainers.fine_tuning.task_models import load_task_model
 
 # Random weights would need thousands of updates; copied layers show in hundreds what an objective does.
 COPIED = {"student_shape": "4x384", "student_init": "teacher_layers", "student_layers": [3, 6, 9, 12]}

@@ -24,10 +24,10 @@ import torch
 from record import append_line, head_commit
 from transformers import BertConfig, BertModel, set_seed
 
-from hf_distill.packed_linears import packed_bytes
-from hf_distill.precision import configure_fp32_matmul
-from hf_distill.signals import SignalRequest
-from hf_distill.teachers import LiveTeacher
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.kernels.packed_linears import packed_bytes
+from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.teachers.base import LiveTeacher
 
 VARIANTS = {
     "float32": ("float32", "strict"),

@@ -4,8 +4,9 @@
 
 A BERT of 12x768 with random weights runs as a `LiveTeacher` that is asked for its last hidden state, on rows without
 padding. `plain` is fp32 on the path of `--fp32_matmul auto`, or autocast in bfloat16, with SDPA; `packed` adds
-`hf_distill.packed_linears`, `products` adds `hf_distill.product_attention`, `both` is what a teacher does. The
-variants run in turns in one process; medians over the rounds. `relative_difference` is that of `both` from `plain`.
+`hf_distill.kernels.packed_linears`, `products` adds `hf_distill.kernels.product_attention`, `both` is what a teacher
+does. The variants run in turns in one process; medians over the rounds. `relative_difference` is that of `both` from
+`plain`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from record import append_line, head_commit
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from hf_distill.packed_linears import PackedLinears, packed_bytes
-from hf_distill.precision import configure_fp32_matmul
-from hf_distill.signals import SignalRequest
-from hf_distill.teachers import LiveTeacher
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.kernels.packed_linears import PackedLinears, packed_bytes
+from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.teachers.base import LiveTeacher
 
 # Rows and their length. The longest first, as batches by length begin in a training.
 SHAPES = ((8, 512), (32, 128), (32, 60), (32, 30), (32, 10))

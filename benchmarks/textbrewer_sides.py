@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_distill.capture.signals import Signals
 from hf_distill.objectives import WeightedObjective, build_objectives
-from hf_distill.signals import Signals
-from hf_distill.textbrewer import convert_config
+from hf_distill.settings.textbrewer import convert_config
 
 
 @dataclass

@@ -18,7 +18,7 @@ import hf_distill
 from hf_distill.hub.citations import CITATIONS
 from hf_distill.objectives.base import objective_class
 from hf_distill.objectives.catalogue import catalogue
-from hf_distill.presets import list_presets, read_preset
+from hf_distill.settings.presets import list_presets, read_preset
 
 DOCS = Path(__file__).parent
 
@@ -28,14 +28,14 @@ COMMENT = re.compile(r"^ +# (?P<note>.*)$")
 
 # Room of the package -> chapter of the reference, in reading order.
 ROOMS = {
-    "Distillation": ("trainers", "arguments", "presets"),
-    "Students": ("students", "shapes"),
-    "Objectives and signals": ("objectives", "signals", "capture"),
-    "Teachers": ("stored", "teachers_adapters"),
+    "Distillation": ("trainers", "settings"),
+    "Students": ("students",),
+    "Objectives and signals": ("objectives", "capture"),
+    "Teachers": ("teachers",),
     "Corpora": ("corpus",),
     "Tasks and scores": ("tasks",),
     "Text from encoders": ("generation",),
-    "Speed, ONNX and the Hub": ("benchmark", "deployment", "hub"),
+    "Speed, ONNX and the Hub": ("reports", "hub"),
 }
 # Names whose room says less than what they are for.
 MOVED = {
@@ -80,7 +80,7 @@ def preset_table(text: str) -> Iterator[PresetValue]:
 
 def preset_text(name: str) -> str:
     """The file of a preset."""
-    return (files("hf_distill.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+    return (files("hf_distill.settings.presets") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def paper_title(citation: str) -> str:
@@ -95,7 +95,8 @@ def paper_index() -> str:
         "# Paper index",
         "",
         "Where every value of every [preset](presets.md) stands in its paper or in the authors' public code, and the",
-        "paper of every objective. Written by `docs/generated_pages.py` from the comments in `hf_distill/presets`.",
+        "paper of every objective. Written by `docs/generated_pages.py` from the comments in",
+        "`hf_distill/settings/presets`.",
     ]
     presets = [read_preset(name) for name in list_presets()]
     for citation in sorted({preset.citation for preset in presets}, key=lambda key: paper_title(key).lower()):

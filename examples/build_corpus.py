@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import CorpusArguments, ShardArguments, TaskArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.corpus import build_corpus
-from hf_distill.jobs.corpus_shards import format_shard
-from hf_distill.parsing import parse
+from hf_distill.commands.corpus import build_corpus
+from hf_distill.commands.corpus_shards import format_shard
+from hf_distill.commands.ending import run_command
+from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import AttentionArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.attention import draw_attention_of
-from hf_distill.parsing import parse
+from hf_distill.commands.attention import draw_attention_of
+from hf_distill.commands.ending import run_command
+from hf_distill.settings import AttentionArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

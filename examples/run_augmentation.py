@@ -16,10 +16,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import AugmentationArguments, TaskArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.augment import augment
-from hf_distill.parsing import parse
+from hf_distill.commands.augment import augment
+from hf_distill.commands.ending import run_command
+from hf_distill.settings import AugmentationArguments, TaskArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

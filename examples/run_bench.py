@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import BenchmarkArguments
-from hf_distill.benchmark.report import format_report
-from hf_distill.ending import run_command
+from hf_distill.commands.bench import bench
+from hf_distill.commands.ending import run_command
 from hf_distill.hub.disclosure import public_command
-from hf_distill.jobs.bench import bench
-from hf_distill.parsing import parse
+from hf_distill.reports.speed.report import format_report
+from hf_distill.settings import BenchmarkArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

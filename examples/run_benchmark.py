@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import GridArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.grid import format_tables, run_grid
-from hf_distill.parsing import parse
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.grid import format_tables, run_grid
+from hf_distill.settings import GridArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import ComparisonArguments, TaskArguments
-from hf_distill.ending import run_command
+from hf_distill.commands.compare import compare
+from hf_distill.commands.ending import run_command
 from hf_distill.hub.disclosure import public_command
-from hf_distill.jobs.compare import compare
-from hf_distill.parsing import parse
+from hf_distill.settings import ComparisonArguments, TaskArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -14,18 +14,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import (
+from hf_distill.commands.distill import distill
+from hf_distill.commands.dry_run import dry_run, format_dry_run
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.results import cost_of_training
+from hf_distill.settings import (
     MultiTeacherArguments,
     RunArguments,
     StudentArguments,
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.ending import run_command
-from hf_distill.jobs.distill import distill
-from hf_distill.jobs.dry_run import dry_run, format_dry_run
-from hf_distill.jobs.results import cost_of_training
-from hf_distill.parsing import parse
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.evaluate import adapt_and_evaluate
-from hf_distill.parsing import parse
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.evaluate import adapt_and_evaluate
+from hf_distill.settings import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

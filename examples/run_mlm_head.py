@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import DistillationArguments, MLMHeadArguments, TextbookArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.mlm_head import fit_mlm_head
-from hf_distill.jobs.results import cost_of_training
-from hf_distill.parsing import parse
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.mlm_head import fit_mlm_head
+from hf_distill.commands.results import cost_of_training
+from hf_distill.settings import DistillationArguments, MLMHeadArguments, TextbookArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.mtl import fine_tune_on_tasks
-from hf_distill.parsing import parse
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.mtl import fine_tune_on_tasks
+from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -17,18 +17,18 @@ from typing import Any
 
 from demo_teacher import demo_teacher_path
 
-from hf_distill.arguments import (
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.pipeline import run_pipeline
+from hf_distill.commands.pipeline_report import format_report
+from hf_distill.hub.disclosure import public_command
+from hf_distill.settings import (
     CorpusArguments,
     PipelineArguments,
     StudentArguments,
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.ending import run_command
-from hf_distill.hub.disclosure import public_command
-from hf_distill.jobs.pipeline import run_pipeline
-from hf_distill.jobs.pipeline_report import format_report
-from hf_distill.parsing import CONFIG_SUFFIXES, parse, read_config
+from hf_distill.settings.parsing import CONFIG_SUFFIXES, parse, read_config
 
 DATA = Path(__file__).resolve().parent / "data"
 

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import PrecomputeArguments, TeacherArguments, TextbookArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.precompute import precompute
-from hf_distill.parsing import parse
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.precompute import precompute
+from hf_distill.settings import PrecomputeArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -16,18 +16,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import (
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.pipeline import run_pipeline
+from hf_distill.commands.pipeline_report import format_report
+from hf_distill.hub.disclosure import public_command
+from hf_distill.settings import (
     CorpusArguments,
     PipelineArguments,
     StudentArguments,
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.ending import run_command
-from hf_distill.hub.disclosure import public_command
-from hf_distill.jobs.pipeline import run_pipeline
-from hf_distill.jobs.pipeline_report import format_report
-from hf_distill.parsing import parse
+from hf_distill.settings.parsing import parse
 
 CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
 DEFAULTS = {

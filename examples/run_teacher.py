@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hf_distill.arguments import FineTuningArguments, TaskArguments, TeacherArguments
-from hf_distill.ending import run_command
-from hf_distill.jobs.results import cost_of_training
-from hf_distill.jobs.teach import teach
-from hf_distill.parsing import parse
+from hf_distill.commands.ending import run_command
+from hf_distill.commands.results import cost_of_training
+from hf_distill.commands.teach import teach
+from hf_distill.settings import FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.settings.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -13,55 +13,55 @@ from ._optional import quiet_imports
 __version__ = "0.1.0"
 
 _MODULE_OF: dict[str, str] = {
-    "AugmentationArguments": "arguments",
-    "AugmentedCorpus": "corpus.augmentation",
-    "CorpusArguments": "arguments",
+    "AugmentationArguments": "settings",
+    "AugmentedCorpus": "corpus.augment.builder",
+    "CorpusArguments": "settings",
     "CorpusResult": "corpus",
-    "DistillationArguments": "arguments",
-    "DistillationTrainer": "trainers.distillation",
+    "DistillationArguments": "settings",
+    "DistillationTrainer": "trainers.distillation.trainer",
     "EncoderForGeneration": "generation.model",
-    "FineTuningArguments": "arguments",
-    "GeneralCorpus": "corpus.general",
-    "GeneralCorpusArguments": "arguments",
+    "FineTuningArguments": "settings",
+    "GeneralCorpus": "corpus.build.general",
+    "GeneralCorpusArguments": "settings",
     "GenerationSettings": "generation.settings",
-    "GenerationTrainer": "trainers.generation",
-    "GenerationTrainingArguments": "arguments",
+    "GenerationTrainer": "generation.trainer",
+    "GenerationTrainingArguments": "settings",
     "LoadedTask": "tasks",
-    "MTLArguments": "arguments",
-    "MTLTrainer": "trainers.multi_task",
-    "MultiTeacherArguments": "arguments",
-    "MultiTeacherTrainer": "trainers.multi_teacher",
+    "MTLArguments": "settings",
+    "MTLTrainer": "trainers.multi_task.trainer",
+    "MultiTeacherArguments": "settings",
+    "MultiTeacherTrainer": "trainers.distillation.multi_teacher",
     "Objective": "objectives",
-    "OnnxModel": "deployment.onnx_model",
-    "SignalCapture": "capture",
-    "SignalRequest": "signals",
-    "StoredTeacher": "stored.teacher",
-    "StudentShape": "shapes",
+    "OnnxModel": "reports.onnx.onnx_model",
+    "SignalCapture": "capture.transformer",
+    "SignalRequest": "capture.signals",
+    "StoredTeacher": "teachers.stored.teacher",
+    "StudentShape": "students.shapes",
     "TaskSpec": "tasks",
     "WeightedObjective": "objectives",
-    "adapter_teachers": "teachers_adapters",
-    "build_augmented_corpus": "corpus.augmentation",
+    "adapter_teachers": "teachers.adapters",
+    "build_augmented_corpus": "corpus.augment.builder",
     "build_contextualized_corpus": "corpus",
-    "build_general_corpus": "corpus.general",
-    "create_student": "students",
-    "evaluate_model": "trainers.finetuning",
-    "export_onnx": "deployment.onnx_export",
-    "finetune": "trainers.finetuning",
-    "latency_ratio": "benchmark.speed",
+    "build_general_corpus": "corpus.build.general",
+    "create_student": "students.creation",
+    "evaluate_model": "trainers.fine_tuning.trainer",
+    "export_onnx": "reports.onnx.onnx_export",
+    "finetune": "trainers.fine_tuning.trainer",
+    "latency_ratio": "reports.speed.latency",
     "list_objectives": "objectives",
     "list_tasks": "tasks",
     "load_general_corpus": "corpus",
-    "load_preset": "presets",
+    "load_preset": "settings.presets",
     "load_task": "tasks",
-    "parse_shape": "shapes",
-    "precompute": "stored.precompute",
+    "parse_shape": "students.shapes",
+    "precompute": "teachers.stored.precompute",
     "push_folder": "hub.push",
-    "quantize_onnx": "deployment.onnx_export",
-    "register_architecture": "capture",
-    "register_engine": "corpus.retrieval",
+    "quantize_onnx": "reports.onnx.onnx_export",
+    "register_architecture": "capture.transformer",
+    "register_engine": "corpus.search.retrieval",
     "register_objective": "objectives",
     "register_task": "tasks",
-    "size_table": "students",
+    "size_table": "students.creation",
 }
 
 __all__ = [
@@ -117,7 +117,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .arguments import (
+    from .capture.signals import SignalRequest
+    from .capture.transformer import SignalCapture, register_architecture
+    from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
+    from .corpus.augment.builder import AugmentedCorpus, build_augmented_corpus
+    from .corpus.build.general import GeneralCorpus, build_general_corpus
+    from .corpus.search.retrieval import register_engine
+    from .generation.model import EncoderForGeneration
+    from .generation.settings import GenerationSettings
+    from .generation.trainer import GenerationTrainer
+    from .hub.push import push_folder
+    from .objectives import Objective, WeightedObjective, list_objectives, register_objective
+    from .reports.onnx.onnx_export import export_onnx, quantize_onnx
+    from .reports.onnx.onnx_model import OnnxModel
+    from .reports.speed.latency import latency_ratio
+    from .settings import (
         AugmentationArguments,
         CorpusArguments,
         DistillationArguments,
@@ -127,31 +141,17 @@ if TYPE_CHECKING:
         MTLArguments,
         MultiTeacherArguments,
     )
-    from .benchmark.speed import latency_ratio
-    from .capture import SignalCapture, register_architecture
-    from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
-    from .corpus.augmentation import AugmentedCorpus, build_augmented_corpus
-    from .corpus.general import GeneralCorpus, build_general_corpus
-    from .corpus.retrieval import register_engine
-    from .deployment.onnx_export import export_onnx, quantize_onnx
-    from .deployment.onnx_model import OnnxModel
-    from .generation.model import EncoderForGeneration
-    from .generation.settings import GenerationSettings
-    from .hub.push import push_folder
-    from .objectives import Objective, WeightedObjective, list_objectives, register_objective
-    from .presets import load_preset
-    from .shapes import StudentShape, parse_shape
-    from .signals import SignalRequest
-    from .stored.precompute import precompute
-    from .stored.teacher import StoredTeacher
-    from .students import create_student, size_table
+    from .settings.presets import load_preset
+    from .students.creation import create_student, size_table
+    from .students.shapes import StudentShape, parse_shape
     from .tasks import LoadedTask, TaskSpec, list_tasks, load_task, register_task
-    from .teachers_adapters import adapter_teachers
-    from .trainers.distillation import DistillationTrainer
-    from .trainers.finetuning import evaluate_model, finetune
-    from .trainers.generation import GenerationTrainer
-    from .trainers.multi_task import MTLTrainer
-    from .trainers.multi_teacher import MultiTeacherTrainer
+    from .teachers.adapters import adapter_teachers
+    from .teachers.stored.precompute import precompute
+    from .teachers.stored.teacher import StoredTeacher
+    from .trainers.distillation.multi_teacher import MultiTeacherTrainer
+    from .trainers.distillation.trainer import DistillationTrainer
+    from .trainers.fine_tuning.trainer import evaluate_model, finetune
+    from .trainers.multi_task.trainer import MTLTrainer
 
 
 quiet_imports()

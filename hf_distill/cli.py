@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hf_distill import __version__
-from hf_distill.ending import run_command
+from hf_distill.commands.ending import run_command
 from hf_distill.hub.disclosure import public_command
 
 # The argument classes of every verb that takes flags. `--help` reads their source, the verb itself imports them.
@@ -40,7 +40,7 @@ WITH_PRESETS = ("distill",)
 
 def teach(argv: Sequence[str]) -> None:
     """Fine-tune a teacher on a task."""
-    from hf_distill.jobs.teach import teach as job
+    from hf_distill.commands.teach import teach as job
 
     results = job(*_parse(teach, argv))
     _say(f"{results['task']}: {results['metric']} {results['score']:.4f}; teacher in {results['model']}")
@@ -50,8 +50,8 @@ def teach(argv: Sequence[str]) -> None:
 
 def mtl(argv: Sequence[str]) -> None:
     """Fine-tune one encoder on many tasks at once."""
-    from hf_distill.jobs.mtl import fine_tune_on_tasks
-    from hf_distill.jobs.results import cost_of_training
+    from hf_distill.commands.mtl import fine_tune_on_tasks
+    from hf_distill.commands.results import cost_of_training
 
     results = fine_tune_on_tasks(*_parse(mtl, argv))
     for task, score in results["headlines"].items():
@@ -61,8 +61,8 @@ def mtl(argv: Sequence[str]) -> None:
 
 def corpus(argv: Sequence[str]) -> None:
     """Build the contextualized corpus of a task."""
-    from hf_distill.jobs.corpus import build_corpus
-    from hf_distill.jobs.corpus_shards import format_shard
+    from hf_distill.commands.corpus import build_corpus
+    from hf_distill.commands.corpus_shards import format_shard
 
     results = build_corpus(*_parse(corpus, argv))
     if "shard" in results:
@@ -74,7 +74,7 @@ def corpus(argv: Sequence[str]) -> None:
 
 def general(argv: Sequence[str]) -> None:
     """Mix general corpora into one, in chosen shares and without repeats."""
-    from hf_distill.jobs.general import mix_general
+    from hf_distill.commands.general import mix_general
 
     results = mix_general(*_parse(general, argv))
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
@@ -82,7 +82,7 @@ def general(argv: Sequence[str]) -> None:
 
 def augment(argv: Sequence[str]) -> None:
     """Augment a task's training rows by replacing words (TaskDA)."""
-    from hf_distill.jobs.augment import augment as job
+    from hf_distill.commands.augment import augment as job
 
     results = job(*_parse(augment, argv))
     _say(f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}")
@@ -90,7 +90,7 @@ def augment(argv: Sequence[str]) -> None:
 
 def compare(argv: Sequence[str]) -> None:
     """Compare corpora with a task's text: size, diversity, words in common, with tables and figures."""
-    from hf_distill.jobs.compare import compare as job
+    from hf_distill.commands.compare import compare as job
 
     task, comparison = _parse(compare, argv)
     results = job(task, comparison, public_command(["hf-distill", "compare", *argv]))
@@ -99,8 +99,8 @@ def compare(argv: Sequence[str]) -> None:
 
 def mlm(argv: Sequence[str]) -> None:
     """Fit a masked-LM head on an encoder that has none, for augment."""
-    from hf_distill.jobs.mlm_head import fit_mlm_head
-    from hf_distill.jobs.results import cost_of_training
+    from hf_distill.commands.mlm_head import fit_mlm_head
+    from hf_distill.commands.results import cost_of_training
 
     results = fit_mlm_head(*_parse(mlm, argv))
     if results["after"] is not None:
@@ -113,7 +113,7 @@ def mlm(argv: Sequence[str]) -> None:
 
 def precompute(argv: Sequence[str]) -> None:
     """Store a teacher's signals, so that students are distilled without it."""
-    from hf_distill.jobs.precompute import precompute as job
+    from hf_distill.commands.precompute import precompute as job
 
     results = job(*_parse(precompute, argv))
     _say(
@@ -124,12 +124,12 @@ def precompute(argv: Sequence[str]) -> None:
 
 def distill(argv: Sequence[str]) -> None:
     """Distil a teacher into a student on a textbook."""
-    from hf_distill.jobs.distill import distill as job
-    from hf_distill.jobs.results import cost_of_training
+    from hf_distill.commands.distill import distill as job
+    from hf_distill.commands.results import cost_of_training
 
     *arguments, run = _parse(distill, argv)
     if run.dry_run:
-        from hf_distill.jobs.dry_run import dry_run, format_dry_run
+        from hf_distill.commands.dry_run import dry_run, format_dry_run
 
         return _say(format_dry_run(dry_run(*arguments)))
     results = job(*arguments)
@@ -138,7 +138,7 @@ def distill(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Adapt a student to a task's labels and evaluate it, beside its teacher and a baseline."""
-    from hf_distill.jobs.evaluate import adapt_and_evaluate
+    from hf_distill.commands.evaluate import adapt_and_evaluate
 
     results = adapt_and_evaluate(*_parse(evaluate, argv))
     for role in ("student", "teacher", "baseline"):
@@ -150,15 +150,15 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def generate(argv: Sequence[str]) -> None:
     """Fine-tune an encoder to write texts (questions, summaries), let it write, score what it wrote."""
-    from hf_distill.jobs.generation import format_generation
-    from hf_distill.jobs.generation import generate as job
+    from hf_distill.commands.generation import format_generation
+    from hf_distill.commands.generation import generate as job
 
     _say(format_generation(job(*_parse(generate, argv))))
 
 
 def grid(argv: Sequence[str]) -> None:
     """Fine-tune many models on many tasks, with shares of the rows and seeds, and print the tables."""
-    from hf_distill.jobs.grid import format_tables, run_grid
+    from hf_distill.commands.grid import format_tables, run_grid
 
     (arguments,) = _parse(grid, argv)
     results = run_grid(arguments)
@@ -167,8 +167,8 @@ def grid(argv: Sequence[str]) -> None:
 
 def pipeline(argv: Sequence[str]) -> None:
     """Run the whole job: teach, corpus, distill, evaluate, card."""
-    from hf_distill.jobs.pipeline import run_pipeline
-    from hf_distill.jobs.pipeline_report import format_report
+    from hf_distill.commands.pipeline import run_pipeline
+    from hf_distill.commands.pipeline_report import format_report
 
     task, teacher, student, corpus_arguments, stages = _parse(pipeline, argv)
     command = public_command(["hf-distill", "pipeline", *argv])
@@ -177,7 +177,7 @@ def pipeline(argv: Sequence[str]) -> None:
 
 def export(argv: Sequence[str]) -> None:
     """Export a model to ONNX, in fp32 and int8, checked against it; with a task, scored beside it."""
-    from hf_distill.jobs.export import export as job
+    from hf_distill.commands.export import export as job
 
     results = job(*_parse(export, argv))
     for name, size in results["bytes"].items():
@@ -188,8 +188,8 @@ def export(argv: Sequence[str]) -> None:
 
 def bench(argv: Sequence[str]) -> None:
     """Time students against their teacher on PyTorch, compiled and ONNX Runtime: speed, size and quality."""
-    from hf_distill.benchmark.report import format_report
-    from hf_distill.jobs.bench import bench as job
+    from hf_distill.commands.bench import bench as job
+    from hf_distill.reports.speed.report import format_report
 
     (arguments,) = _parse(bench, argv)
     results = job(arguments, public_command(["hf-distill", "bench", *argv]))
@@ -198,7 +198,7 @@ def bench(argv: Sequence[str]) -> None:
 
 def report(argv: Sequence[str]) -> None:
     """Make one page with the curves, scores and settings of runs: report RUN... [--output report.html|report.md]."""
-    from hf_distill.jobs.report import report as job
+    from hf_distill.commands.report import report as job
 
     folders = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     named = bool(folders) and not folders[0].endswith((".yaml", ".yml", ".json"))
@@ -208,7 +208,7 @@ def report(argv: Sequence[str]) -> None:
 
 def attention(argv: Sequence[str]) -> None:
     """Draw the attention of teacher and students on a sentence."""
-    from hf_distill.jobs.attention import draw_attention_of
+    from hf_distill.commands.attention import draw_attention_of
 
     results = draw_attention_of(*_parse(attention, argv))
     _say(f"attention of {', '.join(model['name'] for model in results['models'])}; picture in {results['output']}")
@@ -216,9 +216,9 @@ def attention(argv: Sequence[str]) -> None:
 
 def push(argv: Sequence[str]) -> None:
     """Push a student or a corpus to the Hub: push FOLDER REPO [--dry_run] [--private] [--revision BRANCH]."""
-    from hf_distill.jobs.push import format_push
-    from hf_distill.jobs.push import push as job
-    from hf_distill.parsing import name_leading_words
+    from hf_distill.commands.push import format_push
+    from hf_distill.commands.push import push as job
+    from hf_distill.settings.parsing import name_leading_words
 
     results = job(*_parse(push, name_leading_words(argv, ("folder", "repo"))))
     _say(format_push(results))
@@ -235,9 +235,9 @@ def convert(argv: Sequence[str]) -> None:
     parser.add_argument("config", help="JSON file of a DistillationConfig.")
     parser.add_argument("--output", help="YAML file to write. Default: show it.")
     words = parser.parse_args(argv)
+    from hf_distill.settings.textbrewer import convert_file
     from hf_distill.storage.files import write_text
     from hf_distill.storage.folders import check_apart
-    from hf_distill.textbrewer import convert_file
 
     done = convert_file(words.config)
     for warning in done.warnings:
@@ -252,8 +252,8 @@ def convert(argv: Sequence[str]) -> None:
 
 def info(argv: Sequence[str]) -> None:
     """Show versions, device and what there is; with a topic, more about it (objectives, presets, tasks, ...)."""
-    from hf_distill.info import TOPICS, overview
-    from hf_distill.plugins import load_plugins, take_plugins
+    from hf_distill.commands.info import TOPICS, overview
+    from hf_distill.settings.plugins import load_plugins, take_plugins
 
     words, plugins = take_plugins(argv, "hf-distill info")
     load_plugins(plugins)
@@ -290,8 +290,8 @@ VERBS: dict[str, Callable[[Sequence[str]], Any]] = {
 
 def _parse(verb: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> tuple[Any, ...]:
     """The arguments of a verb, one instance per class."""
-    from hf_distill import arguments
-    from hf_distill.parsing import parse
+    from hf_distill import settings as arguments
+    from hf_distill.settings.parsing import parse
 
     name = verb.__name__
     classes = tuple(getattr(arguments, cls) for cls in ARGUMENTS[name])
@@ -300,8 +300,8 @@ def _parse(verb: Callable[[Sequence[str]], Any], argv: Sequence[str]) -> tuple[A
 
 def _help(verb: str) -> str:
     """The page of a verb with the flags of this package, in milliseconds."""
-    from hf_distill.command_help import help_page
-    from hf_distill.presets import list_presets
+    from hf_distill.settings.help import help_page
+    from hf_distill.settings.presets import list_presets
 
     presets = list_presets() if verb in WITH_PRESETS else ()
     return help_page(f"hf-distill {verb}", VERBS[verb].__doc__ or "", ARGUMENTS[verb], preset_names=presets)

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from hf_distill.capture import SignalCapture
-from hf_distill.signals import SignalRequest
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import SignalCapture
 
 
 def layers(*indices: int) -> frozenset[int]:

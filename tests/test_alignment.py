@@ -8,9 +8,16 @@ import torch
 from tokenizer_cases import character_tokenizer
 from transformers import BertForSequenceClassification, BertForTokenClassification, DataCollatorWithPadding, set_seed
 
-from hf_distill.alignment import AlignedCollator, Reading, align, mean_over_pieces, reads_like, tokenize_aligned
-from hf_distill.arguments import DistillationArguments
-from hf_distill.trainers.distillation import DistillationTrainer
+from hf_distill.settings import DistillationArguments
+from hf_distill.teachers.alignment import (
+    AlignedCollator,
+    Reading,
+    align,
+    mean_over_pieces,
+    reads_like,
+    tokenize_aligned,
+)
+from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 
 @pytest.fixture(scope="module")

@@ -25,14 +25,14 @@ from transformers import (
     T5Model,
 )
 
-from hf_distill import architectures
-from hf_distill.capture import (
+from hf_distill.capture import architectures
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import (
     SignalCapture,
     UnsupportedArchitectureError,
     describe_architecture,
     register_architecture,
 )
-from hf_distill.signals import SignalRequest
 
 HEADS = [BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification]
 

@@ -12,9 +12,9 @@ from capture_cases import CASES, SIZES, Case
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
-from hf_distill.architectures import describe_architecture
-from hf_distill.capture import SignalCapture
-from hf_distill.signals import SignalRequest, Signals
+from hf_distill.capture.architectures import describe_architecture
+from hf_distill.capture.signals import SignalRequest, Signals
+from hf_distill.capture.transformer import SignalCapture
 
 # The scores of these have a positional bias.
 BIASED = ("mpnet", "deberta", "deberta-v2")

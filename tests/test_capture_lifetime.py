@@ -15,11 +15,11 @@ from transformers import (
     BertModel,
 )
 
-from hf_distill import capture as capture_module
-from hf_distill.capture import (
+from hf_distill.capture import transformer as capture_module
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import (
     SignalCapture,
 )
-from hf_distill.signals import SignalRequest
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from transformers import (
     MPNetModel,
 )
 
-from hf_distill.capture import (
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import (
     SignalCapture,
     UnsupportedArchitectureError,
 )
-from hf_distill.signals import SignalRequest
 
 
 @pytest.fixture

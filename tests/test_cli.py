@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification, BertModel, set_seed
 
-from hf_distill import __version__, arguments, cli, info
+from hf_distill import __version__, cli
+from hf_distill import settings as arguments
 from hf_distill.cli import ARGUMENTS, VERBS, main, usage
-from hf_distill.corpus.retrieval import ENGINES
+from hf_distill.commands import info
+from hf_distill.corpus.search.retrieval import ENGINES
 from hf_distill.objectives import list_objectives
-from hf_distill.presets import list_presets
-from hf_distill.shapes import NAMED_SHAPES
+from hf_distill.settings.presets import list_presets
+from hf_distill.students.shapes import NAMED_SHAPES
 from hf_distill.tasks import list_tasks
 
 ROOT = Path(cli.__file__).parents[1]
@@ -314,7 +316,7 @@ def test_a_push_in_offline_mode_keeps_everything_and_says_how_to_go_on(data, cap
 
 
 def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):
-    from hf_distill.jobs import pipeline, pipeline_report
+    from hf_distill.commands import pipeline, pipeline_report
 
     models = {role: {"score": 0.5, "parameters": 1_000_000} for role in ("teacher", "student", "baseline")}
     report = {**models, "metric": "accuracy", "latency": {"speedup": 3.0}}

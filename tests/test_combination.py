@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_distill.combination import (
+from hf_distill.teachers.combination import (
     combine_logits,
     confidence_weights,
     mean_binary_probabilities,

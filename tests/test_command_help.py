@@ -10,10 +10,10 @@ from typing import Literal, get_args, get_origin
 import pytest
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_distill import arguments
-from hf_distill.command_help import OFTEN_SET, help_page, lineage, read_argument_classes
-from hf_distill.info import objective_names
+from hf_distill import settings as arguments
+from hf_distill.commands.info import objective_names
 from hf_distill.objectives.base import _REGISTRY
+from hf_distill.settings.help import OFTEN_SET, help_page, lineage, read_argument_classes
 
 ROOT = Path(arguments.__file__).parents[2]
 CLASSES = read_argument_classes()
@@ -111,7 +111,7 @@ def test_lines_fit_the_terminal(monkeypatch):
 
 
 def test_objectives_are_read_as_they_are_registered():
-    code = "import sys, hf_distill.info as i; print(*i.objective_names()); print('torch' in sys.modules)"
+    code = "import sys, hf_distill.commands.info as i; print(*i.objective_names()); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     shown, has_torch = done.stdout.splitlines()
     # Other tests register objectives of their own.

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import hf_distill
-from hf_distill.presets import list_presets, read_preset
+from hf_distill.settings.presets import list_presets, read_preset
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -5,7 +5,7 @@ import torch
 from transformers import BertForMaskedLM, BertForSequenceClassification, set_seed
 
 from hf_distill import create_student
-from hf_distill.embedding_init import principal_components
+from hf_distill.students.embedding_init import principal_components
 
 
 def table(rows=40, width=12, seed=0):

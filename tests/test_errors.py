@@ -11,7 +11,7 @@ import yaml
 from transformers import BertModel, set_seed
 
 from hf_distill.cli import main
-from hf_distill.loading import load_model, load_tokenizer
+from hf_distill.hub.loading import load_model, load_tokenizer
 
 QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 1 --save_strategy no --output_dir out".split()
 SHAPE = ["--student_shape", "2x12:2h:20"]

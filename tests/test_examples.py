@@ -18,11 +18,11 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill import EncoderForGeneration, parsing
-from hf_distill.arguments import DistillationArguments, FineTuningArguments
+from hf_distill import EncoderForGeneration
+from hf_distill.commands import pipeline_report
 from hf_distill.corpus import load_general_corpus
-from hf_distill.jobs import pipeline_report
-from hf_distill.parsing import from_mapping, read_config
+from hf_distill.settings import DistillationArguments, FineTuningArguments, parsing
+from hf_distill.settings.parsing import from_mapping, read_config
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -14,13 +14,14 @@ import torch
 import yaml
 from transformers import BertModel, set_seed
 
-from hf_distill import architectures, plugins
+from hf_distill.capture import architectures
+from hf_distill.capture.signals import Signals
 from hf_distill.cli import main
-from hf_distill.corpus import retrieval
-from hf_distill.corpus.analysis import Analyzer
+from hf_distill.corpus.search import retrieval
+from hf_distill.corpus.text.analysis import Analyzer
 from hf_distill.objectives import base, build_objectives
-from hf_distill.signals import Signals
-from hf_distill.tasks import registry
+from hf_distill.settings import plugins
+from hf_distill.tasks.catalogue import registry
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "extending.md"

@@ -11,7 +11,17 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_distill.arguments import (
+from hf_distill.corpus.build.naming import named_corpora, split_config
+from hf_distill.generation.settings import GenerationSettings
+from hf_distill.hub.disclosure import public, public_command, without_secrets
+from hf_distill.hub.model_card import CardFacts, ModelFacts, render_card
+from hf_distill.objectives import build_objectives, list_objectives
+from hf_distill.objectives.layer_map import NAMED_MAPS, resolve_layer_map, resolve_layer_matches
+from hf_distill.objectives.schedules import SCHEDULES, build_schedule
+from hf_distill.objectives.temperature import Temperature
+from hf_distill.reports.runs import read_runs
+from hf_distill.reports.tables import tables_of
+from hf_distill.settings import (
     AttentionArguments,
     AugmentationArguments,
     BenchmarkArguments,
@@ -37,29 +47,19 @@ from hf_distill.arguments import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.arguments.models import as_mapping
-from hf_distill.corpus.naming import named_corpora, split_config
-from hf_distill.generation.settings import GenerationSettings
-from hf_distill.hub.disclosure import public, public_command, without_secrets
-from hf_distill.hub.model_card import CardFacts, ModelFacts, render_card
-from hf_distill.layer_map import NAMED_MAPS, resolve_layer_map, resolve_layer_matches
-from hf_distill.objectives import build_objectives, list_objectives
-from hf_distill.objectives.temperature import Temperature
-from hf_distill.parsing import from_mapping, parse
-from hf_distill.plugins import load_plugins
-from hf_distill.presets import read_preset
-from hf_distill.reporting.runs import read_runs
-from hf_distill.reporting.tables import tables_of
-from hf_distill.safe_names import safe_name, safe_path
-from hf_distill.schedules import SCHEDULES, build_schedule
-from hf_distill.shapes import parse_shape
+from hf_distill.settings.models import as_mapping
+from hf_distill.settings.parsing import from_mapping, parse
+from hf_distill.settings.plugins import load_plugins
+from hf_distill.settings.presets import read_preset
+from hf_distill.settings.textbrewer import FIELDS, MATCH_FIELDS, MATCH_LOSSES, convert_config, convert_file
 from hf_distill.storage.files import read_json, read_mapping, read_yaml
-from hf_distill.stored.manifest import read_manifest
+from hf_distill.storage.names import safe_name, safe_path
+from hf_distill.students.shapes import parse_shape
+from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.custom import custom_spec
 from hf_distill.tasks.files import sources_of
-from hf_distill.tasks.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.textbrewer import FIELDS, MATCH_FIELDS, MATCH_LOSSES, convert_config, convert_file
+from hf_distill.teachers.stored.manifest import read_manifest
 
 # The same examples in every run; together they take less than a minute.
 FEW = settings(

@@ -7,7 +7,7 @@ import pytest
 from transformers import BertModel
 
 from hf_distill import DistillationArguments, DistillationTrainer
-from hf_distill.loading import load_model, load_tokenizer
+from hf_distill.hub.loading import load_model, load_tokenizer
 
 
 @pytest.fixture

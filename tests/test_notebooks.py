@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.corpus.engines import _retriv_import
+from hf_distill.corpus.search.engines import _retriv_import
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))

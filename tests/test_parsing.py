@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 import yaml
 
-from hf_distill.arguments import DistillationArguments, FineTuningArguments
-from hf_distill.parsing import (
+from hf_distill.settings import DistillationArguments, FineTuningArguments
+from hf_distill.settings.parsing import (
     arguments_to_dict,
     changed_arguments,
     from_mapping,

@@ -12,13 +12,13 @@ import yaml
 from transformers import BertForMaskedLM, BertForSequenceClassification, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
-from hf_distill.arguments import StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.cli import main
 from hf_distill.hub.citations import CITATIONS
 from hf_distill.objectives import build_objectives
-from hf_distill.parsing import parse
-from hf_distill.presets import list_presets, load_preset, read_preset
-from hf_distill.shapes import parse_shape
+from hf_distill.settings import StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings.parsing import parse
+from hf_distill.settings.presets import list_presets, load_preset, read_preset
+from hf_distill.students.shapes import parse_shape
 
 NAMES = [
     "bam",
@@ -53,7 +53,7 @@ def test_every_setting_is_known_and_says_where_it_comes_from(name):
     assert set(preset.student) <= {field.name for field in dataclasses.fields(StudentArguments)}
     assert set(preset.training) <= {field.name for field in dataclasses.fields(DistillationArguments)}
     parse_shape(preset.student["student_shape"])
-    text = (files("hf_distill.presets") / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (files("hf_distill.settings.presets") / f"{name}.yaml").read_text(encoding="utf-8")
     body = text.partition("student:\n")[2].replace("training:\n", "")
     lines = body.splitlines()
     for place, line in enumerate(lines):

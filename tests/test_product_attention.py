@@ -9,11 +9,11 @@ import torch
 from capture_models import make_bert
 from torch import Tensor, nn
 
-from hf_distill import product_attention
-from hf_distill.precision import configure_fp32_matmul, fast_products_in_force
-from hf_distill.product_attention import attention_by_products, products_apply
-from hf_distill.signals import SignalRequest
-from hf_distill.teachers import LiveTeacher
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.kernels import product_attention
+from hf_distill.kernels.precision import configure_fp32_matmul, fast_products_in_force
+from hf_distill.kernels.product_attention import attention_by_products, products_apply
+from hf_distill.teachers.base import LiveTeacher
 
 B, A, T, D = 5, 3, 7, 4
 
@@ -141,7 +141,7 @@ def test_a_teacher_gives_what_its_model_gives_with_sdpa(fast_path: str, monkeypa
     calls = []
     original = attention_by_products
     monkeypatch.setattr(
-        "hf_distill.recording.attention_by_products", lambda *args: calls.append(args) or original(*args)
+        "hf_distill.capture.recording.attention_by_products", lambda *args: calls.append(args) or original(*args)
     )
     model = make_bert()
     batch = {"input_ids": torch.randint(5, 40, (4, 9)), "attention_mask": torch.ones(4, 9, dtype=torch.long)}

@@ -8,9 +8,9 @@ import transformers
 from capture_cases import CASES, SIZES
 from transformers import AutoConfig, AutoModel, BertForMaskedLM
 
-from hf_distill.capture import SignalCapture
-from hf_distill.quantization import int8_copy
-from hf_distill.signals import SignalRequest
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import SignalCapture
+from hf_distill.teachers.int8 import int8_copy
 
 pytest.importorskip("torchao")
 KINDS = {"bert", "distilbert", "albert", "modernbert", "qwen2", "mpnet", "deberta", "deberta-v2"}

@@ -17,14 +17,16 @@ import torch
 from transformers import BertModel, TrainingArguments
 
 import hf_distill
-from hf_distill import arguments, cli, parsing
-from hf_distill.architectures import known_architectures
-from hf_distill.corpus.engines import _retriv_import
-from hf_distill.corpus.retrieval import ENGINES
-from hf_distill.jobs.corpus import PAPER_TOP_K
+from hf_distill import cli
+from hf_distill import settings as arguments
+from hf_distill.capture.architectures import known_architectures
+from hf_distill.commands.corpus import PAPER_TOP_K
+from hf_distill.corpus.search.engines import _retriv_import
+from hf_distill.corpus.search.retrieval import ENGINES
 from hf_distill.objectives import list_objectives
-from hf_distill.shapes import NAMED_SHAPES, SHAPE_ALIASES
-from hf_distill.tasks.glue import GLUE_TASKS
+from hf_distill.settings import parsing
+from hf_distill.students.shapes import NAMED_SHAPES, SHAPE_ALIASES
+from hf_distill.tasks.catalogue.glue import GLUE_TASKS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_distill.routing import join_rows, rows_of_teachers, shapes_of, take_inputs, take_rows
-from hf_distill.signals import Projections, Signals
+from hf_distill.capture.signals import Projections, Signals
+from hf_distill.teachers.routing import join_rows, rows_of_teachers, shapes_of, take_inputs, take_rows
 
 IDS = torch.tensor([2, 0, 2, 1, 0])
 

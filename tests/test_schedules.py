@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hf_distill.schedules import SCHEDULES, Schedule, build_schedule
+from hf_distill.objectives.schedules import SCHEDULES, Schedule, build_schedule
 
 
 @pytest.mark.parametrize(

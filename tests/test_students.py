@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from hf_distill.students import (
+from hf_distill.students.creation import (
     NAMED_SHAPES,
     StudentShape,
     count_parameters,

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from transformers import BertForTokenClassification, set_seed
 
-from hf_distill.architectures import UnsupportedArchitectureError
-from hf_distill.arguments import DistillationArguments
+from hf_distill.capture.architectures import UnsupportedArchitectureError
+from hf_distill.capture.outputs import capture_of
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.hub.loading import load_model
 from hf_distill.hub.model_card import read_facts
-from hf_distill.loading import load_model
-from hf_distill.module_student import ModuleStudent, as_student
-from hf_distill.output_capture import capture_of
-from hf_distill.recurrent import BiGRUConfig, BiGRUForSequenceClassification, create_bigru
-from hf_distill.signals import SignalRequest
-from hf_distill.students import count_parameters, size_table
-from hf_distill.trainers.distillation import DistillationTrainer
+from hf_distill.settings import DistillationArguments
+from hf_distill.students.creation import count_parameters, size_table
+from hf_distill.students.plain_module import ModuleStudent, as_student
+from hf_distill.students.recurrent import BiGRUConfig, BiGRUForSequenceClassification, create_bigru
+from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
-from hf_distill.signals import Projections, SignalRequest, Signals
-from hf_distill.stored.precompute import precompute
-from hf_distill.teachers import LiveTeacher
-from hf_distill.teachers_adapters import AdapterTeacher
+from hf_distill.capture.signals import Projections, SignalRequest, Signals
+from hf_distill.teachers.adapters import AdapterTeacher
+from hf_distill.teachers.base import LiveTeacher
+from hf_distill.teachers.stored.precompute import precompute
 
 EVERYTHING = SignalRequest(
     logits=True, hidden_states=frozenset({0, 3}), projections=frozenset({2}), attention_scores=frozenset({3})

@@ -8,7 +8,7 @@ import torch
 from transformers import set_seed
 
 from hf_distill import MultiTeacherArguments, MultiTeacherTrainer, adapter_teachers
-from hf_distill.signals import SignalRequest
+from hf_distill.capture.signals import SignalRequest
 
 EVERYTHING = SignalRequest(logits=True, hidden_states=frozenset({0, 2, 3}), projections=frozenset({3}))
 INPUTS = {

@@ -8,10 +8,10 @@ import yaml
 from torch.nn import functional as F
 
 from hf_distill import DistillationArguments
+from hf_distill.capture.signals import Signals
 from hf_distill.cli import main
 from hf_distill.objectives import build_objectives
-from hf_distill.signals import Signals
-from hf_distill.textbrewer import convert_config, convert_file
+from hf_distill.settings.textbrewer import convert_config, convert_file
 
 # Figure 3 of the paper: BERT-base to T4-tiny.
 FIGURE_3 = {

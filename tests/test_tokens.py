@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from hf_distill import tokens
-from hf_distill.loading import load_tokenizer
-from hf_distill.tokens import check_same_tokens, first_difference, tokenizer_hash, warn_of_other_rules
+from hf_distill.hub import tokenizers as tokens
+from hf_distill.hub.loading import load_tokenizer
+from hf_distill.hub.tokenizers import check_same_tokens, first_difference, tokenizer_hash, warn_of_other_rules
 
 WORDS = "alpha beta gamma Alpha Beta red green école ecole the and one two three".split()
 SINGLE, PAIR = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .builder import CorpusResult, build_contextualized_corpus
-from .sources import corpus_label, load_general_corpus
+from .build.builder import CorpusResult, build_contextualized_corpus
+from .build.sources import corpus_label, load_general_corpus
 
 __all__ = ["CorpusResult", "build_contextualized_corpus", "corpus_label", "load_general_corpus"]

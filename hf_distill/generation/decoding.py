@@ -13,18 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from hf_distill.capture.modes import evaluating
 from hf_distill.generation.cache import attention_that_caches
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.generation.steps import CachedSteps
-from hf_distill.modes import evaluating
-
-if TYPE_CHECKING:
-    from hf_distill.generation.model import EncoderForGeneration
 
 # Sources that are done stay in the batch until so many are: each time the keys of the others are copied.
 _OPEN_SHARE = 0.75
@@ -62,7 +59,7 @@ class Steps(Protocol):
 
 
 def beam_search(
-    model: EncoderForGeneration,
+    model: Any,
     source_ids: Sequence[Sequence[int]],
     settings: GenerationSettings,
     *,
@@ -87,7 +84,7 @@ def beam_search(
 
 
 def best_hypotheses(
-    model: EncoderForGeneration,
+    model: Any,
     source_ids: Sequence[Sequence[int]],
     settings: GenerationSettings,
     *,
@@ -242,9 +239,7 @@ def repeating_tokens(tokens: Sequence[int], size: int, repeatable: AbstractSet[i
     return {tokens[end] for end in ends if list(tokens[end - size + 1 : end]) == tail} - repeatable
 
 
-def _check_length(
-    model: EncoderForGeneration, source_ids: Sequence[Sequence[int]], settings: GenerationSettings
-) -> None:
+def _check_length(model: Any, source_ids: Sequence[Sequence[int]], settings: GenerationSettings) -> None:
     longest = min(max(map(len, source_ids), default=0) + 2, settings.max_source_length)
     if longest + settings.max_new_tokens > model.max_length:
         raise ValueError(
@@ -254,7 +249,7 @@ def _check_length(
         )
 
 
-def _ignored_ids(model: EncoderForGeneration, settings: GenerationSettings, tokenizer: Any) -> frozenset[int]:
+def _ignored_ids(model: Any, settings: GenerationSettings, tokenizer: Any) -> frozenset[int]:
     if not settings.no_repeat_ngram_size or not settings.ngram_ignore:
         return frozenset()
     tokenizer = model.tokenizer if tokenizer is None else tokenizer

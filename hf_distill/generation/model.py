@@ -20,12 +20,12 @@ from transformers import AutoModelForMaskedLM
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import cached_file, logging
 
+from hf_distill.capture.masked_logits import logits_at
 from hf_distill.generation.decoding import beam_search
 from hf_distill.generation.packing import IGNORED, SpecialIds
 from hf_distill.generation.positions import check_encoder, lengthen_positions, num_positions, position_table
 from hf_distill.generation.settings import WAYS, GenerationSettings
-from hf_distill.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
-from hf_distill.masked_logits import logits_at
+from hf_distill.hub.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
 from hf_distill.storage.files import model_files, read_json, write_json
 
 logger = logging.get_logger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_distill.loading import forward_columns
+from hf_distill.hub.loading import forward_columns
 
 
 def check_encoder(masked_lm: Any) -> None:

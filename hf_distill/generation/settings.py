@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-from hf_distill.plain_values import as_fields, as_hint, check_range
+from hf_distill.storage.plain_values import as_fields, as_hint, check_range
 
 Way = Literal["pseudo", "shift"]
 

@@ -6,7 +6,7 @@ Shape legend: B sources, N hypotheses, T tokens written, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from torch import Tensor
 from hf_distill.generation.cache import KeyValueCache
 from hf_distill.generation.packing import IGNORED, attention_bias, pack
 from hf_distill.generation.settings import GenerationSettings
-
-if TYPE_CHECKING:
-    from hf_distill.generation.model import EncoderForGeneration
 
 
 class CachedSteps:
@@ -28,9 +25,7 @@ class CachedSteps:
         settings: Their greatest length.
     """
 
-    def __init__(
-        self, model: EncoderForGeneration, source_ids: Sequence[Sequence[int]], settings: GenerationSettings
-    ) -> None:
+    def __init__(self, model: Any, source_ids: Sequence[Sequence[int]], settings: GenerationSettings) -> None:
         self.model = model
         self.device = model.masked_lm.device
         # A pair without target: the place that learns to end it is the one that predicts the first token.

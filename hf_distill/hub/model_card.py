@@ -20,8 +20,8 @@ from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
 from hf_distill.hub.usage import parts, usage
-from hf_distill.plain_values import as_hint, as_mapping
 from hf_distill.storage.files import read_json, write_json, write_text
+from hf_distill.storage.plain_values import as_hint, as_mapping
 
 FACTS_FILE = "distillation.json"
 CARD_FILE = "README.md"

@@ -239,7 +239,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 def _check_weights(selection: Selection) -> None:
     """Look at the tensors: sharded strategies save what is trained, not the student alone, and a run may diverge."""
-    from ..finite import check_weight_file
+    from ..storage.finite import check_weight_file
 
     for file in selection.files:
         if selection.repo_type == "model" and file.path.endswith(".safetensors"):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..signals import Signals
+from ..capture.signals import Signals
 from .base import register_objective
 from .logits import (
     SPAN_LABELS,

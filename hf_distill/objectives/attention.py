@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..signals import Signals
+from ..capture.signals import Signals
 from .base import register_objective, required
 from .matching import Layers, MatchObjective
 

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal, get_type_hints
 
 from torch import Tensor, nn
 
-from ..plain_values import as_hint, as_mapping, can_check, check_range, load_json, shown
-from ..schedules import Schedule, build_schedule
-from ..signals import SignalRequest, Signals
+from ..capture.signals import SignalRequest, Signals
+from ..storage.plain_values import as_hint, as_mapping, can_check, check_range, load_json, shown
+from .schedules import Schedule, build_schedule
 
 Unit = Literal["rows", "tokens", "labels"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 
-from ..signals import SignalRequest
+from ..capture.signals import SignalRequest
 from .base import Objective, list_objectives, objective_class
 
 # Deep enough for every named layer map.

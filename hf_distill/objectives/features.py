@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..layer_map import Side
-from ..signals import Signals
+from ..capture.signals import Signals
 from .base import Unit, register_objective, required
+from .layer_map import Side
 from .matching import Layers, MatchObjective, row_mean
 from .projections import MatchProjections, check_kind
 
@@ -91,7 +91,7 @@ class HiddenMatchObjective(MatchObjective):
 
         Args:
             layers: A named map such as `uniform` or `uniform_with_embeddings`, or pairs such as `"0:0,1:3"`; 0 is the
-                embeddings, negative layers count from the end (see `hf_distill.layer_map`).
+                embeddings, negative layers count from the end (see `hf_distill.objectives.layer_map`).
             projection: `linear`, `relu`, `tanh` or `identity`, from the student's width to the teacher's; `auto`:
                 linear where the widths differ, none where they are equal.
             shared_projection: One projection for all matches instead of one each.

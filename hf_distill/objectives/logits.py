@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..signals import SignalRequest, Signals
+from ..capture.signals import SignalRequest, Signals
 from .base import Objective, Unit, register_objective
 from .temperature import Temperature, TemperatureSpec
 

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..layer_map import LayerMatches, Side, format_side, resolve_layer_map, resolve_layer_matches
-from ..signals import SignalRequest, Signals
+from ..capture.signals import SignalRequest, Signals
 from .base import Objective, required
+from .layer_map import LayerMatches, Side, format_side, resolve_layer_map, resolve_layer_matches
 
 Layers = str | Sequence[Any]
 
@@ -68,7 +68,7 @@ class MatchObjective(Objective):
     has_embeddings: ClassVar[bool] = True
 
     def __init__(self, layers: Layers) -> None:
-        """Create the objective; `layers` is a named map or pairs (see `hf_distill.layer_map`)."""
+        """Create the objective; `layers` is a named map or pairs (see `hf_distill.objectives.layer_map`)."""
         super().__init__()
         self.layers = layers
         self.matches: LayerMatches = ()

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layer_map import LayerMap, resolve_layer, resolve_layer_map
-from ..plain_values import as_hint, shown
-from ..signals import Projections, SignalRequest, Signals
+from ..capture.signals import Projections, SignalRequest, Signals
+from ..storage.plain_values import as_hint, shown
 from .base import Objective, register_objective, required
+from .layer_map import LayerMap, resolve_layer, resolve_layer_map
 
 # Scores of one slice, in bytes: small enough to stay in a core's cache, large enough to keep a GPU busy.
 SLICE_BYTES = {"cpu": 2 * 2**20, "default": 256 * 2**20}
@@ -252,7 +252,8 @@ class RelationObjective(Objective):
             relation_heads: Number of heads both sides are split into, or `auto`.
             student_layer: Layer of the student, 1-based or negative from the end.
             teacher_layer: Layer of the teacher, or `auto` (see `default_teacher_layer`).
-            layer_map: Several pairs of layers instead of one (see `hf_distill.layer_map`); the terms are summed.
+            layer_map: Several pairs of layers instead of one (see `hf_distill.objectives.layer_map`); the terms are
+            summed.
             teacher_model_type: `config.model_type` of the teacher, for `auto`.
         """
         super().__init__()

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..plain_values import as_hint, as_mapping, load_json, shown
-from ..schedules import SCHEDULES, Schedule
+from ..storage.plain_values import as_hint, as_mapping, load_json, shown
+from .schedules import SCHEDULES, Schedule
 
 MINIMUM = 0.1
 TemperatureSpec = str | Mapping[str, Any]

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..layer_map import LayerMap, resolve_layer_map
-from ..signals import SignalRequest, Signals
+from ..capture.signals import SignalRequest, Signals
 from .attention import check_heads, score_error
 from .base import Objective, register_objective, required
 from .features import squared_error
+from .layer_map import LayerMap, resolve_layer_map
 from .logits import SPAN_LABELS, LogitsObjective, ProblemType, gold_labels
 from .matching import Layers, joint_mask
 from .projections import MatchProjections, check_kind

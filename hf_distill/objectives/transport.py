@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog
 from torch import Tensor
 
-from ..signals import SignalRequest, Signals
+from ..capture.signals import SignalRequest, Signals
 from .attention import RowLoss, check_heads, score_error
 from .base import Objective, register_objective, required
 from .features import squared_error

@@ -1,1 +1,4 @@
-"""What reaches the disk: whole files, finished steps, folders of one run at a time."""
+"""Files and folders that are whole or not there, steps that are finished or absent, names that stay in their folder.
+
+Nothing here knows what is written.
+"""

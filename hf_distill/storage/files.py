@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 import yaml
 
-from hf_distill.plain_values import as_mapping, check_plain
+from hf_distill.storage.plain_values import as_mapping, check_plain
 
 PathLike = str | os.PathLike[str]
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 _MODULE_OF = {
     "LoadedTask": "loading",
     "TaskSpec": "spec",
-    "build_compute_metrics": "metrics",
-    "compute_scores": "metrics",
-    "get_task": "registry",
-    "list_tasks": "registry",
-    "load_metric": "metrics",
+    "build_compute_metrics": "metrics.compute",
+    "compute_scores": "metrics.compute",
+    "get_task": "catalogue.registry",
+    "list_tasks": "catalogue.registry",
+    "load_metric": "metrics.score_modules",
     "load_task": "loading",
-    "register_task": "registry",
-    "tokenize_task": "preprocessing",
+    "register_task": "catalogue.registry",
+    "tokenize_task": "rows.tokenizing",
 }
 
 __all__ = [
@@ -35,10 +35,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from hf_distill.tasks.catalogue.registry import get_task, list_tasks, register_task
     from hf_distill.tasks.loading import LoadedTask, load_task
-    from hf_distill.tasks.metrics import build_compute_metrics, compute_scores, load_metric
-    from hf_distill.tasks.preprocessing import tokenize_task
-    from hf_distill.tasks.registry import get_task, list_tasks, register_task
+    from hf_distill.tasks.metrics.compute import build_compute_metrics, compute_scores
+    from hf_distill.tasks.metrics.score_modules import load_metric
+    from hf_distill.tasks.rows.tokenizing import tokenize_task
     from hf_distill.tasks.spec import TaskSpec
 
 

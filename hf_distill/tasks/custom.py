@@ -11,8 +11,8 @@ from typing import Any
 from datasets import ClassLabel, Dataset, List
 from transformers.utils import logging
 
-from hf_distill.plain_values import as_mapping, shown
 from hf_distill.storage.files import read_yaml
+from hf_distill.storage.plain_values import as_mapping, shown
 from hf_distill.tasks.files import find_task_folder, read_folder
 from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
 from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, TaskSpec

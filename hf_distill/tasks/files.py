@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 from transformers.utils import logging
 
-from hf_distill.tasks.generation import GenerationSpec
+from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.get_logger(__name__)

@@ -19,6 +19,9 @@ HIDDEN_TEXTS = frozenset({"", "-", "-1", "hidden"})
 MAX_EXAMPLES = 5
 _GENERIC = re.compile(r"(label_)?\d+", flags=re.IGNORECASE)
 
+# Columns of a batch that hold labels: of rows or tokens, and of spans.
+LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
+
 
 def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, split: str) -> Dataset:
     """A column as the type that a task needs, such as texts.

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from transformers.utils import logging
 
 from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
-from hf_distill.tasks.choices import normalise_choices
+from hf_distill.tasks.catalogue.registry import get_task, is_registered
 from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import RowsSpec, find_task_folder, listing
 from hf_distill.tasks.labels import (
@@ -25,12 +25,12 @@ from hf_distill.tasks.labels import (
     order_by_name,
     visible_labels,
 )
-from hf_distill.tasks.questions import has_answers, normalise_questions
-from hf_distill.tasks.registry import get_task, is_registered
-from hf_distill.tasks.row_forms import form_rows
+from hf_distill.tasks.rows.choices import normalise_choices
+from hf_distill.tasks.rows.questions import has_answers, normalise_questions
+from hf_distill.tasks.rows.text_forms import form_rows
+from hf_distill.tasks.rows.words import normalise_words
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.split_sources import hold_out, join_parts, read_hub, read_local
-from hf_distill.tasks.words import normalise_words
 
 logger = logging.get_logger(__name__)
 

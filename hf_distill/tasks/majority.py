@@ -9,8 +9,8 @@ import numpy as np
 from datasets import Dataset
 
 from hf_distill.tasks.loading import LoadedTask
-from hf_distill.tasks.metrics import compute_scores
-from hf_distill.tasks.scores import SCORES
+from hf_distill.tasks.metrics.compute import compute_scores
+from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
 # A line has no rank: what says the same of every row is correlated with nothing.

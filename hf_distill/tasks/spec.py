@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
-from hf_distill.plain_values import as_mapping, check_range
-from hf_distill.safe_names import safe_path
-from hf_distill.tasks.spec_fields import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field
+from hf_distill.storage.names import safe_path
+from hf_distill.storage.plain_values import as_mapping, check_range
+from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field
 
 ProblemType = Literal["single_label_classification", "regression"]
 TaskKind = Literal["text_classification", "token_classification", "question_answering", "multiple_choice"]
@@ -47,7 +47,7 @@ class TaskSpec:
             answering `answers`, with lists `text` and `answer_start`.
         kind: What the head speaks about: a row, its words, the span of an answer, or one choice among several.
         choice_columns: Of multiple choice: one column for each choice, or one that holds lists of them.
-        metrics: Names of bundled metrics (`hf_distill.tasks.metrics`).
+        metrics: Names of bundled metrics (`hf_distill.tasks.metrics.compute`).
         headline_metric: The one number of the task; `None` takes the first of `metrics`.
         train_split: Split to train on.
         evaluation_splits: Splits to report, the headline split first.
@@ -73,7 +73,7 @@ class TaskSpec:
             refused.
         dropped_labels: Labels that are none (OCNLI's `-`: no majority): rows with them, and rows with a hidden label,
             are dropped from training and evaluation splits, and counted.
-        row_form: How a row's texts are made of other columns (`hf_distill.tasks.row_forms`); `None` leaves them.
+        row_form: How a row's texts are made of other columns (`hf_distill.tasks.rows.text_forms`); `None` leaves them.
         headerless_columns: Columns of a tab-separated file that has no header line, empty if there is none such.
         label_range: Smallest and largest label of a regression task.
         answer_scorer: The official script that scores answers.

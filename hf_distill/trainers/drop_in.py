@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.utils import logging
 
-from ..arguments import DistillationArguments, FineTuningArguments
+from ..settings import DistillationArguments, FineTuningArguments
 
 logger = logging.get_logger(__name__)
 

@@ -13,9 +13,9 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from ..finite import FiniteWatch, NotFiniteError, check_weights, listed, named_signals
-from ..signals import Signals
-from .chance import without_chance
+from ..capture.signals import Signals, named_signals
+from ..storage.finite import FiniteWatch, NotFiniteError, check_weights, listed
+from .distillation.chance import without_chance
 from .whole_run import WholeRunTrainer
 
 LOSS, GRADIENT, OUTPUT, WEIGHT = "loss", "gradient", "output: ", "weight: "

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from .checkpoints import CheckpointedTrainer
+from .distillation.checkpoints import CheckpointedTrainer
 
 # Name in `TrainerState.stateful_callbacks`, the part of the state that may hold more than its own fields.
 ENTRY = "WholeRun"

@@ -3,7 +3,7 @@
 import pytest
 from transformers import BertConfig
 
-from hf_distill.students import create_student
+from hf_distill.students.creation import create_student
 
 
 def make(shape, **overrides):

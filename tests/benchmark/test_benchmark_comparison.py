@@ -6,11 +6,11 @@ import statistics
 
 import pytest
 
-from hf_distill.arguments import BenchmarkArguments
-from hf_distill.benchmark import comparison, engines
-from hf_distill.benchmark.comparison import PAPER_SPEEDUPS, Entrant, Protocol, compare, paper_speedups
-from hf_distill.benchmark.engines import ENGINES, EngineUnavailableError
-from hf_distill.benchmark.speed import random_batch
+from hf_distill.reports.speed import comparison, engines
+from hf_distill.reports.speed.comparison import PAPER_SPEEDUPS, Entrant, Protocol, compare, paper_speedups
+from hf_distill.reports.speed.engines import ENGINES, EngineUnavailableError
+from hf_distill.reports.speed.latency import random_batch
+from hf_distill.settings import BenchmarkArguments
 
 SMALL = Protocol(
     batch_size=4,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-from hf_distill.benchmark import engines as module
-from hf_distill.benchmark.engines import ENGINES, Engines, EngineUnavailableError
-from hf_distill.benchmark.speed import random_batch, weight_bytes
-from hf_distill.recurrent import BiGRUConfig, BiGRUForSequenceClassification
+from hf_distill.reports.speed import engines as module
+from hf_distill.reports.speed.engines import ENGINES, Engines, EngineUnavailableError
+from hf_distill.reports.speed.latency import random_batch, weight_bytes
+from hf_distill.students.recurrent import BiGRUConfig, BiGRUForSequenceClassification
 
 
 @pytest.fixture

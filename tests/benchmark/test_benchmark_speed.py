@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from hf_distill.benchmark.speed import (
+from hf_distill.reports.speed.latency import (
     Latency,
     describe_device,
     folder_bytes,
@@ -16,7 +16,7 @@ from hf_distill.benchmark.speed import (
     latency_ratio,
     weight_bytes,
 )
-from hf_distill.students import create_student
+from hf_distill.students.creation import create_student
 
 SMALL = {"batch_size": 2, "seq_length": 8, "num_batches": 5, "warmup": 2}
 

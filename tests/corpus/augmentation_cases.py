@@ -13,7 +13,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.corpus.analysis import stop_words
+from hf_distill.corpus.text.analysis import stop_words
 
 WORDS = (
     "the a an of to in and is was it for on with film movie story actor music scene plot good bad great poor fine "

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.engines import _retriv_import
-from hf_distill.corpus.retrieval import ENGINES, save_index
+from hf_distill.corpus.search.engines import _retriv_import
+from hf_distill.corpus.search.retrieval import ENGINES, save_index
+from hf_distill.corpus.text.analysis import Analyzer
 
 NEEDS = {"retriv": _retriv_import.INSTALL, "tantivy": "pip install 'hf_distill[tantivy]'"}
 PLAIN = Analyzer("none")

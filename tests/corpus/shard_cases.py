@@ -2,11 +2,11 @@
 
 from builder_cases import ANCHORS, GENERAL, SETTINGS
 
-from hf_distill.arguments import CorpusArguments
-from hf_distill.corpus.anchors import collect_anchors
-from hf_distill.corpus.shard_merging import merge_shards
-from hf_distill.corpus.shard_search import ShardSearch
-from hf_distill.corpus.shards import Shards
+from hf_distill.corpus.build.anchors import collect_anchors
+from hf_distill.corpus.shards.first_pass import Shards
+from hf_distill.corpus.shards.merging import merge_shards
+from hf_distill.corpus.shards.second_pass import ShardSearch
+from hf_distill.settings import CorpusArguments
 
 FOUND = collect_anchors(ANCHORS)
 

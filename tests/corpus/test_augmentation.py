@@ -9,11 +9,11 @@ import pytest
 from augmentation_cases import bert, wordpiece
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hf_distill.arguments import AugmentationArguments
-from hf_distill.corpus import augmentation
-from hf_distill.corpus.augmentation import build_augmented_corpus
-from hf_distill.corpus.augmentation_candidates import CandidateFinder
-from hf_distill.corpus.augmentation_sampler import Replacements, draw_row, random_of
+from hf_distill.corpus.augment import builder as augmentation
+from hf_distill.corpus.augment.builder import build_augmented_corpus
+from hf_distill.corpus.augment.candidates import CandidateFinder
+from hf_distill.corpus.augment.sampler import Replacements, draw_row, random_of
+from hf_distill.settings import AugmentationArguments
 
 SINGLE = [
     "The dull film!",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from augmentation_cases import byte_level, wordpiece
 
-from hf_distill.corpus.augmentation_embeddings import PieceVectors, WordVectors
-from hf_distill.corpus.augmentation_words import Vocabulary
+from hf_distill.corpus.augment.embeddings import PieceVectors, WordVectors
+from hf_distill.corpus.augment.words import Vocabulary
 
 TABLE = {"cat": [2, 0], "dog": [1.9, 0.3], "lion": [0.5, 0.1], "car": [0, 5], "bus": [0.4, 4.0], "nothing": [0, 0]}
 

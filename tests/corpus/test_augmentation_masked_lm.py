@@ -7,9 +7,9 @@ import torch
 from augmentation_cases import bert, byte_level, metaspace, roberta, slow_candidates, wordpiece
 from transformers import BertModel
 
-from hf_distill.corpus import augmentation_masked_lm
-from hf_distill.corpus.augmentation_masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
-from hf_distill.corpus.augmentation_words import WordSplitter
+from hf_distill.corpus.augment import masked_lm as augmentation_masked_lm
+from hf_distill.corpus.augment.masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
+from hf_distill.corpus.augment.words import WordSplitter
 
 TEXTS = [
     "The dull film, walking sings",

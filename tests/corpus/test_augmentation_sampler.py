@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from hf_distill.corpus.augmentation_sampler import Replacements, draw_row, draw_texts, random_of
+from hf_distill.corpus.augment.sampler import Replacements, draw_row, draw_texts, random_of
 
 FILM = Replacements("A good film!", ["a", "good", "film", "!"], [[], ["bad", "good", "fine"], ["movie", "story"], []])
 PLOT = Replacements("The plot", ["the", "plot"], [[], ["story", "tale", "idea"]])

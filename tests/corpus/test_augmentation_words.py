@@ -5,7 +5,7 @@ from augmentation_cases import byte_level, metaspace, wordpiece
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from hf_distill.corpus.augmentation_words import (
+from hf_distill.corpus.augment.words import (
     BEYOND_LIMIT,
     SEVERAL_PIECES,
     STAYS,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets.fingerprint import Hasher
 
-from hf_distill.corpus.analysis import Analyzer, stop_words
+from hf_distill.corpus.text.analysis import Analyzer, stop_words
 
 needs_rjieba = pytest.mark.skipif(
     importlib.util.find_spec("rjieba") is None, reason="pip install 'hf_distill[chinese]'"

@@ -3,7 +3,7 @@
 import pytest
 from datasets import Dataset
 
-from hf_distill.corpus.anchors import collect_anchors, find_text_columns, task_texts
+from hf_distill.corpus.build.anchors import collect_anchors, find_text_columns, task_texts
 
 
 def test_sentences_of_a_pair_are_taken_apart():

@@ -15,16 +15,16 @@ from datasets import Dataset
 from engine_cases import engine_cases, full_disk
 from search_server_double import SearchServerDouble
 
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.anchors import Anchors
-from hf_distill.corpus.builder import CorpusBuild
-from hf_distill.corpus.cleaning import DROP_REASONS
-from hf_distill.corpus.dedup import normalize
-from hf_distill.corpus.engines import _retriv_import
-from hf_distill.corpus.keywords import make_query
-from hf_distill.corpus.queries import MakeQueries
-from hf_distill.corpus.retrieval import engine_class
-from hf_distill.corpus.selection import rank_limit
+from hf_distill.corpus.build.anchors import Anchors
+from hf_distill.corpus.build.builder import CorpusBuild
+from hf_distill.corpus.build.duplicates import normalize
+from hf_distill.corpus.build.keywords import make_query
+from hf_distill.corpus.build.queries import MakeQueries
+from hf_distill.corpus.build.selection import rank_limit
+from hf_distill.corpus.search.engines import _retriv_import
+from hf_distill.corpus.search.retrieval import engine_class
+from hf_distill.corpus.text.analysis import Analyzer
+from hf_distill.corpus.text.cleaning import DROP_REASONS
 
 needs_retriv = pytest.mark.skipif(
     not _retriv_import.is_installed(), reason=f"retriv is not installed: {_retriv_import.INSTALL}"
@@ -174,7 +174,7 @@ def test_engine_auto_says_what_it_took_and_why(tmp_path, monkeypatch, caplog):
         raise ImportError("retriv is not installed")
 
     monkeypatch.setattr(engine_class("retriv"), "check", staticmethod(missing))
-    with caplog.at_level("INFO", logger="hf_distill.corpus.builder"):
+    with caplog.at_level("INFO", logger="hf_distill.corpus.build.builder"):
         engine = build(tmp_path, engine="auto").statistics["engine"]
     assert (engine["name"], engine["asked"]) == ("bm25s", "auto")
     assert engine["why"].startswith("retriv is not installed; bm25s is installed and 250 rows are within")
@@ -311,7 +311,7 @@ def test_an_index_whose_content_was_damaged_is_made_again_and_said_so(tmp_path, 
     block = next((tmp_path / "indexes").rglob("*.bin"))
     content = block.read_bytes()
     block.write_bytes(content[:9] + bytes([content[9] ^ 255]) + content[10:])
-    with caplog.at_level("WARNING", logger="hf_distill.corpus.builder"):
+    with caplog.at_level("WARNING", logger="hf_distill.corpus.build.builder"):
         again = build(tmp_path / "b", **shared)
     assert "the content of 'blocks/000000.bin' is not what was written" in caplog.text
     assert rows_of(first) == rows_of(again)

@@ -6,8 +6,8 @@ import pytest
 from builder_cases import ANCHORS, GENERAL, build
 from datasets import Dataset
 
-from hf_distill.corpus.cleaning import DROP_REASONS
-from hf_distill.corpus.dedup import normalize
+from hf_distill.corpus.build.duplicates import normalize
+from hf_distill.corpus.text.cleaning import DROP_REASONS
 
 DIRTY = Dataset.from_dict(
     {"text": [*GENERAL["text"][:], None, "", "FOX dog!", "fox dog", "fox dog", "x" * 9000, "dog " * 60]}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_distill.corpus.decontamination import EvaluationTexts, ngram_hashes
-from hf_distill.corpus.dedup import hash_texts, normalize
+from hf_distill.corpus.build.decontamination import EvaluationTexts, ngram_hashes
+from hf_distill.corpus.build.duplicates import hash_texts, normalize
 
 
 def equal(evaluation, texts):

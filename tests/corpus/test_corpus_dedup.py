@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_distill.corpus.dedup import first_of_equal, hash_texts, normalize
+from hf_distill.corpus.build.duplicates import first_of_equal, hash_texts, normalize
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.dedup import hash_texts
-from hf_distill.corpus.diversity import distinct, sample_order, sampled_distinct, take_words, words_of
+from hf_distill.corpus.build.duplicates import hash_texts
+from hf_distill.corpus.compare.diversity import distinct, sample_order, sampled_distinct, take_words, words_of
+from hf_distill.corpus.text.analysis import Analyzer
 
 
 def texts_of(seed, count=60, words=40):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from engine_cases import PLAIN, QUERIES, Indexer, full_disk, random_texts
 
-from hf_distill.corpus.analysis import TokenStreams
-from hf_distill.corpus.engines import _blocks_files, _blocks_kernel, blocks
-from hf_distill.corpus.retrieval import IndexHandle, save_index
-from hf_distill.corpus.scoring import CorpusStatistics
+from hf_distill.corpus.search.engines import _blocks_files, _blocks_kernel, blocks
+from hf_distill.corpus.search.retrieval import IndexHandle, save_index
+from hf_distill.corpus.search.scoring import CorpusStatistics
+from hf_distill.corpus.text.analysis import TokenStreams
 
 TEXTS = [*random_texts(seed=21, count=200, longest=60), "", *random_texts(seed=22, count=99)]
 STREAMS = PLAIN.encode([TEXTS])

@@ -7,8 +7,8 @@ from corpus_oracle import assert_hits_are_right, assert_in_total_order, bm25_sco
 from engine_cases import PLAIN, QUERIES, Indexer, engine_cases, random_texts
 from search_server_double import SearchServerDouble
 
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.scoring import CorpusStatistics
+from hf_distill.corpus.search.scoring import CorpusStatistics
+from hf_distill.corpus.text.analysis import Analyzer
 
 
 @pytest.fixture(scope="module")

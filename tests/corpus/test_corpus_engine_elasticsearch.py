@@ -9,9 +9,9 @@ import pytest
 from engine_cases import PLAIN, QUERIES, Indexer, random_texts
 from search_server_double import SearchServerDouble
 
-from hf_distill.corpus.engines import elasticsearch
-from hf_distill.corpus.engines.search_server import SearchServer
-from hf_distill.corpus.retrieval import IndexHandle, save_index
+from hf_distill.corpus.search.engines import elasticsearch
+from hf_distill.corpus.search.engines.search_server import SearchServer
+from hf_distill.corpus.search.retrieval import IndexHandle, save_index
 
 TEXTS = random_texts(seed=31, count=120, longest=60)
 SETTINGS = {"engine": "elasticsearch", "k1": 1.2, "b": 0.75}
@@ -155,7 +155,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path):
 
 
 def test_a_server_that_stays_busy_is_an_error(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_distill.corpus.engines.search_server._WAITS", (0, 0))
+    monkeypatch.setattr("hf_distill.corpus.search.engines.search_server._WAITS", (0, 0))
     server.busy_items = 10**6
     with pytest.raises(RuntimeError, match="is too busy: it refused 120 rows"):
         index(server, tmp_path)
@@ -226,7 +226,7 @@ def test_a_wrong_address_is_an_error(url, message):
 
 
 def test_a_server_that_is_not_there_is_an_error(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_distill.corpus.engines.search_server._RETRIES", 0)
+    monkeypatch.setattr("hf_distill.corpus.search.engines.search_server._RETRIES", 0)
     server.close()
     with pytest.raises(ConnectionError, match=r"\(--elasticsearch_url\) does not answer"):
         index(server, tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from engine_cases import PLAIN, QUERIES, Indexer, engine_cases, random_texts
 
-from hf_distill.corpus.retrieval import IndexHandle, choose_engine
+from hf_distill.corpus.search.retrieval import IndexHandle, choose_engine
 
 pytestmark = [pytest.mark.parametrize("engine", engine_cases("tantivy"))]
 TEXTS = random_texts(seed=21, count=200, longest=60)
@@ -37,7 +37,7 @@ def test_a_damaged_segment_is_refused(engine, tmp_path):
 
 
 def test_a_writer_with_many_segments_gives_the_same_hits(engine, tmp_path, monkeypatch):
-    from hf_distill.corpus.engines import tantivy
+    from hf_distill.corpus.search.engines import tantivy
 
     index = Indexer(engine, tmp_path)
     whole = index(TEXTS).search(QUERIES, 9)

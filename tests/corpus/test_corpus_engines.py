@@ -13,10 +13,10 @@ import torch
 from corpus_oracle import assert_same_up_to_ties
 from engine_cases import QUERIES, Indexer, random_texts
 
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.engines import _retriv_import, retriv
-from hf_distill.corpus.keywords import make_query
-from hf_distill.corpus.retrieval import save_index
+from hf_distill.corpus.build.keywords import make_query
+from hf_distill.corpus.search.engines import _retriv_import, retriv
+from hf_distill.corpus.search.retrieval import save_index
+from hf_distill.corpus.text.analysis import Analyzer
 
 needs_retriv = pytest.mark.skipif(
     not _retriv_import.is_installed(), reason=f"retriv is not installed: {_retriv_import.INSTALL}"
@@ -26,7 +26,7 @@ REAL_TEXT = Path(__file__).parents[2] / "examples" / "data" / "general_corpus" /
 
 
 def test_more_rows_than_one_block_of_the_kernel(tmp_path, monkeypatch):
-    from hf_distill.corpus.engines import bm25s
+    from hf_distill.corpus.search.engines import bm25s
 
     texts = random_texts(seed=7, count=300)
     whole = Indexer("bm25s", tmp_path)(texts).search(QUERIES, 9)
@@ -107,7 +107,7 @@ def column(model, term):
 def test_importing_retriv_loads_no_dense_half_and_touches_no_environment(tmp_path):
     code = (
         "import os, sys; before = dict(os.environ)\n"
-        "from hf_distill.corpus.engines._retriv_import import sparse_retriever_module\n"
+        "from hf_distill.corpus.search.engines._retriv_import import sparse_retriever_module\n"
         "sparse_retriever_module()\n"
         "print(sorted({'torch', 'faiss', 'autofaiss', 'ranx', 'optuna', 'krovetzstemmer'} & set(sys.modules)))\n"
         "print(dict(os.environ) == before)"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_distill.arguments import GeneralCorpusArguments
-from hf_distill.corpus import general
-from hf_distill.corpus.general import build_general_corpus, share_rows
-from hf_distill.corpus.naming import named_corpora, split_config
+from hf_distill.corpus.build import general
+from hf_distill.corpus.build.general import build_general_corpus, share_rows
+from hf_distill.corpus.build.naming import named_corpora, split_config
+from hf_distill.settings import GeneralCorpusArguments
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 from datasets.fingerprint import Hasher
 
-from hf_distill.corpus import retrieval
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.ranking import Hits, top_hits
-from hf_distill.corpus.retrieval import IndexHandle, choose_engine, engine_class, find_index, make_engine, save_index
+from hf_distill.corpus.search import retrieval
+from hf_distill.corpus.search.ranking import Hits, top_hits
+from hf_distill.corpus.search.retrieval import (
+    IndexHandle,
+    choose_engine,
+    engine_class,
+    find_index,
+    make_engine,
+    save_index,
+)
+from hf_distill.corpus.text.analysis import Analyzer
 
 SETTINGS = {"engine": "bm25s", "k1": 1.2, "b": 0.75}
 STREAMS = Analyzer().encode([["red fox", "blue dog", "red dog"]])
@@ -65,7 +72,7 @@ def test_a_broken_retriv_is_passed_over_and_the_reason_said(monkeypatch):
     def broken():
         raise ImportError("no module named indxr")
 
-    monkeypatch.setattr("hf_distill.corpus.engines.retriv.sparse_retriever_module", broken)
+    monkeypatch.setattr("hf_distill.corpus.search.engines.retriv.sparse_retriever_module", broken)
     choice = choose_engine("auto", 10)
     assert choice.name == "bm25s"
     assert choice.why.startswith("no module named indxr; ")

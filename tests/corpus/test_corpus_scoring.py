@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from corpus_oracle import bm25_scores
 
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.scoring import (
+from hf_distill.corpus.search.scoring import (
     CorpusStatistics,
     document_frequencies,
     hash_terms,
@@ -17,6 +16,7 @@ from hf_distill.corpus.scoring import (
     relative_lengths,
     row_scores,
 )
+from hf_distill.corpus.text.analysis import Analyzer
 
 PLAIN = Analyzer("none")
 TEXTS = ["fox dog fox", "dog", "", "cat dog dog", "fox"]
@@ -54,7 +54,7 @@ def test_a_row_counts_once_for_a_term_that_it_repeats():
 
 def test_counting_in_parts_gives_the_same_and_leaves_the_streams_alone(monkeypatch):
     before = STREAMS.checksum()
-    monkeypatch.setattr("hf_distill.corpus.scoring._CHUNK", 2)
+    monkeypatch.setattr("hf_distill.corpus.search.scoring._CHUNK", 2)
     assert document_frequencies(STREAMS).tolist() == [2, 3, 1]
     assert STREAMS.checksum() == before
 

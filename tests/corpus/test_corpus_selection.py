@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_distill.corpus.decontamination import EvaluationTexts
-from hf_distill.corpus.selection import REASONS, Candidates, choose_rows, merge_hits, rank_limit
+from hf_distill.corpus.build.decontamination import EvaluationTexts
+from hf_distill.corpus.build.selection import REASONS, Candidates, choose_rows, merge_hits, rank_limit
 
 
 def test_a_row_keeps_its_best_rank_its_best_score_and_the_number_of_its_anchors():
@@ -34,7 +34,7 @@ def test_the_union_is_the_same_however_the_hits_are_read(monkeypatch):
     }
     hits = Dataset.from_dict(columns)
     for batch in (3, 100, 1000):
-        monkeypatch.setattr("hf_distill.corpus.selection._READ", batch)
+        monkeypatch.setattr("hf_distill.corpus.build.selection._READ", batch)
         merged = merge_hits(hits)
         for place, row in enumerate(merged.rows):
             here = columns["row"] == row

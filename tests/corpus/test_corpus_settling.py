@@ -5,7 +5,7 @@ import pytest
 from engine_cases import Indexer, engine_cases
 from search_server_double import SearchServerDouble, stored_length
 
-from hf_distill.corpus.engines.settling import score_slack, settle
+from hf_distill.corpus.search.engines.settling import score_slack, settle
 
 
 def saturation(counts, lengths, mean, k1, b):

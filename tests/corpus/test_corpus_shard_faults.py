@@ -12,8 +12,8 @@ import pytest
 from builder_cases import build, rows_of
 from shard_cases import build_sharded, prepare_all, search_all, search_of, shards_of
 
-from hf_distill.corpus.parts import DamagedPartError, Part
-from hf_distill.corpus.shard_merging import merge_shards
+from hf_distill.corpus.shards.merging import merge_shards
+from hf_distill.corpus.shards.parts import DamagedPartError, Part
 
 TESTS = Path(__file__).parent
 
@@ -58,7 +58,7 @@ def run_until_killed(work_dir, steps):
                     os.kill(os.getpid(), signal.SIGKILL)
                 setattr(target, name, die)
                 if module in ("scoring", "streams"):
-                    setattr(importlib.import_module("hf_distill.corpus.shards"), name, die)
+                    setattr(importlib.import_module("hf_distill.corpus.shards.first_pass"), name, die)
                 build_sharded(work_dir, 3)
                 os._exit(0)
             status = os.waitpid(child, 0)[1]
@@ -129,7 +129,7 @@ def test_damaged_hits_are_found_by_the_merge_and_made_anew_by_their_shard(tmp_pa
     damage(one(tmp_path / "shards", "hits-00002-of-00003/**/hits.arrow"))
     with pytest.raises(DamagedPartError, match=r"^Shard 2 of 3 .*hits\.arrow' is missing or is not .*`--shard 2 "):
         merge_shards(search_of(tmp_path / "shards", 3))
-    with caplog.at_level("WARNING", logger="hf_distill.corpus.parts"):
+    with caplog.at_level("WARNING", logger="hf_distill.corpus.shards.parts"):
         search_of(tmp_path / "shards", 3).run(2)
     assert "It is made anew." in caplog.text
     assert rows_of(merge_shards(search_of(tmp_path / "shards", 3))) == rows_of(build(tmp_path / "whole"))

@@ -7,9 +7,9 @@ from engine_cases import engine_cases
 from search_server_double import SearchServerDouble
 from shard_cases import FOUND, build_sharded, prepare_all, search_all, search_of, shards_of
 
-from hf_distill.corpus import shards as shards_module
-from hf_distill.corpus.anchors import collect_anchors
-from hf_distill.corpus.shard_merging import merge_shards
+from hf_distill.corpus.build.anchors import collect_anchors
+from hf_distill.corpus.shards import first_pass as shards_module
+from hf_distill.corpus.shards.merging import merge_shards
 
 # Rows that cannot be used stand together, so that shards are unequal: some are all but empty, one is quite.
 UNEQUAL = Dataset.from_dict(
@@ -99,8 +99,8 @@ def test_processes_threads_and_batches_do_not_change_it(tmp_path):
 
 
 def test_hits_are_merged_a_few_anchors_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_distill.corpus.shard_merging._TOGETHER", 100)
-    monkeypatch.setattr("hf_distill.corpus.shard_merging._READ", 7)
+    monkeypatch.setattr("hf_distill.corpus.shards.merging._TOGETHER", 100)
+    monkeypatch.setattr("hf_distill.corpus.shards.merging._READ", 7)
     anchors = ["zebra", *ANCHORS, "!!"]
     sharded = build_sharded(tmp_path / "shards", 4, collect_anchors(anchors))
     whole = build(tmp_path / "whole", anchors)

@@ -9,10 +9,10 @@ import pytest
 from datasets import Dataset
 from engine_cases import Indexer, engine_cases, full_disk, random_texts
 
-from hf_distill.corpus import streams as module
-from hf_distill.corpus.analysis import Analyzer
-from hf_distill.corpus.cleaning import LengthLimits, UsableTexts, find_usable_rows
-from hf_distill.corpus.streams import write_streams
+from hf_distill.corpus.search import streams as module
+from hf_distill.corpus.search.streams import write_streams
+from hf_distill.corpus.text.analysis import Analyzer
+from hf_distill.corpus.text.cleaning import LengthLimits, UsableTexts, find_usable_rows
 
 ANALYZER = Analyzer()
 TEXTS = [*random_texts(seed=31, count=90, words=70), "", "!!", "The red foxes", "caf\u00e9 \u4e2d\u6587\u597d"]

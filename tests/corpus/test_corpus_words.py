@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from hf_distill.corpus import words as module
-from hf_distill.corpus.words import (
+from hf_distill.corpus.text import words as module
+from hf_distill.corpus.text.words import (
     chinese_segmenter,
     chinese_words,
     chinese_words_and_marks,

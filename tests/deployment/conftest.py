@@ -28,7 +28,7 @@ def exported(classifier, tiny_tokenizer, tmp_path_factory):
     """Its folder: `model.onnx`, `model_quantized.onnx`, configuration and tokenizer."""
     for package in PACKAGES:
         pytest.importorskip(package)
-    from hf_distill.deployment.onnx_export import export_onnx, quantize_onnx
+    from hf_distill.reports.onnx.onnx_export import export_onnx, quantize_onnx
 
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(copy.deepcopy(classifier), folder, tiny_tokenizer)

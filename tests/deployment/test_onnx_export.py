@@ -17,10 +17,10 @@ pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
 from hf_distill import _optional
-from hf_distill.deployment import onnx_export
-from hf_distill.deployment.onnx_export import export_onnx, input_names, largest_difference, quantize_onnx
-from hf_distill.deployment.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
-from hf_distill.recurrent import BiGRUConfig, BiGRUForSequenceClassification
+from hf_distill.reports.onnx import onnx_export
+from hf_distill.reports.onnx.onnx_export import export_onnx, input_names, largest_difference, quantize_onnx
+from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.students.recurrent import BiGRUConfig, BiGRUForSequenceClassification
 
 
 @pytest.fixture

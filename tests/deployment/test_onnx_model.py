@@ -7,10 +7,10 @@ import torch
 
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
-from hf_distill.arguments import FineTuningArguments
-from hf_distill.deployment.onnx_model import INT8_FILE, OnnxModel
+from hf_distill.reports.onnx.onnx_model import INT8_FILE, OnnxModel
+from hf_distill.settings import FineTuningArguments
 from hf_distill.tasks import load_task
-from hf_distill.trainers.finetuning import evaluate_model
+from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
 
 def test_a_folder_opens_with_its_configuration(exported, classifier):

@@ -4,11 +4,11 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hf_distill.corpus.sources import load_general_corpus
+from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.hub import data_sets
-from hf_distill.tasks.generation_rows import load_generation_task
+from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import load_task
-from hf_distill.tasks.registry import get_task
+from hf_distill.tasks.rows.sources_and_targets import load_generation_task
 
 LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")
 

@@ -11,10 +11,10 @@ import torch
 from datasets import Dataset
 
 import hf_distill
-from hf_distill.arguments import CorpusArguments, TaskArguments
 from hf_distill.cli import main
+from hf_distill.commands.corpus import build_corpus
 from hf_distill.hub.push import push_folder
-from hf_distill.jobs.corpus import build_corpus
+from hf_distill.settings import CorpusArguments, TaskArguments
 
 ROOT = Path(hf_distill.__file__).parents[1]
 # What a user of the student and the corpus types.

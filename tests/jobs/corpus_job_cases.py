@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from hf_distill.arguments import CorpusArguments, TaskArguments
+from hf_distill.settings import CorpusArguments, TaskArguments
 
 
 def write_sources(folder, task, general):

@@ -13,9 +13,9 @@ import yaml
 from datasets import Dataset, load_dataset
 from transformers import BertForMaskedLM, set_seed
 
-from hf_distill.arguments import AugmentationArguments, DistillationArguments, TaskArguments, TextbookArguments
-from hf_distill.jobs.augment import PAPER_NUM_SAMPLES, augment
-from hf_distill.jobs.textbook import read_textbook
+from hf_distill.commands.augment import PAPER_NUM_SAMPLES, augment
+from hf_distill.commands.textbook import read_textbook
+from hf_distill.settings import AugmentationArguments, DistillationArguments, TaskArguments, TextbookArguments
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from hf_distill.arguments import BenchmarkArguments
-from hf_distill.benchmark import comparison
-from hf_distill.benchmark.figure import draw_quality
-from hf_distill.jobs import bench as module
-from hf_distill.jobs.bench import bench
+from hf_distill.commands import bench as module
+from hf_distill.commands.bench import bench
+from hf_distill.reports.speed import comparison
+from hf_distill.reports.speed.figure import draw_quality
+from hf_distill.settings import BenchmarkArguments
 
 QUICK = {
     "engines": ["sdpa"],

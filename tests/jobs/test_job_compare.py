@@ -5,12 +5,12 @@ import json
 import pytest
 from datasets import Dataset
 
-from hf_distill.arguments import ComparisonArguments, CorpusArguments, TaskArguments
+from hf_distill.commands import compare as module
+from hf_distill.commands.compare import compare
+from hf_distill.commands.corpus import build_corpus
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.selection import select_files
-from hf_distill.jobs import compare as module
-from hf_distill.jobs.compare import compare
-from hf_distill.jobs.corpus import build_corpus
+from hf_distill.settings import ComparisonArguments, CorpusArguments, TaskArguments
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import yaml
 from corpus_job_cases import arguments, write_sources
 from datasets import Dataset, load_dataset
 
+from hf_distill.commands.corpus import PAPER_TOP_K, build_corpus
 from hf_distill.corpus import load_general_corpus
-from hf_distill.jobs.corpus import PAPER_TOP_K, build_corpus
 from hf_distill.tasks.loading import load_task
 
 ROOT = Path(__file__).parents[2]

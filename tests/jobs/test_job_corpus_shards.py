@@ -8,10 +8,10 @@ import pytest
 from corpus_job_cases import arguments, write_sources
 from datasets import load_dataset
 
-from hf_distill.arguments import ShardArguments
 from hf_distill.cli import main
-from hf_distill.jobs.corpus import build_corpus
-from hf_distill.jobs.corpus_shards import format_shard
+from hf_distill.commands.corpus import build_corpus
+from hf_distill.commands.corpus_shards import format_shard
+from hf_distill.settings import ShardArguments
 
 ROOT = Path(__file__).parents[2]
 TASK = {"train": ["a fine film", "a dull film", "the plot of a river"], "validation": ["the plot is thin"]}

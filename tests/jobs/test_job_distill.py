@@ -5,11 +5,11 @@ import json
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_distill.arguments import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.commands.distill import distill
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
-from hf_distill.jobs.distill import distill
-from hf_distill.parsing import parse
+from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings.parsing import parse
 
 CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, DistillationArguments)
 

@@ -7,15 +7,15 @@ import torch
 from transformers import Trainer
 
 from hf_distill import cli
-from hf_distill.arguments import (
+from hf_distill.commands.distill import distill
+from hf_distill.commands.dry_run import _KeptForBackward, dry_run, format_dry_run
+from hf_distill.settings import (
     DistillationArguments,
     MultiTeacherArguments,
     StudentArguments,
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.jobs.distill import distill
-from hf_distill.jobs.dry_run import _KeptForBackward, dry_run, format_dry_run
 
 
 @pytest.fixture

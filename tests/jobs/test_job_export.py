@@ -9,10 +9,10 @@ pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
-from hf_distill.arguments import ExportArguments, ScoredTaskArguments
-from hf_distill.benchmark.quality import read_quality
-from hf_distill.deployment.onnx_model import OnnxModel
-from hf_distill.jobs.export import export
+from hf_distill.commands.export import export
+from hf_distill.reports.onnx.onnx_model import OnnxModel
+from hf_distill.reports.speed.quality import read_quality
+from hf_distill.settings import ExportArguments, ScoredTaskArguments
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
 from hf_distill import EncoderForGeneration, cli
-from hf_distill.arguments import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
+from hf_distill.commands.generation import format_generation, generate
+from hf_distill.commands.predictions import PredictionFile
 from hf_distill.hub.selection import select_files
-from hf_distill.jobs.generation import format_generation, generate
-from hf_distill.jobs.predictions import PredictionFile
-from hf_distill.tasks.generation import GENERATION_TASKS, get_generation_task
+from hf_distill.settings import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
+from hf_distill.tasks.catalogue.generation import GENERATION_TASKS, get_generation_task
 
 ROWS = 9
 LENGTHS = {"max_source_length": 24, "max_target_length": 6}
@@ -229,7 +229,7 @@ def test_without_a_student_there_is_nothing_to_train(data):
 
 
 def test_a_missing_scorer_is_known_before_the_training(data, monkeypatch):
-    import hf_distill.tasks.text_scores as scores
+    import hf_distill.tasks.metrics.text_scores as scores
 
     def refuse(*args, **kwargs):
         raise ImportError("pip install 'hf_distill[generation]'")

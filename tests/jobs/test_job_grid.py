@@ -7,11 +7,11 @@ import pytest
 import yaml
 from transformers import BertModel, set_seed
 
-from hf_distill.arguments import GridArguments
+from hf_distill.commands import grid
+from hf_distill.commands.grid import Cell, format_tables, grid_cells, run_grid, table
 from hf_distill.hub.disclosure import public
-from hf_distill.jobs import grid
-from hf_distill.jobs.grid import Cell, format_tables, grid_cells, run_grid, table
-from hf_distill.parsing import parse
+from hf_distill.settings import GridArguments
+from hf_distill.settings.parsing import parse
 
 
 @pytest.fixture

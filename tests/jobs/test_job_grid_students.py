@@ -7,7 +7,11 @@ import pytest
 import yaml
 from transformers import BertModel, set_seed
 
-from hf_distill.arguments import (
+from hf_distill.commands import grid_students
+from hf_distill.commands.grid import run_grid
+from hf_distill.commands.grid_students import CLASSES, student_settings
+from hf_distill.objectives import build_objectives
+from hf_distill.settings import (
     DistillationArguments,
     GridArguments,
     MTLArguments,
@@ -15,12 +19,8 @@ from hf_distill.arguments import (
     TasksArguments,
     TeacherArguments,
 )
-from hf_distill.jobs import grid_students
-from hf_distill.jobs.grid import run_grid
-from hf_distill.jobs.grid_students import CLASSES, student_settings
-from hf_distill.objectives import build_objectives
-from hf_distill.parsing import parse
-from hf_distill.shapes import parse_shape
+from hf_distill.settings.parsing import parse
+from hf_distill.students.shapes import parse_shape
 from hf_distill.tasks import list_tasks
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "configs"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
-from hf_distill.arguments import AugmentationArguments, DistillationArguments, MLMHeadArguments, TextbookArguments
-from hf_distill.corpus.augmentation_candidates import CandidateFinder
-from hf_distill.jobs.mlm_head import fit_mlm_head
+from hf_distill.commands.mlm_head import fit_mlm_head
+from hf_distill.corpus.augment.candidates import CandidateFinder
+from hf_distill.settings import AugmentationArguments, DistillationArguments, MLMHeadArguments, TextbookArguments
 
 
 @pytest.fixture

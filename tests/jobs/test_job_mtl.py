@@ -12,11 +12,11 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.arguments import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.commands.mtl import fine_tune_on_tasks
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
-from hf_distill.jobs.mtl import fine_tune_on_tasks
-from hf_distill.parsing import parse
+from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.settings.parsing import parse
 
 
 @pytest.fixture

@@ -17,20 +17,20 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.arguments import (
+from hf_distill.commands import pipeline as module
+from hf_distill.commands import pipeline_report
+from hf_distill.commands.pipeline import run_pipeline
+from hf_distill.commands.pipeline_report import format_report
+from hf_distill.hub.disclosure import public
+from hf_distill.hub.model_card import read_facts
+from hf_distill.settings import (
     CorpusArguments,
     PipelineArguments,
     StudentArguments,
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.hub.disclosure import public
-from hf_distill.hub.model_card import read_facts
-from hf_distill.jobs import pipeline as module
-from hf_distill.jobs import pipeline_report
-from hf_distill.jobs.pipeline import run_pipeline
-from hf_distill.jobs.pipeline_report import format_report
-from hf_distill.parsing import parse
+from hf_distill.settings.parsing import parse
 
 CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
 STAGES = ["teacher", "corpus", "distilled", "student"]

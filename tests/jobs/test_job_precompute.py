@@ -5,18 +5,18 @@ import shutil
 
 import pytest
 
-from hf_distill.arguments import (
+from hf_distill.commands.distill import distill
+from hf_distill.commands.precompute import precompute
+from hf_distill.hub.disclosure import public
+from hf_distill.hub.model_card import read_facts
+from hf_distill.settings import (
     DistillationArguments,
     PrecomputeArguments,
     StudentArguments,
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.hub.disclosure import public
-from hf_distill.hub.model_card import read_facts
-from hf_distill.jobs.distill import distill
-from hf_distill.jobs.precompute import precompute
-from hf_distill.parsing import parse
+from hf_distill.settings.parsing import parse
 
 OBJECTIVES = ["relation", "logits:0.5"]
 

@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from hf_distill.arguments import (
+from hf_distill.commands.distill import distill
+from hf_distill.commands.push import format_push, push
+from hf_distill.hub.failures import PushError
+from hf_distill.settings import (
     DistillationArguments,
     PushArguments,
     StudentArguments,
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.hub.failures import PushError
-from hf_distill.jobs.distill import distill
-from hf_distill.jobs.push import format_push, push
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tokenizer_cases import character_tokenizer
 from transformers import BertForSequenceClassification
 
 from hf_distill import DistillationTrainer, cli
+from hf_distill.hub.loading import load_model
 from hf_distill.hub.model_card import read_facts
-from hf_distill.loading import load_model
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_teacher_in_int8_leaves_nothing_of_the_full_one(run, teachers, monkeyp
         made.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("hf_distill.jobs.teachers.load_model", noting)
+    monkeypatch.setattr("hf_distill.commands.teachers.load_model", noting)
     held = []
     train = DistillationTrainer.train
 

@@ -9,13 +9,13 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, set_seed
 
-from hf_distill.arguments import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.commands.evaluate import adapt_and_evaluate
+from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.teach import teach
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import CardFacts, ModelFacts, ObjectiveFacts, read_facts, write_model_card
 from hf_distill.hub.selection import select_files
-from hf_distill.jobs.evaluate import adapt_and_evaluate
-from hf_distill.jobs.results import environment, write_results
-from hf_distill.jobs.teach import teach
+from hf_distill.settings import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_distill.arguments import CorpusArguments, ShardArguments, TaskArguments
-from hf_distill.jobs.corpus import build_corpus
-from hf_distill.jobs.shard_runners import run_with_ray
+from hf_distill.commands.corpus import build_corpus
+from hf_distill.commands.shard_runners import run_with_ray
+from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'hf_distill[ray]'")
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from transformers import BertConfig
 
-from hf_distill.arguments import DistillationArguments, TextbookArguments
-from hf_distill.jobs.textbook import read_textbook
+from hf_distill.commands.textbook import read_textbook
+from hf_distill.settings import DistillationArguments, TextbookArguments
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hf_distill.capture.signals import Signals
 from hf_distill.objectives import AnnealedObjective, LabelsObjective, LogitsObjective
-from hf_distill.signals import Signals
 
 B, T, C = 4, 6, 3
 

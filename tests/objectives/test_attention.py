@@ -6,9 +6,9 @@ import pytest
 import torch
 from parity import MASK, NO_MASK, pooled_over_pairs, wave
 
+from hf_distill.capture.signals import Projections, SignalRequest, Signals
 from hf_distill.objectives import build_objectives
 from hf_distill.objectives.attention import LOSSES, score_error
-from hf_distill.signals import Projections, SignalRequest, Signals
 
 B, T, H, D_STUDENT, D_TEACHER = 3, 6, 4, 8, 12
 PER_HEAD, JOINED = ["mse", "ce", "kl"], ["mse_sum", "ce_mean"]

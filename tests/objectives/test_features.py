@@ -6,6 +6,7 @@ import pytest
 import torch
 from parity import MASK, NO_MASK, pooled_over_pairs, pooled_over_tokens, wave
 
+from hf_distill.capture.signals import SignalRequest, Signals
 from hf_distill.objectives import build_objectives
 from hf_distill.objectives.features import (
     HiddenObjective,
@@ -17,7 +18,6 @@ from hf_distill.objectives.features import (
     unit_vectors,
 )
 from hf_distill.objectives.matching import joint_mask, pool_rows
-from hf_distill.signals import SignalRequest, Signals
 
 B, T, D_STUDENT, D_TEACHER = 3, 6, 8, 12
 NAMES = ["hidden", "cosine", "pkd", "fsp", "nst"]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hf_distill.capture.signals import Projections, Signals
 from hf_distill.objectives import MiniLMObjective, RelationObjective, build_objective, relation
 from hf_distill.objectives.relation import (
     choose_relation_heads,
@@ -10,7 +11,6 @@ from hf_distill.objectives.relation import (
     legal_relation_heads,
     relation_loss,
 )
-from hf_distill.signals import Projections, Signals
 
 B, T, D_STUDENT, D_TEACHER = 3, 7, 24, 48
 

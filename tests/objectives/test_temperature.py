@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
+from hf_distill.capture.signals import Signals
 from hf_distill.objectives import LogitsObjective
 from hf_distill.objectives.logits import shift_probability
 from hf_distill.objectives.temperature import MINIMUM, Temperature
-from hf_distill.signals import Signals
 
 B, T, C = 4, 6, 3
 FLSW = {"name": "flsw", "beta": 1, "gamma": 2}

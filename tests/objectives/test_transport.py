@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+from hf_distill.capture.signals import SignalRequest, Signals
 from hf_distill.objectives import build_objectives, solve_transport
 from hf_distill.objectives.attention import score_error
 from hf_distill.objectives.features import squared_error
-from hf_distill.signals import SignalRequest, Signals
 
 B, T, H, D_STUDENT, D_TEACHER = 3, 6, 4, 8, 12
 

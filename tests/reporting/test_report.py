@@ -9,12 +9,12 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import yaml
 
-from hf_distill.arguments import ReportArguments
 from hf_distill.cli import main
-from hf_distill.jobs.report import report
-from hf_distill.reporting.figures import MOST_POINTS, group_of, plan_figures, thinned
-from hf_distill.reporting.runs import read_runs, short_names
-from hf_distill.reporting.tables import shown, tables_of
+from hf_distill.commands.report import report
+from hf_distill.reports.figures import MOST_POINTS, group_of, plan_figures, thinned
+from hf_distill.reports.runs import read_runs, short_names
+from hf_distill.reports.tables import shown, tables_of
+from hf_distill.settings import ReportArguments
 
 DISTILLED = {
     "job": "distill",
@@ -277,7 +277,7 @@ def test_without_matplotlib_the_page_says_so_and_has_its_tables(two, tmp_path, m
     def missing(*_, **__):
         raise ImportError("needs matplotlib: pip install 'hf_distill[plots]'")
 
-    monkeypatch.setattr("hf_distill.reporting.figures.require", missing)
+    monkeypatch.setattr("hf_distill.reports.figures.require", missing)
     results = report(ReportArguments(two, str(tmp_path / "page.html")))
     text = (tmp_path / "page.html").read_text()
     assert "There are no curves: needs matplotlib" in text

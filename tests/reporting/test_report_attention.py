@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification, BertModel, LlamaConfig, LlamaModel, set_seed
 
-from hf_distill.arguments import AttentionArguments
-from hf_distill.jobs.attention import draw_attention_of
-from hf_distill.reporting.attention import attention_map, draw_attention
+from hf_distill.commands.attention import draw_attention_of
+from hf_distill.reports.attention import attention_map, draw_attention
+from hf_distill.settings import AttentionArguments
 
 TEXT = "the cat likes a good film"
 

@@ -9,7 +9,8 @@ import socket
 import pytest
 from killing import in_fork
 
-from hf_distill.arguments import (
+from hf_distill.commands.folders import writes_folder
+from hf_distill.settings import (
     CorpusArguments,
     DistillationArguments,
     PipelineArguments,
@@ -18,7 +19,6 @@ from hf_distill.arguments import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.jobs.folders import writes_folder
 from hf_distill.storage.files import SCRATCH, DiskFullError
 from hf_distill.storage.folders import LOCK, FolderInUseError, check_apart, writing_to
 

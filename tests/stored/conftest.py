@@ -7,7 +7,7 @@ import pytest
 from stored_cases import OBJECTIVES
 
 from hf_distill import DistillationArguments, DistillationTrainer
-from hf_distill.stored.precompute import precompute
+from hf_distill.teachers.stored.precompute import precompute
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_distill.signals import SignalRequest
+from hf_distill.capture.signals import SignalRequest
 
 OBJECTIVES = ["relation:1", "logits:0.5", "labels:0.3"]
 EVERYTHING = SignalRequest(

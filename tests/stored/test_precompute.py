@@ -13,12 +13,12 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.signals import SignalRequest
-from hf_distill.stored import manifest as manifest_module
-from hf_distill.stored import precompute as precompute_module
-from hf_distill.stored.columns import keep_largest, spread_rest
-from hf_distill.stored.teacher import StoredTeacher
-from hf_distill.teachers import LiveTeacher
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.teachers.base import LiveTeacher
+from hf_distill.teachers.stored import manifest as manifest_module
+from hf_distill.teachers.stored import precompute as precompute_module
+from hf_distill.teachers.stored.columns import keep_largest, spread_rest
+from hf_distill.teachers.stored.teacher import StoredTeacher
 
 
 def test_the_folder_holds_rows_signals_configuration_and_tokenizer(store, tiny_teacher, tiny_tokenizer, rows):

@@ -9,7 +9,7 @@ from stored_cases import EVERYTHING
 from torch.testing import assert_close
 from transformers import DataCollatorWithPadding
 
-from hf_distill.stored.teacher import StoredCollator, StoredTeacher, join_rows
+from hf_distill.teachers.stored.teacher import StoredCollator, StoredTeacher, join_rows
 
 
 @pytest.mark.parametrize("remove", [True, False])

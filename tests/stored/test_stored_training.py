@@ -14,10 +14,10 @@ from transformers import (
     set_seed,
 )
 
+from hf_distill.capture.signals import SignalRequest
 from hf_distill.objectives import list_objectives
-from hf_distill.signals import SignalRequest
-from hf_distill.stored.teacher import StoredTeacher
-from hf_distill.teachers import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
+from hf_distill.teachers.stored.teacher import StoredTeacher
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

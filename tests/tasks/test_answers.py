@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hf_distill.tasks.answers import exact_match, normalize_answer, squad_scores, squad_v2_scores, token_f1
+from hf_distill.tasks.metrics.answers import exact_match, normalize_answer, squad_scores, squad_v2_scores, token_f1
 
 WORDS = "the a an cat Cat, dog dog. U.S. us well-known wellknown 1976 théâtre".split()
 

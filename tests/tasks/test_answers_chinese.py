@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from hf_distill.tasks.answers_chinese import (
+from hf_distill.tasks.metrics.answers_chinese import (
     cmrc_scores,
     exact_match,
     longest_common_run,

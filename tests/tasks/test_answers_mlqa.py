@@ -2,8 +2,8 @@
 
 import pytest
 
-from hf_distill.tasks.answers import squad_scores
-from hf_distill.tasks.answers_mlqa import MLQA_LANGUAGES, mlqa_scores, normalize_answer
+from hf_distill.tasks.metrics.answers import squad_scores
+from hf_distill.tasks.metrics.answers_mlqa import MLQA_LANGUAGES, mlqa_scores, normalize_answer
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,16 @@ from datasets import Dataset, DatasetDict, List, Value
 from transformers import BertModel, set_seed
 
 from hf_distill import MTLArguments, MTLTrainer
-from hf_distill.arguments import FineTuningArguments, TeacherArguments, TextbookArguments
-from hf_distill.jobs.textbook import read_rows
+from hf_distill.commands.textbook import read_rows
+from hf_distill.settings import FineTuningArguments, TeacherArguments, TextbookArguments
+from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.tasks.preprocessing import tokenize_task
-from hf_distill.tasks.registry import get_task
+from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.tasks.spec_fields import FineTuningDefaults
-from hf_distill.trainers.finetuning import evaluate_model, finetune
-from hf_distill.trainers.heads import head_of
-from hf_distill.trainers.task_models import add_lora, load_task_model, task_config
+from hf_distill.tasks.spec_values import FineTuningDefaults
+from hf_distill.trainers.fine_tuning.heads import head_of
+from hf_distill.trainers.fine_tuning.task_models import add_lora, load_task_model, task_config
+from hf_distill.trainers.fine_tuning.trainer import evaluate_model, finetune
 
 QUIET = {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
 ROWS = [

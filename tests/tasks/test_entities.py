@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from hf_distill.tasks.entities import Entity, entities, entity_scores, entity_scores_by_type
+from hf_distill.tasks.metrics.entities import Entity, entities, entity_scores, entity_scores_by_type
 
 
 def chunk_starts(previous, current):

@@ -7,12 +7,12 @@ import pytest
 from task_fixtures import ROWS, write_task
 from transformers import BertConfig, set_seed
 
-from hf_distill.arguments import FineTuningArguments
+from hf_distill.settings import FineTuningArguments
+from hf_distill.tasks.catalogue.registry import get_task, list_tasks
 from hf_distill.tasks.loading import load_task
-from hf_distill.tasks.registry import get_task, list_tasks
-from hf_distill.trainers.finetuning import finetune
-from hf_distill.trainers.heads import head_of
-from hf_distill.trainers.task_models import task_config
+from hf_distill.trainers.fine_tuning.heads import head_of
+from hf_distill.trainers.fine_tuning.task_models import task_config
+from hf_distill.trainers.fine_tuning.trainer import finetune
 
 TASKS = [name for name in list_tasks() if not name.startswith("mine/")]
 

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from hf_distill.tasks.entities import entity_scores
-from hf_distill.tasks.metrics import compute_scores, load_metric, predictions_of
-from hf_distill.tasks.registry import get_task, list_tasks
-from hf_distill.tasks.scores import SCORES
+from hf_distill.tasks.catalogue.registry import get_task, list_tasks
+from hf_distill.tasks.metrics.compute import compute_scores, predictions_of
+from hf_distill.tasks.metrics.entities import entity_scores
+from hf_distill.tasks.metrics.score_modules import load_metric
+from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
 OF_ROWS = [name for name in list_tasks() if get_task(name).is_of_rows and not name.startswith("mine/")]

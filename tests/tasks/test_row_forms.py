@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from datasets import Dataset
 
-from hf_distill.tasks.registry import get_task
-from hf_distill.tasks.row_forms import form_rows, join_keywords, mark_spans
+from hf_distill.tasks.catalogue.registry import get_task
+from hf_distill.tasks.rows.text_forms import form_rows, join_keywords, mark_spans
 
 TEXT = "树叶飘入了树林，他走了"
 

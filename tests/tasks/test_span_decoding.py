@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from hf_distill.tasks.span_decoding import SpanPrediction, decode_spans
+from hf_distill.tasks.rows.span_decoding import SpanPrediction, decode_spans
 
 CONTEXT = "one two three four five six seven eight nine ten"
 

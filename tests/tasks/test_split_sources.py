@@ -5,8 +5,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from task_fixtures import row_of, write_rows, write_task
 
 from hf_distill.tasks import labels, loading
+from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import load_task
-from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.spec import TaskSpec
 
 

@@ -2,10 +2,16 @@
 
 import pytest
 
-from hf_distill.tasks.answers import squad_scores, squad_v2_scores
-from hf_distill.tasks.answers_chinese import cmrc_scores
-from hf_distill.tasks.answers_mlqa import mlqa_scores
-from hf_distill.tasks.structured_metrics import CmrcMetric, EntityMetric, MlqaMetric, SquadMetric, SquadV2Metric
+from hf_distill.tasks.metrics.answers import squad_scores, squad_v2_scores
+from hf_distill.tasks.metrics.answers_chinese import cmrc_scores
+from hf_distill.tasks.metrics.answers_mlqa import mlqa_scores
+from hf_distill.tasks.metrics.structured_modules import (
+    CmrcMetric,
+    EntityMetric,
+    MlqaMetric,
+    SquadMetric,
+    SquadV2Metric,
+)
 
 GOLDS = {"a": ["the big cat", "cat"], "b": ["北京大学"], "c": ["1976"]}
 TEXTS = {"a": "big cat", "b": "北京", "c": "in 1976"}

@@ -6,9 +6,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_distill.tasks import files, loading
+from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.labels import match_label_order
 from hf_distill.tasks.loading import load_task
-from hf_distill.tasks.registry import get_task
 
 ROWS = [("a good film", 1), ("a bad film", 0), ('"quoted" film', 1)]
 

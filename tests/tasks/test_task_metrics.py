@@ -8,9 +8,10 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from transformers import EvalPrediction
 
-from hf_distill.tasks.metrics import build_compute_metrics, compute_scores, load_metric, predictions_of
-from hf_distill.tasks.registry import get_task
-from hf_distill.tasks.scores import SCORES
+from hf_distill.tasks.catalogue.registry import get_task
+from hf_distill.tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
+from hf_distill.tasks.metrics.score_modules import load_metric
+from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.spec import TaskSpec
 
 PEERS = {
@@ -120,7 +121,7 @@ def test_the_hook_does_not_import_evaluate():
     import subprocess
 
     code = (
-        "import sys, hf_distill.tasks.metrics as m; m.build_compute_metrics(m.get_task('sst2'));"
+        "import sys, hf_distill.tasks.metrics.compute as m; m.build_compute_metrics(m.get_task('sst2'));"
         "sys.exit('evaluate' in sys.modules or 'sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset, DatasetDict, Value
 
-from hf_distill.tasks.preprocessing import tokenize_task, tokenizer_fingerprint
-from hf_distill.tasks.registry import get_task
+from hf_distill.tasks.catalogue.registry import get_task
+from hf_distill.tasks.rows.tokenizing import tokenize_task, tokenizer_fingerprint
 
 PAIRS = Dataset.from_dict(
     {

@@ -5,9 +5,9 @@ import pytest
 from datasets import Dataset
 
 from hf_distill.tasks import get_task, load_task, tokenize_task
-from hf_distill.tasks.questions import encode_questions, normalise_questions, window_stride
+from hf_distill.tasks.rows.predictions import score_answers
+from hf_distill.tasks.rows.questions import encode_questions, normalise_questions, window_stride
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.tasks.structured_scores import score_answers
 
 SPEC = TaskSpec(
     "facts", ("question", "context"), None, label_column="answers", kind="question_answering",

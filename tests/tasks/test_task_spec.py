@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_distill import tasks
-from hf_distill.tasks.registry import get_task, list_tasks, register_task
+from hf_distill.tasks.catalogue.registry import get_task, list_tasks, register_task
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 
 # columns, labels in the Hub's order, metrics with the headline first (GLUE paper; Contextualized Corpus, section 3)

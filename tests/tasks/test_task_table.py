@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from hf_distill.tasks.registry import get_task, list_tasks
-from hf_distill.tasks.table import task_tables
+from hf_distill.tasks.catalogue.registry import get_task, list_tasks
+from hf_distill.tasks.catalogue.table import task_tables
 
 DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
-HINT = "write it anew: python -c 'from hf_distill.tasks.table import task_tables; print(task_tables())'"
+HINT = "write it anew: python -c 'from hf_distill.tasks.catalogue.table import task_tables; print(task_tables())'"
 
 
 def test_the_tables_of_the_docs_are_those_of_the_registry():

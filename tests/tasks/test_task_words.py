@@ -5,9 +5,9 @@ import pytest
 from datasets import ClassLabel, Dataset, List
 
 from hf_distill.tasks import build_compute_metrics, load_task, tokenize_task
+from hf_distill.tasks.rows.predictions import score_words
+from hf_distill.tasks.rows.words import encode_words, normalise_words
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.tasks.structured_scores import score_words
-from hf_distill.tasks.words import encode_words, normalise_words
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 SPEC = TaskSpec(

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from hf_distill.tasks.metrics import load_metric
-from hf_distill.tasks.text_scores import bleu_scores, characters, meteor_scores, rouge_scores
+from hf_distill.tasks.metrics.score_modules import load_metric
+from hf_distill.tasks.metrics.text_scores import bleu_scores, characters, meteor_scores, rouge_scores
 
 PREDICTION = "the cat sat on the mat"
 REFERENCE = "the cat is on the mat"

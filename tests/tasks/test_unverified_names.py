@@ -6,11 +6,11 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import BertForSequenceClassification, set_seed
 
 from hf_distill.tasks import loading
+from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import load_task
-from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.trainers import task_models
-from hf_distill.trainers.task_models import fit_head, label_order
+from hf_distill.trainers.fine_tuning import task_models
+from hf_distill.trainers.fine_tuning.task_models import fit_head, label_order
 
 UNVERIFIED = ("acl_arc", "chemprot", "helpful", "hyperpartisan", "scierc")
 

@@ -5,7 +5,7 @@ import json
 from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel
 
 from hf_distill import DistillationArguments
-from hf_distill.trainers.card import chosen_settings, labels_of, lineage_of
+from hf_distill.trainers.distillation.card import chosen_settings, labels_of, lineage_of
 
 
 def test_what_nobody_chose_is_no_setting():

@@ -31,17 +31,17 @@ from hf_distill import (
     MultiTeacherArguments,
     MultiTeacherTrainer,
 )
-from hf_distill.arguments import FineTuningArguments
 from hf_distill.generation.packing import SpecialIds
+from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import SCRATCH, DiskFullError
 from hf_distill.storage.folders import LOCK, FolderInUseError, writing_to
 from hf_distill.storage.steps import MARKER
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.trainers import checkpoints
-from hf_distill.trainers.checkpoints import damage_of_checkpoint, last_checkpoint
-from hf_distill.trainers.finetuning import finetune
-from hf_distill.trainers.masked_head import MaskedHeadTrainer
+from hf_distill.trainers.distillation import checkpoints
+from hf_distill.trainers.distillation.checkpoints import damage_of_checkpoint, last_checkpoint
+from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
+from hf_distill.trainers.fine_tuning.trainer import finetune
 
 STEPS = 3
 SETTINGS = {

@@ -11,7 +11,7 @@ from transformers import AutoModel, BertForSequenceClassification, DataCollatorW
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.objectives import LogitsObjective, Objective
-from hf_distill.trainers.checkpoints import MANIFEST_NAME
+from hf_distill.trainers.distillation.checkpoints import MANIFEST_NAME
 
 RELATION_AND_MORE = ["relation:1", "logits:0.5", "labels:0.3"]
 
@@ -410,7 +410,7 @@ def test_every_student_of_model_init_has_its_projection(build, tiny_student):
 
 
 def _hidden(layer):
-    from hf_distill.signals import SignalRequest
+    from hf_distill.capture.signals import SignalRequest
 
     return SignalRequest(hidden_states=frozenset({layer}))
 
@@ -586,7 +586,7 @@ def test_without_objectives_checkpoints_are_those_of_trainer(build):
 
 def test_a_head_that_nobody_trains_is_said(build, monkeypatch):
     said = []
-    monkeypatch.setattr("hf_distill.trainers.wrapper.logger.warning_once", said.append)
+    monkeypatch.setattr("hf_distill.trainers.distillation.model.logger.warning_once", said.append)
     build(objectives=["relation", "labels"])
     assert not said
     build(objectives=["relation"])

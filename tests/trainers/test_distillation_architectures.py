@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
-from hf_distill.architectures import describe_architecture
-from hf_distill.loading import forward_columns
-from hf_distill.shapes import shape_of
+from hf_distill.capture.architectures import describe_architecture
+from hf_distill.hub.loading import forward_columns
+from hf_distill.students.shapes import shape_of
 
 ARCHITECTURES = [case for case in CASES if str(case) in {"bert", "roberta", "distilbert", "modernbert", "deberta-v2"}]
 NO_DROPOUT = {

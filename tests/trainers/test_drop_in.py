@@ -26,13 +26,13 @@ from hf_distill import (
     MultiTeacherArguments,
     MultiTeacherTrainer,
 )
-from hf_distill.arguments.training import lower_is_better
+from hf_distill.capture.signals import Signals
 from hf_distill.objectives.logits import LabelsObjective, LogitsObjective
-from hf_distill.parsing import parse
-from hf_distill.signals import Signals
-from hf_distill.trainers.checkpoints import MANIFEST_NAME
+from hf_distill.settings.parsing import parse
+from hf_distill.settings.training import lower_is_better
+from hf_distill.trainers.distillation.checkpoints import MANIFEST_NAME
 from hf_distill.trainers.drop_in import refuse_without_effect
-from hf_distill.trainers.masked_head import MaskedHeadTrainer
+from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 
 STOCK = list(inspect.signature(Trainer.__init__).parameters)
 
@@ -142,7 +142,7 @@ def test_what_is_chosen_counts_everywhere(quiet, tiny_teacher, tiny_student):
 
 def test_a_training_without_objectives_leaves_the_process_as_it_is(quiet, tiny_student, own_products, monkeypatch):
     seen = []
-    monkeypatch.setattr("hf_distill.trainers.distillation.configure_fp32_matmul", seen.append)
+    monkeypatch.setattr("hf_distill.trainers.distillation.trainer.configure_fp32_matmul", seen.append)
     for args in (None, TrainingArguments(**quiet), DistillationArguments(**quiet)):
         monkeypatch.chdir(quiet["output_dir"])
         DistillationTrainer(copy.deepcopy(tiny_student), args)

@@ -18,14 +18,15 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.arguments import FineTuningArguments, TeacherArguments
+from hf_distill.settings import FineTuningArguments, TeacherArguments
+from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import LoadedTask
-from hf_distill.tasks.registry import get_task
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.trainers import checkpoints, finetuning, task_models
-from hf_distill.trainers.finetuning import FineTuningTrainer, TaskLoss, evaluate_model, finetune
-from hf_distill.trainers.heads import head_of
-from hf_distill.trainers.task_models import (
+from hf_distill.trainers.distillation import checkpoints
+from hf_distill.trainers.fine_tuning import task_models
+from hf_distill.trainers.fine_tuning import trainer as finetuning
+from hf_distill.trainers.fine_tuning.heads import head_of
+from hf_distill.trainers.fine_tuning.task_models import (
     add_lora,
     check_positions,
     label_order,
@@ -33,6 +34,7 @@ from hf_distill.trainers.task_models import (
     merge_lora,
     random_task_model,
 )
+from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer, TaskLoss, evaluate_model, finetune
 
 SPEC = TaskSpec(
     "test/sentiment",

@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 from transformers import BertForSequenceClassification
 
 from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherTrainer
-from hf_distill.arguments import FineTuningArguments, MultiTeacherArguments
-from hf_distill.finite import FiniteWatch, NotFiniteError, check_weight_file, check_weights, not_finite
+from hf_distill.capture.signals import Signals
 from hf_distill.objectives import LogitsObjective, WeightedObjective, build_objectives
-from hf_distill.schedules import Schedule
-from hf_distill.signals import Signals
+from hf_distill.objectives.schedules import Schedule
+from hf_distill.settings import FineTuningArguments, MultiTeacherArguments
+from hf_distill.storage.finite import FiniteWatch, NotFiniteError, check_weight_file, check_weights, not_finite
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.teachers import LiveTeacher
-from hf_distill.trainers.finetuning import build_trainer
+from hf_distill.teachers.base import LiveTeacher
+from hf_distill.trainers.fine_tuning.trainer import build_trainer
 
 NAN = math.nan
 HUGE = {"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_steps": 0.0}
@@ -259,7 +259,7 @@ def test_weights_temperatures_and_schedules_are_finite(make):
 
 
 def test_no_signal_that_is_not_finite_is_stored():
-    from hf_distill.stored.columns import signals_of
+    from hf_distill.teachers.stored.columns import signals_of
 
     mask = torch.tensor([[1, 1, 0]])
     states = torch.ones(1, 3, 4)

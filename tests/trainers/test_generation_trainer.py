@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, BertForMaskedLM, RobertaConfig, R
 
 from hf_distill import EncoderForGeneration, GenerationSettings, GenerationTrainer, GenerationTrainingArguments
 from hf_distill.generation.packing import SpecialIds, pack
-from hf_distill.trainers.generation import PackingCollator
+from hf_distill.generation.trainer import PackingCollator
 
 SETTINGS = GenerationSettings(num_beams=2, max_new_tokens=6, batch_size=4, max_source_length=16)
 

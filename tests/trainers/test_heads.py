@@ -7,14 +7,14 @@ from torch.nn import functional
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
-from hf_distill.arguments import FineTuningArguments
+from hf_distill.settings import FineTuningArguments
 from hf_distill.tasks import tokenize_task
 from hf_distill.tasks.loading import LoadedTask
-from hf_distill.tasks.questions import normalise_questions
+from hf_distill.tasks.rows.questions import normalise_questions
+from hf_distill.tasks.rows.words import normalise_words
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.tasks.words import normalise_words
-from hf_distill.trainers.finetuning import TaskLoss, build_trainer, evaluate_model, finetune
-from hf_distill.trainers.heads import head_of
+from hf_distill.trainers.fine_tuning.heads import head_of
+from hf_distill.trainers.fine_tuning.trainer import TaskLoss, build_trainer, evaluate_model, finetune
 
 TAGS = ("O", "B-X", "I-X")
 WORDS = TaskSpec(

@@ -5,9 +5,9 @@ import torch
 from datasets import Dataset
 from transformers import BertForMaskedLM, set_seed
 
-from hf_distill.arguments import DistillationArguments
-from hf_distill.tokenization import tokenize_text
-from hf_distill.trainers.masked_head import MaskedHeadTrainer
+from hf_distill.settings import DistillationArguments
+from hf_distill.tasks.rows.text import tokenize_text
+from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 
 
 @pytest.fixture

@@ -21,17 +21,17 @@ from transformers import (
 )
 
 from hf_distill import MTLArguments, MTLTrainer, StoredTeacher, precompute
-from hf_distill.arguments import TeacherArguments
 from hf_distill.objectives.logits import soft_loss
+from hf_distill.settings import TeacherArguments
 from hf_distill.tasks import tokenize_task
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.trainers.finetuning import evaluate_model
-from hf_distill.trainers.heads import head_of
-from hf_distill.trainers.multi_task_loss import MultiTaskLoss
-from hf_distill.trainers.multi_task_model import multi_task_model
-from hf_distill.trainers.task_models import task_config
-from hf_distill.trainers.task_teachers import TaskTeachers, soft_task_loss
+from hf_distill.trainers.fine_tuning.heads import head_of
+from hf_distill.trainers.fine_tuning.task_models import task_config
+from hf_distill.trainers.fine_tuning.trainer import evaluate_model
+from hf_distill.trainers.multi_task.loss import MultiTaskLoss
+from hf_distill.trainers.multi_task.model import multi_task_model
+from hf_distill.trainers.multi_task.teachers import TaskTeachers, soft_task_loss
 
 DEFAULTS = FineTuningDefaults(epochs=1, learning_rate=1e-3, batch_size=8, max_length=32)
 MOOD = TaskSpec("mood", ("text",), ("bad", "good"), metrics=("accuracy",), fine_tuning=DEFAULTS)
@@ -124,7 +124,7 @@ def test_the_model_of_a_task_is_that_of_transformers(cls, config, tasks, tmp_pat
 
 
 def test_models_of_two_architectures_are_refused(encoder, tasks, tiny_bert_config):
-    from hf_distill.trainers.multi_task_model import MultiTaskModel
+    from hf_distill.trainers.multi_task.model import MultiTaskModel
 
     other = AutoModelForSequenceClassification.from_config(RobertaConfig(hidden_size=24, num_attention_heads=4))
     with pytest.raises(ValueError, match=r"one architecture; these are \['bert', 'roberta'\]"):
@@ -227,7 +227,7 @@ class Says:
         self.logits = logits
 
     def signals(self, inputs):
-        from hf_distill.signals import Signals
+        from hf_distill.capture.signals import Signals
 
         return Signals(inputs["attention_mask"], logits={"logits": self.logits})
 

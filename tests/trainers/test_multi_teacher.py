@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from hf_distill import DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
-from hf_distill.combination import combine_logits
 from hf_distill.objectives import LogitsObjective
-from hf_distill.stored.precompute import precompute
+from hf_distill.teachers.combination import combine_logits
+from hf_distill.teachers.stored.precompute import precompute
 
 LABELS = {0: "negative", 1: "positive"}
 LAYERS_OF_EACH = ["logits", {"objective": "relation", "teacher": 0}, {"objective": "hidden", "teacher": 1}]

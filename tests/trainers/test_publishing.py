@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from transformers import AutoModelForSequenceClassification
 
 from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
-from hf_distill.arguments import FineTuningArguments
 from hf_distill.hub.failures import PushError
+from hf_distill.settings import FineTuningArguments
 
 STUDENT = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 CARD = {"README.md", "distillation.json"}

@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from hf_distill import DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
-from hf_distill.alignment import mean_over_pieces
-from hf_distill.stored.precompute import precompute
+from hf_distill.teachers.alignment import mean_over_pieces
+from hf_distill.teachers.stored.precompute import precompute
 
 LABELS = {0: "negative", 1: "positive"}
 LAYERS_OF_EACH = [

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from hf_distill import DistillationArguments, DistillationTrainer
-from hf_distill.stored.precompute import precompute
+from hf_distill.teachers.stored.precompute import precompute
 
 COUNT = 16
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_distill.trainers.task_mixing import TaskBatches, TaskRows, annealed_exponent, task_shares
+from hf_distill.trainers.multi_task.mixing import TaskBatches, TaskRows, annealed_exponent, task_shares
 
 SIZES = (40, 7, 13)
 

@@ -8,8 +8,8 @@ import transformers
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, set_seed
 
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.trainers import task_models
-from hf_distill.trainers.task_models import load_task_model
+from hf_distill.trainers.fine_tuning import task_models
+from hf_distill.trainers.fine_tuning.task_models import load_task_model
 
 THREE = TaskSpec("three", ("text",), ("no", "maybe", "yes"))
 HEADS = {

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.trainers.task_weighting import GradientNormWeights, UncertaintyWeights, log_classes
+from hf_distill.trainers.multi_task.weighting import GradientNormWeights, UncertaintyWeights, log_classes
 
 
 def spec(labels, **fields):

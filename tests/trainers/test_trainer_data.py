@@ -4,9 +4,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_distill.arguments import FineTuningArguments
-from hf_distill.tokenization import tokenize_text
-from hf_distill.trainers.data import LengthSampler, counted, length_grouped_sampler
+from hf_distill.settings import FineTuningArguments
+from hf_distill.tasks.rows.text import tokenize_text
+from hf_distill.trainers.distillation.text import LengthSampler, counted, length_grouped_sampler
 
 
 class EndlessRows(torch.utils.data.Dataset):

@@ -1,0 +1,284 @@
+"""Where layers and attention modules live in each architecture.
+
+One row per `model_type`; `register_architecture` adds a row. Models without a row are described from what
+transformers itself declares about them, if they use its attention interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.output_capturing import OutputRecorder
+
+Mechanism = Literal["interface", "linear", "mpnet", "deberta", "deberta-v2"]
+
+
+class UnsupportedArchitectureError(ValueError):
+    """Signals cannot be captured from this model."""
+
+
+@dataclass(frozen=True)
+class ArchitectureSpec:
+    """Where the layers and the attention of one architecture live.
+
+    Attributes:
+        layers: Path of the list of layers, relative to the base model.
+        attention: Path of the attention module, relative to a layer.
+        mechanism: `interface` if the attention calls transformers' attention interface; otherwise the hooks that
+            know the module (`linear`: three modules whose outputs are the queries, keys and values).
+        shared: Whether the modules in the list of layers are called `num_hidden_layers` times in all (ALBERT).
+        query: Path of the query projection, relative to the attention module (hooks only).
+        key: Path of the key projection.
+        value: Path of the value projection.
+    """
+
+    layers: str
+    attention: str
+    mechanism: Mechanism = "interface"
+    shared: bool = False
+    query: str = ""
+    key: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class ArchitectureInfo:
+    """Sizes of one model, and the modules that capture works on.
+
+    Attributes:
+        model_type: The `model_type` of the configuration.
+        num_layers: Layers that the model really has (a shared layer counts once per call).
+        hidden_size: H.
+        num_heads: A.
+        num_key_value_heads: G.
+        head_size: D. Queries are A * D wide, keys and values G * D; A * D may differ from H.
+        spec: Where the modules are.
+        base: The model below head, adapter and compile wrappers.
+    """
+
+    model_type: str
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_key_value_heads: int
+    head_size: int
+    spec: ArchitectureSpec
+    base: PreTrainedModel = field(repr=False, compare=False)
+
+    def layer(self, index: int) -> nn.Module:
+        """The module of the 1-based layer."""
+        layers = self.layer_list()
+        # ALBERT spreads its calls evenly over its groups.
+        position = (index - 1) * len(layers) // self.num_layers if self.spec.shared else index - 1
+        return layers[position]
+
+    def attention(self, index: int) -> nn.Module:
+        """The attention module of the 1-based layer."""
+        return self.layer(index).get_submodule(self.spec.attention)
+
+    def layer_list(self) -> list[nn.Module]:
+        """The distinct layer modules, in order."""
+        return list(self.base.get_submodule(self.spec.layers).children())
+
+
+_BERT = ArchitectureSpec(layers="encoder.layer", attention="attention.self")
+_DECODER = ArchitectureSpec(layers="layers", attention="self_attn")
+_ARCHITECTURES: dict[str, ArchitectureSpec] = {
+    "albert": ArchitectureSpec(
+        layers="encoder.albert_layer_groups", attention="albert_layers.0.attention", shared=True
+    ),
+    "bert": _BERT,
+    "camembert": _BERT,
+    "deberta": ArchitectureSpec(layers="encoder.layer", attention="attention.self", mechanism="deberta"),
+    "deberta-v2": ArchitectureSpec(
+        layers="encoder.layer",
+        attention="attention.self",
+        mechanism="deberta-v2",
+        query="query_proj",
+        key="key_proj",
+        value="value_proj",
+    ),
+    "distilbert": ArchitectureSpec(layers="transformer.layer", attention="attention"),
+    "electra": _BERT,
+    "ernie": _BERT,
+    "eurobert": _DECODER,
+    "llama": _DECODER,
+    "mobilebert": _BERT,
+    "modernbert": ArchitectureSpec(layers="layers", attention="attn"),
+    "mpnet": ArchitectureSpec(
+        layers="encoder.layer", attention="attention.attn", mechanism="mpnet", query="q", key="k", value="v"
+    ),
+    "nomic_bert": _DECODER,
+    "qwen2": _DECODER,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+}
+
+
+def known_architectures() -> dict[str, ArchitectureSpec]:
+    """Every row of the table, by `model_type`."""
+    return dict(sorted(_ARCHITECTURES.items()))
+
+
+def register_architecture(
+    model_type: str,
+    *,
+    layers: str,
+    attention: str,
+    query: str | None = None,
+    key: str | None = None,
+    value: str | None = None,
+) -> None:
+    """Tell capture where the modules of an architecture are.
+
+    Args:
+        model_type: The `model_type` of its configuration.
+        layers: Path of its list of layers, relative to the base model, e.g. `encoder.layer`.
+        attention: Path of the attention module, relative to a layer, e.g. `attention.self`.
+        query: Path of the query projection, relative to the attention module. Give `query`, `key` and `value` for a
+            model that does not use transformers' attention interface; their outputs must be what the attention uses,
+            and its scores must be `query @ key / sqrt(head size)`.
+        key: Path of the key projection.
+        value: Path of the value projection.
+
+    Raises:
+        ValueError: If only some of `query`, `key`, `value` are given.
+    """
+    projections = [path for path in (query, key, value) if path]
+    if len(projections) not in (0, 3):
+        raise ValueError(
+            f"register_architecture({model_type!r}): give all of query, key, value or none of them, not {projections}."
+        )
+    _ARCHITECTURES[model_type] = ArchitectureSpec(
+        layers=layers,
+        attention=attention,
+        mechanism="linear" if projections else "interface",
+        query=query or "",
+        key=key or "",
+        value=value or "",
+    )
+
+
+def unwrap(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside compile, data-parallel and peft wrappers.
+
+    Raises:
+        UnsupportedArchitectureError: If there is none, or the adapter changes the sequence (prompt learning).
+    """
+    inner: Any = model
+    while not isinstance(inner, PreTrainedModel):
+        if hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        elif hasattr(inner, "get_base_model"):
+            if inner.active_peft_config.is_prompt_learning:
+                raise UnsupportedArchitectureError(
+                    "Signals cannot be captured from a peft model with prompt learning "
+                    f"({inner.active_peft_config.peft_type}): it changes the length of the sequence. "
+                    "Adapters inside the layers, such as LoRA, are supported."
+                )
+            inner = inner.get_base_model()
+        elif isinstance(getattr(inner, "module", None), nn.Module):
+            inner = inner.module
+        else:
+            raise UnsupportedArchitectureError(
+                f"Signals can be captured from a PreTrainedModel of transformers, not from {type(model).__name__}."
+            )
+    return inner
+
+
+def describe_architecture(model: nn.Module) -> ArchitectureInfo:
+    """Sizes and module paths of a model, with or without a head or peft adapters.
+
+    Raises:
+        UnsupportedArchitectureError: If the architecture is unknown. The message lists the modules that look like
+            query, key and value projections and the call that adds the architecture.
+    """
+    base = cast(PreTrainedModel, unwrap(model).base_model)
+    config = base.config
+    spec = _ARCHITECTURES.get(config.model_type) or _discover(base)
+    if spec is None or not _fits(base, spec):
+        raise UnsupportedArchitectureError(_explain(base, spec))
+    modules = list(base.get_submodule(spec.layers).children())
+    return ArchitectureInfo(
+        model_type=config.model_type,
+        num_layers=config.num_hidden_layers if spec.shared else len(modules),
+        hidden_size=config.hidden_size,
+        num_heads=config.num_attention_heads,
+        num_key_value_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+        head_size=_head_size(config),
+        spec=spec,
+        base=base,
+    )
+
+
+def _head_size(config: PreTrainedConfig) -> int:
+    stated = getattr(config, "head_dim", None) or getattr(config, "attention_head_size", None)
+    # Inside MobileBERT's bottlenecks the attention is narrower than the model.
+    return stated or getattr(config, "true_hidden_size", config.hidden_size) // config.num_attention_heads
+
+
+def _fits(base: PreTrainedModel, spec: ArchitectureSpec) -> bool:
+    """Whether the paths of the row exist in the model."""
+    try:
+        layers = list(base.get_submodule(spec.layers).children())
+        for layer in layers:
+            attention = layer.get_submodule(spec.attention)
+            for path in (spec.query, spec.key, spec.value):
+                attention.get_submodule(path)
+    except AttributeError:
+        return False
+    return bool(layers)
+
+
+def _discover(base: PreTrainedModel) -> ArchitectureSpec | None:
+    """A row from the layer and attention classes that transformers records outputs of, if they are unambiguous."""
+    recordable = getattr(base, "_can_record_outputs", None) or {}
+    layer_class = _recorded_class(recordable.get("hidden_states"))
+    attention_class = _recorded_class(recordable.get("attentions"))
+    if layer_class is None or attention_class is None or not base._can_set_attn_implementation():
+        return None
+    layers = [name for name, module in base.named_modules() if isinstance(module, layer_class)]
+    lists = {name.rpartition(".")[0] for name in layers}
+    if len(lists) != 1 or len(layers) != getattr(base.config, "num_hidden_layers", None):
+        return None
+    paths = {
+        name
+        for layer in layers
+        for name, module in base.get_submodule(layer).named_modules()
+        if isinstance(module, attention_class)
+    }
+    return ArchitectureSpec(layers=lists.pop(), attention=paths.pop()) if len(paths) == 1 else None
+
+
+def _recorded_class(recorder: object) -> type[nn.Module] | None:
+    if isinstance(recorder, list) and len(recorder) == 1:
+        recorder = recorder[0]
+    if isinstance(recorder, OutputRecorder):
+        recorder = recorder.target_class
+    return recorder if isinstance(recorder, type) else None
+
+
+def _explain(base: PreTrainedModel, spec: ArchitectureSpec | None) -> str:
+    """The error text for an architecture without a fitting row."""
+    model_type = base.config.model_type
+    reason = "is unknown" if spec is None else f"does not have the modules of its row ({spec})"
+    candidates = [name for name, module in base.named_modules() if _looks_like_projection(name, module)]
+    listed = ", ".join(candidates[:6]) or "none found"
+    return (
+        f"Cannot capture signals from {type(base).__name__}: model_type {model_type!r} {reason}. Modules that look "
+        f"like query, key and value projections: {listed}. Add the architecture with hf_distill.capture.transformer."
+        f"register_architecture({model_type!r}, layers='path of the list of layers', attention='path of the attention "
+        "module inside a layer'), and query=, key=, value= (paths inside the attention module) if the model does not "
+        f"use transformers' attention interface. Known: {', '.join(sorted(_ARCHITECTURES))}."
+    )
+
+
+def _looks_like_projection(name: str, module: nn.Module) -> bool:
+    words = name.rpartition(".")[2].lower().split("_")
+    marks = {"q", "k", "v", "qkv", "wqkv", "query", "key", "value", "attn"}
+    return isinstance(getattr(module, "weight", None), nn.Parameter) and (
+        not marks.isdisjoint(words) or words[0] == "in"
+    )

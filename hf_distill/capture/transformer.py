@@ -1,0 +1,401 @@
+"""Signals of a transformers model from one forward pass, computed by the model's own fast kernels.
+
+Queries, keys and values are taken where the attention uses them: one function, registered in transformers' attention
+interface, shows them to the capture and then calls SDPA, or its stand-in for frozen models on the CPU. The few models
+outside the interface get hooks. What comes after the last signal asked for is not computed.
+
+Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._guards import TracingContext
+from torch.utils.hooks import RemovableHandle
+from transformers.utils import ModelOutput, logging
+
+from hf_distill.capture.architectures import (
+    ArchitectureInfo,
+    ArchitectureSpec,
+    UnsupportedArchitectureError,
+    describe_architecture,
+    register_architecture,
+    unwrap,
+)
+from hf_distill.capture.attention_hooks import AttentionHooks
+from hf_distill.capture.recording import ATTENTION_NAME, EarlyStopError, Recorder, attach, detach, recorders_of
+from hf_distill.capture.signals import SignalRequest, Signals
+
+__all__ = [
+    "ArchitectureInfo",
+    "ArchitectureSpec",
+    "SignalCapture",
+    "UnsupportedArchitectureError",
+    "describe_architecture",
+    "register_architecture",
+]
+
+logger = logging.get_logger(__name__)
+
+
+class SignalCapture:
+    """Runs a model and returns the signals of a request.
+
+    The capture keeps inactive hooks on the layers it needs for as long as it lives; nothing is added to the model's
+    parameters, buffers or configuration file. If queries, keys, values or scores are asked for, the model's attention
+    implementation becomes `hf_distill_sdpa`, which is transformers' SDPA; its padding mask and kernels stay the same,
+    but for frozen models on the CPU (`hf_distill.kernels.product_attention`).
+    Several captures may share a model.
+
+    Early stop: without `logits`, the forward pass ends inside the model with the last signal. Values and gradients are
+    those of the full pass. The pass is not shortened in code traced by `torch.compile` (the compiler drops what nobody
+    uses) and in models sharded by FSDP or DeepSpeed ZeRO-3, whose hooks must run to the end. An FSDP student needs
+    `reshard_after_forward=False`: a backward pass that begins inside a layer does not gather its parameters again.
+
+    Args:
+        model: Base model, model with a head, or either with peft adapters or under `torch.compile`.
+        request: The signals. Layers are resolved: 1 to `num_layers`, and 0 (embeddings) for hidden states.
+        early_stop: Whether to stop after the last signal.
+
+    Attributes:
+        num_layers: Layers of the model.
+        hidden_size: H.
+        num_heads: A.
+        has_head: Whether the model has more than its base, such as a classifier.
+
+    Raises:
+        UnsupportedArchitectureError: If the architecture is unknown.
+        ValueError: If a layer does not exist, logits are asked of a model without a head, or the model is wrapped in
+            `DistributedDataParallel` or `DataParallel`.
+    """
+
+    def __init__(self, model: nn.Module, request: SignalRequest, *, early_stop: bool = True) -> None:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            # Outputs beside those of the wrapper's forward are unknown to it: gradients would not be averaged.
+            raise ValueError(
+                f"SignalCapture needs the model inside {type(model).__name__} (its `.module`). Call it in the "
+                "forward of the module that is wrapped and compute the loss there."
+            )
+        self.model = model
+        self.request = request
+        self.early_stop = early_stop
+        self.architecture = describe_architecture(model)
+        self.num_layers = self.architecture.num_layers
+        self.hidden_size = self.architecture.hidden_size
+        self.num_heads = self.architecture.num_heads
+        self._inner = unwrap(model)
+        self.has_head = self._inner is not self.architecture.base
+        self._defaults = _default_inputs(self._inner)
+        _check_request(request, self.architecture, self._inner)
+        self._recorder = Recorder(request)
+        self._attention_hooks: list[AttentionHooks] = []
+        handles = self._install_layer_hooks()
+        attached = [self.architecture.base, *self._install_attention()]
+        attach(self.architecture.base, self._recorder, None)
+        self._finalizer = weakref.finalize(self, _uninstall, self._recorder, handles, attached, self._attention_hooks)
+        self._finalizer.atexit = False
+
+    def __call__(self, **inputs: Any) -> Signals:
+        """Run `model(**inputs)` and return the signals."""
+        return self.run(**inputs)[0]
+
+    def run(self, **inputs: Any) -> tuple[Signals, ModelOutput | None]:
+        """Run `model(**inputs)`.
+
+        Args:
+            **inputs: Keyword arguments of the model's forward, with `input_ids` or `inputs_embeds`.
+
+        Returns:
+            The signals, and the model's output, or None if the pass ended early.
+
+        Raises:
+            RuntimeError: If the model ran and a signal did not appear, or the capture is running already.
+        """
+        recorder = self._recorder
+        if recorder.active:
+            raise RuntimeError("This SignalCapture is already running; make a second one for the same model.")
+        signals = Signals(attention_mask=attention_mask_of(inputs))
+        output = None
+        stop_early = self._stops_early()
+        # This pass is not the one that captures around it wait for, if it runs inside the same model.
+        paused = [other for other, _ in recorders_of(self.architecture.base) if other.active]
+        for other in paused:
+            other.active = False
+        recorder.start(stop_early=stop_early)
+        try:
+            with ExitStack() as stack:
+                self._prepare(stack, inputs)
+                output = self.model(**{**self._defaults, **inputs})
+        except EarlyStopError:
+            pass
+        finally:
+            for other in paused:
+                other.active = True
+            signals.hidden_states = recorder.hidden_states
+            signals.projections = recorder.projections
+            score_parts = recorder.score_parts
+            recorder.clear()
+        signals.attention_scores = {layer: parts.scores() for layer, parts in score_parts.items()}
+        if self.request.logits and output is not None:
+            signals.logits = logits_of(output, self._inner)
+        self._check_complete(signals)
+        return signals, output
+
+    def prefer_products(self) -> None:
+        """Let a model that runs SDPA choose the kernel of `hf_distill.kernels.product_attention` where that is faster.
+
+        Captures of queries, keys, values and scores do so anyway; other attention implementations stay.
+        """
+        base = self.architecture.base
+        if self.architecture.spec.mechanism == "interface" and base.config._attn_implementation == "sdpa":
+            base.set_attn_implementation(ATTENTION_NAME)
+
+    def close(self) -> None:
+        """Take all hooks off the model; the capture cannot be used afterwards."""
+        self._finalizer()
+
+    def _stops_early(self) -> bool:
+        last = self._recorder.last
+        if not self.early_stop or self.request.logits or last is None or torch.compiler.is_compiling():
+            return False
+        return not _is_sharded(self.architecture.layer(max(last[0], 1)))
+
+    def _prepare(self, stack: ExitStack, inputs: dict[str, Any]) -> None:
+        """Enter the contexts that this pass needs; none in the usual case."""
+        for hooks in self._attention_hooks:
+            hooks.ensure_installed()
+            stack.enter_context(hooks.during_forward())
+        layers = self._layers_to_run_plainly()
+        if layers:
+            stack.enter_context(_without_checkpointing(layers))
+        if inputs.get("adapter_names") is not None or inputs.get("alora_offsets") is not None:
+            stack.enter_context(_removing_stale_pre_hooks(self._inner))
+
+    def _layers_to_run_plainly(self) -> list[nn.Module]:
+        """Layers whose activation checkpointing has to pause for this pass.
+
+        Reentrant checkpointing cuts the graph of everything recorded inside a layer, and torch.compile lets nothing
+        out of a checkpointed layer. Otherwise the recomputation needs no care: it records nothing, and it ends where
+        the forward pass ended.
+        """
+        found = []
+        for index in self._attention_layers():
+            layer = self.architecture.layer(index)
+            if getattr(layer, "gradient_checkpointing", False) and layer.training:
+                keywords = getattr(layer._gradient_checkpointing_func, "keywords", {})
+                if keywords.get("use_reentrant") or torch.compiler.is_compiling():
+                    found.append(layer)
+        return found
+
+    def _attention_layers(self) -> list[int]:
+        return sorted(self.request.projections | self.request.attention_scores)
+
+    def _install_layer_hooks(self) -> list[RemovableHandle]:
+        """Hooks for hidden states, and the counter of a model whose layers share modules."""
+        info, recorder = self.architecture, self._recorder
+        handles = []
+        wanted = self.request.hidden_states
+        if info.spec.shared:
+            for module in info.layer_list():
+                handles.append(module.register_forward_pre_hook(_CountCalls(recorder)))
+                handles.append(module.register_forward_hook(_RecordOutput(recorder, None)))
+        else:
+            for index in sorted(wanted - {0}):
+                module = _output_module(info, index)
+                handles.append(module.register_forward_hook(_RecordOutput(recorder, index)))
+        if 0 in wanted:
+            handles.append(info.layer(1).register_forward_pre_hook(_RecordInput(recorder), with_kwargs=True))
+        return handles
+
+    def _install_attention(self) -> list[nn.Module]:
+        """Make the attention of the wanted layers show itself; returns the modules that know the recorder."""
+        info, layers = self.architecture, self._attention_layers()
+        if not layers:
+            return []
+        if info.spec.mechanism != "interface":
+            self._attention_hooks = [AttentionHooks(info, layer, self._recorder) for layer in layers]
+            for hooks in self._attention_hooks:
+                hooks.ensure_installed()
+            return []
+        _use_recording_attention(info)
+        attached: list[nn.Module] = []
+        for layer in layers:
+            module = info.attention(layer)
+            if not any(module is known for known in attached):
+                attach(module, self._recorder, None if info.spec.shared else layer)
+                attached.append(module)
+        return attached
+
+    def _check_complete(self, signals: Signals) -> None:
+        missing = {
+            "hidden_states": self.request.hidden_states - signals.hidden_states.keys(),
+            "projections": self.request.projections - signals.projections.keys(),
+            "attention_scores": self.request.attention_scores - signals.attention_scores.keys(),
+        }
+        if any(missing.values()):
+            listed = ", ".join(f"{name} of layers {sorted(layers)}" for name, layers in missing.items() if layers)
+            raise RuntimeError(
+                f"{type(self._inner).__name__} ran but did not show {listed}. Its attention implementation is "
+                f"{self._inner.config._attn_implementation!r} and must be {ATTENTION_NAME!r}; the model may also have "
+                "been compiled, or its layers replaced, after the SignalCapture was made. Make the capture last."
+            )
+
+
+class _RecordOutput:
+    """Forward hook: the output of a layer is a hidden state. A class, so that a model with hooks can be pickled."""
+
+    def __init__(self, recorder: Recorder, layer: int | None) -> None:
+        self.recorder = recorder
+        self.layer = layer
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.recorder.active:
+            layer = self.recorder.current if self.layer is None else self.layer
+            self.recorder.record_hidden_state(layer, output[0] if isinstance(output, tuple) else output)
+
+
+class _RecordInput:
+    """Forward pre-hook of the first layer: its input is hidden state 0."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.recorder.active:
+            self.recorder.record_hidden_state(0, args[0] if args else kwargs["hidden_states"])
+
+
+class _CountCalls:
+    """Forward pre-hook of a shared layer module: the next layer begins."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self.recorder.active:
+            self.recorder.current += 1
+
+
+def _uninstall(
+    recorder: Recorder, handles: list[RemovableHandle], attached: list[nn.Module], hooks: list[AttentionHooks]
+) -> None:
+    if TracingContext.try_get() is not None:
+        # The garbage collector got here while torch.compile reads the modules; they must not change now. What stays
+        # is inactive.
+        return
+    for handle in handles:
+        handle.remove()
+    for module in attached:
+        detach(module, recorder)
+    for hook in hooks:
+        hook.remove()
+
+
+def _use_recording_attention(info: ArchitectureInfo) -> None:
+    """Switch the model to the attention function that shows its queries, keys and values."""
+    base, before = info.base, info.base.config._attn_implementation
+    if before == ATTENTION_NAME:
+        return
+    if not base._supports_sdpa:
+        raise UnsupportedArchitectureError(
+            f"{type(base).__name__} has no SDPA attention, so queries, keys, values and attention scores cannot be "
+            "captured from it. Ask for hidden_states or logits."
+        )
+    base.set_attn_implementation(ATTENTION_NAME)
+    if before not in ("sdpa", None):
+        # Eager attention gives the same numbers; another kernel was somebody's choice.
+        report = logger.info if before == "eager" else logger.warning_once
+        report(
+            f"{type(base).__name__}: the attention implementation changed from {before!r} to {ATTENTION_NAME!r} "
+            "(SDPA), so that queries, keys and values can be captured."
+        )
+
+
+def _check_request(request: SignalRequest, info: ArchitectureInfo, inner: nn.Module) -> None:
+    for name, first in (("hidden_states", 0), ("projections", 1), ("attention_scores", 1)):
+        wrong = sorted(layer for layer in getattr(request, name) if not first <= layer <= info.num_layers)
+        if wrong:
+            raise ValueError(
+                f"SignalRequest.{name}: layers {wrong} do not exist. {type(inner).__name__} has layers {first} to "
+                f"{info.num_layers}{' (0 = embeddings)' if first == 0 else ''}; resolve negative numbers first."
+            )
+    if getattr(info.base.config, "inner_group_num", 1) > 1 and (request.projections or request.attention_scores):
+        raise UnsupportedArchitectureError(
+            f"{type(inner).__name__} has {info.base.config.inner_group_num} attentions a layer (inner_group_num), "
+            "so that its projections and attention_scores are ambiguous. Ask for hidden_states or logits."
+        )
+    if request.logits and inner is info.base:
+        raise ValueError(
+            f"SignalRequest.logits: {type(inner).__name__} is a base model without a head, so it has no logits. Load "
+            "it with a head, e.g. AutoModelForSequenceClassification or AutoModelForMaskedLM."
+        )
+
+
+def _output_module(info: ArchitectureInfo, index: int) -> nn.Module:
+    """The module whose output is the hidden state of a layer: the layer, or DeBERTa-v2's convolution after layer 1."""
+    convolution = getattr(getattr(info.base, "encoder", None), "conv", None)
+    return convolution if index == 1 and info.model_type == "deberta-v2" and convolution else info.layer(index)
+
+
+def _default_inputs(inner: nn.Module) -> dict[str, Any]:
+    """Arguments that every pass gets: a named output, and no cache of keys and values."""
+    defaults: dict[str, Any] = {"return_dict": True}
+    if "use_cache" in inspect.signature(inner.forward).parameters:
+        defaults["use_cache"] = False
+    return defaults
+
+
+def attention_mask_of(inputs: dict[str, Any]) -> Tensor:
+    """(B, T) mask of the inputs; all ones if they have none."""
+    mask = inputs.get("attention_mask")
+    if mask is not None:
+        return mask
+    tokens = inputs.get("input_ids")
+    tokens = inputs["inputs_embeds"] if tokens is None else tokens
+    return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+
+
+def logits_of(output: ModelOutput, inner: nn.Module) -> dict[str, Tensor]:
+    """Everything in the output whose name ends in `logits`."""
+    found = {name: value for name, value in output.items() if name.endswith("logits")}
+    if not found:
+        raise RuntimeError(f"{type(inner).__name__} returned {list(output)}: none of these is named `*logits`.")
+    return found
+
+
+def _is_sharded(layer: nn.Module) -> bool:
+    """Whether FSDP or DeepSpeed ZeRO-3 hold the parameters of the layer."""
+    if type(layer).__name__.startswith(("FSDP", "FullySharded")):
+        return True
+    return hasattr(next(layer.parameters(), None), "ds_id")
+
+
+@contextmanager
+def _without_checkpointing(layers: list[nn.Module]) -> Iterator[None]:
+    for layer in layers:
+        layer.gradient_checkpointing = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+@contextmanager
+def _removing_stale_pre_hooks(model: nn.Module) -> Iterator[None]:
+    """Remove the pre-hooks that peft leaves behind when a forward with `adapter_names` ends by an exception."""
+    before = {module: set(module._forward_pre_hooks) for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, known in before.items():
+            for key in set(module._forward_pre_hooks) - known:
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)

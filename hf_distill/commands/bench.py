@@ -1,0 +1,207 @@
+"""Time students against their teacher, in every way that they can be run, and draw quality against latency."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import BertConfig
+from transformers.utils import logging
+
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.hub.disclosure import public
+from hf_distill.hub.loading import forward_columns, load_model, load_tokenizer
+from hf_distill.hub.tokenizers import check_same_tokens
+from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.reports.speed.comparison import Entrant, Protocol, Source, compare
+from hf_distill.reports.speed.figure import draw_quality, points_of
+from hf_distill.reports.speed.latency import Batch, describe_device, random_batch
+from hf_distill.reports.speed.quality import read_quality
+from hf_distill.reports.speed.report import format_report
+from hf_distill.settings import BenchmarkArguments
+from hf_distill.settings.parsing import arguments_to_dict
+from hf_distill.storage.files import write_text
+from hf_distill.students.creation import create_student
+from hf_distill.tasks.loading import load_task
+
+logger = logging.get_logger(__name__)
+
+RESULTS_FILE = "bench.json"
+REPORT_FILE = "bench.md"
+FIGURE_FILE = "quality_against_latency.png"
+
+
+@writes_folder()
+def bench(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
+    """Time a teacher and its students.
+
+    Writes to `arguments.output_dir`: `bench.json`, `bench.md` and, where scores of the models are known,
+    `quality_against_latency.png`.
+
+    Args:
+        arguments: Models, engines and protocol.
+        command: What repeats the run.
+
+    Returns:
+        The content of `bench.json`: what `hf_distill.reports.speed.comparison.compare` gives, with the scores of the
+        models, the figure and the machine.
+
+    Raises:
+        ValueError: If models, shapes and protocol do not fit.
+    """
+    started = time.perf_counter()
+    fp32_matmul = configure_fp32_matmul(arguments.fp32_matmul)
+    teacher, students = _entrants(arguments)
+    protocol = Protocol(**{item.name: getattr(arguments, item.name) for item in dataclasses.fields(Protocol)})
+    source, inputs = _source(arguments, [teacher, *students])
+    compared = compare(teacher, students, protocol, source)
+    for model, entrant in zip(compared["models"], [teacher, *students], strict=True):
+        model["quality"] = _quality_facts(entrant, protocol.engines)
+    facts: dict[str, Any] = {
+        "job": "bench",
+        **compared,
+        "inputs": inputs,
+        "device": describe_device(teacher.model.device),
+        "fp32_matmul": fp32_matmul,
+        "command": command,
+        "settings": arguments_to_dict(arguments),
+        "environment": environment(),
+    }
+    folder = Path(arguments.output_dir)
+    facts["figure"] = _draw(facts, folder)
+    facts["seconds"] = round(time.perf_counter() - started, 1)
+    write_results(folder, facts, name=RESULTS_FILE)
+    write_text(folder / REPORT_FILE, format_report(public(facts)))
+    return facts
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def _entrants(arguments: BenchmarkArguments) -> tuple[Entrant, list[Entrant]]:
+    """The teacher and its students on the device, in eval mode."""
+    if arguments.teacher_model is not None:
+        teacher = _loaded(arguments.teacher_model, "--teacher_model", arguments)
+    else:
+        model = create_student(
+            BertConfig(),
+            str(arguments.teacher_shape),
+            model_class="AutoModelForSequenceClassification",
+            seed=arguments.seed,
+        )
+        teacher = Entrant(str(arguments.teacher_shape), model)
+    students = [_loaded(name, "--student_models", arguments) for name in arguments.student_models or []]
+    for shape in arguments.student_shapes or []:
+        students.append(Entrant(shape, create_student(teacher.model, shape, seed=arguments.seed), teacher.tokenizer))
+    device = torch.accelerator.current_accelerator(check_available=True)
+    for entrant in (teacher, *students):
+        entrant.model.eval()
+        if device is not None and not arguments.use_cpu:
+            nn.Module.to(entrant.model, device)
+    names = [entrant.name for entrant in (teacher, *students)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two of the models {names} have one name: folders need names that tell them apart.")
+    return teacher, students
+
+
+def _loaded(name: str, flag: str, arguments: BenchmarkArguments) -> Entrant:
+    model = load_model(name, flag=flag)
+    # Random tokens need no tokenizer.
+    tokenizer = None if arguments.task is None else load_tokenizer(name, flag=flag)
+    return Entrant(Path(name).name, model, tokenizer, name)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def _source(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple[Source, str]:
+    """What makes batches, and what it makes them of."""
+    if arguments.task is not None:
+        return _text_batches(arguments, entrants)
+    vocab_size = min(entrant.model.config.vocab_size for entrant in entrants)
+
+    def random(batch_size: int, seq_length: int, _number: int) -> list[Batch]:
+        # The time of a batch depends on its shape alone.
+        return [random_batch(entrants[0].model, vocab_size, batch_size, seq_length, arguments.seed)]
+
+    return random, "random tokens without padding"
+
+
+def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple[Source, str]:
+    """Rows of the task in random order, cut and padded to the length that is asked for."""
+    tokenizer: Any = entrants[0].tokenizer
+    for entrant in entrants[1:]:
+        check_same_tokens(tokenizer, entrant.tokenizer)
+    task = load_task(str(arguments.task), arguments.data_dir, splits=[])
+    # Training rows as in the papers; others do where they are all there is.
+    split = task.spec.train_split if task.spec.train_split in task.dataset else next(iter(task.dataset))
+    columns = [task.dataset[split][column] for column in task.spec.text_columns]
+    if not isinstance(columns[0][0], str):
+        raise ValueError(
+            f"`--task` {arguments.task!r} has words in place of texts: name a task of sentences or pairs."
+        )
+    order = np.random.default_rng(arguments.seed).permutation(len(columns[0])).tolist()
+    known = set.intersection(*(set(forward_columns(entrant.model)) for entrant in entrants))
+
+    def batches(batch_size: int, seq_length: int, number: int) -> list[Batch]:
+        rows = islice(cycle(order), batch_size * number)
+        chosen = list(rows)
+        encoded = tokenizer(
+            *([column[row] for row in chosen] for column in columns),
+            truncation=True,
+            padding="max_length",
+            max_length=seq_length,
+            return_tensors="pt",
+        )
+        device = entrants[0].model.device
+        tensors = {name: tensor.to(device) for name, tensor in encoded.items() if name in known}
+        return [
+            {name: tensor[start : start + batch_size] for name, tensor in tensors.items()}
+            for start in range(0, len(chosen), batch_size)
+        ]
+
+    return batches, f"rows of {arguments.task} ({split})"
+
+
+# --- quality --------------------------------------------------------------------------------------------------------
+
+
+def _quality_facts(entrant: Entrant, engines: Sequence[str]) -> dict[str, Any] | None:
+    """The score of a model that lies in a folder, and that of every engine."""
+    quality = None if entrant.source is None else read_quality(entrant.source)
+    if quality is None:
+        return None
+    by_engine = {engine: quality.on(engine) for engine in engines}
+    return {"task": quality.task, "metric": quality.metric, "score": quality.score, "by_engine": by_engine}
+
+
+def _draw(facts: dict[str, Any], folder: Path) -> str | None:
+    """Draw the figure; without scores or matplotlib say why there is none."""
+    points = points_of(facts)
+    if len({point.model for point in points}) < 2:
+        reason = "fewer than two models have a score of one task in results.json or in the facts of their card."
+        facts["left_out"].append({"what": "the figure of quality against latency", "reason": reason})
+        return None
+    shape = f"{facts['grid'][-1]['batch_size']} x {facts['grid'][-1]['seq_length']} tokens"
+    quality = next(model["quality"] for model in facts["models"] if model["quality"] is not None)
+    path = folder / FIGURE_FILE
+    try:
+        draw_quality(
+            points,
+            path,
+            title=f"{facts['device']}, batches of {shape}",
+            ylabel=f"{quality['metric']} on {quality['task']}",
+        )
+    except ImportError as error:
+        logger.warning(str(error))
+        facts["left_out"].append({"what": "the figure of quality against latency", "reason": str(error)})
+        return None
+    return path.name

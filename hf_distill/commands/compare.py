@@ -1,0 +1,174 @@
+"""Compare corpora with a task's own text: tables, figures, and on request sections of their cards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers.utils import logging
+
+from hf_distill.commands.corpus_folder import STATISTICS_FILE, is_built_folder
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.corpus.build.anchors import task_texts
+from hf_distill.corpus.build.naming import named_corpora, split_config
+from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.compare.comparison import (
+    EVALUATION,
+    ComparisonSettings,
+    MeasuredCorpus,
+    compare_corpora,
+    measure_corpus,
+)
+from hf_distill.corpus.compare.figures import draw_overlap, draw_top_shares
+from hf_distill.corpus.compare.report import format_comparison
+from hf_distill.hub.dataset_card import FIGURES_FOLDER, write_section
+from hf_distill.hub.disclosure import public
+from hf_distill.settings import ComparisonArguments, TaskArguments
+from hf_distill.settings.parsing import arguments_to_dict
+from hf_distill.storage.files import copy_file, read_json, write_text
+from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.rows.text import PAIR_COLUMN
+
+logger = logging.get_logger(__name__)
+
+# What the task's own text is called.
+TASK = "task"
+RESULTS_FILE = "comparison.json"
+REPORT_FILE = "comparison.md"
+OVERLAP_FIGURE = "vocabulary_overlap.png"
+SHARES_FIGURE = "top_shares.png"
+
+
+@writes_folder()
+def compare(
+    task: TaskArguments, comparison: ComparisonArguments, command: str = "", *, loaded: LoadedTask | None = None
+) -> dict[str, Any]:
+    """Compares corpora with the text of a task's training rows, and all with its validation and test texts.
+
+    Writes to `comparison.output_dir`: `comparison.json`, `comparison.md`, and with matplotlib
+    `vocabulary_overlap.png` and, where a corpus was retrieved, `top_shares.png`.
+
+    Args:
+        task: The task and where its rows are.
+        comparison: The corpora and what is compared.
+        command: What repeats the run.
+        loaded: The task's rows if they are already there.
+
+    Returns:
+        The content of `comparison.json`: what `compare_corpora` gives, with the task, the figures and the machine.
+
+    Raises:
+        FileNotFoundError: If a corpus is not there.
+        ValueError: If two corpora have one name, or one has no text.
+    """
+    started = time.perf_counter()
+    named = named_corpora(comparison.corpora, "--corpora", taken=(TASK, EVALUATION))
+    if loaded is None:
+        loaded = load_task(task.task, task.data_dir, **task.spec_fields())
+    language = comparison.language or loaded.spec.language or "none"
+    rows = loaded.subset(task.max_train_samples, None, seed=comparison.seed).train
+    columns = loaded.spec.text_columns
+    corpora = {TASK: measure_corpus(task_texts(rows, columns), language, num_rows=len(rows))}
+    for name, where in named.items():
+        corpora[name] = _measure(where, comparison.text_column, language)
+    settings = ComparisonSettings(
+        language=language,
+        top_words=comparison.top_words,
+        top_shares=comparison.top_shares,
+        seeds=range(comparison.seed, comparison.seed + comparison.num_draws),
+    )
+    compared = compare_corpora(corpora, settings, evaluation=_evaluation(loaded, language))
+    folder = Path(comparison.output_dir)
+    figures = _draw(compared, loaded.spec.name, folder)
+    facts = {
+        "job": "compare",
+        "task": loaded.spec.name,
+        "output_dir": str(folder),
+        **compared,
+        "figures": list(figures.values()),
+        "command": command,
+        "arguments": arguments_to_dict(task, comparison),
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_results(folder, facts, name=RESULTS_FILE)
+    title = f"# Corpora for {loaded.spec.name}"
+    write_text(folder / REPORT_FILE, f"{title}\n\n{format_comparison(public(compared), figures)}\n")
+    if comparison.write_cards:
+        for where in named.values():
+            _write_card(Path(where).expanduser(), compared, figures, folder, loaded.spec.name)
+    return facts
+
+
+def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
+    """A corpus as words; its ranks and k where it was retrieved."""
+    rows = load_general_corpus(*split_config(where), flag="--corpora")
+    if column not in rows.column_names:
+        raise ValueError(f"`--corpora` {where!r} has no column {column!r} (`--text_column`): {rows.column_names}.")
+    columns = [name for name in (column, PAIR_COLUMN) if name in rows.column_names]
+    ranked = "rank" in rows.column_names and len(columns) == 1
+    return measure_corpus(
+        task_texts(rows, columns),
+        language,
+        num_rows=len(rows),
+        ranks=_ranks(rows) if ranked else None,
+        top_k=_top_k(Path(where).expanduser()) if ranked else None,
+    )
+
+
+def _ranks(rows: Dataset) -> np.ndarray:
+    return np.asarray(rows.with_format("arrow")["rank"][:].to_numpy())
+
+
+def _top_k(folder: Path) -> int | None:
+    """Rows that were retrieved for an anchor, as the statistics of a built corpus say."""
+    try:
+        return int(read_json(folder / STATISTICS_FILE)["top_k"]["used"])
+    except (OSError, KeyError):
+        return None
+
+
+def _evaluation(loaded: LoadedTask, language: str) -> MeasuredCorpus | None:
+    """The texts of the validation and test splits that are there."""
+    splits = [split for split in (*loaded.spec.evaluation_splits, *loaded.spec.test_splits) if split in loaded.dataset]
+    texts = (text for split in splits for text in task_texts(loaded.dataset[split], loaded.spec.text_columns))
+    return measure_corpus(texts, language) if splits else None
+
+
+def _draw(compared: Mapping[str, Any], task: str, folder: Path) -> dict[str, str]:
+    """What a figure shows -> its file; none without matplotlib."""
+    overlap, curves = compared["overlap"], compared["top_shares"]
+    names, percent = overlap["names"], f"{compared['settings']['top_words']:,} most frequent words"
+    figures = {f"Words in common between corpora for {task}": OVERLAP_FIGURE}
+    try:
+        draw_overlap(overlap["share"], names, names, folder / OVERLAP_FIGURE, title=f"{task}: {percent}")
+    except ImportError as error:
+        logger.warning(str(error))
+        return {}
+    if curves:
+        shown = {point["name"] for curve in curves.values() for point in curve}
+        others = [name for name in names if name not in shown and name != compared["reference"]]
+        levels = {name: overlap["share"][names.index(compared["reference"])][names.index(name)] for name in others}
+        draw_top_shares(curves, levels, folder / SHARES_FIGURE, title=f"{task}: {percent}")
+        figures[f"Words in common with {task} over the top share of the corpus"] = SHARES_FIGURE
+    return figures
+
+
+def _write_card(
+    corpus: Path, compared: Mapping[str, Any], figures: Mapping[str, str], folder: Path, task: str
+) -> None:
+    """The comparison as a section of a corpus's card, its figures beside it."""
+    if not is_built_folder(corpus):
+        logger.warning(f"`--write_cards`: {corpus} is no folder that was built here, and keeps the card that it has.")
+        return
+    copies = {}
+    for shown, file in figures.items():
+        copy_file(folder / file, corpus / FIGURES_FOLDER / file)
+        copies[shown] = f"{FIGURES_FOLDER}/{file}"
+    text = f"## Beside other corpora\n\nCompared with the training text of {task} (`hf-distill compare`).\n\n"
+    write_section(corpus, "comparison", text + format_comparison(compared, copies, level=3))

@@ -1,0 +1,196 @@
+"""Distil: a student learns from a teacher on a textbook."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import set_seed
+from transformers.utils import logging
+
+from hf_distill.commands.cards import distillation_details, shown_command
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.teachers import open_teachers
+from hf_distill.commands.textbook import read_textbook, stored_rows
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.hub.tokenizers import check_same_tokens
+from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings.parsing import changed_arguments, write_arguments
+from hf_distill.students.creation import count_parameters, create_student, size_table
+from hf_distill.teachers.stored.teacher import StoredTeacher
+from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
+from hf_distill.trainers.distillation.trainer import DistillationTrainer
+
+logger = logging.get_logger(__name__)
+
+
+@writes_folder()
+def distill(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> dict[str, Any]:
+    """Distil a teacher, or several, into a student on text, with labels where objectives read them.
+
+    Writes to `training.output_dir`: the plain student with its tokenizer, `results.json` and `arguments.yaml`, which
+    repeats the run. With `training.push_to_hub` all but the arguments is pushed at the end.
+
+    Args:
+        student: Shape and first weights of the student.
+        teacher: The teacher, as an id or folder; a folder that `precompute` wrote is a teacher without weights.
+        textbook: The text; none for a stored teacher, which has its own rows.
+        training: Objectives and training; `resume_from_checkpoint="last"` continues in `output_dir`.
+            `MultiTeacherArguments` may name several teachers; students are shaped after the first.
+
+    Returns:
+        The content of `results.json`: student and teacher sizes, objectives as resolved, curve of every term, seconds.
+
+    Raises:
+        ValueError: If no teacher is given, or models, objectives and text do not fit.
+    """
+    started = time.perf_counter()
+    ready = prepare(student, teacher, textbook, training)
+    trainer = ready.trainer
+    logger.warning(f"{trainer.describe()}\n{ready.sizes}")
+    command = shown_command("distill", student, teacher, textbook, training)
+    trainer.card_details = distillation_details(student, textbook, ready.num_rows, command, environment())
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
+    # Everything is on disk before anything is pushed.
+    trainer.save_model(_internal_call=True)
+    trainer.create_model_card()
+    facts = {
+        "job": "distill",
+        "model": str(training.output_dir),
+        "teacher": ready.teachers if len(ready.teachers) > 1 else ready.teachers[0],
+        "teacher_parameters": ready.teacher_parameters,
+        "student_shape": student.student_shape if student.student_model is None else None,
+        "student_parameters": count_parameters(trainer.student).total,
+        "student_init": student.student_init if student.student_model is None else student.student_model,
+        "objectives": trainer.manifest()["objectives"],
+        "textbook": textbook.textbook,
+        "textbook_rows": ready.num_rows,
+        **trainer.whole_run.facts(),
+        "evaluation": trainer.evaluate() if ready.has_evaluation else None,
+        "best": _best(trainer),
+        "seconds": round(time.perf_counter() - started, 2),
+        "seed": training.seed,
+        "settings": changed_arguments(student, training),
+        "environment": environment(),
+        "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
+    }
+    if training.should_save:
+        write_results(str(training.output_dir), facts)
+        write_arguments(str(training.output_dir), student, teacher, textbook, training)
+    if training.push_to_hub:
+        trainer.push_to_hub()
+    return facts
+
+
+def _best(trainer: Any) -> dict[str, Any] | None:
+    """The best evaluation, and whether the student is that of it; `None` where nothing decides which is best."""
+    state, args = trainer.state, trainer.args
+    if args.metric_for_best_model is None or state.best_global_step is None:
+        return None
+    return {
+        "metric": args.metric_for_best_model,
+        "value": state.best_metric,
+        "step": state.best_global_step,
+        "loaded": args.load_best_model_at_end,
+    }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A distillation that has only to be started.
+
+    Attributes:
+        trainer: The trainer with its models and rows.
+        teachers: Ids or folders of the teachers.
+        teacher_parameters: Parameters of all of them.
+        sizes: The table of both models.
+        num_rows: Rows to learn from.
+        has_evaluation: Whether there are rows to evaluate on.
+    """
+
+    trainer: Any
+    teachers: list[str]
+    teacher_parameters: int
+    sizes: str
+    num_rows: int
+    has_evaluation: bool
+
+
+def prepare(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> Prepared:
+    """Load, read and check everything that `distill` needs; see there.
+
+    Raises:
+        ValueError: If no teacher is given, or models, objectives and text do not fit.
+    """
+    if textbook.with_labels and training.mlm_probability is not None:
+        raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
+    set_seed(training.seed)
+    teachers = open_teachers(teacher, training)
+    first, tokenizer = teachers.models[0], teachers.tokenizers[0]
+    if isinstance(teachers.sources[0], StoredTeacher):
+        _check_student_init(student)
+    student_model = make_student(student, first, training.seed)
+    if student.student_model is not None:
+        own = load_tokenizer(student.student_model, flag="--student_model")
+        if training.align_tokenizers:
+            tokenizer = own
+        else:
+            check_same_tokens(tokenizer, own)
+    if teachers.stored:
+        train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
+    else:
+        train_rows, eval_rows = read_textbook(textbook, training, tokenizer, student_model.config)
+    if (
+        eval_rows is None
+        and training.eval_task is None
+        and (training.eval_strategy != "no" or training.eval_agreement)
+    ):
+        raise ValueError(
+            "There is nothing to evaluate on: hold rows back with `--textbook_eval_rows`, or name a task with "
+            "`--eval_task`."
+        )
+    teacher_parameters = sum(count_parameters(model).total for model in teachers.models)
+    sizes = size_table(first, student_model)
+    several = len(teachers.sources) > 1
+    trainer_class: type[Any] = MultiTeacherTrainer if several else DistillationTrainer
+    given: Any = {"teacher_models": teachers.sources} if several else {"teacher_model": teachers.sources[0]}
+    trainer = trainer_class(
+        student_model,
+        training,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        processing_class=tokenizer,
+        teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
+        **given,
+    )
+    # The trainer may hold smaller copies (`--teacher_dtype int8`): nothing here keeps the models they were made of.
+    del first
+    teachers.sources.clear()
+    has_evaluation = trainer.eval_dataset is not None
+    return Prepared(trainer, list(teachers.names), teacher_parameters, sizes, len(train_rows), has_evaluation)
+
+
+def _check_student_init(student: StudentArguments) -> None:
+    """A stored teacher has no layers that a student could begin with."""
+    if student.student_model is None and student.student_init != "random":
+        raise ValueError(
+            f"`--student_init {student.student_init}` copies weights, which a stored teacher does not have: create "
+            "the student from the teacher's model first, and give it as `--student_model`."
+        )
+
+
+def make_student(student: StudentArguments, teacher: Any, seed: int) -> Any:
+    """The student that the arguments describe."""
+    if student.student_model is not None:
+        return load_model(student.student_model, flag="--student_model")
+    return create_student(
+        teacher, student.student_shape, init=student.student_init, layers=student.student_layers, seed=seed
+    )

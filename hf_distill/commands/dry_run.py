@@ -1,0 +1,195 @@
+"""A distillation up to the first batch: what would be trained, on which signals, in how much memory.
+
+Nothing is trained, and nothing is written but the caches of data sets.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.commands.distill import prepare
+from hf_distill.kernels.packed_linears import packed_bytes
+from hf_distill.objectives import Objective
+from hf_distill.objectives.layer_map import format_layer_map
+from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings.parsing import changed_arguments
+from hf_distill.trainers.distillation.callbacks import epochs_in
+
+# What an optimizer keeps beside every trained number; AdamW has two means. Others are not told apart.
+OPTIMIZER_STATES = {"sgd": 0, "adafactor": 0}
+FORMULA = (
+    "weights and gradients as stored, two fp32 numbers of AdamW for each trained weight, teachers as stored and what "
+    "was packed of them for the first batch, and what its backward pass keeps x (rows x max_length of a full batch) / "
+    "(rows x length of the first); "
+    "attention and relations grow faster than that with the length, buffers of libraries are left out"
+)
+
+
+def dry_run(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> dict[str, Any]:
+    """Prepare a distillation as `distill` does, run the first batch forward, and stop.
+
+    Args:
+        student: As for `distill`.
+        teacher: As for `distill`.
+        textbook: As for `distill`.
+        training: As for `distill`; nothing is pushed, tracked or saved.
+
+    Returns:
+        `settings` (what differs from the defaults), `description`, `sizes`, `layers`, `signals`, `rows`, `steps`,
+        `batch`, `terms` and `loss` of the first batch, `memory` in bytes by part.
+
+    Raises:
+        ValueError: What `distill` would raise before its first step.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        quiet = copy.copy(training)
+        quiet.output_dir, quiet.push_to_hub, quiet.report_to = scratch, False, []
+        ready = prepare(student, teacher, textbook, quiet)
+        trainer = ready.trainer
+        loader = trainer.get_train_dataloader()
+        inputs = trainer._prepare_inputs(next(iter(loader)))
+        trainer.model.train()
+        trainer.model.count_epochs(epochs_in(_steps(quiet, len(loader)), loader, quiet.gradient_accumulation_steps))
+        trainer.model.set_progress(0.0)
+        kept = _KeptForBackward(trainer.model)
+        with trainer.compute_loss_context_manager(), kept:
+            loss, outputs = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
+    rows, length = _shape(inputs)
+    full = quiet.per_device_train_batch_size * quiet.max_length
+    return {
+        "job": "dry_run",
+        "settings": changed_arguments(student, training),
+        "description": trainer.describe(),
+        "sizes": ready.sizes,
+        "layers": _layers(trainer.model.objectives),
+        "signals": _signals(trainer.model.objectives),
+        "rows": ready.num_rows,
+        "steps": _steps(quiet, len(loader)),
+        "batch": {"rows": rows, "length": length, "tokens": int(inputs["attention_mask"].sum())},
+        "loss": float(loss.detach()),
+        "terms": {name: float(value) for name, value in outputs["terms"].items()},
+        "memory": _memory(trainer, quiet, round(kept.num_bytes * full / (rows * length))),
+    }
+
+
+def format_dry_run(facts: Mapping[str, Any]) -> str:
+    """What `--dry_run` prints."""
+    batch, memory = facts["batch"], facts["memory"]
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(facts["settings"].items()))
+    return "\n".join(
+        [
+            f"settings that differ from the defaults: {settings or 'none'}",
+            "",
+            facts["description"],
+            "",
+            facts["sizes"],
+            "",
+            *(f"layers of {name}: {text}" for name, text in facts["layers"].items()),
+            *(f"signals of the {side}: {text}" for side, text in facts["signals"].items()),
+            "",
+            f"{facts['rows']:,} rows, {facts['steps']:,} steps; first batch: {batch['rows']} rows of "
+            f"{batch['length']} tokens, {batch['tokens']} real tokens",
+            *(f"  {name} {value:.4f}" for name, value in facts["terms"].items()),
+            f"  weighted sum {facts['loss']:.4f}",
+            "",
+            f"memory, about {sum(memory.values()) / 1e6:,.0f} MB:",
+            *(f"  {name} {size / 1e6:,.0f} MB" for name, size in memory.items()),
+            f"  ({FORMULA})",
+            "",
+            "Dry run: nothing was trained or written.",
+        ]
+    )
+
+
+class _KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that autograd keeps, each storage once, parameters left out."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.num_bytes = 0
+        known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+
+        def keep(tensor: Tensor) -> Tensor:
+            pointer = tensor.untyped_storage().data_ptr()
+            if pointer not in known:
+                known.add(pointer)
+                self.num_bytes += tensor.untyped_storage().nbytes()
+            return tensor
+
+        super().__init__(keep, lambda tensor: tensor)
+
+
+def _shape(inputs: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows and padded length of a batch."""
+    rows, length = inputs["input_ids"].shape
+    return rows, length
+
+
+def _layers(objectives: Mapping[str, Any]) -> dict[str, str]:
+    described = {name: objective.describe().get("layers") for name, objective in objectives.items()}
+    return {
+        name: format_layer_map([(student, teacher) for student, teacher in pairs])
+        for name, pairs in described.items()
+        if pairs
+    }
+
+
+def _signals(objectives: Mapping[str, Objective]) -> dict[str, str]:
+    """What each side records: everything that any objective needs."""
+    return {
+        "student": _describe(objective.student_request for objective in objectives.values()),
+        "teacher": _describe(objective.teacher_request for objective in objectives.values()),
+    }
+
+
+def _describe(requests: Iterable[SignalRequest]) -> str:
+    union = SignalRequest()
+    for request in requests:
+        union = union | request
+    parts = {
+        "hidden states": union.hidden_states,
+        "queries, keys and values": union.projections,
+        "attention scores": union.attention_scores,
+    }
+    found = [f"{name} of layers {', '.join(map(str, sorted(layers)))}" for name, layers in parts.items() if layers]
+    return "; ".join([*found, *(["logits"] if union.logits else [])]) or "none"
+
+
+def _steps(args: DistillationArguments, batches_per_epoch: int) -> int:
+    """Updates of the whole training."""
+    if args.max_steps > 0:
+        return args.max_steps
+    per_epoch = max(1, math.ceil(batches_per_epoch / args.gradient_accumulation_steps))
+    return math.ceil(args.num_train_epochs * per_epoch)
+
+
+def _memory(trainer: Any, args: DistillationArguments, activations: int) -> dict[str, int]:
+    """Bytes by part (`FORMULA`)."""
+    parameters = list(trainer.model.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = str(args.optim.value if hasattr(args.optim, "value") else args.optim)
+    states = next((number for name, number in OPTIMIZER_STATES.items() if optimizer.startswith(name)), 2)
+    # Adapters share the weights of one base.
+    live = [teacher.model for teacher in trainer.teachers if hasattr(teacher, "model")]
+    frozen = {id(parameter): parameter for model in live for parameter in model.parameters()}
+    return {
+        "student": _bytes(parameters),
+        "gradients": _bytes(trained),
+        "optimizer": 4 * states * sum(parameter.numel() for parameter in trained),
+        "teachers": _bytes(frozen.values()),
+        "packed weights": packed_bytes(live),
+        "activations": activations,
+    }
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

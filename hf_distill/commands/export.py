@@ -1,0 +1,142 @@
+"""Export a model to ONNX, in fp32 and int8, and say what that costs in quality."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.utils import logging
+
+from hf_distill.commands.folders import check_folders
+from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.teach import load_task_from
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.reports.onnx.onnx_export import export_onnx, largest_difference, quantize_onnx
+from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.reports.speed.latency import weight_bytes
+from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
+from hf_distill.settings import ExportArguments, FineTuningArguments, ScoredTaskArguments
+from hf_distill.settings.parsing import write_arguments
+from hf_distill.storage.files import new_files
+from hf_distill.storage.finite import check_weights
+from hf_distill.storage.folders import writing_to
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.trainers.fine_tuning.trainer import evaluate_model
+
+logger = logging.get_logger(__name__)
+
+
+def export(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, Any]:
+    """Export a model to ONNX and compare the files with it.
+
+    Writes to the output folder: `model.onnx`, `model_quantized.onnx`, configuration and tokenizer, `export.json` and
+    `arguments.yaml`.
+
+    Args:
+        task: A task to score PyTorch, ONNX and int8 on, if one is named.
+        arguments: The model, and how it is exported.
+
+    Returns:
+        The content of `export.json`: `difference` and `int8_difference` (largest absolute difference of any output
+        from PyTorch's), `bytes`, and with a task `scores` and `points` (score minus PyTorch's, in points of 100).
+
+    Raises:
+        ValueError: If the ONNX file differs from the model by more than `arguments.tolerance`.
+        ImportError: If a package of the extra `onnx` is missing.
+    """
+    folder = _output_dir(arguments)
+    # The files of a model may lie in a folder of their own inside its folder.
+    check_folders([task, arguments], "--output_dir", folder, (), inside=True)
+    with writing_to(folder):
+        return _export(task, arguments, folder)
+
+
+def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    # Before the export, which takes a while.
+    rows = None if task.task is None else load_task_from(task, seed=42, splits="evaluation")
+    model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
+    check_weights(model, f"Nothing is exported: `--model` {arguments.model!r}, whose")
+    tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
+    difference = export_onnx(model, folder, tokenizer, tolerance=arguments.tolerance)
+    with new_files(folder) as part:
+        model.config.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    files: dict[str, nn.Module] = {"onnx": OnnxModel(folder / ONNX_FILE, model.config)}
+    sizes = {"pytorch": weight_bytes(model), "onnx": (folder / ONNX_FILE).stat().st_size}
+    int8_difference = None
+    if arguments.quantize:
+        quantize_onnx(folder, reduce_range=arguments.reduce_range)
+        exported = OnnxModel(folder / INT8_FILE, model.config)
+        int8_difference, sizes["onnx_int8"] = largest_difference(model, exported), exported.path.stat().st_size
+        files["onnx_int8"] = exported
+    facts = {
+        "job": "export",
+        "model": arguments.model,
+        "folder": str(folder),
+        "files": sorted(path.name for path in folder.glob("*.onnx")),
+        "difference": difference,
+        "int8_difference": int8_difference,
+        "bytes": sizes,
+        **_scores(task, rows, arguments, {"pytorch": model, **files}, tokenizer),
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_results(folder, facts, name=EXPORT_FILE)
+    write_arguments(folder, task, arguments)
+    return facts
+
+
+def _output_dir(arguments: ExportArguments) -> Path:
+    if arguments.output_dir is not None:
+        return Path(arguments.output_dir)
+    if not Path(arguments.model).is_dir():
+        raise ValueError(
+            f"`--model` {arguments.model!r} is no local folder, so that its own folder cannot take the files: say "
+            "where they go with `--output_dir`."
+        )
+    return Path(arguments.model) / ONNX_FOLDER
+
+
+def _scores(
+    task: ScoredTaskArguments,
+    rows: LoadedTask | None,
+    arguments: ExportArguments,
+    models: dict[str, nn.Module],
+    tokenizer: Any,
+) -> dict[str, Any]:
+    """The headline score of every model on the task, if there is one."""
+    if rows is None:
+        return {}
+    spec = rows.spec
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        training = FineTuningArguments(
+            output_dir=scratch,
+            use_cpu=True,
+            report_to="none",
+            per_device_eval_batch_size=arguments.eval_batch_size,
+        )
+        for name, model in models.items():
+            logger.warning(f"export: {spec.name} on {name}")
+            scores = evaluate_model(
+                model,  # type: ignore[arg-type]
+                rows,
+                tokenizer,
+                training,
+                max_length=task.max_length,
+                doc_stride=task.doc_stride,
+                name=f"`--model` {arguments.model!r}",
+            )
+            found[name] = scores[spec.headline_split][spec.headline]
+    return {
+        "task": spec.name,
+        "metric": spec.headline,
+        "split": spec.headline_split,
+        "rows": len(rows.evaluation[spec.headline_split]),
+        "scores": found,
+        "points": {name: 100 * (score - found["pytorch"]) for name, score in found.items() if name != "pytorch"},
+    }

@@ -1,0 +1,266 @@
+"""Fine-tune many models on many tasks, with shares of the rows, seeds and settings, and print the papers' tables.
+
+A cell of the grid is one fine-tuning with a file of its own, so a grid that was stopped goes on where it was, and one
+that grows runs what is new only. Settings are chosen for each model, task and share by the mean over the seeds on the
+evaluation rows, as the papers do; with one setting nothing is chosen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from datasets.utils import logging as progress_bars
+from transformers import set_seed
+from transformers.utils import logging
+
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.grid_students import distil_students, student_models
+from hf_distill.commands.results import environment, write_results
+from hf_distill.hub.disclosure import public
+from hf_distill.hub.loading import load_tokenizer
+from hf_distill.settings import FineTuningArguments, GridArguments
+from hf_distill.settings.parsing import write_arguments
+from hf_distill.storage.files import read_mapping, write_text
+from hf_distill.storage.steps import differences
+from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.trainers.fine_tuning.task_models import load_task_model
+from hf_distill.trainers.fine_tuning.trainer import finetune
+
+logger = logging.get_logger(__name__)
+
+GRID_FILE, TABLE_FILE, CELLS = "grid.json", "grid.md", "cells"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning.
+
+    Attributes:
+        model: Name of the model.
+        task: Name of the task.
+        fraction: Share of its training rows.
+        seed: Seed of the fine-tuning.
+        learning_rate: `None`: the task's.
+        epochs: Likewise.
+        batch_size: Likewise.
+    """
+
+    model: str
+    task: str
+    fraction: float
+    seed: int
+    learning_rate: float | None
+    epochs: float | None
+    batch_size: int | None
+
+    @property
+    def settings(self) -> tuple[float | None, float | None, int | None]:
+        """What is chosen among."""
+        return self.learning_rate, self.epochs, self.batch_size
+
+    @property
+    def file(self) -> str:
+        """Where its result lies, below the folder of the grid."""
+        task = self.task.replace("/", "_")
+        chosen = "_".join(
+            f"{name}{value:g}"
+            for name, value in zip(("lr", "ep", "bs"), self.settings, strict=True)
+            if value is not None
+        )
+        name = "_".join(part for part in (f"seed{self.seed}", chosen) if part)
+        return f"{CELLS}/{self.model}/{task}/{self.fraction:g}/{name}.json"
+
+
+@writes_folder("cells", "students")
+def run_grid(arguments: GridArguments) -> dict[str, Any]:
+    """Distil the students that are not there yet, run every cell that has no result, and write tables.
+
+    Writes `grid.json`, `grid.md` with the tables, and `arguments.yaml`, which repeats the run.
+
+    Args:
+        arguments: The grid.
+
+    Returns:
+        The content of `grid.json`: `cells` with their scores, and `tables` by share: model -> task -> `mean`,
+        `spread` (standard deviation over the seeds, absent with one), `runs`, `settings`.
+
+    Raises:
+        ValueError: If a result was made from another model, other rows or another length.
+    """
+    started = time.perf_counter()
+    folder = Path(arguments.output_dir)
+    loaded = {name: _load(name, arguments) for name in arguments.tasks}
+    distil_students(arguments)
+    names = {name: task.spec.name for name, task in loaded.items()}
+    metrics = {task.spec.name: task.spec.headline for task in loaded.values()}
+    cells = list(grid_cells(arguments, names))
+    tasks = {names[name]: task for name, task in loaded.items()}
+    done = []
+    for number, cell in enumerate(cells, 1):
+        found = _result(folder / cell.file, cell, tasks[cell.task], arguments)
+        logger.info(f"{number} of {len(cells)}: {cell.file} {metrics[cell.task]} {found['score']}")
+        done.append(found)
+    tables = {f"{share:g}": table(done, share) for share in arguments.fractions}
+    facts = {
+        "job": "grid",
+        "models": dict(_models(arguments)),
+        "metrics": metrics,
+        "cells": done,
+        "tables": tables,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_results(folder, facts, GRID_FILE)
+    write_text(folder / TABLE_FILE, format_tables(public(facts)) + "\n")
+    write_arguments(folder, arguments)
+    return facts
+
+
+def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[Cell]:
+    """Every cell; cells of one model and task follow each other.
+
+    Args:
+        arguments: The grid.
+        names: Task as it is given -> its name.
+    """
+    for model, (given, task) in itertools.product([name for name, _ in _models(arguments)], names.items()):
+        settings = (values or [None] for values in arguments.settings_of(given))
+        chosen: Any = itertools.product(arguments.fractions, *settings, arguments.seeds)
+        for fraction, learning_rate, epochs, batch_size, seed in chosen:
+            yield Cell(model, task, fraction, seed, learning_rate, epochs, batch_size)
+
+
+def _models(arguments: GridArguments) -> list[tuple[str, str]]:
+    """Name and path of every model, the students last."""
+    return [*arguments.named_models(), *student_models(arguments)]
+
+
+def _load(name: str, arguments: GridArguments) -> LoadedTask:
+    local = Path(name).is_dir()
+    return load_task(name, None if local else arguments.data_dir).subset(
+        None, arguments.max_eval_samples, seed=arguments.fraction_seed
+    )
+
+
+def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
+    """The result of a cell, read or made."""
+    model = dict(_models(arguments))[cell.model]
+    rows = math.floor(len(task.train) * cell.fraction + 1e-9)
+    if rows < 1:
+        raise ValueError(
+            f"`--fractions` has {cell.fraction:g}, which leaves no row of the {len(task.train)} of {cell.task!r}."
+        )
+    identity = {
+        **asdict(cell),
+        "path": model,
+        "train_rows": rows,
+        "data": task.source,
+        "max_length": arguments.max_length or task.spec.fine_tuning.max_length,
+        "max_eval_samples": arguments.max_eval_samples,
+        "fraction_seed": arguments.fraction_seed,
+        "bf16": arguments.bf16,
+        "warmup_steps": arguments.warmup_steps,
+    }
+    # A result says the last names of folders only; the digest tells folders of one name apart.
+    digest = xxhash.xxh3_128(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    identity = {**public(identity), "identity": digest}
+    if path.is_file():
+        found = read_mapping(path)
+        settings = {name: value for name, value in identity.items() if name != "identity"}
+        shown = differences({name: found.get(name) for name in settings}, settings)
+        if shown or found.get("identity") != digest:
+            shown = shown or "another folder of the same name, of the model or of the rows"
+            raise ValueError(f"{str(path)!r} was made with other settings ({shown}); give another `--output_dir`.")
+        return found
+    found = identity | _fine_tune(model, cell, task.subset(rows, None, seed=arguments.fraction_seed), arguments)
+    write_results(path.parent, found, path.name)
+    return found
+
+
+def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
+    set_seed(cell.seed)
+    settings = {
+        "learning_rate": cell.learning_rate,
+        "num_train_epochs": cell.epochs,
+        "per_device_train_batch_size": cell.batch_size,
+        "warmup_steps": arguments.warmup_steps,
+    }
+    training = FineTuningArguments(
+        str(Path(arguments.output_dir, "scratch")),
+        seed=cell.seed,
+        bf16=arguments.bf16,
+        use_cpu=arguments.use_cpu,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=not progress_bars.is_progress_bar_enabled(),
+        **settings,  # type: ignore[arg-type]
+    )
+    result = finetune(
+        load_task_model(model, task.spec, flag="--models"),
+        task,
+        load_tokenizer(model, flag="--models"),
+        training,
+        max_length=arguments.max_length,
+        save=False,
+    )
+    return {"score": result.score, "scores": result.scores, "steps": result.steps, "seconds": result.seconds}
+
+
+def table(cells: Sequence[Mapping[str, Any]], fraction: float) -> dict[str, dict[str, Any]]:
+    """Model -> task -> mean and spread over the seeds of its best settings."""
+    found: dict[str, dict[str, Any]] = {}
+    of_share = [cell for cell in cells if cell["fraction"] == fraction]
+    keys = dict.fromkeys((cell["model"], cell["task"]) for cell in of_share)
+    for model, task in keys:
+        groups: dict[tuple[Any, ...], list[float]] = {}
+        for cell in of_share:
+            if (cell["model"], cell["task"]) == (model, task):
+                settings = (cell["learning_rate"], cell["epochs"], cell["batch_size"])
+                # JSON has no NaN: a score that does not exist is the worst.
+                groups.setdefault(settings, []).append(-math.inf if cell["score"] is None else cell["score"])
+        settings, scores = max(groups.items(), key=lambda item: statistics.fmean(item[1]))
+        entry: dict[str, Any] = {"mean": statistics.fmean(scores), "runs": len(scores), "tried": len(groups)}
+        if len(scores) > 1:
+            entry["spread"] = statistics.stdev(scores)
+        names = ("learning_rate", "epochs", "batch_size")
+        entry["settings"] = {name: value for name, value in zip(names, settings, strict=True) if value is not None}
+        found.setdefault(model, {})[task] = entry
+    return found
+
+
+def format_tables(facts: Mapping[str, Any]) -> str:
+    """Markdown: a table for each share, models below each other, tasks side by side, and their average."""
+    parts = []
+    for share, found in facts["tables"].items():
+        tasks = list(facts["metrics"])
+        head = [f"{task} ({facts['metrics'][task]})" for task in tasks]
+        lines = [
+            f"| {100 * float(share):g} % of the rows | {' | '.join(head)} | mean |",
+            "|---" * (len(tasks) + 2) + "|",
+        ]
+        for model, by_task in found.items():
+            shown = [_shown(by_task[task]) for task in tasks]
+            mean = statistics.fmean(by_task[task]["mean"] for task in tasks)
+            lines.append(f"| {model} | {' | '.join(shown)} | {100 * mean:.1f} |")
+        parts.append("\n".join(lines))
+    tried = max(entry["tried"] for found in facts["tables"].values() for by in found.values() for entry in by.values())
+    note = (
+        f"\n\nThe best of {tried} settings for each model, task and share, chosen on the same rows."
+        if tried > 1
+        else ""
+    )
+    return "\n\n".join(parts) + note
+
+
+def _shown(entry: Mapping[str, Any]) -> str:
+    spread = f" ± {100 * entry['spread']:.1f}" if "spread" in entry else ""
+    return f"{100 * entry['mean']:.1f}{spread}"

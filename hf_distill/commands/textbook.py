@@ -1,0 +1,211 @@
+"""The textbook: the rows that a student is distilled on, from one source or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers.utils import logging
+
+from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.settings import DistillationArguments, TextbookArguments
+from hf_distill.tasks.catalogue.registry import is_registered
+from hf_distill.tasks.custom import TASK_FILE
+from hf_distill.tasks.labels import visible_labels
+from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.rows.text import PAIR_COLUMN
+from hf_distill.tasks.rows.tokenizing import tokenize_task
+from hf_distill.teachers.routing import TEACHER_COLUMN
+from hf_distill.teachers.stored.teacher import StoredTeacher, join_rows
+from hf_distill.trainers.fine_tuning.task_models import label_order
+
+logger = logging.get_logger(__name__)
+
+
+def read_textbook(
+    textbook: TextbookArguments, training: DistillationArguments, tokenizer: Any = None, config: Any = None
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Rows to learn from and, if asked for, held-back rows.
+
+    Args:
+        textbook: Names of the sources, in the order in which their rows follow each other.
+        training: Has the column of the text, the length of a row, and the seed that draws the rows that are held back.
+        tokenizer: Reads words and contexts, which are not read as plain text.
+        config: Of the model whose labels the rows' labels are to fit.
+
+    Returns:
+        See `read_rows`.
+
+    Raises:
+        FileNotFoundError: If a source does not exist.
+        ValueError: If a source has no text, or more rows are to be held back than there are.
+    """
+    rows = read_rows(textbook, training.text_column, tokenizer, training.max_length, config)
+    return hold_back(rows, textbook.textbook_eval_rows, training.seed)
+
+
+def read_rows(
+    textbook: TextbookArguments, column: str, tokenizer: Any = None, max_length: int = 128, config: Any = None
+) -> datasets.Dataset:
+    """The rows of every source, in the order of their names; none is held back.
+
+    Returns:
+        Rows with the column of the text, `text_pair` (None for a single text) where a source has pairs, `teacher_id`
+        if every source has it, and `labels` if they were asked for. Of tasks that are about words or answers: tokens,
+        with their labels.
+
+    Raises:
+        FileNotFoundError: If a source does not exist.
+        ValueError: If none is named, one has no text, or they do not go together.
+    """
+    if not textbook.textbook:
+        raise ValueError("`--textbook` is missing: name the text that the student learns from.")
+    sources = textbook.textbook
+    tasks = {source: task for source in sources if (task := _task_of(source, textbook)) is not None}
+    if textbook.with_labels or any(task.spec.kind != "text_classification" for task in tasks.values()):
+        _check_tasks(sources, tasks, textbook)
+        parts = [_labelled(tasks[source], column, tokenizer, max_length, config) for source in sources]
+    else:
+        parts = [
+            _task_text(tasks[source], column) if source in tasks else _plain_text(source, column) for source in sources
+        ]
+        parts = [_first_rows(rows, textbook.max_textbook_rows) for rows in parts]
+        parts = _same_columns(parts, column)
+    if len(parts) > 1:
+        counts = (f"{len(rows)} rows of {source}" for source, rows in zip(sources, parts, strict=True))
+        logger.warning(f"Textbook: {', '.join(counts)}")
+    return datasets.concatenate_datasets(parts)
+
+
+def stored_rows(
+    textbook: TextbookArguments, training: DistillationArguments, teachers: Sequence[StoredTeacher]
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """As `read_textbook`, for teachers that were stored with their rows.
+
+    Raises:
+        ValueError: If a text is named, the teachers have different rows, or more rows are to be held back than there
+            are.
+    """
+    if textbook.textbook:
+        first = teachers[0]
+        raise ValueError(
+            f"`--textbook` {textbook.textbook} is given, but the stored teacher {first.folder!r} knows its own "
+            f"{len(first.dataset):,} rows only: leave it out, or precompute the teacher on that text."
+        )
+    rows, limit = join_rows(teachers), textbook.max_textbook_rows
+    rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
+    return hold_back(rows, textbook.textbook_eval_rows, training.seed)
+
+
+def hold_back(rows: datasets.Dataset, count: int, seed: int) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Split `count` random rows off, `None` if that is 0.
+
+    Raises:
+        ValueError: If there are not more rows than that.
+    """
+    if not count:
+        return rows, None
+    if count >= len(rows):
+        raise ValueError(f"`--textbook_eval_rows` is {count}, but there are {len(rows)} rows.")
+    split = rows.train_test_split(test_size=count, seed=seed)
+    return split["train"], split["test"]
+
+
+def _task_of(source: str, textbook: TextbookArguments) -> LoadedTask | None:
+    """The task that a source names, with as many training rows as are wanted; `None` for any other text."""
+    folder = Path(source).expanduser()
+    if not folder.exists() and is_registered(source):
+        task = load_task(source, textbook.data_dir, splits=["train"])
+    elif (folder / TASK_FILE).is_file():
+        task = load_task(source, splits=["train"])
+    else:
+        return None
+    train = _first_rows(task.train, textbook.max_textbook_rows)
+    return LoadedTask(task.spec, datasets.DatasetDict({task.spec.train_split: train}), task.source)
+
+
+def _check_tasks(sources: Sequence[str], tasks: dict[str, LoadedTask], textbook: TextbookArguments) -> None:
+    """Rows with labels, words or contexts cannot be joined with plain text, nor one of these with another."""
+    kinds = {source: tasks[source].spec.kind if source in tasks else "text without labels" for source in sources}
+    if len(set(kinds.values())) > 1 or set(tasks) != set(sources):
+        because = "with `--with_labels` " if textbook.with_labels else ""
+        raise ValueError(f"`--textbook` {because}must name tasks of one kind, but it names {kinds}.")
+    if "multiple_choice" in kinds.values():
+        raise ValueError(
+            f"`--textbook` names tasks of multiple choice ({kinds}), whose rows are several texts each: no "
+            "student can be distilled on them. Fine-tune on them, and distil on plain text."
+        )
+    columns = {source: tasks[source].spec.label_names for source in sources}
+    if len({names for names in columns.values()}) > 1 and kinds[sources[0]] != "question_answering":
+        raise ValueError(f"`--textbook` names tasks with different labels: {columns}.")
+
+
+def _labelled(task: LoadedTask, column: str, tokenizer: Any, max_length: int, config: Any) -> datasets.Dataset:
+    """The training rows of a task with labels in the order of a model's outputs; words and contexts as tokens."""
+    spec, rows = task.spec, task.train
+    order = None
+    if config is not None and spec.label_names is not None:
+        order = label_order(config, spec, where="The student")
+    if spec.kind == "text_classification":
+        rows = rows.select(visible_labels(rows, spec).nonzero()[0])
+        labels = rows.with_format("numpy")[spec.label_column][:].tolist()
+        labels = labels if order is None else [order[label] for label in labels]
+        return _task_text(
+            LoadedTask(spec, datasets.DatasetDict({spec.train_split: rows}), task.source), column
+        ).add_column("labels", labels)
+    tokens = tokenize_task(rows, spec, tokenizer, max_length)
+    if order is None or order == list(range(len(order))):
+        return tokens
+    return tokens.map(
+        lambda row: {"labels": [order[tag] if tag >= 0 else tag for tag in row["labels"]]},
+        features=tokens.features,
+    )
+
+
+def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
+    """The training text of a task without its labels, pairs as pairs."""
+    texts = task.spec.text_columns
+    names = dict(zip(texts, (column, PAIR_COLUMN), strict=False))
+    return task.train.select_columns(list(texts)).rename_columns(names)
+
+
+def _plain_text(source: str, column: str) -> datasets.Dataset:
+    """Any text."""
+    rows = load_general_corpus(source, flag="--textbook")
+    if column not in rows.column_names:
+        raise ValueError(
+            f"`--textbook` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."
+        )
+    if rows.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
+        raise ValueError(
+            f"`--textbook` {source!r}: the column {column!r} (`--text_column`) must hold a text in every row, but "
+            f"holds {rows.features[column]}, in row 0 {str(rows[0][column])[:60]}."
+        )
+    if not any(row[column] and str(row[column]).strip() for row in rows.select_columns([column])):
+        raise ValueError(f"`--textbook` {source!r} has no text: each of its {len(rows):,} rows is empty.")
+    return rows
+
+
+def _first_rows(rows: datasets.Dataset, limit: int | None) -> datasets.Dataset:
+    return rows if limit is None else rows.select(range(min(limit, len(rows))))
+
+
+def _same_columns(parts: list[datasets.Dataset], column: str) -> list[datasets.Dataset]:
+    """Text, the second text of pairs where any part has it, and the teacher where all have it."""
+    columns = {column: "string"}
+    if any(PAIR_COLUMN in rows.column_names for rows in parts):
+        columns[PAIR_COLUMN] = "string"
+    if all(TEACHER_COLUMN in rows.column_names for rows in parts):
+        columns[TEACHER_COLUMN] = "int64"
+    return [_with_columns(part, columns) for part in parts]
+
+
+def _with_columns(rows: datasets.Dataset, columns: dict[str, str]) -> datasets.Dataset:
+    """Only these columns, of these types; one that is missing holds None."""
+    features = {name: datasets.Value(kind) for name, kind in columns.items()}
+    for column in columns:
+        if column not in rows.column_names:
+            rows = rows.add_column(column, [None] * len(rows), feature=features[column])
+    return rows.select_columns(list(columns)).cast(datasets.Features(features))

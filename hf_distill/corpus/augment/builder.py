@@ -1,0 +1,323 @@
+"""Builds an augmented corpus: the texts of a task, and each of them again and again with words replaced.
+
+rows -> distinct texts -> candidates for their words -> draws (TinyBERT, data augmentation, Algorithm 1). Candidates
+are found shard by shard; a shard is finished for good once its marker is in the work folder, so a killed build
+continues there and ends in the same corpus.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import xxhash
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets.arrow_writer import ArrowWriter
+from datasets.utils import tqdm
+
+from ..build.sources import corpus_label
+from ..build.statistics import total_seconds
+from ..build.work_folder import WorkFolder, read_arrow
+from .candidates import COUNTS, CandidateFinder
+from .sampler import Replacements, draw_row, random_of
+
+if TYPE_CHECKING:
+    from hf_distill.settings import AugmentationArguments
+
+# A change of what any step does must change it: finished steps of older code are then refused.
+AUGMENTER_VERSION = 2
+# TinyBERT's N_a; its code has other numbers for some tasks.
+DEFAULT_NUM_SAMPLES = 20
+TEXT_COLUMNS = ("text", "text_pair")
+
+_CANDIDATES = Features({"words": List(Value("string")), "candidates": List(List(Value("string")))})
+_READ = 1000
+
+
+@dataclass(frozen=True)
+class AugmentedCorpus:
+    """An augmented corpus.
+
+    Attributes:
+        dataset: Columns `text`; `text_pair` where rows are pairs; `label`, copied, where a label column was named;
+            `row`, the row that it was drawn from. In the order of those rows, the untouched row first.
+        statistics: JSON-able facts: what was counted, model and embeddings, settings, seconds.
+    """
+
+    dataset: Dataset
+    statistics: dict[str, Any]
+
+
+def build_augmented_corpus(
+    rows: Dataset,
+    args: AugmentationArguments | None = None,
+    *,
+    masked_lm: Any = None,
+    tokenizer: Any = None,
+    columns: Sequence[str] = ("text",),
+    label_column: str | None = None,
+    work_dir: str | Path | None = None,
+    **overrides: Any,
+) -> AugmentedCorpus:
+    """Augments the rows of a task.
+
+    The result depends on rows, model, embeddings and settings alone: not on the number of processes, on batches or on
+    how often the build was killed (`hf_distill.corpus.augment.masked_lm` says what is assumed for that).
+
+    Args:
+        rows: The task's training rows.
+        args: Settings; the defaults if `None`.
+        masked_lm: A model with a masked-LM head in float32, instead of `args.masked_lm`. It stays where it is, frozen
+            and in `args.masked_lm_dtype`.
+        tokenizer: Its tokenizer.
+        columns: One column of text, or the two of a pair.
+        label_column: Column to copy.
+        work_dir: Folder for finished steps; `args.work_dir` or `augmentation_work` if `None`.
+        overrides: Fields of `args` that differ.
+
+    Raises:
+        OSError: If model or embeddings are not there, or one of several processes dies.
+        ValueError: If a column is missing, a text is None, or the work folder belongs to another corpus.
+    """
+    args = _arguments(args, overrides)
+    if masked_lm is not None and (args.num_proc or 1) > 1:
+        raise ValueError(f"`--num_proc` is {args.num_proc}, but a model in memory is in one process: give its name.")
+    _check_rows(rows, columns, label_column)
+    build = _Build(rows, args, masked_lm, tokenizer, tuple(columns), label_column, work_dir)
+    with build.work.alone():
+        return build.run()
+
+
+class _Build:
+    """One build: its inputs and its steps."""
+
+    def __init__(
+        self,
+        rows: Dataset,
+        args: AugmentationArguments,
+        masked_lm: Any,
+        tokenizer: Any,
+        columns: tuple[str, ...],
+        label_column: str | None,
+        work_dir: str | Path | None,
+    ) -> None:
+        self.args = args
+        self.columns = columns
+        self.label_column = label_column
+        self.rows = rows.select_columns([*columns, *([label_column] if label_column else [])])
+        self.num_samples = args.num_samples or DEFAULT_NUM_SAMPLES
+        self.texts, checksum = _distinct_texts(self.rows, columns)
+        self.finder = CandidateFinder(args, masked_lm, tokenizer)
+        self.settings = self._settings(checksum)
+        self.work = WorkFolder(work_dir or args.work_dir or "augmentation_work", self.settings)
+        self.shards = {
+            f"candidates-{number:05d}": slice(start, start + args.shard_texts)
+            for number, start in enumerate(range(0, len(self.texts), args.shard_texts))
+        }
+
+    def run(self) -> AugmentedCorpus:
+        """Every step that is not finished, then the corpus."""
+        shards = self._find_candidates()
+        facts = self.work.step("rows", self._draw)
+        counts = {name: sum(shard[name] for shard in shards) for name in COUNTS}
+        seconds = {"candidates": sum(shard["seconds"] for shard in shards), "rows": facts["seconds"]}
+        statistics = {
+            **{name: value for name, value in facts.items() if name != "seconds"},
+            "source_rows": len(self.rows),
+            "rows_per_source_row": round(facts["rows"] / len(self.rows), 2),
+            "candidates": counts,
+            "masked_lm": {
+                "name": None if self.args.masked_lm is None else corpus_label(self.args.masked_lm),
+                **self.finder.describe(),
+            },
+            "settings": self.settings,
+            "seconds": {name: round(value, 3) for name, value in total_seconds(_as_steps(seconds)).items()},
+        }
+        return AugmentedCorpus(read_arrow(self.work.folder("rows")), statistics)
+
+    def _settings(self, checksum: str) -> dict[str, Any]:
+        """Everything that changes the corpus."""
+        args = self.args
+        return {
+            "version": AUGMENTER_VERSION,
+            "rows": checksum,
+            "columns": list(self.columns),
+            "label_column": self.label_column,
+            "label": None if self.label_column is None else repr(self.rows.features[self.label_column]),
+            **self.finder.describe(),
+            "num_samples": self.num_samples,
+            "replace_probability": args.replace_probability,
+            "num_candidates": args.num_candidates,
+            "language": args.language,
+            "exclude_original": args.exclude_original,
+            "exclude_special": args.excludes_special,
+            "tinybert_compat": args.tinybert_compat,
+            "seed": args.seed,
+            "shard_texts": args.shard_texts,
+        }
+
+    def _find_candidates(self) -> list[dict[str, Any]]:
+        """The facts of every shard, those that are missing made first."""
+        todo = {name: self.texts[part] for name, part in self.shards.items() if not self.work.is_finished(name)}
+        with tqdm(total=len(self.texts), unit=" texts", desc="Finding candidates") as bar:
+            bar.update(len(self.texts) - sum(map(len, todo.values())))
+            if (self.args.num_proc or 1) > 1 and len(todo) > 1:
+                self._find_in_processes(todo, bar)
+            for name, texts in todo.items():
+                if not self.work.is_finished(name):
+                    self.work.step(name, _Shard(self.finder, texts, bar.update))
+        return [self.work.step(name, _Shard(self.finder, [])) for name in self.shards]
+
+    def _find_in_processes(self, todo: dict[str, list[str]], bar: Any) -> None:
+        """Shards by several processes."""
+        import torch
+
+        processes = min(self.args.num_proc or 1, len(todo))
+        threads = max(1, torch.get_num_threads() // processes)
+        # Not forked: torch's threads and accelerators do not survive that.
+        context = multiprocessing.get_context("spawn")
+        start = (self.args, str(self.work.path), self.settings, threads)
+        try:
+            with ProcessPoolExecutor(processes, context, _Worker.start, start) as pool:
+                for count in pool.map(_Worker.find, todo.items()):
+                    bar.update(count)
+        except BrokenProcessPool as error:
+            raise OSError(
+                f"One of {processes} processes that find candidates has died: it was killed, or memory was short. "
+                "What is finished is kept: start again, perhaps with a smaller `--num_proc`."
+            ) from error
+
+    def _draw(self, folder: Path) -> dict[str, Any]:
+        """All rows."""
+        features = Features({name: Value("string") for name in TEXT_COLUMNS[: len(self.columns)]})
+        if self.label_column is not None:
+            features["label"] = self.rows.features[self.label_column]
+        features["row"] = Value("int32")
+        facts: Counter[str] = Counter(rows=0, bytes=0, words=0)
+        with ArrowWriter(path=str(folder / "rows.arrow"), features=features) as writer:
+            for batch in self._drawn():
+                for name in TEXT_COLUMNS[: len(self.columns)]:
+                    facts["bytes"] += sum(len(text.encode()) for text in batch[name])
+                    facts["words"] += sum(len(text.split()) for text in batch[name])
+                facts["rows"] += len(batch["row"])
+                arrays = [pa.array(batch[name], type=feature.pa_type) for name, feature in features.items()]
+                writer.write_table(pa.Table.from_arrays(arrays, names=list(features)))
+            writer.finalize()
+        return {
+            "rows": facts["rows"],
+            "bytes": facts["bytes"],
+            "mean_words": round(facts["words"] / max(1, facts["rows"]), 2),
+        }
+
+    def _drawn(self) -> Iterator[dict[str, list[Any]]]:
+        """Drawn rows in batches of columns."""
+        found = concatenate_datasets([read_arrow(self.work.folder(name)) for name in self.shards])
+        place = {text: index for index, text in enumerate(self.texts)}
+        names = TEXT_COLUMNS[: len(self.columns)]
+        with tqdm(total=len(self.rows), unit=" rows", desc="Drawing rows") as bar:
+            for start in range(0, len(self.rows), _READ):
+                batch = self.rows[start : start + _READ]
+                sources = [self._replacements(batch[column], found, place) for column in self.columns]
+                out: dict[str, list[Any]] = {name: [] for name in (*names, "label", "row")}
+                for offset, texts in enumerate(zip(*sources, strict=True)):
+                    drawn = draw_row(
+                        texts,
+                        self.num_samples,
+                        self.args.replace_probability,
+                        random_of(self.args.seed, start + offset),
+                        keep_last=self.args.tinybert_compat,
+                    )
+                    for name, column in zip(names, zip(*drawn, strict=True), strict=True):
+                        out[name].extend(column)
+                    out["row"].extend([start + offset] * len(drawn))
+                    if self.label_column is not None:
+                        out["label"].extend([batch[self.label_column][offset]] * len(drawn))
+                yield out
+                bar.update(len(batch[self.columns[0]]))
+
+    @staticmethod
+    def _replacements(texts: Sequence[str], found: Dataset, place: dict[str, int]) -> list[Replacements]:
+        rows = found[[place[text] for text in texts]]
+        return [
+            Replacements(text, words, candidates)
+            for text, words, candidates in zip(texts, rows["words"], rows["candidates"], strict=True)
+        ]
+
+
+class _Shard:
+    """The work of one step: the candidates of some texts, in an Arrow file."""
+
+    def __init__(self, finder: CandidateFinder, texts: Sequence[str], progress: Any = lambda _: None) -> None:
+        self.finder, self.texts, self.progress = finder, texts, progress
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        found, counts = self.finder(self.texts, self.progress)
+        columns = {name: [getattr(text, name) for text in found] for name in _CANDIDATES}
+        with ArrowWriter(path=str(folder / "rows.arrow"), features=_CANDIDATES) as writer:
+            arrays = [pa.array(columns[name], type=feature.pa_type) for name, feature in _CANDIDATES.items()]
+            writer.write_table(pa.Table.from_arrays(arrays, names=list(_CANDIDATES)))
+            writer.finalize()
+        return dict(counts)
+
+
+class _Worker:
+    """What a process keeps from one shard to the next."""
+
+    finder: CandidateFinder
+    work: WorkFolder
+
+    @classmethod
+    def start(cls, args: AugmentationArguments, work_dir: str, settings: dict[str, Any], num_threads: int) -> None:
+        """Load the model."""
+        import torch
+
+        torch.set_num_threads(num_threads)
+        cls.finder = CandidateFinder(args)
+        cls.work = WorkFolder(work_dir, settings)
+
+    @classmethod
+    def find(cls, shard: tuple[str, list[str]]) -> int:
+        """Finish a shard; returns the number of its texts."""
+        name, texts = shard
+        cls.work.step(name, _Shard(cls.finder, texts))
+        return len(texts)
+
+
+def _distinct_texts(rows: Dataset, columns: Sequence[str]) -> tuple[list[str], str]:
+    """The different texts in the order in which they first come, and a checksum of all rows in their order."""
+    digest = xxhash.xxh3_128()
+    seen: dict[str, None] = {}
+    for batch in rows.iter(batch_size=_READ):
+        digest.update(repr(batch).encode("utf-8", "surrogatepass"))
+        for texts in zip(*(batch[column] for column in columns), strict=True):
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"The columns {list(columns)} must hold a text in every row, but one has {texts}.")
+            seen.update(dict.fromkeys(texts))
+    return list(seen), digest.hexdigest()
+
+
+def _as_steps(seconds: dict[str, float]) -> dict[str, dict[str, float]]:
+    return {name: {"seconds": value} for name, value in seconds.items()}
+
+
+def _check_rows(rows: Dataset, columns: Sequence[str], label_column: str | None) -> None:
+    if len(columns) not in (1, 2):
+        raise ValueError(f"`--text_columns` are {list(columns)}: texts are single ones or pairs.")
+    missing = [name for name in (*columns, label_column) if name is not None and name not in rows.column_names]
+    if missing:
+        raise ValueError(f"The rows have no columns {missing}; they have {rows.column_names}.")
+    if len(rows) == 0:
+        raise ValueError("There is no row to augment.")
+
+
+def _arguments(args: AugmentationArguments | None, overrides: dict[str, Any]) -> AugmentationArguments:
+    from hf_distill.settings import AugmentationArguments
+
+    return replace(args or AugmentationArguments(), **overrides)

@@ -1,0 +1,161 @@
+"""What may stand in place of each word of a text: by a masked language model, or by like embeddings.
+
+A word that is one piece for the model is masked; a word of several pieces takes its neighbours among embeddings
+(TinyBERT, data augmentation). A word for which nothing is found may only be replaced by itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from hf_distill.hub.loading import update_digest
+from hf_distill.hub.tokenizers import tokenizer_hash
+
+from .embeddings import Neighbours, PieceVectors, WordVectors
+from .words import BEYOND_LIMIT, SEVERAL_PIECES, STAYS, SplitText, WordSplitter, check_tokenizer
+
+if TYPE_CHECKING:
+    from hf_distill.settings import AugmentationArguments
+
+# What is counted of all distinct texts.
+COUNTS = ("texts", "words", "one_piece", "several_pieces", "beyond_limit", "without_candidates", "rechecked")
+
+
+@dataclass(frozen=True)
+class WordCandidates:
+    """A text in words.
+
+    Attributes:
+        words: Its words.
+        candidates: Per word: what may replace it; empty for a word that stays.
+    """
+
+    words: list[str]
+    candidates: list[list[str]]
+
+
+class CandidateFinder:
+    """Finds candidates with one model and one table of embeddings; every process has its own.
+
+    Args:
+        args: Which model and embeddings, and the rules.
+        masked_lm: The model, if it is there already, in float32.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        OSError: If model or embeddings are not there.
+        ValueError: If they cannot be used.
+    """
+
+    def __init__(self, args: AugmentationArguments, masked_lm: Any = None, tokenizer: Any = None) -> None:
+        import torch
+
+        from hf_distill.kernels.precision import configure_fp32_matmul
+
+        from .masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
+
+        if masked_lm is None:
+            if args.masked_lm is None:
+                raise ValueError("`--masked_lm` is missing: give the Hub id or folder of a masked language model.")
+            masked_lm, tokenizer = load_masked_lm(args.masked_lm, args.masked_lm_revision)
+            if not args.use_cpu:
+                masked_lm.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+        check_tokenizer(tokenizer)
+        configure_fp32_matmul()
+        self.args = args
+        self._num_neighbours = args.num_candidates
+        self._weights = xxhash.xxh3_128()
+        update_digest(self._weights, masked_lm.state_dict())
+        vectors = masked_lm.get_input_embeddings().weight.detach().float().cpu().numpy()
+        self._by_mask = MaskedLMCandidates(
+            masked_lm.to(getattr(torch, args.masked_lm_dtype)),
+            tokenizer,
+            num_candidates=args.num_candidates,
+            exclude_original=args.exclude_original,
+            exclude_special=args.excludes_special,
+            batch_tokens=args.batch_tokens,
+        )
+        self._splitter = WordSplitter(
+            tokenizer,
+            args.language,
+            max_tokens=max_tokens(masked_lm, tokenizer),
+            tinybert_words=args.tinybert_compat,
+        )
+
+        self._by_embedding: Neighbours = (
+            PieceVectors(tokenizer, vectors, self._by_mask.vocabulary)
+            if args.embeddings is None
+            else WordVectors.read(Path(args.embeddings), args.embedding_words)
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about model and embeddings that changes the candidates, JSON-able."""
+        return {
+            "masked_lm": type(self._by_mask.model).__name__,
+            "weights": self._weights.hexdigest(),
+            "tokenizer": tokenizer_hash(self._by_mask.tokenizer),
+            "lower_case": self._splitter.lower_case,
+            "max_tokens": self._splitter.max_tokens,
+            "dtype": self.args.masked_lm_dtype,
+            # In float32 no batch changes a candidate.
+            "batch_tokens": None if self.args.masked_lm_dtype == "float32" else self._by_mask.batch_tokens,
+            "embeddings": self._by_embedding.describe(),
+        }
+
+    def __call__(
+        self, texts: Sequence[str], progress: Callable[[int], Any] = lambda _: None
+    ) -> tuple[list[WordCandidates], dict[str, int]]:
+        """Candidates of some texts.
+
+        Args:
+            texts: The texts, all different.
+            progress: Called with a number of texts, now and then; the numbers add up to all of them.
+
+        Returns:
+            One entry per text, and what was counted (`COUNTS`).
+        """
+        rechecked = self._by_mask.rechecked
+        splits = self._splitter.split(texts)
+        progress(sum(1 for split in splits if max(split.places, default=STAYS) < 0))
+        masked = self._by_mask(splits, progress)
+        neighbours = self._neighbours_of(splits)
+        counts = Counter(dict.fromkeys(COUNTS, 0))
+        found = []
+        for split, of_mask in zip(splits, masked, strict=True):
+            candidates: list[list[str]] = []
+            for word, place in enumerate(split.places):
+                text = split.words[word]
+                if place == STAYS:
+                    candidates.append([])
+                    continue
+                if place == SEVERAL_PIECES:
+                    counts["several_pieces"] += 1
+                elif place == BEYOND_LIMIT:
+                    counts["beyond_limit"] += 1
+                else:
+                    counts["one_piece"] += 1
+                these = neighbours.get(text, []) if place == SEVERAL_PIECES else of_mask.get(word, [])
+                counts["without_candidates"] += not these
+                candidates.append(these or [text])
+            counts["words"] += len(split.words)
+            found.append(WordCandidates(split.words, candidates))
+        counts["texts"] = len(texts)
+        counts["rechecked"] = self._by_mask.rechecked - rechecked
+        return found, dict(counts)
+
+    def _neighbours_of(self, splits: Sequence[SplitText]) -> dict[str, list[str]]:
+        """Neighbours of every word of several pieces, each word looked up once."""
+        words = dict.fromkeys(
+            word
+            for split in splits
+            for word, place in zip(split.words, split.places, strict=True)
+            if place == SEVERAL_PIECES
+        )
+        found = self._by_embedding.neighbours(list(words), self._num_neighbours)
+        return dict(zip(words, found, strict=True))

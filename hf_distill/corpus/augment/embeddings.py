@@ -1,0 +1,190 @@
+"""Words with like embeddings: candidates for words that a masked language model knows only in pieces.
+
+Vectors have length one, so that the dot product is the cosine; a word is never its own neighbour (TinyBERT, data
+augmentation).
+
+Shape legend: W words of a table, D width, Q words that are looked up.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import xxhash
+
+from .words import Vocabulary
+
+# Words whose products are computed together: 64 rows of 100,000 numbers are 26 MB.
+_BLOCK = 64
+_PART = 10_000
+# The nearest in float32, and so many more, are put in order in float64.
+_SPARE = 16
+
+
+class Neighbours(Protocol):
+    """Where neighbours of words come from."""
+
+    def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
+        """The nearest `count` words of each word, the nearest first; none for a word that is not known."""
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, JSON-able, with a checksum of the vectors."""
+
+
+class WordVectors:
+    """A table of words and vectors, such as GloVe's.
+
+    Args:
+        words: W words, all different.
+        vectors: (W, D) vectors of any length above zero.
+        name: What to call it.
+    """
+
+    def __init__(self, words: Sequence[str], vectors: np.ndarray, name: str) -> None:
+        self.words = list(words)
+        self.name = name
+        self._row = {word: row for row, word in enumerate(self.words)}
+        self._vectors = _unit(vectors)
+
+    @classmethod
+    def read(cls, path: str | Path, max_words: int = 100_000) -> WordVectors:
+        """Read the first words of a text file: a word and its numbers a line, with or without word2vec's first line.
+
+        Args:
+            path: The file; one that ends in `.gz` is unpacked on the way.
+            max_words: Words to read.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If a line is not a word with as many numbers as the first one has.
+        """
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise FileNotFoundError(f"`--embeddings`: there is no file {str(path)!r}.")
+        found: dict[str, np.ndarray] = {}
+        width = 0
+        with _open_text(file) as lines:
+            for number, line in enumerate(islice(lines, max_words + 1), 1):
+                fields = line.rstrip().split(" ")
+                if number == 1 and len(fields) == 2:
+                    continue
+                width = width or len(fields) - 1
+                vector = _numbers(fields[-width:]) if 0 < width < len(fields) else None
+                if vector is None:
+                    raise ValueError(
+                        f"`--embeddings` {str(path)!r}, line {number}: expected a word and {max(width, 1)} numbers "
+                        f"with blanks between them, but found {line[:60]!r}."
+                    )
+                if vector.any() and len(found) < max_words:
+                    found.setdefault(" ".join(fields[:-width]), vector)
+        if not found:
+            raise ValueError(f"`--embeddings` {str(path)!r} holds no word.")
+        return cls(list(found), np.stack(list(found.values())), file.name)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, size and checksum."""
+        return {"table": self.name, "words": len(self.words), "checksum": _checksum(self.words, self._vectors)}
+
+    def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
+        """The nearest words; those of a capitalised word are capitalised, as tables are mostly in lower case."""
+        rows = [self._row.get(word, self._row.get(word.lower(), -1)) for word in words]
+        known = [index for index, row in enumerate(rows) if row >= 0]
+        at = np.array([rows[index] for index in known], dtype=np.int64)
+        nearest = _nearest(self._vectors, self._vectors[at], at, count)
+        found: list[list[str]] = [[] for _ in words]
+        for index, others in zip(known, nearest, strict=True):
+            texts = [self.words[row] for row in others]
+            found[index] = [text.title() for text in texts] if words[index].istitle() else texts
+        return found
+
+
+class PieceVectors:
+    """A masked language model's own input embeddings, where there is no table: a word is the mean of its pieces.
+
+    Its neighbours are the pieces that are whole words. This is a deviation from TinyBERT, which takes GloVe.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        embeddings: (V, D) input embeddings.
+        vocabulary: The pieces as words.
+    """
+
+    def __init__(self, tokenizer: Any, embeddings: np.ndarray, vocabulary: Vocabulary) -> None:
+        self._tokenizer = tokenizer
+        self._embeddings = embeddings
+        self._vocabulary = vocabulary
+        self._ids = np.flatnonzero(
+            vocabulary.begins & vocabulary.is_word & np.any(embeddings[: len(vocabulary.texts)] != 0, axis=1)
+        )
+        self._vectors = _unit(embeddings[self._ids])
+
+    def describe(self) -> dict[str, Any]:
+        """Name, size and checksum."""
+        words = [self._vocabulary.texts[index] for index in self._ids.tolist()]
+        return {"table": "input embeddings", "words": len(words), "checksum": _checksum(words, self._vectors)}
+
+    def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
+        """The nearest whole words."""
+        if not words:
+            return []
+        # With the blank before it, as the word stands inside a sentence.
+        pieces = self._tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+        means = np.stack([self._embeddings[ids].astype(np.float64).mean(axis=0) for ids in pieces])
+        own = np.full(len(words), -1)
+        nearest = _nearest(self._vectors, _unit(means), own, count)
+        return [[self._vocabulary.texts[self._ids[row]] for row in rows] for rows in nearest]
+
+
+def _open_text(file: Path) -> IO[str]:
+    return gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
+
+
+def _numbers(fields: Sequence[str]) -> np.ndarray | None:
+    try:
+        return np.array(fields, dtype=np.float32)
+    except ValueError:
+        return None
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """(W, D) float32 vectors of length one."""
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    # In parts: a multilingual vocabulary in float64 is more than a gigabyte.
+    for start in range(0, len(vectors), _PART):
+        exact = np.asarray(vectors[start : start + _PART], dtype=np.float64)
+        unit[start : start + _PART] = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-30)
+    return unit
+
+
+def _nearest(table: np.ndarray, queries: np.ndarray, own: np.ndarray, count: int) -> list[list[int]]:
+    """Rows of the table by product with each query, from high to low, ties to the lower row.
+
+    Args:
+        table: (W, D) unit vectors.
+        queries: (Q, D) unit vectors.
+        own: (Q,) row of each query in the table, which is left out, or -1.
+        count: Rows per query.
+    """
+    found = []
+    wide = min(count + _SPARE + 1, len(table))
+    for start in range(0, len(queries), _BLOCK):
+        block = queries[start : start + _BLOCK]
+        products = block @ table.T
+        near = np.argpartition(-products, wide - 1, axis=1)[:, :wide]
+        for query, rows, self_row in zip(block, near, own[start : start + _BLOCK], strict=True):
+            rows = np.sort(rows[rows != self_row])
+            # One product after the other, so that no other query of the block has a say in the rounding.
+            exact = (table[rows].astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+            found.append(rows[np.argsort(-exact, kind="stable")][:count].tolist())
+    return found
+
+
+def _checksum(words: Sequence[str], vectors: np.ndarray) -> str:
+    digest = xxhash.xxh3_64("\n".join(words).encode("utf-8", "surrogatepass"))
+    digest.update(np.ascontiguousarray(vectors).data)
+    return digest.hexdigest()

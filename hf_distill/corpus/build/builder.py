@@ -1,0 +1,396 @@
+"""Builds a contextualized corpus: general sentences that are like the sentences of a task.
+
+anchors -> keyword queries -> BM25 over general text -> union -> without evaluation texts and repeats
+(Contextualized Corpus, section 2). Every step is finished for good once its marker is in the work folder: a killed
+build continues there and ends in the same corpus.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, IterableDataset, Value
+from datasets.arrow_writer import ArrowWriter
+from datasets.utils import logging
+
+from ...storage.files import remove
+from ..text.analysis import Analyzer, TokenStreams
+from .anchors import Anchors, collect_anchors, find_text_columns, task_texts
+from ..text.cleaning import LengthLimits, UsableRows, UsableTexts, checksum_of_column, fetch_texts, find_usable_rows
+from .decontamination import EvaluationTexts
+from ..text.documents import units_of
+from .dropped import write_dropped
+from .stream_cache import mapped_rows
+from .queries import make_queries, search_queries
+from ..search.retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
+from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit
+from .sources import corpus_label
+from .statistics import describe_build, describe_queries, describe_rows
+from ..search.streams import write_streams
+from .work_folder import WorkFolder, measured, read_arrow
+
+if TYPE_CHECKING:
+    from hf_distill.settings import CorpusArguments
+
+logger = logging.get_logger(__name__)
+
+# A change of what any step does must change it: finished steps of older code are then refused.
+BUILDER_VERSION = 3
+DEFAULT_TOP_K = 100
+
+CORPUS_FEATURES = Features(
+    {
+        "text": Value("string"),
+        "rank": Value("int32"),
+        "score": Value("float32"),
+        "anchors": Value("int32"),
+        "source": Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class CorpusResult:
+    """A built corpus.
+
+    Attributes:
+        dataset: Columns `text`; `rank`, the best over all anchors, 0 = first; `score`, the best; `anchors`, how many
+            retrieved the row; `source`. Ordered by rank, then score descending, then row of the general corpus.
+        statistics: JSON-able facts: what was read, dropped and why, which engine and why, settings, seconds.
+        dropped: Where `write_dropped` was asked for, the rows that are not in the corpus though they were read or
+            found: `row` of the general corpus, `text`, `reason`, and `instead`, the row that stays for a duplicate.
+    """
+
+    dataset: Dataset
+    statistics: dict[str, Any]
+    dropped: Dataset | None = None
+
+
+def build_contextualized_corpus(
+    anchors: Iterable[str | None] | Dataset,
+    corpus: Dataset | IterableDataset,
+    args: CorpusArguments | None = None,
+    *,
+    evaluation_texts: Iterable[str | None] = (),
+    anchor_columns: Sequence[str] | None = None,
+    corpus_name: str | None = None,
+    work_dir: str | Path | None = None,
+    **overrides: Any,
+) -> CorpusResult:
+    """Builds the corpus for some anchors.
+
+    Args:
+        anchors: Sentences of the task, or its training rows. None, empty and repeated ones are counted and left out.
+        corpus: General text with a text column and, if it has one, a source column; a stream's rows are kept in the
+            work folder, which must then be given.
+        args: Settings; the defaults of `CorpusArguments` if not given.
+        evaluation_texts: Texts of validation and test sets: they must not be in the result.
+        anchor_columns: Text columns of `anchors` where it is a data set; by default its string columns but for
+            labels and ids (see `find_text_columns`).
+        corpus_name: Stands in the column `source` where the corpus has none.
+        work_dir: Folder of finished steps; by default that of the arguments, else one in the `datasets` cache that
+            belongs to just these data and settings.
+        overrides: Single fields of `CorpusArguments`.
+
+    Returns:
+        The corpus and its statistics.
+
+    Raises:
+        ValueError: If the corpus is empty, lacks its text column, nothing is found, or the work folder belongs to
+            other settings.
+        ImportError: If the engine is not installed.
+    """
+    args = _arguments(args, overrides)
+    found = collect_anchors(_anchor_texts(anchors, anchor_columns), args.max_anchors)
+    name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
+    rows = mapped_rows(corpus, args.max_corpus_rows, work_dir or args.work_dir)
+    documents = len(rows)
+    rows = units_of(rows, args)
+    usable = find_usable_rows(rows, args.text_column, length_limits(args))
+    build = CorpusBuild(args, found, rows, documents, usable, evaluation_texts, name, work_dir)
+    with build.work.alone():
+        return build.run()
+
+
+def length_limits(args: CorpusArguments) -> LengthLimits:
+    """How long a row may be."""
+    return LengthLimits(args.max_chars, args.min_words, args.max_words)
+
+
+class CorpusBuild:
+    """One build: the data, the settings, and the steps."""
+
+    def __init__(
+        self,
+        args: CorpusArguments,
+        anchors: Anchors,
+        corpus: Dataset,
+        documents: int,
+        usable: UsableRows,
+        evaluation_texts: Iterable[str | None],
+        name: str,
+        work_dir: str | Path | None,
+    ) -> None:
+        self.args, self.anchors, self.corpus, self.documents, self.name = args, anchors, corpus, documents, name
+        self.limits, self.usable = length_limits(args), usable
+        self.evaluation = EvaluationTexts(
+            () if args.decontaminate == "none" else evaluation_texts,
+            contains=args.decontaminate == "contains",
+            ngram=args.decontaminate_ngram,
+        )
+        self.analyzer = Analyzer(args.language, stem=args.stem, token_analysis=args.token_analysis)
+        self.choice = self._choose_engine()
+        logger.info(f"BM25 engine: {self.choice.name} ({self.choice.why}).")
+        asked = args.top_k or DEFAULT_TOP_K
+        self.k = min(asked, len(self.usable.rows))
+        self.k_asked = asked
+        if self.k < asked:
+            warnings.warn(
+                f"`--top_k` is {asked}, but the general corpus has only {self.k} usable rows: top_k becomes {self.k}.",
+                stacklevel=4,
+            )
+        self.index_settings = {
+            "engine": self.choice.name,
+            "engine_version": engine_class(self.choice.name).version(),
+            "k1": args.bm25_k1,
+            "b": args.bm25_b,
+            "analysis": self.analyzer.settings(),
+            "corpus": self.usable.checksum,
+        }
+        self.terms_settings = {name: self.index_settings[name] for name in ("analysis", "corpus")}
+        self.settings = self._settings()
+        self.work = WorkFolder(self._work_dir(work_dir), self.settings)
+        # Indexes whose content was looked at in this process.
+        self._verified: set[str] = set()
+
+    def run(self) -> CorpusResult:
+        """All steps, then the statistics."""
+        steps = {
+            "queries": self.work.step("queries", self._make_queries),
+            "index": self.work.step("index", self._make_index),
+            "hits": self.work.step("hits", self._search),
+            "selection": self.work.step("selection", self._select),
+            "rows": self.work.step("rows", self._write),
+        }
+        dropped = None
+        if self.args.write_dropped:
+            # It holds texts that decide nothing else, those of rows that cannot be used.
+            name = f"dropped-{checksum_of_column(self.corpus, self.args.text_column)}"
+            self.work.step(name, self._write_dropped)
+            dropped = read_arrow(self.work.folder(name))
+        return CorpusResult(read_arrow(self.work.folder("rows")), self._statistics(steps), dropped)
+
+    def _choose_engine(self) -> EngineChoice:
+        return choose_engine(self.args.engine, len(self.usable.rows))
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that changes the corpus."""
+        args = self.args
+        return {
+            "builder": BUILDER_VERSION,
+            **{f"index_{name}": value for name, value in self.index_settings.items() if name != "corpus"},
+            "corpus": self.usable.checksum,
+            "corpus_name": self.name,
+            "sources": checksum_of_column(self.corpus, args.source_column),
+            "anchors": self.anchors.checksum(),
+            "evaluation_texts": self.evaluation.checksum,
+            "top_k": self.k,
+            **{
+                name: getattr(args, name)
+                for name in ("top_share", "query", "max_phrases", "deduplicate", "decontaminate", "source_column")
+            },
+            "decontaminate_ngram": args.decontaminate_ngram,
+            "near_duplicate_threshold": args.near_duplicate_threshold if args.deduplicate == "near" else None,
+        }
+
+    def _work_dir(self, work_dir: str | Path | None) -> Path:
+        chosen = work_dir or self.args.work_dir
+        if chosen is not None:
+            return Path(chosen).expanduser()
+        return Path(datasets.config.HF_DATASETS_CACHE) / "hf_distill_corpus" / settings_key(self.settings)
+
+    def _index_dir(self) -> Path:
+        root = Path(self.args.index_dir).expanduser() if self.args.index_dir else self.work.folder("indexes")
+        return root / f"{self.choice.name}-{settings_key(self.index_settings)}"
+
+    def _make_queries(self, folder: Path) -> dict[str, Any]:
+        """Anchors to terms."""
+        return describe_queries(
+            make_queries(
+                self.anchors.texts,
+                self.args.query,
+                self.args.max_phrases,
+                self.analyzer,
+                folder / "queries.arrow",
+                num_proc=self._processes(len(self.anchors.texts)),
+            )
+        )
+
+    def _make_index(self, _: Path) -> dict[str, Any]:
+        """General text to index, unless one with the same settings is there."""
+        handle = self._find_index()
+        parts: dict[str, dict[str, Any]] = {}
+        if handle is None:
+            terms = self._index_dir().with_name(f"terms-{settings_key(self.terms_settings)}")
+            parts["terms"] = measured(lambda: self._write_terms(terms), terms)
+            options: dict[str, Any] = (
+                {"url": self.args.elasticsearch_url} if self.choice.name == "elasticsearch" else {}
+            )
+            handle = save_index(self._streams(terms), self._index_dir(), self.index_settings, **options)
+            self._verified.add(handle.checksum)
+            remove(terms)
+        facts = {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": not parts}
+        return {**facts, "parts": parts}
+
+    def _write_terms(self, folder: Path) -> dict[str, Any]:
+        """General text to terms, by all cores."""
+        streams = self._streams(folder)
+        return {"rows": streams.num_texts, "terms": len(streams.ids)}
+
+    def _streams(self, folder: Path) -> TokenStreams:
+        texts = UsableTexts(self.corpus, self.args.text_column, self.usable.rows)
+        num_texts, settings = len(self.usable.rows), self.terms_settings
+        return write_streams(self.analyzer, texts, num_texts, folder, settings, num_proc=self.args.num_proc)
+
+    def _find_index(self) -> IndexHandle | None:
+        """The index if it is there and, once in a process, all that it holds is what was written."""
+        handle = find_index(self._index_dir(), self.index_settings)
+        if handle is not None and handle.checksum not in self._verified:
+            try:
+                handle.verify()
+            except ValueError as error:
+                logger.warning(f"{error} That is done now.")
+                return None
+            self._verified.add(handle.checksum)
+        return handle
+
+    def _search(self, folder: Path) -> dict[str, Any]:
+        """Terms to hits."""
+        queries = read_arrow(self.work.folder("queries"))
+        handle = self._find_index()
+        if handle is None:
+            # Deleted or damaged since its step was finished.
+            self._make_index(folder)
+            handle = IndexHandle(self._index_dir())
+        hits = search_queries(
+            queries,
+            handle,
+            self.k,
+            folder / "hits.arrow",
+            num_proc=self._processes(len(queries)),
+            batch_size=self.args.search_batch_size,
+        )
+        if len(hits) == 0:
+            raise ValueError(f"None of the {len(queries)} anchors shares a word with the general corpus.")
+        with_hits = len(np.unique(hits.with_format("arrow")["anchor"][:].to_numpy()))
+        return {"hits": len(hits), "queries_without_hits": len(queries) - with_hits}
+
+    def _select(self, folder: Path) -> dict[str, Any]:
+        """Hits to rows of the result."""
+        selection = choose_rows(
+            merge_hits(read_arrow(self.work.folder("hits"))),
+            lambda rows: fetch_texts(
+                self.corpus, self.args.text_column, self.usable.rows[rows], "Comparing the texts"
+            ),
+            self.evaluation,
+            limit=rank_limit(self.args.top_share, self.k),
+            deduplicate=self.args.deduplicate,
+            near_threshold=self.args.near_duplicate_threshold,
+        )
+        num_rows, dropped = len(selection.fates), selection.dropped()
+        if sum(dropped.values()) == num_rows:
+            raise ValueError(f"Nothing is left of {num_rows} retrieved rows: {dropped} were dropped.")
+        np.savez(
+            folder / "selection.npz", fates=selection.fates, instead=selection.instead, **vars(selection.candidates)
+        )
+        return {"retrieved_rows": num_rows, "dropped": dropped}
+
+    def _selection(self) -> Selection:
+        with np.load(self.work.folder("selection") / "selection.npz") as arrays:
+            fields = dict(arrays)
+        fates, instead = fields.pop("fates"), fields.pop("instead")
+        return Selection(Candidates(**fields), fates, instead)
+
+    def _write_dropped(self, folder: Path) -> dict[str, Any]:
+        """The rows that were left out, with their reasons."""
+        file = folder / "dropped.arrow"
+        rows = write_dropped(file, self.corpus, self.args.text_column, self.limits, self.usable, self._selection())
+        return {"rows": rows}
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        """The chosen rows with their texts."""
+        chosen = self._selection().chosen()
+        rows = self.usable.rows[chosen.rows]
+        sources = self._sources(rows)
+        done = 0
+        with ArrowWriter(path=str(folder / "rows.arrow"), features=CORPUS_FEATURES) as writer:
+            for texts in fetch_texts(self.corpus, self.args.text_column, rows, "Writing the corpus"):
+                part = slice(done, done + len(texts))
+                columns = [texts, chosen.ranks[part], chosen.scores[part], chosen.anchors[part], sources(part)]
+                arrays = [
+                    pa.array(column, type=feature.pa_type)
+                    for column, feature in zip(columns, CORPUS_FEATURES.values(), strict=True)
+                ]
+                writer.write_table(pa.Table.from_arrays(arrays, names=list(CORPUS_FEATURES)))
+                done += len(texts)
+            writer.finalize()
+        return describe_rows(read_arrow(folder))
+
+    def _sources(self, rows: np.ndarray) -> Any:
+        """A function from a slice of `rows` to their sources."""
+        column = self.args.source_column
+        if column not in self.corpus.column_names:
+            return lambda part: [self.name] * len(rows[part])
+        data = self.corpus.select_columns([column]).with_format("arrow")
+        return lambda part: data[rows[part].tolist()][column].cast(pa.string()).fill_null(self.name).to_pylist()
+
+    def _processes(self, num_rows: int) -> int | None:
+        return None if self.args.num_proc is None else max(1, min(self.args.num_proc, num_rows))
+
+    def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Facts of all steps in one place."""
+        return describe_build(
+            steps,
+            anchors=self.anchors.counts,
+            top_k={"asked": self.k_asked, "used": self.k},
+            top_share=self.args.top_share,
+            evaluation_texts=self.evaluation.num_texts,
+            general_corpus={
+                "name": self.name,
+                "unit": self.args.unit,
+                "documents": self.documents,
+                **self.usable.counts,
+                "bytes": self.usable.bytes,
+                "checksum": self.usable.checksum,
+            },
+            engine={
+                "name": self.choice.name,
+                "asked": self.args.engine,
+                "why": self.choice.why,
+                "version": self.index_settings["engine_version"],
+            },
+            settings=self.settings,
+        )
+
+
+def _arguments(args: CorpusArguments | None, overrides: dict[str, Any]) -> CorpusArguments:
+    from dataclasses import replace
+
+    from hf_distill.settings import CorpusArguments
+
+    return replace(args or CorpusArguments(), **overrides)
+
+
+def _anchor_texts(anchors: Iterable[str | None] | Dataset, columns: Sequence[str] | None) -> Iterable[str | None]:
+    if isinstance(anchors, str):
+        raise TypeError("`anchors` must be several sentences or a data set, not one string.")
+    if not isinstance(anchors, Dataset):
+        return anchors
+    return task_texts(anchors, list(columns) if columns is not None else find_text_columns(anchors))

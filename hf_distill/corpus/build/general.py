@@ -1,0 +1,237 @@
+"""A general corpus from several: cut into units, without repeats, drawn in chosen shares, mixed.
+
+It stands for the WikiBook of the Contextualized Corpus paper: general text as long as wanted, to hold a task's corpus
+against, or to distil on. Which rows are drawn depends on their texts and the seed alone, so a larger draw holds the
+smaller one, and the first rows of the result are a draw in the same shares.
+
+Shape legend: N usable rows over all corpora, K rows of the result.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, Value
+from datasets.arrow_writer import ArrowWriter
+from datasets.utils import tqdm
+
+from ..text.cleaning import READ_BATCH, LengthLimits, UsableRows, checksum_of_column, clean, find_usable_rows, usable_texts
+from .duplicates import first_of_equal, hash_texts, normalize
+from ..compare.diversity import sample_order
+from ..text.documents import units_of
+from ..search.retrieval import settings_key
+from .statistics import describe_rows, total_seconds
+from .work_folder import WorkFolder, read_arrow
+
+if TYPE_CHECKING:
+    from hf_distill.settings import GeneralCorpusArguments
+
+# A change of what any step does must change it.
+GENERAL_VERSION = 1
+GENERAL_FEATURES = Features({"text": Value("string"), "source": Value("string")})
+
+
+@dataclass(frozen=True)
+class GeneralCorpus:
+    """A general corpus that was mixed.
+
+    Attributes:
+        dataset: Columns `text` and `source`, in an order that looks drawn.
+        statistics: JSON-able facts: rows, bytes, what every corpus gave and why rows were left out, settings, seconds.
+    """
+
+    dataset: Dataset
+    statistics: dict[str, Any]
+
+
+def build_general_corpus(
+    corpora: Mapping[str, Dataset],
+    args: GeneralCorpusArguments | None = None,
+    *,
+    work_dir: str | Path | None = None,
+    **overrides: Any,
+) -> GeneralCorpus:
+    """Mixes general corpora.
+
+    Args:
+        corpora: Name -> rows with a text column. Of equal texts the one of the corpus named first stays.
+        args: Settings; the defaults of `GeneralCorpusArguments` if not given.
+        work_dir: Folder of finished steps; by default that of the arguments, else one in the `datasets` cache that
+            belongs to just these data and settings.
+        overrides: Single fields of `GeneralCorpusArguments`.
+
+    Raises:
+        ValueError: If there is no corpus, one lacks its text column or has no usable row, numbers of rows or weights
+            do not fit the corpora, or the work folder belongs to other settings.
+        ImportError: If sentences are asked for and sentencex is not installed.
+    """
+    from hf_distill.settings import GeneralCorpusArguments
+
+    args = replace(args or GeneralCorpusArguments(), **overrides)
+    if not corpora:
+        raise ValueError("Name at least one general corpus: `--corpora` FILE, FOLDER or Hub id.")
+    for flag, values in (("rows", args.rows), ("weights", args.weights)):
+        if values is not None and len(values) not in ({1, len(corpora)} if flag == "rows" else {len(corpora)}):
+            raise ValueError(f"`--{flag}` has {len(values)} numbers for {len(corpora)} corpora {list(corpora)}.")
+    build = _GeneralBuild(corpora, args, work_dir)
+    with build.work.alone():
+        return build.run()
+
+
+def share_rows(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers that sum to `total`, as near to the weights as can be (largest remainders; ties to the first)."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    rows = [int(number) for number in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda place: (rows[place] - exact[place], place))
+    for place in by_remainder[: total - sum(rows)]:
+        rows[place] += 1
+    return rows
+
+
+class _GeneralBuild:
+    """One build: the corpora as units, the settings, and the steps."""
+
+    def __init__(
+        self, corpora: Mapping[str, Dataset], args: GeneralCorpusArguments, work_dir: str | Path | None
+    ) -> None:
+        self.args, self.names = args, list(corpora)
+        self.documents = [len(corpus) for corpus in corpora.values()]
+        self.corpora = [units_of(corpus, args) for corpus in corpora.values()]
+        limits = LengthLimits(args.max_chars, args.min_words, args.max_words)
+        self.usable: list[UsableRows] = [find_usable_rows(rows, args.text_column, limits) for rows in self.corpora]
+        self.settings = {
+            "general": GENERAL_VERSION,
+            "corpora": {name: usable.checksum for name, usable in zip(self.names, self.usable, strict=True)},
+            "sources": {
+                name: checksum_of_column(rows, args.source_column)
+                for name, rows in zip(self.names, self.corpora, strict=True)
+            },
+            **{
+                name: getattr(args, name)
+                for name in ("rows", "weights", "deduplicate", "seed", "unit", "source_column")
+            },
+        }
+        self.work = WorkFolder(self._work_dir(work_dir), self.settings)
+
+    def _work_dir(self, work_dir: str | Path | None) -> Path:
+        chosen = work_dir or self.args.work_dir
+        if chosen is not None:
+            return Path(chosen).expanduser()
+        return Path(datasets.config.HF_DATASETS_CACHE) / "hf_distill_general" / settings_key(self.settings)
+
+    def run(self) -> GeneralCorpus:
+        """Both steps, then the statistics."""
+        steps = {"draw": self.work.step("draw", self._draw), "rows": self.work.step("rows", self._write)}
+        described = {name: value for name, value in steps["rows"].items() if name in _DESCRIBED}
+        corpora = {
+            name: {"documents": documents, **usable.counts, "bytes": usable.bytes, **steps["draw"]["corpora"][name]}
+            for name, documents, usable in zip(self.names, self.documents, self.usable, strict=True)
+        }
+        statistics = {
+            **described,
+            "corpora": corpora,
+            "settings": self.settings,
+            "seconds": total_seconds(steps),
+        }
+        return GeneralCorpus(read_arrow(self.work.folder("rows")), statistics)
+
+    def _draw(self, folder: Path) -> dict[str, Any]:
+        """Which rows of which corpus, in which order."""
+        exact, normalized = self._hashes()
+        corpus_of = np.repeat(np.arange(len(self.names)), [len(usable.rows) for usable in self.usable])
+        places = np.arange(len(exact))
+        single = places == first_of_equal(exact if normalized is None else normalized, places)
+        if self.args.deduplicate == "none":
+            single[:] = True
+        available = np.bincount(corpus_of[single], minlength=len(self.names)).tolist()
+        asked = self._asked(available)
+        drawn = []
+        for number, wanted in enumerate(asked):
+            own = np.flatnonzero(single & (corpus_of == number))
+            drawn.append(own[sample_order(exact[own], self.args.seed)[:wanted]])
+        chosen = np.concatenate(drawn)
+        # Another seed than that of the draws: with the same one, corpora of which little was drawn would come first.
+        chosen = chosen[sample_order(exact[chosen], self.args.seed + 1)]
+        rows = np.concatenate([usable.rows for usable in self.usable])
+        np.savez(folder / "draw.npz", corpus=corpus_of[chosen], row=rows[chosen])
+        counts = np.bincount(corpus_of, minlength=len(self.names)).tolist()
+        return {
+            "corpora": {
+                name: {"duplicates": count - left, "asked": wanted, "drawn": min(left, wanted)}
+                for name, count, left, wanted in zip(self.names, counts, available, asked, strict=True)
+            }
+        }
+
+    def _hashes(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """(N,) hashes of the texts, and of their normalised forms where these decide what is equal."""
+        exact, normalized = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        for corpus, usable, name in zip(self.corpora, self.usable, self.names, strict=True):
+            for texts in usable_texts(corpus, self.args.text_column, usable.rows, f"Comparing the texts of {name}"):
+                exact.append(hash_texts(texts))
+                if self.args.deduplicate == "normalized":
+                    normalized.append(hash_texts(map(normalize, texts)))
+        return np.concatenate(exact), np.concatenate(normalized) if self.args.deduplicate == "normalized" else None
+
+    def _asked(self, available: list[int]) -> list[int]:
+        """Rows of every corpus that are asked for; fewer are there where a corpus is too small, which is said."""
+        args = self.args
+        if args.rows is None:
+            return available
+        if len(args.rows) == len(self.names) and args.weights is None:
+            asked = list(args.rows)
+        else:
+            asked = share_rows(args.rows[0], args.weights or available)
+        for name, wanted, left in zip(self.names, asked, available, strict=True):
+            if wanted > left:
+                warnings.warn(
+                    f"{wanted:,} rows of {name!r} are asked for (--rows, --weights), but only {left:,} different ones "
+                    "can be used: all of them are taken.",
+                    stacklevel=6,
+                )
+        return asked
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        """The drawn rows with their texts and sources."""
+        with np.load(self.work.folder("draw") / "draw.npz") as arrays:
+            corpus_of, rows = arrays["corpus"], arrays["row"]
+        with (
+            ArrowWriter(path=str(folder / "rows.arrow"), features=GENERAL_FEATURES) as writer,
+            tqdm(total=len(rows), desc="Writing the corpus", unit=" rows", unit_scale=True) as bar,
+        ):
+            for texts, sources in self._fetch(corpus_of, rows):
+                columns = [pa.array(column, type=pa.string()) for column in (texts, sources)]
+                writer.write_table(pa.Table.from_arrays(columns, names=list(GENERAL_FEATURES)))
+                bar.update(len(texts))
+            writer.finalize()
+        return describe_rows(read_arrow(folder))
+
+    def _fetch(self, corpus_of: np.ndarray, rows: np.ndarray) -> Iterator[tuple[list[str], list[str]]]:
+        """Cleaned texts and sources in batches, in the order of `rows`."""
+        column, by = self.args.text_column, self.args.source_column
+        readers = []
+        for corpus in self.corpora:
+            names = [column, *([by] if by in corpus.column_names else [])]
+            readers.append(corpus.select_columns(names).with_format("arrow"))
+        for start in range(0, len(rows), READ_BATCH):
+            part = slice(start, start + READ_BATCH)
+            texts = np.empty(len(rows[part]), dtype=object)
+            sources = np.empty(len(rows[part]), dtype=object)
+            for number, reader in enumerate(readers):
+                own = np.flatnonzero(corpus_of[part] == number)
+                if len(own):
+                    table = reader[rows[part][own].tolist()]
+                    texts[own] = [clean(text) for text in table[column].to_pylist()]
+                    sources[own] = self.names[number]
+                    if by in table.column_names:
+                        sources[own] = table[by].cast(pa.string()).fill_null(self.names[number]).to_pylist()
+            yield texts.tolist(), sources.tolist()
+
+
+_DESCRIBED = ("rows", "bytes", "mean_words", "sources")

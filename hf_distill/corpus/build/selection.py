@@ -1,0 +1,208 @@
+"""Hits of all anchors -> the rows of the corpus: merge, top share, decontamination, one of equal texts, order.
+
+Shape legend: N indexed rows, M candidate rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from datasets import Dataset
+
+from .decontamination import EvaluationTexts
+from .duplicates import first_of_equal, hash_texts, normalize
+from .near_duplicates import find_near_duplicates
+
+_READ = 1_000_000
+
+# Why a retrieved row is not in the corpus, in the order in which it is asked.
+REASONS = (
+    "beyond_top_share",
+    "equals_evaluation_text",
+    "contains_evaluation_text",
+    "shares_evaluation_ngram",
+    "exact_duplicate",
+    "normalized_duplicate",
+    "near_duplicate",
+)
+_KEPT = -1
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Retrieved rows, ascending.
+
+    Attributes:
+        rows: (M,) int64, rows of the index.
+        ranks: (M,) int32, best rank over all anchors, 0 = first.
+        scores: (M,) float32, best score over all anchors.
+        anchors: (M,) int32, anchors that retrieved the row.
+    """
+
+    rows: np.ndarray
+    ranks: np.ndarray
+    scores: np.ndarray
+    anchors: np.ndarray
+
+    def take(self, which: np.ndarray) -> Candidates:
+        """Some of them, by mask or position."""
+        return Candidates(self.rows[which], self.ranks[which], self.scores[which], self.anchors[which])
+
+
+def merge_hits(hits: Dataset) -> Candidates:
+    """The union of all anchors' hits, in memory that grows with the rows found, not with those of the corpus.
+
+    Args:
+        hits: Rows of `hf_distill.corpus.build.queries.HIT_FEATURES`.
+    """
+    union = Candidates(*(np.empty(0, kind) for kind in (np.int64, np.int32, np.float32, np.int32)))
+    waiting: list[Candidates] = []
+    for batch in hits.with_format("arrow").iter(batch_size=_READ):
+        rows, ranks, scores = (batch[name].to_numpy() for name in ("row", "rank", "score"))
+        waiting.append(_united([Candidates(rows, ranks, scores, np.ones(len(rows), np.int32))]))
+        # As many new ones as there are old ones: every row is sorted a few times, not once per batch.
+        if sum(len(part.rows) for part in waiting) >= len(union.rows):
+            union, waiting = _united([union, *waiting]), []
+    return _united([union, *waiting])
+
+
+def _united(parts: Sequence[Candidates]) -> Candidates:
+    """Candidates of which each row is there once, ascending."""
+    rows, ranks, scores, anchors = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ranks", "scores", "anchors")
+    )
+    if not len(rows):
+        return Candidates(rows, ranks, scores, anchors)
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+    return Candidates(
+        rows[starts],
+        np.minimum.reduceat(ranks[order], starts),
+        np.maximum.reduceat(scores[order], starts),
+        np.add.reduceat(anchors[order], starts, dtype=np.int32),
+    )
+
+
+def rank_limit(top_share: float, k: int) -> int:
+    """Ranks below this number belong to the top share: the smallest integer not below share * k."""
+    return math.ceil(Fraction(str(top_share)) * k)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What became of M candidates.
+
+    Attributes:
+        candidates: The candidates.
+        fates: (M,) int8, place of the reason in `REASONS`, or -1 for a row that is in the corpus.
+        instead: (M,) int64, of a duplicate the row that stays for it; -1 for all others.
+    """
+
+    candidates: Candidates
+    fates: np.ndarray
+    instead: np.ndarray
+
+    def chosen(self) -> Candidates:
+        """The rows of the corpus, by rank, then score descending, then row."""
+        left = self.candidates.take(np.flatnonzero(self.fates == _KEPT))
+        return left.take(np.lexsort((left.rows, -left.scores, left.ranks)))
+
+    def dropped(self) -> dict[str, int]:
+        """How many rows were dropped for each reason."""
+        return {reason: int((self.fates == place).sum()) for place, reason in enumerate(REASONS)}
+
+
+def choose_rows(
+    candidates: Candidates,
+    texts_of: Callable[[np.ndarray], Iterable[list[str]]],
+    evaluation: EvaluationTexts,
+    *,
+    limit: int,
+    deduplicate: str,
+    near_threshold: float = 1.0,
+) -> Selection:
+    """Leaves out rows beyond the top share, then evaluation texts, then all but one of equal and of similar texts.
+
+    Of equal texts the one with the best rank stays, then the first row; of similar ones too, one after the other. So
+    a smaller top share is always part of a larger one.
+
+    Args:
+        candidates: M candidates.
+        texts_of: Texts of some rows, in batches.
+        evaluation: Texts to keep out.
+        limit: Ranks below it belong to the top share.
+        deduplicate: `near`, `normalized`, `exact` or `none`; each includes those after it.
+        near_threshold: Least similarity of near-duplicates.
+    """
+    selection = Selection(
+        candidates,
+        fates=np.where(candidates.ranks < limit, _KEPT, REASONS.index("beyond_top_share")).astype(np.int8),
+        instead=np.full(len(candidates.rows), -1, dtype=np.int64),
+    )
+    looked_at = np.flatnonzero(selection.fates == _KEPT)
+    exact, normalized = _compare_with_evaluation(selection, looked_at, texts_of, evaluation)
+    for reason, hashes, modes in (
+        ("exact_duplicate", exact, ("exact", "normalized", "near")),
+        ("normalized_duplicate", normalized, ("normalized", "near")),
+    ):
+        if deduplicate in modes:
+            left = selection.fates[looked_at] == _KEPT
+            places = looked_at[left]
+            priority = candidates.ranks[places].astype(np.int64) * (int(candidates.rows[-1]) + 1)
+            stays = first_of_equal(hashes[left], priority + candidates.rows[places])
+            _drop(selection, places, stays, reason)
+    if deduplicate == "near":
+        places = np.flatnonzero(selection.fates == _KEPT)
+        places = places[np.lexsort((candidates.rows[places], candidates.ranks[places]))]
+        nearly = find_near_duplicates(
+            len(places), lambda which: texts_of(candidates.rows[places[which]]), near_threshold
+        )
+        _drop(selection, places, np.where(nearly < 0, np.arange(len(places)), nearly), "near_duplicate")
+    _follow(selection)
+    return selection
+
+
+def _compare_with_evaluation(
+    selection: Selection,
+    places: np.ndarray,
+    texts_of: Callable[[np.ndarray], Iterable[list[str]]],
+    evaluation: EvaluationTexts,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Marks rows that must not be seen; returns hashes of all texts, as they are and normalised."""
+    exact, normalized_hashes = np.empty(len(places), np.uint64), np.empty(len(places), np.uint64)
+    done = 0
+    for texts in texts_of(selection.candidates.rows[places]):
+        here = slice(done, done + len(texts))
+        normalized = [normalize(text) for text in texts]
+        exact[here], normalized_hashes[here] = hash_texts(texts), hash_texts(normalized)
+        # Of several reasons the last is the one that is given: an equal text holds itself.
+        for reason, holds in (
+            ("shares_evaluation_ngram", evaluation.shared(normalized)),
+            ("contains_evaluation_text", evaluation.contained(normalized)),
+            ("equals_evaluation_text", evaluation.equal(normalized_hashes[here])),
+        ):
+            selection.fates[places[here][holds]] = REASONS.index(reason)
+        done += len(texts)
+    return exact, normalized_hashes
+
+
+def _drop(selection: Selection, places: np.ndarray, stays: np.ndarray, reason: str) -> None:
+    """Marks the rows of `places` whose entry in `stays`, a position in `places`, is another one."""
+    gone = stays != np.arange(len(places))
+    selection.fates[places[gone]] = REASONS.index(reason)
+    selection.instead[places[gone]] = selection.candidates.rows[places[stays[gone]]]
+
+
+def _follow(selection: Selection) -> None:
+    """Lets `instead` name rows of the corpus: what an exact copy stayed for may itself be a near-duplicate."""
+    replaced = np.flatnonzero(selection.instead >= 0)
+    while len(replaced):
+        places = np.searchsorted(selection.candidates.rows, selection.instead[replaced])
+        moved = selection.instead[places] >= 0
+        replaced, places = replaced[moved], places[moved]
+        selection.instead[replaced] = selection.instead[places]

@@ -1,0 +1,1 @@
+"""Corpora beside each other and beside a task: sizes, diversity, words in common."""

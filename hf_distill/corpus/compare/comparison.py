@@ -1,0 +1,211 @@
+"""Corpora beside each other and beside a task: size, diversity, and words in common with the task.
+
+The measures of the Contextualized Corpus paper: its Table 1 (cases, bytes, k), Table 3 (Distinct-n at equal sizes) and
+Figure 3 (vocabulary overlap, also of the top shares of a corpus that was retrieved).
+
+Shape legend: N texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..build.duplicates import hash_texts
+from ..build.selection import rank_limit
+from ..text.analysis import Analyzer, TokenStreams, stop_words
+from ..text.vocabulary import frequent_words, overlap_jaccard, overlap_share
+from .diversity import sampled_distinct
+
+ORDERS = (1, 2)
+# The name of the task's validation and test texts among those compared.
+EVALUATION = "evaluation"
+_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class MeasuredCorpus:
+    """A corpus as words.
+
+    Attributes:
+        streams: Words of its N texts, stop words among them.
+        hashes: (N,) uint64, hashes of the texts.
+        num_rows: Rows; a pair is one row with two texts.
+        num_bytes: UTF-8 bytes of the texts.
+        ranks: (N,) best rank of each text over all anchors, of a corpus that was retrieved.
+        top_k: Rows that were retrieved for an anchor, of such a corpus.
+    """
+
+    streams: TokenStreams
+    hashes: np.ndarray
+    num_rows: int
+    num_bytes: int
+    ranks: np.ndarray | None = None
+    top_k: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What the paper's Table 1 says, and words."""
+        words, texts = len(self.streams.ids), self.streams.num_texts
+        return {
+            "rows": self.num_rows,
+            "bytes": self.num_bytes,
+            "top_k": self.top_k,
+            "texts": texts,
+            "words": words,
+            "different_words": len(self.streams.vocabulary),
+            "mean_words": round(words / texts, 2) if texts else 0.0,
+        }
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What is compared.
+
+    Attributes:
+        language: Name or ISO code of the language: its stop words, and its segmenter for Chinese.
+        top_words: Most frequent words that are compared (the paper: 5,000).
+        top_shares: Shares of a retrieved corpus, best ranks first (the paper: 0.2 to 1).
+        seeds: One sample each for Distinct-n.
+    """
+
+    language: str = "english"
+    top_words: int = 5000
+    top_shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    seeds: Sequence[int] = field(default_factory=lambda: range(42, 47))
+
+
+def measure_corpus(
+    texts: Iterable[str | None],
+    language: str,
+    *,
+    num_rows: int | None = None,
+    ranks: np.ndarray | None = None,
+    top_k: int | None = None,
+) -> MeasuredCorpus:
+    """Reads a corpus once.
+
+    Args:
+        texts: Its texts; None counts as an empty one.
+        language: See `ComparisonSettings`.
+        num_rows: Rows that they are of; as many as texts by default.
+        ranks: (N,) of a corpus that was retrieved.
+        top_k: Rows that were retrieved for an anchor; by default as many as there are ranks.
+    """
+    hashes, num_bytes = [np.empty(0, np.uint64)], 0
+
+    def noted() -> Iterator[list[str]]:
+        nonlocal num_bytes
+        given = iter(texts)
+        while filled := [text or "" for text in islice(given, _BATCH)]:
+            hashes.append(hash_texts(filled))
+            num_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text in filled)
+            yield filled
+
+    streams = Analyzer(language, stem=False, stopwords=()).encode(noted())
+    if ranks is not None and top_k is None and len(ranks):
+        top_k = int(ranks.max()) + 1
+    rows = streams.num_texts if num_rows is None else num_rows
+    return MeasuredCorpus(streams, np.concatenate(hashes), rows, num_bytes, ranks, top_k)
+
+
+def compare_corpora(
+    corpora: Mapping[str, MeasuredCorpus],
+    settings: ComparisonSettings | None = None,
+    *,
+    evaluation: MeasuredCorpus | None = None,
+) -> dict[str, Any]:
+    """Compares corpora; the first is what the others are held against: the task's own text.
+
+    Args:
+        corpora: Name -> corpus, in the order in which they are shown.
+        settings: What is compared.
+        evaluation: The task's validation and test texts, for the words in common.
+
+    Returns:
+        `reference`, `corpora` (sizes), `distinct` (`groups`, a size each), `overlap` (`names` and the matrices
+        `share` and `jaccard` in percent), `top_shares` (corpus -> curve), `settings`.
+
+    Raises:
+        ValueError: If there are fewer than two corpora, or one has no words.
+    """
+    settings = settings or ComparisonSettings()
+    if len(corpora) < 2:
+        raise ValueError(f"At least two corpora are compared, but there is {list(corpora)} (--corpora NAME=WHERE).")
+    empty = [name for name, corpus in corpora.items() if len(corpus.streams.ids) == 0]
+    if empty:
+        raise ValueError(f"No word is in {empty} (--corpora): there is nothing to compare.")
+    if EVALUATION in corpora:
+        raise ValueError(f"{EVALUATION!r} stands for the task's validation and test texts: choose another name.")
+    reference = next(iter(corpora))
+    overlap, curves = _overlap(corpora, evaluation, settings, reference)
+    return {
+        "reference": reference,
+        "corpora": {name: corpus.describe() for name, corpus in corpora.items()},
+        "distinct": {"orders": list(ORDERS), "groups": _distinct(corpora, settings.seeds)},
+        "overlap": overlap,
+        "top_shares": curves,
+        "settings": {
+            "language": settings.language,
+            "top_words": settings.top_words,
+            "top_shares": list(settings.top_shares),
+            "seeds": list(settings.seeds),
+        },
+    }
+
+
+def _distinct(corpora: Mapping[str, MeasuredCorpus], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """For every corpus, from small to large: all that are at least as large, in samples of its size."""
+    sizes = {name: len(corpus.streams.ids) for name, corpus in corpora.items()}
+    return [
+        {
+            "size_of": smallest,
+            "words": sizes[smallest],
+            "corpora": {
+                name: sampled_distinct(
+                    corpus.streams, corpus.hashes, sizes[smallest], orders=ORDERS, seeds=list(seeds)
+                )
+                for name, corpus in corpora.items()
+                if sizes[name] >= sizes[smallest]
+            },
+        }
+        for smallest in sorted(sizes, key=lambda name: sizes[name])
+    ]
+
+
+def _overlap(
+    corpora: Mapping[str, MeasuredCorpus],
+    evaluation: MeasuredCorpus | None,
+    settings: ComparisonSettings,
+    reference: str,
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Words in common of all corpora, their top shares and the evaluation texts; and the curves over the shares."""
+    words: dict[str, list[str]] = {}
+    curves: dict[str, list[dict[str, Any]]] = {}
+    stopped = stop_words(settings.language)
+    everything = {**corpora, **({} if evaluation is None else {EVALUATION: evaluation})}
+    for name, corpus in everything.items():
+        if corpus.ranks is None or corpus.top_k is None:
+            words[name] = frequent_words(corpus.streams, settings.top_words, stopped)
+            continue
+        curves[name] = []
+        for share in settings.top_shares:
+            kept = corpus.ranks < rank_limit(share, corpus.top_k)
+            shown = f"{name} {100 * share:g} %"
+            words[shown] = frequent_words(corpus.streams, settings.top_words, stopped, kept)
+            curves[name].append({"top_share": share, "name": shown, "rows": int(kept.sum())})
+    of_reference = frequent_words(corpora[reference].streams, settings.top_words, stopped)
+    for curve in curves.values():
+        for point in curve:
+            pair = of_reference, words[point["name"]]
+            point |= {"share": round(overlap_share(*pair), 2), "jaccard": round(overlap_jaccard(*pair), 2)}
+    matrices = {
+        measure.__name__.removeprefix("overlap_"): [
+            [round(measure(row, column), 2) for column in words.values()] for row in words.values()
+        ]
+        for measure in (overlap_share, overlap_jaccard)
+    }
+    return {"names": list(words), "words": {name: len(found) for name, found in words.items()}, **matrices}, curves

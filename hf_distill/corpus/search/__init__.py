@@ -1,0 +1,1 @@
+"""Retrieval: one small protocol, and engines that give the same hits."""

@@ -1,0 +1,308 @@
+"""BM25 on an inverted index of one's own: memory-mapped, in blocks of rows, with the statistics applied at search.
+
+The rows are cut into blocks, each an inverted index of its own in one file. A batch of queries goes through a block in
+windows of 131,072 rows, so that the sums of a window stay in the second-level cache and its postings in the third;
+within a window a query adds up term after term, and only rows that were touched are looked at again. An index holds
+occurrences and lengths, no scores: N, rows per term and mean length come in at search, so that a shard is built once
+and scores as part of whatever corpus it is told of.
+
+A build needs memory for a block and for the vocabulary. Each finished block is on the disk for good: a build that was
+killed goes on after the last one, and ends in the same bytes.
+
+Shape legend: N rows, V terms, Q queries, D distinct terms of a batch of queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from datasets.utils import logging, tqdm
+
+from ...text.analysis import TokenStreams
+from ..ranking import Hits
+from ..scoring import CorpusStatistics, hash_terms, inverse_document_frequency, length_norms
+from ._blocks_files import Block, BlockArrays, block_bounds, finished_block, open_block, read_block, write_block
+from .cores import available_cores
+
+logger = logging.get_logger(__name__)
+
+# Queries that go through the blocks together, and the memory that their hits may take.
+_BATCH = 2_000
+_HIT_BYTES = 64_000_000
+# Rows of a block at most: fewer would repeat the lists of terms more often, more would need more memory to build.
+_BLOCK_ROWS = 1 << 20
+
+
+class BlocksEngine:
+    """Builds and searches a block-wise inverted index."""
+
+    name = "blocks"
+    # Row numbers have 32 bits.
+    max_rows = 4_000_000_000
+    # A folder that holds finished blocks of the same build is gone on with.
+    continues = True
+
+    def __init__(self, folder: Path) -> None:
+        """Opens a saved index, memory-mapped.
+
+        Args:
+            folder: Where `build` saved it.
+
+        Raises:
+            ValueError: If a file is missing or not as long as it was written.
+        """
+        self._hashes, self._frequencies = _load(folder, "hashes"), _load(folder, "frequencies")
+        size, (self._k1, self._b, self._mean_length) = _load(folder, "size"), _load(folder, "bm25").tolist()
+        self.num_rows, self._corpus_rows, num_blocks = size.tolist()
+        notes = [read_block(folder / "blocks", number) for number in range(num_blocks)]
+        self._blocks = [(note, open_block(folder / "blocks", number, note)) for number, note in enumerate(notes)]
+
+    @staticmethod
+    def check() -> None:
+        """Nothing to check: numba comes with the package."""
+
+    @staticmethod
+    def version() -> str:
+        """Version of the format and of the arithmetic."""
+        return "1"
+
+    @staticmethod
+    def build(
+        streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
+    ) -> None:
+        """Indexes token streams into `folder`, or goes on where a killed build of the same streams stopped.
+
+        Args:
+            streams: What to index.
+            folder: Where to; the blocks of an unfinished build that it holds must be of the same streams.
+            k1: BM25's k1.
+            b: BM25's b.
+            statistics: Those of the corpus that the rows are a shard of; `with_statistics` can give others later.
+        """
+        hashes = hash_terms(streams.vocabulary)
+        order = np.argsort(hashes)
+        (folder / "blocks").mkdir(parents=True, exist_ok=True)
+        frequencies, num_blocks = _write_blocks(streams, folder / "blocks", order)
+        corpus_rows, mean_length = streams.num_texts, len(streams.ids) / max(1, streams.num_texts)
+        if statistics is not None:
+            statistics.idf_of(streams.vocabulary)  # says which term they lack
+            frequencies = statistics.frequencies_of_hashes(hashes[order])
+            corpus_rows, mean_length = statistics.num_rows, float(statistics.mean_length)
+        narrow = np.uint32 if corpus_rows < 2**32 else np.int64
+        arrays = {
+            "hashes": hashes[order],
+            "frequencies": frequencies.astype(narrow),
+            "size": np.array([streams.num_texts, corpus_rows, num_blocks]),
+            "bm25": np.array([k1, b, mean_length]),
+        }
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+
+    def with_statistics(self, statistics: CorpusStatistics) -> BlocksEngine:
+        """This index as a shard of a corpus with these statistics; nothing is built or copied.
+
+        Raises:
+            ValueError: If the statistics lack a term of the index: they are not those of all shards.
+        """
+        frequencies = statistics.frequencies_of_hashes(self._hashes)
+        if not frequencies.all():
+            raise ValueError(
+                f"The statistics of the corpus lack {int((frequencies == 0).sum())} terms that the index has: merge "
+                "those of all shards."
+            )
+        engine = object.__new__(BlocksEngine)
+        engine.__dict__.update(self.__dict__)
+        engine._frequencies = frequencies
+        engine._corpus_rows, engine._mean_length = statistics.num_rows, float(statistics.mean_length)
+        return engine
+
+    def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
+        """The k best rows of every query, in the total order.
+
+        Args:
+            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
+            k: Hits per query; a query with fewer matching rows has fewer.
+            num_threads: Threads; all cores by default.
+        """
+        k = min(k, max(1, self.num_rows))
+        threads = min(num_threads or available_cores(), max(1, len(queries)))
+        size = max(1, min(_BATCH, _HIT_BYTES // (8 * _kept(k)), -(-len(queries) // threads)))
+        batches = [queries[start : start + size] for start in range(0, len(queries), size)] or [queries]
+        _kernel()
+        if threads == 1:
+            found = [self._search(batch, k) for batch in batches]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(lambda batch: self._search(batch, k), batches))
+        counts = np.concatenate([counts for counts, _, _ in found])
+        return Hits(
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+            rows=np.concatenate([rows for _, rows, _ in found]),
+            scores=np.concatenate([scores for _, _, scores in found]),
+        )
+
+    def _search(self, queries: Sequence[Sequence[str]], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Hits per query (Q,), then rows and scores of all hits, query after query."""
+        kernel = _kernel()
+        terms, places, offsets = self._known_terms(queries)
+        idf = inverse_document_frequency(self._frequencies[terms], self._corpus_rows)
+        hits = np.empty((len(queries), _kept(k)), np.uint64)
+        sizes, bars = np.zeros(len(queries), np.int64), np.zeros(len(queries), np.uint64)
+        for block, arrays in self._blocks:
+            starts, stops = _spans(arrays, terms)
+            occurrences, denominators = self._pairs(block)
+            kernel.search_block(
+                arrays.postings,
+                block.row_bits,
+                block.rows,
+                block.first_row,
+                starts,
+                stops,
+                idf,
+                self._k1 + 1,
+                occurrences,
+                denominators,
+                places,
+                offsets,
+                k,
+                hits,
+                sizes,
+                bars,
+                kernel.WINDOW,
+            )
+        rows, scores = kernel.best_hits(hits, sizes, k)
+        return sizes, rows, scores
+
+    def _known_terms(self, queries: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distinct terms that the index has, ascending (D,); the queries' terms as places among them; their starts."""
+        number_of: dict[str, int] = {}
+        numbers = [[number_of.setdefault(term, len(number_of)) for term in query] for query in queries]
+        hashes = hash_terms(number_of)
+        found = np.searchsorted(self._hashes, hashes)
+        known = found < len(self._hashes)
+        known[known] = self._hashes[found[known]] == hashes[known]
+        terms = np.unique(found[known])
+        place_of = np.where(known, np.searchsorted(terms, found), -1).tolist()
+        places = [[place for number in query if (place := place_of[number]) >= 0] for query in numbers]
+        offsets = np.cumsum([0, *map(len, places)], dtype=np.int64)
+        flat = np.fromiter((place for query in places for place in query), np.int32, count=int(offsets[-1]))
+        return terms, flat, offsets
+
+    def _pairs(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """(C,) float64 each: occurrences, and occurrences and norm, of every pair of a block."""
+        norms = length_norms(np.array(block.lengths), self._mean_length, self._k1, self._b)
+        occurrences = np.repeat(np.array(block.occurrences, dtype=np.float64), len(norms))
+        return occurrences, occurrences + np.tile(norms, len(block.occurrences))
+
+
+def _kept(k: int) -> int:
+    """Hits kept per query before the k best are picked out."""
+    return max(4 * k, 1024)
+
+
+def _spans(arrays: BlockArrays, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) int64 each: where the postings of some terms start and stop; nowhere for one that the block lacks."""
+    places = np.searchsorted(arrays.terms, terms.astype(np.uint32))
+    there = places < len(arrays.terms)
+    there[there] = arrays.terms[places[there]] == terms[there]
+    places = np.where(there, places, 0)
+    starts = arrays.starts[places].astype(np.int64)
+    return starts, np.where(there, arrays.starts[np.minimum(places + 1, len(arrays.terms))].astype(np.int64), starts)
+
+
+def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> tuple[np.ndarray, int]:
+    """Writes the blocks that are not there yet.
+
+    Args:
+        streams: What to index.
+        folder: Where blocks go.
+        order: (V,) the streams' terms in the order of the index.
+
+    Returns:
+        (V,) int64, rows that hold each term, in the order of the index; and the number of blocks.
+    """
+    size = len(streams.vocabulary)
+    place = np.empty(size, np.int32)
+    place[order] = np.arange(size, dtype=np.int32)
+    scratch = _Scratch(place)
+    frequencies, num_blocks = np.zeros(size, np.int64), 0
+    with tqdm(total=streams.num_texts, desc="Indexing (blocks)", unit=" rows", unit_scale=True) as bar:
+        for number, (start, stop) in enumerate(block_bounds(streams.offsets, _BLOCK_ROWS)):
+            block = finished_block(folder, number)
+            if block is None:
+                block = _write_one(streams, start, stop, folder, number, scratch)
+            arrays = open_block(folder, number, block)
+            frequencies[arrays.terms] += np.diff(arrays.starts.astype(np.int64))
+            num_blocks = number + 1
+            bar.update(stop - start)
+    return frequencies, num_blocks
+
+
+class _Scratch:
+    """Arrays over the vocabulary that every block uses: counts, last rows, and places in the index's order."""
+
+    def __init__(self, places: np.ndarray) -> None:
+        self.counts, self.last_rows, self.places = np.zeros_like(places), np.empty_like(places), places
+
+
+def _write_one(streams: TokenStreams, start: int, stop: int, folder: Path, number: int, scratch: _Scratch) -> Block:
+    """Inverts some rows and writes their block."""
+    kernel = _kernel()
+    offsets = np.asarray(streams.offsets[start : stop + 1])
+    ids = streams.ids[offsets[0] : offsets[-1]]
+    offsets = offsets - offsets[0]
+    scratch.counts.fill(0)
+    scratch.last_rows.fill(-1)
+    kernel.count_rows(ids, offsets, scratch.counts, scratch.last_rows)
+    terms = np.flatnonzero(scratch.counts)
+    # In the order of the index; in that of the streams the postings would have to be moved again.
+    terms = terms[np.argsort(scratch.places[terms])]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(scratch.counts[terms], dtype=np.int64)])
+    scratch.counts[terms] = starts[:-1]
+    scratch.last_rows.fill(-1)
+    lengths = np.diff(offsets)
+    different_lengths = np.unique(lengths)
+    row_bits = max(1, (stop - start - 1).bit_length())
+    postings, repeats = np.empty(starts[-1], np.uint32), np.empty(starts[-1], np.int32)
+    kernel.fill_postings(ids, offsets, scratch.counts, scratch.last_rows, postings, repeats)
+    different_repeats = np.flatnonzero(np.bincount(repeats))
+    wide = (len(different_lengths) * len(different_repeats)) << row_bits > 2**32
+    postings = postings.astype(np.uint64) if wide else postings
+    pair_of_row = np.searchsorted(different_lengths, lengths)
+    kernel.add_pairs(postings, repeats, _rank(different_repeats) * len(different_lengths), pair_of_row, row_bits)
+    facts = {
+        "first_row": start,
+        "rows": stop - start,
+        "postings": len(postings),
+        "terms": len(terms),
+        "row_bits": row_bits,
+        "wide": wide,
+        "occurrences": different_repeats.tolist(),
+        "lengths": different_lengths.tolist(),
+    }
+    arrays = BlockArrays(postings, starts.astype(np.uint32), scratch.places[terms].astype(np.uint32))
+    return write_block(folder, number, facts, arrays)
+
+
+def _rank(values: np.ndarray) -> np.ndarray:
+    """Place of every value among ascending ones, as a table."""
+    table = np.zeros(int(values[-1]) + 1 if len(values) else 1, np.int64)
+    table[values] = np.arange(len(values))
+    return table
+
+
+def _load(folder: Path, name: str) -> np.ndarray:
+    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+
+
+@lru_cache(maxsize=1)
+def _kernel() -> ModuleType:
+    """The compiled kernels; numba is imported on first use."""
+    from . import _blocks_kernel
+
+    return _blocks_kernel

@@ -1,0 +1,323 @@
+"""BM25 on a user's own Elasticsearch or OpenSearch server, with exact scores.
+
+A server's Lucene rounds lengths, leaves rows without terms out of its statistics, and by its version multiplies with
+k1 + 1 or not. So the server finds the candidates, by its statistics over all of its shards and in the order score,
+then row, and sends their terms along; exact scores are computed here (`hf_distill.corpus.search.engines.settling`).
+The hits are those of the engine `bm25s`, to the last bit.
+
+Shape legend: N rows, C candidates, D distinct terms of a query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from datasets.utils import logging, tqdm
+
+from ....storage.files import read_json, write_json
+from ...text.analysis import TokenStreams
+from ..ranking import Hits
+from ..scoring import CorpusStatistics, inverse_document_frequency, length_norms, row_scores
+from .search_server import FLAG, SearchServer, check
+from .settling import score_slack, settle
+
+logger = logging.get_logger(__name__)
+
+# Of the mapping and of what is stored: a change of either must change it.
+_FORMAT = 1
+# Note in an index of ours: whether it has all rows.
+_COMPLETE = "hf_distill_complete"
+_ROWS_PER_CALL = 5_000
+# What a server gives per search at most, unless it is set otherwise (index.max_result_window).
+_PAGE = 10_000
+# Hits of all searches that are sent together: bounds the memory of an answer.
+_HITS_PER_CALL = 50_000
+# Lucene rounds a length down by less than an eighth, so its score of a row is above the exact one by less than that.
+_LEAST_QUOTIENT = 7 / 8
+_EMPTY = np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What the folder remembers of an index on a server.
+
+    Attributes:
+        url: Address of the server.
+        index: Name of the index.
+        k1: BM25's k1.
+        b: BM25's b.
+        filled_rows: Rows with a term: those that Lucene counts.
+        slack: See `score_slack`, for scores as the server gives them.
+    """
+
+    url: str
+    index: str
+    k1: float
+    b: float
+    filled_rows: int
+    slack: float
+
+
+class ElasticsearchEngine:
+    """Builds and searches an index on a search server; the folder remembers where it is, and its statistics."""
+
+    name = "elasticsearch"
+    # Never taken by `auto`: it needs an address.
+    max_rows = 0
+
+    def __init__(self, folder: Path) -> None:
+        """Opens an index; the server is asked on the first search.
+
+        Args:
+            folder: Where `build` left the address and the statistics.
+
+        Raises:
+            ImportError: If `requests` is not installed.
+        """
+        self._where = _Where(**read_json(folder / "server.json"))
+        self._server = SearchServer(self._where.url, self._where.index)
+        self._own = CorpusStatistics.load(folder / "own_statistics.npz")
+        given = folder / "statistics.npz"
+        self._statistics = CorpusStatistics.load(given) if given.is_file() else self._own
+        self.num_rows = self._own.num_rows
+
+    @staticmethod
+    def check() -> None:
+        """Raises ImportError, with the command that helps, if `requests` is not installed."""
+        check()
+
+    @staticmethod
+    def version() -> str:
+        """Version of what is stored on the server: the hits do not depend on the server's own version."""
+        return f"rest-{_FORMAT}"
+
+    @staticmethod
+    def build(
+        streams: TokenStreams,
+        folder: Path,
+        *,
+        k1: float,
+        b: float,
+        statistics: CorpusStatistics | None = None,
+        url: str | None = None,
+    ) -> None:
+        """Indexes token streams on a server; a complete index of the same streams there is used as it is.
+
+        Args:
+            streams: What to index.
+            folder: Where to remember the index.
+            k1: BM25's k1.
+            b: BM25's b.
+            statistics: Those of the whole corpus where the streams are a shard of it.
+            url: Address of the server.
+
+        Raises:
+            ValueError: If there is no address.
+            ConnectionError: If the server does not answer.
+            RuntimeError: If the server refuses rows, scores unlike BM25, or has a strange index of the same name.
+        """
+        if url is None:
+            raise ValueError(f"`--engine elasticsearch` needs the address of a server: `{FLAG}` https://host:9200.")
+        key = xxhash.xxh3_64_hexdigest(f"{_FORMAT} {streams.checksum()} {k1} {b}".encode())
+        server = SearchServer(url, f"hf_distill-{key}")
+        _fill(server, streams, k1, b)
+        own = CorpusStatistics.of(streams)
+        lengths = np.diff(streams.offsets)
+        filled_rows = int((lengths > 0).sum())
+        own_mean = len(streams.ids) / max(1, filled_rows)
+        mean_length = own.mean_length if statistics is None else statistics.mean_length
+        slack = score_slack(np.unique(lengths), mean_length, k1, b, own_mean, k1, b)
+        where = _Where(server.url, server.index, k1, b, filled_rows, slack)
+        where = _Where(**{**asdict(where), "slack": slack * _probe(server, streams, own, where)})
+        folder.mkdir(parents=True, exist_ok=True)
+        own.save(folder / "own_statistics.npz")
+        if statistics is not None:
+            statistics.save(folder / "statistics.npz")
+        write_json(folder / "server.json", asdict(where))
+
+    def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
+        """The k best rows of every query, in the total order.
+
+        Args:
+            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
+            k: Hits per query; a query with fewer matching rows has fewer.
+            num_threads: Not used: the server searches with its own.
+        """
+        found = [_EMPTY] * len(queries)
+        open_searches = [_Search(place, self._known(query)) for place, query in enumerate(queries)]
+        open_searches = [search for search in open_searches if search.terms]
+        size = min(k + k // 4 + 16, _PAGE)
+        while open_searches:
+            unsettled = []
+            for part in _parts(open_searches, max(1, _HITS_PER_CALL // size)):
+                pages = self._server.search([self._body(search, size) for search in part])
+                for search, page in zip(part, pages, strict=True):
+                    search.add(page)
+                    settled = self._settle(search, k, complete=len(page) < size)
+                    if settled is None:
+                        unsettled.append(search)
+                    else:
+                        found[search.place] = settled
+            open_searches, size = unsettled, min(2 * size, _PAGE)
+        return Hits.from_lists([rows for rows, _ in found], [scores for _, scores in found])
+
+    def _known(self, query: Sequence[str]) -> list[str]:
+        return [term for term, rows in zip(query, self._own.frequencies_of(query), strict=True) if rows]
+
+    def _body(self, search: _Search, size: int) -> dict[str, Any]:
+        """The next page of a search: each term weighs what it weighs here, as often as the query has it."""
+        distinct = search.distinct
+        own_idf = inverse_document_frequency(self._own.frequencies_of(distinct), self._where.filled_rows)
+        weights = self._statistics.idf_of(distinct) / own_idf * [search.terms.count(term) for term in distinct]
+        return search_body(distinct, weights.tolist(), size, search.after)
+
+    def _settle(self, search: _Search, k: int, *, complete: bool) -> tuple[np.ndarray, np.ndarray] | None:
+        rows, counts, lengths = search.candidates()
+        idf = self._statistics.idf_of(search.distinct)
+        norms = length_norms(lengths, self._statistics.mean_length, self._where.k1, self._where.b)
+        order = [search.distinct.index(term) for term in search.terms]
+        scores = row_scores(counts, order, idf, norms, self._where.k1)
+        return settle(rows, scores, search.worst, k, self._where.slack, complete=complete)
+
+
+class _Search:
+    """One query and the candidates that the server has sent so far.
+
+    Args:
+        place: Which query of the batch it is.
+        terms: Its known terms, repeats included.
+    """
+
+    def __init__(self, place: int, terms: list[str]) -> None:
+        self.place, self.terms, self.distinct = place, terms, sorted(set(terms))
+        self.after: list[float] | None = None
+        self.worst = 0.0
+        self._hits: list[dict[str, Any]] = []
+
+    def add(self, page: list[dict[str, Any]]) -> None:
+        """Takes in the next page."""
+        self._hits += page
+        if page:
+            self.after = page[-1]["sort"]
+            self.worst = float(page[-1]["sort"][0])
+
+    def candidates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(C,) rows, (D, C) occurrences of the distinct terms, (C,) lengths."""
+        place_of = {term: place for place, term in enumerate(self.distinct)}
+        counts = np.zeros((len(self.distinct), len(self._hits)), dtype=np.int64)
+        for number, hit in enumerate(self._hits):
+            for term in hit["_source"]["terms"]:
+                place = place_of.get(term)
+                if place is not None:
+                    counts[place, number] += 1
+        rows = np.array([hit["sort"][1] for hit in self._hits], dtype=np.int64)
+        lengths = np.array([len(hit["_source"]["terms"]) for hit in self._hits], dtype=np.int64)
+        return rows, counts, lengths
+
+
+def search_body(
+    terms: Sequence[str], weights: Sequence[float], size: int, after: list[float] | None
+) -> dict[str, Any]:
+    """A search for any of the terms in the order score, then row.
+
+    Args:
+        terms: Distinct terms.
+        weights: What their scores are multiplied with.
+        size: Hits asked for.
+        after: Score and row of the last hit of the page before.
+    """
+    clauses = [
+        {"term": {"terms": {"value": term, "boost": weight}}} for term, weight in zip(terms, weights, strict=True)
+    ]
+    body: dict[str, Any] = {
+        "query": {"bool": {"should": clauses}},
+        "size": size,
+        "sort": [{"_score": "desc"}, {"row": "asc"}],
+        "_source": ["terms"],
+        "track_total_hits": False,
+    }
+    return body if after is None else {**body, "search_after": after}
+
+
+def _fill(server: SearchServer, streams: TokenStreams, k1: float, b: float) -> None:
+    """Every row with its number and its terms, each term as it is."""
+    notes = server.describe()
+    if notes is not None:
+        if _COMPLETE not in notes:
+            raise RuntimeError(
+                f"The search server {server.url!r} ({FLAG}) has an index {server.index!r} that is not ours: "
+                "delete or rename it."
+            )
+        if notes[_COMPLETE] and server.count() == streams.num_texts:
+            logger.info(f"The index {server.index!r} is complete on the server: used as it is.")
+            return
+        server.delete()
+    server.create(
+        settings={"refresh_interval": "-1", "similarity": {"default": {"type": "BM25", "k1": k1, "b": b}}},
+        mapping={
+            "dynamic": "strict",
+            "_meta": {_COMPLETE: False},
+            "properties": {
+                "row": {"type": "long"},
+                "terms": {"type": "text", "analyzer": "keyword", "index_options": "freqs"},
+            },
+        },
+    )
+    with tqdm(total=streams.num_texts, desc="Indexing (elasticsearch)", unit=" rows", unit_scale=True) as bar:
+        for documents in _documents(streams):
+            server.add(documents)
+            bar.update(len(documents))
+    if (there := server.count()) != streams.num_texts:
+        raise RuntimeError(
+            f"The index {server.index!r} on the search server has {there} rows, not {streams.num_texts}: others write "
+            "to it. Build it again."
+        )
+    server.note({_COMPLETE: True})
+
+
+def _documents(streams: TokenStreams) -> Iterator[dict[int, dict[str, Any]]]:
+    """Rows in batches, number -> document."""
+    for start in range(0, streams.num_texts, _ROWS_PER_CALL):
+        offsets = streams.offsets[start : start + _ROWS_PER_CALL + 1].tolist()
+        ids = streams.ids[offsets[0] : offsets[-1]].tolist()
+        terms = [streams.vocabulary[term] for term in ids]
+        yield {
+            row: {"row": row, "terms": terms[first - offsets[0] : last - offsets[0]]}
+            for row, (first, last) in enumerate(pairwise(offsets), start)
+        }
+
+
+def _probe(server: SearchServer, streams: TokenStreams, own: CorpusStatistics, where: _Where) -> float:
+    """By what the server's scores are to be multiplied: k1 + 1 where its version leaves that out, else 1.
+
+    Raises:
+        RuntimeError: If its scores are those of neither: another similarity.
+    """
+    if not len(streams.ids):
+        return 1.0
+    term = streams.vocabulary[int(streams.ids[0])]
+    search = _Search(0, [term])
+    search.add(server.search([search_body([term], [1.0], 1, None)])[0])
+    _, counts, lengths = search.candidates()
+    idf = inverse_document_frequency(own.frequencies_of([term]), where.filled_rows)
+    norms = length_norms(lengths, len(streams.ids) / where.filled_rows, where.k1, where.b)
+    exact = float(row_scores(counts, [0], idf, norms, where.k1)[0])
+    # The larger first: where both are possible it can only cost time.
+    for factor in (where.k1 + 1, 1.0):
+        if _LEAST_QUOTIENT <= exact / (search.worst * factor) <= 1.0 + 1e-5:
+            return factor
+    raise RuntimeError(
+        f"The search server {server.url!r} ({FLAG}) scored a row {search.worst}, BM25 scores it {exact}: an index "
+        "template or plugin of the server changes the similarity."
+    )
+
+
+def _parts(searches: list[_Search], size: int) -> Iterator[list[_Search]]:
+    for start in range(0, len(searches), size):
+        yield searches[start : start + size]

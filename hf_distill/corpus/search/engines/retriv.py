@@ -1,0 +1,225 @@
+"""BM25 by retriv's SparseRetriever.
+
+The retriever's fields (postings, relative lengths) are handed to it memory-mapped instead of being made by its
+`index`, which tokenizes again in a process pool, copies the corpus to JSON lines and pickles everything; a test shows
+that they are the same. Search is retriv's own. What retriv leaves open is settled here: the order of ties, ties at
+the cut, results keyed by query id, and the parallel region that breaks forked workers.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....storage.files import write_text
+from ...text.analysis import TokenStreams
+from ..postings import build_postings
+from ..ranking import Hits, top_hits
+from ..scoring import CorpusStatistics, relative_lengths
+from ._retriv_import import sparse_retriever_module
+from .cores import available_cores
+
+# retriv holds term frequencies in 16 bits.
+_MAX_COUNT = np.iinfo(np.int16).max
+# Queries per call of retriv: bounds the typed lists that cross into its compiled code.
+_BATCH = 1000
+
+
+@contextmanager
+def _numba_threads(count: int) -> Iterator[None]:
+    """So many threads of numba's within this context.
+
+    Where numba runs on OpenMP, its number is that of the whole process: PyTorch, if it is there, gets its own back.
+    PyTorch's is read first, because numba sets the number of the process as soon as it is asked for its own.
+    """
+    torch = sys.modules.get("torch")
+    threads_of_torch = torch.get_num_threads() if torch is not None else None
+    import numba
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+        if torch is not None:
+            torch.set_num_threads(threads_of_torch)
+
+
+class RetrivEngine:
+    """Builds and searches a BM25 index with retriv."""
+
+    name = "retriv"
+    # Above it retriv's cost per query, which grows with k times the postings, is several times that of bm25s.
+    max_rows = 1_000_000
+
+    def __init__(self, folder: Path) -> None:
+        """Opens a saved index, memory-mapped.
+
+        Args:
+            folder: Where `build` saved it.
+
+        Raises:
+            ImportError: If retriv's sparse half is not installed.
+        """
+        # Copy-on-write maps: retriv's compiled code is typed for writable arrays, and nothing writes.
+        self._rows = _load(folder, "rows")
+        self._counts = _load(folder, "counts")
+        self._indptr = _load(folder, "indptr")
+        self._relative_lengths = _load(folder, "relative_lengths")
+        k1, b = np.load(folder / "parameters.npy")
+        terms = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
+        self._vocabulary = {term: index for index, term in enumerate(terms) if term}
+        self.num_rows = len(self._relative_lengths)
+        self._retriever = self._make_retriever(float(k1), float(b))
+
+    @staticmethod
+    def check() -> None:
+        """Raises ImportError, with the command that helps, if retriv's sparse half cannot be imported."""
+        sparse_retriever_module()
+
+    @staticmethod
+    def version() -> str:
+        """Version of the library."""
+        from importlib.metadata import version
+
+        return version("retriv")
+
+    @staticmethod
+    def build(
+        streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
+    ) -> None:
+        """Indexes token streams into `folder`.
+
+        Raises:
+            ValueError: If a term occurs more often in one row than retriv can count, or statistics are given.
+        """
+        if statistics is not None:
+            raise ValueError(
+                "`--engine retriv` scores by the statistics of its own rows, so it cannot search a shard of a larger "
+                "corpus. Engines that can: bm25s, blocks, tantivy."
+            )
+        postings = build_postings(streams)
+        if len(postings.counts) and postings.counts.max() > _MAX_COUNT:
+            raise ValueError(
+                f"`--engine retriv` counts a word at most {_MAX_COUNT} times per row, but one occurs "
+                f"{postings.counts.max()} times. Lower `--max_chars` or take `--engine bm25s`."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "rows.npy", postings.rows)
+        np.save(folder / "counts.npy", postings.counts.astype(np.int16))
+        np.save(folder / "indptr.npy", postings.indptr)
+        lengths = relative_lengths(postings.lengths, postings.mean_length)
+        np.save(folder / "relative_lengths.npy", lengths.astype(np.float32))
+        np.save(folder / "parameters.npy", np.array([k1, b]))
+        write_text(folder / "vocabulary.txt", "\n".join(streams.vocabulary))
+
+    def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
+        """The k best rows of every query, in the total order.
+
+        Args:
+            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
+            k: Hits per query; a query with fewer matching rows has fewer.
+            num_threads: Threads; all cores by default. With 1 no parallel region is entered, as forked workers need.
+        """
+        threads = num_threads or available_cores()
+        # A few hits more than asked: mostly enough to see where a tie at the cut ends.
+        cutoff = min(k + max(16, k // 8), max(1, self.num_rows))
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for start in range(0, len(queries), _BATCH):
+            batch = queries[start : start + _BATCH]
+            with warnings.catch_warnings():
+                # numba, while compiling retriv's kernel: a loop counter of type uint64 indexes a list.
+                # Numba colours its messages where colorama is installed.
+                warnings.filterwarnings("ignore", message=".*unsafe cast from uint64 to int64")
+                results = (
+                    self._search_serially(batch, cutoff) if threads == 1 else self._search(batch, cutoff, threads)
+                )
+            for query, result in zip(batch, results, strict=True):
+                found.append(self._settle(query, result, k, cutoff))
+        return Hits.from_lists([rows for rows, _ in found], [scores for _, scores in found])
+
+    def _make_retriever(self, k1: float, b: float) -> Any:
+        off = {
+            f"do_{step}": False
+            for step in (
+                "lowercasing",
+                "ampersand_normalization",
+                "special_chars_normalization",
+                "acronyms_normalization",
+                "punctuation_removal",
+            )
+        }
+        retriever = sparse_retriever_module().SparseRetriever(
+            tokenizer="whitespace", stemmer=None, stopwords=None, hyperparams={"b": b, "k1": k1}, **off
+        )
+        retriever.inverted_index = _InvertedIndex(self._vocabulary, self._indptr, self._rows, self._counts)
+        retriever.vocabulary = self._vocabulary
+        retriever.relative_doc_lens = self._relative_lengths
+        retriever.doc_count = self.num_rows
+        retriever.id_mapping = range(self.num_rows)
+        return retriever
+
+    def _search(self, queries: Sequence[Sequence[str]], cutoff: int, threads: int) -> list[dict[int, float]]:
+        """Through retriv's `msearch`; ids are positions, because retriv merges queries of one id."""
+        with _numba_threads(threads):
+            named = [{"id": str(index), "text": " ".join(query)} for index, query in enumerate(queries)]
+            return list(self._retriever.msearch(named, cutoff=cutoff).values())
+
+    def _search_serially(self, queries: Sequence[Sequence[str]], cutoff: int) -> list[dict[int, float]]:
+        return [self._retriever.search(" ".join(query), return_docs=False, cutoff=cutoff) for query in queries]
+
+    def _settle(
+        self, query: Sequence[str], result: dict[int, float], k: int, cutoff: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The first k hits in the total order, given the first `cutoff` in any."""
+        rows = np.fromiter(result.keys(), dtype=np.int64, count=len(result))
+        scores = np.fromiter(result.values(), dtype=np.float32, count=len(result))
+        cut_inside_tie = len(scores) == cutoff and cutoff < self.num_rows and scores.min() == np.sort(scores)[-k]
+        if cut_inside_tie:
+            rows, scores = self._all_scores(query)
+        return top_hits(rows, scores, k)
+
+    def _all_scores(self, query: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Every matching row with its score, by the arithmetic of retriv's kernel (float64 terms, float32 sums)."""
+        b, k1 = np.float64(self._retriever.hyperparams["b"]), np.float64(self._retriever.hyperparams["k1"])
+        sums = np.zeros(self.num_rows, dtype=np.float32)
+        for term in query:
+            index = self._vocabulary.get(term)
+            if index is None:
+                continue
+            span = slice(int(self._indptr[index]), int(self._indptr[index + 1]))
+            rows, counts = self._rows[span], self._counts[span].astype(np.float64)
+            idf = np.float32(np.log(1.0 + (self.num_rows - len(rows) + 0.5) / (len(rows) + 0.5)))
+            norms = k1 * (1.0 - b + b * self._relative_lengths[rows])
+            sums[rows] += np.float64(idf) * (counts * (k1 + 1.0) / (counts + norms))
+        rows = np.flatnonzero(sums)
+        return rows, sums[rows]
+
+
+class _InvertedIndex:
+    """Looks to retriv like its dict of postings, and reads them from the memory-mapped arrays."""
+
+    def __init__(self, vocabulary: dict[str, int], indptr: np.ndarray, rows: np.ndarray, counts: np.ndarray) -> None:
+        self._vocabulary, self._indptr, self._rows, self._counts = vocabulary, indptr, rows, counts
+
+    def __contains__(self, term: object) -> bool:
+        return term in self._vocabulary
+
+    def __len__(self) -> int:
+        return len(self._vocabulary)
+
+    def __getitem__(self, term: str) -> dict[str, np.ndarray]:
+        index = self._vocabulary[term]
+        span = slice(int(self._indptr[index]), int(self._indptr[index + 1]))
+        return {"doc_ids": self._rows[span], "tfs": self._counts[span]}
+
+
+def _load(folder: Path, name: str) -> np.ndarray:
+    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c"))

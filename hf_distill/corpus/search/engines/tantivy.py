@@ -1,0 +1,216 @@
+"""BM25 on disk by tantivy, with exact scores.
+
+tantivy's index is written with bounded memory and read through memory maps. It finds candidates; their scores are
+computed from the rows' terms, which stand beside it as flat arrays, because tantivy rounds lengths and has k1 and b
+built in (`hf_distill.corpus.search.engines.settling`). So its hits are those of the engine `bm25s`, to the last bit,
+for any k1 and b, and for the statistics of a larger corpus too.
+
+Shape legend: N rows, V terms of the vocabulary, T terms over all rows, C candidates, D distinct terms of a query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_distill._optional import require
+
+from ...text.analysis import TokenStreams
+from ..ranking import Hits
+from ..scoring import (
+    CorpusStatistics,
+    document_frequencies,
+    hash_terms,
+    inverse_document_frequency,
+    length_norms,
+    row_scores,
+)
+from .cores import available_cores
+from .settling import score_slack, settle
+
+# What tantivy computes with, always.
+_OWN_K1, _OWN_B = 1.2, 0.75
+# tantivy computes idf in float32 as ln(1 + x), which loses what x is smaller than the rounding of 1: terms of nearly
+# every row. The error of a posting is at most this much, times the term's boost.
+_IDF_ERROR = (_OWN_K1 + 1) * 2.0**-22
+# Memory of the writer; beyond it a segment goes to disk.
+_HEAP_BYTES = 128_000_000
+_BATCH = 20_000
+_EMPTY = np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+class TantivyEngine:
+    """Builds and searches a tantivy index."""
+
+    name = "tantivy"
+    # Never taken by `auto`: `blocks` has the same hits in a fraction of the time, and no size at which this is better.
+    max_rows = 0
+
+    def __init__(self, folder: Path) -> None:
+        """Opens a saved index, memory-mapped.
+
+        Args:
+            folder: Where `build` saved it.
+
+        Raises:
+            ImportError: If tantivy is not installed.
+        """
+        self._tantivy = _library()
+        index = self._tantivy.Index.open(str(folder / "tantivy"))
+        # Nobody writes to it any more, and a thread that watches for it would not survive a fork.
+        index.config_reader(reload_policy="manual")
+        self._schema, self._searcher = index.schema, index.searcher()
+        self._terms, self._offsets = _load(folder, "terms"), _load(folder, "offsets")
+        self._hashes, self._ids = _load(folder, "hashes"), _load(folder, "ids")
+        self._idf, self._boosts = _load(folder, "idf"), _load(folder, "boosts")
+        self._k1, self._b, self._mean_length, self._slack = np.load(folder / "parameters.npy").tolist()
+        self.num_rows = len(self._offsets) - 1
+
+    @staticmethod
+    def check() -> None:
+        """Raises ImportError, with the command that helps, if tantivy is not installed."""
+        _library()
+
+    @staticmethod
+    def version() -> str:
+        """Version of the library."""
+        from importlib.metadata import version
+
+        return version("tantivy")
+
+    @staticmethod
+    def build(
+        streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
+    ) -> None:
+        """Indexes token streams into `folder`, with the statistics of the whole corpus where they are a shard."""
+        frequencies = document_frequencies(streams)
+        own_idf = inverse_document_frequency(frequencies, streams.num_texts)
+        own_mean = len(streams.ids) / max(1, streams.num_texts)
+        idf = own_idf if statistics is None else statistics.idf_of(streams.vocabulary)
+        mean_length = own_mean if statistics is None else statistics.mean_length
+        hashes = hash_terms(streams.vocabulary)
+        order = np.argsort(hashes)
+        lengths = np.unique(np.diff(streams.offsets))
+        slack = score_slack(lengths, mean_length, k1, b, own_mean, _OWN_K1, _OWN_B)
+        arrays = {
+            "terms": streams.ids,
+            "offsets": streams.offsets,
+            "hashes": hashes[order],
+            "ids": order.astype(np.int32),
+            "idf": idf,
+            "boosts": idf / own_idf,
+            "parameters": np.array([k1, b, mean_length, slack]),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        _write_index(streams, folder / "tantivy")
+
+    def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
+        """The k best rows of every query, in the total order.
+
+        Args:
+            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
+            k: Hits per query; a query with fewer matching rows has fewer.
+            num_threads: Threads; all cores by default.
+        """
+        threads = min(num_threads or available_cores(), max(1, len(queries)))
+
+        def part(index: int) -> list[tuple[np.ndarray, np.ndarray]]:
+            return [self._search(query, k) for query in queries[index::threads]]
+
+        found: list[tuple[np.ndarray, np.ndarray]] = [_EMPTY] * len(queries)
+        with ThreadPoolExecutor(threads) as pool:
+            for index, hits in enumerate(pool.map(part, range(threads))):
+                found[index::threads] = hits
+        return Hits.from_lists([rows for rows, _ in found], [scores for _, scores in found])
+
+    def _search(self, query: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+        terms = self._known_terms(query)
+        if not len(terms):
+            return _EMPTY
+        search = self._query(terms)
+        error = _IDF_ERROR * float(self._boosts[terms].sum())
+        limit = k + k // 4 + 16
+        while True:
+            limit = min(limit, self.num_rows)
+            # Without the count tantivy may leave out blocks of rows that cannot be among the best.
+            found = self._searcher.search(search, limit=limit, count=False).hits
+            rows = np.array(self._searcher.fast_field_values("row", [place for _, place in found]), dtype=np.int64)
+            complete = len(found) < limit or limit == self.num_rows
+            exact = self._scores(rows, terms)
+            settled = settle(rows, exact, found[-1][0] + error, k, self._slack, complete=complete)
+            if settled is not None:
+                return settled
+            limit *= 2
+
+    def _known_terms(self, query: Sequence[str]) -> np.ndarray:
+        """Ids of the query's terms, in its order, repeats included, without unknown ones."""
+        if not len(query) or not len(self._hashes):
+            return np.empty(0, np.int32)
+        hashes = hash_terms(query)
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        return self._ids[places[self._hashes[places] == hashes]]
+
+    def _query(self, terms: np.ndarray) -> Any:
+        """Any of the terms; boosted where a term's idf is that of a larger corpus."""
+        query, should = self._tantivy.Query, self._tantivy.Occur.Should
+        clauses = []
+        for term in terms.tolist():
+            clause = query.term_query(self._schema, "terms", str(term), index_option="freq")
+            boost = float(self._boosts[term])
+            clauses.append((should, clause if boost == 1.0 else query.boost_query(clause, boost)))
+        return query.boolean_query(clauses)
+
+    def _scores(self, rows: np.ndarray, terms: np.ndarray) -> np.ndarray:
+        """(C,) float32, exact scores of some rows."""
+        starts, stops = self._offsets[rows], self._offsets[rows + 1]
+        lengths = stops - starts
+        before = np.cumsum(lengths) - lengths
+        flat = self._terms[np.arange(lengths.sum()) + np.repeat(starts - before, lengths)]
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        distinct, order = np.unique(terms, return_inverse=True)
+        counts = np.stack([np.bincount(owners[flat == term], minlength=len(rows)) for term in distinct])
+        norms = length_norms(lengths, self._mean_length, self._k1, self._b)
+        return row_scores(counts, order.tolist(), self._idf[distinct], norms, self._k1)
+
+
+def _library() -> Any:
+    return require("tantivy", extra="tantivy", needed_by="`--engine tantivy`")
+
+
+def _write_index(streams: TokenStreams, folder: Path) -> None:
+    """Rows as their terms' numbers between blanks: no term is too long, and none is analysed again."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tantivy = _library()
+    folder.mkdir()
+    schema = tantivy.SchemaBuilder()
+    schema.add_text_field("terms", tokenizer_name="numbers", index_option="freq")
+    # An unsigned field kills tantivy-py's writer.
+    schema.add_integer_field("row", fast=True)
+    index = tantivy.Index(schema.build(), path=str(folder))
+    index.register_tokenizer("numbers", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+    writer = index.writer(heap_size=_HEAP_BYTES, num_threads=1)
+    for start in range(0, streams.num_texts, _BATCH):
+        offsets = streams.offsets[start : start + _BATCH + 1]
+        numbers = pa.array(streams.ids[offsets[0] : offsets[-1]]).cast(pa.string())
+        rows = pa.ListArray.from_arrays(pa.array((offsets - offsets[0]).astype(np.int32)), numbers)
+        for row, text in enumerate(pc.binary_join(rows, " ").to_pylist(), start):
+            document = tantivy.Document()
+            document.add_integer("row", row)
+            document.add_text("terms", text)
+            writer.add_document(document)
+    writer.commit()
+    writer.wait_merging_threads()
+    for lock in folder.glob("*.lock"):
+        lock.unlink()
+
+
+def _load(folder: Path, name: str) -> np.ndarray:
+    return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))

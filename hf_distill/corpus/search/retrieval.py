@@ -1,0 +1,307 @@
+"""Retrieval as one small protocol: index token streams once, search many queries, get rows and scores.
+
+Every engine gives its hits in the total order of `hf_distill.corpus.search.ranking`, so engines can be exchanged.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import xxhash
+from datasets.utils import logging
+
+from ...storage.files import checksum_of, disk_space, read_json, remove, write_json
+from ..text.analysis import TokenStreams
+from .ranking import Hits
+from .scoring import CorpusStatistics
+
+logger = logging.get_logger(__name__)
+
+# Part of every handle's pickled state: results that `Dataset.map` cached with other code are not taken for these.
+FORMAT = 2
+
+_ENGINES = {
+    "retriv": ("hf_distill.corpus.search.engines.retriv", "RetrivEngine"),
+    "bm25s": ("hf_distill.corpus.search.engines.bm25s", "Bm25sEngine"),
+    "blocks": ("hf_distill.corpus.search.engines.blocks", "BlocksEngine"),
+    "tantivy": ("hf_distill.corpus.search.engines.tantivy", "TantivyEngine"),
+    "elasticsearch": ("hf_distill.corpus.search.engines.elasticsearch", "ElasticsearchEngine"),
+}
+ENGINES: tuple[str, ...] = tuple(_ENGINES)
+# Engines of the user's own.
+_REGISTERED: dict[str, type[Engine]] = {}
+
+# Beside an unfinished index: what it is to become.
+_BEGUN = "begun.json"
+
+# Open engines of this process by folder and checksum: a memory map must never be part of a pickled function.
+_OPEN: dict[tuple[str, str], Engine] = {}
+
+
+class Engine(Protocol):
+    """A searchable index. The class builds, an instance searches.
+
+    Attributes:
+        name: What `--engine` calls it.
+        max_rows: Rows up to which `--engine auto` takes it; 0 for an engine that has to be named.
+        num_rows: Rows of the open index.
+        continues: Whether `build` goes on where a killed build left its folder; absent where it cannot.
+    """
+
+    name: str
+    max_rows: int
+    num_rows: int
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the index in `folder`."""
+
+    @staticmethod
+    def check() -> None:
+        """Raises ImportError, with the command that helps, if the engine's library cannot be imported."""
+
+    @staticmethod
+    def version() -> str:
+        """Version of the library behind the engine."""
+
+    @staticmethod
+    def build(
+        streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
+    ) -> None:
+        """Indexes token streams into `folder`, with the statistics of a whole corpus where they are a shard of it."""
+
+    def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
+        """The k best rows of every query, in the total order."""
+
+
+EngineClass = TypeVar("EngineClass", bound=Engine)
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which engine was taken and why; both end in statistics and card."""
+
+    name: str
+    why: str
+
+
+def register_engine(engine: type[EngineClass]) -> type[EngineClass]:
+    """Class decorator: make an engine known to `--engine` by its `name`.
+
+    `--engine auto` takes it only where no engine of this package fits and its `max_rows` allows so many rows.
+
+    Raises:
+        ValueError: If another engine has that name.
+    """
+    known = _REGISTERED.get(engine.name)
+    if engine.name in ("auto", *ENGINES) or (known is not None and known is not engine):
+        raise ValueError(f"There is already an engine {engine.name!r}; there are {['auto', *list_engines()]}.")
+    _REGISTERED[engine.name] = engine
+    return engine
+
+
+def list_engines() -> list[str]:
+    """Names of all engines, those of this package first."""
+    return [*ENGINES, *_REGISTERED]
+
+
+def engine_class(name: str) -> type[Engine]:
+    """The class of an engine.
+
+    Raises:
+        ValueError: If there is no engine of that name.
+    """
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if name not in _ENGINES:
+        raise ValueError(f"`--engine` is {name!r}; allowed are {['auto', *list_engines()]}.")
+    module, attribute = _ENGINES[name]
+    return cast("type[Engine]", getattr(importlib.import_module(module), attribute))
+
+
+def make_engine(name: str, folder: str | Path) -> Engine:
+    """Opens the index that an engine saved in `folder`.
+
+    Raises:
+        ValueError: If there is no engine of that name.
+        ImportError: If the engine's package is missing.
+    """
+    return engine_class(name)(Path(folder))
+
+
+def choose_engine(name: str, num_rows: int) -> EngineChoice:
+    """The engine for a corpus: the named one, or for `auto` the first that is installed and holds so many rows.
+
+    Raises:
+        ValueError: If there is no engine of that name.
+        ImportError: If the named engine is not installed.
+    """
+    if name != "auto":
+        engine_class(name).check()
+        return EngineChoice(name, "asked for")
+    passed_over = []
+    for candidate in list_engines():
+        engine = engine_class(candidate)
+        if num_rows > engine.max_rows:
+            if engine.max_rows:
+                passed_over.append(f"{num_rows:,} rows are more than {candidate} is taken for ({engine.max_rows:,})")
+            continue
+        try:
+            engine.check()
+        except ImportError as error:
+            passed_over.append(str(error))
+            continue
+        reason = f"{candidate} is installed and {num_rows:,} rows are within its bound of {engine.max_rows:,}"
+        return EngineChoice(candidate, "; ".join([*passed_over, reason]))
+    return EngineChoice("bm25s", "; ".join([*passed_over, "bm25s is always installed"]))
+
+
+class IndexHandle:
+    """Names a saved index and opens it on first use, once per process.
+
+    Its pickled state is the path, the index's checksum, its settings and this module's format: small, the same in
+    every process, and different for another index, as the fingerprints of `Dataset.map` need.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Reads the index's manifest.
+
+        Args:
+            path: Folder that `save_index` wrote.
+
+        Raises:
+            ValueError: If the folder holds no complete index.
+        """
+        self.path = str(path)
+        manifest = _read_manifest(Path(path))
+        self.settings: dict[str, Any] = manifest["settings"]
+        self.num_rows: int = manifest["rows"]
+        self.num_terms: int = manifest["terms"]
+        self.checksum = xxhash.xxh3_64_hexdigest(json.dumps(manifest, sort_keys=True).encode())
+        self.format = FORMAT
+        # A worker that did not inherit this process's imports registers the engine by importing its module.
+        self.module = engine_class(self.settings["engine"]).__module__
+
+    def open(self) -> Engine:
+        """The engine, opened in this process if it is not yet."""
+        key = (self.path, self.checksum)
+        if key not in _OPEN:
+            importlib.import_module(self.module)
+            _OPEN[key] = make_engine(self.settings["engine"], self.path)
+        return _OPEN[key]
+
+    def verify(self) -> None:
+        """Reads the whole index and compares it with what was written; opening it compares sizes only.
+
+        Raises:
+            ValueError: If a file is damaged.
+        """
+        for name, expected in _read_manifest(Path(self.path))["checksums"].items():
+            if checksum_of(Path(self.path) / name) != expected:
+                raise ValueError(
+                    f"The index {self.path!r} is damaged: the content of {name!r} is not what was written. Delete "
+                    "the folder to build it anew."
+                )
+
+    def close(self) -> None:
+        """Lets the engine of this process go, with its memory and its view of the files."""
+        _OPEN.pop((self.path, self.checksum), None)
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in _files(Path(self.path)))
+
+
+def save_index(
+    streams: TokenStreams,
+    path: str | Path,
+    settings: dict[str, Any],
+    *,
+    statistics: CorpusStatistics | None = None,
+    **options: Any,
+) -> IndexHandle:
+    """Indexes token streams and saves the index; it appears under `path` only once it is complete.
+
+    Args:
+        streams: What to index.
+        path: Folder to write.
+        settings: `engine`, `k1`, `b`, and anything else that tells this index from others, JSON-able. An index with
+            given statistics is another one: their checksum belongs here.
+        statistics: Those of the whole corpus where the streams are a shard of it; their own by default.
+        options: What only this engine takes, and no hit depends on (`url` of a search server).
+    """
+    path = Path(path)
+    partial_path = path.with_name(path.name + ".partial")
+    engine = engine_class(settings["engine"])
+    begun = {"format": FORMAT, "settings": settings, "streams": streams.checksum()}
+    _begin(partial_path, begun, goes_on=getattr(engine, "continues", False))
+    with disk_space(partial_path, "an index", "--index_dir, --work_dir"):
+        engine.build(streams, partial_path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options)
+        files = {str(file.relative_to(partial_path)): file for file in _files(partial_path) if file.name != _BEGUN}
+        manifest = {
+            **begun,
+            "rows": streams.num_texts,
+            "terms": len(streams.vocabulary),
+            "files": {name: file.stat().st_size for name, file in files.items()},
+            "checksums": {name: checksum_of(file) for name, file in files.items()},
+        }
+        write_json(partial_path / "manifest.json", manifest)
+    (partial_path / _BEGUN).unlink()
+    remove(path)
+    partial_path.rename(path)
+    handle = IndexHandle(path)
+    # An index that is made again has the same checksum; what is open maps the files of before.
+    _OPEN.pop((handle.path, handle.checksum), None)
+    return handle
+
+
+def _begin(folder: Path, begun: dict[str, Any], *, goes_on: bool) -> None:
+    """An empty folder, or what a killed build of just this index left in it where the engine can go on."""
+    note = folder / _BEGUN
+    try:
+        same = goes_on and read_json(note) == json.loads(json.dumps(begun))
+    except (OSError, ValueError):
+        same = False
+    if same:
+        for file in folder.rglob("*.partial"):
+            file.unlink()
+    else:
+        remove(folder)
+        folder.mkdir(parents=True)
+        write_json(note, begun)
+
+
+def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None:
+    """The index at `path` if it is complete and was made with the same settings, else None."""
+    try:
+        handle = IndexHandle(path)
+    except ValueError:
+        return None
+    return handle if handle.settings == settings else None
+
+
+def settings_key(settings: dict[str, Any]) -> str:
+    """Short name of some settings, for folders."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = read_json(path / "manifest.json")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} holds no complete index: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise ValueError(f"The index {str(path)!r} has format {manifest.get('format')}; this version reads {FORMAT}.")
+    for name, size in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise ValueError(f"The index {str(path)!r} is damaged: {name!r} is missing or not {size} bytes long.")
+    return cast("dict[str, Any]", manifest)

@@ -1,0 +1,232 @@
+"""Token streams on disk: the terms of a corpus of any size, written part by part by all cores, read memory-mapped.
+
+Three files only ever grow, and a journal says up to where they are right. A part is appended, forced to the disk, and
+only then entered in the journal; a build that was killed cuts off what is beyond the journal and goes on with the next
+part. Parts are appended in their order and terms are numbered as they first appear, so the streams are those of
+`Analyzer.encode`, whatever the number of processes.
+
+Shape legend: N texts, T terms over all texts, V distinct terms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from datasets.utils import logging, tqdm
+
+from ...storage.files import disk_space, read_json, remove, write_json
+from ..text.analysis import Analyzer, TokenStreams
+from .engines.cores import available_cores
+
+logger = logging.get_logger(__name__)
+
+# Texts of a part: what is lost when a build is killed, and what a process holds in memory.
+PART_TEXTS = 100_000
+FORMAT = 1
+
+Read = Callable[[int, int], Iterable[Sequence[str]]]
+
+
+def write_streams(
+    analyzer: Analyzer,
+    read: Read,
+    num_texts: int,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    num_proc: int | None = None,
+) -> TokenStreams:
+    """The terms of N texts, in files of `folder`; only the vocabulary is in memory.
+
+    Args:
+        analyzer: From text to terms.
+        read: The texts from one number up to another, in batches of any size.
+        num_texts: N.
+        folder: Where the files go. If it holds those of the same settings, they are gone on with, or only opened.
+        settings: Everything that the streams depend on, JSON-able.
+        num_proc: Processes that analyse; by default all cores where processes can be forked (Linux), else this one.
+
+    Raises:
+        OSError: If the disk is full.
+        RuntimeError: If a process died.
+    """
+    writer = _Writer(folder, {"format": FORMAT, **settings})
+    with disk_space(folder, "token streams", "--index_dir, --work_dir"), writer:
+        _fill(writer, analyzer, read, num_texts, num_proc)
+    return writer.streams()
+
+
+def _fill(writer: _Writer, analyzer: Analyzer, read: Read, num_texts: int, num_proc: int | None) -> None:
+    """Appends the parts that are not there yet."""
+    bounds = list(pairwise([*range(writer.num_texts, num_texts, PART_TEXTS), num_texts]))
+    if not bounds:
+        return
+    if writer.num_texts:
+        logger.info(f"Going on after {writer.num_texts:,} of {num_texts:,} texts in {str(writer.folder)!r}.")
+    forks = sys.platform == "linux"
+    processes = min(len(bounds), num_proc or (available_cores() if forks else 1))
+    with tqdm(total=num_texts, initial=writer.num_texts, desc="Text to terms", unit=" rows", unit_scale=True) as bar:
+        for part in _analysed(analyzer, read, bounds, processes, "fork" if forks else None):
+            writer.append(part)
+            bar.update(part.num_texts)
+
+
+def _analysed(
+    analyzer: Analyzer, read: Read, bounds: list[tuple[int, int]], processes: int, method: str | None
+) -> Iterator[TokenStreams]:
+    """The streams of every part, in their order; never more than two parts per process are waited for."""
+    if processes == 1:
+        for start, stop in bounds:
+            yield analyzer.encode(read(start, stop))
+        return
+    # Unlike a pool of multiprocessing, an executor notices a process that was killed.
+    with ProcessPoolExecutor(processes, get_context(method), _take_work, (analyzer, read)) as pool:
+        waiting: deque[Future[TokenStreams]] = deque()
+        try:
+            for start, stop in bounds:
+                waiting.append(pool.submit(_analyse, start, stop))
+                if len(waiting) == 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "A process that turned text into terms died (killed, or out of memory). Start again: the build goes "
+                "on after the last finished part; fewer processes (`--num_proc`) need less memory."
+            ) from error
+
+
+_WORK: list[tuple[Analyzer, Read]] = []
+
+
+def _take_work(analyzer: Analyzer, read: Read) -> None:
+    """What a process is to do, known from its start: nothing large is sent for each part."""
+    _WORK[:] = [(analyzer, read)]
+
+
+def _analyse(start: int, stop: int) -> TokenStreams:
+    analyzer, read = _WORK[0]
+    return analyzer.encode(read(start, stop))
+
+
+@dataclass
+class _Journal:
+    """Up to where the files are right.
+
+    Attributes:
+        texts: Finished texts.
+        ids: Bytes of `ids.bin`.
+        vocabulary: Bytes of `vocabulary.txt`.
+    """
+
+    texts: int = 0
+    ids: int = 0
+    vocabulary: int = 0
+
+
+@dataclass
+class _Writer:
+    """The files of the streams in a folder, opened at the place where they go on."""
+
+    folder: Path
+    settings: dict[str, Any]
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _files: dict[str, BinaryIO] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._journal = self._read_journal()
+        if self._journal is None:
+            remove(self.folder)
+            self.folder.mkdir(parents=True)
+            self._journal = _Journal()
+        self._stack = ExitStack()
+
+    @property
+    def num_texts(self) -> int:
+        """Finished texts."""
+        return self._state.texts
+
+    @property
+    def _state(self) -> _Journal:
+        assert self._journal is not None
+        return self._journal
+
+    def __enter__(self) -> None:
+        state = self._state
+        sizes = {"ids.bin": state.ids, "offsets.bin": 8 * (state.texts + 1), "vocabulary.txt": state.vocabulary}
+        for name, size in sizes.items():
+            file = self._stack.enter_context((self.folder / name).open("ab"))
+            if state.texts == 0:
+                size = 0
+            if os.fstat(file.fileno()).st_size > size:
+                file.truncate(size)
+            if size == 0 and name == "offsets.bin":
+                file.write(np.zeros(1, "<i8").tobytes())
+            self._files[name] = file
+        self._numbers = {term: number for number, term in enumerate(_read_vocabulary(self.folder, state.vocabulary))}
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def append(self, part: TokenStreams) -> None:
+        """Adds the streams of the next texts."""
+        before, numbers, state = len(self._numbers), self._numbers, self._state
+        table = np.array([numbers.setdefault(term, len(numbers)) for term in part.vocabulary], "<i4")
+        new = [term for term, number in zip(part.vocabulary, table.tolist(), strict=True) if number >= before]
+        ids = (table[part.ids] if len(table) else part.ids).astype("<i4", copy=False)
+        written = {
+            "ids.bin": ids.data,
+            "offsets.bin": (part.offsets[1:] + state.ids // 4).astype("<i8").data,
+            "vocabulary.txt": "".join(f"{term}\n" for term in new).encode("utf-8", "surrogatepass"),
+        }
+        for name, data in written.items():
+            self._files[name].write(data)
+            self._files[name].flush()
+            os.fsync(self._files[name].fileno())
+        self._journal = _Journal(
+            state.texts + part.num_texts, state.ids + ids.nbytes, state.vocabulary + len(written["vocabulary.txt"])
+        )
+        write_json(self.folder / "journal.json", {"settings": self.settings, **vars(self._journal)})
+
+    def streams(self) -> TokenStreams:
+        """The finished streams, memory-mapped."""
+        return TokenStreams(
+            _mapped(self.folder / "ids.bin", "<i4"), _mapped(self.folder / "offsets.bin", "<i8"), list(self._numbers)
+        )
+
+    def _read_journal(self) -> _Journal | None:
+        """How far a killed build of these streams came; None if there is none, or a file is shorter than noted."""
+        try:
+            noted = read_json(self.folder / "journal.json")
+            same = noted.pop("settings") == json.loads(json.dumps(self.settings))
+            journal = _Journal(**noted)
+            sizes = {
+                name: (self.folder / name).stat().st_size for name in ("ids.bin", "offsets.bin", "vocabulary.txt")
+            }
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        least = {"ids.bin": journal.ids, "offsets.bin": 8 * (journal.texts + 1), "vocabulary.txt": journal.vocabulary}
+        return journal if same and all(sizes[name] >= size for name, size in least.items()) else None
+
+
+def _read_vocabulary(folder: Path, size: int) -> list[str]:
+    text = (folder / "vocabulary.txt").read_bytes()[:size].decode("utf-8", "surrogatepass")
+    return text.split("\n")[:-1]
+
+
+def _mapped(file: Path, dtype: str) -> np.ndarray:
+    """A file as an array; one without content cannot be mapped."""
+    return np.asarray(np.memmap(file, dtype, "r")) if file.stat().st_size else np.empty(0, dtype)

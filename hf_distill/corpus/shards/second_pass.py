@@ -1,0 +1,168 @@
+"""The second pass over the shards of a general corpus: an index with the statistics of all, and every anchor's hits.
+
+Shape legend: S shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
+
+from ..build.anchors import Anchors
+from ..build.builder import DEFAULT_TOP_K
+from ..build.queries import HIT_FEATURES, make_queries, search_queries
+from ..build.statistics import describe_queries
+from ..build.work_folder import WorkFolder
+from ..search.retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, save_index, settings_key
+from ..search.scoring import CorpusStatistics
+from .first_pass import Shards
+from .parts import Part
+
+_OWN_STATISTICS = "retriv scores by the statistics of its own rows, not by those of all shards"
+
+
+class ShardSearch:
+    """The search of some anchors in S prepared shards.
+
+    Args:
+        shards: The shards, all prepared.
+        anchors: The anchors of the build.
+
+    Raises:
+        ValueError: If a shard is not prepared, the engine cannot search shards, or the folder belongs to a search with
+            other settings; the message lists the differences.
+    """
+
+    def __init__(self, shards: Shards, anchors: Anchors) -> None:
+        self.shards, self.anchors, self.args = shards, anchors, shards.args
+        self.asked_top_k = self.args.top_k or DEFAULT_TOP_K
+        self.top_k = min(self.asked_top_k, shards.whole.num_usable)
+        self.engine = self._engine()
+        self.index_settings = {
+            "engine": self.engine.name,
+            "engine_version": engine_class(self.engine.name).version(),
+            "k1": self.args.bm25_k1,
+            "b": self.args.bm25_b,
+            "analysis": shards.analyzer.settings(),
+            "statistics": shards.whole.checksum,
+        }
+        self.settings = {
+            **self.index_settings,
+            "anchors": anchors.checksum(),
+            "query": self.args.query,
+            "max_phrases": self.args.max_phrases,
+            "top_k": self.top_k,
+        }
+        self.folder = shards.root / "shards"
+        WorkFolder(self.folder / "search", self.settings)
+
+    def _engine(self) -> EngineChoice:
+        """The engine of every shard: it has to hold the largest."""
+        if self.args.engine == "retriv":
+            raise ValueError(f"`--engine retriv` cannot search shards: {_OWN_STATISTICS}. Name another engine.")
+        choice = choose_engine(self.args.engine, self.shards.whole.largest)
+        if choice.name != "retriv":
+            return choice
+        return EngineChoice("bm25s", f"{_OWN_STATISTICS}; bm25s is always installed")
+
+    @cached_property
+    def queries(self) -> Part:
+        """The terms to search for, made by the first job that asks for them."""
+        names = ("analysis", "anchors", "query", "max_phrases")
+        part = self.shards.part(self.folder, "queries", {name: self.settings[name] for name in names})
+        part.make(self._make_queries)
+        return part
+
+    def _make_queries(self, folder: Path) -> dict[str, Any]:
+        texts, args = self.anchors.texts, self.args
+        queries = make_queries(
+            texts,
+            args.query,
+            args.max_phrases,
+            self.shards.analyzer,
+            _inside(folder, "queries"),
+            num_proc=self._processes(len(texts)),
+        )
+        return describe_queries(queries)
+
+    def index(self, shard: int) -> Part:
+        """The index of a shard."""
+        name = f"{self.engine.name}-{settings_key(self.index_settings)}-{shard:05d}-of-{self.shards.num_shards:05d}"
+        settings = {**self.index_settings, "corpus": self.shards.whole.checksums[shard]}
+        return self.shards.part(self.shards.folder, name, settings, shard)
+
+    def hits(self, shard: int) -> Part:
+        """What the anchors found in a shard: Arrow files of `HIT_FEATURES`, rows numbered as in the whole corpus."""
+        name = f"hits-{shard:05d}-of-{self.shards.num_shards:05d}"
+        settings = {**self.settings, "corpus": self.shards.whole.checksums[shard]}
+        return self.shards.part(self.folder, name, settings, shard)
+
+    def unfinished(self) -> list[int]:
+        """Shards that were not searched."""
+        return [shard for shard in range(self.shards.num_shards) if self.hits(shard).facts() is None]
+
+    def run(self, shard: int, *, num_threads: int | None = None) -> dict[str, Any]:
+        """Indexes and searches a shard. Returns facts; does nothing if it is finished.
+
+        Args:
+            shard: Which.
+            num_threads: Threads of the search; all cores by default.
+
+        Raises:
+            ValueError: If a file is damaged.
+            OSError: If something cannot be written.
+        """
+        work: Callable[[Path], dict[str, Any]] = lambda folder: self._search(shard, folder, num_threads)  # noqa: E731
+        return self.hits(shard).make(work)
+
+    def _search(self, shard: int, folder: Path, num_threads: int | None) -> dict[str, Any]:
+        file = _inside(folder, "hits")
+        whole = self.shards.whole
+        if whole.usable_bounds[shard] == whole.usable_bounds[shard + 1]:
+            with ArrowWriter(path=str(file), features=HIT_FEATURES) as writer:
+                writer.finalize()
+            return {"hits": 0, "index": {"rows": 0, "bytes": 0, "seconds": 0.0, "reused": False}}
+        part = self.index(shard)
+        reused = part.facts() is not None
+        index = part.make(lambda inside: self._make_index(shard, inside))
+        queries = self.queries.rows("queries")
+        handle = IndexHandle(part.folder / "index")
+        # One that is open from before may be that of damaged files.
+        handle.close()
+        hits: Dataset = search_queries(
+            queries,
+            handle,
+            self.top_k,
+            file,
+            num_proc=self._processes(len(queries)),
+            batch_size=self.args.search_batch_size,
+            num_threads=num_threads,
+            first_row=whole.usable_bounds[shard],
+        )
+        handle.close()
+        return {"hits": len(hits), "index": {**index, "reused": reused}}
+
+    def _make_index(self, shard: int, folder: Path) -> dict[str, Any]:
+        options: dict[str, Any] = {"url": self.args.elasticsearch_url} if self.engine.name == "elasticsearch" else {}
+        handle = save_index(
+            self.shards.streams(shard),
+            folder / "index",
+            self.index(shard).settings,
+            statistics=CorpusStatistics.load(self.shards.statistics.file("statistics.npz")),
+            **options,
+        )
+        return {"rows": handle.num_rows, "bytes": handle.size()}
+
+    def _processes(self, num_rows: int) -> int | None:
+        return None if self.args.num_proc is None else max(1, min(self.args.num_proc, num_rows))
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file in a folder of its own: with several processes `Dataset.map` writes one per process."""
+    (folder / name).mkdir()
+    return folder / name / f"{name}.arrow"

@@ -1,0 +1,1 @@
+"""Text of a general corpus: units, words, terms, and which rows can be used."""

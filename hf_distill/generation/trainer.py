@@ -1,0 +1,314 @@
+"""`GenerationTrainer`: an encoder learns to write, and writes (UniLM; MiniLM's supplement, section 5)."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+
+from hf_distill.generation.decoding import beam_search
+from hf_distill.generation.model import EncoderForGeneration
+from hf_distill.generation.packing import IGNORED, SpecialIds, pack
+from hf_distill.generation.settings import GenerationSettings
+from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.settings import GenerationTrainingArguments
+from hf_distill.tasks.catalogue.generation import GENERATION_DEFAULTS
+from hf_distill.tasks.rows.text import LENGTH_COLUMN
+from hf_distill.trainers.distillation.chance import without_chance
+from hf_distill.trainers.drop_in import check_kind, refuse_given
+from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer
+
+
+@dataclass(frozen=True)
+class PackingCollator:
+    """Packs rows of `source` and `target` into batches.
+
+    The noise on the masks comes from a generator that is seeded with `seed` and the rows of the batch, as in
+    `MaskingCollator`: a resumed training sees what an uninterrupted one sees.
+
+    Attributes:
+        ids: The special ids.
+        way: `pseudo` or `shift`.
+        max_source_length: Tokens of a source at most.
+        max_target_length: Tokens of a target at most.
+        noise: Whether some masks show a token, as in training.
+        seed: Of the noise.
+    """
+
+    ids: SpecialIds
+    way: str
+    max_source_length: int
+    max_target_length: int
+    noise: bool = True
+    seed: int = 0
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """One batch."""
+        sources, targets = ([list(map(int, row[name])) for row in rows] for name in ("source", "target"))
+        noise = None
+        if self.noise:
+            digest = xxhash.xxh3_64(json.dumps([sources, targets]).encode(), seed=self.seed)
+            # Generators take seeds of 63 bits.
+            noise = torch.Generator().manual_seed(digest.intdigest() >> 1)
+        lengths = {"max_source_length": self.max_source_length, "max_target_length": self.max_target_length}
+        return pack(self.way, sources, targets, self.ids, **lengths, noise=noise)
+
+    def without_noise(self) -> PackingCollator:
+        """The collator of an evaluation."""
+        return PackingCollator(self.ids, self.way, self.max_source_length, self.max_target_length, noise=False)
+
+
+def with_lengths(rows: datasets.Dataset) -> datasets.Dataset:
+    """Rows with `length`, the tokens of source and target, by which they are batched."""
+    if LENGTH_COLUMN in rows.column_names:
+        return rows
+    pairs = zip(rows["source"], rows["target"], strict=True)
+    return rows.add_column(LENGTH_COLUMN, [len(source) + len(target) + 3 for source, target in pairs])
+
+
+class GenerationTrainer(FineTuningTrainer):
+    """Trains an `EncoderForGeneration` on tokenised rows, measures its loss, and lets it write.
+
+    What it saves is the masked language model, its tokenizer and how it writes: `EncoderForGeneration.from_pretrained`
+    reads it, checkpoints too.
+    """
+
+    model: Any
+
+    def __init__(
+        self,
+        model: EncoderForGeneration,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: datasets.Dataset | None = None,
+        eval_dataset: datasets.Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        model_init: Any = None,
+        compute_loss_func: Any = None,
+        compute_metrics: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Any = None,
+        *,
+        max_source_length: int | None = None,
+        max_target_length: int | None = None,
+    ) -> None:
+        """Make the trainer.
+
+        The places of the arguments are those of `Trainer`; what is ours comes by its name.
+
+        Args:
+            model: The model.
+            args: Settings of the training; `label_smoothing_factor` spreads over all tokens but gold and padding. What
+                `GenerationTrainingArguments` leave unset has XSum's value.
+            data_collator: Refused, like `model_init` and what computes losses and scores: rows are packed here, and
+                the loss is the model's own.
+            train_dataset: Rows of `tokenize_generation`: `source` and `target`, ids without the special ones around
+                them.
+            eval_dataset: Likewise, for the loss.
+            processing_class: The model's tokenizer; `None` takes that of the model.
+            model_init: Refused.
+            compute_loss_func: Refused.
+            compute_metrics: Refused.
+            callbacks: As in `Trainer`.
+            optimizers: As in `Trainer`.
+            optimizer_cls_and_kwargs: As in `Trainer`.
+            preprocess_logits_for_metrics: Refused.
+            max_source_length: Tokens of a source at most; `None` takes that of the model's settings.
+            max_target_length: Tokens of a text at most; likewise.
+
+        Raises:
+            TypeError: If `args` are no training arguments.
+            ValueError: If the model has no room for rows of these lengths, there is no tokenizer, several devices are
+                in one process, or an argument is given that is refused.
+        """
+        check_kind(args)
+        refuse_given(
+            "GenerationTrainer packs its rows itself and measures the model's own loss",
+            {
+                "data_collator": data_collator,
+                "model_init": model_init,
+                "compute_loss_func": compute_loss_func,
+                "compute_metrics": compute_metrics,
+                "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
+            },
+        )
+        own: Any = args if args is not None else GenerationTrainingArguments("trainer_output")
+        if own.n_gpu > 1:
+            raise ValueError(
+                f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
+                "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
+            )
+        if isinstance(own, GenerationTrainingArguments):
+            own = own.with_generation_defaults(GENERATION_DEFAULTS, model.config.num_hidden_layers)
+        tokenizer = model.tokenizer if processing_class is None else processing_class
+        if tokenizer is None:
+            raise ValueError("The model came without a tokenizer: give it as `processing_class`.")
+        configure_fp32_matmul(getattr(own, "fp32_matmul", "auto"))
+        model.tokenizer = tokenizer
+        source_length = model.settings.max_source_length if max_source_length is None else max_source_length
+        target_length = model.settings.max_new_tokens if max_target_length is None else max_target_length
+        if source_length + target_length > model.max_length:
+            raise ValueError(
+                f"`--max_source_length` {source_length} and `--max_target_length` {target_length} need "
+                f"{source_length + target_length} positions, but the model has {model.max_length}: give smaller ones, "
+                "or lengthen the model."
+            )
+        model.label_smoothing = float(own.label_smoothing_factor or 0.0)
+        own = copy.copy(own)
+        # The loss is the model's own, and rows have columns that its `forward` does not know.
+        own.label_smoothing_factor, own.remove_unused_columns = 0.0, False
+        if own.ddp_find_unused_parameters is None:
+            # A masked language model has none.
+            own.ddp_find_unused_parameters = False
+        seed = own.seed if own.data_seed is None else own.data_seed
+        super().__init__(
+            model=model,
+            args=own,
+            data_collator=PackingCollator(model.ids, model.way, source_length, target_length, seed=seed),
+            train_dataset=None if train_dataset is None else with_lengths(train_dataset),
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+        )
+
+    # ---- Loss ----
+
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The logits of the target tokens."""
+        return {"logits": self.model(**batch).logits}
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """Batches without noise."""
+        collator: Any = self.data_collator
+        self.data_collator = collator.without_noise()
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Cross-entropy of the target tokens, without label smoothing: their mean over all tokens of all rows.
+
+        Raises:
+            ValueError: If there are no rows.
+        """
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(rows, datasets.Dataset):
+            raise ValueError(
+                "The loss is measured on one data set of `tokenize_generation`: give it as `eval_dataset`."
+            )
+        # Little padding; the mean over tokens knows no order.
+        rows = with_lengths(rows)
+        rows = rows.select(np.argsort(-np.asarray(rows[LENGTH_COLUMN]), kind="stable"))
+        training = self.model.training
+        self.model.eval()
+        try:
+            with without_chance(self.args.device):
+                sums = [
+                    self.accelerator.gather_for_metrics(self._row_losses(self._prepare_inputs(batch)))
+                    for batch in self.get_eval_dataloader(rows)
+                ]
+        finally:
+            self.model.train(training)
+        total, count = torch.cat(sums).double().sum(dim=0).tolist()
+        metrics = {f"{metric_key_prefix}_loss": total / max(1.0, count), f"{metric_key_prefix}_tokens": count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _row_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, 2) summed cross-entropy and number of the target tokens of every row."""
+        labels = batch["labels"]
+        rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            logits = self.model(**batch).logits
+        losses = torch.nn.functional.cross_entropy(logits.float(), labels[rows, columns], reduction="none")
+        found = torch.zeros(len(labels), 2, device=losses.device)
+        return found.index_add_(0, rows, torch.stack([losses, torch.ones_like(losses)], dim=1))
+
+    # ---- Texts ----
+
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refused: scores of tokens are no texts.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "GenerationTrainer writes texts: call `predict_texts(rows)` for one of every row, in their order, or "
+            "`evaluate(rows)` for the loss."
+        )
+
+    def predict_texts(self, rows: datasets.Dataset, settings: GenerationSettings | None = None) -> list[str]:
+        """The texts that the model writes for rows of `tokenize_generation`, in their order."""
+        found = dict(pair for batch in self.iter_texts(rows, settings) for pair in batch)
+        return [found[number] for number in range(len(rows))]
+
+    def iter_texts(
+        self, rows: datasets.Dataset, settings: GenerationSettings | None = None, *, known: Collection[int] = ()
+    ) -> Iterator[list[tuple[int, str]]]:
+        """The same batch by batch, with the numbers of the rows; sources of like length together, the longest first.
+
+        Args:
+            rows: Rows of `tokenize_generation`.
+            settings: How to write; `None` takes the model's own.
+            known: Numbers of rows that are left out, because their texts are there already.
+        """
+        settings = self.model.settings if settings is None else settings
+        sources = rows.with_format(None)["source"][:]
+        order = sorted(range(len(sources)), key=lambda number: (-len(sources[number]), number))
+        tokenizer: Any = self.processing_class
+        known = set(known)
+        for start in range(0, len(order), settings.batch_size):
+            numbers = [number for number in order[start : start + settings.batch_size] if number not in known]
+            if not numbers:
+                continue
+            written = beam_search(
+                self.model, [list(sources[number]) for number in numbers], settings, tokenizer=tokenizer
+            )
+            texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+            yield [(number, text.strip()) for number, text in zip(numbers, texts, strict=True)]
+
+    # ---- Saving ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write what `EncoderForGeneration.from_pretrained` reads."""
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir if output_dir is not None else str(self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read the weights of the masked language model, which is all that a checkpoint holds of the model.
+
+        Raises:
+            OSError: If there is no checkpoint.
+            ValueError: If it learnt in another way.
+        """
+        stored = EncoderForGeneration.from_pretrained(
+            resume_from_checkpoint, self.processing_class, flag="--resume_from_checkpoint"
+        )
+        if stored.way != self.model.way:
+            raise ValueError(
+                f"`--resume_from_checkpoint` {resume_from_checkpoint!r} learnt in the way {stored.way!r}, and `--way` "
+                f"is {self.model.way!r}."
+            )
+        self.model.masked_lm.load_state_dict(stored.masked_lm.state_dict())
+
+    def _load_best_model(self) -> None:
+        self._check_best()
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))

@@ -1,0 +1,226 @@
+"""Models and tokenizers given as a Hub id, a folder or an instance."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import constants
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto import modeling_auto
+
+from ..storage.finite import listed
+from ..storage.steps import damage_of_file
+
+# What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that
+# is more than tensors is not run.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, RuntimeError),
+    *(SafetensorError, StrictDataclassError, pickle.UnpicklingError),
+)
+
+
+def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs: Any) -> Any:
+    """Return `model` if it is an instance, else load it with the class that its configuration names.
+
+    Args:
+        model: Hub id, local folder, or a model (returned as it is).
+        flag: The argument that carried it, for the error.
+        kwargs: For `from_pretrained`; weights are loaded in float32 unless `dtype` says otherwise.
+
+    Raises:
+        OSError: If there is no such model; the message names the flag.
+        ValueError: If its files lack weights, which would be random.
+    """
+    if not isinstance(model, str):
+        return model
+    revision = {"revision": kwargs["revision"]} if kwargs.get("revision") else {}
+    _, model_class, options = _config_and_class(model, flag, **revision)
+    try:
+        loaded, report = model_class.from_pretrained(
+            model, **{"dtype": torch.float32, **options, **kwargs}, output_loading_info=True
+        )
+    except UNREADABLE as error:
+        raise load_error(model, error, flag=flag) from error
+    check_complete(model, report, flag=flag)
+    return loaded
+
+
+def check_complete(model: str, report: Mapping[str, Any], *, flag: str) -> None:
+    """Check that a model which is taken as it is has all its weights.
+
+    Args:
+        model: Hub id or local folder.
+        report: What `from_pretrained` says of the loading.
+        flag: The argument that carried the model, for the error.
+
+    Raises:
+        ValueError: If weights are missing; the message names them.
+    """
+    # Those of a head first: their names are short.
+    missing = sorted(report["missing_keys"], key=lambda name: (name.count("."), name))
+    if missing:
+        raise ValueError(
+            f"`{flag}` {model!r} lacks weights, which would be random: {listed(missing)}. Give a model that was saved "
+            "with them (a head that was trained on the task), or train them first (`hf-distill teach`)."
+        )
+
+
+def load_error(model: str, error: Exception, *, flag: str) -> OSError:
+    """The error for a model that cannot be loaded: it names the flag, and says what is wrong with the name.
+
+    Args:
+        model: Hub id or local folder.
+        error: What transformers said.
+        flag: The argument that carried it.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    reason = f"{error}" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+    if "ignore_mismatched_sizes" in reason:
+        reason = "its weights have other shapes than its config.json says"
+    if isinstance(error, pickle.UnpicklingError):
+        reason = f"its weights are a pickle that holds more than tensors, which is not run; save safetensors ({error})"
+    reason = _damage(Path(model).expanduser()) or reason
+    if not Path(model).expanduser().exists():
+        if model.startswith((".", "~", os.sep)) or model.count("/") > 1:
+            reason = "there is no such folder, and the Hub has no such names"
+        elif constants.HF_HUB_OFFLINE:
+            reason = "there is no such folder, and HF_HUB_OFFLINE is set: of the Hub there is only its cache"
+    return OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {reason}")
+
+
+def _damage(folder: Path) -> str | None:
+    """The first file of a model's folder that can be seen to be damaged: libraries do not always name it."""
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    return next(filter(None, map(damage_of_file, files)), None)
+
+
+def load_skeleton(folder: str, *, flag: str) -> Any:
+    """The model that a folder's configuration describes, on the meta device: shapes and names without weights.
+
+    Args:
+        folder: Local folder or Hub id.
+        flag: The argument that carried it, for the error.
+
+    Raises:
+        OSError: If there is no configuration; the message names the flag.
+    """
+    config, model_class, options = _config_and_class(folder, flag)
+    try:
+        with torch.device("meta"):
+            if not issubclass(model_class, PreTrainedModel):
+                # An `AutoModel` is no class to be called; it finds its own.
+                return model_class.from_config(config)
+            return model_class(config, **options)
+    except UNREADABLE as error:
+        raise load_error(folder, error, flag=flag) from error
+
+
+# Classes of this package, so that a folder of one loads although transformers does not know it.
+_OWN_TYPES = {"bigru": "hf_distill.students.recurrent"}
+
+
+def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Configuration, the class that it names, and what that class must be told."""
+    try:
+        stored, _ = PreTrainedConfig.get_config_dict(model, **revision)
+        if stored.get("model_type") in _OWN_TYPES:
+            importlib.import_module(_OWN_TYPES[stored["model_type"]])
+        config = AutoConfig.from_pretrained(model, **revision)
+    except UNREADABLE as error:
+        raise load_error(model, error, flag=flag) from error
+    architectures = getattr(config, "architectures", None) or []
+    own = sys.modules.get(_OWN_TYPES.get(config.model_type, ""))
+    name = architectures[0] if architectures else ""
+    model_class = getattr(own or transformers, name, None) or _registered_class(config, name) or AutoModel
+    # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
+    has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
+    return config, model_class, {"add_pooling_layer": False} if has_pooler else {}
+
+
+def _registered_class(config: PreTrainedConfig, name: str) -> Any:
+    """The class of that name that a plugin registered for its configuration with an `AutoModelFor…`, or None."""
+    for auto_class in vars(modeling_auto).values():
+        mapping = getattr(auto_class, "_model_mapping", None)
+        found = mapping[type(config)] if mapping is not None and type(config) in mapping else None
+        if getattr(found, "__name__", None) == name:
+            return found
+    return None
+
+
+def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
+    """Load the tokenizer of a model.
+
+    Args:
+        name: Hub id or local folder.
+        flag: The argument that carried it, for the error.
+        revision: Branch, tag or commit.
+
+    Raises:
+        OSError: If there is none. `AutoTokenizer` makes one without words of a folder that has a configuration only,
+            and every word would become the unknown token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise load_error(name, error, flag=flag) from error
+    except ImportError:
+        raise
+    except Exception as error:
+        # Of a damaged file the tokenizers library raises whatever it stumbles over.
+        reason = _damage(Path(name).expanduser()) or repr(error)
+        raise OSError(f"`{flag}`: the tokenizer of {name!r} cannot be read: {reason}") from error
+    # Tokenizers of characters and bytes need no vocabulary file: theirs is larger than their special tokens too.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise OSError(
+            f"`{flag}`: {name!r} has no tokenizer files (tokenizer.json, vocab.txt, …). Save the model's tokenizer "
+            "beside it: tokenizer.save_pretrained(folder)."
+        )
+    return tokenizer
+
+
+def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Add names and values of weights to a running hash."""
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        for part in _plain_tensors(tensor.detach()):
+            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What a tensor is made of: itself, or the integers and scales of a rounded one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    names, _ = tensor.__tensor_flatten__()
+    for name in names:
+        yield from _plain_tensors(getattr(tensor, name))
+
+
+def forward_columns(model: Any) -> list[str]:
+    """Names of the inputs that a model reads (of the base model, below an adapter): those that its `forward` knows.
+
+    A model with one kind of segment, such as RoBERTa, was trained on pairs without segment ids: those of another
+    model's tokenizer are beyond its table, and not for it.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    has_one_segment = getattr(getattr(inner, "config", None), "type_vocab_size", None) == 1
+    return [
+        name
+        for name, parameter in inspect.signature(inner.forward).parameters.items()
+        if parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        and not (has_one_segment and name == "token_type_ids")
+    ]

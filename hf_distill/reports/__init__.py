@@ -1,0 +1,4 @@
+"""What a person reads about runs and models: pages, curves, speed, attention, ONNX files.
+
+Nothing here trains.
+"""

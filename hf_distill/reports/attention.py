@@ -1,0 +1,126 @@
+"""Attention of teacher and students as pictures (MiniLM, supplement).
+
+Shape legend: A attention heads, T tokens of the text.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill._optional import require
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import SignalCapture, describe_architecture
+from hf_distill.storage.files import new_file
+
+# Beyond this many tokens nobody can read them along the edges.
+MAX_TOKENS = 64
+INCHES_PER_MAP = 2.6
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """The attention of one layer on one text.
+
+    Attributes:
+        name: Of the model.
+        layer: Which layer, from 1.
+        tokens: The T tokens.
+        weights: (A, T, T) attention of every head; each row sums to 1.
+    """
+
+    name: str
+    layer: int
+    tokens: list[str]
+    weights: Tensor
+
+
+@torch.no_grad()
+def attention_map(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, *, layer: int = -1, name: str = "model"
+) -> AttentionMap:
+    """Attention of a model on a text, from the scores its layer computed.
+
+    Args:
+        model: An encoder with or without a head, or one with adapters; it is not changed.
+        tokenizer: Its tokenizer.
+        text: The text, at most 64 tokens with the special ones.
+        layer: From 1, or from the end when negative.
+        name: What to call the model.
+
+    Raises:
+        ValueError: If the text is empty or too long, the model has no such layer, or attends to what is before only.
+    """
+    depth = describe_architecture(model).num_layers
+    if layer == 0 or not -depth <= layer <= depth:
+        raise ValueError(f"`--layer` is {layer}; {name} has the layers 1 to {depth}, or -1 to -{depth} from the end.")
+    # Attention layers of transformers say so themselves.
+    if any(getattr(module, "is_causal", False) is True for module in model.modules()):
+        raise ValueError(f"{name} attends to what is before only; attention maps are drawn of encoders.")
+    if not text.strip():
+        raise ValueError("`--text` is empty; give a sentence.")
+    inputs = tokenizer(text, return_tensors="pt").to(model.device)
+    ids = inputs["input_ids"][0].tolist()
+    if len(ids) > MAX_TOKENS:
+        raise ValueError(f"`--text` has {len(ids)} tokens; a map has room for {MAX_TOKENS}.")
+    number = layer if layer > 0 else depth + 1 + layer
+    was_training = model.training
+    model.eval()
+    capture = SignalCapture(model, SignalRequest(attention_scores=frozenset({number})))
+    scores = capture(**{key: value for key, value in inputs.items() if key in tokenizer.model_input_names})
+    model.train(was_training)
+    weights = scores.attention_scores[number][0].float().softmax(-1).cpu()
+    return AttentionMap(name, number, [str(token) for token in tokenizer.convert_ids_to_tokens(ids)], weights)
+
+
+def draw_attention(
+    maps: Sequence[AttentionMap], path: str | os.PathLike[str], *, heads: Sequence[int] | None = None
+) -> Path:
+    """Draw a row of maps for each model: the mean over its heads, then single heads.
+
+    Args:
+        maps: Of one or several models.
+        path: Image to write; its suffix chooses the format (png, svg, pdf).
+        heads: Heads to draw beside the mean, from 1. Default: none.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If there is no map, or a model has no such head.
+    """
+    chosen = list(heads or ())
+    if not maps:
+        raise ValueError("There is no map to draw.")
+    for one in maps:
+        missing = [head for head in chosen if not 1 <= head <= len(one.weights)]
+        if missing:
+            raise ValueError(f"`--heads` has {missing}; {one.name} has the heads 1 to {len(one.weights)}.")
+    figures = require("matplotlib.figure", extra="plots", needed_by="attention maps")
+    rows, columns = len(maps), 1 + len(chosen)
+    figure = figures.Figure(figsize=(INCHES_PER_MAP * columns + 1, INCHES_PER_MAP * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for one, axes in zip(maps, grid, strict=True):
+        pictures = [one.weights.mean(0), *(one.weights[head - 1] for head in chosen)]
+        titles = [f"{one.name}, layer {one.layer}, mean of {len(one.weights)}", *(f"head {head}" for head in chosen)]
+        for axis, picture, title in zip(axes, pictures, titles, strict=True):
+            _draw(axis, picture, one.tokens, title)
+    target = Path(path)
+    with new_file(target) as part:
+        figure.savefig(part, dpi=150)
+    return target
+
+
+def _draw(axis: Any, picture: Tensor, tokens: list[str], title: str) -> None:
+    """One map: queries from top to bottom, keys from left to right."""
+    axis.imshow(picture.numpy(), cmap="Blues", vmin=0)
+    axis.set_title(title, fontsize=8)
+    # A dollar sign would begin a formula.
+    labels = [token.replace("$", r"\$") for token in tokens]
+    axis.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=6)
+    axis.set_yticks(range(len(tokens)), labels, fontsize=6)

@@ -1,0 +1,225 @@
+"""PyTorch to ONNX: one file in fp32 that agrees with the model, one in int8 made of it.
+
+Shape legend: B rows, T padded length.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill._optional import require
+from hf_distill.capture.modes import evaluating
+from hf_distill.hub.loading import forward_columns
+from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.storage.files import new_file
+
+# What the graph is drawn from. A dimension of 1 would be taken for a constant.
+EXAMPLE_SHAPE = (2, 8)
+# What it is compared at: one short row, rows with padding, and a length that the graph was not drawn from.
+COMPARED_SHAPES = ((1, 2), (4, 24), (3, 128))
+
+
+def export_onnx(
+    model: PreTrainedModel,
+    folder: str | os.PathLike[str],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    tolerance: float = 1e-3,
+) -> float:
+    """Write `model.onnx`, in fp32, for batches of any number and length, and compare it with the model.
+
+    The file computes what the model computes in eval mode; the model is left as it was.
+
+    Args:
+        model: A transformers model with or without head, on the CPU.
+        folder: Where to write.
+        tokenizer: Says which inputs there are; without one they are `input_ids` and `attention_mask`.
+        tolerance: Largest absolute difference of any output at a real token that is allowed.
+
+    Returns:
+        The largest difference that was found.
+
+    Raises:
+        ValueError: If torch cannot export the model, or the outputs differ by more than `tolerance`; no file is left.
+        ImportError: If a package of the extra `onnx` is missing.
+    """
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require(package, extra="onnx", needed_by="ONNX export")
+    names = input_names(model, tokenizer)
+    target = Path(folder) / ONNX_FILE
+    with new_file(target) as path:
+        try:
+            with _ready_for_export(model):
+                _draw_graph(model, names, path)
+        except torch.onnx.OnnxExporterError as error:
+            raise ValueError(
+                f"{type(model).__name__} cannot be exported to ONNX: {_first_line(_root(error))}"
+            ) from error
+        difference = largest_difference(model, OnnxModel(path))
+        if not difference <= tolerance:
+            raise ValueError(
+                f"The ONNX file of {type(model).__name__} differs from the model by {difference:.2g}; `--tolerance` "
+                f"allows {tolerance:g}: it was not written."
+            )
+    return difference
+
+
+def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False) -> Path:
+    """Write `model_quantized.onnx` beside `model.onnx`: weights in int8, a scale for every output channel.
+
+    Activations are quantised while the model runs (dynamic quantisation), so that no data is needed. The embeddings
+    are quantised too, which makes the file about a quarter of its source.
+
+    Args:
+        folder: Folder of `model.onnx`.
+        reduce_range: Use 7 bits of 8, for processors that add products of 8-bit numbers in 16 bits (AVX2 and AVX512
+            without VNNI), where 8 bits overflow.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If there is no `model.onnx`.
+    """
+    onnx = require("onnx", extra="onnx", needed_by="int8 quantisation")
+    quantization = require("onnxruntime.quantization", extra="onnx", needed_by="int8 quantisation")
+    source, target = Path(folder) / ONNX_FILE, Path(folder) / INT8_FILE
+    if not source.is_file():
+        raise FileNotFoundError(f"There is no {ONNX_FILE} in {str(folder)!r} to quantise.")
+    graph = onnx.load(source)
+    # The exporter's shapes of inner results are those from before its optimiser; they are inferred anew.
+    del graph.graph.value_info[:]
+    with tempfile.TemporaryDirectory(dir=source.parent) as scratch, new_file(target) as part:
+        prepared = Path(scratch) / ONNX_FILE
+        with _root_logger_as_it_was():
+            quantization.quant_pre_process(graph, prepared, skip_optimization=True, skip_symbolic_shape=True)
+            quantization.quantize_dynamic(
+                prepared, part, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=reduce_range
+            )
+    return target
+
+
+def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> list[str]:
+    """The inputs of an exported model: what the tokenizer makes and the model reads."""
+    made = ["input_ids", "attention_mask"] if tokenizer is None else tokenizer.model_input_names
+    known = forward_columns(model)
+    return [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in made and name in known]
+
+
+def largest_difference(model: PreTrainedModel, exported: OnnxModel) -> float:
+    """The largest absolute difference of any output at a real token, over random rows of several lengths.
+
+    Args:
+        model: The model in PyTorch, on the CPU.
+        exported: Its file.
+    """
+    largest = 0.0
+    with evaluating(model):
+        for shape in COMPARED_SHAPES:
+            inputs = _random_rows(model, exported.input_names, shape)
+            expected, found = model(**inputs), exported(**inputs)
+            for name in exported.output_names:
+                difference = _at_real_tokens((expected[name] - found[name]).abs(), inputs["attention_mask"], name)
+                # A NaN on either side is no agreement.
+                largest = max(largest, float(difference.nan_to_num(nan=float("inf")).max()))
+    return largest
+
+
+def _draw_graph(model: PreTrainedModel, names: list[str], path: Path) -> None:
+    example = _random_rows(model, names, EXAMPLE_SHAPE)
+    outputs: Mapping[str, Any] = model(**example)
+    program: Any = torch.onnx.export(
+        model,
+        (),
+        kwargs=example,
+        input_names=names,
+        output_names=list(outputs),
+        dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in names},
+        dynamo=True,
+        verbose=False,
+    )
+    program.save(path, external_data=False)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What began a chain of errors: torch's own page about it says how to report it."""
+    return error if error.__cause__ is None else _root(error.__cause__)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _random_rows(model: PreTrainedModel, names: list[str], shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Inputs (B, T) of random tokens; the last row of several is padded from its middle on."""
+    # Two fewer, because RoBERTa counts positions from 2.
+    longest = (getattr(model.config, "max_position_embeddings", None) or shape[1] + 2) - 2
+    rows, length = shape[0], min(shape[1], longest)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
+    mask = torch.ones_like(ids)
+    pad = model.config.pad_token_id or 0
+    # A padding token among the words would move RoBERTa's positions.
+    ids[ids == pad] = (pad + 1) % model.config.vocab_size
+    if rows > 1:
+        mask[-1, length // 2 :] = 0
+        ids[-1, length // 2 :] = pad
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    return {name: given[name] for name in names}
+
+
+def _at_real_tokens(values: Tensor, mask: Tensor, name: str) -> Tensor:
+    """What is said of tokens, without padding; what is said of rows as it is."""
+    of_tokens = values.dim() == 3 or name in ("start_logits", "end_logits")
+    return values[mask.bool()] if of_tokens else values
+
+
+@contextmanager
+def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
+    """Eval mode, attention in plain operators, no key-value cache among the outputs; afterwards all as before.
+
+    SDPA is drawn with guards against rows without any key; without them the int8 file is a tenth faster.
+    """
+    attention, cache = model.config._attn_implementation, getattr(model.config, "use_cache", None)
+    switches = attention is not None and model._can_set_attn_implementation()
+    noise = logging.getLogger("torch.onnx")
+    level = noise.level
+    if switches:
+        model.set_attn_implementation("eager")
+    if cache is not None:
+        model.config.use_cache = False
+    noise.setLevel(logging.ERROR)
+    try:
+        with evaluating(model), warnings.catch_warnings():
+            # torch's exporter calls functions that torch has deprecated.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        noise.setLevel(level)
+        if cache is not None:
+            model.config.use_cache = cache
+        if switches:
+            model.set_attn_implementation(attention)
+
+
+@contextmanager
+def _root_logger_as_it_was() -> Iterator[None]:
+    """ONNX Runtime writes to the root logger, which then takes a handler for everything that anybody writes."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    root.addHandler(logging.NullHandler())
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers

@@ -1,0 +1,144 @@
+"""Many fine-tunings of many models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..storage.names import safe_name
+from .models import as_mapping
+
+# What a grid searches.
+SEARCHED = ("learning_rates", "epochs", "batch_sizes")
+
+
+@dataclass
+class GridArguments:
+    """A grid of models, tasks, shares of the training rows, seeds and settings."""
+
+    tasks: list[str] = field(
+        metadata={"help": "Registered tasks (glue/rte ...), or folders of your own; each is a column of the tables."}
+    )
+    models: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables."},
+    )
+    students: str | None = field(
+        default=None,
+        metadata={
+            "help": "Students to distil first, also rows of the tables: NAME: {settings of `hf-distill distill`} as "
+            "YAML or JSON; `teacher_model` may be the name of a student before it."
+        },
+    )
+    distill: str | None = field(
+        default=None, metadata={"help": "Settings that all --students share, likewise (teacher_model, textbook …)."}
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of the tasks: a parent with a folder of each name. Default: the Hub."},
+    )
+    fractions: list[float] = field(
+        default_factory=lambda: [1.0],
+        metadata={"help": "Shares of the training rows, each a table (MITKD: 0.01 0.1 0.5 1)."},
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [42], metadata={"help": "Seeds: means and spreads are over them."}
+    )
+    fraction_seed: int = field(
+        default=42, metadata={"help": "Seed of the rows drawn for a share below 1: the same for every model and seed."}
+    )
+    learning_rates: list[float] | None = field(
+        default=None, metadata={"help": "Learning rates to try. Default: the task's."}
+    )
+    epochs: list[float] | None = field(
+        default=None, metadata={"help": "Numbers of epochs to try. Default: the task's."}
+    )
+    batch_sizes: list[int] | None = field(default=None, metadata={"help": "Batches to try. Default: the task's."})
+    task_settings: str | None = field(
+        default=None,
+        metadata={
+            "help": "Lists of single tasks in place of these three, as YAML or JSON: TASK: {epochs: [...], "
+            "learning_rates: [...], batch_sizes: [...]}."
+        },
+    )
+    warmup_steps: float | None = field(
+        default=None,
+        metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's."},
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many rows of each split. Default: all."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Tokens of a row. Default: the task's."})
+    bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 autocast."})
+    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+    output_dir: str = field(
+        default="outputs/grid",
+        metadata={"help": "Folder of the cells, `grid.json` and `grid.md`; what is there already is not run again."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the grid.
+
+        Raises:
+            ValueError: If a list is empty or repeats itself, a share is not in (0, 1], or two models have one name.
+        """
+        if not self.models and not self.student_changes():
+            raise ValueError("There is nothing to compare: give `--models`, `--students` or both.")
+        for name in ("tasks", "fractions", "seeds", "learning_rates", "epochs", "batch_sizes"):
+            value = getattr(self, name)
+            if value is not None and (not value or len(set(value)) < len(value)):
+                raise ValueError(f"`--{name}` is {value}; it must have at least one entry, each once.")
+        self._check_task_settings()
+        if self.warmup_steps is not None and not 0 <= self.warmup_steps < math.inf:
+            raise ValueError(f"`--warmup_steps` is {self.warmup_steps}; it must be at least 0 and finite.")
+        wrong = [share for share in self.fractions if not 0 < share <= 1]
+        if wrong:
+            raise ValueError(f"`--fractions` has {wrong}; shares are above 0 and at most 1.")
+        names = [*(name for name, _ in self.named_models()), *self.student_changes()]
+        for name in names:
+            safe_name(name, "`--models` and `--students`: a name")
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"`--models` and `--students` have the names {names}; give each one of its own (NAME=PATH)."
+            )
+
+    def _check_task_settings(self) -> None:
+        for task, settings in as_mapping(self.task_settings, "--task_settings").items():
+            if task not in self.tasks:
+                raise ValueError(f"`--task_settings` has {task!r}, which is none of the `--tasks` {self.tasks}.")
+            for name, values in as_mapping(settings, f"--task_settings {task}").items():
+                if name not in SEARCHED:
+                    raise ValueError(f"`--task_settings {task}` has {name!r}; allowed are {', '.join(SEARCHED)}.")
+                numbers = isinstance(values, list) and all(
+                    isinstance(value, (int, float)) and 0 < value < math.inf for value in values
+                )
+                if not numbers or not values or len(set(values)) < len(values):
+                    raise ValueError(
+                        f"`--task_settings {task}`: {name} is {values!r}; it must be a list of numbers above 0, each "
+                        "once."
+                    )
+
+    def settings_of(self, task: str) -> tuple[list[Any] | None, ...]:
+        """Learning rates, epochs and batches to try on one task, by its name in `tasks`; `None` are the task's own."""
+        own = as_mapping(as_mapping(self.task_settings, "--task_settings").get(task), f"--task_settings {task}")
+        return tuple(own.get(name, getattr(self, name)) for name in SEARCHED)
+
+    def distill_settings(self) -> dict[str, Any]:
+        """What all students share."""
+        return as_mapping(self.distill, "--distill")
+
+    def student_changes(self) -> dict[str, dict[str, Any]]:
+        """Student -> settings of its own."""
+        return {
+            name: as_mapping(settings, f"--students {name}")
+            for name, settings in as_mapping(self.students, "--students").items()
+        }
+
+    def named_models(self) -> list[tuple[str, str]]:
+        """Name and path of every model."""
+        found = []
+        for entry in self.models:
+            name, sign, path = entry.partition("=")
+            found.append((name, path) if sign else (entry.rstrip("/").split("/")[-1], entry))
+        return found

@@ -1,0 +1,191 @@
+"""The help page of a verb, read from the source of the argument classes.
+
+Importing them takes seconds, because those of trainings are `TrainingArguments` and load torch; reading them takes
+milliseconds. Only the flags of this package are shown: those of transformers come with `--help_all`, which imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .plugins import FLAG_HELP
+
+ARGUMENTS = Path(__file__).parent / "arguments"
+TRAINING_ARGUMENTS = "TrainingArguments"
+# The inherited flags that most trainings set; the page names them and leaves the others to `--help_all`.
+OFTEN_SET = (
+    *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("bf16", "use_cpu", "seed", "save_strategy", "resume_from_checkpoint", "eval_strategy", "report_to"),
+    "push_to_hub",
+)
+WIDEST = 100
+INDENT = 6
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One field of an argument class.
+
+    Attributes:
+        name: The flag without its dashes.
+        help: What its help text says.
+        default: Its default as a user would write it; `None` where there is none to show.
+        choices: The values that are allowed, if they are listed.
+        required: Whether it must be given.
+        negatable: Whether it is on by default, so that `--no_...` turns it off.
+        many: Whether it takes several values.
+    """
+
+    name: str
+    help: str
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    negatable: bool = False
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class ArgumentClass:
+    """One argument class.
+
+    Attributes:
+        name: Its name.
+        about: The first paragraph of its docstring.
+        bases: Names of its base classes.
+        flags: Its own fields by name, in order.
+    """
+
+    name: str
+    about: str
+    bases: tuple[str, ...]
+    flags: dict[str, Flag] = field(default_factory=dict)
+
+
+def help_page(prog: str, about: str, class_names: Sequence[str], *, preset_names: Sequence[str] = ()) -> str:
+    """What `--help` prints.
+
+    Args:
+        prog: The command, such as `hf-distill distill`.
+        about: What it does.
+        class_names: Its argument classes.
+        preset_names: What `--preset` takes, if it is a flag of the command.
+    """
+    classes = read_argument_classes()
+    lines = [f"usage: {prog} [CONFIG.yaml] [--flag value ...]", "", about]
+    for name in class_names:
+        overridden: set[str] = set()
+        groups = []
+        for cls in lineage(name, classes):
+            groups.append((cls.about, [flag for flag in cls.flags.values() if flag.name not in overridden]))
+            overridden |= set(cls.flags)
+        for title, flags in reversed(groups):
+            lines += ["", *_wrap(title, 0), *(line for flag in flags for line in _describe(flag))]
+    if preset_names:
+        lines += [
+            "",
+            *_describe(Flag("preset", f"A paper's settings, below file and flags: {', '.join(preset_names)}.")),
+        ]
+    lines += ["", *_describe(Flag("plugins", FLAG_HELP, many=True))]
+    if any(TRAINING_ARGUMENTS in cls.bases for name in class_names for cls in lineage(name, classes)):
+        often = ", ".join(f"--{name}" for name in OFTEN_SET)
+        lines += ["", *_wrap(f"Every argument of transformers.TrainingArguments, such as {often}:", 0)]
+        lines.append(f"  {prog} --help_all")
+    return "\n".join(lines)
+
+
+def read_argument_classes() -> dict[str, ArgumentClass]:
+    """Every class of `hf_distill.settings` by name, from its source."""
+    bodies = [ast.parse(path.read_text(encoding="utf-8")).body for path in sorted(ARGUMENTS.glob("*.py"))]
+    choices = {name: value for body in bodies for name, value in _aliases(body)}
+    found = [_read_class(node, choices) for body in bodies for node in body if isinstance(node, ast.ClassDef)]
+    return {cls.name: cls for cls in found}
+
+
+def lineage(name: str, classes: dict[str, ArgumentClass]) -> Iterator[ArgumentClass]:
+    """A class and those of this package that it inherits from, the class itself first."""
+    if name in classes:
+        yield classes[name]
+        for base in classes[name].bases:
+            yield from lineage(base, classes)
+
+
+def _aliases(body: list[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    """Names of types such as `Mode = Literal["auto", "fast"]`."""
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0].id, node.value
+
+
+def _read_class(node: ast.ClassDef, aliases: dict[str, ast.expr]) -> ArgumentClass:
+    about = (ast.get_docstring(node) or "").partition("\n\n")[0]
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+    flags = [_read_field(ast.unparse(item.target), item, aliases) for item in fields]
+    bases = tuple(base.id for base in node.bases if isinstance(base, ast.Name))
+    return ArgumentClass(node.name, " ".join(about.split()), bases, {flag.name: flag for flag in flags})
+
+
+def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) -> Flag:
+    call = node.value
+    given = {word.arg: word.value for word in call.keywords} if isinstance(call, ast.Call) else {}
+    if not isinstance(call, ast.Call) and call is not None:
+        given = {"default": call}
+    metadata = given.get("metadata")
+    factory = given.get("default_factory")
+    # A factory is a lambda, or `list`.
+    default = given.get("default", getattr(factory, "body", factory and ast.List([], ast.Load())))
+    value = None if default is None else ast.literal_eval(default)
+    return Flag(
+        name=name,
+        help=ast.literal_eval(metadata).get("help", "") if metadata is not None else "",
+        default=_shown(value),
+        choices=_choices(node.annotation, aliases),
+        required=default is None,
+        negatable=value is True,
+        many="list[" in ast.unparse(node.annotation),
+    )
+
+
+def _choices(annotation: ast.expr, aliases: dict[str, ast.expr]) -> tuple[str, ...]:
+    """The values of a `Literal`, also inside a union or behind a name."""
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Name) and node.id in aliases:
+            return _choices(aliases[node.id], {})
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
+            return tuple(str(value) for value in ast.literal_eval(node.slice))
+    return ()
+
+
+def _shown(value: object) -> str | None:
+    """A default on the page; `None` and off are left out."""
+    if value is None or value is False or value == []:
+        return None
+    if value is True:
+        return "on"
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _describe(flag: Flag) -> list[str]:
+    head = f"--{flag.name}" + (f", --no_{flag.name}" if flag.negatable else "")
+    head += f" {{{','.join(flag.choices)}}}" if flag.choices else ""
+    head += " ..." if flag.many else ""
+    text = flag.help + (" Required." if flag.required else "")
+    # Where the default is a rule, the text says it.
+    if flag.default is not None:
+        text += f" Default: {flag.default}."
+    return [f"  {head}", *_wrap(text, INDENT)]
+
+
+def _wrap(text: str, indent: int) -> list[str]:
+    width = min(WIDEST, shutil.get_terminal_size().columns)
+    # Never within a flag or a value.
+    return textwrap.wrap(
+        text, width, initial_indent=" " * indent, subsequent_indent=" " * indent, break_on_hyphens=False
+    )

@@ -1,0 +1,61 @@
+"""Ranges of arguments, those of `transformers` too, which finds out in the middle of a run or never."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from ..storage.plain_values import check_range
+
+# Name -> smallest value.
+LEAST = {
+    **dict.fromkeys(
+        (
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+            *("eval_accumulation_steps", "save_total_limit", "textbook_eval_batch_size", "num_proc", "top_k"),
+            *("max_textbook_rows", "num_shards", "shard_workers", "lora_r", "doc_stride_windows"),
+        ),
+        1,
+    ),
+    **dict.fromkeys(
+        (
+            *("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
+            *("num_train_epochs", "warmup_steps", "logging_steps", "eval_steps", "save_steps", "eval_delay"),
+            *("dataloader_num_workers", "seed", "data_seed", "fraction_seed", "label_smoothing_factor"),
+            *("neftune_noise_alpha", "projection_learning_rate", "projection_weight_decay", "textbook_eval_rows"),
+            *("early_stopping_threshold", "lora_dropout", "doc_stride", "min_words", "max_chars"),
+        ),
+        0,
+    ),
+}
+# Name -> what a value must be above.
+ABOVE = dict.fromkeys(("temperature", "tolerance"), 0)
+MOST = {
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor", "lora_dropout"), 1),
+    # NumPy's generators take no larger ones.
+    **dict.fromkeys(("seed", "data_seed", "fraction_seed"), 2**32 - 1),
+}
+
+
+def check_limits(arguments: Any) -> None:
+    """Refuse numbers that are out of their range or not finite.
+
+    Args:
+        arguments: A dataclass of arguments.
+
+    Raises:
+        ValueError: If there is one; the message names the flag.
+    """
+    for item in dataclasses.fields(arguments):
+        value = getattr(arguments, item.name, None)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                continue
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"`--{item.name}` is {number}, which is not finite.")
+            if not isinstance(value, list):
+                name = item.name
+                check_range(number, f"`--{name}`", least=LEAST.get(name), most=MOST.get(name), above=ABOVE.get(name))
+    if getattr(arguments, "max_steps", -1) == 0:
+        raise ValueError("`--max_steps` is 0; it must be at least 1, or absent to count epochs.")

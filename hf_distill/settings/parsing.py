@@ -1,0 +1,232 @@
+"""YAML or JSON files under command-line flags, and the resolved arguments beside the result."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
+
+from transformers import HfArgumentParser
+
+from ..hub.disclosure import is_secret_name, remember_secrets, without_secrets
+from ..storage.files import read_mapping, write_yaml
+from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, shown
+from .limits import check_limits
+from .plugins import FLAG_HELP, load_plugins, loaded_plugins, take_plugins
+from .presets import list_presets, preset_values
+
+# Flags of folders that are written.
+FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+# Arguments that may be mappings or lists of them, in YAML as they are, as flags in JSON.
+STRUCTURED = frozenset(
+    {"objectives", "temperature_schedule", "teach", "distill", "distill_next", "augment", "adapt", "students"}
+    | {"task_settings"}
+)
+_SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+# The page of all flags that argparse would show before every error says nothing.
+USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a flat mapping from a YAML or JSON file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file does not hold a mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
+    return read_mapping(path)
+
+
+def parse(
+    argument_classes: type | Sequence[type],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    *,
+    prog: str | None = None,
+    presets: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    """Parse `[CONFIG.yaml] [--flag value ...]` into one instance per argument class; flags win over the file.
+
+    The modules of `--plugins` (in the file: `plugins`) are imported before any value is looked at.
+
+    Args:
+        argument_classes: Flat dataclasses.
+        argv: Words of the command line without the program; the process's own if `None`.
+        description: First paragraph of `--help`.
+        prog: What to call the program in usage and errors; the script's name if `None`.
+        presets: Whether there is a flag `--preset` (in the file: `preset`), over which file and flags win.
+        defaults: Values that stand below everything else, of a script for one purpose.
+
+    Raises:
+        ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
+        ImportError: If a plugin cannot be imported.
+    """
+    classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
+    words = list(sys.argv[1:] if argv is None else argv)
+    for word in words:
+        check_plain(word, "The command line")
+    parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
+    config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
+    given = {} if config_file is None else read_config(config_file)
+    parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=FLAG_HELP)
+    words, plugins = take_plugins(words, parser.prog)
+    in_file = given.pop("plugins", None) or []
+    in_file = [in_file] if isinstance(in_file, str) else as_hint(in_file, list[str], f"{config_file!r}: `plugins`")
+    load_plugins(plugins or in_file)
+    _set_defaults(parser, classes, defaults or {}, "the script")
+    if presets:
+        words, named = _take_preset(parser, words)
+        in_file = as_hint(given.pop("preset", None), str | None, f"{config_file!r}: `preset`")
+        if named or in_file:
+            _set_defaults(parser, classes, preset_values(named or in_file), f"the preset {named or in_file!r}")
+    _set_defaults(parser, classes, given, repr(config_file))
+    *parsed, rest = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    if rest:
+        raise ValueError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
+    for arguments in parsed:
+        remember_secrets({field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)})
+        check_limits(arguments)
+        _check_folders(arguments)
+    return tuple(parsed)
+
+
+def _close_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
+    """The flags that somebody may have meant."""
+    known = [option for option in parser._option_string_actions if "-" not in option[2:]]
+    names = [word.partition("=")[0] for word in words if word.startswith("--")]
+    close = sorted({match for name in names for match in difflib.get_close_matches(name, known, n=1)})
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def _check_folders(arguments: Any) -> None:
+    """A folder to write to must not be a file; the system's own message would not say whose it is."""
+    for name in FOLDERS:
+        value = getattr(arguments, name, None)
+        if value and Path(value).expanduser().is_file():
+            raise ValueError(f"`--{name}` is {str(value)!r}, which is a file; name a folder.")
+
+
+def name_leading_words(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Give the words that stand before every flag (and behind a configuration file) the names of their flags."""
+    words = list(argv)
+    config = words[:1] if words and words[0].endswith(CONFIG_SUFFIXES) else []
+    rest = words[len(config) :]
+    named: list[str] = []
+    for name in names:
+        if rest and not rest[0].startswith("-"):
+            named += [f"--{name}", rest.pop(0)]
+    return [*config, *named, *rest]
+
+
+def _take_preset(parser: HfArgumentParser, words: list[str]) -> tuple[list[str], str | None]:
+    """Declare `--preset` for the help page, and take it out of the words: it belongs to no argument class."""
+    text = f"Settings of a paper, below file and flags: {', '.join(list_presets())}."
+    parser.add_argument("--preset", default=argparse.SUPPRESS, metavar="NAME", help=text)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=parser.prog, usage=USAGE)
+    own.add_argument("--preset")
+    found, rest = own.parse_known_args(words)
+    return rest, found.preset
+
+
+def from_mapping(argument_class: type, values: Mapping[str, Any], source: str) -> Any:
+    """One instance from `name: value` pairs as YAML or JSON gives them.
+
+    Args:
+        argument_class: A flat dataclass.
+        values: Its fields; what is missing takes its default.
+        source: Where they come from, for errors.
+
+    Raises:
+        ValueError: If a name is unknown or a value is none that its argument can have.
+    """
+    parser = HfArgumentParser(cast("Any", argument_class), exit_on_error=False)
+    _set_defaults(parser, [argument_class], values, source)
+    try:
+        made = parser.parse_args_into_dataclasses([])[0]
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{source}: {error}") from error
+    check_limits(made)
+    return made
+
+
+def _set_defaults(
+    parser: argparse.ArgumentParser, classes: Sequence[type], values: Mapping[str, Any], source: str
+) -> None:
+    """Let values stand for flags that are not given."""
+    values = as_mapping(values, source)
+    fields = [field for cls in classes for field in dataclasses.fields(cls) if field.init]
+    known = {field.name for field in fields}
+    # Some fields of transformers take a text or a list, of which argparse knows the text only.
+    hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})
+        hint = f"did you mean one of {close}?" if close else f"known are {sorted(known)}."
+        raise ValueError(f"{source} has unknown arguments {unknown}; {hint}")
+    for action in parser._actions:
+        if action.dest in values:
+            value = _typed(action, values[action.dest], hints[action.dest], f"{source}: `{action.dest}`")
+            action.required = False
+            action.default = value
+
+
+def _typed(action: argparse.Action, value: Any, hint: Any, where: str) -> Any:
+    """A value of a file as the type of its argument wants it.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    if action.dest in STRUCTURED and isinstance(value, (dict, list)):
+        # What is in them is checked by those who read them.
+        return value
+    if action.nargs in ("+", "*") and not isinstance(value, (list, tuple, dict, type(None))):
+        value = [value]
+    if isinstance(value, list) and action.nargs is None and "list" not in str(hint).lower():
+        raise ValueError(f"{where} is {shown(value)}; it takes one value.")
+    # argparse compares what a flag gives with the choices, but no default.
+    choices = [] if action.choices is None else list(action.choices)
+    if choices and isinstance(value, str) and value not in map(str, choices):
+        raise ValueError(f"{where} is {value!r}; allowed are {choices}.")
+    if isinstance(value, str) and bool in (hint, *get_args(hint)) and str not in get_args(hint):
+        value = _SWITCHES.get(value.strip().lower(), value)
+    # Kinds of transformers, such as `IntervalStrategy | str`, are made of text.
+    return as_hint(value, hint if can_check(hint) else str | list[str] | None, where)
+
+
+def arguments_to_dict(*arguments: Any) -> dict[str, Any]:
+    """The fields of several argument dataclasses as one JSON-able mapping, secrets left out or hidden."""
+    values: dict[str, Any] = {}
+    for item in arguments:
+        fields = item.to_dict() if hasattr(item, "to_dict") else dataclasses.asdict(item)
+        values |= {k: v for k, v in fields.items() if not is_secret_name(k) and not k.startswith("_")}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return dict(without_secrets(plain))
+
+
+def changed_arguments(*arguments: Any) -> dict[str, Any]:
+    """Only the fields that differ from their class's default."""
+    changed = {}
+    for item in arguments:
+        values = arguments_to_dict(item)
+        for field in dataclasses.fields(item):
+            default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+            if field.name in values and (default is dataclasses.MISSING or getattr(item, field.name) != default):
+                changed[field.name] = values[field.name]
+    return changed
+
+
+def write_arguments(folder: str | Path, *arguments: Any, name: str = "arguments.yaml") -> Path:
+    """Write the resolved arguments as YAML into `folder`; the file can be given back to `parse`."""
+    path = Path(folder) / name
+    values = arguments_to_dict(*arguments) | ({"plugins": loaded_plugins()} if loaded_plugins() else {})
+    return write_yaml(path, values, sort_keys=True)

@@ -1,0 +1,453 @@
+"""What decides a training: of a student from a teacher, and of any model on labels."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, TypeVar
+
+from transformers import TrainingArguments
+
+from ..tasks.spec import TaskSpec
+from ..tasks.spec_values import FineTuningDefaults
+from .models import TeacherDtype
+
+MatmulMode = Literal["auto", "strict", "fast"]
+HEADLINE = "headline"
+
+
+class Unset:
+    """Marks a value that nobody chose: it counts where something is distilled, `stock` everywhere else.
+
+    The value itself is an ordinary number or text, so that whoever reads the arguments sees it.
+
+    Attributes:
+        plain: The value without the mark.
+        stock: That of `TrainingArguments`.
+    """
+
+    plain: Any
+    stock: Any
+
+
+class UnsetFloat(Unset, float):
+    """A number that nobody chose."""
+
+
+class UnsetInt(Unset, int):
+    """A whole number that nobody chose."""
+
+
+class UnsetText(Unset, str):
+    """A text that nobody chose."""
+
+    def __str__(self) -> str:
+        """Itself: a parser that makes text of a default does not take it for a choice."""
+        return self
+
+
+KINDS: dict[type, type] = {float: UnsetFloat, int: UnsetInt, str: UnsetText}
+
+
+def _ours(name: str, value: float | str, text: str) -> Any:
+    """A field of `TrainingArguments` with another default where something is distilled."""
+    marked = KINDS[type(value)](value)
+    marked.plain = value
+    marked.stock = next(item.default for item in dataclasses.fields(TrainingArguments) if item.name == name)
+    return field(default=marked, metadata={"help": text})
+
+
+Kind = TypeVar("Kind", bound=TrainingArguments)
+
+
+def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
+    """Arguments of another kind that say what `args` say; what `args` do not have, has its default."""
+    filled = kind.__new__(kind)
+    for item in fields(kind):
+        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+        setattr(filled, item.name, item.default if made is None else made)
+    filled.__dict__ |= vars(args)
+    return filled
+
+
+def lower_is_better(metric: str, evaluation_sets: Iterable[str] = ()) -> bool:
+    """Whether smaller values of what an evaluation measures are better.
+
+    Losses, their terms and divergences fall, agreement rises; of any other name `Trainer` knows a loss by its end.
+
+    Args:
+        metric: A name such as `metric_for_best_model`, with or without `eval_`.
+        evaluation_sets: Names of the evaluation sets, if there are several; a metric begins with that of its set.
+    """
+    name = without_set(metric, evaluation_sets)
+    family = name.partition("/")[0]
+    return family in ("loss", "kl") or (family != "agreement" and name.endswith("loss"))
+
+
+def without_set(metric: str, evaluation_sets: Iterable[str] = ()) -> str:
+    """The name of a metric without `eval_` and the name of its evaluation set."""
+    name = metric.removeprefix("eval_")
+    found = [one for one in evaluation_sets if name.startswith(f"{one}_")]
+    return name[len(max(found, key=len)) + 1 :] if found else name
+
+
+@dataclass
+class DistillationArguments(TrainingArguments):
+    """`TrainingArguments` plus what decides a distillation.
+
+    The defaults of the inherited fields that differ are those of MiniLMv2 (see `docs/defaults.md`). They count where
+    something is distilled; a training without objectives has those of `TrainingArguments` (`for_training`).
+    """
+
+    learning_rate: float = _ours("learning_rate", 6e-4, "Peak learning rate (MiniLMv2: 6e-4).")
+    weight_decay: float = _ours("weight_decay", 0.01, "Weight decay (MiniLMv2: 0.01).")
+    adam_epsilon: float = _ours("adam_epsilon", 1e-6, "Epsilon of Adam (MiniLMv2: 1e-6).")
+    warmup_steps: float = _ours("warmup_steps", 0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")
+    logging_steps: float = _ours("logging_steps", 10, "Log the loss and its terms every so many steps.")
+    train_sampling_strategy: str = _ours(
+        "train_sampling_strategy",
+        "group_by_length",
+        "How rows are batched: group_by_length (little padding), random or sequential.",
+    )
+    objectives: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "What the student learns from, as name or name:weight, or as a mapping (JSON) with objective, "
+            "name, weight, schedule and settings (see `hf-distill info objectives`). Default: relation, if there is a "
+            "teacher."
+        },
+    )
+    projection_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of projections between widths. Default: that of the student."},
+    )
+    projection_weight_decay: float | None = field(
+        default=None, metadata={"help": "Weight decay of projections. Default: that of the student."}
+    )
+    max_length: int = field(default=128, metadata={"help": "Longest row in tokens, where the trainer tokenizes text."})
+    text_column: str = field(
+        default="text", metadata={"help": "Column to tokenize when the data set has no `input_ids`."}
+    )
+    mlm_probability: float | None = field(
+        default=None,
+        metadata={
+            "help": "Mask this share of the tokens as for masked language modelling (BERT: 0.15), and give what was "
+            "masked as labels; for models with a masked-LM head. Default: no masks."
+        },
+    )
+    gradual_unfreezing: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Two shares of the steps: at the first the student is frozen below its head, by the second all "
+            "its layers, from the top down, are free again (0 0.5). Default: nothing is frozen."
+        },
+    )
+    align_tokenizers: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the teacher read the text with its own tokenizer: logits of rows are compared as they are, "
+            "hidden states and relations over the pieces of text that both tokenizers keep apart."
+        },
+    )
+    relations: list[str] = field(
+        default_factory=lambda: ["qq", "kk", "vv"],
+        metadata={"help": "Objective relation: pairs of q, k, v, each optionally with a weight (qk:0.5)."},
+    )
+    relation_heads: str = field(
+        default="auto",
+        metadata={
+            "help": "Objective relation: heads both sides are split into; a number that divides both widths, or "
+            "auto: the largest legal one up to 48 (64 for teachers at least 1024 wide)."
+        },
+    )
+    student_layer: int = field(
+        default=-1, metadata={"help": "Student layer of the relation: 1-based, negative from the end."}
+    )
+    teacher_layer: str = field(
+        default="auto",
+        metadata={
+            "help": "Teacher layer of the relation, or auto: the last; for objective relation 19 or 21 of 24 "
+            "(MiniLMv2)."
+        },
+    )
+    layer_map: str | None = field(
+        default=None,
+        metadata={
+            "help": "Several pairs of layers instead of one: last, last2, first_last, uniform, or pairs "
+            "student:teacher such as 1:4,2:8,-1:-1."
+        },
+    )
+    logits_loss: Literal["ce", "kl", "mse"] = field(
+        default="ce", metadata={"help": "Objective logits: soft cross-entropy, KL divergence or squared error."}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "Objective logits: divides the logits of both sides."})
+    scale_by_squared_temperature: bool = field(
+        default=True, metadata={"help": "Objective logits: multiply by the temperature's square (Hinton et al.)."}
+    )
+    temperature_schedule: str | None = field(
+        default=None,
+        metadata={
+            "help": "Objective logits: how the temperature changes: linear_decay and other schedules lead from it to "
+            "1, flsw and cwsm give every row its own; or a mapping (JSON) with name and options."
+        },
+    )
+    teacher_dtype: TeacherDtype = field(
+        default="auto",
+        metadata={
+            "help": "Arithmetic of the teacher's forward pass; int8: linear layers in int8, on the CPU; auto: that of "
+            "training (--bf16, --fp16)."
+        },
+    )
+    teacher_device: str | None = field(
+        default=None,
+        metadata={"help": "Where the teacher computes, such as cpu or cuda:1. Default: on the student's device."},
+    )
+    fp32_matmul: MatmulMode = field(
+        default="auto",
+        metadata={
+            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+            "at start-up shows true fp32 accuracy."
+        },
+    )
+    eval_agreement: bool = field(
+        default=False,
+        metadata={
+            "help": "Evaluate how far student and teacher agree on the held-out rows: equal decisions and KL "
+            "divergence where an objective compares outputs, else linear CKA of the layers that it compares."
+        },
+    )
+    eval_task: str | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate the student's score on this task too: a registered one (glue/sst2), or a folder of your "
+            "own; by its head where the training reaches it, else by a linear probe."
+        },
+    )
+    eval_task_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of --eval_task, or a parent with a folder of its name. Default: the Hub."},
+    )
+    eval_task_samples: int | None = field(
+        default=1000,
+        metadata={"help": "Score --eval_task on so many rows, drawn with the seed; a probe learns from as many."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations in a row without a better --metric_for_best_model (loss, "
+            "agreement, headline: the main score of --eval_task, or any name without its eval_). Default: never."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "How much better counts as better, for --early_stopping_patience."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the models."""
+        check_numbers(self)
+        self.relation_heads = str(self.relation_heads)
+        self.teacher_layer = str(self.teacher_layer)
+        if self.max_length < 2:
+            raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
+        if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
+            raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
+        shares = self.gradual_unfreezing
+        if shares is not None and not (len(shares) == 2 and 0 <= shares[0] < shares[1] <= 1):
+            raise ValueError(
+                f"`--gradual_unfreezing` is {shares}; give two rising shares of the steps, such as 0 0.5."
+            )
+        self._choose_metric()
+        logs, evaluations = self.logging_steps, self.eval_steps
+        super().__post_init__()
+        if isinstance(logs, Unset):
+            # The base class makes a plain number of it, and takes it for the evaluations too.
+            self.logging_steps = logs
+            if not evaluations and self.eval_steps == logs:
+                self.eval_steps = logs
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError("`--early_stopping_patience` counts evaluations: give `--eval_strategy steps` or epoch.")
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
+
+    def _choose_metric(self) -> None:
+        """Check what decides about checkpoints and the end, and on which side its better values are."""
+        for name in ("early_stopping_patience", "eval_task_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        metric = (self.metric_for_best_model or "").removeprefix("eval_")
+        if metric.split("/")[0] in ("agreement", "kl") and not self.eval_agreement:
+            raise ValueError(f"`--metric_for_best_model {metric}` is measured with `--eval_agreement` only.")
+        if self.greater_is_better is None and metric:
+            self.greater_is_better = not lower_is_better(metric)
+
+    @classmethod
+    def from_stock(cls, args: TrainingArguments) -> Self:
+        """Fill plain training arguments up with our defaults of the fields that are ours.
+
+        What `args` say is taken as chosen, their learning rate too.
+        """
+        return filled_up(cls, args)
+
+    def for_training(self, *, distilling: bool) -> Self:
+        """A copy in which what nobody chose has the value that counts.
+
+        Args:
+            distilling: Whether something is distilled: our defaults, else those of `TrainingArguments`.
+        """
+        chosen = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Unset):
+                setattr(chosen, name, value.plain if distilling else value.stock)
+        if distilling and chosen.ddp_find_unused_parameters is None:
+            # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.
+            chosen.ddp_find_unused_parameters = True
+        return chosen
+
+    def check_metric(self, evaluation_sets: Iterable[str] = ()) -> None:
+        """Set on which side the better values of `metric_for_best_model` are, now that evaluation sets are known.
+
+        Args:
+            evaluation_sets: Their names, if there are several.
+
+        Raises:
+            ValueError: If the metric is none that is measured.
+        """
+        metric, evaluation_sets = self.metric_for_best_model, list(evaluation_sets)
+        name = without_set(metric or "", evaluation_sets)
+        family = name.partition("/")[0]
+        if family in ("agreement", "kl") and not self.eval_agreement:
+            raise ValueError(f"`--metric_for_best_model {metric}` is measured with `--eval_agreement` only.")
+        if evaluation_sets and family in ("loss", "agreement", "kl") and name == (metric or "").removeprefix("eval_"):
+            raise ValueError(
+                f"`--metric_for_best_model {metric}` is measured on each of {len(evaluation_sets)} evaluation sets: "
+                f"say which, such as {evaluation_sets[0]}_{name}."
+            )
+        # What the base class fills in where nothing is given; a user who says the opposite is believed.
+        guessed = metric is not None and not metric.endswith("loss")
+        if metric is not None and self.greater_is_better == guessed:
+            self.greater_is_better = not lower_is_better(metric, evaluation_sets)
+
+    def objective_options(self) -> dict[str, Any]:
+        """The settings that constructors of objectives know by these names."""
+        names = (
+            "relations relation_heads student_layer teacher_layer layer_map "
+            "logits_loss temperature scale_by_squared_temperature temperature_schedule label_smoothing_factor"
+        )
+        return {name: getattr(self, name) for name in names.split()}
+
+
+def check_numbers(arguments: TrainingArguments) -> None:
+    """Check that every setting that is a number is a finite one; without an end may be only what gradients are cut at.
+
+    Raises:
+        ValueError: If one is not; the message names the flag.
+    """
+    for item in fields(arguments):
+        value = getattr(arguments, item.name)
+        for number in value if isinstance(value, list) else [value]:
+            is_uncut = item.name == "max_grad_norm" and number == math.inf
+            if isinstance(number, float) and not math.isfinite(number) and not is_uncut:
+                raise ValueError(f"`--{item.name}` is {value}; it must be a finite number.")
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """`TrainingArguments` whose unset learning rate, epochs, batch size, warm-up and decay are the task's.
+
+    The task's settings come from the paper named in its spec; `with_task_defaults` fills them in.
+    """
+
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."}
+    )
+    num_train_epochs: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Passes over the training rows. Default: the task's (GLUE: 10)."}
+    )
+    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."},
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device in evaluation."})
+    warmup_steps: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
+        },
+    )
+    weight_decay: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Weight decay of AdamW. Default: the task's (0.01)."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
+    )
+    save_total_limit: int | None = field(default=1, metadata={"help": "Keep so many checkpoints, the latest ones."})
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
+    )
+    fp32_matmul: MatmulMode = field(
+        default="auto",
+        metadata={
+            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+            "at start-up shows true fp32 accuracy."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Let the base class check a number where the warm-up is left to the task.
+
+        Raises:
+            ValueError: If something is to be pushed to the Hub, or a number is not finite.
+        """
+        check_numbers(self)
+        warmup_steps = self.warmup_steps
+        self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
+        if self.push_to_hub:
+            raise ValueError(
+                "`--push_to_hub` is not for a fine-tuning, which also makes teachers and baselines: push the folder "
+                "of the student afterwards with `hf-distill push FOLDER REPO`."
+            )
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = HEADLINE
+        super().__post_init__()
+        self.warmup_steps = warmup_steps
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
+
+    def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
+        """A copy in which everything left unset has the task's value."""
+        return self.with_defaults(spec.fine_tuning, spec.headline)
+
+    def with_defaults(self, defaults: FineTuningDefaults, headline: str) -> Self:
+        """A copy in which everything left unset has the given value.
+
+        The batch of the defaults is that of one update: it is shared out over devices and accumulation steps.
+
+        Args:
+            defaults: Settings of a task.
+            headline: Its main score, by which the best checkpoint is chosen.
+        """
+        shares = max(1, self.world_size * max(1, self.n_gpu) * self.gradient_accumulation_steps)
+        values = {
+            "learning_rate": defaults.learning_rate,
+            "num_train_epochs": defaults.epochs,
+            "per_device_train_batch_size": max(1, defaults.batch_size // shares),
+            "warmup_steps": defaults.warmup,
+            "weight_decay": defaults.weight_decay,
+        }
+        filled = copy.copy(self)
+        for name, value in values.items():
+            if getattr(filled, name) is None:
+                setattr(filled, name, value)
+        if filled.metric_for_best_model == HEADLINE:
+            filled.metric_for_best_model = headline
+        return filled

@@ -1,0 +1,328 @@
+"""Tasks whose answer is a text, as data: question generation and abstractive summaries (MiniLM's supplement).
+
+A source is made of a template: `{document}`, or `{context}{separator}{answer}`, whose parts are tokenised apart and
+joined by the tokenizer's separator.
+"""
+
+from __future__ import annotations
+
+import difflib
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, get_origin, get_type_hints
+
+from hf_distill.storage.names import safe_path
+from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range
+from hf_distill.tasks.spec_values import FineTuningDefaults
+
+SEPARATOR = "separator"
+GENERATION_METRICS = ("bleu", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum")
+SUMMARY_METRICS = ("rouge2", "rouge1", "rougeL", "bleu", "meteor")
+# A model with fewer layers is trained with the settings of the table's 6-layer students.
+DEEP = 12
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """Settings of a paper, used wherever the user gives none.
+
+    Attributes:
+        learning_rate: Peak learning rate of a model with twelve layers or more.
+        shallow_learning_rate: That of a smaller one.
+        epochs: Passes over the training rows, of a model with twelve layers or more.
+        shallow_epochs: Those of a smaller one.
+        batch_size: Rows per update.
+        warmup: Share of the steps spent warming up.
+        weight_decay: AdamW weight decay.
+        label_smoothing: Share of the target that is spread over the vocabulary.
+        max_source_length: Longest source in tokens, special ones included.
+        max_target_length: Longest target in tokens, its end included.
+        num_beams: Hypotheses of the search.
+        length_penalty: The exponent alpha of GNMT's length penalty.
+        no_repeat_ngram_size: Runs of so many tokens may not come twice; 0 lets them.
+        ngram_ignore: Tokens that may repeat all the same.
+        source: Where in which paper the values stand.
+    """
+
+    learning_rate: float = 1e-4
+    shallow_learning_rate: float = 1.5e-4
+    epochs: float = 30.0
+    shallow_epochs: float = 50.0
+    batch_size: int = 64
+    warmup: float = 0.01
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
+    max_source_length: int = 464
+    max_target_length: int = 48
+    num_beams: int = 5
+    length_penalty: float = 0.9
+    no_repeat_ngram_size: int = 3
+    ngram_ignore: tuple[str, ...] = (".",)
+    source: str = "settings of XSum (MiniLM's supplement, section 5)"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no training or search can have.
+
+        Raises:
+            ValueError: If one is out of its range.
+        """
+        least = {name: 0 for name in ("epochs", "shallow_epochs", "learning_rate", "shallow_learning_rate", "warmup")}
+        least |= {"weight_decay": 0, "label_smoothing": 0, "length_penalty": 0, "no_repeat_ngram_size": 0}
+        least |= {"batch_size": 1, "num_beams": 1, "max_source_length": 3, "max_target_length": 2}
+        for name, smallest in least.items():
+            check_range(getattr(self, name), f"`settings`: `{name}`", least=smallest)
+        if self.label_smoothing >= 1:
+            raise ValueError(f"`settings`: `label_smoothing` is {self.label_smoothing}; it must be below 1.")
+
+    def fine_tuning(self, num_layers: int) -> FineTuningDefaults:
+        """What decides the training of a model with so many layers."""
+        deep = num_layers >= DEEP
+        return FineTuningDefaults(
+            epochs=self.epochs if deep else self.shallow_epochs,
+            learning_rate=self.learning_rate if deep else self.shallow_learning_rate,
+            batch_size=self.batch_size,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            max_length=self.max_source_length + self.max_target_length,
+            source=self.source,
+        )
+
+
+GENERATION_DEFAULTS = GenerationDefaults()
+
+
+@dataclass(frozen=True)
+class GenerationSpec:
+    """A task that is answered by a text.
+
+    Attributes:
+        name: Registered name, or that of the user's folder.
+        template: The source of columns in braces, parts of it parted by `{separator}`. Too long a source loses tokens
+            of its first part.
+        target_column: Column of the text that is to be written.
+        metrics: Scores, the main one first.
+        kept_column: Column with a piece of the first part that stays where the part is cut; it begins at the character
+            in column `<kept_column>_start`, else where it is first found.
+        first_answer: Whether the rows are those of question answering (`answers` with lists `text` and
+            `answer_start`), whose first answer becomes the columns `answer` and `answer_start`.
+        merge_references: Whether evaluation rows of equal sources are one row with several references.
+        train_split: Split to train on.
+        evaluation_splits: Splits to report, the headline split first.
+        test_splits: Splits loaded where they are there.
+        hub_path: Data set on the Hub.
+        hub_config: Its configuration.
+        hub_revision: Branch, tag or commit.
+        folder_names: Other names that the task's folder has.
+        split_aliases: Split -> other names of its files.
+        column_aliases: Column -> names it has in other distributions.
+        settings: The paper's settings.
+        language: ISO code.
+        licence: Licence of the data as known.
+
+    Raises:
+        ValueError: If the fields contradict each other.
+    """
+
+    name: str
+    template: str
+    target_column: str
+    metrics: tuple[str, ...] = SUMMARY_METRICS
+    kept_column: str | None = None
+    first_answer: bool = False
+    merge_references: bool = False
+    train_split: str = "train"
+    evaluation_splits: tuple[str, ...] = ("validation",)
+    test_splits: tuple[str, ...] = ("test",)
+    hub_path: str | None = None
+    hub_config: str | None = None
+    hub_revision: str | None = None
+    folder_names: tuple[str, ...] = ()
+    split_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    column_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    settings: GenerationDefaults = GENERATION_DEFAULTS
+    language: str = "en"
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        for item in (self.name, self.train_split, *self.evaluation_splits, *self.test_splits, *self.folder_names):
+            safe_path(item, f"Generation task {self.name!r}: a name")
+        unknown = [metric for metric in self.metrics if metric not in GENERATION_METRICS]
+        if unknown or not self.metrics:
+            raise ValueError(
+                f"Task {self.name!r}: `--metrics` are {unknown or 'none'}; allowed are {list(GENERATION_METRICS)}."
+            )
+        if not self.evaluation_splits:
+            raise ValueError(f"Task {self.name!r}: `--evaluation_splits` are none; name one, such as validation.")
+        empty = [part for part in self.parts if not _columns(part)]
+        if empty:
+            raise ValueError(
+                f"Task {self.name!r}: `--source_template` {self.template!r} has a part without a column; write it as "
+                "'{document}' or '{context}{separator}{answer}'."
+            )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The templates of the source's parts."""
+        return tuple(part.strip() for part in self.template.split(f"{{{SEPARATOR}}}"))
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that a source is made of, each once."""
+        return tuple(dict.fromkeys(column for part in self.parts for column in _columns(part)))
+
+    @property
+    def label_column(self) -> str:
+        """The column of the targets."""
+        return self.target_column
+
+    @property
+    def headline(self) -> str:
+        """The score that stands for the task."""
+        return self.metrics[0]
+
+    @property
+    def headline_split(self) -> str:
+        """The split that the headline score is reported on."""
+        return self.evaluation_splits[0]
+
+    @property
+    def split_sources(self) -> Mapping[str, tuple[str, ...]]:
+        """Splits that are joined of others: none."""
+        return {}
+
+    @property
+    def headerless_columns(self) -> tuple[str, ...]:
+        """Files have header lines."""
+        return ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GenerationSpec:
+        """Make a spec of plain values, as read from YAML.
+
+        Raises:
+            ValueError: If a field is unknown or missing.
+        """
+        hints = get_type_hints(cls)
+        values = as_mapping(values, "A generation task")
+        unknown = sorted(set(values) - set(hints))
+        if unknown:
+            raise ValueError(f"A generation task has no fields {unknown}; known are {sorted(hints)}.")
+        missing = [name for name in ("name", "template", "target_column") if not values.get(name)]
+        if missing:
+            raise ValueError(
+                f"A generation task needs the fields {missing}: give `--source_template` ('{{document}}') and "
+                "`--target_column`, or write them into its task.yaml."
+            )
+        return cls(**{key: _plain_field(key, value, hints[key]) for key, value in values.items()})
+
+
+def _plain_field(key: str, value: Any, hint: Any) -> Any:
+    """One field of a spec from its YAML value; a single name stands for a list of it."""
+    if key == "settings" and not isinstance(value, GenerationDefaults):
+        return _settings(value)
+    if get_origin(hint) is tuple and isinstance(value, str):
+        value = [value]
+    return as_hint(value, hint, f"The task field `{key}`")
+
+
+def _settings(values: Any) -> GenerationDefaults:
+    """Settings from a mapping; `1e-5` may be text, as YAML reads it."""
+    given = as_fields(values, get_type_hints(GenerationDefaults), "The task field `settings`")
+    return GenerationDefaults(**{"source": "the user's task file"} | given)
+
+
+def _columns(template: str) -> list[str]:
+    """Names in braces.
+
+    Raises:
+        ValueError: If a brace is open.
+    """
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    except ValueError as error:
+        raise ValueError(f"`--source_template` has the part {template!r}, which cannot be read: {error}.") from error
+
+
+QUESTION_GENERATION = GenerationSpec(
+    name="qg/squad",
+    template="{context}{separator}{answer}",
+    target_column="question",
+    metrics=("bleu", "meteor", "rougeL", "rouge1", "rouge2"),
+    kept_column="answer",
+    first_answer=True,
+    test_splits=(),
+    hub_path="rajpurkar/squad",
+    folder_names=("squad", "SQuAD", "squad_v1"),
+    settings=GenerationDefaults(
+        learning_rate=3e-5,
+        shallow_learning_rate=8e-5,
+        epochs=25.0,
+        shallow_epochs=25.0,
+        batch_size=32,
+        length_penalty=1.3,
+        no_repeat_ngram_size=0,
+        ngram_ignore=(),
+        source="MiniLM's supplement, section 5 (question generation on SQuAD 1.1)",
+    ),
+    licence="CC BY-SA 4.0",
+)
+
+_summary = partial(GenerationSpec, template="{document}", target_column="summary")
+
+XSUM = _summary(
+    name="xsum",
+    hub_path="EdinburghNLP/xsum",
+    folder_names=("XSum", "xsum_sample"),
+    settings=GenerationDefaults(source="MiniLM's supplement, section 5 (XSum)"),
+)
+CNN_DAILYMAIL = _summary(
+    name="cnn_dailymail",
+    metrics=("rouge2", "rouge1", "rougeLsum", "rougeL", "bleu", "meteor"),
+    hub_path="abisee/cnn_dailymail",
+    hub_config="3.0.0",
+    folder_names=("cnn_dm", "cnndm"),
+    column_aliases={"document": ("article",), "summary": ("highlights",)},
+    settings=GenerationDefaults(
+        epochs=25.0,
+        shallow_epochs=25.0,
+        max_source_length=608,
+        max_target_length=160,
+        length_penalty=0.7,
+        source="MiniLM's supplement, section 5 (CNN/DailyMail, 768 tokens)",
+    ),
+    licence="Apache 2.0",
+)
+DIALOGSUM = _summary(
+    name="dialogsum",
+    merge_references=True,
+    hub_path="knkarthick/dialogsum",
+    column_aliases={"document": ("dialogue",)},
+    settings=GenerationDefaults(
+        max_source_length=448,
+        max_target_length=64,
+        source="settings of XSum (MiniLM's supplement, section 5), which has no DialogSum; targets of 64 tokens",
+    ),
+    licence="CC BY-NC-SA 4.0",
+)
+
+GENERATION_TASKS: dict[str, GenerationSpec] = {
+    spec.name: spec for spec in (QUESTION_GENERATION, XSUM, CNN_DAILYMAIL, DIALOGSUM)
+}
+
+
+def get_generation_task(name: str) -> GenerationSpec:
+    """The task of that name.
+
+    Raises:
+        ValueError: If there is none; the message lists those that there are.
+    """
+    if name in GENERATION_TASKS:
+        return GENERATION_TASKS[name]
+    close = difflib.get_close_matches(name.lower(), GENERATION_TASKS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"`--task` {name!r} is neither a generation task nor a folder.{hint} There are {sorted(GENERATION_TASKS)}; "
+        "for your own data give a folder, with `--source_template` and `--target_column` or a `task.yaml` in it."
+    )

@@ -1,0 +1,1 @@
+"""The scores of tasks, as functions and as modules of `evaluate`."""

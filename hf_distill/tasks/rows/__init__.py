@@ -1,0 +1,1 @@
+"""Rows of every kind of task: checked, tokenized, and what a model says about them decoded."""

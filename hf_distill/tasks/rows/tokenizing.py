@@ -1,0 +1,148 @@
+"""Tokenise a task of any kind: no padding, a length per row."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any, TypeVar
+
+from datasets import Dataset, DatasetDict, Value
+from datasets.fingerprint import Hasher
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.tasks.rows.choices import encode_choices
+from hf_distill.tasks.rows.questions import encode_questions, window_stride
+from hf_distill.tasks.rows.words import encode_words
+from hf_distill.tasks.spec import TaskSpec
+
+# Counts as part of the cache key: `datasets` hashes package functions by name only, not by code.
+CODE_VERSION = 2
+BATCH_SIZE = 1000
+
+DatasetOrDict = TypeVar("DatasetOrDict", Dataset, DatasetDict)
+
+
+def tokenize_task(
+    dataset: DatasetOrDict,
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    *,
+    doc_stride: int | None = None,
+    num_proc: int | None = None,
+) -> DatasetOrDict:
+    """Tokenise normalised splits of a task.
+
+    Args:
+        dataset: One split or all, as `load_task` gives them.
+        spec: The task.
+        tokenizer: Tokenizer of the model.
+        max_length: Tokens per row at most, special tokens included; `None` takes the task's default. A pair loses
+            tokens of its longer text first; the context of a question is cut into windows instead.
+        doc_stride: Tokens that two windows share; `None` takes the task's, as far as the windows have room for it.
+        num_proc: Processes; the result is the same for any number.
+
+    Returns:
+        Columns `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer makes them, `length` and labels:
+        `labels` (int64, or float32 for regression; -100 on tokens that begin no word), or `start_positions` and
+        `end_positions`. Of multiple choice every row has a sequence for each choice. Words and windows come with `row`
+        and what places them in the text (see `encode_words`, `encode_questions`). Nothing is padded.
+
+    Raises:
+        ValueError: If `max_length` is more than the tokenizer takes or leaves no room for text, or the tokenizer
+            cannot say which characters a token stands for.
+    """
+    limit = max_length if max_length is not None else spec.fine_tuning.max_length
+    check_max_length(limit, tokenizer, pair=spec.is_pair)
+    encode = _encoder(spec, tokenizer, limit, doc_stride)
+    if isinstance(dataset, DatasetDict):
+        return DatasetDict(
+            {name: _tokenize(rows, spec, tokenizer, encode, num_proc) for name, rows in dataset.items()}
+        )
+    return _tokenize(dataset, spec, tokenizer, encode, num_proc)
+
+
+def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) -> None:
+    """Check that rows of `max_length` tokens hold text and fit the tokenizer.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    least = tokenizer.num_special_tokens_to_add(pair=pair) + (2 if pair else 1)
+    if not least <= max_length <= tokenizer.model_max_length:
+        raise ValueError(
+            f"`--max_length` is {max_length}; with this tokenizer it must lie between {least} (special tokens and one "
+            f"token of text) and {tokenizer.model_max_length} (its `model_max_length`)."
+        )
+
+
+def _encoder(
+    spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int, doc_stride: int | None
+) -> partial[dict[str, list[Any]]]:
+    """How rows of the task's kind become tokens."""
+    if spec.kind == "text_classification":
+        return partial(_encode_texts, spec=spec, tokenizer=tokenizer, max_length=max_length)
+    if spec.kind == "multiple_choice":
+        return partial(encode_choices, spec=spec, tokenizer=tokenizer, max_length=max_length)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"Task {spec.name!r} needs to know which characters a token stands for, which only a fast tokenizer can "
+            f"say; {type(tokenizer).__name__} is none. Convert it, or take a model that has a tokenizer.json."
+        )
+    if spec.kind == "token_classification":
+        return partial(encode_words, spec=spec, tokenizer=tokenizer, max_length=max_length)
+    stride = window_stride(spec, max_length, doc_stride, tokenizer.num_special_tokens_to_add(pair=True))
+    return partial(encode_questions, spec=spec, tokenizer=tokenizer, max_length=max_length, doc_stride=stride)
+
+
+def _encode_texts(
+    batch: dict[str, list[Any]],
+    indices: list[int],
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> dict[str, list[Any]]:
+    """Tokens of single texts or pairs, with the label of the row."""
+    encoded = tokenizer(*(batch[column] for column in spec.text_columns), truncation=True, max_length=max_length)
+    labels = batch[spec.label_column]
+    values = [float(value) for value in labels] if spec.label_names is None else labels
+    return {**encoded, "labels": values, "length": [len(ids) for ids in encoded["input_ids"]]}
+
+
+def _tokenize(
+    rows: Dataset,
+    spec: TaskSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    encode: partial[dict[str, list[Any]]],
+    num_proc: int | None,
+) -> Dataset:
+    """Tokenise one split."""
+    numbers = {name: value for name, value in encode.keywords.items() if name in ("max_length", "doc_stride")}
+    columns = (spec.kind, spec.text_columns, spec.choice_columns, spec.label_column)
+    key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), columns, numbers)
+    tokenized = rows.map(
+        encode,
+        batched=True,
+        with_indices=True,
+        batch_size=BATCH_SIZE,
+        num_proc=num_proc,
+        remove_columns=rows.column_names,
+        new_fingerprint=Hasher.hash(key),
+        desc=f"Tokenising {spec.name}",
+    )
+    if not spec.is_of_rows:
+        return tokenized
+    label_type = Value("float32") if spec.label_names is None else Value("int64")
+    return tokenized if tokenized.features["labels"] == label_type else tokenized.cast_column("labels", label_type)
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what a tokenizer does, whatever padding or truncation it last used and wherever it was loaded from."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        state: Any = (sorted(tokenizer.get_vocab().items()), repr(tokenizer.special_tokens_map))
+    else:
+        state = {
+            key: value for key, value in json.loads(backend.to_str()).items() if key not in ("padding", "truncation")
+        }
+    return Hasher.hash((type(tokenizer).__name__, state, tokenizer.model_input_names, tokenizer.truncation_side))

@@ -1,0 +1,88 @@
+"""Values of a task's fields, from YAML or JSON to what `TaskSpec` holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range, shown
+
+# Fields that map a name to names.
+MAPPINGS = ("averages", "column_aliases", "label_aliases", "split_aliases", "split_sources")
+
+
+@dataclass(frozen=True)
+class FineTuningDefaults:
+    """Fine-tuning settings of a paper, used wherever the user gives none.
+
+    Attributes:
+        epochs: Passes over the training split.
+        learning_rate: Peak learning rate (linear decay).
+        batch_size: Rows per update.
+        warmup: Share of the steps spent warming up.
+        weight_decay: AdamW weight decay.
+        max_length: Tokens per row; longer rows are truncated, contexts of questions are cut into windows.
+        doc_stride: Tokens that two windows of one context share.
+        source: Where in which paper the values stand.
+    """
+
+    epochs: float = 10.0
+    learning_rate: float = 2e-5
+    batch_size: int = 16
+    warmup: float = 0.06
+    weight_decay: float = 0.01
+    max_length: int = 128
+    doc_stride: int = 128
+    source: str = "Contextualized Corpus, section 3, training details (fine-tuning; small tasks)"
+
+
+FINE_TUNING = FineTuningDefaults()
+
+
+def plain_field(key: str, value: Any, hint: Any) -> Any:
+    """One field of a spec from its YAML value.
+
+    Args:
+        key: Name of the field.
+        value: Plain data.
+        hint: The field's type.
+
+    Raises:
+        ValueError: If the value does not fit.
+    """
+    where = f"The task field `{key}`"
+    if key in MAPPINGS:
+        given = as_mapping({} if value is None else value, where)
+        return {name: _names(names, f"{where}, {name!r}") for name, names in given.items()}
+    if key == "split_languages":
+        return as_hint({} if value is None else value, hint, where)
+    if tuple in (get_origin(hint), *map(get_origin, get_args(hint))) and key != "label_range":
+        return None if value is None and type(None) in get_args(hint) else _names(value, where)
+    if key == "fine_tuning" and not isinstance(value, FineTuningDefaults):
+        return _fine_tuning(value, where)
+    return as_hint(value, hint, where)
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    """A tuple of names from a YAML list or a single name; numbers are names too."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where} must be a list of names, got {shown(value)}.")
+    # YAML reads unquoted `yes`, `no`, `true` as booleans.
+    wrong = [item for item in value if isinstance(item, bool)]
+    if wrong:
+        raise ValueError(f"{where}: YAML read a label or column name as {wrong[0]}; put it between quotes.")
+    return tuple(as_hint(item, str, where) for item in value)
+
+
+# Field -> its smallest value; of those that are not listed any will do.
+_LEAST = {"epochs": 0, "learning_rate": 0, "batch_size": 1, "warmup": 0, "weight_decay": 0, "max_length": 3}
+
+
+def _fine_tuning(value: Any, where: str) -> FineTuningDefaults:
+    """Fine-tuning settings from a mapping."""
+    settings = as_fields(value, get_type_hints(FineTuningDefaults), where)
+    for name, least in (_LEAST | {"doc_stride": 0}).items():
+        check_range(settings.get(name), f"{where}: `{name}`", least=least)
+    return FineTuningDefaults(**{"source": "the user's task file"} | settings)

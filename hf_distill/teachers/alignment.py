@@ -1,0 +1,394 @@
+"""Teachers with other tokenizers: both sides read the same text, and features are compared piece by piece.
+
+A piece is the smallest stretch of text that both tokenizers keep apart: tokens of either side that share characters
+are in one piece. Characters decide, not spaces, so that it works in every language; where both tokenizers keep words
+together, a piece is a word. The first and the last special token of a row ([CLS], [SEP], `<s>` ...) are pieces too.
+Hidden states, queries, keys and values of a piece are the means over its tokens; logits of a row need no pieces.
+
+Every other way to read the text is a `Reading`, with columns of its own beside the student's: what its tokenizer makes
+of the row, and for either side the piece of every token.
+
+Shape legend: B rows, T padded length of one side, W pieces, D width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import datasets
+import torch
+from torch import Tensor
+from transformers import DataCollatorWithPadding
+
+from ..capture.signals import SignalRequest, Signals
+from ..hub.tokenizers import tokenizer_hash
+from ..tasks.rows.text import LENGTH_COLUMN, PAIR_COLUMN, check_texts, columns_of
+from .base import LiveTeacher
+
+# Columns of a reading, after its prefix. The first two say which piece a token of the teacher, or of the student, is
+# part of; -1 for padding and for what the other side has no token for. The third is 1 on the pieces of each row.
+PIECES, STUDENT_PIECES, PIECE_MASK = "pieces", "student_pieces", "piece_mask"
+NO_PIECE = -1
+
+Span = tuple[int, int]
+
+
+class Reading(NamedTuple):
+    """A way to read the text other than the student's.
+
+    Attributes:
+        prefix: Begins the names of its columns.
+        tokenizer: Makes them.
+    """
+
+    prefix: str
+    tokenizer: Any
+
+    def owns(self, column: str) -> bool:
+        """Whether a column is one of this reading."""
+        return column.startswith(self.prefix)
+
+    def select(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of this reading without their prefix."""
+        return {name.removeprefix(self.prefix): value for name, value in columns.items() if self.owns(name)}
+
+
+def reads_like(tokenizer: Any, other: Any) -> bool:
+    """Whether `other` makes of every text what `tokenizer` makes of it, so that a model may read either.
+
+    Not by the vocabulary alone: the same tokens may be cut from other characters. `False` where it cannot be known.
+    """
+    if tokenizer is other:
+        return True
+    if not (getattr(tokenizer, "is_fast", False) and getattr(other, "is_fast", False)):
+        return False
+    lacking = set(tokenizer.model_input_names) - set(other.model_input_names)
+    return not lacking and _rules(tokenizer) == _rules(other)
+
+
+def _rules(tokenizer: Any) -> dict[str, Any]:
+    """Everything that decides tokens; how the last call cut and padded does not."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    sides = {"cuts": tokenizer.truncation_side, "pads": tokenizer.padding_side}
+    return {**rules, "truncation": None, "padding": None, **sides}
+
+
+def align(student: Sequence[Span | None], teacher: Sequence[Span | None]) -> tuple[list[int], list[int]]:
+    """The piece of every token on both sides.
+
+    Args:
+        student: Characters of each token, from and to (`to` excluded); `None` for special tokens.
+        teacher: Likewise, for the same text.
+
+    Returns:
+        Numbers of pieces in the order of the text, the same on both sides; -1 where the other side has nothing.
+    """
+    tokens = sorted(
+        (span[0], span[1], side, index)
+        for side, spans in enumerate((student, teacher))
+        for index, span in enumerate(spans)
+        if span is not None and span[0] < span[1]
+    )
+    groups: list[list[tuple[int, int]]] = []
+    end = -1
+    for start, stop, side, index in tokens:
+        if start >= end:
+            groups.append([])
+        groups[-1].append((side, index))
+        end = max(end, stop)
+    first, last = _special_pieces(student, teacher)
+    shared = [group for group in groups if {side for side, _ in group} == {0, 1}]
+    pieces = [[NO_PIECE] * len(student), [NO_PIECE] * len(teacher)]
+    for number, group in enumerate([*first, *shared, *last]):
+        for side, index in group:
+            pieces[side][index] = number
+    return pieces[0], pieces[1]
+
+
+def _special_pieces(
+    student: Sequence[Span | None], teacher: Sequence[Span | None]
+) -> tuple[list[list[tuple[int, int]]], list[list[tuple[int, int]]]]:
+    """The first and the last token where both sides have a special one there."""
+    if not student or not teacher:
+        return [], []
+    first = [[(0, 0), (1, 0)]] if student[0] is None and teacher[0] is None else []
+    ends = (len(student) - 1, len(teacher) - 1)
+    is_special = student[-1] is None and teacher[-1] is None and min(ends) > 0
+    return first, [[(0, ends[0]), (1, ends[1])]] if is_special else []
+
+
+def tokenize_aligned(
+    dataset: Any,
+    tokenizer: Any,
+    readings: Sequence[Reading],
+    *,
+    text_column: str = "text",
+    max_length: int = 128,
+    keep: Iterable[str] = (),
+) -> Any:
+    """Tokenize text for the student and for every other reading.
+
+    Args:
+        dataset: Rows with the column of the text and perhaps `text_pair`, the second text of a row or None.
+        tokenizer: The student's tokenizer, a fast one.
+        readings: Those of the teachers, with fast tokenizers too.
+        text_column: Column of the text.
+        max_length: Longest row in tokens in each reading.
+        keep: Other columns that stay.
+
+    Returns:
+        The student's columns; for every reading, with its prefix, those of its tokenizer, `pieces` and
+        `student_pieces` (see `align`); and `length`, the student's tokens.
+
+    Raises:
+        ValueError: If the column is missing, a row of it holds no text, or a tokenizer is no fast one.
+    """
+    columns = columns_of(dataset)
+    if text_column not in columns:
+        raise ValueError(
+            f"Several tokenizers need text to read: the data set has no column {text_column!r} (`--text_column`), but "
+            f"{columns}. Rows that are tokenized already fit one tokenizer only."
+        )
+    for side in (tokenizer, *(reading.tokenizer for reading in readings)):
+        if not getattr(side, "is_fast", False):
+            raise ValueError(
+                f"{type(side).__name__} gives no character offsets: to align tokenizers, all must be fast ones."
+            )
+
+    def encode(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+        check_texts(batch, text_column, numbers)
+        rows = list(zip(batch[text_column], batch.get(PAIR_COLUMN, [None] * len(batch[text_column])), strict=True))
+        encoded = [_encode_row(tokenizer, readings, first, second, max_length) for first, second in rows]
+        return {name: [row[name] for row in encoded] for name in encoded[0]}
+
+    kept = set(keep)
+    progress = {"desc": "Tokenizing for all sides"} if isinstance(dataset, datasets.Dataset) else {}
+    dropped = [name for name in columns if name not in kept]
+    return dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
+
+
+def _encode_row(
+    tokenizer: Any, readings: Sequence[Reading], first: str, second: str | None, max_length: int
+) -> dict[str, list[int] | int]:
+    texts = (first,) if second is None else (first, second)
+    ours = tokenizer(*texts, truncation=True, max_length=max_length)
+    row: dict[str, list[int] | int] = {**ours, LENGTH_COLUMN: len(ours["input_ids"])}
+    for prefix, teacher_tokenizer in readings:
+        theirs = teacher_tokenizer(*texts, truncation=True, max_length=max_length)
+        student_pieces, pieces = align(_spans(ours, texts), _spans(theirs, texts))
+        columns = {**theirs, PIECES: pieces, STUDENT_PIECES: student_pieces}
+        row |= {prefix + name: values for name, values in columns.items()}
+    return row
+
+
+def _spans(encoding: Any, texts: Sequence[str]) -> list[Span | None]:
+    """Characters of each token without blanks around them, the second text counted on from the first."""
+    inner = encoding.encodings[0]
+    starts = (0, len(texts[0]) + 1)
+    found: list[Span | None] = []
+    for (start, stop), sequence in zip(inner.offsets, inner.sequence_ids, strict=True):
+        if sequence is None:
+            found.append(None)
+            continue
+        token = texts[sequence][start:stop]
+        left = start + len(token) - len(token.lstrip())
+        found.append((starts[sequence] + left, starts[sequence] + max(left, start + len(token.rstrip()))))
+    return found
+
+
+class AlignedCollator:
+    """Pads every encoding of a row, each by its own tokenizer."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        readings: Sequence[Reading],
+        student: Callable[[list[dict[str, Any]]], Mapping[str, Any]] | None = None,
+        *,
+        text_column: str = "text",
+        max_length: int = 128,
+    ) -> None:
+        """Take the two sides.
+
+        Args:
+            tokenizer: The student's.
+            readings: Those of the teachers.
+            student: Makes the batch of everything that is the student's; by default its tokenizer pads.
+            text_column: Column of the text in rows that are not tokenized.
+            max_length: Where these are cut, in tokens of each reading.
+        """
+        self.tokenizer = tokenizer
+        self.student = student or DataCollatorWithPadding(tokenizer)
+        self.text_column = text_column
+        self.max_length = max_length
+        self.readings = [(reading, DataCollatorWithPadding(reading.tokenizer)) for reading in readings]
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """One batch; every reading has a `piece_mask` (B, W): 1 on the pieces of each row.
+
+        Rows that are tokenized for the student alone, and have no text, become a batch that only the student reads.
+        """
+        rows = [self._read(row) for row in features]
+        others = {name for name in rows[0] for reading, _ in self.readings if reading.owns(name)} | {LENGTH_COLUMN}
+        batch = dict(self.student([{k: v for k, v in row.items() if k not in others} for row in rows]))
+        for reading, pad in self.readings:
+            if reading.prefix + PIECES not in rows[0]:
+                continue
+            columns = self._of(reading, pad, rows, batch["attention_mask"])
+            batch |= {reading.prefix + name: values for name, values in columns.items()}
+        return batch
+
+    def _read(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with what every reading makes of its text, if it has not been read yet."""
+        if self.text_column not in row or all(one.prefix + PIECES in row for one, _ in self.readings):
+            return dict(row)
+        check_texts({name: [row.get(name)] for name in (self.text_column, PAIR_COLUMN)}, self.text_column, [0])
+        texts = row[self.text_column], row.get(PAIR_COLUMN)
+        encoded = _encode_row(self.tokenizer, [one for one, _ in self.readings], *texts, self.max_length)
+        return {**{k: v for k, v in row.items() if k not in (self.text_column, PAIR_COLUMN)}, **encoded}
+
+    @staticmethod
+    def _of(
+        reading: Reading, pad: DataCollatorWithPadding, features: Sequence[Mapping[str, Any]], student_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """The columns of one reading, without their prefix."""
+        rows = [reading.select(row) for row in features]
+        pieces, student_pieces = ([row.pop(name) for row in rows] for name in (PIECES, STUDENT_PIECES))
+        batch = dict(pad(rows))
+        counts = torch.tensor([max(row, default=NO_PIECE) + 1 for row in pieces])
+        return batch | {
+            PIECES: _pad(pieces, batch["attention_mask"]),
+            STUDENT_PIECES: _pad(student_pieces, student_mask),
+            PIECE_MASK: (torch.arange(max(1, int(counts.max()))) < counts[:, None]).long(),
+        }
+
+
+def _pad(rows: Sequence[Sequence[int]], mask: Tensor) -> Tensor:
+    """(B, T) numbers put where the mask is 1, on whichever side that is."""
+    padded = torch.full_like(mask, NO_PIECE)
+    padded[mask.bool()] = torch.tensor([number for row in rows for number in row], dtype=mask.dtype)
+    return padded
+
+
+def mean_over_pieces(states: Tensor, pieces: Tensor, num_pieces: int) -> Tensor:
+    """(B, T, D) states of tokens -> (B, W, D) fp32 means over the tokens of each piece; the rest is left out."""
+    states = states.float()
+    batch, _, width = states.shape
+    # One more place takes what belongs nowhere.
+    place = torch.where(pieces < 0, num_pieces, pieces)
+    sums = states.new_zeros(batch, num_pieces + 1, width)
+    sums = sums.scatter_add(1, place[..., None].expand_as(states), states)
+    counts = states.new_zeros(batch, num_pieces + 1).scatter_add(1, place, torch.ones_like(place, dtype=states.dtype))
+    return (sums / counts.clamp(min=1)[..., None])[:, :num_pieces]
+
+
+def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
+    """Signals of tokens -> signals of pieces; what speaks about rows stays as it is.
+
+    Args:
+        signals: Of one side.
+        pieces: (B, T) the piece of each token of that side.
+        piece_mask: (B, W).
+    """
+    num_pieces = piece_mask.shape[1]
+
+    def mean(states: Tensor) -> Tensor:
+        return mean_over_pieces(states, pieces, num_pieces)
+
+    return Signals(
+        attention_mask=piece_mask,
+        logits=signals.logits,
+        hidden_states={layer: mean(states) for layer, states in signals.hidden_states.items()},
+        projections={layer: found.map(mean) for layer, found in signals.projections.items()},
+    )
+
+
+class AlignedTeacher:
+    """A live teacher that reads its own encoding of the text and speaks in pieces."""
+
+    # Its vocabulary has nothing to do with the student's.
+    reads_own_tokens = True
+
+    def __init__(self, teacher: LiveTeacher, reading: Reading) -> None:
+        """Wrap a teacher that reads the columns of `reading`."""
+        self.teacher = teacher
+        self.reading = reading
+        self.num_layers = teacher.num_layers
+        self.model_type = teacher.model_type
+        names = (*teacher.input_columns, PIECES, STUDENT_PIECES, PIECE_MASK)
+        self.input_columns = [reading.prefix + name for name in names]
+        self.required_columns = [reading.prefix + PIECES]
+
+    @property
+    def model(self) -> Any:
+        """The model itself."""
+        return self.teacher.model
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the model."""
+        return self.teacher.config
+
+    def request(self, request: SignalRequest) -> None:
+        """Say which signals `signals` must give.
+
+        Raises:
+            ValueError: If the request asks for attention scores: there is no mean of a map over pieces.
+        """
+        if request.attention_scores:
+            raise ValueError(
+                "Teacher and student have different tokenizers (`--align_tokenizers`): their attention maps cannot be "
+                "compared. Objectives on logits of rows, hidden states and relations can."
+            )
+        self.teacher.request(request)
+
+    def to(self, device: torch.device) -> None:
+        """Move to the device of training."""
+        self.teacher.to(device)
+
+    def match_labels(self, student_config: Any) -> None:
+        """See `LiveTeacher.match_labels`."""
+        self.teacher.match_labels(student_config)
+
+    def probe(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """Signals of a few tokens, to look at shapes.
+
+        Raises:
+            ValueError: If the head speaks about tokens or positions, which are others on the student's side.
+        """
+        signals = self.teacher.signals(inputs)
+        of_tokens = sorted(name for name, values in signals.logits.items() if values.dim() == 3 or name != "logits")
+        if of_tokens:
+            raise ValueError(
+                f"Teacher and student have different tokenizers (`--align_tokenizers`), but {of_tokens} of "
+                f"{type(self.model).__name__} speak about single tokens. Only logits of whole rows can be compared."
+            )
+        return signals
+
+    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """The requested signals for one batch of `AlignedCollator`.
+
+        Raises:
+            ValueError: If the rows came tokenized for the student alone.
+        """
+        if self.required_columns[0] not in inputs:
+            raise ValueError(
+                "Several tokenizers need text to read (`--text_column`), but a batch has tokens of the student only. "
+                "Rows that are tokenized already fit one tokenizer only."
+            )
+        own = self.reading.select(inputs)
+        return by_pieces(self.teacher.signals(own), own[PIECES], own[PIECE_MASK])
+
+    def fingerprint(self) -> dict[str, str]:
+        """The teacher's, and its tokenizer's."""
+        return {**self.teacher.fingerprint(), "teacher_tokenizer": tokenizer_hash(self.reading.tokenizer)}
+
+    def describe(self) -> str:
+        """What it is, in words."""
+        return f"{self.teacher.describe()}, with a tokenizer of its own ({len(self.reading.tokenizer)} tokens)"
+
+    def source(self) -> dict[str, Any]:
+        """See `LiveTeacher.source`."""
+        return self.teacher.source()

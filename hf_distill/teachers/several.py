@@ -1,0 +1,317 @@
+"""Several teachers of one student: who is asked for what, and what every objective gets to see.
+
+Shape legend: N teachers, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from hf_distill.tasks.labels import LABEL_COLUMNS
+
+from ..capture.signals import SignalRequest, Signals
+from ..objectives import Objective, WeightedObjective
+from ..settings.multi_teacher import CombinationRule
+from .alignment import Reading
+from .base import TeacherSource, connect_teacher
+from .combination import combine_logits
+from .routing import (
+    TEACHER_COLUMN,
+    join_rows,
+    only_requested,
+    rows_of_teachers,
+    shapes_of,
+    take_inputs,
+    take_rows,
+)
+
+logger = logging.get_logger(__name__)
+LOGITS = SignalRequest(logits=True)
+
+
+class TeacherPanel:
+    """Several teachers, each asked once a batch, and only for what its objectives need.
+
+    An objective learns from one teacher (`WeightedObjective.teacher`) or, without one, from all: from the combination
+    of their logits or, with the rule `route`, from the teacher that its row names. A single teacher needs no rule.
+
+    Attributes:
+        teachers: In the order in which they are counted.
+        rule: How their logits become one.
+        weights: (N,), of sum 1.
+        input_columns: Columns of a batch that one of them, or the rule, reads.
+        num_layers: Layers of the first teacher.
+        model_type: That of the teachers if it is the same, else "".
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[TeacherSource],
+        rule: CombinationRule = "mean_logits",
+        weights: Sequence[float] | None = None,
+        *,
+        offload: bool = False,
+    ) -> None:
+        """Bring the teachers together.
+
+        Args:
+            teachers: At least one.
+            rule: See `MultiTeacherArguments.combine`.
+            weights: One above 0 for each teacher; equal if `None`.
+            offload: Whether a teacher is on the device of training only while it runs.
+
+        Raises:
+            ValueError: If there is no teacher, or not one weight for each.
+        """
+        if not teachers:
+            raise ValueError("`--teacher_models` is empty; give at least one teacher.")
+        if weights is not None and len(weights) != len(teachers):
+            raise ValueError(
+                f"`--teacher_weights` has {len(weights)} weights, but there are {len(teachers)} teachers; give one "
+                "for each."
+            )
+        self.teachers = list(teachers)
+        self.rule: CombinationRule = rule
+        raw = torch.tensor([1.0] * len(self.teachers) if weights is None else list(weights))
+        self.weights = raw / raw.sum()
+        self.offload = offload
+        self.device = torch.device("cpu")
+        self.num_layers = self.teachers[0].num_layers
+        types = {teacher.model_type for teacher in self.teachers}
+        self.model_type = types.pop() if len(types) == 1 else ""
+        self._problem_type: str | None = None
+        self._teacher_of: dict[str, int] = {}
+        self._together: dict[str, Objective] = {}
+
+    @property
+    def routes(self) -> bool:
+        """Whether rows choose among several teachers."""
+        return self.rule == "route" and len(self.teachers) > 1
+
+    @property
+    def input_columns(self) -> list[str]:
+        """Columns of a batch that one of the teachers, or the rule, reads."""
+        columns = {name for teacher in self.teachers for name in teacher.input_columns}
+        return sorted(columns | ({TEACHER_COLUMN} if self.routes else set()))
+
+    @property
+    def required_columns(self) -> list[str]:
+        """Columns without which the teachers, or the rule, say nothing."""
+        columns = {name for teacher in self.teachers for name in getattr(teacher, "required_columns", ())}
+        return sorted(columns | ({TEACHER_COLUMN} if self.routes else set()))
+
+    def index_of(self, item: WeightedObjective) -> int | None:
+        """The one teacher that an objective learns from; `None` if it learns from all.
+
+        Raises:
+            ValueError: If there is no such teacher.
+        """
+        if item.teacher is None:
+            return 0 if len(self.teachers) == 1 else None
+        if not 0 <= item.teacher < len(self.teachers):
+            raise ValueError(
+                f"`--objectives`: {item.name!r} has `teacher` {item.teacher}; allowed are 0 to "
+                f"{len(self.teachers) - 1}: {self.list_teachers()}."
+            )
+        return item.teacher
+
+    def reading_of(self, item: WeightedObjective) -> Reading | None:
+        """How the teachers of an objective read the text; `None` if as the student does, or each in its own way."""
+        index = self.index_of(item)
+        readings = self._readings if index is None else [getattr(self.teachers[index], "reading", None)]
+        return readings[0] if len(readings) == 1 else None
+
+    @property
+    def _readings(self) -> list[Reading | None]:
+        """The different ways in which the teachers read the text; `None` is the student's."""
+        found = [getattr(teacher, "reading", None) for teacher in self.teachers]
+        return list({reading and reading.prefix: reading for reading in found}.values())
+
+    def list_teachers(self) -> str:
+        """Number, kind and depth of every teacher, for messages."""
+        return ", ".join(
+            f"{index} ({getattr(teacher, 'model_type', type(teacher).__name__)} of {teacher.num_layers} layers)"
+            for index, teacher in enumerate(self.teachers)
+        )
+
+    def connect(
+        self,
+        objectives: Sequence[WeightedObjective],
+        student_config: PreTrainedConfig,
+        num_tokens: int | None = None,
+    ) -> None:
+        """Decide what every teacher is asked for, and compare vocabularies and labels with the student's.
+
+        Args:
+            objectives: Bound to the depths of both sides.
+            student_config: The student's configuration.
+            num_tokens: See `connect_teacher`.
+
+        Raises:
+            ValueError: If an objective needs layers of all teachers, or a teacher does not fit the student.
+        """
+        asking = [item for item in objectives if item.objective.teacher_request]
+        indices = {item.name: self.index_of(item) for item in asking}
+        self._teacher_of = {name: index for name, index in indices.items() if index is not None}
+        self._together = {item.name: item.objective for item in asking if indices[item.name] is None}
+        self._problem_type = getattr(student_config, "problem_type", None)
+        for name, objective in self._together.items():
+            self._check_together(name, objective.teacher_request)
+        for index, teacher in enumerate(self.teachers):
+            request = _union(i.objective.teacher_request for i in asking if indices[i.name] in (None, index))
+            if not request:
+                logger.warning(f"No objective learns from teacher {index} of {self.list_teachers()}.")
+                continue
+            try:
+                connect_teacher(teacher, request, student_config, num_tokens)
+            except ValueError as error:
+                raise ValueError(f"Teacher {index}: {error}") from error
+
+    def _check_together(self, name: str, request: SignalRequest) -> None:
+        if request == LOGITS:
+            return
+        if not self.routes:
+            raise ValueError(
+                f"The objective {name!r} compares layers, but there are {len(self.teachers)} teachers, whose layers "
+                f"cannot be combined: {self.list_teachers()}. Choose one with `teacher`: "
+                f'{{"objective": "{name}", "teacher": 0}}.'
+            )
+        if len(self._readings) > 1:
+            raise ValueError(
+                f"`--combine route`: the objective {name!r} compares layers, but the teachers read the text with "
+                "different tokenizers, so that their rows are cut into different pieces. Choose one with `teacher`, "
+                "or route objectives on logits only."
+            )
+        if len({teacher.num_layers for teacher in self.teachers}) > 1:
+            raise ValueError(
+                f"`--combine route`: the objective {name!r} compares layers, but the teachers differ: "
+                f"{self.list_teachers()}. Choose one with `teacher`, or take teachers of one shape."
+            )
+
+    def to(self, device: torch.device) -> None:
+        """Move to the device of training, or remember it where each teacher goes there only to run."""
+        self.device = device
+        self.weights = self.weights.to(device)
+        for teacher in [] if self.offload else self.teachers:
+            teacher.to(device)
+
+    def signals(self, inputs: Mapping[str, Any]) -> dict[str, Signals]:
+        """What every objective gets to see of a batch, by the name of the objective."""
+
+        def ask(index: int, part: Mapping[str, Any]) -> Signals:
+            return self._ask(index, self.teachers[index].signals, part)
+
+        answers = {index: ask(index, inputs) for index in sorted(set(self._teacher_of.values()))}
+        together: dict[str, Signals] = {}
+        if self._together and self.routes:
+            routed = self._route(inputs, answers, ask)
+            together = dict.fromkeys(self._together, routed)
+        elif self._together:
+            everyone = [answers[i] if i in answers else ask(i, inputs) for i in range(len(self.teachers))]
+            together = self._combine(everyone, inputs)
+        return {**{name: answers[index] for name, index in self._teacher_of.items()}, **together}
+
+    def probe(self, inputs: Mapping[str, Any]) -> dict[str, Signals]:
+        """As `signals` for a tiny batch without labels or `teacher_id`, after comparing the teachers' shapes.
+
+        Raises:
+            ValueError: If objectives learn from all teachers, and these do not give the same.
+        """
+        asked = range(len(self.teachers)) if self._together else sorted(set(self._teacher_of.values()))
+        answers = {index: self._probe(index, inputs) for index in asked}
+        together: dict[str, Signals] = {}
+        if self._together:
+            request = self._request_together()
+            shapes = {index: shapes_of(only_requested(signals, request)) for index, signals in answers.items()}
+            if any(shape != shapes[0] for shape in shapes.values()):
+                listed = "; ".join(f"teacher {index} gives {shape}" for index, shape in shapes.items())
+                raise ValueError(
+                    f"The objectives {sorted(self._together)} learn from all teachers, but these give different "
+                    f"things: {listed}. Choose one with `teacher`, or take teachers of one shape."
+                )
+            everyone = list(answers.values())
+            together = dict.fromkeys(self._together, everyone[0]) if self.routes else self._combine(everyone, inputs)
+        return {**{name: answers[index] for name, index in self._teacher_of.items()}, **together}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the teachers and what they say together; a resumed run must find the same."""
+        return {
+            "teachers": [teacher.fingerprint() for teacher in self.teachers],
+            "combine": self.rule,
+            "teacher_weights": [round(weight, 6) for weight in self.weights.tolist()],
+            "teacher_of": dict(sorted(self._teacher_of.items())),
+        }
+
+    def _mask(self, answers: Sequence[Signals], inputs: Mapping[str, Any]) -> Tensor:
+        """The mask of answers that become one: where the teachers read different tokens, the student's."""
+        return answers[0].attention_mask if len(self._readings) == 1 else inputs["attention_mask"]
+
+    def _probe(self, index: int, inputs: Mapping[str, Any]) -> Signals:
+        teacher = self.teachers[index]
+        try:
+            return self._ask(index, getattr(teacher, "probe", teacher.signals), inputs)
+        except ValueError as error:
+            raise ValueError(f"Teacher {index}: {error}") from error
+
+    def _request_together(self) -> SignalRequest:
+        return _union(objective.teacher_request for objective in self._together.values())
+
+    def _ask(self, index: int, method: Callable[[Mapping[str, Any]], Signals], inputs: Mapping[str, Any]) -> Signals:
+        teacher = self.teachers[index]
+        if not self.offload:
+            return method(inputs)
+        teacher.to(self.device)
+        try:
+            return method(inputs)
+        finally:
+            teacher.to(torch.device("cpu"))
+
+    def _route(
+        self,
+        inputs: Mapping[str, Any],
+        answers: Mapping[int, Signals],
+        ask: Callable[[int, Mapping[str, Any]], Signals],
+    ) -> Signals:
+        """Every row from its own teacher, which sees only its rows unless it was asked about all anyway."""
+        parts, places, request = [], [], self._request_together()
+        for index, rows in enumerate(rows_of_teachers(inputs, len(self.teachers))):
+            if len(rows):
+                known = index in answers
+                own = take_inputs(inputs, rows)
+                part = only_requested(take_rows(answers[index], rows) if known else ask(index, own), request)
+                part.attention_mask = self._mask([part], own)
+                parts.append(part)
+                places.append(rows)
+        return join_rows(parts, places)
+
+    def _combine(self, everyone: Sequence[Signals], inputs: Mapping[str, Any]) -> dict[str, Signals]:
+        """One prediction for each temperature at which objectives compare."""
+        labels: dict[str, Tensor] = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
+        mask = self._mask(everyone, inputs)
+        at: dict[float, Signals] = {}
+        for temperature in (objective.current_temperature for objective in self._together.values()):
+            if temperature not in at:
+                combined = combine_logits(
+                    [signals.logits for signals in everyone],
+                    self.rule,
+                    self.weights,
+                    mask,
+                    labels=labels,
+                    temperature=temperature,
+                    problem_type=self._problem_type,
+                )
+                at[temperature] = Signals(attention_mask=mask, logits=combined)
+        return {name: at[objective.current_temperature] for name, objective in self._together.items()}
+
+
+def _union(requests: Iterable[SignalRequest]) -> SignalRequest:
+    union = SignalRequest()
+    for request in requests:
+        union = union | request
+    return union

@@ -1,0 +1,311 @@
+"""Run a teacher once over a data set and write what it computed."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets.utils import tqdm
+from torch import nn
+from transformers import DataCollatorWithPadding
+from transformers.utils import logging
+
+from ... import __version__
+from ...capture.signals import SignalRequest
+from ...hub.loading import load_model, load_tokenizer
+from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
+from ...kernels.precision import configure_fp32_matmul
+from ...objectives import Objective, WeightedObjective, build_objectives
+from ...storage.files import checksum_of, new_file, new_files
+from ...tasks.rows.text import LENGTH_COLUMN
+from ..base import LiveTeacher
+from .columns import STORE_DTYPES, Column, StoredSignal, signals_of
+from .manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    SHARDS,
+    differences,
+    is_whole,
+    read_manifest,
+    request_fields,
+    shard_paths,
+    write_manifest,
+)
+from .rows import IDS, hash_rows, rows_to_store
+
+logger = logging.get_logger(__name__)
+
+StoreDtype = Literal["float16", "bfloat16", "float32"]
+# Two lengths, to tell axes of tokens from others.
+PROBE_LENGTHS = (4, 6)
+# Rows of one Arrow record batch: what is read together from disk.
+RECORD_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """What `precompute` did.
+
+    Attributes:
+        folder: Where the stored teacher is; `StoredTeacher(folder)` opens it.
+        rows: Rows stored.
+        new_rows: Rows computed by this call; fewer where an earlier one was killed.
+        num_bytes: Size of all shards.
+        seconds: Time of this call.
+    """
+
+    folder: str
+    rows: int
+    new_rows: int
+    num_bytes: int
+    seconds: float
+
+
+def precompute(
+    dataset: datasets.Dataset,
+    teacher: nn.Module | LiveTeacher | str,
+    objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | SignalRequest,
+    output_dir: str | os.PathLike[str],
+    *,
+    processing_class: Any = None,
+    num_student_layers: int | None = None,
+    objective_options: Mapping[str, Any] | None = None,
+    dtype: StoreDtype = "float16",
+    top_k: int | None = None,
+    teacher_dtype: str = "auto",
+    batch_size: int = 32,
+    shard_rows: int = 2048,
+    text_column: str = "text",
+    max_length: int = 128,
+) -> Precomputed:
+    """Write the signals that objectives need of a teacher, for every row of a data set.
+
+    A call that was killed is continued by the same call: shards that are what was written are kept, others made anew,
+    and the files are those of a call that was not killed. Rows of a shard run in batches of like length, where the
+    teacher is; one shard is held in memory.
+
+    Args:
+        dataset: Tokenized rows, or rows with a column of text. Labels and other numeric columns are kept.
+        teacher: A model, a `LiveTeacher`, a Hub id or a folder (which goes to the accelerator, if there is one).
+        objectives: As for `DistillationTrainer`, or a `SignalRequest`.
+        output_dir: Folder of the shards, of `manifest.json`, and of the teacher's configuration and tokenizer.
+        processing_class: The teacher's tokenizer; loaded where the teacher is an id.
+        num_student_layers: Depth of the student, which decides the teacher's layers in maps such as `uniform`.
+            Default: the teacher's own depth.
+        objective_options: Settings shared by the objectives (see `build_objectives`).
+        dtype: Type of the stored numbers.
+        top_k: Store only so many of the largest logits of each distribution, and the mass of the rest. Scores of
+            positions (start and end of an answer) are stored whole.
+        teacher_dtype: Arithmetic of the teacher, as for `LiveTeacher`.
+        batch_size: Rows of one forward pass.
+        shard_rows: Rows of one file.
+        text_column: Column to tokenize where there are no `input_ids`.
+        max_length: Longest row in tokens where text is tokenized.
+
+    Raises:
+        ValueError: If a setting makes no sense, or `output_dir` was begun with others; the message says which differ.
+    """
+    started = time.perf_counter()
+    _check_settings(dtype, top_k, batch_size, shard_rows)
+    configure_fp32_matmul()
+    if processing_class is None:
+        processing_class = _own_tokenizer(teacher)
+    live = _as_live(teacher, teacher_dtype)
+    request = _request(objectives, live, num_student_layers, objective_options)
+    live.request(request)
+    rows = rows_to_store(dataset, processing_class, text_column, max_length)
+    short, long = (live.signals(_probe(live, length)) for length in PROBE_LENGTHS)
+    signals = signals_of(short, long, dtype, top_k)
+    config = live.model.config
+    manifest = {
+        "format": FORMAT,
+        "hf_distill": __version__,
+        "source": live.source(),
+        **live.fingerprint(),
+        "teacher_dtype": live.dtype,
+        "tokenizer": tokenizer_hash(processing_class),
+        "model_type": live.model_type,
+        "num_layers": live.num_layers,
+        "labels": [str(name) for _, name in sorted((config.id2label or {}).items())],
+        "request": request_fields(request),
+        "signals": [signal.describe() for signal in signals],
+        "dtype": dtype,
+        "top_k": top_k,
+        "dataset": hash_rows(rows),
+        "max_length": max_length if IDS not in dataset.column_names else None,
+        "rows": len(rows),
+        "batch_size": batch_size,
+        "shard_rows": shard_rows,
+        SHARDS: {},
+    }
+    folder = Path(output_dir)
+    _begin(folder, manifest, live, processing_class)
+    new_rows = _write_shards(folder, rows, live, signals, processing_class)
+    num_bytes = sum(path.stat().st_size for path in shard_paths(folder, manifest))
+    done = Precomputed(str(folder), len(rows), new_rows, num_bytes, time.perf_counter() - started)
+    logger.warning(
+        f"Stored teacher in {folder}: {done.rows:,} rows, {num_bytes / 1e6:,.1f} MB ({num_bytes / done.rows:,.0f} "
+        f"bytes a row); {new_rows:,} rows computed now, {new_rows / done.seconds:,.1f} a second"
+    )
+    return done
+
+
+def _check_settings(dtype: str, top_k: int | None, batch_size: int, shard_rows: int) -> None:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ValueError(
+            f"Signals are stored by one process, but there are {processes}: start `precompute` without torchrun, or "
+            "for each a part of the rows with a folder of its own."
+        )
+    if dtype not in STORE_DTYPES:
+        raise ValueError(f"`--store_dtype` is {dtype!r}; allowed are {list(STORE_DTYPES)}.")
+    for name, value in (("top_k", top_k), ("batch_size", batch_size), ("shard_rows", shard_rows)):
+        if value is not None and value < 1:
+            raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+
+
+def _own_tokenizer(teacher: Any) -> Any:
+    if not isinstance(teacher, str):
+        raise ValueError("Give the teacher's tokenizer as `processing_class`: a model does not know its own.")
+    tokenizer = load_tokenizer(teacher, flag="--teacher_model")
+    warn_of_other_rules(teacher, tokenizer)
+    return tokenizer
+
+
+def _as_live(teacher: Any, dtype: str) -> LiveTeacher:
+    if isinstance(teacher, LiveTeacher):
+        return teacher
+    if not isinstance(teacher, str):
+        return LiveTeacher(teacher, dtype)
+    live = LiveTeacher(load_model(teacher, flag="--teacher_model"), dtype)
+    if dtype != "int8":  # which computes on the CPU
+        live.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    return live
+
+
+def _request(
+    objectives: Any, live: LiveTeacher, num_student_layers: int | None, options: Mapping[str, Any] | None
+) -> SignalRequest:
+    """The signals of the teacher that the objectives need."""
+    request = objectives if isinstance(objectives, SignalRequest) else SignalRequest()
+    if not isinstance(objectives, SignalRequest):
+        shared = {"teacher_model_type": live.model_type, **(options or {})}
+        for item in build_objectives(objectives, shared):
+            item.objective.bind(num_student_layers or live.num_layers, live.num_layers)
+            request = request | item.objective.teacher_request
+    if not request:
+        raise ValueError(f"`--objectives` {objectives!r} need nothing of a teacher: there is nothing to store.")
+    return request
+
+
+def _probe(live: LiveTeacher, length: int) -> dict[str, torch.Tensor]:
+    ids = torch.arange(length, device=live.model.device)[None]
+    return {IDS: ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _begin(folder: Path, manifest: Mapping[str, Any], live: LiveTeacher, processing_class: Any) -> None:
+    """Write everything but the shards, or compare with what an earlier call wrote.
+
+    Raises:
+        ValueError: If the folder was begun with other settings.
+    """
+    if (folder / MANIFEST_FILE).is_file():
+        different = differences(read_manifest(folder), manifest)
+        if different:
+            raise ValueError(
+                f"{str(folder)!r} holds signals that were stored with other settings ({different}). Continue with "
+                "the same ones, or choose another `--output_dir`."
+            )
+        return
+    if any(folder.glob("*.arrow")):
+        raise ValueError(f"{str(folder)!r} holds shards without {MANIFEST_FILE}: choose another `--output_dir`.")
+    model = live.model.get_base_model() if hasattr(live.model, "get_base_model") else live.model
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    with new_files(folder) as part:
+        config.save_pretrained(part)
+        processing_class.save_pretrained(part)
+    # Last, so that a folder with a manifest has the rest.
+    write_manifest(folder, manifest)
+
+
+def _write_shards(
+    folder: Path,
+    rows: datasets.Dataset,
+    live: LiveTeacher,
+    signals: Sequence[StoredSignal],
+    processing_class: Any,
+) -> int:
+    """Compute the shards that are missing or damaged; returns how many rows that were."""
+    manifest = read_manifest(folder)
+    columns = [column for signal in signals for column in signal.columns]
+    features = datasets.Features({**rows.features, **{column.name: column.feature for column in columns}})
+    collator = DataCollatorWithPadding(processing_class)
+    size, done = manifest["shard_rows"], 0
+    with tqdm(total=len(rows), unit="row", desc="Storing the teacher's signals") as bar:
+        for index, path in enumerate(shard_paths(folder, manifest)):
+            start, end = index * size, min((index + 1) * size, len(rows))
+            if is_whole(path, manifest):
+                bar.update(end - start)
+                continue
+            if path.name in manifest[SHARDS]:
+                what = "is not what was written" if path.is_file() else "is missing"
+                logger.warning(f"{path} {what}: it is made anew.")
+            part: Any = rows.with_format("arrow")[start:end]
+            arrays = _compute(part, live, signals, collator, manifest["batch_size"], bar)
+            table = pa.table({**dict(zip(part.column_names, part.columns, strict=True)), **arrays})
+            _write_table(path, table.select(list(features)).cast(features.arrow_schema))
+            manifest[SHARDS][path.name] = checksum_of(path)
+            write_manifest(folder, manifest)
+            done += end - start
+    return done
+
+
+def _compute(
+    part: pa.Table,
+    live: LiveTeacher,
+    signals: Sequence[StoredSignal],
+    collator: DataCollatorWithPadding,
+    batch_size: int,
+    bar: Any,
+) -> dict[str, pa.Array]:
+    """The columns of the signals for the rows of one shard, in their order."""
+    lengths = np.asarray(part[LENGTH_COLUMN])
+    # The longest first: what does not fit into memory fails at once.
+    order = np.argsort(-lengths, kind="stable")
+    inputs = part.select([n for n in part.column_names if n in live.input_columns and n != "labels"])
+    parts: dict[Column, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for chosen in np.array_split(order, math.ceil(len(order) / batch_size)):
+        padded = collator(inputs.take(chosen).to_pylist())
+        batch = {name: tensor.to(live.model.device) for name, tensor in padded.items()}
+        found = live.signals(batch)
+        for signal in signals:
+            for column, tensor in zip(signal.columns, signal.encode(found), strict=True):
+                parts.setdefault(column, []).append(column.pack(tensor, batch["attention_mask"]))
+        bar.update(len(chosen))
+    return {column.name: _ragged(pieces, order) for column, pieces in parts.items()}
+
+
+def _ragged(pieces: Sequence[tuple[np.ndarray, np.ndarray]], order: np.ndarray) -> pa.LargeListArray:
+    """One list per row, from flat numbers and counts of rows that were taken in this order."""
+    found = [row for values, counts in pieces for row in np.split(values, np.cumsum(counts)[:-1])]
+    # Not Arrow's own `take`, which is twenty times slower on lists.
+    rows = [found[position] for position in np.argsort(order, kind="stable")]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    """Write a shard whole or not at all; its bytes depend on its rows alone."""
+    with new_file(path) as part, pa.OSFile(str(part), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=RECORD_ROWS)

@@ -1,0 +1,275 @@
+"""`StoredTeacher`: the signals of a teacher from disk, for the rows they were computed for.
+
+Shape legend: B rows, T padded length, C classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor
+from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
+
+from ...capture.signals import SignalRequest, Signals
+from ...hub.loading import load_skeleton, load_tokenizer
+from ...hub.tokenizers import check_same_tokens, tokenizer_hash
+from ..base import label_permutation
+from .columns import Column, StoredSignal, decode_signals
+from .manifest import (
+    missing_signals,
+    read_manifest,
+    request_fields,
+    request_from,
+    shard_paths,
+    verify_shards,
+)
+
+
+class StoredTeacher:
+    """A teacher that ran once: a `TeacherSource` without a model.
+
+    `dataset` holds the rows to train on with the teacher's signals as further columns, memory-mapped. It may be
+    shuffled, split and filtered like any data set, but its tokens must stay as they are.
+
+    Attributes:
+        folder: Where `precompute` wrote.
+        manifest: What was stored, and what decided it.
+        config: The teacher's configuration.
+        num_layers: Layers of the teacher.
+        model_type: `config.model_type` of the teacher.
+        input_columns: Columns that `signals` reads: the mask, and those of the signals requested.
+        dataset: Rows in the order in which they were given to `precompute`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], name: str = "teacher") -> None:
+        """Open a folder; nothing is read into memory but the manifest, and shards are compared with their checksums.
+
+        Args:
+            folder: Where `precompute` wrote.
+            name: Begins the names of its columns; several teachers of the same rows need different ones.
+
+        Raises:
+            FileNotFoundError: If the folder is none that `precompute` wrote.
+            ValueError: If it is not complete, or a shard is not what was written.
+        """
+        self.folder = str(folder)
+        self.manifest = read_manifest(folder)
+        self.config: PreTrainedConfig = AutoConfig.from_pretrained(self.folder)
+        self.num_layers: int = self.manifest["num_layers"]
+        self.model_type: str = self.manifest["model_type"]
+        self.stored_request = request_from(self.manifest["request"])
+        self.label_order: Tensor | None = None
+        self._stored = [StoredSignal(**fields) for fields in self.manifest["signals"]]
+        self._written_names = [column.name for signal in self._stored for column in signal.columns]
+        self._stored = [replace(signal, owner=name) for signal in self._stored]
+        self.dataset = self._open()
+        self.request(self.stored_request)
+
+    def _open(self) -> datasets.Dataset:
+        verify_shards(self.folder, self.manifest)
+        paths = shard_paths(self.folder, self.manifest)
+        rows = datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in paths])
+        names = [column.name for signal in self._stored for column in signal.columns]
+        renamed = {old: new for old, new in zip(self._written_names, names, strict=True) if old != new}
+        return _as_arrays(rows.rename_columns(renamed) if renamed else rows, names)
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of the signals requested."""
+        return [column for signal in self._requested for column in signal.columns]
+
+    @property
+    def all_columns(self) -> set[str]:
+        """Names of the columns of every signal stored."""
+        return {column.name for signal in self._stored for column in signal.columns}
+
+    @property
+    def required_columns(self) -> list[str]:
+        """Columns without which there are no signals."""
+        return [column.name for column in self.columns]
+
+    def request(self, request: SignalRequest) -> None:
+        """Say which signals `signals` must give.
+
+        Raises:
+            ValueError: If one of them was not stored.
+        """
+        lacking = missing_signals(request, self.stored_request)
+        if lacking:
+            raise ValueError(
+                f"The objectives need {lacking} of the teacher, which {self.folder!r} does not hold; it has "
+                f"{request_fields(self.stored_request)}. Run precompute with these objectives into another folder, "
+                "or take others (`--objectives`)."
+            )
+        self._requested = [signal for signal in self._stored if signal.is_part_of(request)]
+        self.input_columns = ["attention_mask"] + [column.name for column in self.columns]
+
+    def to(self, device: torch.device) -> None:
+        """Move what little there is to the device of training."""
+        if self.label_order is not None:
+            self.label_order = self.label_order.to(device)
+
+    def match_labels(self, student_config: PreTrainedConfig) -> None:
+        """Compare label names with the student's, and permute the stored logits to the student's order.
+
+        Raises:
+            ValueError: If the two sides name different labels.
+        """
+        order = label_permutation(self.config, student_config)
+        self.label_order = None if order is None else torch.tensor(order)
+
+    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """The requested signals for one batch, in fp32.
+
+        Args:
+            inputs: `attention_mask` (B, T) and the padded columns of the signals, as the collator makes them.
+
+        Raises:
+            ValueError: If the batch lacks a column of the signals.
+        """
+        lacking = [column.name for column in self.columns if column.name not in inputs]
+        if lacking:
+            raise ValueError(
+                f"A batch lacks the stored signals {lacking}: train on the rows of StoredTeacher({self.folder!r})."
+                "dataset, with its `collator`."
+            )
+        return self._decode(inputs, inputs["attention_mask"])
+
+    def probe(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """Signals of zeros for a batch of any rows: their shapes are those of real ones."""
+        mask = inputs["attention_mask"]
+        return self._decode({column.name: column.zeros(mask) for column in self.columns}, mask)
+
+    def _decode(self, tensors: Mapping[str, Tensor], mask: Tensor) -> Signals:
+        signals = decode_signals(self._requested, tensors, mask)
+        if self.label_order is not None and "logits" in signals.logits:
+            order = self.label_order.to(mask.device)
+            signals.logits["logits"] = signals.logits["logits"].index_select(-1, order)
+        return signals
+
+    def fingerprint(self) -> dict[str, str]:
+        """The teacher's, and what else decides the stored numbers."""
+        names = ("teacher", "teacher_weights", "dtype", "top_k", "dataset")
+        return {name if name.startswith("teacher") else f"stored_{name}": str(self.manifest[name]) for name in names}
+
+    def collator(self, inner: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None) -> StoredCollator:
+        """A collator for rows of `dataset`.
+
+        Args:
+            inner: Makes the batch of everything but the signals; it must keep the tokens. Default: padding by the
+                teacher's tokenizer.
+        """
+        return StoredCollator([self], inner or DataCollatorWithPadding(self.tokenizer()))
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the stored rows."""
+        return load_tokenizer(self.folder, flag="--teacher_model")
+
+    def check_tokenizer(self, processing_class: Any, *, pairs: bool = False) -> None:
+        """Refuse a tokenizer that reads text otherwise than that of the stored rows.
+
+        Args:
+            processing_class: The tokenizer.
+            pairs: Whether the rows are pairs of texts.
+
+        Raises:
+            ValueError: If it does; the message shows where they differ.
+        """
+        if tokenizer_hash(processing_class) != self.manifest["tokenizer"]:
+            check_same_tokens(self.tokenizer(), processing_class, pairs=pairs)
+
+    def check_rows(self, dataset: Any, what: str) -> None:
+        """Refuse rows without the signals requested.
+
+        Args:
+            dataset: A data set, or a mapping of several.
+            what: Its name in the message.
+
+        Raises:
+            ValueError: If a column is missing.
+        """
+        if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
+            for name, part in dataset.items():
+                self.check_rows(part, f"{what}[{name!r}]")
+            return
+        names = None if dataset is None else getattr(dataset, "column_names", None)
+        lacking = [column.name for column in self.columns if isinstance(names, list) and column.name not in names]
+        if lacking:
+            raise ValueError(
+                f"`{what}` has no stored signals ({lacking[0]!r} is missing; it has {names}), and a stored teacher "
+                f"knows its own rows only. Leave `train_dataset` out, or take rows from StoredTeacher({self.folder!r})"
+                ".dataset (select, filter, train_test_split)."
+            )
+
+    def describe(self) -> str:
+        """What it is, in words."""
+        facts = self.manifest
+        top_k = f", top {facts['top_k']} logits" if facts["top_k"] else ""
+        return f"{facts['teacher']}, stored: {facts['rows']:,} rows in {facts['dtype']}{top_k}"
+
+    def source(self) -> dict[str, Any]:
+        """Where the model came from: `name`, and `hub_id` and `revision` if that is the Hub."""
+        return self.manifest["source"]
+
+    def skeleton(self) -> Any:
+        """The teacher's model without weights (on the meta device), to count parameters and create students."""
+        return load_skeleton(self.folder, flag="--teacher_model")
+
+
+class StoredCollator:
+    """Pads the columns of stored teachers beside those of another collator."""
+
+    def __init__(
+        self, teachers: Sequence[StoredTeacher], inner: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    ) -> None:
+        """Wrap `inner`, which makes `input_ids`, `attention_mask` and labels, padded on either side."""
+        self.teachers = teachers
+        self.inner = inner
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One batch; signals that were not requested are left out."""
+        stored = set().union(*(teacher.all_columns for teacher in self.teachers))
+        batch = dict(self.inner([{k: v for k, v in row.items() if k not in stored} for row in features]))
+        if "attention_mask" not in batch:
+            raise ValueError(
+                f"The collator gave no `attention_mask` but {sorted(batch)}: stored signals are put where it is 1."
+            )
+        for column in (column for teacher in self.teachers for column in teacher.columns):
+            if column.name in features[0]:
+                batch[column.name] = column.pad([row[column.name] for row in features], batch["attention_mask"])
+        return batch
+
+
+def join_rows(teachers: Sequence[StoredTeacher]) -> datasets.Dataset:
+    """The rows of several stored teachers with the signals of all.
+
+    Args:
+        teachers: At least one; each with a `name` of its own.
+
+    Raises:
+        ValueError: If they were stored for different rows, or two have one name.
+    """
+    first = teachers[0]
+    parts, names = [first.dataset], sorted(first.all_columns)
+    for other in teachers[1:]:
+        if other.manifest["dataset"] != first.manifest["dataset"]:
+            raise ValueError(
+                f"{first.folder!r} ({first.manifest['rows']} rows) and {other.folder!r} ({other.manifest['rows']} "
+                "rows) were stored for different rows: precompute both on the same text with the same tokenizer."
+            )
+        twice = sorted(other.all_columns & set(names))
+        if twice:
+            raise ValueError(f"Two stored teachers have the columns {twice}: give each its own StoredTeacher(name=).")
+        names += sorted(other.all_columns)
+        parts.append(other.dataset.select_columns(sorted(other.all_columns)))
+    return _as_arrays(datasets.concatenate_datasets([part.with_format(None) for part in parts], axis=1), names)
+
+
+def _as_arrays(rows: datasets.Dataset, names: list[str]) -> datasets.Dataset:
+    """Rows whose signals come as arrays in their own type: lists of numbers would be a hundred times slower."""
+    return rows.with_format("numpy", columns=names, output_all_columns=True, dtype=None)

@@ -1,0 +1,204 @@
+"""Facts for the model card, from a trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+from ...capture.outputs import shows_its_signals
+from ...hub.model_card import (
+    CardFacts,
+    ModelFacts,
+    ObjectiveFacts,
+    curves_from_log,
+    settings_that_differ,
+    shown_name,
+)
+from ...settings import DistillationArguments
+from ...settings.parsing import arguments_to_dict
+from ...storage.files import read_json
+from ...students.creation import count_parameters
+from ...students.shapes import shape_of
+from ...teachers.adapters import AdapterTeacher
+from ...teachers.stored.teacher import StoredTeacher
+
+PIPELINE_TAGS = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+    "ForMaskedLM": "fill-mask",
+    "ForCausalLM": "text-generation",
+}
+# Say nothing about the student: where files lie, how progress is shown, what the Hub is told.
+SILENT_SETTINGS = {
+    "output_dir",
+    "run_name",
+    "disable_tqdm",
+    "report_to",
+    "logging_steps",
+    "logging_first_step",
+    "eval_agreement",
+    "eval_task",
+    "eval_task_dir",
+    "eval_task_samples",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_always_push",
+    "hub_token",
+    "objectives",
+    "resume_from_checkpoint",
+    "teacher_models",
+    "dataloader_pin_memory",
+    "dataloader_num_workers",
+    "use_cpu",
+    "seed",
+}
+# Heads whose outputs have names.
+_NAMED_HEADS = frozenset({"text-classification", "token-classification"})
+# The base class fills these in from the machine.
+_FILLED_IN = frozenset(
+    {
+        "ddp_find_unused_parameters",
+        "accelerator_config",
+        "lr_scheduler_kwargs",
+        "optim_args",
+        "logging_dir",
+        "local_rank",
+    }
+)
+_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
+
+
+def model_facts(model: Any, name: str, **more: Any) -> ModelFacts:
+    """What a card says of one model."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    count = count_parameters(plain)
+    # A student without attention has neither heads nor a feed-forward width.
+    shape = plain.config if shows_its_signals(plain) else shape_of(plain)
+    return ModelFacts(
+        name=name,
+        architecture=type(plain).__name__,
+        num_layers=plain.config.num_hidden_layers,
+        hidden_size=shape.hidden_size,
+        num_heads=getattr(shape, "num_heads", None),
+        intermediate_size=getattr(shape, "intermediate_size", None),
+        vocab_size=plain.config.vocab_size,
+        parameters=count.total,
+        embedding_parameters=count.embeddings,
+        **more,
+    )
+
+
+def pipeline_tag(model: PreTrainedModel) -> str:
+    """The Hub's name for what the model's head does."""
+    name = type(model).__name__
+    return next((tag for ending, tag in PIPELINE_TAGS.items() if name.endswith(ending)), "feature-extraction")
+
+
+def labels_of(model: PreTrainedModel) -> list[str]:
+    """Names of the classes that a model's head tells apart, in their order; none for a number or a bare encoder."""
+    if pipeline_tag(model) not in _NAMED_HEADS or (model.config.num_labels or 0) < 2:
+        return []
+    return [name for _, name in sorted((int(index), name) for index, name in (model.config.id2label or {}).items())]
+
+
+def card_facts(trainer: Any, model_name: str) -> CardFacts:
+    """Everything a trainer knows about its student: models, objectives, settings, curves, versions.
+
+    Args:
+        trainer: A trainer that distils.
+        model_name: Title of the card.
+    """
+    objectives, args = trainer.model.objectives, trainer.args
+    described = {name: objective.describe() for name, objective in objectives.items()}
+    return CardFacts(
+        model_name=model_name,
+        teacher=[_teacher_facts(teacher) for teacher in trainer.teachers if hasattr(teacher, "source")],
+        student=model_facts(trainer.student, model_name, hub_id=trainer.hub_model_id or args.hub_model_id),
+        objectives=[
+            ObjectiveFacts(name, trainer.model.weights[name], settings=_given(settings))
+            for name, settings in described.items()
+        ],
+        layer_map="; ".join(_layers(name, settings) for name, settings in described.items() if "layers" in settings)
+        or None,
+        updates=trainer.state.global_step or None,
+        rows_per_update=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        seed=args.seed,
+        settings=_settings(args),
+        curves=curves_from_log(trainer.state.log_history),
+        versions={
+            "transformers": transformers.__version__,
+            "torch": transformers.utils.import_utils.get_torch_version(),
+        },
+        citations=[objective.citation for objective in objectives.values() if objective.citation],
+        pipeline_tag=pipeline_tag(trainer.student),
+        labels=labels_of(trainer.student),
+    )
+
+
+def _teacher_facts(teacher: Any) -> ModelFacts:
+    model = teacher.skeleton() if isinstance(teacher, StoredTeacher) else teacher.model
+    source = {**teacher.source(), "lineage": lineage_of(getattr(model.config, "name_or_path", ""))}
+    if isinstance(teacher, AdapterTeacher):
+        source["name"] += f", adapter {teacher.adapter}"
+    return model_facts(model, **source)
+
+
+def lineage_of(folder: str) -> str | None:
+    """How the model of a folder was made, in words, where the results of its training lie beside it."""
+    try:
+        results = read_json(Path(folder) / "results.json") if folder else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(results, dict) or not results.get("base_model"):
+        return None
+    # The results are written for others, with the last part of a path only.
+    base = str(results.get("base_name") or shown_name(str(results["base_model"])))
+    tasks = results.get("tasks") or [results.get("task")]
+    on = ", ".join(str(task) for task in tasks if task)
+    return f"fine-tuned on {on}, from {base}" if on else None
+
+
+def _layers(name: str, settings: dict[str, Any]) -> str:
+    from ...objectives.layer_map import format_layer_map
+
+    return f"{name}: {format_layer_map(tuple((s, t) for s, t in settings['layers']))}"
+
+
+def chosen_settings(arguments: Any) -> dict[str, Any]:
+    """Fields of a dataclass of arguments that differ from their defaults because somebody chose them."""
+    fields = {field.name: field for field in dataclasses.fields(arguments)}
+    defaults = {
+        name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        for name, field in fields.items()
+    }
+    values = {name: value for name, value in arguments_to_dict(arguments).items() if name in fields}
+    changed = settings_that_differ({k: v for k, v in values.items() if v is not None}, defaults, _FILLED_IN)
+    # An empty value in place of another one was nobody's choice.
+    return {name: value for name, value in changed.items() if not (_is_nothing(value) and _is_nothing(defaults[name]))}
+
+
+def _settings(args: DistillationArguments) -> dict[str, Any]:
+    """Settings that say something about the student."""
+    return {name: value for name, value in chosen_settings(args).items() if name not in SILENT_SETTINGS}
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that have a value."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a setting says "not given"; a zero is a number."""
+    return any(value == nothing and type(value) is type(nothing) for nothing in _NOTHING)

@@ -1,0 +1,344 @@
+"""The model that is trained: a student with its losses around it, nothing added to it.
+
+The losses are computed inside `forward`, so that DDP, FSDP, autocast and compile see them; what is returned is the
+loss, the detached terms and, where asked for, the student's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from hf_distill.tasks.labels import LABEL_COLUMNS
+
+from ...capture.outputs import capture_of
+from ...capture.signals import SignalRequest, Signals
+from ...hub.loading import forward_columns
+from ...objectives import Objective, WeightedObjective
+from ...objectives.schedules import Schedule
+from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, Reading, by_pieces
+from ...teachers.routing import only_requested
+from .agreement import agreement_sums, can_agree
+
+logger = logging.get_logger(__name__)
+
+# What `teacher_signals` is where somebody calls the model who wants no losses.
+NOT_A_STEP: Any = object()
+
+
+def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a mean can be over: rows, real tokens and labels of one batch, as float tensors on the batch's device.
+
+    Where teachers read other tokens, the pieces of each reading too, by the name of their mask.
+    """
+    ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
+    if ids is None:
+        raise ValueError(f"A batch needs `input_ids` or `inputs_embeds`; it has {sorted(inputs)}.")
+    rows = torch.full((), float(ids.shape[0]), device=ids.device)
+    mask: Tensor | None = inputs.get("attention_mask")
+    tokens = mask.sum(dtype=torch.float32) if mask is not None else rows * ids.shape[1]
+    labels: Any = inputs.get("labels")
+    no_classes = labels is None or labels.is_floating_point()
+    counts = {"rows": rows, "tokens": tokens, "labels": rows if no_classes else labels.ge(0).sum(dtype=torch.float32)}
+    pieces = {name: mask for name, mask in inputs.items() if name.endswith(f"_{PIECE_MASK}")}
+    return counts | {name: mask.sum(dtype=torch.float32) for name, mask in pieces.items()}
+
+
+class DistillationModel(PreTrainedModel):
+    """A student and its objectives.
+
+    To everybody but its trainer it is the student: a call without `teacher_signals`, in a pipeline or a callback,
+    gives the student's outputs, and names that it does not have are the student's (`generate`, `bert`, ...).
+
+    Attributes:
+        student: The plain model (or `PeftModel`) that users get.
+        objectives: Modules by name; their parameters, if any, train beside the student and are never saved in it.
+    """
+
+    accepts_loss_kwargs = True
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(
+        self,
+        student: Any,
+        objectives: list[WeightedObjective],
+        readings: Mapping[str, Reading | None] | None = None,
+    ) -> None:
+        """Wrap `student`.
+
+        Args:
+            student: The plain model.
+            objectives: Bound to its depth already.
+            readings: How the teacher of each objective reads the text, where that is not the student's way.
+        """
+        super().__init__(student.config)
+        self.student = student
+        self.objectives = nn.ModuleDict({item.name: item.objective for item in objectives})
+        self.weights = {item.name: item.weight for item in objectives}
+        self.schedules = {item.name: item.schedule for item in objectives if item.schedule is not None}
+        # Tensors, because a compiled `forward` would be compiled anew for every other number.
+        self._factors = {name: torch.tensor(schedule(0.0)) for name, schedule in self.schedules.items()}
+        # Those of `schedules` with shares in place of epochs, once a training says how many it has.
+        self._in_shares: dict[str, Schedule | None] = dict(self.schedules)
+        self._prefixes = {name: reading.prefix for name, reading in (readings or {}).items() if reading is not None}
+        request = SignalRequest()
+        for item in objectives:
+            request = request | item.objective.student_request
+        self._capture = capture_of(student, request)
+        # A base model has no head whose outputs metrics could read.
+        with_logits = request | SignalRequest(logits=True) if self._capture.has_head else request
+        self._capture_with_logits = capture_of(student, with_logits)
+        self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
+        self.deepest_layer = deepest_hidden_state(request, self._capture.num_layers)
+        self._features_capture: Any = None
+
+    def check(
+        self, probe: Mapping[str, Tensor], teacher: Signals | Mapping[str, Signals] | None, *, seed: int
+    ) -> None:
+        """Let every objective look at one tiny batch of both sides, and create what depends on their widths.
+
+        Args:
+            probe: Inputs of the student, on its device.
+            teacher: What the teacher says to them.
+            seed: Projections begin with the weights that it gives, whatever was drawn before them.
+        """
+        was_training = self.student.training
+        self.student.eval()
+        student = self._capture(**probe)
+        self.student.train(was_training)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            for name, objective in self.objectives.items():
+                cast(Objective, objective).check(student, signals_for(name, teacher))
+
+    def warn_of_untrained_head(self) -> None:
+        """Say once if the student has a head, and no objective reads what it says."""
+        reads_head = any(cast(Objective, one).student_request.logits for one in self.objectives.values())
+        if self._capture.has_head and not reads_head:
+            logger.warning_once(
+                f"The head of {type(self.student).__name__} stays untrained: {', '.join(self.objectives)} "
+                "read nothing of its outputs. Add an objective that does (`logits`, `labels`), or adapt the student "
+                "to the task afterwards (`hf-distill evaluate`)."
+            )
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Weight, schedule and settings of every objective."""
+        schedules = {name: {"schedule": schedule.describe()} for name, schedule in self.schedules.items()}
+        return {
+            name: {"weight": self.weights[name], **schedules.get(name, {}), **cast(Objective, objective).describe()}
+            for name, objective in self.objectives.items()
+        }
+
+    def count_epochs(self, epochs: float | None) -> None:
+        """Tell schedules how many passes over the rows the training makes; `None` if the rows have no length.
+
+        Raises:
+            ValueError: If a stage ends before it begins (see `Schedule.in_run_of`), or no objective has a step.
+        """
+        for name, schedule in self.schedules.items():
+            try:
+                self._in_shares[name] = schedule.in_run_of(epochs)
+            except ValueError as error:
+                raise ValueError(f"Objective {name!r}: {error}") from None
+        never = {name: self.schedules[name].describe() for name, found in self._in_shares.items() if found is None}
+        if len(never) == len(self.weights):
+            raise ValueError(f"Nothing is learnt in a training of {epochs:g} epochs: {never}.")
+        for name, stage in never.items():
+            logger.warning(f"Objective {name!r} ({stage}) has no step in a training of {epochs:g} epochs.")
+
+    def set_progress(self, progress: float) -> None:
+        """Tell schedules and objectives which share of the optimizer steps is done."""
+        for name, schedule in self._in_shares.items():
+            self._factors[name].fill_(0.0 if schedule is None else schedule(progress))
+        for objective in self.objectives.values():
+            cast(Objective, objective).set_progress(progress)
+
+    def current_weights(self) -> dict[str, float]:
+        """The weight of every objective at the progress that was set last."""
+        return {
+            name: weight * (float(self._factors[name]) if name in self._factors else 1.0)
+            for name, weight in self.weights.items()
+        }
+
+    def show_features(self) -> None:
+        """Be ready to be asked for `only="features"`; before the model is compiled or sharded."""
+        layers = SignalRequest(hidden_states=frozenset({self.deepest_layer}))
+        self._features_capture = capture_of(self.student, layers)
+
+    def current_settings(self) -> dict[str, float]:
+        """Weights and settings of objectives that move, by `<setting>/<objective>`, at that progress."""
+        weights = self.current_weights()
+        moving = {f"weight/{name}": weights[name] for name in self.schedules}
+        for name, objective in self.objectives.items():
+            moving |= {f"{key}/{name}": value for key, value in cast(Objective, objective).scheduled.items()}
+        return moving
+
+    @property
+    def agreeing(self) -> list[str]:
+        """Names of the objectives on which student and teacher can be compared."""
+        return [name for name, objective in self.objectives.items() if can_agree(cast(Objective, objective))]
+
+    def forward(
+        self,
+        *args: Any,
+        teacher_signals: Signals | Mapping[str, Signals] | None = NOT_A_STEP,
+        num_items: Mapping[str, Tensor] | None = None,
+        loss_scale: float = 1.0,
+        return_logits: bool = False,
+        return_agreement: bool = False,
+        only: Literal["logits", "features"] | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """One forward pass of the student and every loss; without `teacher_signals`, what the student gives.
+
+        Args:
+            args: Inputs of the student by place, where it is called as the student.
+            teacher_signals: Signals of the teacher for the same batch; where objectives have different teachers, those
+                of each objective by its name.
+            num_items: Items of the whole optimizer step, over all micro-batches and processes; those of this batch
+                if `None`. A term's mean over this batch is weighed by the batch's share of them.
+            loss_scale: Number of processes that average their gradients.
+            return_logits: Whether to run the head even if no objective reads it.
+            return_agreement: Whether to compare both sides (see `agreement_sums`).
+            only: No loss at all, but the student's `logits` by name, or its `features`: the mean over the real tokens
+                of the deepest hidden state that the objectives train, (B, H).
+            inputs: A batch; label columns go to the objectives, the rest to the student.
+
+        Returns:
+            `loss`, `terms` (name -> detached contribution to the step's mean), the student's logits by name, and
+            `agreement`; what is not asked for is left out. In evaluation so are the terms of objectives that find no
+            labels, or no teacher, in these rows.
+        """
+        if only is not None:
+            return self._without_losses(only, inputs)
+        if teacher_signals is NOT_A_STEP:
+            return self.student(*args, **inputs)
+        capture = self._capture_with_logits if return_logits else self._capture
+        student = self.student_signals(inputs, capture)
+        readings = {prefix for prefix in self._prefixes.values() if prefix + STUDENT_PIECES in inputs}
+        in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in readings}
+        labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
+        here = count_items(inputs)
+        terms: dict[str, Tensor] = {}
+        agreement: dict[str, Tensor] = {}
+        loss: Any = 0.0
+        for name, objective in self.objectives.items():
+            teacher = signals_for(name, teacher_signals)
+            if not self.training and _lacks(cast(Objective, objective), teacher, labels):
+                continue
+            share = _share(here, num_items, self.counted_in(name))
+            seen = in_pieces[self._prefixes[name]] if name in self._prefixes else student
+            weight: Any = self.weights[name] * self._factors[name] if name in self._factors else self.weights[name]
+            for term, value in objective(seen, teacher, labels).items():
+                value = value * share * loss_scale
+                terms[f"{name}/{term}"] = value.detach()
+                loss = loss + weight * value
+            if return_agreement and teacher is not None:
+                agreement |= agreement_sums(name, cast(Objective, objective), seen, teacher, labels)
+        found: dict[str, Any] = {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
+        return found | ({"agreement": agreement} if return_agreement else {})
+
+    def student_signals(self, inputs: Mapping[str, Any], capture: Any = None) -> Signals:
+        """What the objectives see of the student for a batch, or what another capture records of it."""
+        known = {name: value for name, value in inputs.items() if name in self._columns}
+        return (self._capture if capture is None else capture)(**known)
+
+    def _without_losses(self, only: Literal["logits", "features"], inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the student makes of a batch, whatever it is trained on."""
+        known = {name: value for name, value in inputs.items() if name in self._columns}
+        if only == "logits":
+            return dict(self._capture_with_logits(**known).logits)
+        signals = self._features_capture(**known)
+        mask = signals.attention_mask[..., None]
+        states = signals.hidden_states[self.deepest_layer].float() * mask
+        return {"features": states.sum(1) / mask.sum(1).clamp(min=1)}
+
+    def counted_in(self, name: str) -> str:
+        """What the terms of an objective are means over, as `count_items` names it."""
+        unit = cast(Objective, self.objectives[name]).unit
+        # Where the two sides have other tokens, pieces of text stand for them.
+        return self._prefixes[name] + PIECE_MASK if unit == "tokens" and name in self._prefixes else unit
+
+    def _by_pieces(self, student: Signals, prefix: str, inputs: Mapping[str, Tensor]) -> Signals:
+        """What the objectives of one reading see of the student."""
+        request = SignalRequest()
+        for name, used in self._prefixes.items():
+            if used == prefix:
+                request = request | cast(Objective, self.objectives[name]).student_request
+        pieces, mask = inputs[prefix + STUDENT_PIECES], inputs[prefix + PIECE_MASK]
+        return by_pieces(only_requested(student, request), pieces, mask)
+
+    # The names below are those through which `Trainer` reaches the model it trains; all of them mean the student.
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
+    ) -> None:
+        """Write the plain student; `state_dict`, if given, is one of the wrapper."""
+        if state_dict is not None:
+            state_dict = {k.removeprefix("student."): v for k, v in state_dict.items() if k.startswith("student.")}
+        self.student.save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Switch activation checkpointing on in the student."""
+        self.student.activation_checkpointing_enable(*args, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The student's embeddings."""
+        return self.student.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Give the student other embeddings."""
+        self.student.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The matrix of the student's language-model head, if it has one."""
+        return self.student.get_output_embeddings()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize the student's embeddings."""
+        return self.student.resize_token_embeddings(*args, **kwargs)
+
+    def can_generate(self) -> bool:  # type: ignore[override]
+        """Whether the student writes text."""
+        # The base class asks before there is a student.
+        return "student" in self._modules and bool(self.student.can_generate())
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapper does not have is the student's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or "student" not in self._modules:
+                raise
+            return getattr(self._modules["student"], name)
+
+
+def deepest_hidden_state(request: SignalRequest, num_layers: int) -> int:
+    """The deepest layer whose output signals depend on: queries, keys, values and scores on that below their own."""
+    inside = request.projections | request.attention_scores
+    layers = {*request.hidden_states, *(layer - 1 for layer in inside), *([num_layers] if request.logits else [])}
+    return max(layers, default=num_layers)
+
+
+def signals_for(objective: str, signals: Signals | Mapping[str, Signals] | None) -> Signals | None:
+    """The teacher's signals for one objective: those under its name, or those of all."""
+    return signals.get(objective) if isinstance(signals, Mapping) else signals
+
+
+def _lacks(objective: Objective, teacher: Signals | None, labels: Mapping[str, Tensor]) -> bool:
+    """Whether an objective finds nothing to learn from in a batch."""
+    return (objective.needs_labels and not labels) or (objective.needs_teacher and teacher is None)
+
+
+def _share(here: Mapping[str, Tensor], whole: Mapping[str, Tensor] | None, unit: str) -> Tensor | float:
+    """This batch's share of the items of the optimizer step."""
+    return 1.0 if whole is None else here[unit] / whole[unit].clamp(min=1)

@@ -1,0 +1,389 @@
+"""What a trainer reads: which data set it is, how it is tokenized, which lengths fit, and how rows become batches.
+
+One `RowReader` answers for the rows of training, of `evaluate` and of `predict` alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor, nn
+from transformers import DataCollatorWithPadding, default_data_collator
+from transformers.trainer_utils import has_length
+
+from ...settings import DistillationArguments
+from ...tasks.rows.text import PAIR_COLUMN, check_texts, columns_of, tokenize_rows, tokenize_text
+from ...teachers.alignment import PIECES, AlignedCollator, Reading, tokenize_aligned
+from ...teachers.stored.teacher import StoredCollator, StoredTeacher
+from ..fine_tuning.task_models import num_positions
+from .chance import without_chance
+from .labels import LABEL_NAMES, SPANS, LabelReader, has_several_labels, label_kind
+from .masking import MaskingCollator
+from .text import makes_rows_when_asked, stored_lengths
+
+TOKENS = ("input_ids", "inputs_embeds")
+# Formats of `datasets` that give a batch instead of rows; a loader needs rows.
+BATCH_FORMATS = ("pandas", "polars", "arrow", "tensorflow", "jax")
+# Names under which models keep a vector for each position of a row.
+POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+HUGGING_FACE = (datasets.Dataset, datasets.IterableDataset)
+
+Pad = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+
+class RowCollator:
+    """Makes a batch of rows of any data set: text is tokenized, labels are those that the head wants.
+
+    Attributes:
+        labels: Reads the labels; `None` where the collator inside makes them.
+        pad: Makes the batch of everything but the labels.
+        columns: Those that models read; `None` keeps all that are numbers.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        labels: LabelReader | None,
+        *,
+        text_column: str = "text",
+        max_length: int = 128,
+        pad: Pad | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        """Make the collator.
+
+        Args:
+            tokenizer: The student's; `None` where rows come tokenized and padded.
+            labels: Reads the labels.
+            text_column: Column of the text in rows that are not tokenized.
+            max_length: Where these are cut.
+            pad: Makes the batch; by default the tokenizer pads to the longest row.
+            columns: The columns that are kept.
+        """
+        self.tokenizer = tokenizer
+        self.labels = labels
+        self.text_column = text_column
+        self.max_length = max_length
+        # What has no `pad` is the processor of something else than text.
+        self._pads: Any = DataCollatorWithPadding(tokenizer) if hasattr(tokenizer, "pad") else None
+        self.pad: Pad = pad or (default_data_collator if self._pads is None else self._pad)
+        self.columns = None if columns is None else frozenset(columns)
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One batch.
+
+        Raises:
+            ValueError: If the rows have neither tokens nor text.
+        """
+        rows = [self._as_mapping(row) for row in features]
+        if not any(name in rows[0] for name in TOKENS):
+            rows = self._tokenized(rows)
+        labels = self.labels.take(rows) if self.labels is not None else {}
+        if self.labels is None:
+            rows = [{k: v for k, v in row.items() if k not in (*LABEL_NAMES, *SPANS)} for row in rows]
+        rows = [{k: v for k, v in row.items() if self._is_read(k, v)} for row in rows]
+        sizes = [len(row.get("input_ids", row.get("inputs_embeds", ()))) for row in rows]
+        batch = dict(self.pad(rows))
+        return batch | (self.labels.tensors(labels, batch.get("attention_mask"), sizes) if self.labels else {})
+
+    def _as_mapping(self, row: Any) -> dict[str, Any]:
+        """The columns of a row, which may be a text alone."""
+        if isinstance(row, str):
+            return {self.text_column: row}
+        if isinstance(row, Mapping):
+            return dict(row)
+        raise ValueError(
+            f"A row must be a mapping of columns, such as {{{self.text_column!r}: ...}}, or a text, but one is of "
+            f"type {type(row).__name__}."
+        )
+
+    def _is_read(self, name: str, value: Any) -> bool:
+        wanted = self.columns is None or name in self.columns
+        return wanted and not isinstance(value, str) and value is not None
+
+    def _tokenized(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.text_column not in rows[0] or self.tokenizer is None:
+            raise ValueError(no_tokens(list(rows[0]), self.text_column))
+        return tokenize_rows(rows, self.tokenizer, self.text_column, self.max_length)
+
+    def _pad(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows padded to the longest; where a row is several choices, (B, choices, T)."""
+        first = rows[0].get("input_ids")
+        if not isinstance(first, list) or not first or not isinstance(first[0], list):
+            return dict(self._pads(rows))
+        count = len(first)
+        flat = [
+            {name: values[choice] for name, values in row.items() if isinstance(values, list)}
+            for row in rows
+            for choice in range(count)
+        ]
+        batch = self._pads(flat)
+        return {name: values.view(len(rows), count, -1) for name, values in batch.items()}
+
+
+def no_tokens(columns: Sequence[str], text_column: str) -> str:
+    """The message for rows that nobody can read."""
+    return (
+        f"The data set has no `input_ids` and no column {text_column!r} to tokenize (`--text_column`, with a "
+        f"`processing_class`); it has {list(columns)}."
+    )
+
+
+class RowReader:
+    """Prepares the data sets of a trainer, each once."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        args: DistillationArguments,
+        *,
+        readings: Sequence[Reading] = (),
+        keep: Sequence[str] = (),
+        own_collator: Any = None,
+        bounds: Sequence[tuple[str, str, int]] = (),
+    ) -> None:
+        """Take what decides how rows are read.
+
+        Args:
+            tokenizer: The student's, or `None`.
+            args: Column and length of the text.
+            readings: Other ways to read the text, for teachers with other tokenizers.
+            keep: Columns that stay beside the tokens.
+            own_collator: The user's collator, if there is one.
+            bounds: Who reads which column of tokens, and the longest row that it can read.
+        """
+        self.tokenizer = tokenizer
+        self.args = args
+        self.readings = list(readings)
+        self.keep = list(keep)
+        self.own_collator = own_collator
+        self.bounds = list(bounds)
+        self.leaves_raw = False
+        self._prepared: list[Any] = []
+
+    def prepare(self, dataset: Any, name: str, *, several: bool = False, predicting: bool = False) -> Any:
+        """A data set as the trainer reads it: tokenized where it is text, every row short enough.
+
+        Args:
+            dataset: A data set of any kind, or `None`.
+            name: What it is, for messages.
+            several: Whether it may be a mapping of data sets.
+            predicting: Whether only the student reads it.
+
+        Raises:
+            ValueError: If it is a mapping and should be one data set, has no rows, nothing to read, or a row that is
+                too long.
+        """
+        if not several:
+            check_one_set(dataset, name)
+        if isinstance(dataset, Mapping) and not isinstance(dataset, torch.utils.data.Dataset):
+            return {
+                key: self.prepare(part, f"{name}[{key!r}]", predicting=predicting) for key, part in dataset.items()
+            }
+        if dataset is None or isinstance(dataset, str) or any(dataset is known for known in self._prepared):
+            return dataset
+        if has_length(dataset) and not len(dataset):
+            raise ValueError(f"`{name}` has no rows.")
+        prepared = self._tokenized(dataset, [] if predicting else self.readings)
+        self._check_lengths(prepared, name)
+        self._prepared.append(prepared)
+        return prepared
+
+    def _tokenized(self, dataset: Any, readings: Sequence[Reading]) -> Any:
+        if self._collator_reads(dataset):
+            self.leaves_raw = True
+            return dataset
+        if not isinstance(dataset, HUGGING_FACE) or makes_rows_when_asked(dataset):
+            texts = self._texts_of_list(dataset)
+            # The rows of any other are tokenized, if need be, when they are collated.
+            return dataset if texts is None else self._tokenized(texts, readings)
+        if isinstance(dataset, datasets.Dataset) and dataset.format["type"] in BATCH_FORMATS:
+            dataset = dataset.with_format(None)
+        columns = columns_of(dataset)
+        if any(name in columns for name in TOKENS) and all(one.prefix + PIECES in columns for one in readings):
+            return dataset
+        if not readings and self.args.text_column not in columns and not is_known(self.own_collator):
+            return dataset
+        if self.tokenizer is None:
+            raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
+        if isinstance(dataset, datasets.Dataset):
+            # A format may hide columns.
+            dataset = dataset.with_format(None)
+        options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
+        with self.args.main_process_first(desc="tokenizing"):
+            if readings:
+                return tokenize_aligned(dataset, self.tokenizer, readings, keep=self.keep, **options)
+            return tokenize_text(dataset, self.tokenizer, keep=self.keep, **options)
+
+    def _texts_of_list(self, dataset: Any) -> datasets.Dataset | None:
+        """The texts of a list as a data set, with the columns that stay; `None` for anything else."""
+        column = self.args.text_column
+        if not isinstance(dataset, (list, tuple)) or self.tokenizer is None:
+            return None
+        rows = [{column: row} if isinstance(row, str) else row for row in dataset]
+        if any(not isinstance(row, Mapping) or column not in row or any(t in row for t in TOKENS) for row in rows):
+            return None
+        kept = [name for name in (column, PAIR_COLUMN, *self.keep) if any(name in row for row in rows)]
+        batch = {name: [row.get(name) for row in rows] for name in kept}
+        check_texts(batch, column, range(len(rows)))
+        return datasets.Dataset.from_dict(batch)
+
+    def _collator_reads(self, dataset: Any) -> bool:
+        """Whether the user's collator makes batches of the rows as they are, without tokens in them."""
+        if is_known(self.own_collator):
+            return False
+        rows = first_rows(dataset, self.args.device)
+        if not rows or not isinstance(rows[0], Mapping) or any(name in rows[0] for name in TOKENS):
+            return False
+        try:
+            with without_chance(self.args.device):
+                batch = self.own_collator(rows)
+        except Exception:
+            # It is one that pads tokens, and found none.
+            return False
+        return isinstance(batch, Mapping) and any(name in batch for name in TOKENS)
+
+    def _check_lengths(self, dataset: Any, name: str) -> None:
+        """Check that both sides have a position for every token; otherwise a batch would fail in hours."""
+        for who, column, bound in self.bounds:
+            lengths = stored_lengths(dataset, column)
+            if lengths and max(lengths) > bound:
+                longest = max(lengths)
+                raise ValueError(
+                    f"`{name}`: row {lengths.index(longest)} has {longest} tokens, but the {who} has {bound} "
+                    f"positions. {self._way_out(bound)}"
+                )
+
+    def _way_out(self, bound: int) -> str:
+        return f"Give at most `--max_length {bound}` where the trainer tokenizes, or cut the rows where you do."
+
+    def collator(
+        self,
+        student: Any,
+        label_names: Sequence[str],
+        columns: Sequence[str] | None,
+        teachers: Sequence[Any],
+        *,
+        needs_labels: bool,
+    ) -> Any:
+        """What makes batches: the user's collator, or ours; with the signals of stored teachers.
+
+        Args:
+            student: The plain student, whose head decides what labels are.
+            label_names: Columns that hold them.
+            columns: Those that models read; `None` keeps all.
+            teachers: Sources of signals.
+            needs_labels: Whether an objective learns from labels.
+        """
+        masks = isinstance(self.own_collator, MaskingCollator)
+        found = self.own_collator
+        options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
+        if found is None or masks:
+            labels = None if masks else LabelReader(student, label_names, needed=needs_labels)
+            found = RowCollator(self.tokenizer, labels, pad=found, columns=columns, **options)
+        if self.readings:
+            found = AlignedCollator(self.tokenizer, self.readings, found, **options)
+        stored = [teacher for teacher in teachers if isinstance(teacher, StoredTeacher)]
+        return StoredCollator(stored, found) if stored else found
+
+    @property
+    def collates_any_row(self) -> bool:
+        """Whether the collator chooses its columns by itself, or is one of the user's that reads raw rows."""
+        return self.leaves_raw or self.own_collator is None or isinstance(self.own_collator, MaskingCollator)
+
+    def check_batch(self, inputs: Mapping[str, Any]) -> None:
+        """Check the width of a batch of rows that nobody could look at before.
+
+        Raises:
+            ValueError: If it is wider than one side can read.
+        """
+        for who, column, bound in self.bounds:
+            ids = inputs.get(column)
+            if isinstance(ids, Tensor) and ids.shape[-1] > bound:
+                raise ValueError(
+                    f"A batch is {ids.shape[-1]} tokens wide, but the {who} has {bound} positions. "
+                    f"{self._way_out(bound)}"
+                )
+
+
+def bounds_of(student: Any, teachers: Sequence[Any]) -> list[tuple[str, str, int]]:
+    """Who reads which column of tokens, and the longest row that it can read.
+
+    Args:
+        student: The plain student.
+        teachers: Sources of signals; those without a model read no rows.
+    """
+    sides = [("student", "", student)]
+    for index, teacher in enumerate(teachers):
+        who = "teacher" if len(teachers) == 1 else f"teacher {index}"
+        reading = getattr(teacher, "reading", None)
+        sides.append((who, "" if reading is None else reading.prefix, getattr(teacher, "model", None)))
+    found = [(who, prefix + "input_ids", _longest_row(m)) for who, prefix, m in sides if m is not None]
+    return [(who, column, bound) for who, column, bound in found if bound is not None]
+
+
+def _longest_row(model: Any) -> int | None:
+    """Tokens that a model has positions for; `None` where it has no table of them (rotary or relative positions)."""
+    named = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
+    has_table = any(name in POSITION_TABLES and isinstance(module, nn.Embedding) for name, module in named)
+    return num_positions(model.config) if has_table else None
+
+
+def settle_problem_type(student: Any, examples: Sequence[Any], device: torch.device) -> None:
+    """Say that a head has several labels a row where the rows show it and its configuration does not say.
+
+    A model of transformers does the same, in the first batch that has labels.
+
+    Args:
+        student: The plain student.
+        examples: Data sets, or mappings of them.
+        device: That of the training, whose random numbers stay.
+    """
+    if label_kind(student) != "row":
+        return
+    parts = [part for one in examples for part in (one.values() if isinstance(one, Mapping) else [one])]
+    rows = (row for part in parts for row in first_rows(part, device) if isinstance(row, Mapping))
+    if any(has_several_labels(row) for row in rows):
+        student.config.problem_type = "multi_label_classification"
+
+
+def check_one_set(dataset: Any, name: str) -> None:
+    """Refuse several data sets where one is wanted.
+
+    Raises:
+        ValueError: If there are several; the message says how to give one.
+    """
+    if not isinstance(dataset, Mapping) or isinstance(dataset, torch.utils.data.Dataset):
+        return
+    splits = list(dataset)
+    wanted = "train" if name == "train_dataset" else "test"
+    example = next((split for split in splits if str(split).startswith(wanted)), splits[0] if splits else wanted)
+    raise ValueError(
+        f"`{name}` is a {type(dataset).__name__} of the splits {splits}; give one of them, such as "
+        f"`{name}=dataset[{example!r}]`."
+    )
+
+
+def first_rows(dataset: Any, device: torch.device) -> list[Any]:
+    """The first row of a data set, as a list; nothing of a stream that may be read once only, or of none."""
+    if dataset is None or isinstance(dataset, (str, Mapping)):
+        return []
+    try:
+        with without_chance(device):
+            if isinstance(dataset, datasets.IterableDataset):
+                return list(dataset.take(1))
+            rows: Any = dataset
+            return [rows[0]] if has_length(dataset) and len(rows) else []
+    except Exception:
+        # Rows of one's own may break; that is for the loader to say.
+        return []
+
+
+def is_known(collator: Any) -> bool:
+    """Whether a collator is none of the user's own: those of transformers and of this package pad tokens."""
+    collator = getattr(collator, "func", collator)  # Below `functools.partial`.
+    module = getattr(collator, "__module__", None) or ""
+    return collator is None or module.split(".")[0] in ("transformers", "hf_distill")

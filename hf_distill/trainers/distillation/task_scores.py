@@ -1,0 +1,195 @@
+"""The score of a student on a task while it is distilled: the curve over the steps (Contextualized Corpus, Figure 2).
+
+Where the training reaches the student's head and the head is the task's, the student is scored as it is. Otherwise the
+head is noise, and a linear probe says how much of the task can be read from what is trained: ridge regression from the
+mean of the tokens' hidden states, closed and without chance, fitted anew in every evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+from transformers import EvalPrediction
+from transformers.utils import logging
+
+from hf_distill.tasks.labels import LABEL_COLUMNS
+
+from ...settings import DistillationArguments
+from ...settings.training import HEADLINE
+from ...tasks.labels import visible_labels
+from ...tasks.loading import LoadedTask, load_task
+from ...tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
+from ...tasks.rows.text import LENGTH_COLUMN
+from ...tasks.rows.tokenizing import tokenize_task
+from ...tasks.spec import TaskSpec
+from ...teachers.stored.teacher import StoredTeacher
+from ..fine_tuning.heads import head_of
+from ..fine_tuning.task_models import check_positions, label_order
+from .model import DistillationModel
+
+logger = logging.get_logger(__name__)
+
+Way = Literal["head", "probe"]
+# (rows, what is asked of the student, collator, what is kept of the outputs) -> outputs and labels of all rows.
+RunStudent = Callable[[datasets.Dataset, str, Any, Callable[[Any], Any] | None], tuple[Any, Any]]
+PROBE_STRENGTH = 0.1
+
+
+class TaskEvaluation:
+    """Scores a student on the evaluation split of a task.
+
+    Attributes:
+        task: The task, as many rows of it as are used.
+        way: By its `head`, or by a `probe`; known once `choose` has seen the student.
+    """
+
+    def __init__(self, task: LoadedTask, tokenizer: Any, args: DistillationArguments) -> None:
+        """Tokenize the rows.
+
+        Args:
+            task: With its headline split.
+            tokenizer: The student's.
+            args: Length of the rows, number and seed of the samples.
+
+        Raises:
+            ValueError: If there is no tokenizer.
+        """
+        if tokenizer is None:
+            raise ValueError("`--eval_task` has text to tokenize: give `processing_class`.")
+        self.task = task.subset(args.eval_task_samples, args.eval_task_samples, seed=args.seed)
+        self.spec: TaskSpec = task.spec
+        self.tokenizer = tokenizer
+        self.max_length = args.max_length
+        self.way: Way = "head"
+        self._order: list[int] | None = None
+        self.rows = self.task.split(self.spec.headline_split)
+        tokens = tokenize_task(self.rows, self.spec, tokenizer, self.max_length)
+        # Rows of like length together; scores know rows by their place.
+        self.tokens = tokens.select(np.argsort(-np.asarray(tokens[LENGTH_COLUMN]), kind="stable"))
+
+    def text_rows(self, teachers: Sequence[Any]) -> datasets.Dataset:
+        """The evaluation split as held-out text: its tokens without labels.
+
+        Raises:
+            ValueError: If a teacher cannot read them.
+        """
+        if any(isinstance(one, StoredTeacher) or getattr(one, "reading", None) is not None for one in teachers):
+            raise ValueError(
+                "`--eval_task` without held-out rows measures terms on the task's text, which a stored teacher or one "
+                "with its own tokens cannot read: hold back `--textbook_eval_rows`, or give `eval_dataset`."
+            )
+        return self.tokens.remove_columns([name for name in LABEL_COLUMNS if name in self.tokens.column_names])
+
+    def choose(self, model: DistillationModel) -> None:
+        """Decide how this student is scored, and say it.
+
+        Raises:
+            ValueError: If neither its head nor a probe can be scored.
+        """
+        student = model.student.get_base_model() if hasattr(model.student, "get_base_model") else model.student
+        check_positions(student.config, self.max_length)
+        reason = self._why_no_head(model, student)
+        self.way = "head" if reason is None else "probe"
+        if reason is None:
+            order = label_order(student.config, self.spec, where="The student")
+            self._order = None if order == list(range(len(order))) else order
+            return
+        if self.spec.kind != "text_classification":
+            raise ValueError(
+                f"`--eval_task` {self.spec.name!r} needs the student's head, because a probe reads rows only, but "
+                f"{reason}. Add `logits` or `labels` to `--objectives`, with a teacher of this task."
+            )
+        if self.spec.train_split not in self.task.dataset:
+            raise ValueError(
+                f"`--eval_task` {self.spec.name!r} is scored by a probe, because {reason}; that needs the split "
+                f"{self.spec.train_split!r}, and there are {sorted(self.task.dataset)}."
+            )
+        model.show_features()
+        logger.warning(
+            f"`--eval_task` {self.spec.name}: {reason}, so the scores are those of a linear probe on layer "
+            f"{model.deepest_layer} (`eval_probe/...`), not of the student as it is."
+        )
+
+    def show(self, model: DistillationModel) -> None:
+        """Be ready to score another student of the same kind, as in a search."""
+        if self.way == "probe":
+            model.show_features()
+
+    def _why_no_head(self, model: DistillationModel, student: Any) -> str | None:
+        """What speaks against scoring the student as it is; `None` if nothing does."""
+        suffix = head_of(self.spec).suffix
+        if not type(student).__name__.endswith(suffix):
+            return f"the student is a {type(student).__name__} and no ...{suffix}"
+        if not any(objective.student_request.logits for objective in model.objectives.values()):  # type: ignore[union-attr]
+            return f"no objective of {sorted(model.objectives)} trains the student's head"
+        try:
+            label_order(student.config, self.spec, where="The student")
+        except ValueError as error:
+            return f"the student's head has other labels ({error})"
+        return None
+
+    @property
+    def headline(self) -> str:
+        """Name of the main score without `eval_`."""
+        return f"{'task' if self.way == 'head' else 'probe'}/{self.spec.headline}"
+
+    def score(self, run: RunStudent, pad_to: int | None) -> dict[str, float]:
+        """The task's scores as `task/<metric>`, or `probe/<metric>`.
+
+        Args:
+            run: Runs the student over rows.
+            pad_to: Batches are padded to a multiple of it.
+        """
+        head = head_of(self.spec, self._order)
+        collator = head.collator(self.tokenizer, pad_to)
+        if self.way == "head":
+            outputs, labels = run(self.tokens, "logits", collator, head.kept)
+            prediction = EvalPrediction(predictions=outputs, label_ids=labels)
+            own = self.spec.for_split(self.spec.headline_split)
+            scores = build_compute_metrics(own, self.rows, self.tokens)(prediction)
+            return {f"task/{name}": float(value) for name, value in scores.items()}
+        train = self.task.train.select(visible_labels(self.task.train, self.spec).nonzero()[0])
+        train = tokenize_task(train, self.spec, self.tokenizer, self.max_length)
+        known, targets = run(train, "features", collator, None)
+        features, labels = run(self.tokens, "features", collator, None)
+        predicted = ridge(known, _as_targets(targets, self.spec), features)
+        scores = compute_scores(self.spec, predictions_of(self.spec, predicted), np.asarray(labels))
+        return {f"probe/{name}": float(value) for name, value in scores.items()}
+
+
+def task_to_evaluate(given: LoadedTask | None, args: DistillationArguments) -> LoadedTask | None:
+    """The task of `eval_task`, loaded if only its name is known.
+
+    Raises:
+        ValueError: If the name is unknown, or `metric_for_best_model` asks for a task and there is none.
+    """
+    if given is None and args.eval_task is not None:
+        given = load_task(args.eval_task, args.eval_task_dir, splits="evaluation")
+    if given is None and (args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE:
+        raise ValueError(
+            f"`--metric_for_best_model {HEADLINE}` is the main score of a task: name it by `--eval_task`."
+        )
+    return given
+
+
+def ridge(known: np.ndarray, targets: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """Outputs (M, C) for features (M, D) of a ridge regression from features (N, D) to targets (N, C).
+
+    Features are brought to mean 0 and variance 1 of those that are known; the penalty is a tenth of their number.
+    """
+    known, features = known.astype(np.float64), features.astype(np.float64)
+    mean, spread = known.mean(0), known.std(0)
+    spread[spread < 1e-12] = 1.0
+    known, features = (known - mean) / spread, (features - mean) / spread
+    penalty = PROBE_STRENGTH * len(known) * np.eye(known.shape[1])
+    weights = np.linalg.solve(known.T @ known + penalty, known.T @ (targets - targets.mean(0)))
+    return features @ weights + targets.mean(0)
+
+
+def _as_targets(labels: Any, spec: TaskSpec) -> np.ndarray:
+    """Labels (N,) as one-hot rows (N, C), or as values (N, 1) in regression."""
+    values = np.asarray(labels)
+    return values.astype(np.float64)[:, None] if spec.label_names is None else np.eye(spec.num_labels)[values]

@@ -1,0 +1,211 @@
+"""What differs between heads of rows, words, spans and choices: class, batches, loss, outputs kept for scores.
+
+Shape legend: B rows, T padded length, C outputs of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    DataCollatorForMultipleChoice,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+)
+
+from hf_distill.tasks.rows.words import IGNORED
+from hf_distill.tasks.spec import TaskSpec
+
+Collator = Callable[[list[Any]], dict[str, Any]]
+# Stands in the kept outputs where a score was not finite.
+NOT_FINITE = -1
+
+
+class TaskHead(Protocol):
+    """The part of fine-tuning that depends on the kind of task."""
+
+    auto_class: ClassVar[Any]
+    suffix: ClassVar[str]
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
+        """Pads rows to a batch whose labels are all in `labels`; -100 marks what has none."""
+
+    def loss(
+        self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of a batch, and the number of labels that it is over."""
+
+    def kept(self, outputs: Any) -> Any:
+        """What of a model's outputs the scores need."""
+
+
+class RowHead:
+    """A class or a value for every row."""
+
+    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    suffix: ClassVar[str] = "ForSequenceClassification"
+
+    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
+        self.spec = spec
+        self.order = order
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
+        """Rows padded to the longest."""
+        return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
+
+    def loss(
+        self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of logits (B, C), or squared error in regression, over labels (B,)."""
+        logits = in_task_order(outputs["logits"], self.order).float()
+        if self.spec.label_names is None:
+            shown = ~labels.isnan()
+            total = functional.mse_loss(logits.squeeze(-1)[shown], labels.float()[shown], reduction="sum")
+            return total, shown.sum()
+        return _cross_entropy(logits, labels, label_smoothing)
+
+    def kept(self, outputs: Any) -> Tensor:
+        """Logits (B, C) in the task's order."""
+        return in_task_order(_first(outputs), self.order)
+
+
+class WordHead:
+    """A tag for every word, told by its first token."""
+
+    auto_class: ClassVar[Any] = AutoModelForTokenClassification
+    suffix: ClassVar[str] = "ForTokenClassification"
+
+    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
+        self.spec = spec
+        self.order = order
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
+        """Rows padded to the longest, their labels with -100."""
+        return DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=multiple, label_pad_token_id=IGNORED)
+
+    def loss(
+        self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of logits (B, T, C) over labels (B, T)."""
+        logits = in_task_order(outputs["logits"], self.order).float()
+        return _cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing)
+
+    def kept(self, outputs: Any) -> Tensor:
+        """The best tag of every token, (B, T), in the task's order: logits would fill the memory."""
+        logits = in_task_order(_first(outputs), self.order)
+        return logits.argmax(-1).masked_fill(~logits.isfinite().all(-1), NOT_FINITE)
+
+
+class SpanHead:
+    """First and last token of an answer."""
+
+    auto_class: ClassVar[Any] = AutoModelForQuestionAnswering
+    suffix: ClassVar[str] = "ForQuestionAnswering"
+
+    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
+        self.spec = spec
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
+        """Windows padded to the longest; start and end as `labels` (B, 2), by which `Trainer` counts an update."""
+        pad = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
+
+        def collate(rows: list[Any]) -> dict[str, Any]:
+            batch = dict(pad(rows))
+            batch["labels"] = torch.stack((batch.pop("start_positions"), batch.pop("end_positions")), 1)
+            return batch
+
+        return collate
+
+    def loss(
+        self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of start and end scores (B, T) over labels (B, 2): per label, so half of each.
+
+        Heads of transformers score padding too; here no answer lies there, so that padding changes no loss.
+        """
+        scores = torch.cat((outputs["start_logits"], outputs["end_logits"])).float()
+        if attention_mask is not None:
+            scores = scores.masked_fill(~attention_mask.bool().repeat(2, 1), torch.finfo(scores.dtype).min)
+        return _cross_entropy(scores, labels.T.flatten(), label_smoothing)
+
+    def kept(self, outputs: Any) -> tuple[Tensor, Tensor]:
+        """Start and end scores, (B, T) each."""
+        return outputs[0], outputs[1]
+
+
+class ChoiceHead:
+    """A score for every choice of a row; the best one is the answer."""
+
+    auto_class: ClassVar[Any] = AutoModelForMultipleChoice
+    suffix: ClassVar[str] = "ForMultipleChoice"
+
+    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
+        # One output serves every choice: there is no order that could differ.
+        self.spec = spec
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
+        """All choices of all rows padded to the longest, (B, choices, T)."""
+        pad = DataCollatorForMultipleChoice(tokenizer, pad_to_multiple_of=multiple)
+        wanted = (*tokenizer.model_input_names, "labels")
+
+        def collate(rows: list[Any]) -> dict[str, Any]:
+            return dict(pad([{name: row[name] for name in wanted if name in row} for row in rows]))
+
+        return collate
+
+    def loss(
+        self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of scores (B, choices) over labels (B,)."""
+        return _cross_entropy(outputs["logits"].float(), labels, label_smoothing)
+
+    def kept(self, outputs: Any) -> Tensor:
+        """Scores (B, choices)."""
+        return _first(outputs)
+
+
+_HEADS: dict[str, Callable[..., TaskHead]] = {
+    "text_classification": RowHead,
+    "token_classification": WordHead,
+    "question_answering": SpanHead,
+    "multiple_choice": ChoiceHead,
+}
+
+
+def head_of(spec: TaskSpec, order: list[int] | None = None) -> TaskHead:
+    """The head of a task.
+
+    Args:
+        spec: The task.
+        order: Index among the model's outputs of each label of the task; `None` if the orders agree.
+    """
+    return _HEADS[spec.kind](spec, order)
+
+
+def in_task_order(logits: Tensor, order: list[int] | None) -> Tensor:
+    """Outputs (..., C) in the order of the task's labels."""
+    return logits if order is None else logits[..., order]
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Sum over the labels that are not hidden (below 0), and their number."""
+    shown = labels >= 0
+    targets = labels.masked_fill(~shown, IGNORED)
+    total = functional.cross_entropy(
+        logits, targets, reduction="sum", ignore_index=IGNORED, label_smoothing=label_smoothing
+    )
+    return total, shown.sum()
+
+
+def _first(outputs: Any) -> Tensor:
+    """The logits of a model that returns several outputs."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs

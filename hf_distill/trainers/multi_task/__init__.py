@@ -1,0 +1,1 @@
+"""Fine-tuning of one encoder on many tasks at once."""

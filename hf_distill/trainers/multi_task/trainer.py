@@ -1,0 +1,489 @@
+"""`MTLTrainer`: one encoder fine-tuned on many tasks at once (Muppet; the teacher of MITKD).
+
+Every micro-batch is of one task, an update of several. Each task is scored by its own metrics; the mean of the
+headline metrics chooses the best checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
+
+from hf_distill.hub.tokenizers import tokenizer_hash
+from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.settings import TeacherArguments
+from hf_distill.settings.multi_task import MTLArguments
+from hf_distill.settings.training import filled_up
+from hf_distill.storage.files import model_files
+from hf_distill.storage.finite import check_weights
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.rows.tokenizing import tokenize_task
+from hf_distill.teachers.opening import teacher_source
+from hf_distill.teachers.stored.teacher import StoredCollator, StoredTeacher, join_rows
+from hf_distill.trainers.distillation.chance import without_chance
+from hf_distill.trainers.distillation.checkpoints import check_manifest, write_manifest
+from hf_distill.trainers.distillation.inputs import check_tokenizer
+from hf_distill.trainers.distillation.rows import check_one_set
+from hf_distill.trainers.distillation.terms import ExactMeans
+from hf_distill.trainers.drop_in import check_kind, refuse_given
+from hf_distill.trainers.fine_tuning.heads import Collator, head_of
+from hf_distill.trainers.fine_tuning.task_models import check_positions
+from hf_distill.trainers.fine_tuning.trainer import (
+    FineTuningTrainer,
+    Scores,
+    build_trainer,
+    evaluate_splits,
+    evaluation_rows,
+    headline_score,
+    labelled_rows,
+)
+from hf_distill.trainers.finite import TEACHER, FiniteTrainer
+from hf_distill.trainers.multi_task.loss import MultiTaskLoss
+from hf_distill.trainers.multi_task.mixing import TaskBatches, TaskCollator, TaskRows
+from hf_distill.trainers.multi_task.model import MultiTaskModel, multi_task_model
+from hf_distill.trainers.multi_task.teachers import TaskTeachers
+
+LABELS = ("labels", "start_positions", "end_positions")
+
+
+class MTLTrainer(FiniteTrainer):
+    """Fine-tunes one encoder on many tasks, from their labels, from teachers of single tasks, or from both.
+
+    `save_model` writes the plain encoder; `save_task` a plain model with the head of one task.
+
+    Attributes:
+        specs: Task -> what it is.
+    """
+
+    args: MTLArguments
+    model: Any
+    processing_class: Any
+    train_dataset: Any
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | MultiTaskModel,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        model_init: Any = None,
+        compute_loss_func: Any = None,
+        compute_metrics: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Any = None,
+        *,
+        tasks: Sequence[LoadedTask],
+        task_teachers: Mapping[str, Any] | None = None,
+        lora: TeacherArguments | None = None,
+        max_length: int | None = None,
+        doc_stride: int | None = None,
+    ) -> None:
+        """Make the trainer.
+
+        The places of the arguments are those of `Trainer`; what is ours comes by its name.
+
+        Args:
+            model: Hub id, folder, encoder, or a model that has its heads already.
+            args: Settings of the training: `MTLArguments`.
+            data_collator: Refused, like the next two, `model_init` and what computes losses and scores: the tasks
+                bring their rows, heads, losses and metrics.
+            train_dataset: Refused.
+            eval_dataset: Refused.
+            processing_class: The model's tokenizer.
+            model_init: Refused.
+            compute_loss_func: Refused.
+            compute_metrics: Refused.
+            callbacks: As in `Trainer`.
+            optimizers: As in `Trainer`.
+            optimizer_cls_and_kwargs: As in `Trainer`.
+            preprocess_logits_for_metrics: Refused.
+            tasks: The tasks with their rows; those without a training split are only scored.
+            task_teachers: Task -> a teacher or several: models, ids, folders, stored teachers, sources of signals.
+                A task with a stored teacher is trained on the rows that were stored.
+            lora: LoRA for the encoder, if it has a rank.
+            max_length: Tokens per row; `None` takes each task's own.
+            doc_stride: Tokens that two windows of a context share; `None` takes the task's.
+
+        Raises:
+            TypeError: If `args` are no training arguments.
+            ValueError: If there is no tokenizer or no rows to train on, if tasks, teachers and model do not fit, or if
+                an argument is given that is refused.
+        """
+        check_kind(args)
+        refuse_given(
+            "MTLTrainer takes rows, heads, losses and metrics from its tasks",
+            {
+                "data_collator": data_collator,
+                "train_dataset": train_dataset,
+                "eval_dataset": eval_dataset,
+                "model_init": model_init,
+                "compute_loss_func": compute_loss_func,
+                "compute_metrics": compute_metrics,
+                "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
+            },
+        )
+        if processing_class is None:
+            raise ValueError(
+                "MTLTrainer tokenizes the tasks itself: give the model's tokenizer as `processing_class`."
+            )
+        own: Any = args if args is not None else MTLArguments(output_dir="trainer_output")
+        if not isinstance(own, MTLArguments):
+            own = filled_up(MTLArguments, own)
+        _refuse_settings(own)
+        if own.n_gpu > 1:
+            raise ValueError(
+                f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
+                "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
+            )
+        configure_fp32_matmul(own.fp32_matmul)
+        self.specs = {task.spec.name: task.spec for task in tasks}
+        if not isinstance(model, MultiTaskModel):
+            model = multi_task_model(model, [task.spec for task in tasks])
+        if lora is not None:
+            model.add_lora(lora)
+        limits = {name: max_length or spec.fine_tuning.max_length for name, spec in self.specs.items()}
+        check_positions(model.config, max(limits.values()))
+        self.task_teachers = self._open_teachers(task_teachers or {}, own, processing_class)
+        rows = {
+            task.spec.name: self._training_rows(task, processing_class, limits[task.spec.name], doc_stride)
+            for task in tasks
+            if task.spec.train_split in task.dataset
+        }
+        if not rows:
+            raise ValueError(f"None of the tasks {list(self.specs)} has a training split.")
+        self.evaluation = {
+            task.spec.name: evaluation_rows(task, processing_class, limits[task.spec.name], doc_stride)
+            for task in tasks
+        }
+        self._lengths = {name: part["length"][:] for name, part in rows.items()}
+        self._limits, self._doc_stride = limits, doc_stride
+        self._means = ExactMeans()
+        super().__init__(
+            model=MultiTaskLoss(model, self.specs, limits, own),
+            args=self._for_training(own),
+            data_collator=TaskCollator({name: self._collator(name, processing_class, own) for name in rows}),
+            train_dataset=TaskRows(
+                {name: self._read_columns(name, part, processing_class) for name, part in rows.items()}
+            ),
+            eval_dataset=self.evaluation if any(self.evaluation.values()) else None,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+        )
+        # Mean losses of micro-batches, which `Trainer` divides by their number in an update.
+        self.loss_is_scaled_for_ga = False
+        self.model_accepts_loss_kwargs = False
+        self.task_teachers.connect(
+            {name: head.config for name, head in zip(self.specs, model.heads.values(), strict=True)}, self.args.device
+        )
+
+    @staticmethod
+    def _for_training(args: MTLArguments) -> MTLArguments:
+        args = copy.copy(args)
+        # Rows have the columns of their kind of task only, and are batched here.
+        args.remove_unused_columns = False
+        # Heads of other tasks get no gradient in a micro-batch.
+        args.ddp_find_unused_parameters = True
+        return args
+
+    def _open_teachers(self, given: Mapping[str, Any], args: MTLArguments, tokenizer: Any) -> TaskTeachers:
+        unknown = sorted(set(given) - set(self.specs))
+        if unknown:
+            raise ValueError(f"`task_teachers` has {unknown}; the tasks are {list(self.specs)}.")
+        found = {}
+        for task, teachers in given.items():
+            several = (
+                list(teachers) if isinstance(teachers, Sequence) and not isinstance(teachers, str) else [teachers]
+            )
+            found[task] = [
+                teacher_source(one, flag="--task_teachers", name=f"teacher_{index}")
+                for index, one in enumerate(several)
+            ]
+            for source, one in zip(found[task], several, strict=True):
+                try:
+                    check_tokenizer(source, one, tokenizer, None, pairs=len(self.specs[task].text_columns) > 1)
+                except ValueError as error:
+                    raise ValueError(f"A teacher of task {task!r}: {error}") from error
+        return TaskTeachers(found, args.temperature)
+
+    def _stored(self, task: str) -> list[StoredTeacher]:
+        return [one for one in self.task_teachers.teachers.get(task, ()) if isinstance(one, StoredTeacher)]
+
+    def _training_rows(
+        self, task: LoadedTask, tokenizer: PreTrainedTokenizerBase, limit: int, doc_stride: int | None
+    ) -> datasets.Dataset:
+        """Tokenised rows, or those of the stored teachers."""
+        stored = self._stored(task.spec.name)
+        if not stored:
+            return tokenize_task(labelled_rows(task), task.spec, tokenizer, limit, doc_stride=doc_stride)
+        rows = join_rows(stored)
+        if "labels" not in rows.column_names and "start_positions" not in rows.column_names:
+            raise ValueError(
+                f"The stored teacher {stored[0].folder!r} of task {task.spec.name!r} has rows without labels: run "
+                "precompute with `--with_labels` on the task."
+            )
+        if "length" in rows.column_names:
+            return rows
+        return rows.add_column("length", [len(ids) for ids in rows.with_format(None)["input_ids"][:]])
+
+    def _read_columns(self, task: str, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+        """Without the columns that are there for scores only."""
+        read = {*tokenizer.model_input_names, *LABELS}
+        read.update(*(teacher.all_columns for teacher in self._stored(task)))
+        return rows.select_columns([name for name in rows.column_names if name in read])
+
+    def _collator(self, task: str, tokenizer: PreTrainedTokenizerBase, args: MTLArguments) -> Collator:
+        pad = head_of(self.specs[task]).collator(tokenizer, 8 if args.device.type == "cuda" else None)
+        stored = self._stored(task)
+        return StoredCollator(stored, pad) if stored else pad
+
+    # ---- Training ----
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Micro-batches of one task each."""
+        batches = TaskBatches(
+            list(self._lengths.values()),
+            self._train_batch_size,
+            sampling=self.args.task_sampling,
+            exponent=self.args.sampling_exponent,
+            num_epochs=math.ceil(self.args.num_train_epochs),
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+        loader = torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            in_order=self.args.dataloader_in_order,
+            persistent_workers=self.args.dataloader_persistent_workers,
+        )
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean loss of one micro-batch, scaled and weighted as its task's."""
+        task, labels = inputs["task"], inputs["labels"]
+        self.model.set_progress(self.state.global_step / max(1, self.state.max_steps))
+        with self.accelerator.autocast():
+            targets = self.task_teachers.targets(task, inputs)
+        read = {name: inputs[name] for name in self.processing_class.model_input_names if name in inputs}
+        outputs = model(task=task, labels=labels, targets=targets, **read)
+        terms = {f"{task}/{name}": value.float() for name, value in outputs["terms"].items()}
+        self.watch({f"{TEACHER}{name} of {task}": value for name, value in targets.items()} | terms)
+        for name, value in terms.items():
+            self._means.add(name, value, torch.ones_like(value))
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """What the head of the batch's task says."""
+        read = {name: batch[name] for name in self.processing_class.model_input_names if name in batch}
+        outputs = self.tasks_model(batch["task"], **read)
+        return {name: value for name, value in outputs.items() if torch.is_tensor(value)}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of every task's own terms since the last log as `loss/<task>/<term>`, and moving weights."""
+        if "loss" in logs and self._means:
+            # Processes saw different tasks, but must sum over the same names.
+            zero = torch.zeros((), device=self.args.device)
+            for name in self._term_names():
+                self._means.add(name, zero, zero)
+            found = self._means.take(self.accelerator.reduce)
+            logs.update({f"loss/{name}": value for name, value in found.items()})
+            logs.update({f"weight/{task}": value for task, value in self.model.current_weights().items()})
+        super().log(logs, start_time)
+
+    def _term_names(self) -> list[str]:
+        """Every term that a micro-batch can have."""
+        names = []
+        for task, spec in self.specs.items():
+            names.append(f"{task}/hard")
+            if task in self.task_teachers.teachers:
+                names.append(f"{task}/soft")
+            if self.args.r3f_lambda > 0 and spec.problem_type != "regression":
+                names.append(f"{task}/r3f")
+        return names
+
+    # ---- Evaluation ----
+
+    def scores(self) -> dict[str, Scores]:
+        """Task -> evaluation split -> metric -> value (fractions)."""
+        found = {}
+        # In the middle of a training, which goes on as if nobody had looked.
+        with without_chance(self.args.device):
+            for task, splits in self.evaluation.items():
+                if splits:
+                    found[task] = evaluate_splits(self._trainer_of(task), splits, self.specs[task])
+        return found
+
+    def _trainer_of(self, task: str) -> FineTuningTrainer:
+        """What runs the model with the head of one task."""
+        args = copy.copy(self.args)
+        args.eval_strategy, args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+        args.load_best_model_at_end, args.report_to, args.disable_tqdm = False, [], True
+        args.remove_unused_columns = True
+        return build_trainer(self.tasks_model.task_model(task), self.specs[task], self.processing_class, args)
+
+    def predict(
+        self,
+        test_dataset: Any,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        *,
+        task: str | None = None,
+    ) -> PredictionOutput:
+        """What the head of one task says of rows, in their order.
+
+        Args:
+            test_dataset: Rows of the task, as `LoadedTask` has them, or tokenized (`tokenize_task`).
+            ignore_keys: As in `Trainer`.
+            metric_key_prefix: As in `Trainer`.
+            task: Name of the task; may be left out if there is one only.
+
+        Raises:
+            ValueError: If the task is not named, or there is no such task.
+        """
+        task = next(iter(self.specs)) if task is None and len(self.specs) == 1 else task
+        if task not in self.specs:
+            raise ValueError(f"`task` is {task!r}: name the task whose head predicts, one of {list(self.specs)}.")
+        check_one_set(test_dataset, "test_dataset")
+        spec = self.specs[task]
+        if "input_ids" not in test_dataset.column_names:
+            limit = self._limits[task]
+            test_dataset = tokenize_task(test_dataset, spec, self.processing_class, limit, doc_stride=self._doc_stride)
+        with without_chance(self.args.device):
+            return self._trainer_of(task).predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Scores of every task as `eval_<task>_<metric>` on its main split, and `eval_mean` of the headline metrics.
+
+        Raises:
+            ValueError: If rows are given: the tasks bring theirs.
+        """
+        if eval_dataset is not None and eval_dataset is not self.eval_dataset:
+            raise ValueError("MTLTrainer scores the evaluation splits of its tasks: give those to `tasks`.")
+        found = self.scores()
+        metrics: dict[str, float] = {}
+        for task, splits in found.items():
+            main = next(iter(splits.values()))
+            metrics |= {f"{metric_key_prefix}_{task}_{name}": value for name, value in main.items()}
+        headlines = [headline_score(splits, self.specs[task]) for task, splits in found.items()]
+        if headlines:
+            metrics[f"{metric_key_prefix}_mean"] = sum(headlines) / len(headlines)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @property
+    def tasks_model(self) -> MultiTaskModel:
+        """The model of all tasks, inside the module that is trained."""
+        return self.model.model
+
+    @property
+    def train_rows(self) -> dict[str, int]:
+        """Task -> rows that are trained on."""
+        return {name: len(part) for name, part in zip(self.train_dataset.names, self.train_dataset.parts, strict=True)}
+
+    # ---- Saving ----
+
+    def manifest(self) -> dict[str, Any]:
+        """What a resumed run must find unchanged: tasks with their training rows, tokenizer, teachers."""
+        rows = self.train_rows
+        return {
+            "tasks": {name: rows.get(name, 0) for name in self.specs},
+            "tokenizer": tokenizer_hash(self.processing_class),
+            "teachers": self.task_teachers.fingerprint(),
+        }
+
+    def input_folders(self) -> dict[str, Any]:
+        """The encoder's folder."""
+        return {"model": self.tasks_model.plain_encoder.name_or_path}
+
+    def _write_beside(self, folder: Path) -> None:
+        write_manifest(folder, self.manifest())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_manifest(
+            Path(resume_from_checkpoint), self.manifest(), "training on many tasks", "tasks, tokenizer and teachers"
+        )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the plain encoder, LoRA merged, and its tokenizer; checkpoints hold everything that trains."""
+        if _internal_call:
+            return super().save_model(output_dir, _internal_call=True)
+        if self.args.should_save:
+            self._write(self._merged().plain_encoder, output_dir or str(self.args.output_dir))
+
+    def save_task(self, task: str, output_dir: str | Path) -> None:
+        """Write a plain model with the head of one task, LoRA merged, and the tokenizer.
+
+        Raises:
+            ValueError: If there is no such task.
+        """
+        if task not in self.specs:
+            raise ValueError(f"There is no task {task!r}; the tasks are {list(self.specs)}.")
+        if self.args.should_save:
+            self._write(self._merged().task_model(task), str(output_dir))
+
+    def _merged(self) -> MultiTaskModel:
+        model = self.tasks_model
+        if not hasattr(model.encoder, "merge_and_unload"):
+            return model
+        merged = copy.deepcopy(model)
+        merged.merge_lora()
+        return merged
+
+    def _write(self, model: PreTrainedModel, folder: str) -> None:
+        check_weights(model, "Nothing is saved: the trained")
+        with model_files(folder) as part:
+            model.save_pretrained(part)
+            self.processing_class.save_pretrained(part)
+
+
+def _refuse_settings(args: MTLArguments) -> None:
+    """Refuse settings that a training on many tasks would ignore.
+
+    Raises:
+        ValueError: If one is set.
+    """
+    ways = {
+        "dataloader_drop_last": "every row of every task is trained on",
+        "neftune_noise_alpha": "noise on the embeddings is `--r3f_lambda`",
+        "activation_checkpointing": "switch it on in the encoder that you give",
+        "use_liger_kernel": "its kernels put the loss into the model, and every task has its own",
+        "include_for_metrics": "the tasks bring their metrics",
+        "batch_eval_metrics": "the tasks bring their metrics",
+        "label_names": "the tasks know their labels",
+    }
+    for name, way in ways.items():
+        if getattr(args, name, None):
+            raise ValueError(f"`--{name}` would have no effect on a training on many tasks: {way}.")
+    if args.train_sampling_strategy == "sequential":
+        raise ValueError(
+            "`--train_sampling_strategy sequential` would have no effect on a training on many tasks: "
+            "`--task_sampling` says in which order their batches come."
+        )
