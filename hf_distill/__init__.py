@@ -61,7 +61,7 @@ _MODULE_OF: dict[str, str] = {
     "register_engine": "corpus.search.retrieval",
     "register_objective": "objectives",
     "register_task": "tasks",
-    "size_table": "students.creation",
+    "size_table": "students.sizes",
 }
 
 __all__ = [
@@ -142,8 +142,9 @@ if TYPE_CHECKING:
         MultiTeacherArguments,
     )
     from .settings.presets import load_preset
-    from .students.creation import create_student, size_table
+    from .students.creation import create_student
     from .students.shapes import StudentShape, parse_shape
+    from .students.sizes import size_table
     from .tasks import LoadedTask, TaskSpec, list_tasks, load_task, register_task
     from .teachers.adapters import adapter_teachers
     from .teachers.stored.precompute import precompute

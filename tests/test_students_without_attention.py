@@ -14,9 +14,9 @@ from hf_distill.capture.signals import SignalRequest
 from hf_distill.hub.loading import load_model
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import DistillationArguments
-from hf_distill.students.creation import count_parameters, size_table
 from hf_distill.students.plain_module import ModuleStudent, as_student
 from hf_distill.students.recurrent import BiGRUConfig, BiGRUForSequenceClassification, create_bigru
+from hf_distill.students.sizes import count_parameters, size_table
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])

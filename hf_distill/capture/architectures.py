@@ -214,6 +214,15 @@ def describe_architecture(model: nn.Module) -> ArchitectureInfo:
     )
 
 
+def is_known(model: nn.Module) -> bool:
+    """Whether `describe_architecture` can say where the layers of a model are."""
+    try:
+        describe_architecture(model)
+    except UnsupportedArchitectureError:
+        return False
+    return True
+
+
 def _head_size(config: PreTrainedConfig) -> int:
     stated = getattr(config, "head_dim", None) or getattr(config, "attention_head_size", None)
     # Inside MobileBERT's bottlenecks the attention is narrower than the model.

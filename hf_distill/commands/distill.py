@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import datasets
 from transformers import set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_distill.commands.cards import distillation_details, shown_command
@@ -14,11 +18,15 @@ from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.teachers import open_teachers
 from hf_distill.commands.textbook import read_textbook, stored_rows
+from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.tokenizers import check_same_tokens
 from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.settings.parsing import changed_arguments, write_arguments
-from hf_distill.students.creation import count_parameters, create_student, size_table
+from hf_distill.students.creation import create_student
+from hf_distill.students.first_weights import first_weights_of
+from hf_distill.students.sizes import count_parameters, size_table
+from hf_distill.tasks.rows.text import PAIR_COLUMN
 from hf_distill.teachers.stored.teacher import StoredTeacher
 from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
@@ -51,7 +59,7 @@ def distill(
     started = time.perf_counter()
     ready = prepare(student, teacher, textbook, training)
     trainer = ready.trainer
-    logger.warning(f"{trainer.describe()}\n{ready.sizes}")
+    logger.warning(f"{trainer.describe()}\nfirst weights: {ready.first_weights}\n{ready.sizes}")
     command = shown_command("distill", student, teacher, textbook, training)
     trainer.card_details = distillation_details(student, textbook, ready.num_rows, command, environment())
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
@@ -66,7 +74,7 @@ def distill(
         "teacher_parameters": ready.teacher_parameters,
         "student_shape": student.student_shape if student.student_model is None else None,
         "student_parameters": count_parameters(trainer.student).total,
-        "student_init": student.student_init if student.student_model is None else student.student_model,
+        "student_init": ready.first_weights,
         "objectives": trainer.manifest()["objectives"],
         "textbook": textbook.textbook,
         "textbook_rows": ready.num_rows,
@@ -110,6 +118,7 @@ class Prepared:
         teachers: Ids or folders of the teachers.
         teacher_parameters: Parameters of all of them.
         sizes: The table of both models.
+        first_weights: What the student begins with, in words.
         num_rows: Rows to learn from.
         has_evaluation: Whether there are rows to evaluate on.
     """
@@ -118,6 +127,7 @@ class Prepared:
     teachers: list[str]
     teacher_parameters: int
     sizes: str
+    first_weights: str
     num_rows: int
     has_evaluation: bool
 
@@ -137,17 +147,23 @@ def prepare(
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
     if isinstance(teachers.sources[0], StoredTeacher):
         _check_student_init(student)
-    student_model = make_student(student, first, training.seed)
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
         if training.align_tokenizers:
             tokenizer = own
         else:
             check_same_tokens(tokenizer, own)
+    existing = None if student.student_model is None else load_model(student.student_model, flag="--student_model")
     if teachers.stored:
         train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
     else:
-        train_rows, eval_rows = read_textbook(textbook, training, tokenizer, student_model.config)
+        # A student that is to be made has the labels of its teacher.
+        config = first.config if existing is None else existing.config
+        train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
+    # The weights of a run that goes on come from its checkpoint.
+    begins = training.resume_from_checkpoint is None or not has_checkpoints(training.output_dir)
+    text = calibration_text(student, training, train_rows) if existing is None and begins else None
+    student_model = existing or make_student(student, first, training.seed, text, tokenizer)
     if (
         eval_rows is None
         and training.eval_task is None
@@ -175,22 +191,59 @@ def prepare(
     del first
     teachers.sources.clear()
     has_evaluation = trainer.eval_dataset is not None
-    return Prepared(trainer, list(teachers.names), teacher_parameters, sizes, len(train_rows), has_evaluation)
+    weights = _first_weights(student, student_model)
+    return Prepared(trainer, list(teachers.names), teacher_parameters, sizes, weights, len(train_rows), has_evaluation)
+
+
+def _first_weights(student: StudentArguments, model: Any) -> str:
+    """Where the first weights of a student came from, for a result."""
+    if student.student_model is not None:
+        return student.student_model
+    found = first_weights_of(model)
+    if found is not None:
+        return f"teacher: {found}"
+    return student.student_init or "random"
 
 
 def _check_student_init(student: StudentArguments) -> None:
     """A stored teacher has no layers that a student could begin with."""
-    if student.student_model is None and student.student_init != "random":
+    if student.student_model is None and student.student_init not in (None, "random"):
         raise ValueError(
             f"`--student_init {student.student_init}` copies weights, which a stored teacher does not have: create "
             "the student from the teacher's model first, and give it as `--student_model`."
         )
 
 
-def make_student(student: StudentArguments, teacher: Any, seed: int) -> Any:
-    """The student that the arguments describe."""
-    if student.student_model is not None:
-        return load_model(student.student_model, flag="--student_model")
+def has_checkpoints(folder: Any) -> bool:
+    """Whether an output folder holds a checkpoint, whole or not."""
+    return any(Path(str(folder)).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+
+
+def calibration_text(
+    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset
+) -> Iterator[str] | None:
+    """The texts that first weights are refitted on: those that are named, else the textbook's, else none."""
+    rows = textbook
+    if student.calibration_text is not None:
+        rows = load_general_corpus(student.calibration_text, flag="--calibration_text")
+    columns = [name for name in (training.text_column, PAIR_COLUMN) if name in rows.column_names]
+    if not columns or not student.calibration_tokens:
+        return None
+    return (row[name] for row in rows.select_columns(columns) for name in columns if row[name])
+
+
+def make_student(
+    student: StudentArguments, teacher: Any, seed: int, text: Iterable[str] | None = None, tokenizer: Any = None
+) -> Any:
+    """The student that the arguments describe, cut out of a teacher's weights and refitted on `text`."""
     return create_student(
-        teacher, student.student_shape, init=student.student_init, layers=student.student_layers, seed=seed
+        teacher,
+        student.student_shape,
+        init=student.student_init,
+        layers=student.student_layers,
+        calibration_text=text,
+        calibration_tokens=student.calibration_tokens,
+        tokenizer=tokenizer,
+        embedding_size=student.student_embedding_size,
+        seed=seed,
     )

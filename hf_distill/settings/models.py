@@ -46,15 +46,35 @@ class StudentArguments:
         default="4x312",
         metadata={"help": "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`)."},
     )
-    student_init: Literal["random", "teacher_layers", "svd_embeddings"] = field(
-        default="random",
+    student_init: Literal["teacher", "teacher_layers", "svd_embeddings", "random"] | None = field(
+        default=None,
         metadata={
-            "help": "First weights: random, copied from the teacher (equal widths only), or random with the teacher's "
-            "word embeddings compressed to the student's width."
+            "help": "First weights: teacher (cut out of the teacher by importance, and refitted on text), "
+            "teacher_layers (copied, equal widths only), svd_embeddings (the teacher's word embeddings compressed, "
+            "the rest random) or random. Default: teacher, where the student is no larger and the teacher has weights."
         },
     )
     student_layers: list[int] | None = field(
-        default=None, metadata={"help": "With teacher_layers: the teacher's layers to copy. Default: spread evenly."}
+        default=None,
+        metadata={"help": "The teacher's layers that the student's begin with. Default: spread evenly."},
+    )
+    student_embedding_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Width of the word embeddings where it is not the student's; a matrix leads from them to its "
+            "first layer. Such a student is an ELECTRA."
+        },
+    )
+    calibration_text: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text that first weights from the teacher are refitted on: files, a folder or an id, as for "
+            "--textbook. Default: the head of the textbook."
+        },
+    )
+    calibration_tokens: int = field(
+        default=40_000,
+        metadata={"help": "How many tokens of it are read: 0 refits nothing; minutes and memory grow with them."},
     )
     student_model: str | None = field(
         default=None, metadata={"help": "Hub id or folder of a student to train on; the shape is then not used."}

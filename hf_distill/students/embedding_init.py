@@ -18,8 +18,7 @@ logger = logging.get_logger(__name__)
 def principal_components(table: Tensor, width: int) -> tuple[Tensor, float]:
     """The best linear compression of a table (V, D) to `width` columns: `U S` of its centred rows.
 
-    The decomposition is computed in float64 from the covariance (D, D). The sign of a component is arbitrary; it is
-    chosen so that its largest loading is positive, which makes the result the same on every machine.
+    The decomposition is computed in float64 from the covariance (D, D) (`principal_loadings`).
 
     Returns:
         The compressed table (V, width), in the type of `table`, and the share of the variance that it keeps.
@@ -32,13 +31,25 @@ def principal_components(table: Tensor, width: int) -> tuple[Tensor, float]:
             f"Word embeddings of width {table.shape[1]} cannot be widened to {width} by a decomposition: use "
             "--student_init random, or a narrower student."
         )
+    loadings = principal_loadings(table, width).double()
     rows = table.detach().double()
     rows = rows - rows.mean(0)
-    variances, loadings = torch.linalg.eigh(rows.T @ rows)
-    variances, loadings = variances.flip(0).clamp(min=0), loadings.flip(1)[:, :width]
+    compressed = rows @ loadings
+    kept = float(compressed.square().sum() / rows.square().sum().clamp(min=torch.finfo(torch.float64).tiny))
+    return compressed.to(table.dtype), kept
+
+
+def principal_loadings(table: Tensor, width: int) -> Tensor:
+    """The directions (D, width) in which the centred rows of a table (V, D) vary most, in its type.
+
+    The sign of a direction is arbitrary; it is chosen so that its largest loading is positive, which makes the result
+    the same on every machine.
+    """
+    rows = table.detach().double()
+    rows = rows - rows.mean(0)
+    loadings = torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :width]
     largest = loadings.gather(0, loadings.abs().argmax(0, keepdim=True))
-    kept = float(variances[:width].sum() / variances.sum().clamp(min=torch.finfo(torch.float64).tiny))
-    return (rows @ (loadings * largest.sign())).to(table.dtype), kept
+    return (loadings * largest.sign()).to(table.dtype)
 
 
 @torch.no_grad()

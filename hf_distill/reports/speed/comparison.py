@@ -18,8 +18,8 @@ from transformers.utils import logging
 from hf_distill.capture.outputs import shows_its_signals
 from hf_distill.reports.speed.engines import ENGINES, Engines, EngineUnavailableError, Run
 from hf_distill.reports.speed.latency import Batch, Latency, check_protocol, median_ratio, take_turns
-from hf_distill.students.creation import count_parameters
 from hf_distill.students.shapes import shape_of
+from hf_distill.students.sizes import count_parameters
 
 logger = logging.get_logger(__name__)
 

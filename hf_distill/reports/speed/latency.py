@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_distill.capture.modes import evaluating
-from hf_distill.students.creation import ParameterCount, count_parameters
+from hf_distill.students.sizes import ParameterCount, count_parameters
 
 Batch = dict[str, Tensor]
 Key = TypeVar("Key", bound=Hashable)

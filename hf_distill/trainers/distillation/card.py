@@ -21,8 +21,8 @@ from ...hub.model_card import (
 from ...settings import DistillationArguments
 from ...settings.parsing import arguments_to_dict
 from ...storage.files import read_json
-from ...students.creation import count_parameters
 from ...students.shapes import shape_of
+from ...students.sizes import count_parameters
 from ...teachers.adapters import AdapterTeacher
 from ...teachers.stored.teacher import StoredTeacher
 

@@ -1,0 +1,192 @@
+"""What first weights of a student are worth, before and after updates: states explained, STS-B, tasks.
+
+    python benchmarks/first_weights.py --teacher models/me5-small-en-zh --data_dir data --textbook corpus.parquet \
+        --prefix "query: " --shape 4x312 --inits teacher cut svd_embeddings random --updates 0 250 1000 --seeds 1 2 3 \
+        --work_dir runs/first_weights --output benchmarks/results/first_weights.jsonl
+
+`teacher` is cut and refitted, `cut` only cut. Students learn the teacher's relations of the last layers and its hidden
+states, on the rows behind those of the refit. STS-B is the Spearman correlation of the cosines of mean-pooled vectors
+with the judgements, without any training on the task; tasks are adapted to with the same settings for every student.
+What is in the output already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from record import append_line, head_commit
+from scipy.stats import spearmanr
+from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
+
+from hf_distill import DistillationArguments, DistillationTrainer, FineTuningArguments, create_student, finetune
+from hf_distill.commands.results import environment
+from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.students.first_weights import first_weights_of
+from hf_distill.tasks import LoadedTask, load_task
+
+CALIBRATION_ROWS = 4_000
+ROWS_PER_UPDATE = 64
+MAX_LENGTH = 64
+# The rates were chosen for SVD embeddings and random weights by MiniLMv2, for the others by half of that.
+RATES = {"random": 6e-4, "svd_embeddings": 6e-4}
+
+
+def student_of(teacher: Any, tokenizer: Any, init: str, shape: str, texts: list[str], seed: int) -> tuple[Any, dict]:
+    """A student with these first weights, and what is known of them."""
+    started = time.monotonic()
+    student = create_student(
+        teacher,
+        shape,
+        init="teacher" if init == "cut" else init,
+        calibration_text=texts if init == "teacher" else None,
+        tokenizer=tokenizer,
+        seed=seed,
+    )
+    taken = first_weights_of(student)
+    explained = [round(share, 4) for share in taken.explained] if taken else []
+    return student, {"explained": explained, "start_seconds": round(time.monotonic() - started, 1)}
+
+
+def distilled(student: Any, teacher: Any, tokenizer: Any, rows: Dataset, options: dict[str, Any]) -> dict[str, Any]:
+    """Train a student for some updates; returns the loss of the last ones, and the seconds."""
+    args = DistillationArguments(
+        per_device_train_batch_size=ROWS_PER_UPDATE,
+        max_length=MAX_LENGTH,
+        logging_steps=50,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        **options,
+    )
+    trainer = DistillationTrainer(student, args, teacher_model=teacher, train_dataset=rows, processing_class=tokenizer)
+    output = trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"last_loss": round(losses[-1], 4), "distill_seconds": round(output.metrics["train_runtime"], 1)}
+
+
+@torch.no_grad()
+def stsb_spearman(model: Any, tokenizer: Any, task: LoadedTask, prefix: str) -> float:
+    """Spearman correlation of cosines with judgements, on the validation rows."""
+    rows = task.dataset["validation"]
+    sides = []
+    for column in task.spec.text_columns:
+        vectors = []
+        texts = [prefix + text for text in rows[column]]
+        for start in range(0, len(texts), ROWS_PER_UPDATE):
+            batch = tokenizer(
+                texts[start : start + ROWS_PER_UPDATE],
+                padding=True,
+                truncation=True,
+                max_length=MAX_LENGTH,
+                return_tensors="pt",
+            )
+            mask = batch["attention_mask"][..., None].float()
+            states = model.eval()(**batch).last_hidden_state * mask
+            vectors.append(states.sum(1) / mask.sum(1))
+        sides.append(torch.cat(vectors))
+    cosines = torch.cosine_similarity(*sides)
+    return float(spearmanr(cosines.numpy(), rows[task.spec.label_column]).statistic)
+
+
+def adapted(folder: Path, tokenizer: Any, task: LoadedTask, rows: int, epochs: float, seed: int) -> float:
+    """The score of a student after the same adaptation."""
+    set_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=task.spec.num_labels)
+    train = task.train.shuffle(seed=seed).select(range(min(rows, len(task.train))))
+    small = LoadedTask(task.spec, type(task.dataset)({**task.dataset, task.spec.train_split: train}), task.source)
+    args = FineTuningArguments(
+        str(folder / "adapted"),
+        learning_rate=1e-4,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=32,
+        seed=seed,
+        report_to="none",
+        save_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=True,
+    )
+    return finetune(model, small, tokenizer, args, max_length=MAX_LENGTH, save=False).score
+
+
+def known(output: str) -> set[tuple[Any, ...]]:
+    """What was run already."""
+    file = Path(output)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return {key_of(json.loads(line)) for line in lines}
+
+
+def key_of(result: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells one result from another."""
+    return tuple(result[name] for name in ("teacher", "shape", "init", "updates", "seed"))
+
+
+def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> dict[str, Any]:
+    """One student, from its first weights to its scores."""
+    torch.set_num_threads(words.threads)
+    tokenizer = load_tokenizer(words.teacher, flag="--teacher")
+    teacher = load_model(words.teacher, flag="--teacher", model_class=AutoModel).eval()
+    count = CALIBRATION_ROWS + updates * ROWS_PER_UPDATE
+    corpus = load_general_corpus(words.textbook, flag="--textbook").shuffle(seed=seed).select(range(count))
+    texts = [words.prefix + text for text in corpus["text"]]
+    set_seed(seed)
+    student, facts = student_of(teacher, tokenizer, init, words.shape, texts[:CALIBRATION_ROWS], seed)
+    folder = Path(words.work_dir, f"{words.shape}-{init}-{updates}-{seed}")
+    if updates:
+        options = {
+            "output_dir": str(folder / "distilled"),
+            "max_steps": updates,
+            "learning_rate": RATES.get(init, 3e-4),
+            "objectives": words.objectives,
+            "seed": seed,
+            "bf16": words.bf16,
+        }
+        rows = Dataset.from_dict({"text": texts[CALIBRATION_ROWS:]})
+        facts |= distilled(student, teacher, tokenizer, rows, options)
+    student.eval().save_pretrained(folder)
+    scores = {"stsb": stsb_spearman(student, tokenizer, load_task("glue/stsb", words.data_dir), words.prefix)}
+    for name in words.tasks:
+        rows_and_epochs = (12_000, 1.0) if name == "glue/sst2" else (12_000, 3.0)
+        scores[name] = adapted(folder, tokenizer, load_task(name, words.data_dir), *rows_and_epochs, seed)
+    return facts | {"scores": {name: round(score, 4) for name, score in scores.items()}}
+
+
+def main() -> None:
+    """Measure every start with every number of updates and seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", required=True, help="Folder of an encoder.")
+    parser.add_argument("--data_dir", required=True, help="Folder with the tasks' data.")
+    parser.add_argument("--textbook", required=True, help="Sentences: those of the refit, then those of the updates.")
+    parser.add_argument("--prefix", default="", help="What the teacher wants before every text.")
+    parser.add_argument("--shape", default="4x312")
+    parser.add_argument("--inits", nargs="+", default=["teacher", "cut", "svd_embeddings", "random"])
+    parser.add_argument("--updates", nargs="+", type=int, default=[0, 250])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--objectives", nargs="+", default=["relation", "hidden"])
+    parser.add_argument("--tasks", nargs="*", default=["glue/sst2", "glue/rte"])
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work_dir", default="runs/first_weights")
+    parser.add_argument("--output", default="benchmarks/results/first_weights.jsonl")
+    words = parser.parse_args()
+    done = known(words.output)
+    for seed in words.seeds:
+        for updates in words.updates:
+            for init in words.inits:
+                head = {"teacher": Path(words.teacher).name, "shape": words.shape, "init": init}
+                result = head | {"updates": updates, "seed": seed}
+                if key_of(result) in done:
+                    continue
+                result |= {"objectives": words.objectives} | measure(words, init, updates, seed)
+                result |= {"commit": head_commit(), "environment": environment()}
+                append_line(words.output, result)
+
+
+if __name__ == "__main__":
+    main()

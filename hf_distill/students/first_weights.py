@@ -1,0 +1,245 @@
+"""First weights of a student from its teacher: cut by importance, then refitted in closed form on a few texts.
+
+Papers begin small students with random weights and pay with hundreds of thousands of updates. What a teacher's layers
+compute can be kept instead: its most important dimensions (`slicing`), corrected matrix by matrix (`refitting`).
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import SignalCapture
+
+from .axes import Axis, axes_of
+from .blocks import is_bert_like
+from .class_change import copy_parts
+from .configuration import student_config
+from .refitting import Batch, as_state, known_inputs, refit
+from .shapes import shape_of
+from .slicing import Cut, Importance, check_can_be_cut, choose_cut, cut_weights, importance_of_weights
+
+logger = logging.get_logger(__name__)
+
+CALIBRATION_TOKENS = 40_000
+ROWS_PER_BATCH = 64
+# Of every so many batches, one is kept from the fits to measure them.
+HELD_OUT_EVERY = 10
+_FOUND: weakref.WeakKeyDictionary[PreTrainedModel, FirstWeights] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """What a student took from its teacher.
+
+    Attributes:
+        layers: Teacher layer (1-based) of every student layer.
+        energy: Share of the energy of the teacher's hidden dimensions that the kept ones have.
+        explained: Share of the variance of the teacher's states, in the kept dimensions, that the states of every
+            student layer explain on texts that no fit has seen; empty without text.
+        texts: Texts that were read.
+        tokens: Tokens of these.
+        seconds: Time that it took.
+    """
+
+    layers: tuple[int, ...]
+    energy: float
+    explained: tuple[float, ...]
+    texts: int
+    tokens: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        line = (
+            f"teacher layers {', '.join(map(str, self.layers))}; kept dimensions hold {self.energy:.1%} of the energy"
+        )
+        if self.explained:
+            shares = ", ".join(f"{share:.0%}" for share in self.explained)
+            line += f"; explained variance by layer {shares} (fitted on {self.texts:,} texts, {self.tokens:,} tokens)"
+        return f"{line}; {self.seconds:.0f} s"
+
+
+@torch.no_grad()
+def give_first_weights(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    layers: Sequence[int],
+    *,
+    texts: Iterable[str] | None = None,
+    tokenizer: Any = None,
+    max_length: int = 64,
+    max_tokens: int = CALIBRATION_TOKENS,
+) -> FirstWeights:
+    """Cut a student out of its teacher and, where there are texts, refit it.
+
+    Args:
+        teacher: The teacher; put into evaluation mode meanwhile.
+        student: A model of any weights; changed in place.
+        layers: Teacher layer (1-based) of every student layer.
+        texts: Calibration text, the first `max_tokens` tokens of it. Without any the student is cut only, by the
+            sizes of the weights.
+        tokenizer: The tokenizer of both.
+        max_length: Longest text in tokens; the rest is cut off.
+        max_tokens: How many tokens are read: the memory and the time that it takes grow with them.
+
+    Raises:
+        ValueError: If the student cannot be cut out of this teacher.
+    """
+    started = time.monotonic()
+    check_can_be_cut(teacher, student)
+    was_training = teacher.training
+    teacher.eval()
+    student.eval()
+    try:
+        batches = list(tokenized_batches(texts or [], tokenizer, max_length, max_tokens))
+        fitted = [batch for i, batch in enumerate(batches) if len(batches) < 2 or i % HELD_OUT_EVERY != 1]
+        unseen = [batch for i, batch in enumerate(batches) if len(batches) >= 2 and i % HELD_OUT_EVERY == 1]
+        axes = axes_of(
+            lambda shape: type(teacher)(student_config(teacher.config, shape)),
+            shape_of(teacher),
+            describe_architecture(teacher).num_key_value_heads,
+        )
+        base_axes = below_head(teacher, axes)
+        importance = importance_on_texts(teacher, base_axes, fitted) if fitted else importance_of_weights(teacher)
+        cut = choose_cut(teacher, student, layers, importance, base_axes)
+        if type(teacher.base_model) is type(student.base_model):
+            cut_weights(teacher, student, cut, axes)
+        else:
+            copy_parts(teacher, student, cut)
+        if fitted and is_bert_like(student):
+            refit(teacher, student, cut, fitted)
+        explained = explained_variance(teacher, student, cut, unseen or fitted) if batches else ()
+    finally:
+        teacher.train(was_training)
+    count = sum(len(batch["input_ids"]) for batch in batches)
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    found = FirstWeights(cut.layers, cut.energy, explained, count, tokens, time.monotonic() - started)
+    _FOUND[student] = found
+    logger.info(f"First weights from the teacher: {found}")
+    return found
+
+
+def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
+    """What a student of this process took from its teacher; `None` if it did not, or was loaded."""
+    return _FOUND.get(student)
+
+
+def below_head(model: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]]) -> dict[str, tuple[Axis, ...]]:
+    """The axes of the base model's weights, by their names in it."""
+    if model.base_model is model:
+        return dict(axes)
+    prefix = f"{model.base_model_prefix}."
+    return {name.removeprefix(prefix): found for name, found in axes.items() if name.startswith(prefix)}
+
+
+def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max_tokens: int) -> Iterator[Batch]:
+    """Batches of texts of like length, until there are `max_tokens` tokens."""
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for text in texts:
+        row = dict(tokenizer(text, truncation=True, max_length=max_length))
+        total += len(row["input_ids"])
+        rows.append(row)
+        if total >= max_tokens:
+            break
+    rows.sort(key=lambda row: len(row["input_ids"]))
+    for start in range(0, len(rows), ROWS_PER_BATCH):
+        padded = tokenizer.pad(rows[start : start + ROWS_PER_BATCH], padding=True, return_tensors="pt")
+        yield {name: padded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in padded}
+
+
+@torch.no_grad()
+def importance_on_texts(
+    teacher: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]], batches: Sequence[Batch]
+) -> Importance:
+    """How much dimensions count on texts.
+
+    Args:
+        teacher: The teacher.
+        axes: The axes of its base model's weights.
+        batches: The texts.
+
+    Returns:
+        The energy of every hidden dimension, as a share of its layer's and summed over the layers, and the mean size
+        of every neuron's answer.
+    """
+    found = describe_architecture(teacher)
+    layers = range(1, found.num_layers + 1)
+    capture = SignalCapture(teacher, SignalRequest(hidden_states=frozenset(layers)))
+    sums = torch.zeros(2, found.num_layers, found.hidden_size, dtype=torch.float64)
+    tokens = 0
+    with _NeuronAnswers(found, axes) as answers:
+        for batch in batches:
+            answers.mask = batch["attention_mask"].bool()
+            states = capture(**batch).hidden_states
+            for layer in layers:
+                rows = states[layer][answers.mask].double()
+                sums[:, layer - 1] += torch.stack([rows.sum(0), rows.square().sum(0)])
+            tokens += int(answers.mask.sum())
+    variance = (sums[1] / tokens - (sums[0] / tokens).square()).clamp(min=0)
+    shares = variance / variance.sum(1, keepdim=True).clamp(min=1e-30)
+    return Importance(shares.sum(0).float(), {layer: total / tokens for layer, total in answers.sums.items()})
+
+
+class _NeuronAnswers:
+    """Sums the sizes of what every neuron gives to the matrix behind it, over real tokens."""
+
+    def __init__(self, found: ArchitectureInfo, axes: Mapping[str, tuple[Axis, ...]]) -> None:
+        self.mask = torch.empty(0)
+        self.sums: dict[int, Tensor] = {}
+        self._handles: list[Any] = []
+        self._modules = {}
+        if not found.spec.shared:
+            for name, spaces in axes.items():
+                if name.startswith(f"{found.spec.layers}.") and len(spaces) == 2 and spaces[1].space == "feed_forward":
+                    number = int(name.removeprefix(f"{found.spec.layers}.").split(".", 1)[0])
+                    self._modules[number + 1] = found.base.get_submodule(name.removesuffix(".weight"))
+
+    def __enter__(self) -> _NeuronAnswers:
+        for layer, module in self._modules.items():
+            self._handles.append(module.register_forward_pre_hook(self._adder(layer)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _adder(self, layer: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            size = inputs[0][self.mask].double().abs().sum(0)
+            self.sums[layer] = self.sums[layer] + size if layer in self.sums else size
+
+        return hook
+
+
+@torch.no_grad()
+def explained_variance(
+    teacher: PreTrainedModel, student: PreTrainedModel, cut: Cut, batches: Sequence[Batch]
+) -> tuple[float, ...]:
+    """The share of the variance of the teacher's kept states that every layer of the student explains."""
+    theirs = SignalCapture(teacher, SignalRequest(hidden_states=frozenset(cut.layers)))
+    mine = SignalCapture(student, SignalRequest(hidden_states=frozenset(range(1, len(cut.layers) + 1))))
+    count = 0
+    errors, sums, squares = (torch.zeros(len(cut.layers), len(cut.hidden), dtype=torch.float64) for _ in range(3))
+    for batch in batches:
+        mask = batch["attention_mask"].bool()
+        goals, states = theirs(**batch).hidden_states, mine(**known_inputs(student, batch)).hidden_states
+        count += int(mask.sum())
+        for number, layer in enumerate(cut.layers):
+            goal = as_state(teacher, goals[layer][mask][:, cut.hidden]).double()
+            errors[number] += (states[number + 1][mask].double() - goal).square().sum(0)
+            sums[number] += goal.sum(0)
+            squares[number] += goal.square().sum(0)
+    variance = (squares - sums.square() / count).sum(1)
+    return tuple((1 - errors.sum(1) / variance.clamp(min=1e-30)).tolist())

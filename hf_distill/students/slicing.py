@@ -1,0 +1,296 @@
+"""A student cut out of its teacher: the hidden dimensions, dimensions inside heads and neurons that count most.
+
+Shape legend: H hidden dimensions, A heads, D dimensions of a head, F neurons of a feed-forward block.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
+
+from .axes import Axis, Space
+from .shapes import shape_of
+
+# Groups of neighbouring dimensions keep their borders: as many as MiniLMv2 has relation heads at most.
+MAX_GROUPS = 48
+_VALUES = re.compile(r"(^|[._])(value|v)(_proj|_lin|_global)?\.(weight|bias)$|(^|\.)v_bias$")
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much each dimension of a teacher counts.
+
+    Attributes:
+        hidden: Energy of every hidden dimension, (H,).
+        feed_forward: Layer (1-based) -> mean size of every neuron's answer, (F,); empty where no text was read.
+    """
+
+    hidden: Tensor
+    feed_forward: Mapping[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a student keeps of its teacher: numbers of the teacher's dimensions, in the student's order.
+
+    Attributes:
+        layers: Teacher layer (1-based) of every student layer.
+        hidden: Hidden dimensions.
+        heads: Teacher layer -> dimensions inside its heads.
+        key_value_heads: Teacher layer -> dimensions inside its heads of keys and values.
+        feed_forward: Teacher layer -> neurons.
+        head_sizes: D of the teacher and of the student.
+        energy: Share of the energy of all hidden dimensions that the chosen ones have.
+    """
+
+    layers: tuple[int, ...]
+    hidden: Tensor
+    heads: Mapping[int, Tensor]
+    key_value_heads: Mapping[int, Tensor]
+    feed_forward: Mapping[int, Tensor]
+    head_sizes: tuple[int, int]
+    energy: float
+
+    @property
+    def gain(self) -> float:
+        """Factor of queries and of keys, with which scores of fewer dimensions a head are about as large as before."""
+        return (self.head_sizes[0] / self.head_sizes[1]) ** 0.25
+
+    def chosen(self, space: Space, layer: int) -> Tensor:
+        """The teacher's dimensions of a space in one of its layers (1-based)."""
+        spaces = {"heads": self.heads, "key_value_heads": self.key_value_heads, "feed_forward": self.feed_forward}
+        return self.hidden if space == "hidden" else spaces[space][layer]
+
+    def places(self, axis: Axis, layer: int, length: int) -> Tensor:
+        """The entries that stay of an axis of a teacher layer, whose copies are `length` long."""
+        chosen = self.chosen(axis.space, layer)
+        if axis.by_head:
+            theirs, mine = self.head_sizes
+            head, inside = (chosen // theirs).view(-1, 1, mine), (chosen % theirs).view(-1, 1, mine)
+            copy = torch.arange(axis.copies).view(1, -1, 1)
+            return ((head * axis.copies + copy) * theirs + inside).flatten()
+        return torch.cat([chosen + copy * length for copy in range(axis.copies)])
+
+
+def check_can_be_cut(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Check that a student can be cut out of its teacher.
+
+    Raises:
+        ValueError: If it is larger in some dimension, or its layers have bottlenecks (MobileBERT).
+    """
+    big, small = describe_architecture(teacher), describe_architecture(student)
+    if hasattr(teacher.config, "intra_bottleneck_size"):
+        raise ValueError(
+            f"A {teacher.config.model_type} has bottlenecks inside its layers and cannot be cut: use "
+            "--student_init teacher_layers or random."
+        )
+    sizes = {
+        "hidden dimensions": (big.hidden_size, small.hidden_size),
+        "dimensions a head": (big.head_size, small.head_size),
+        "neurons": (shape_of(teacher).intermediate_size, shape_of(student).intermediate_size),
+    }
+    larger = [
+        f"{mine} {name} where its teacher has {theirs}" for name, (theirs, mine) in sizes.items() if mine > theirs
+    ]
+    if larger:
+        raise ValueError(
+            f"A student with {' and '.join(larger)} cannot be cut out of it: give a smaller --student_shape, or "
+            "--student_init random."
+        )
+
+
+def importance_of_weights(teacher: PreTrainedModel) -> Importance:
+    """How much the hidden dimensions count where there is no text: by the variance of the word embeddings."""
+    table = cast(Any, teacher.get_input_embeddings()).weight.detach().float()
+    width = describe_architecture(teacher).hidden_size
+    # Factorised embeddings are narrower and say nothing about single hidden dimensions.
+    return Importance(table.var(0) if table.shape[1] == width else torch.ones(width), {})
+
+
+def choose_cut(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    layers: Sequence[int],
+    importance: Importance,
+    axes: Mapping[str, tuple[Axis, ...]],
+) -> Cut:
+    """Choose what a student keeps of its teacher.
+
+    Hidden dimensions are those with the largest energy. Inside heads, every group of neighbouring dimensions keeps
+    its share, so that the relation heads of teacher and student stay aligned; with rotary positions the kept pairs are
+    spread evenly over the frequencies, which are the student's own frequencies then. Neurons count by their answers
+    times the length of their outgoing weights.
+
+    Args:
+        teacher: The teacher.
+        student: A model that `check_can_be_cut` accepts; its weights are not read.
+        layers: Teacher layer (1-based) of every student layer.
+        importance: How much dimensions count.
+        axes: The axes of the weights of the teacher's base model.
+    """
+    big, small = describe_architecture(teacher), describe_architecture(student)
+    hidden = _largest(importance.hidden, small.hidden_size)
+    weights = {name: tensor for name, tensor in big.base.state_dict().items() if name in axes}
+    heads, key_value_heads, feed_forward = {}, {}, {}
+    for layer in dict.fromkeys(layers):
+        prefix = f"{big.spec.layers}.{0 if big.spec.shared else layer - 1}."
+        inside = [(weights[name], axes[name]) for name in weights if name.startswith(prefix)]
+        heads[layer] = _inside_heads(inside, "heads", big, small)
+        key_value_heads[layer] = heads[layer]
+        if big.num_key_value_heads != big.num_heads:
+            key_value_heads[layer] = _inside_heads(inside, "key_value_heads", big, small)
+        use = importance.feed_forward.get(layer, torch.ones(()))
+        strength = _energy(inside, "feed_forward", big.head_size, outgoing=True).sqrt() * use
+        feed_forward[layer] = _largest(strength, shape_of(student).intermediate_size)
+    energy = float(importance.hidden[hidden].sum() / importance.hidden.sum().clamp(min=1e-30))
+    sizes = (big.head_size, small.head_size)
+    return Cut(tuple(layers), hidden, heads, key_value_heads, feed_forward, sizes, energy)
+
+
+def cut_weights(
+    teacher: PreTrainedModel, student: PreTrainedModel, cut: Cut, axes: Mapping[str, tuple[Axis, ...]]
+) -> None:
+    """Give a student its part of every weight of a teacher of the same class; in place.
+
+    Args:
+        teacher: The teacher.
+        student: The student.
+        cut: What is kept.
+        axes: The axes of the teacher's weights.
+    """
+
+    def part(name: str, tensor: Tensor, layer: int) -> Tensor:
+        return cut_tensor(tensor, axes[name], cut, layer) * _factors(name, axes[name], cut)
+
+    take_weights(teacher, student, cut.layers, part)
+
+
+@torch.no_grad()
+def take_weights(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    layers: Sequence[int],
+    part: Callable[[str, Tensor, int], Tensor],
+) -> None:
+    """Give a student what it takes of every weight of a teacher of the same class; in place.
+
+    A tensor that one side has alone, or in another shape, stays as it was drawn: ModernBERT's first layer, for one,
+    has no norm.
+
+    Args:
+        teacher: The teacher.
+        student: The student.
+        layers: Teacher layer (1-based) of every student layer.
+        part: Name of a teacher's weight, the weight, and its layer (1-based; 0 outside of all) -> what is taken.
+
+    Raises:
+        ValueError: If the layers are shared (ALBERT) in several groups.
+    """
+    spec = describe_architecture(student).spec
+    if spec.shared and student.config.num_hidden_groups != 1:
+        raise ValueError(
+            f"The weights of an ALBERT can be taken from one layer group, not from {student.config.num_hidden_groups} "
+            "(num_hidden_groups): use --student_init random."
+        )
+    prefix = "" if student.base_model is student else f"{student.base_model_prefix}."
+    source = teacher.state_dict()
+    for name, target in student.state_dict().items():
+        origin, layer = name, layers[0] if spec.shared else 0
+        if not spec.shared and name.startswith(f"{prefix}{spec.layers}."):
+            number, rest = name.removeprefix(f"{prefix}{spec.layers}.").split(".", 1)
+            layer = layers[int(number)]
+            origin = f"{prefix}{spec.layers}.{layer - 1}.{rest}"
+        if origin in source:
+            value = part(origin, source[origin], layer)
+            if value.shape == target.shape:
+                target.copy_(value)
+
+
+def cut_tensor(tensor: Tensor, axes: Sequence[Axis], cut: Cut, layer: int) -> Tensor:
+    """The part of a weight that a student keeps.
+
+    Args:
+        tensor: A weight of the teacher.
+        axes: Its axes.
+        cut: What is kept.
+        layer: The teacher layer that it belongs to (1-based); 0 for weights outside of all layers.
+    """
+    for position, axis in enumerate(axes):
+        if axis.space != "fixed":
+            length = tensor.shape[position] // axis.copies
+            tensor = tensor.index_select(position, cut.places(axis, layer, length).to(tensor.device))
+    return tensor
+
+
+def _factors(name: str, axes: Sequence[Axis], cut: Cut) -> Tensor:
+    """What the rows of a cut weight are multiplied by: `cut.gain` where they give queries and keys, else 1."""
+    first = axes[0] if axes else Axis("fixed")
+    if first.space not in ("heads", "key_value_heads") or _VALUES.search(name) or cut.gain == 1.0:
+        return torch.ones(())
+    if first.copies == 1:
+        return torch.tensor(cut.gain)
+    gains = torch.tensor([cut.gain, cut.gain, 1.0])
+    dimensions = len(next(iter(cut.heads.values())))
+    rows = gains.repeat_interleave(cut.head_sizes[1]).repeat(dimensions // cut.head_sizes[1])
+    rows = rows if first.by_head else gains.repeat_interleave(dimensions)
+    return rows.view(-1, *[1] * (len(axes) - 1))
+
+
+def _inside_heads(
+    inside: Sequence[tuple[Tensor, tuple[Axis, ...]]], space: Space, big: ArchitectureInfo, small: ArchitectureInfo
+) -> Tensor:
+    """The dimensions that stay inside the heads of a layer, group by group."""
+    counts = (big.num_heads, small.num_heads)
+    if space == "key_value_heads":
+        counts = (big.num_key_value_heads, small.num_key_value_heads)
+    theirs, mine = big.head_size, small.head_size
+    if getattr(big.base.config, "rope_parameters", None) or counts[0] * theirs != big.hidden_size:
+        from_head = torch.arange(counts[1]) * counts[0] // counts[1]
+        # A rotation turns a dimension of the first half of a head together with its partner in the second.
+        pairs = torch.arange(mine // 2) * (theirs // 2) // (mine // 2)
+        return (from_head[:, None] * theirs + torch.cat([pairs, pairs + theirs // 2])).flatten()
+    groups = _groups(big, small)
+    energy = _energy(inside, space, theirs).view(groups, -1)
+    kept = small.hidden_size // groups
+    within = torch.stack([_largest(group, kept) for group in energy])
+    return (within + torch.arange(groups)[:, None] * energy.shape[1]).flatten()
+
+
+def _groups(big: ArchitectureInfo, small: ArchitectureInfo) -> int:
+    """As many groups as relation heads that both widths allow; whole heads where both sides have equally many."""
+    both = math.gcd(big.hidden_size, small.hidden_size)
+    legal = [count for count in range(1, MAX_GROUPS + 1) if both % count == 0]
+    if big.num_heads == small.num_heads:
+        legal = [count for count in legal if count % big.num_heads == 0] or [big.num_heads]
+    return max(legal)
+
+
+def _energy(
+    inside: Sequence[tuple[Tensor, tuple[Axis, ...]]], space: Space, head_size: int, *, outgoing: bool = False
+) -> Tensor:
+    """Squared length of the weights of every dimension of a space in a layer: those into it, or those out of it."""
+    found: Any = 0.0
+    for tensor, axes in inside:
+        for position, axis in enumerate(axes):
+            if axis.space != space or tensor.dim() != 2 or (position == 1) != outgoing:
+                continue
+            rows = tensor.detach().double().movedim(position, 0).square().sum(1)
+            if axis.by_head:
+                found = found + rows.view(-1, axis.copies, head_size).sum(1).flatten()
+            else:
+                found = found + rows.view(axis.copies, -1).sum(0)
+    return found
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Numbers of the `count` largest values in rising order; of equal values the first."""
+    return torch.argsort(values, descending=True, stable=True)[:count].sort().values

@@ -1,0 +1,275 @@
+"""Vocabularies cut to the language of a task: a tokenizer and embeddings of the pieces that its texts need.
+
+With a large vocabulary, embeddings are most of a small student. A trimmed tokenizer keeps special tokens, bytes or
+characters, and the pieces of the texts that it is shown. On every text of these pieces it gives the pieces of the full
+tokenizer: WordPiece takes the longest piece, Unigram the likeliest pieces, and byte-pair encoding the merges in their
+order, and all of these are kept. What it has no piece for is spelt in smaller ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+# Of the texts, one in so many is not counted but kept to measure what the trimmed tokenizer changes.
+MEASURED_EVERY = 20
+_ROWS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class TrimmedVocabulary:
+    """A tokenizer with fewer pieces, and what that costs.
+
+    Attributes:
+        tokenizer: The trimmed tokenizer.
+        model: A copy of the model with the embeddings of its pieces; `None` if no model was given.
+        kept: Number in the full vocabulary of every piece, in the new order.
+        pieces_before: Size of the full vocabulary.
+        unknown_before: Share of unknown tokens in texts that were not counted, with the full tokenizer.
+        unknown: Likewise, with the trimmed one.
+        changed: Share of those tokens of the full tokenizer that the trimmed one has no piece for.
+        measured_texts: How many texts the shares are of.
+    """
+
+    tokenizer: Any
+    model: PreTrainedModel | None
+    kept: tuple[int, ...]
+    pieces_before: int
+    unknown_before: float
+    unknown: float
+    changed: float
+    measured_texts: int
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        line = f"{len(self.kept):,} of {self.pieces_before:,} pieces"
+        if not self.measured_texts:
+            return line
+        return (
+            f"{line}; in {self.measured_texts:,} other texts {self.changed:.2%} of the pieces change, unknown are "
+            f"{self.unknown:.2%} (before: {self.unknown_before:.2%})"
+        )
+
+
+def trim_vocabulary(
+    tokenizer: Any, model: PreTrainedModel | None, texts: Iterable[str], *, size: int | None = None
+) -> TrimmedVocabulary:
+    """Cut a vocabulary to the pieces that texts need.
+
+    Args:
+        tokenizer: A tokenizer with a WordPiece, Unigram or byte-pair model.
+        model: A model of its vocabulary, which is copied and not changed; `None` to trim the tokenizer only.
+        texts: Texts like those that will be read. Pieces count by how often they occur.
+        size: Most pieces to keep, the most frequent ones. Default: all that occur.
+
+    Raises:
+        ValueError: If the tokenizer has another kind of model, the size is too small for what has to stay, there is no
+            text, or the model has fewer embeddings than the tokenizer pieces.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    kind = state["model"].get("type")
+    if kind not in ("WordPiece", "Unigram", "BPE"):
+        raise ValueError(f"A vocabulary of the kind {kind!r} cannot be trimmed: WordPiece, Unigram and BPE can.")
+    counts, characters, unseen = _count(tokenizer, texts)
+    if not counts:
+        raise ValueError("No text to trim the vocabulary by: give texts like those that will be read.")
+    ids = tokenizer.get_vocab()
+    kept = _kept_pieces(state, ids, tokenizer, counts, characters, size)
+    order = sorted(kept, key=ids.__getitem__)
+    trimmed = _rebuilt(tokenizer, state, order)
+    numbers = tuple(ids[piece] for piece in order)
+    small = None if model is None else with_rows(model, numbers)
+    if small is not None:
+        _renumber_tokens(small.config, tokenizer, trimmed)
+    unknown_before, unknown, changed = _measure(tokenizer, trimmed, set(numbers), unseen)
+    return TrimmedVocabulary(trimmed, small, numbers, len(ids), unknown_before, unknown, changed, len(unseen))
+
+
+def with_rows(model: PreTrainedModel, rows: Sequence[int]) -> PreTrainedModel:
+    """A copy of a model whose vocabulary is these rows of its own, in this order.
+
+    Raises:
+        ValueError: If it has fewer embeddings.
+    """
+    size = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[index]
+    if max(rows) >= size:
+        raise ValueError(
+            f"The model has {size} word embeddings, but the tokenizer has a piece with number {max(rows)}."
+        )
+    small = copy.deepcopy(model)
+    index = torch.tensor(rows)
+    seen: set[int] = set()
+    with torch.no_grad():
+        for module in (small.get_input_embeddings(), small.get_output_embeddings()):
+            for name in ("weight", "bias"):
+                tensor = getattr(module, name, None)
+                # Tied tables are one tensor, which is put in order once.
+                if tensor is not None and tensor.data_ptr() not in seen:
+                    seen.add(tensor.data_ptr())
+                    tensor[: len(rows)] = tensor[index].clone()
+    small.resize_token_embeddings(len(rows))
+    return small
+
+
+def _count(tokenizer: Any, texts: Iterable[str]) -> tuple[Counter[int], set[str], list[str]]:
+    """Token numbers by how often they occur, the characters of the texts, and the texts kept for measuring."""
+    counts: Counter[int] = Counter()
+    characters: set[str] = set()
+    unseen: list[str] = []
+    for rows in _parts(texts):
+        measured = rows[1::MEASURED_EVERY] if len(rows) > 1 else []
+        counted = [text for i, text in enumerate(rows) if i % MEASURED_EVERY != 1]
+        unseen += measured
+        for ids in tokenizer(counted, add_special_tokens=False, return_attention_mask=False)["input_ids"]:
+            counts.update(ids)
+        characters.update("".join(counted))
+    return counts, characters, unseen
+
+
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(texts)
+    while rows := list(islice(rest, _ROWS_AT_ONCE)):
+        yield rows
+
+
+def _kept_pieces(
+    state: dict[str, Any],
+    ids: dict[str, int],
+    tokenizer: Any,
+    counts: Counter[int],
+    characters: set[str],
+    size: int | None,
+) -> set[str]:
+    """The pieces that stay: what has to, then what the texts use, the most frequent first."""
+    pieces = {number: piece for piece, number in ids.items()}
+    kept = {token["content"] for token in state["added_tokens"]} | set(tokenizer.all_special_tokens)
+    kept |= {piece for piece in ids if _is_letter(piece, state["model"], characters)}
+    if state["model"]["type"] == "Unigram":
+        kept.add(state["model"]["vocab"][state["model"]["unk_id"]][0])
+    kept &= set(ids)
+    if size is not None and size < len(kept):
+        raise ValueError(f"size={size} (--size) is too small: {len(kept)} special tokens and letters have to stay.")
+    merged_from = _merges(state["model"])
+    for number, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        needed = _with_parts(pieces[number], merged_from) - kept
+        if size is not None and len(kept) + len(needed) > size:
+            continue
+        kept |= needed
+    return kept
+
+
+def _is_letter(piece: str, model: dict[str, Any], characters: set[str]) -> bool:
+    """Whether a piece is a byte, or a single character that is ASCII or occurs in the texts."""
+    if model.get("byte_fallback") and len(piece) == 6 and piece.startswith("<0x"):
+        return True
+    prefix = model.get("continuing_subword_prefix") or ""
+    letter = piece.removeprefix(prefix) if prefix else piece
+    letter = letter.removeprefix("▁") or letter
+    if len(letter) != 1:
+        return False
+    # Byte-level byte-pair encoding writes bytes as printable characters, none of which is above this one.
+    return (
+        letter.isascii() or letter in characters or letter == "▁" or (model["type"] == "BPE" and ord(letter) < 0x144)
+    )
+
+
+def _merges(model: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Piece -> the pairs that are merged into it; none in other models than byte-pair ones."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for merge in model.get("merges") or []:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        found.setdefault(_joined(left, right, model), []).append((left, right))
+    return found
+
+
+def _joined(left: str, right: str, model: dict[str, Any]) -> str:
+    return left + right.removeprefix(model.get("continuing_subword_prefix") or "")
+
+
+def _with_parts(piece: str, merged_from: dict[str, list[tuple[str, str]]]) -> set[str]:
+    """A piece and all that it may be merged from."""
+    found, rest = set(), [piece]
+    while rest:
+        each = rest.pop()
+        if each not in found:
+            found.add(each)
+            rest += [part for pair in merged_from.get(each, ()) for part in pair]
+    return found
+
+
+def _rebuilt(tokenizer: Any, state: dict[str, Any], order: Sequence[str]) -> Any:
+    """The tokenizer with these pieces in this order; everything else of it stays."""
+    number = {piece: index for index, piece in enumerate(order)}
+    model = state["model"]
+    if model["type"] == "Unigram":
+        added = {token["content"] for token in state["added_tokens"]}
+        scores = {piece: score for piece, score in model["vocab"]}
+        unknown = model["vocab"][model["unk_id"]][0]
+        # Added tokens such as a mask may stand outside of the model's own list, at its end.
+        model["vocab"] = [[piece, scores.get(piece, 0.0)] for piece in order if piece in scores or piece in added]
+        model["unk_id"] = number[unknown]
+    else:
+        model["vocab"] = number
+        if model["type"] == "BPE":
+            model["merges"] = [m for m in model["merges"] if _is_kept(m, number, model)]
+    for token in state["added_tokens"]:
+        token["id"] = number[token["content"]]
+    _renumber_template(state.get("post_processor"), number)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        Path(folder, "tokenizer.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+        settings = Path(folder, "tokenizer_config.json")
+        config = json.loads(settings.read_text(encoding="utf-8"))
+        decoder = config.get("added_tokens_decoder")
+        if decoder:
+            config["added_tokens_decoder"] = {str(number[t["content"]]): t for t in decoder.values()}
+            settings.write_text(json.dumps(config), encoding="utf-8")
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def _is_kept(merge: Any, number: dict[str, int], model: dict[str, Any]) -> bool:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left in number and right in number and _joined(left, right, model) in number
+
+
+def _renumber_template(processor: Any, number: dict[str, int]) -> None:
+    """Give the tokens that a post-processor adds their new numbers; in place."""
+    if isinstance(processor, dict):
+        for token in (processor.get("special_tokens") or {}).values():
+            token["ids"] = [number[piece] for piece in token["tokens"]]
+        for name in ("cls", "sep"):
+            if isinstance(processor.get(name), list):
+                processor[name] = [processor[name][0], number[processor[name][0]]]
+        for inner in processor.get("processors") or []:
+            _renumber_template(inner, number)
+
+
+def _renumber_tokens(config: Any, tokenizer: Any, trimmed: Any) -> None:
+    """Give the special tokens of a configuration their new numbers; in place."""
+    numbers, pieces = trimmed.get_vocab(), {number: piece for piece, number in tokenizer.get_vocab().items()}
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id"):
+        old = getattr(config, name, None)
+        if isinstance(old, int) and pieces.get(old) in numbers:
+            setattr(config, name, numbers[pieces[old]])
+
+
+def _measure(tokenizer: Any, trimmed: Any, kept: set[int], texts: Sequence[str]) -> tuple[float, float, float]:
+    """Share of unknown tokens before and after, and share of tokens that have no piece any more."""
+    if not texts:
+        return 0.0, 0.0, 0.0
+    options = {"add_special_tokens": False, "return_attention_mask": False}
+    before = [token for ids in tokenizer(list(texts), **options)["input_ids"] for token in ids]
+    after = [token for ids in trimmed(list(texts), **options)["input_ids"] for token in ids]
+    unknown_before = before.count(tokenizer.unk_token_id) / max(1, len(before))
+    unknown = after.count(trimmed.unk_token_id) / max(1, len(after))
+    return unknown_before, unknown, sum(token not in kept for token in before) / max(1, len(before))

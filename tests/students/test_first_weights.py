@@ -1,0 +1,288 @@
+"""A student that is cut out of its teacher and refitted, in every architecture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_students import IDS, TEACHERS, tiny_teacher
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertModel,
+    ElectraForSequenceClassification,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from hf_distill.students.axes import axes_of
+from hf_distill.students.blocks import attend, block_of, embed
+from hf_distill.students.creation import create_student
+from hf_distill.students.first_weights import (
+    below_head,
+    first_weights_of,
+    give_first_weights,
+    importance_on_texts,
+    tokenized_batches,
+)
+from hf_distill.students.refitting import fit_linear, refit, signals_of
+from hf_distill.students.slicing import choose_cut
+
+CUTTABLE = [name for name in TEACHERS if name != "MobileBert"]
+SMALLER = "2x16:4h:24"
+SAME = "4x32:4h:48"
+
+
+def output(model, ids=IDS):
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits
+
+
+class TestCutting:
+    @pytest.mark.parametrize("name", CUTTABLE)
+    def test_full_width_and_depth_give_the_teacher_itself(self, name):
+        teacher = tiny_teacher(name)
+        student = create_student(teacher, SAME, init="teacher")
+        torch.testing.assert_close(output(student), output(teacher))
+
+    @pytest.mark.parametrize("name", CUTTABLE)
+    def test_a_smaller_student_has_numbers_of_its_teacher_in_every_layer(self, name):
+        teacher = tiny_teacher(name)
+        student = create_student(teacher, SMALLER, init="teacher")
+        drawn = create_student(teacher, SMALLER, init="random")
+        known = torch.cat([tensor.flatten() for tensor in teacher.state_dict().values()]).unique()
+        gain = 2**0.25
+        for weight, tensor in student.state_dict().items():
+            if tensor.dim() == 2:
+                close = torch.isin(tensor, known) | torch.isin(tensor / gain, known)
+                near = (torch.cdist(tensor.flatten()[:8, None] / gain, known[:, None]).min(1).values < 1e-6).all()
+                assert close.all() or near, weight
+        assert any(not torch.equal(a, b) for a, b in zip(student.parameters(), drawn.parameters(), strict=True))
+        assert torch.isfinite(output(student)).all()
+
+    @pytest.mark.parametrize("name", ["Bert", "MPNet", "DistilBert", "ModernBert", "Deberta"])
+    def test_permuting_hidden_dimensions_changes_nothing(self, name):
+        """A network does not know the order of its hidden dimensions, and neither may the choice among them."""
+        teacher = tiny_teacher(name)
+        permuted = tiny_teacher(name)
+        order = torch.randperm(32, generator=torch.Generator().manual_seed(3))
+        axes = axes_of_model(teacher)
+        for weight, tensor in permuted.state_dict().items():
+            for position, axis in enumerate(axes[weight]):
+                if axis.space == "hidden":
+                    tensor.copy_(tensor.index_select(position, order))
+        torch.testing.assert_close(output(permuted), output(teacher))
+        students = [create_student(model, SMALLER, init="teacher") for model in (teacher, permuted)]
+        torch.testing.assert_close(output(students[1]), output(students[0]))
+
+    def test_lists_a_layer_are_cut_with_the_layers(self, caplog):
+        from transformers import LongformerConfig, LongformerModel
+
+        config = LongformerConfig(
+            **{**TEACHERS["Bert"], "attention_window": [2, 4, 6, 8], "max_position_embeddings": 66}, pad_token_id=1
+        )
+        student = create_student(LongformerModel(config).eval(), SMALLER, init="random")
+        assert student.config.attention_window == [2, 4]
+        assert "no registered architecture" not in caplog.text
+        create_student(LongformerModel(config).eval(), SMALLER)
+        assert "no registered architecture" in caplog.text
+
+    def test_what_cannot_be_cut_is_said_in_one_line(self):
+        with pytest.raises(ValueError, match=r"64 hidden dimensions where its teacher has 32.*--student_shape"):
+            create_student(tiny_teacher("Bert"), "2x64:4h:48", init="teacher")
+        with pytest.raises(ValueError, match="bottlenecks"):
+            create_student(tiny_teacher("MobileBert"), SMALLER, init="teacher")
+
+    def test_a_larger_student_begins_with_random_weights_by_default_and_says_so(self, caplog):
+        teacher = tiny_teacher("Bert")
+        student = create_student(teacher, "2x64:4h:48")
+        assert "begins with random weights" in caplog.text
+        assert first_weights_of(student) is None
+
+
+def axes_of_model(model):
+    from hf_distill.students.configuration import student_config
+    from hf_distill.students.shapes import shape_of
+
+    heads = getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads
+    return axes_of(lambda shape: type(model)(student_config(model.config, shape)), shape_of(model), heads)
+
+
+@pytest.fixture
+def teacher(tiny_bert_config):
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(tiny_bert_config(hidden_size=32, num_hidden_layers=4, intermediate_size=48))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.dim() == 2:
+                parameter.mul_(3)
+    return model.eval()
+
+
+class TestRefitting:
+    def test_a_block_attends_as_the_model_does(self, teacher, tiny_tokenizer, sentences):
+        [batch, *_] = tokenized_batches(sentences, tiny_tokenizer, 32, 400)
+        states, mask = embed(teacher, batch), batch["attention_mask"].bool()
+        block = block_of(teacher, 1)
+        kept = []
+        handle = block.attention_output.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        with torch.no_grad():
+            teacher(**batch)
+            own = attend(teacher, block, states, mask)
+        handle.remove()
+        torch.testing.assert_close(own[mask], kept[0][mask], atol=1e-5, rtol=1e-4)
+
+    def test_a_fit_is_ridge_regression_towards_the_weights_that_were_there(self):
+        generator = torch.Generator().manual_seed(0)
+        linear = torch.nn.Linear(3, 2)
+        x, goal = torch.randn(50, 3, generator=generator), torch.randn(50, 2, generator=generator)
+        start = torch.cat([linear.weight.detach().T, linear.bias.detach()[None]]).double()
+        ones = torch.cat([x, torch.ones(50, 1)], 1).double()
+        gram = ones.T @ ones
+        damped = gram + 0.1 * gram.diagonal().mean() * torch.eye(4)
+        expected = start + torch.linalg.solve(damped, ones.T @ (goal.double() - ones @ start))
+        with torch.no_grad():
+            fit_linear([linear], iter([(x[:20], goal[:20]), (x[20:], goal[20:])]), ridge=0.1)
+        found = torch.cat([linear.weight.detach().T, linear.bias.detach()[None]])
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
+
+    def test_states_are_nearer_to_the_teachers_with_a_refit_than_without(self, teacher, tiny_tokenizer, sentences):
+        text = sentences * 4
+        refitted = create_student(teacher, SMALLER, calibration_text=text, tokenizer=tiny_tokenizer)
+        cut = create_student(teacher, SMALLER)
+        assert first_weights_of(cut).explained == ()
+        explained = first_weights_of(refitted).explained
+        assert len(explained) == 2
+        assert explained[0] > 0.5
+        plain = explained_by(teacher, cut, tiny_tokenizer, text)
+        assert all(after > before for after, before in zip(explained, plain, strict=True))
+
+    def test_a_refit_of_the_teacher_itself_leaves_it(self, teacher, tiny_tokenizer, sentences):
+        student = create_student(teacher, SAME, calibration_text=sentences, tokenizer=tiny_tokenizer)
+        torch.testing.assert_close(output(student), output(teacher), atol=1e-3, rtol=1e-3)
+        assert first_weights_of(student).explained == pytest.approx([1.0] * 4, abs=1e-4)
+
+    def test_the_same_text_gives_the_same_weights(self, teacher, tiny_tokenizer, sentences):
+        students = [
+            create_student(teacher, SMALLER, calibration_text=iter(sentences), tokenizer=tiny_tokenizer)
+            for _ in range(2)
+        ]
+        for one, other in zip(*(student.parameters() for student in students), strict=True):
+            assert torch.equal(one, other)
+
+    def test_no_fit_raises_the_error_on_its_own_texts(self, teacher, tiny_tokenizer, sentences):
+        batches = list(tokenized_batches(sentences, tiny_tokenizer, 32, 10_000))
+        student = create_student(teacher, SMALLER)
+        axes = below_head(teacher, axes_of_model(teacher))
+        cut = choose_cut(teacher, student.eval(), [2, 4], importance_on_texts(teacher, axes, batches), axes)
+
+        def error():
+            from hf_distill.students.first_weights import explained_variance
+
+            return 1 - torch.tensor(explained_variance(teacher, student, cut, batches))
+
+        before = error()
+        refit(teacher, student, cut, batches)
+        assert (error() <= before).all()
+
+    def test_the_teacher_is_left_as_it_was(self, teacher, tiny_tokenizer, sentences):
+        before = [parameter.clone() for parameter in teacher.parameters()]
+        teacher.train()
+        create_student(teacher, SMALLER, calibration_text=sentences, tokenizer=tiny_tokenizer)
+        assert teacher.training
+        assert all(torch.equal(a, b) for a, b in zip(before, teacher.parameters(), strict=True))
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
+
+    def test_text_without_a_tokenizer_is_refused(self, teacher, sentences):
+        with pytest.raises(ValueError, match="tokenizer="):
+            create_student(teacher, SMALLER, calibration_text=sentences)
+
+    def test_a_head_for_masked_words_comes_along(self, tiny_bert_config, tiny_tokenizer, sentences):
+        torch.manual_seed(0)
+        teacher = BertForMaskedLM(tiny_bert_config(hidden_size=32, num_hidden_layers=4, intermediate_size=48)).eval()
+        student = create_student(teacher, SMALLER, calibration_text=sentences, tokenizer=tiny_tokenizer)
+        assert student.cls.predictions.decoder.weight is student.bert.embeddings.word_embeddings.weight
+        assert torch.isfinite(output(student)).all()
+
+
+def explained_by(teacher, student, tokenizer, text):
+    from hf_distill.students.first_weights import explained_variance
+
+    batches = list(tokenized_batches(text, tokenizer, 64, 40_000))
+    axes = below_head(teacher, axes_of_model(teacher))
+    cut = choose_cut(teacher, student, [2, 4], importance_on_texts(teacher, axes, batches), axes)
+    return explained_variance(teacher, student.eval(), cut, batches)
+
+
+class TestOtherClasses:
+    @pytest.mark.parametrize("name", ["Roberta", "MPNet", "Electra", "DistilBert", "ModernBert"])
+    def test_a_plain_bert_learns_the_states_of_any_teacher(self, name, tiny_tokenizer, sentences):
+        options = {"embedding_size": 32} if name == "Electra" else {}
+        teacher = tiny_teacher(name, "Model", vocab_size=len(tiny_tokenizer), **options)
+        student = create_student(
+            teacher, SMALLER, model_class=BertModel, calibration_text=sentences * 2, tokenizer=tiny_tokenizer
+        )
+        assert type(student) is BertModel
+        assert first_weights_of(student).explained[0] > 0.2
+
+    def test_a_distilbert_of_a_bert_of_the_same_size_computes_the_same(self):
+        torch.manual_seed(0)
+        teacher = BertModel(BertConfig(**TEACHERS["Bert"], layer_norm_eps=1e-12)).eval()
+        student = create_student(teacher, SAME, model_class=DistilBertModel).eval()
+        with torch.no_grad():
+            expected, found = teacher(input_ids=IDS).last_hidden_state, student(input_ids=IDS).last_hidden_state
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize("padding", [0, 1])
+    def test_a_bert_of_a_roberta_has_its_positions_and_segments(self, padding):
+        torch.manual_seed(0)
+        config = RobertaConfig(**TEACHERS["Roberta"], pad_token_id=padding)
+        teacher = RobertaModel(config, add_pooling_layer=False).eval()
+        student = create_student(teacher, SAME, model_class=BertModel).eval()
+        assert student.config.max_position_embeddings == 40 - padding - 1
+        with torch.no_grad():
+            expected, found = teacher(input_ids=IDS).last_hidden_state, student(input_ids=IDS).last_hidden_state
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+class TestFactorisedEmbeddings:
+    def test_words_are_narrow_and_the_states_are_the_teachers(self, teacher, tiny_tokenizer, sentences, tmp_path):
+        student = create_student(
+            teacher, SMALLER, embedding_size=12, calibration_text=sentences * 4, tokenizer=tiny_tokenizer
+        )
+        assert type(student) is ElectraForSequenceClassification
+        assert student.get_input_embeddings().weight.shape == (len(tiny_tokenizer), 12)
+        assert first_weights_of(student).explained[0] > 0.4
+        student.save_pretrained(tmp_path)
+        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+        torch.testing.assert_close(output(loaded), output(student))
+
+    def test_full_width_loses_nothing_but_the_order_of_norm_and_matrix(self, teacher, tiny_tokenizer, sentences):
+        student = create_student(
+            teacher, SAME, embedding_size=32, calibration_text=sentences * 4, tokenizer=tiny_tokenizer
+        )
+        assert min(first_weights_of(student).explained) > 0.9
+
+    def test_a_head_that_electra_lacks_is_refused(self):
+        with pytest.raises(ValueError, match=r"--student_embedding_size.*BertForNextSentencePrediction"):
+            create_student(tiny_teacher("Bert", "ForNextSentencePrediction"), SMALLER, embedding_size=8)
+
+
+def test_signals_of_a_layer_are_those_of_real_tokens_only(teacher, tiny_tokenizer, sentences):
+    batches = list(tokenized_batches(sentences, tiny_tokenizer, 32, 10_000))
+    axes = below_head(teacher, axes_of_model(teacher))
+    student = create_student(teacher, SMALLER)
+    cut = choose_cut(teacher, student, [2, 4], importance_on_texts(teacher, axes, batches), axes)
+    for batch, found in zip(batches, signals_of(teacher, cut, 2, batches), strict=True):
+        assert len(found.output) == int(batch["attention_mask"].sum())
+        assert found.projections.shape[1] == 3 * 16
+        assert found.neurons.shape[1] == 24
+
+
+def test_what_was_taken_is_a_line_for_a_person(teacher, tiny_tokenizer, sentences):
+    student = create_student(teacher, SMALLER)
+    found = give_first_weights(teacher, student, [2, 4], texts=sentences, tokenizer=tiny_tokenizer)
+    assert "teacher layers 2, 4" in str(found)
+    assert "64 texts" in str(found)

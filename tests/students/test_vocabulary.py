@@ -1,0 +1,169 @@
+"""Trimmed vocabularies: the pieces of the full tokenizer on every text that they cover."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from hf_distill.students.vocabulary import trim_vocabulary
+
+TRAINING = [
+    "the quick brown fox jumps over the lazy dog and runs along the river until the evening",
+    "a quiet cat sleeps under the old bridge while the moon rises over the sleeping city",
+    "der schnelle braune fuchs springt über den faulen hund und läuft am fluss entlang",
+    "numbers 12 345 6789 and marks, such as these; are (also) text!",
+    "unhappiness unhappily happily happiness happier sleeping sleeper slept jumped jumping",
+] * 6
+ENGLISH = [text for text in TRAINING if "schnelle" not in text]
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def trained(kind):
+    if kind == "WordPiece":
+        backend = Tokenizer(models.WordPiece(unk_token="<unk>"))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=260, special_tokens=SPECIALS)
+    elif kind == "Unigram":
+        backend = Tokenizer(models.Unigram())
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=SPECIALS, unk_token="<unk>")
+    else:
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=SPECIALS, initial_alphabet=alphabet)
+    backend.train_from_iterator(TRAINING, trainer)
+    ids = {token: backend.token_to_id(token) for token in SPECIALS}
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[(t, ids[t]) for t in ("<s>", "</s>")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        model_max_length=64,
+    )
+
+
+@pytest.fixture(scope="module", params=["WordPiece", "Unigram", "BPE"])
+def full(request):
+    return trained(request.param)
+
+
+@pytest.fixture(scope="module")
+def trimmed(full):
+    return trim_vocabulary(full, None, ENGLISH)
+
+
+WORDS = sorted({word for text in ENGLISH for word in text.split()})
+
+
+class TestTokens:
+    def test_fewer_pieces_stay(self, full, trimmed):
+        assert len(trimmed.tokenizer) == len(trimmed.kept) < len(full)
+        assert set(trimmed.tokenizer.get_vocab()) < set(full.get_vocab())
+
+    def test_the_texts_have_the_pieces_of_the_full_tokenizer(self, full, trimmed):
+        for text in ENGLISH:
+            expected = full(text)["input_ids"]
+            assert [trimmed.kept[token] for token in trimmed.tokenizer(text)["input_ids"]] == expected
+
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=8), st.booleans())
+    def test_and_so_has_every_text_of_kept_pieces(self, full, trimmed, words, joined):
+        text = ("" if joined else " ").join(words)
+        expected = full(text)["input_ids"]
+        if set(expected) <= set(trimmed.kept):
+            assert [trimmed.kept[token] for token in trimmed.tokenizer(text)["input_ids"]] == expected
+
+    def test_pairs_and_special_tokens_work_as_before(self, full, trimmed):
+        expected = full("the fox", "a dog")["input_ids"]
+        assert [trimmed.kept[token] for token in trimmed.tokenizer("the fox", "a dog")["input_ids"]] == expected
+        for name in ("pad_token_id", "cls_token_id", "sep_token_id", "mask_token_id", "unk_token_id"):
+            assert trimmed.kept[getattr(trimmed.tokenizer, name)] == getattr(full, name)
+
+    def test_it_is_a_tokenizer_of_transformers(self, trimmed, tmp_path):
+        trimmed.tokenizer.save_pretrained(tmp_path)
+        loaded = AutoTokenizer.from_pretrained(tmp_path)
+        assert loaded(ENGLISH)["input_ids"] == trimmed.tokenizer(ENGLISH)["input_ids"]
+        assert loaded.model_max_length == 64
+
+    def test_a_size_keeps_the_most_frequent_pieces(self, full, trimmed):
+        smaller = trim_vocabulary(full, None, ENGLISH, size=len(trimmed.kept) - 20)
+        assert len(smaller.kept) <= len(trimmed.kept) - 20
+        assert set(smaller.kept) < set(trimmed.kept)
+        spelt = "".join(smaller.tokenizer.tokenize("the lazy fox"))
+        assert re.sub("[#▁Ġ]", "", spelt) == "thelazyfox"
+
+    def test_texts_of_another_language_show_what_changed(self, full):
+        found = trim_vocabulary(full, None, ["the fox", *["der schnelle braune fuchs"] * 40])
+        assert found.measured_texts > 0
+        assert 0 <= found.unknown <= 1
+        assert f"{len(found.kept):,} of {len(full):,} pieces" in str(found)
+
+    def test_what_cannot_be_done_is_said(self, full):
+        with pytest.raises(ValueError, match=r"size=3 \(--size\) is too small"):
+            trim_vocabulary(full, None, ENGLISH, size=3)
+        with pytest.raises(ValueError, match="No text"):
+            trim_vocabulary(full, None, [])
+
+
+class TestModels:
+    def test_a_model_computes_the_same_from_fewer_embeddings(self, full, tiny_bert_config):
+        torch.manual_seed(0)
+        model = BertModel(tiny_bert_config(vocab_size=len(full), pad_token_id=full.pad_token_id)).eval()
+        found = trim_vocabulary(full, model, ENGLISH)
+        assert found.model.config.vocab_size == len(found.kept)
+        assert model.config.vocab_size == len(full)
+        with torch.no_grad():
+            expected = model(**full(ENGLISH[:4], padding=True, return_tensors="pt")).last_hidden_state
+            result = found.model(**found.tokenizer(ENGLISH[:4], padding=True, return_tensors="pt")).last_hidden_state
+        torch.testing.assert_close(result, expected)
+
+    def test_positions_behind_the_padding_token_stay(self, full, tiny_bert_config):
+        torch.manual_seed(0)
+        fields = {k: v for k, v in tiny_bert_config().to_dict().items() if k not in ("model_type", "pad_token_id")}
+        config = RobertaConfig(**{**fields, "vocab_size": len(full)}, pad_token_id=full.pad_token_id)
+        model = RobertaModel(config).eval()
+        found = trim_vocabulary(full, model, ENGLISH)
+        keys = ("input_ids", "attention_mask")
+        with torch.no_grad():
+            before, after = (
+                m(**{k: t(ENGLISH[:4], padding=True, return_tensors="pt")[k] for k in keys}).last_hidden_state
+                for m, t in ((model, full), (found.model, found.tokenizer))
+            )
+        torch.testing.assert_close(after, before)
+
+    def test_a_tied_head_gives_the_logits_of_the_kept_pieces(self, full, tiny_bert_config, tmp_path):
+        torch.manual_seed(0)
+        model = BertForMaskedLM(tiny_bert_config(vocab_size=len(full))).eval()
+        with torch.no_grad():
+            model.cls.predictions.bias.normal_()
+        found = trim_vocabulary(full, model, ENGLISH)
+        found.model.save_pretrained(tmp_path)
+        loaded = BertForMaskedLM.from_pretrained(tmp_path).eval()
+        assert loaded.cls.predictions.decoder.weight is loaded.bert.embeddings.word_embeddings.weight
+        with torch.no_grad():
+            expected = model(**full(ENGLISH[:2], padding=True, return_tensors="pt")).logits[..., list(found.kept)]
+            result = loaded(**found.tokenizer(ENGLISH[:2], padding=True, return_tensors="pt")).logits
+        torch.testing.assert_close(result, expected)
