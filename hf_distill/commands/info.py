@@ -31,7 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "retriv": ("retriv", "indxr", "multipipe", "nltk", "oneliner_utils", "unidecode"),
     "tantivy": ("tantivy",),
 }
-OBJECTIVES = Path(__file__).parent / "objectives"
+OBJECTIVES = Path(__file__).parents[1] / "objectives"
 
 
 def overview() -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .plugins import FLAG_HELP
 
-ARGUMENTS = Path(__file__).parent / "arguments"
+ARGUMENTS = Path(__file__).parent
 TRAINING_ARGUMENTS = "TrainingArguments"
 # The inherited flags that most trainings set; the page names them and leaves the others to `--help_all`.
 OFTEN_SET = (
