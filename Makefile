@@ -15,7 +15,12 @@ INSTALL := $(BIN)/python -m pip install --quiet --upgrade $(if $(CONSTRAINTS),--
 # Processes side by side, one for each core; tests/conftest.py gives each one thread.
 JOBS ?= logical
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
-QUICK := tests/objectives tests/test_*.py
+# What a change breaks first: every part that can be tested without trainings and processes, and the trainer. The rest
+# runs verbs, examples and pages, which takes longer.
+RUNS := $(addprefix tests/test_, capture_architectures capture_training cli docs_site environment examples extending \
+	fuzz notebooks presets readme wrong_inputs)
+QUICK := $(wildcard $(addprefix tests/, objectives students storage tasks trainers/test_distillation.py)) \
+	$(filter-out $(addsuffix .py, $(RUNS)), $(wildcard tests/test_*.py))
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help env demo test quick test-latest lint type docs format clean

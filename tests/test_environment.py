@@ -111,12 +111,13 @@ def test_all_that_is_installed_is_pinned():
 START = """
 from hf_distill import DistillationArguments, DistillationTrainer
 from transformers import BertConfig, BertForSequenceClassification
-from hf_distill.quantization import int8_copy
+from hf_distill.teachers.int8 import int8_copy
 
 config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
 teacher, student = BertForSequenceClassification(config).eval(), BertForSequenceClassification(config)
 int8_copy(teacher)
-DistillationTrainer(student, args=DistillationArguments("out", use_cpu=True), teacher_model=teacher)
+args = DistillationArguments("out", use_cpu=True, objectives=["logits"])
+DistillationTrainer(student, args=args, teacher_model=teacher)
 """
 
 
