@@ -46,11 +46,12 @@ napoleon_use_ivar = True
 CHAPTERS = {
     "Five jobs": ["corpus", "teach", "distill", "evaluate", "ship"],
     "Methods": [
-        *("objectives", "presets", "paper_index", "watching", "several_teachers", "multi_task", "stored_teachers"),
+        *("students", "objectives", "presets", "paper_index", "watching", "several_teachers", "multi_task"),
+        "stored_teachers",
         *("augmentation", "general_corpora", "corpus_statistics", "tasks", "generation", "architectures"),
         "other_models",
     ],
-    "Use": ["cluster", "from_textbrewer", "hub", "deployment", "troubleshooting", "extending"],
+    "Use": ["cluster", "from_textbrewer", "hub", "deployment", "troubleshooting", "extending", "architecture"],
     "Reference": ["defaults", "api"],
 }
 

@@ -148,13 +148,11 @@ def picture() -> str:
     rows = []
     for number, room in enumerate(ROOMS):
         y = 10 + number * height
-        lines = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in modules() if room_of(name_of(p)) == room)
         below = ", ".join(other for other in ROOMS if other in imports[room]) or "nothing of the package"
         rows += [
             f'<rect x="10" y="{y}" width="{width - 20}" height="{height - 8}" rx="6" class="room"/>',
             f'<text x="24" y="{y + 20}" class="name">{escape(room)}</text>',
             f'<text x="150" y="{y + 20}" class="says">{escape(sentence_of(room))}</text>',
-            f'<text x="24" y="{y + 38}" class="small">{round(lines, -2):,} lines</text>',
             f'<text x="150" y="{y + 38}" class="small">imports {escape(below)}</text>',
         ]
     style = (

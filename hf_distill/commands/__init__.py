@@ -1,4 +1,4 @@
-"""The verbs of `hf-distill`: each reads its settings, does one job and says what came of it.
+"""The verbs of `hf-distill`: each reads its settings, does one job and says in a line what came of it.
 
-What a Python user would call as well belongs to the rooms below.
+What a Python user would call as well does not belong here; it lives in the rooms below.
 """

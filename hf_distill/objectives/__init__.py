@@ -1,4 +1,7 @@
-"""Training signals: what they need, their formulas, and the registry of their names."""
+"""Objectives: the signals that each needs, the formula of its loss, and the registry of their names.
+
+Weights, sums and logs belong to the trainers, and nothing here knows a corpus or a task.
+"""
 
 from .annealed import AnnealedObjective
 from .attention import AttentionObjective

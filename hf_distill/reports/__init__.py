@@ -1,4 +1,4 @@
-"""What a person reads about runs and models: pages, curves, speed, attention, ONNX files.
+"""Pages about runs and models for people to read: curves, speed, attention maps, and ONNX files.
 
-Nothing here trains.
+Nothing here trains a model or scores one on a task.
 """

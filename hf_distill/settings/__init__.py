@@ -1,6 +1,6 @@
-"""Arguments of every job: flat dataclasses for `HfArgumentParser`, flags or YAML.
+"""Settings of every verb: flat dataclasses for `HfArgumentParser`, from flags or YAML; nothing here does a job.
 
-The help text of a field is its only documentation; errors name the flag. A class is loaded when it is first used:
+The help text of a field is its only documentation, and errors name the flag. A class is loaded when it is first used:
 those of trainings take seconds, since they extend `transformers.TrainingArguments`.
 """
 

@@ -1,4 +1,4 @@
 """Students: their shapes, configurations and first weights, and vocabularies cut to their language.
 
-What trains a student does not belong here, nor does anything that is saved beside it.
+The training of a student does not belong here, nor does anything that is saved beside it.
 """

@@ -1,6 +1,7 @@
-"""Tasks: what they are, where their rows come from, how they are scored.
+"""Tasks: their specs, where their rows come from, and how predictions are scored.
 
-Names are loaded when they are first used: reading a spec costs neither torch nor datasets.
+Models and trainings do not belong here. Names are loaded when they are first used: reading a spec costs neither torch
+nor datasets.
 """
 
 from __future__ import annotations

@@ -21,19 +21,27 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.utils import logging
 
 from ...storage.files import remove
+from ..search.retrieval import (
+    EngineChoice,
+    IndexHandle,
+    choose_engine,
+    engine_class,
+    find_index,
+    save_index,
+    settings_key,
+)
+from ..search.streams import write_streams
 from ..text.analysis import Analyzer, TokenStreams
-from .anchors import Anchors, collect_anchors, find_text_columns, task_texts
 from ..text.cleaning import LengthLimits, UsableRows, UsableTexts, checksum_of_column, fetch_texts, find_usable_rows
-from .decontamination import EvaluationTexts
 from ..text.documents import units_of
+from .anchors import Anchors, collect_anchors, find_text_columns, task_texts
+from .decontamination import EvaluationTexts
 from .dropped import write_dropped
-from .stream_cache import mapped_rows
 from .queries import make_queries, search_queries
-from ..search.retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, find_index, save_index, settings_key
 from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit
 from .sources import corpus_label
 from .statistics import describe_build, describe_queries, describe_rows
-from ..search.streams import write_streams
+from .stream_cache import mapped_rows
 from .work_folder import WorkFolder, measured, read_arrow
 
 if TYPE_CHECKING:

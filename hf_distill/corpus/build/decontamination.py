@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import xxhash
 
-from .duplicates import hash_texts, normalize
 from ..text.words import units
+from .duplicates import hash_texts, normalize
 
 # An evaluation text is looked for inside longer rows only if it has so many words: shorter ones ("a good movie") turn
 # up in unrelated sentences.

@@ -22,11 +22,19 @@ from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
-from ..text.cleaning import READ_BATCH, LengthLimits, UsableRows, checksum_of_column, clean, find_usable_rows, usable_texts
-from .duplicates import first_of_equal, hash_texts, normalize
 from ..compare.diversity import sample_order
-from ..text.documents import units_of
 from ..search.retrieval import settings_key
+from ..text.cleaning import (
+    READ_BATCH,
+    LengthLimits,
+    UsableRows,
+    checksum_of_column,
+    clean,
+    find_usable_rows,
+    usable_texts,
+)
+from ..text.documents import units_of
+from .duplicates import first_of_equal, hash_texts, normalize
 from .statistics import describe_rows, total_seconds
 from .work_folder import WorkFolder, read_arrow
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from ..search.retrieval import IndexHandle
 from ..text.analysis import Analyzer
 from .keywords import QueryMode, make_query
-from ..search.retrieval import IndexHandle
 
 QUERY_FEATURES = Features(
     {"anchor": Value("string"), "terms": List(Value("string")), "fallback": Value("bool")},

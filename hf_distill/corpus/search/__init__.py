@@ -1,1 +1,4 @@
-"""Retrieval: one small protocol, and engines that give the same hits."""
+"""Retrieval: one small protocol, token streams on disk, and engines that all give the same hits.
+
+How anchors become queries, and what becomes of hits, belongs to `corpus.build`.
+"""

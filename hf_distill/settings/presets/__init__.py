@@ -1,6 +1,7 @@
 """Presets: the settings of a paper under one name, each value with its place in the paper beside it (YAML files here).
 
-A preset stands below a configuration file and below flags: whatever is given there wins.
+Code that uses a preset does not belong here. A preset stands below a configuration file and below flags: whatever is
+given there wins.
 """
 
 from __future__ import annotations

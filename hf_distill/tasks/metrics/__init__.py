@@ -1,1 +1,4 @@
-"""The scores of tasks, as functions and as modules of `evaluate`."""
+"""The scores of tasks, as functions of predictions and labels and as modules of `evaluate`.
+
+Nothing here knows a model, a tokenizer or where rows come from.
+"""

@@ -1,1 +1,4 @@
-"""Rows of every kind of task: checked, tokenized, and what a model says about them decoded."""
+"""Rows of every kind of task: they are checked and tokenized, and a model's outputs for them are decoded.
+
+Loading rows belongs to `tasks`, scoring them to `tasks.metrics`.
+"""

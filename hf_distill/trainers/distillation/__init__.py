@@ -1,1 +1,4 @@
-"""Distillation: the trainer, and what it calls to read rows, evaluate, save and publish."""
+"""Distillation: the trainer, and the modules that it calls to read rows, evaluate, save and publish.
+
+Formulas of losses do not belong here (`objectives`), nor does anything that one kind of teacher needs (`teachers`).
+"""

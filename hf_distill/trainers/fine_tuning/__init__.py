@@ -1,1 +1,4 @@
-"""Fine-tuning on the labels of a task, of teachers and students alike, and scoring."""
+"""Fine-tuning on the labels of a task, for teachers and students alike, and scoring of models.
+
+Nothing here knows a teacher, except the masked-LM head, which is distilled.
+"""
