@@ -101,8 +101,8 @@ SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from test_corpus_engine_blocks import SETTINGS, STREAMS
-from hf_distill.corpus.engines import blocks
-from hf_distill.corpus.retrieval import save_index
+from hf_distill.corpus.search.engines import blocks
+from hf_distill.corpus.search.retrieval import save_index
 
 blocks._BLOCK_ROWS = 64
 real = blocks.write_block
