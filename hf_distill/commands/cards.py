@@ -57,7 +57,7 @@ def shown_command(verb: str, *arguments: Any) -> str:
 
 
 def distillation_details(
-    student: Any, textbook: Any, rows: int, command: str, environment: Mapping[str, Any]
+    student: Any, textbook: Any, rows: int, first_weights: str, command: str, environment: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fields of the card's facts that a distillation's arguments say.
 
@@ -65,17 +65,18 @@ def distillation_details(
         student: `StudentArguments`.
         textbook: `TextbookArguments`.
         rows: Rows to learn from.
+        first_weights: What the student began with, where no `--student_model` says it.
         command: The run's command, as `shown_command` gives it.
         environment: Of the results.
     """
     names = ", ".join(_place(source) for source in textbook.textbook or ["the rows of the stored teacher"])
     began = (
-        student.student_init
+        first_weights.replace("_", " ")
         if student.student_model is None
         else f"the weights of {shown_name(student.student_model)}"
     )
     return {
-        "initialisation": began.replace("_", " ") if student.student_model is None else began,
+        "initialisation": began,
         "corpus": CorpusFacts(name=names, statistics={"rows": rows}),
         "commands": [command],
         "hardware": hardware(environment),

@@ -61,7 +61,9 @@ def distill(
     trainer = ready.trainer
     logger.warning(f"{trainer.describe()}\nfirst weights: {ready.first_weights}\n{ready.sizes}")
     command = shown_command("distill", student, teacher, textbook, training)
-    trainer.card_details = distillation_details(student, textbook, ready.num_rows, command, environment())
+    trainer.card_details = distillation_details(
+        student, textbook, ready.num_rows, ready.first_weights, command, environment()
+    )
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
     # Everything is on disk before anything is pushed.

@@ -56,7 +56,9 @@ _ROOTS = frozenset(
 _POSIX_PATH = re.compile(r"(?<![\w/.:~*+<-])(?:~[\w.-]*|\.\.(?:/\.\.)*)?/[^\s'\"`,;:)(\]\[}{|<>*]+(?<![.])")
 _QUOTED_PATH = re.compile(r"(?P<quote>[\"'`])(?P<path>(?:~|\.\./|/|file:///)[^\"'`\n]*)(?P=quote)")
 _WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:[\\/]+[^\s'\"`,;:)(\]\[}{|<>*]+")
+_FOLDERS_OF_SHELL = frozenset(("PWD", "OLDPWD"))
 _known_secrets: set[str] = set()
+_known_folders: set[str] = set()
 
 
 def is_secret_name(name: str) -> bool:
@@ -68,10 +70,18 @@ def is_secret_name(name: str) -> bool:
 
 
 def remember_secrets(values: Any) -> None:
-    """Note the secrets in the settings of a run, so that they are hidden wherever their text turns up later."""
+    """Note the secrets in the settings of a run, so that they are hidden wherever their text turns up later.
+
+    Folders of this machine whose names have blanks are noted too: no pattern finds where they end in a text.
+    """
     for name, value in _named_values(values):
         if is_secret_name(name) and isinstance(value, str) and len(value) >= 8:
             _known_secrets.add(value)
+    for text in _texts(values):
+        path = _place_of(text)
+        folder = str(PurePosixPath(path).parent)
+        if " " in folder and "\n" not in folder and _is_path_of_machine(path):
+            _known_folders.add(folder)
 
 
 def without_secrets(value: Any) -> Any:
@@ -151,6 +161,23 @@ def _named_values(values: Any) -> Iterable[tuple[str, Any]]:
             yield found["name"], found["value"].strip("\\\"'")
 
 
+def _texts(values: Any) -> Iterable[str]:
+    """Every text in plain data."""
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _texts(value)
+    elif type(values) is str:  # settings that were not given are texts of a class of their own
+        yield values
+
+
+def _place_of(text: str) -> str:
+    """The path in `PATH` or `NAME=PATH`."""
+    found = re.match(r"[\w.@+-]+=(?=(?:[/~.]|[A-Za-z]:)[^=]*$)", text)
+    return text[found.end() :] if found else text
+
+
 def _hide(text: str) -> str:
     """A text without secrets."""
     for secret in sorted(_known_secrets | _environment_secrets(), key=len, reverse=True):
@@ -177,14 +204,19 @@ def _hide_named(found: re.Match[str]) -> str:
 
 
 def _environment_secrets() -> set[str]:
-    """Values of the environment that are secrets by the names of their variables."""
-    return {value for name, value in os.environ.items() if len(value) >= 8 and is_secret_name(name)}
+    """Values of the environment that are secrets by the names of their variables.
+
+    The shell's own `PWD` and `OLDPWD`, and variables that say in which file a secret lies, hold paths.
+    """
+    named = {name: value for name, value in os.environ.items() if len(value) >= 8 and is_secret_name(name)}
+    return {value for name, value in named.items() if name not in _FOLDERS_OF_SHELL and not os.path.exists(value)}
 
 
 def _shorten(text: str) -> str:
     """A text in which paths of this machine are their last names."""
-    if "\n" not in text and _is_path_of_machine(text):
-        return _last_name(text)
+    place = _place_of(text)
+    if "\n" not in text and _is_path_of_machine(place):
+        return text.removesuffix(place) + _last_name(place)
     text = _QUOTED_PATH.sub(_shorten_quoted, text)
     text = _FILE_URL.sub("", text)
     for folder in _own_folders():
@@ -218,6 +250,6 @@ def _last_name(path: str) -> str:
 
 
 def _own_folders() -> list[str]:
-    """The folders of this process and of its user whose names have a blank, the longest first."""
-    folders = {os.path.expanduser("~"), os.fspath(Path.cwd())}
+    """The folders of this run, its process and its user whose names have a blank, the longest first."""
+    folders = {os.path.expanduser("~"), os.fspath(Path.cwd())} | _known_folders
     return sorted((folder for folder in folders if " " in folder), key=len, reverse=True)

@@ -40,7 +40,9 @@ NO_CURVE_ENDINGS = ("runtime", "_per_second", "_preparation_time")
 _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("history", "log_history", "evaluations"), list[dict[str, Any]]),
     **dict.fromkeys(("environment", "settings", "evaluation", "latency", "majority"), dict[str, Any]),
-    **dict.fromkeys(("student", "teacher", "baseline"), str | dict[str, Any]),
+    **dict.fromkeys(("student", "baseline"), str | dict[str, Any]),
+    # Several teachers of one student are a list.
+    "teacher": str | list[str] | dict[str, Any],
     **dict.fromkeys(("score", "seconds", "training_seconds"), float),
     **dict.fromkeys(("steps", "global_step", "parameters", "seed"), int),
     "objectives": dict[str, dict[str, Any]],
@@ -178,6 +180,8 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 def _distillation(run: Run, results: Mapping[str, Any]) -> None:
     run.facts = _picked(results, "teacher", "student_shape", "student_parameters", "teacher_parameters", "steps")
+    if isinstance(run.facts.get("teacher"), list):
+        run.facts["teacher"] = ", ".join(run.facts["teacher"])
     run.facts |= _picked(results, "textbook_rows", "training_seconds", "seed") | _machine(results)
     objectives = results.get("objectives") or {}
     run.facts["objectives"] = ", ".join(

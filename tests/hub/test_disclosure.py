@@ -46,6 +46,7 @@ def test_secrets_in_text_are_hidden(text, shown):
         ("/home/me/models/teacher", "teacher"),
         ("cannot load '/home/me/my models/teacher' from it: x", "cannot load 'teacher' from it: x"),
         ("a=/tmp/x/y,b=/mnt/z.", "a=y,b=z."),
+        ("big=/home/me/my models/teacher", "big=teacher"),
         ("../../me/teacher", "teacher"),
         ("~/models/teacher", "teacher"),
         ("file:///home/me/x.csv", "x.csv"),
@@ -102,3 +103,20 @@ def test_a_command_for_others_can_be_read_and_split():
     shown = ["hf-distill", "x", "--hub_token", "***", "--secret=***", "--models", "a=m", "--out", "my out"]
     shown += ["--distill", json.dumps({"hub_token": "***", "teacher_model": "t"}), "--bf16"]
     assert shlex.split(public_command(words)) == shown
+
+
+def test_the_folder_of_a_shell_is_no_secret_and_a_variable_may_name_a_file(monkeypatch, tmp_path):
+    (tmp_path / "key").write_text("x")
+    monkeypatch.setenv("PWD", "/home/somebody/runs")
+    monkeypatch.setenv("OLDPWD", "/home/somebody")
+    monkeypatch.setenv("GOOGLE_CREDENTIALS", str(tmp_path / "key"))
+    monkeypatch.setenv("MY_SECRET", "long-enough-to-hide")
+    for text in ("/home/somebody/runs/teacher", f"{tmp_path}/key/x"):
+        assert without_secrets(text) == text
+    assert public("/home/somebody/runs/teacher and long-enough-to-hide") == "teacher and ***"
+
+
+def test_folders_of_a_run_whose_names_have_blanks_are_cut_in_the_midst_of_a_text():
+    remember_secrets({"models": ["small=/home/me/my own models/tiny student"], "length": 5})
+    assert public("made of /home/me/my own models/teacher here") == "made of teacher here"
+    assert public("made of /home/me/my own models/tiny student") == "made of tiny student"

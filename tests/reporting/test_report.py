@@ -114,6 +114,11 @@ def test_a_distillation_gives_terms_evaluations_and_facts(write):
     assert run.facts["device"] == "x86_64, 2 threads"
 
 
+def test_several_teachers_of_one_student_are_named(write):
+    [run] = read_runs([write("student", {**DISTILLED, "teacher": ["one", "two"]})])
+    assert run.facts["teacher"] == "one, two"
+
+
 def test_an_evaluation_gives_scores_beside_teacher_and_baseline(write):
     [run] = read_runs([write("sst2", EVALUATED)])
     assert [item["role"] for item in run.scores] == ["teacher", "student", "baseline"]
