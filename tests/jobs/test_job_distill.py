@@ -106,7 +106,8 @@ def test_the_card_tells_models_objectives_and_curves_and_no_path(run, tmp_path):
     assert (facts.updates, facts.rows_per_update, facts.seed) == (4, 8, 42)
     assert facts.labels == ["negative", "positive"]
     assert (facts.corpus.name, facts.corpus.statistics) == ("sentences.txt", {"rows": 64})
-    assert facts.commands[0].startswith("hf-distill distill --student_shape 2x12:2h:20 --teacher_model my-teacher")
+    shown = "hf-distill distill --student_shape 2x12:2h:20 --student_init random --teacher_model my-teacher"
+    assert facts.commands[0].startswith(shown)
     assert set(facts.settings) == {"max_steps", "max_length"}, "what nobody chose is no setting"
     for part in ("my-teacher", "`relation`", "loss/logits/soft", "AutoModelForSequenceClassification"):
         assert part in card
