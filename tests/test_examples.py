@@ -333,6 +333,8 @@ def test_a_configuration_fits_its_script_and_its_stages(path, load, monkeypatch)
 
     monkeypatch.setattr(module, "run_pipeline", stop)
     monkeypatch.setattr(module, "demo_teacher_path", lambda: "demo teacher")
+    monkeypatch.chdir(ROOT)
+    path = path.relative_to(ROOT)
     with pytest.raises(InterruptedError):
         module.main([str(path)])
     *_, stages, command = parsed

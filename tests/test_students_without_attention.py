@@ -110,9 +110,9 @@ def test_the_same_seed_makes_the_same_weights(bigru, tiny_teacher):
 
 
 def test_it_learns_from_a_transformer_and_loads_again(build, bigru, tmp_path):
-    trainer = build(bigru, objectives=["logits", "labels:0.5"])
+    trainer = build(bigru, objectives=["logits", "labels:0.5"], max_steps=16)
     trainer.train()
-    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert sum(losses(trainer)[-4:]) < sum(losses(trainer)[:4])
     trainer.save_model()
     trainer.create_model_card()
     loaded = load_model(str(tmp_path / "run"), flag="--student_model").eval()

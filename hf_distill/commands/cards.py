@@ -57,26 +57,20 @@ def shown_command(verb: str, *arguments: Any) -> str:
 
 
 def distillation_details(
-    student: Any, textbook: Any, rows: int, first_weights: str, command: str, environment: Mapping[str, Any]
+    first_weights: str, textbook: Any, rows: int, command: str, environment: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fields of the card's facts that a distillation's arguments say.
 
     Args:
-        student: `StudentArguments`.
+        first_weights: Where the student's first weights came from, in words.
         textbook: `TextbookArguments`.
         rows: Rows to learn from.
-        first_weights: What the student began with, where no `--student_model` says it.
         command: The run's command, as `shown_command` gives it.
         environment: Of the results.
     """
     names = ", ".join(_place(source) for source in textbook.textbook or ["the rows of the stored teacher"])
-    began = (
-        first_weights.replace("_", " ")
-        if student.student_model is None
-        else f"the weights of {shown_name(student.student_model)}"
-    )
     return {
-        "initialisation": began,
+        "initialisation": first_weights,
         "corpus": CorpusFacts(name=names, statistics={"rows": rows}),
         "commands": [command],
         "hardware": hardware(environment),

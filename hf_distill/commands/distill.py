@@ -20,6 +20,7 @@ from hf_distill.commands.teachers import open_teachers
 from hf_distill.commands.textbook import read_textbook, stored_rows
 from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens
 from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.settings.parsing import changed_arguments, write_arguments
@@ -59,11 +60,9 @@ def distill(
     started = time.perf_counter()
     ready = prepare(student, teacher, textbook, training)
     trainer = ready.trainer
-    logger.warning(f"{trainer.describe()}\nfirst weights: {ready.first_weights}\n{ready.sizes}")
+    logger.warning("\n".join([trainer.describe(), f"first weights: {ready.first_weights}", ready.sizes]))
     command = shown_command("distill", student, teacher, textbook, training)
-    trainer.card_details = distillation_details(
-        student, textbook, ready.num_rows, ready.first_weights, command, environment()
-    )
+    trainer.card_details = distillation_details(ready.first_weights, textbook, ready.num_rows, command, environment())
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
     # Everything is on disk before anything is pushed.
@@ -76,7 +75,8 @@ def distill(
         "teacher_parameters": ready.teacher_parameters,
         "student_shape": student.student_shape if student.student_model is None else None,
         "student_parameters": count_parameters(trainer.student).total,
-        "student_init": ready.first_weights,
+        "student_init": ready.student_init,
+        "first_weights": ready.first_weights,
         "objectives": trainer.manifest()["objectives"],
         "textbook": textbook.textbook,
         "textbook_rows": ready.num_rows,
@@ -120,7 +120,8 @@ class Prepared:
         teachers: Ids or folders of the teachers.
         teacher_parameters: Parameters of all of them.
         sizes: The table of both models.
-        first_weights: What the student begins with, in words.
+        student_init: Where the first weights came from: the name of a way to make them, or a model.
+        first_weights: The same in words, with what was kept of the teacher.
         num_rows: Rows to learn from.
         has_evaluation: Whether there are rows to evaluate on.
     """
@@ -129,6 +130,7 @@ class Prepared:
     teachers: list[str]
     teacher_parameters: int
     sizes: str
+    student_init: str
     first_weights: str
     num_rows: int
     has_evaluation: bool
@@ -193,18 +195,25 @@ def prepare(
     del first
     teachers.sources.clear()
     has_evaluation = trainer.eval_dataset is not None
+    begun = student.student_model or _init_of(student, student_model)
     weights = _first_weights(student, student_model)
-    return Prepared(trainer, list(teachers.names), teacher_parameters, sizes, weights, len(train_rows), has_evaluation)
+    return Prepared(
+        trainer, list(teachers.names), teacher_parameters, sizes, begun, weights, len(train_rows), has_evaluation
+    )
+
+
+def _init_of(student: StudentArguments, model: Any) -> str:
+    """The way that the first weights of a new student were made in, by its name."""
+    return student.student_init or ("random" if first_weights_of(model) is None else "teacher")
 
 
 def _first_weights(student: StudentArguments, model: Any) -> str:
-    """Where the first weights of a student came from, for a result."""
+    """Where the first weights of a student came from, in words."""
     if student.student_model is not None:
-        return student.student_model
-    found = first_weights_of(model)
-    if found is not None:
-        return f"teacher: {found}"
-    return student.student_init or "random"
+        return f"the weights of {shown_name(student.student_model)}"
+    taken = first_weights_of(model)
+    begun = _init_of(student, model).replace("_", " ")
+    return begun if taken is None else f"cut out of the teacher: {taken}"
 
 
 def _check_student_init(student: StudentArguments) -> None:

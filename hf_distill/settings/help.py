@@ -17,6 +17,8 @@ from .plugins import FLAG_HELP
 
 ARGUMENTS = Path(__file__).parent
 TRAINING_ARGUMENTS = "TrainingArguments"
+# The function that makes a field with a default of ours, which a training without objectives does not have.
+OWN_DEFAULT = "_ours"
 # The inherited flags that most trainings set; the page names them and leaves the others to `--help_all`.
 OFTEN_SET = (
     *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -135,6 +137,9 @@ def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) ->
     given = {word.arg: word.value for word in call.keywords} if isinstance(call, ast.Call) else {}
     if not isinstance(call, ast.Call) and call is not None:
         given = {"default": call}
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == OWN_DEFAULT:
+        _, default, text = call.args
+        given = {"default": default, "metadata": ast.Dict([ast.Constant("help")], [text])}
     metadata = given.get("metadata")
     factory = given.get("default_factory")
     # A factory is a lambda, or `list`.

@@ -179,7 +179,7 @@ def test_costs_that_overflowed_leave_the_masses_alone(student, teacher):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer_weight": 0}, "`layer_weight` of `bert_emd` is 0; it must be above 0"),
+        ({"layer_weight": 0}, "`layer_weight` of `bert_emd` is 0.0; it must be above 0"),
         ({"projection": "identity"}, "8 wide and the teacher's 12"),
     ],
 )
