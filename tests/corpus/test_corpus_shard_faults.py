@@ -19,16 +19,16 @@ TESTS = Path(__file__).parent
 
 # Where a process is killed: in the middle of each step of both passes and of the merge.
 STEPS = [
-    "streams.write_streams",
-    "scoring.CorpusStatistics.save",
-    "shards.Shards._merge_statistics",
-    "shard_search.make_queries",
-    "shard_search.save_index",
-    "queries.SearchHits.__call__",
-    "parts.write_json",
-    "shard_merging.merge_shard_hits",
-    "builder.choose_rows",
-    "builder.describe_rows",
+    "search.streams.write_streams",
+    "search.scoring.CorpusStatistics.save",
+    "shards.first_pass.Shards._merge_statistics",
+    "shards.second_pass.make_queries",
+    "shards.second_pass.save_index",
+    "build.queries.SearchHits.__call__",
+    "shards.parts.write_json",
+    "shards.merging.merge_shard_hits",
+    "build.builder.choose_rows",
+    "build.builder.describe_rows",
 ]
 
 
@@ -47,10 +47,8 @@ def run_until_killed(work_dir, steps):
         for step in steps:
             child = os.fork()
             if not child:
-                # The part before the first capital or underscored name is a module of hf_distill.corpus.
-                module, _, rest = step.partition(".")
-                target = importlib.import_module(f"hf_distill.corpus.{module}")
-                *owners, name = rest.split(".")
+                room, module, *owners, name = step.split(".")
+                target = importlib.import_module(f"hf_distill.corpus.{room}.{module}")
                 for owner in owners:
                     target = getattr(target, owner)
                 def die(*words, real=getattr(target, name), **named):
@@ -84,7 +82,7 @@ def test_a_build_that_is_killed_in_every_step_ends_in_the_same_corpus(tmp_path):
     assert rows_of(build_sharded(tmp_path / "shards", 3)) == rows_of(build(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("failing", ["shards.write_streams", "shard_search.save_index", "shard_search.search_queries"])
+@pytest.mark.parametrize("failing", ["shards.first_pass.write_streams", "shards.second_pass.save_index", "shards.second_pass.search_queries"])
 def test_a_full_disk_is_an_error_that_names_the_shard_and_the_next_try_goes_on(tmp_path, monkeypatch, failing):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
