@@ -1,4 +1,4 @@
-"""What is recorded while a model runs: the store of one capture, and the attention function that feeds it.
+"""The store that a capture fills while a model runs, and the attention function that hands it queries and keys.
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size.
 """
@@ -30,7 +30,7 @@ class EarlyStopError(Exception):
 
 
 class ScoreParts(NamedTuple):
-    """What attention scores are made of.
+    """The tensors that attention scores are computed from.
 
     They are put together after the forward pass: inside a layer with activation checkpointing, the product would be
     missing from the recomputation.

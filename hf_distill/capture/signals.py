@@ -1,4 +1,4 @@
-"""What an objective asks of a model, and what comes back.
+"""Requests for signals of a model (`SignalRequest`), and the signals that a forward pass gives (`Signals`).
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size, C classes.
 Layers are 1-based; 0 is the embedding output (hidden states only).
@@ -69,7 +69,7 @@ class Projections:
 
 @dataclass
 class Signals:
-    """What one forward pass of one model gave.
+    """The signals that one forward pass of one model gave.
 
     Attributes:
         attention_mask: (B, T), 1 on real tokens.

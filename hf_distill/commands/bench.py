@@ -123,7 +123,7 @@ def _loaded(name: str, flag: str, arguments: BenchmarkArguments) -> Entrant:
 
 
 def _source(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple[Source, str]:
-    """What makes batches, and what it makes them of."""
+    """Return the maker of batches, and a description of the rows that it makes them of."""
     if arguments.task is not None:
         return _text_batches(arguments, entrants)
     vocab_size = min(entrant.model.config.vocab_size for entrant in entrants)

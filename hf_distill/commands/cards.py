@@ -193,7 +193,7 @@ def write_card(folder: str, facts: CardFacts) -> None:
 
 
 def _begun(model: Any, source: str, folder: str, results: Mapping[str, Any], command: str) -> CardFacts:
-    """What is known of a model before its last training, and of the model itself."""
+    """Return the facts known about a model before its last training, and those about the model itself."""
     name = Path(folder).absolute().name
     student = model_facts(model, name)
     machine = results["environment"]

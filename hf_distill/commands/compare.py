@@ -141,7 +141,7 @@ def _evaluation(loaded: LoadedTask, language: str) -> MeasuredCorpus | None:
 
 
 def _draw(compared: Mapping[str, Any], task: str, folder: Path) -> dict[str, str]:
-    """What a figure shows -> its file; none without matplotlib."""
+    """Draw the figures and return title -> file; empty where matplotlib is missing."""
     overlap, curves = compared["overlap"], compared["top_shares"]
     names, percent = overlap["names"], f"{compared['settings']['top_words']:,} most frequent words"
     figures = {f"Words in common between corpora for {task}": OVERLAP_FIGURE}

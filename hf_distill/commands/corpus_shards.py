@@ -98,7 +98,7 @@ def run_shard(jobs: ShardJobs, shard: int, loaded: LoadedTask | None = None) -> 
 
 
 def format_shard(results: dict[str, Any]) -> str:
-    """What was done for a shard, and what comes next, in one line."""
+    """Say in one line what was done for a shard, and what comes next."""
     name = f"shard {results['shard']} of {results['num_shards']} (counted from 0)"
     done = f"{name}: {results['rows']:,} rows read"
     if results["unprepared"]:

@@ -84,7 +84,7 @@ def dry_run(
 
 
 def format_dry_run(facts: Mapping[str, Any]) -> str:
-    """What `--dry_run` prints."""
+    """Return the text that `--dry_run` prints."""
     batch, memory = facts["batch"], facts["memory"]
     settings = ", ".join(f"{name} {value}" for name, value in sorted(facts["settings"].items()))
     return "\n".join(
@@ -146,7 +146,7 @@ def _layers(objectives: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _signals(objectives: Mapping[str, Objective]) -> dict[str, str]:
-    """What each side records: everything that any objective needs."""
+    """Name the signals that each side records: all that any objective needs."""
     return {
         "student": _describe(objective.student_request for objective in objectives.values()),
         "teacher": _describe(objective.teacher_request for objective in objectives.values()),

@@ -1,4 +1,4 @@
-"""How a command ends: with its exit status, and with one line where something was wrong.
+"""A command ends with its exit status, and with one line where something was wrong.
 
 An error of the user (a wrong value, a missing file, a package that is not installed) ends with status 2. What nobody
 foresaw is a fault of this package: it ends with status 70 and says how to see where it happened.

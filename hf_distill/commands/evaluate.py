@@ -149,17 +149,17 @@ def _score(
 
 
 def _lengths(task: TaskArguments) -> dict[str, Any]:
-    """How long rows and the overlaps of windows are."""
+    """Return the settings for the lengths of rows and of the overlaps of windows, in tokens."""
     return {"max_length": task.max_length, "doc_stride": task.doc_stride}
 
 
 def _facts(model: PreTrainedModel, scores: Scores, score: float, source: str) -> dict[str, Any]:
-    """What is reported of any model."""
+    """Return the facts that are reported of every model."""
     return {"source": source, "score": score, "scores": scores, "parameters": model.num_parameters()}
 
 
 def _trained(result: FineTuningResult, source: str, folder: str) -> dict[str, Any]:
-    """What is reported of a model that was trained here."""
+    """Return the facts that are reported of a model that was trained here."""
     details = result.to_dict()
     return {
         **_facts(result.model, result.scores, result.score, source),

@@ -172,7 +172,7 @@ def _is_known(token: str, tokenizer: Any) -> bool:
 
 
 def _paper_settings(defaults: GenerationDefaults, tokenizer: Any) -> GenerationSettings:
-    """How texts of a task are written."""
+    """Return the settings by which a paper writes the texts of a task."""
     return GenerationSettings(
         num_beams=defaults.num_beams,
         max_new_tokens=defaults.max_target_length,

@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def settings(self) -> tuple[float | None, float | None, int | None]:
-        """What is chosen among."""
+        """The settings that the search chooses among."""
         return self.learning_rate, self.epochs, self.batch_size
 
     @property

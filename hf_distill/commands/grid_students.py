@@ -80,7 +80,7 @@ def _secret_fields(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What may stand in a file."""
+    """Return the fields without secrets, which may stand in a file."""
     kept = {name: value for name, value in settings.items() if not is_secret_name(name)}
     return dict(without_secrets(kept))
 

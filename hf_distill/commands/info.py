@@ -1,4 +1,4 @@
-"""What `hf-distill info` shows: what is installed, and what there is to choose from."""
+"""`hf-distill info` shows which versions are installed, and the names that there are to choose from."""
 
 from __future__ import annotations
 

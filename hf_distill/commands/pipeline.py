@@ -140,7 +140,7 @@ def _training(
 def _make_textbooks(
     stages: Stages, sources: list[str], task: TaskArguments, corpus: CorpusArguments, pipeline: PipelineArguments
 ) -> tuple[dict[str, str], dict[str, Any] | None]:
-    """Where every textbook is, and what the job of the task's corpus returned."""
+    """Make the textbooks; return the place of each, and the result of the job that built the task's corpus."""
     folder, built = stages.folder, None
     if "cc" in sources:
         corpus = replace(corpus, corpus_dir=str(folder / "corpus"))

@@ -1,4 +1,4 @@
-"""What a pipeline says of its models: the report, its table, and the facts of the student's card."""
+"""The report of a pipeline about its models: `report.json`, its table, and the facts of the student's card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metri
 def make_report(
     results: dict[str, Any], speed: dict[str, Any], command: str, seconds: float, seed: int
 ) -> dict[str, Any]:
-    """What `report.json` says.
+    """Return the content of `report.json`.
 
     Args:
         results: Stage -> what it returned, `None` for one that was left out.

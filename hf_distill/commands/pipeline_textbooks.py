@@ -48,7 +48,7 @@ def chosen_sources(pipeline: PipelineArguments, corpus: CorpusArguments) -> list
 
 
 def augmentation_settings(pipeline: PipelineArguments, folder: Path) -> AugmentationArguments:
-    """How the task's rows are augmented.
+    """Return the settings by which the task's rows are augmented.
 
     Raises:
         ValueError: If a setting is unknown.

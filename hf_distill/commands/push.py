@@ -50,7 +50,7 @@ def _facts(selection: Selection, repo: str) -> dict[str, Any]:
 
 
 def format_push(results: dict[str, Any]) -> str:
-    """What was or would be uploaded, file by file, and what stays here with the reason."""
+    """List the files that were or would be uploaded, and those that stay here with the reason."""
     width = max(len(item["path"]) for item in (*results["files"], *results["left_out"]))
     verb = "would be uploaded" if results["dry_run"] else "uploaded"
     size = _size(results["bytes"])

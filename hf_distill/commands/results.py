@@ -1,4 +1,4 @@
-"""What every job writes beside its result."""
+"""Every job writes its settings and environment beside its result."""
 
 from __future__ import annotations
 

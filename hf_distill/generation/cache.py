@@ -27,7 +27,7 @@ CACHED_ATTENTION = "hf_distill_cached_sdpa"
 
 @dataclass
 class _Layer:
-    """What one layer has stored.
+    """The keys and values that one layer has stored.
 
     Attributes:
         source_key: (B, A, S, D).

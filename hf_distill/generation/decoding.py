@@ -41,7 +41,7 @@ class Hypothesis(NamedTuple):
 
 
 class Steps(Protocol):
-    """What gives the logits of the next tokens."""
+    """A source of logits for the next tokens."""
 
     def start(self) -> Tensor:
         """(B, V) logits of the first token."""

@@ -303,7 +303,7 @@ def _load_masked_lm(name: str, flag: str, **kwargs: Any) -> Any:
 
 
 def _stored_facts(name: str, revision: str | None) -> dict[str, Any]:
-    """What `save_pretrained` wrote beside the model; empty for another model."""
+    """Read the facts that `save_pretrained` wrote beside the model; empty for another model."""
     path = cached_file(
         name,
         SETTINGS_FILE,

@@ -173,7 +173,7 @@ def pack_shifted(
 
 
 def attention_bias(order: Tensor, reach: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What is added to attention scores so that each token sees what it may.
+    """Return the bias that is added to attention scores so that each token sees only the tokens that it may.
 
     A float mask is the only one that every attention of transformers reads in the same way: a boolean one of four
     dimensions is added as 0 and 1 by the eager one.

@@ -1,4 +1,4 @@
-"""What an encoder must be able to do to write, and its table of positions."""
+"""Checks that an encoder can be made to write, and finds its table of positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How text is generated."""
+"""Settings of text generation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAYS: tuple[str, ...] = get_args(Way)
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How text is generated; the defaults are MiniLM's for question generation (supplement, section 5).
+    """Settings of text generation; the defaults are MiniLM's for question generation (supplement, section 5).
 
     Attributes:
         num_beams: Hypotheses that are followed; 1 is greedy.

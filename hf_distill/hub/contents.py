@@ -1,4 +1,4 @@
-"""What a file says on the Hub, where that differs from what it says on this machine."""
+"""Contents of files as they are uploaded to the Hub, where these differ from the files on this machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
 
 
 def _local_names(selection: Selection) -> list[str]:
-    """What the card of this folder calls the model or corpus."""
+    """Return the names that the card of this folder gives to the model or corpus."""
     if selection.repo_type == "dataset":
         return [LOCAL_FOLDER]
     if not selection.has(FACTS_FILE):

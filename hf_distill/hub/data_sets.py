@@ -34,7 +34,7 @@ class UnreadableDataSetError(FileNotFoundError):
 def read_data_set(
     load: Callable[..., Loaded], path: str, config: str | None = None, revision: str | None = None, *, flag: str
 ) -> Loaded:
-    """What `load_dataset` or `load_dataset_builder` makes of a data set on the Hub.
+    """Read a data set of the Hub by `load_dataset` or `load_dataset_builder`.
 
     Args:
         load: One of the two.
@@ -80,7 +80,7 @@ def _where(path: str, config: str | None, revision: str | None, flag: str) -> tu
 
 
 def _of_parquet_branch(path: str, config: str | None, flag: str) -> dict[str, Any]:
-    """What `load` takes besides the branch: the folder of the configuration, and splits of unusual names."""
+    """Return what `load` needs besides the branch: the folder of the configuration, and splits of unusual names."""
     files = [PurePosixPath(file) for file in _files(path, PARQUET_BRANCH) or ()]
     splits: dict[str, list[str]] = {}
     for file in files:

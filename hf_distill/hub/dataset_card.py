@@ -31,7 +31,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 @dataclass
 class CorpusCardFacts:
-    """What the card says.
+    """The facts that the card of a corpus states.
 
     Attributes:
         name: Title of the card.

@@ -1,4 +1,4 @@
-"""What may be read by others: text and data without secrets, and without the folders of this machine.
+"""Makes text and data fit to be read by others: without secrets, and without the folders of this machine.
 
 Everything that a run writes for readers besides its owner goes through here: cards and their facts, reports, results,
 statistics, tables, and what a push uploads.

@@ -1,4 +1,4 @@
-"""What went wrong with the Hub, in one sentence with a way out."""
+"""Says what went wrong with the Hub, in one sentence with a way out."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _why(error: BaseException, repo: str, token: str | None) -> str:
 
 
 def _refused(error: HfHubHTTPError, repo: str, token: str | None) -> str:
-    """What a status of the Hub means for a push."""
+    """Say what a status code of the Hub means for a push."""
     status = error.response.status_code
     said = f" (the Hub says: {_one_line(error.server_message)})" if error.server_message else ""
     wrong_token = status == 401 and not isinstance(error, RepositoryNotFoundError)

@@ -201,7 +201,7 @@ def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def _plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What a tensor is made of: itself, or the integers and scales of a rounded one."""
+    """Return the plain tensors that a tensor is made of: itself, or the integers and scales of a quantised one."""
     if not hasattr(tensor, "__tensor_flatten__"):
         yield tensor
         return

@@ -301,7 +301,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
 
 
 def shown_name(path: str) -> str:
-    """What a reader should call a model: its id on the Hub or the name of its folder, never a path.
+    """Return the name of a model for readers: its id on the Hub or the name of its folder, never a path.
 
     A folder whose name says nothing (`model`, `checkpoint-500`) is called by the folder around it.
     """

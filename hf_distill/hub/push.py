@@ -54,7 +54,7 @@ class Target:
         return f"{constants.ENDPOINT}/{kind}{self.repo}" + (f"/tree/{self.revision}" if self.revision else "")
 
     def command(self, folder: str | os.PathLike[str]) -> str:
-        """What pushes a folder here, without the token."""
+        """The command that pushes a folder to this target, without the token."""
         flags = ["--private"] if self.private else []
         flags += ["--revision", self.revision] if self.revision else []
         return shlex.join(["hf-distill", "push", os.fspath(folder), self.repo, *flags])
@@ -101,7 +101,7 @@ def push_folder(
 
 
 def kept_note(target: Target, folder: str | os.PathLike[str]) -> str:
-    """How every error of a push ends."""
+    """Return the sentence that ends every error of a push."""
     return f"Everything is kept in {os.fspath(folder)!r}; to go on: {target.command(folder)}"
 
 

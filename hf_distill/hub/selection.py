@@ -110,7 +110,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a push of a folder uploads.
+    """The files that a push of a folder uploads, and those that it leaves out.
 
     Attributes:
         folder: The folder.
@@ -161,7 +161,7 @@ def is_data_file(path: str, repo_type: RepoType) -> bool:
 
 
 def _repo_type(root: Path) -> RepoType:
-    """What the folder holds.
+    """Return the kind of repository that the folder belongs in: a model or a data set.
 
     Raises:
         ValueError: If that is nothing that is pushed.

@@ -22,7 +22,7 @@ SAMPLES = 256
 
 
 class _Packs(dict[torch.dtype, "_PackedLinear"]):
-    """What is packed of one layer, by arithmetic."""
+    """The packed weights of one layer, by arithmetic."""
 
 
 _SHARED: WeakValueDictionary[nn.Linear, _Packs] = WeakValueDictionary()
@@ -98,7 +98,7 @@ class _PackedLinear:
 
 
 class _State:
-    """What tells whether a tensor is still the same."""
+    """The marks by which a changed tensor is told from the same one."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
@@ -148,7 +148,7 @@ def _can_be_packed(layer: nn.Linear) -> bool:
 
 
 def _dtype_of_products() -> torch.dtype | None:
-    """What stand-ins multiply in now; `None` if they would save nothing, or lose a gradient.
+    """Return the dtype in which packed layers multiply now; `None` if they would save nothing, or lose a gradient.
 
     It is asked at every product: parts of a model may leave autocast, and a compiler traces no tensor of oneDNN's.
     """

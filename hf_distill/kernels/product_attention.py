@@ -88,7 +88,7 @@ def attention_by_products(
 
 
 def _as_bias(mask: Tensor) -> Tensor:
-    """What to add to the scores; a mask of numbers is that already."""
+    """Return the bias to add to the scores; a mask of numbers is one already."""
     if mask.dtype != torch.bool:
         return mask
     bias = torch.zeros_like(mask, dtype=torch.float32)

@@ -102,7 +102,7 @@ class AnnealedObjective(LogitsObjective):
         return (1.0 - share) * from_teacher + share * from_gold
 
     def describe(self) -> dict[str, Any]:
-        """How the target moves, and the kind of labels."""
+        """Describe how the target moves, and the kind of labels."""
         return {
             "gold_share": "progress" if self.gold_share is None else self.gold_share,
             "problem_type": self.problem_type,

@@ -1,4 +1,4 @@
-"""What an objective is, and the registry that gives objectives names.
+"""The base class of objectives, and the registry that gives objectives names.
 
 An objective declares the signals it needs from each side, and turns them into a dict of named, unweighted terms, each
 a mean over its items (rows, tokens or labels). Weights, accumulation, distributed reduction and logging belong to the

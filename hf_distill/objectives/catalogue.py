@@ -1,4 +1,4 @@
-"""What every registered objective needs, computes and rests on, for people to read."""
+"""A table for readers: what every registered objective needs, its formula, and the paper that it comes from."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _entry(name: str, summary: str) -> CatalogueEntry:
 
 
 def _default_request(cls: type[Objective]) -> SignalRequest:
-    """What an objective with default settings reads of the student."""
+    """Return the student's signals that an objective with default settings reads."""
     if any(p.default is p.empty and p.kind not in OPTIONAL for p in inspect.signature(cls).parameters.values()):
         return SignalRequest()
     objective = cls()

@@ -1,4 +1,4 @@
-"""What all losses between matched layers have in common: which layers, which tokens, one term a match.
+"""The base of all losses between matched layers: it chooses layers and tokens, and gives one term a match.
 
 A loss of one match gives a value for every row (B,). The objective's unit says how the rows are pooled: `rows` weighs
 them equally; `tokens` weighs them by their length, which makes a mean over the real tokens of the batch. Either way a
@@ -124,7 +124,7 @@ class MatchObjective(Objective):
         return [getattr(signals, self.signal)[layer] for layer in ([side] if isinstance(side, int) else side)]
 
     def student_features(self, features: list[Tensor], match: int) -> list[Tensor]:
-        """What the loss sees of the student in the match of this index."""
+        """Return the student's features that the loss compares in the match of this index."""
         return features
 
     def row_losses(self, student: list[Tensor], teacher: list[Tensor], mask: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def _shapes_of_relation_kl(
     same: bool,
     needs_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the compiler needs to know of `_relation_kl`."""
+    """Tell the compiler the shapes of the results of `_relation_kl`."""
     gradients = [
         side.new_empty(side.shape if wanted else 0, dtype=torch.float32)
         for side, wanted in ((student_left, needs_grad), (student_right, needs_grad and not same))

@@ -1,4 +1,4 @@
-"""How a weight changes during training: pure functions of progress.
+"""Schedules: a weight as a pure function of the progress of training.
 
 Progress is the share of the optimizer steps that are done, from 0 at the first step to nearly 1 at the last.
 A schedule gives the factor that the configured weight is multiplied with; because it depends on progress alone, a

@@ -57,7 +57,7 @@ _OPTIONS = {"flsw": ("beta", "gamma", "minimum"), "cwsm": ("beta", "minimum")}
 
 
 class Temperature:
-    """What divides the logits: one number, one that follows a schedule, or one of every row.
+    """The divisor of the logits: one number, one that follows a schedule, or one of every row.
 
     The schedules are those of weights, and two that give every row (every token, for a head that speaks about tokens)
     a temperature of its own. Schedules of weights lead from `temperature` to `low`, where their factor is 0. The two

@@ -195,7 +195,7 @@ class BertEMDObjective(Objective):
             masses.copy_(torch.where(updated.isfinite().all(), updated, masses))
 
     def describe(self) -> dict[str, Any]:
-        """What is transported and how masses come about."""
+        """Describe what is transported, and how the masses are found."""
         made = self.projections.describe() if "projections" in self._modules else self.projection
         return {
             "attention": self.attention,

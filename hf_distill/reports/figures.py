@@ -94,7 +94,7 @@ def plan_figures(runs: Sequence[Run]) -> list[Figure]:
 
 
 def group_of(name: str) -> str:
-    """What a curve is about."""
+    """Return the group of curves that a curve belongs to."""
     return next((title for title, beginnings in GROUPS.items() if name.startswith(beginnings)), OTHER)
 
 

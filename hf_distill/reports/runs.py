@@ -1,4 +1,4 @@
-"""What a folder tells of the run that wrote it: curves, settings, scores."""
+"""Reads curves, settings and scores of a run from the folder that it wrote."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def _score(role: str, model: Mapping[str, Any], results: Mapping[str, Any]) -> d
 
 
 def _picked(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """What is there of these."""
+    """Return those of the named values that are there."""
     return {name: values[name] for name in names if values.get(name) is not None}
 
 

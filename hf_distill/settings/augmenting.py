@@ -1,4 +1,4 @@
-"""What decides an augmented corpus, and the masked language model that it needs."""
+"""Settings of an augmented corpus, and of the masked language model that it needs."""
 
 from __future__ import annotations
 

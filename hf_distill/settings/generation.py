@@ -1,4 +1,4 @@
-"""What decides the fine-tuning of an encoder that writes, and how it writes."""
+"""Settings for fine-tuning an encoder that writes, and for its writing."""
 
 from __future__ import annotations
 

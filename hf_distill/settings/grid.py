@@ -125,7 +125,7 @@ class GridArguments:
         return tuple(own.get(name, getattr(self, name)) for name in SEARCHED)
 
     def distill_settings(self) -> dict[str, Any]:
-        """What all students share."""
+        """Return the settings that all students share."""
         return as_mapping(self.distill, "--distill")
 
     def student_changes(self) -> dict[str, dict[str, Any]]:

@@ -70,7 +70,7 @@ class ArgumentClass:
 
 
 def help_page(prog: str, about: str, class_names: Sequence[str], *, preset_names: Sequence[str] = ()) -> str:
-    """What `--help` prints.
+    """Return the text that `--help` prints.
 
     Args:
         prog: The command, such as `hf-distill distill`.

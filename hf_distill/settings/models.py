@@ -83,7 +83,7 @@ class StudentArguments:
 
 @dataclass
 class RunArguments:
-    """How far the job goes."""
+    """Settings of a run itself: how far the job goes."""
 
     dry_run: bool = field(
         default=False,

@@ -1,4 +1,4 @@
-"""What decides a fine-tuning on many tasks at once."""
+"""Settings for fine-tuning on many tasks at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a distillation from several teachers."""
+"""Settings for distilling from several teachers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is pushed to the Hub, and where to."""
+"""Settings of a push to the Hub: the folder, and the repository it goes to."""
 
 from __future__ import annotations
 

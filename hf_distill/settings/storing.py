@@ -1,4 +1,4 @@
-"""What decides the signals that are stored of a teacher."""
+"""Settings for storing the signals of a teacher."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ PROJECTION_SETTINGS = {"lr": "projection_learning_rate", "weight_decay": "projec
 
 @dataclass
 class Conversion:
-    """What became of a configuration.
+    """The result of converting a configuration.
 
     Attributes:
         arguments: Fields of `DistillationArguments`.

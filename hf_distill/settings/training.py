@@ -1,4 +1,4 @@
-"""What decides a training: of a student from a teacher, and of any model on labels."""
+"""Settings of trainings: of a student from a teacher, and of any model on labels."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def check_apart(
 
 
 def _relation(target: Path, source: Path, parts: Sequence[str], *, inside: bool) -> str | None:
-    """How an output would write to an input; `None` if it would not."""
+    """Say how an output would overwrite an input; `None` if it would not."""
     if not source.exists():
         return None
     if source == target:

@@ -53,7 +53,7 @@ def finish(folder: PathLike, settings: Mapping[str, Any] | None = None) -> None:
 
 
 def read_marker(folder: PathLike) -> dict[str, Any] | None:
-    """What the marker of a folder says; `None` if there is none.
+    """Read the marker of a folder; `None` if there is none.
 
     Raises:
         DamagedFileError: If it cannot be read.
@@ -71,7 +71,7 @@ def read_marker(folder: PathLike) -> dict[str, Any] | None:
 
 
 def damage_of_step(folder: PathLike, *, besides: Collection[str] = ()) -> str | None:
-    """What is wrong with a step that has a marker, naming the file; `None` if it is whole.
+    """Say what is wrong with a step that has a marker, naming the file; `None` if it is whole.
 
     Args:
         folder: Where its files are.
@@ -97,7 +97,7 @@ def damage_of_step(folder: PathLike, *, besides: Collection[str] = ()) -> str | 
 
 
 def damage_of_file(path: PathLike) -> str | None:
-    """What can be seen to be wrong with a file by itself, naming it; `None` if nothing can.
+    """Say what is wrong with a file as far as the file alone shows it; `None` if nothing does.
 
     JSON is parsed, the header of safetensors is compared with the file's size, and the checksums of the archives that
     `torch.save` writes are computed. Files of other kinds are not looked at.

@@ -1,4 +1,4 @@
-"""Which space every axis of a model's weights lives in: found by building the architecture at other widths.
+"""Finds what every axis of a model's weights stands for (width, heads, feed-forward) by building it at other widths.
 
 A weight can be cut to another width only if it is known what its rows and columns stand for. A hidden dimension is the
 same one in every layer; the dimensions inside attention heads and the neurons of a feed-forward block are a layer's

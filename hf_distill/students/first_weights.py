@@ -163,7 +163,7 @@ def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max
 def importance_on_texts(
     teacher: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]], batches: Sequence[Batch]
 ) -> Importance:
-    """How much dimensions count on texts.
+    """Measure how important every dimension is on texts.
 
     Args:
         teacher: The teacher.

@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 
 
 class ModuleConfig(PreTrainedConfig):
-    """What a trainer needs to know of a module.
+    """The configuration of a wrapped module: the facts about it that a trainer needs.
 
     Attributes:
         vocab_size: Token ids that it takes.

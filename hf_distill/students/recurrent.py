@@ -70,7 +70,7 @@ class BiGRULayer(nn.Module):
 
 
 class BiGRUPreTrainedModel(PreTrainedModel):
-    """What both heads share: word embeddings, layers, and how they are called.
+    """The base of both heads: word embeddings, recurrent layers, and their call.
 
     Padding never reaches a real token: the tokens of a row are brought to its beginning, whatever the padding side,
     and the second direction starts at the last of them.
@@ -121,7 +121,7 @@ class BiGRUWithHead(BiGRUPreTrainedModel):
         self.post_init()
 
     def features(self, states: Tensor, mask: Tensor) -> Tensor:
-        """What is classified, of the last states (B, T, 2 H)."""
+        """Choose the features to classify from the last states (B, T, 2 H)."""
         raise NotImplementedError
 
     def forward(

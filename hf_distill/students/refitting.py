@@ -41,7 +41,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TeacherSignals:
-    """What a teacher computes on the real tokens of a batch, in the dimensions that its student keeps.
+    """Signals of a teacher at the real tokens of a batch, in the dimensions that its student keeps.
 
     Attributes:
         projections: Queries, keys and values side by side, (N, 3 * inside).
@@ -94,7 +94,7 @@ def _refit_projection(teacher: PreTrainedModel, student: PreTrainedModel, cut: C
 
 
 def signals_of(teacher: PreTrainedModel, cut: Cut, layer: int, batches: Sequence[Batch]) -> Iterator[TeacherSignals]:
-    """What the teacher computes in one of its layers (1-based), batch by batch."""
+    """Compute the teacher's signals in one of its layers (1-based), batch by batch."""
     request = SignalRequest(hidden_states=frozenset({layer}), projections=frozenset({layer}))
     capture, shown = SignalCapture(teacher, request), _ShownModules(teacher, layer)
     query_gain = cut.gain

@@ -1,4 +1,4 @@
-"""How large models are, part by part."""
+"""Sizes of models, part by part."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _VALUES = re.compile(r"(^|[._])(value|v)(_proj|_lin|_global)?\.(weight|bias)$|(^
 
 @dataclass(frozen=True)
 class Importance:
-    """How much each dimension of a teacher counts.
+    """The importance of each dimension of a teacher.
 
     Attributes:
         hidden: Energy of every hidden dimension, (H,).
@@ -40,7 +40,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class Cut:
-    """What a student keeps of its teacher: numbers of the teacher's dimensions, in the student's order.
+    """The dimensions of its teacher that a student keeps: their numbers, in the student's order.
 
     Attributes:
         layers: Teacher layer (1-based) of every student layer.
@@ -109,7 +109,7 @@ def check_can_be_cut(teacher: PreTrainedModel, student: PreTrainedModel) -> None
 
 
 def importance_of_weights(teacher: PreTrainedModel) -> Importance:
-    """How much the hidden dimensions count where there is no text: by the variance of the word embeddings."""
+    """Measure the importance of hidden dimensions where there is no text: by the variance of the word embeddings."""
     table = cast(Any, teacher.get_input_embeddings()).weight.detach().float()
     width = describe_architecture(teacher).hidden_size
     # Factorised embeddings are narrower and say nothing about single hidden dimensions.
@@ -232,7 +232,7 @@ def cut_tensor(tensor: Tensor, axes: Sequence[Axis], cut: Cut, layer: int) -> Te
 
 
 def _factors(name: str, axes: Sequence[Axis], cut: Cut) -> Tensor:
-    """What the rows of a cut weight are multiplied by: `cut.gain` where they give queries and keys, else 1."""
+    """Return the factors of the rows of a cut weight: `cut.gain` where they give queries and keys, else 1."""
     first = axes[0] if axes else Axis("fixed")
     if first.space not in ("heads", "key_value_heads") or _VALUES.search(name) or cut.gain == 1.0:
         return torch.ones(())

@@ -43,7 +43,7 @@ class SplitSource:
 
 
 def sources_of(spec: RowsSpec, split: str) -> dict[str, SplitSource]:
-    """What a split may be joined of, by its text in the spec: `train_r1`, `fr/validation`, `rajpurkar/squad:train`."""
+    """Return the sources that a split is joined of, from its text in the spec: `train_r1`, `rajpurkar/squad:train`."""
     sources = {}
     for text in spec.split_sources.get(split, ()):
         hub_path, _, rest = text.rpartition(":")

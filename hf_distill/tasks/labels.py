@@ -236,7 +236,7 @@ def visible_labels(dataset: Dataset, spec: TaskSpec) -> np.ndarray:
 
 
 class LabelLookup:
-    """What the values of a column mean: an index in the task's order, or the mark of a hidden label."""
+    """Looks up the values of a label column: an index in the task's order, or the mark of a hidden label."""
 
     def __init__(self, feature: Any, spec: TaskSpec, split: str) -> None:
         """Read the column's own names, if it has any.

@@ -1,4 +1,4 @@
-"""What a predictor scores that looks at no text: beside it, and not beside zero, a score means something."""
+"""The score of a predictor that looks at no text; a model's score means something only beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is: data, no code."""
+"""A task as data: `TaskSpec`, with no code of its own."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class TaskSpec:
             )
 
     def _check_names(self) -> None:
-        """What becomes a folder or a file must not lead out of the folder that it is looked for, or written, in."""
+        """Check that names of folders and files do not lead out of the folder that they are read or written in."""
         for name in ("name", "train_split"):
             safe_path(getattr(self, name), f"The task field `{name}`")
         for name in ("evaluation_splits", "test_splits", "folder_names"):
@@ -159,7 +159,7 @@ class TaskSpec:
             raise ValueError(f"Task {self.name!r}: `evaluation_splits` is empty; name one, such as validation.")
 
     def _check_columns_and_labels(self) -> None:
-        """What each kind of task asks of its columns and labels."""
+        """Check that columns and labels are those that the kind of task needs."""
         if self.kind not in get_args(TaskKind):
             raise ValueError(f"Task {self.name!r}: `kind` is {self.kind!r}; allowed are {list(get_args(TaskKind))}.")
         counts, meaning = {

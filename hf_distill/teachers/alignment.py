@@ -386,7 +386,7 @@ class AlignedTeacher:
         return {**self.teacher.fingerprint(), "teacher_tokenizer": tokenizer_hash(self.reading.tokenizer)}
 
     def describe(self) -> str:
-        """What it is, in words."""
+        """Describe the teacher in words."""
         return f"{self.teacher.describe()}, with a tokenizer of its own ({len(self.reading.tokenizer)} tokens)"
 
     def source(self) -> dict[str, Any]:

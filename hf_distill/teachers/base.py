@@ -30,7 +30,7 @@ logger = logging.get_logger(__name__)
 
 
 class TeacherSource(Protocol):
-    """What a trainer asks of a teacher."""
+    """The base of teachers: everything that a trainer asks of one."""
 
     num_layers: int
     model_type: str
@@ -46,7 +46,7 @@ class TeacherSource(Protocol):
         """The requested signals for one batch, without gradient, on the batch's device."""
 
     def fingerprint(self) -> dict[str, str]:
-        """What identifies this teacher; a resumed run must find the same."""
+        """Return the values that identify this teacher; a resumed run must find the same."""
 
 
 class LiveTeacher:
@@ -157,7 +157,7 @@ class LiveTeacher:
         return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
 
     def describe(self) -> str:
-        """What it is, in words."""
+        """Describe the teacher in words."""
         size = sum(parameter.numel() for parameter in self.model.parameters())
         arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
         place = "" if self.own_device is None else f", on {self.own_device}"

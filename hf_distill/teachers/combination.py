@@ -1,4 +1,4 @@
-"""How the predictions of several teachers become one: tensors in, tensors out.
+"""Combines the predictions of several teachers into one: tensors in, tensors out.
 
 Shape legend: N teachers, B rows, T padded length, C classes, I items of a row (1 of a sequence, its tokens, or its
 yes-or-no questions). A head gives (B, C) for sequences, (B, T, C) for tokens and (B, T) for the start or the end of a
@@ -141,7 +141,7 @@ def confidence_weights(uncertainty: Tensor, weights: Tensor) -> Tensor:
 def row_uncertainty(
     logits: Mapping[str, Tensor], attention_mask: Tensor, labels: Mapping[str, Tensor], *, multi_label: bool = False
 ) -> Tensor:
-    """How unsure one teacher is of every row, in nats: (B,).
+    """Return the uncertainty of one teacher about every row, in nats: (B,).
 
     The cross-entropy on the row's gold labels where it has some, else the entropy of the prediction; both are means
     over the row's labelled or real items and over the heads. The temperature is 1.

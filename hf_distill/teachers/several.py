@@ -122,7 +122,7 @@ class TeacherPanel:
         return item.teacher
 
     def reading_of(self, item: WeightedObjective) -> Reading | None:
-        """How the teachers of an objective read the text; `None` if as the student does, or each in its own way."""
+        """Return how an objective's teachers read the text; `None` if as the student does, or each in its own way."""
         index = self.index_of(item)
         readings = self._readings if index is None else [getattr(self.teachers[index], "reading", None)]
         return readings[0] if len(readings) == 1 else None
@@ -202,7 +202,7 @@ class TeacherPanel:
             teacher.to(device)
 
     def signals(self, inputs: Mapping[str, Any]) -> dict[str, Signals]:
-        """What every objective gets to see of a batch, by the name of the objective."""
+        """Return the signals of a batch for every objective, by its name."""
 
         def ask(index: int, part: Mapping[str, Any]) -> Signals:
             return self._ask(index, self.teachers[index].signals, part)
@@ -240,7 +240,7 @@ class TeacherPanel:
         return {**{name: answers[index] for name, index in self._teacher_of.items()}, **together}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the teachers and what they say together; a resumed run must find the same."""
+        """Return the values that identify the teachers and their combination; a resumed run must find the same."""
         return {
             "teachers": [teacher.fingerprint() for teacher in self.teachers],
             "combine": self.rule,

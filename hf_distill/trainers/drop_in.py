@@ -1,4 +1,4 @@
-"""What lets a trainer of ours stand in the place of `Trainer`: where its arguments stand, and which it takes."""
+"""Makes a trainer of this package a drop-in `Trainer`: the order of its arguments, and which of them it takes."""
 
 from __future__ import annotations
 

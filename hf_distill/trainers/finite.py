@@ -135,7 +135,7 @@ class FiniteTrainer(WholeRunTrainer):
 
     @torch.no_grad()
     def _say_again(self) -> dict[str, Tensor]:
-        """What the student says to the last rows with the weights as they are now; draws no random number."""
+        """Return the student's outputs for the last rows with the weights as they are now; draws no random number."""
         training = self.model.training
         self.model.eval()
         try:
@@ -145,7 +145,7 @@ class FiniteTrainer(WholeRunTrainer):
             self.model.train(training)
 
     def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """What the student says to a batch, by name."""
+        """Return the student's outputs for a batch, by name."""
         outputs: Any = self.model(**{name: value for name, value in batch.items() if name != "labels"})
         return {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
 
@@ -170,7 +170,7 @@ class FiniteTrainer(WholeRunTrainer):
 
 
 def _message(step: int, names: list[str]) -> str:
-    """What was not finite, where that came from, and what to do."""
+    """Say what was not finite, where that came from, and what to do."""
     labels, teacher, weights = (
         [name.removeprefix(kind) for name in names if name.startswith(kind)] for kind in (LABELS, TEACHER, WEIGHT)
     )

@@ -1,4 +1,4 @@
-"""What a training took from its first step on, however often it was stopped and resumed.
+"""Counts the cost of a training from its first step on, however often it was stopped and resumed.
 
 `Trainer` measures the call of `train` alone: resumed from its last checkpoint, a training of a week took no time and
 had no loss. Every checkpoint therefore says, in `trainer_state.json`, what was spent and lost until then.
@@ -41,7 +41,7 @@ class WholeRun:
 
 @dataclass(frozen=True)
 class _Spent:
-    """What steps cost together; `None` where nobody knows."""
+    """The cost of steps together; `None` where it is not known."""
 
     seconds: float | None = 0.0
     loss_sum: float | None = 0.0
@@ -88,7 +88,7 @@ class WholeRunTrainer(CheckpointedTrainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
     def _spent_before(self) -> _Spent:
-        """What the checkpoint that is continued says; asked before another one is written."""
+        """Read the cost that the continued checkpoint notes; asked before another one is written."""
         if self._before is None:
             self._first_step = self.state.global_step
             entry: Any = self.state.stateful_callbacks

@@ -82,13 +82,15 @@ def test_a_build_that_is_killed_in_every_step_ends_in_the_same_corpus(tmp_path):
     assert rows_of(build_sharded(tmp_path / "shards", 3)) == rows_of(build(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("failing", ["shards.first_pass.write_streams", "shards.second_pass.save_index", "shards.second_pass.search_queries"])
+@pytest.mark.parametrize(
+    "failing", ["first_pass.write_streams", "second_pass.save_index", "second_pass.search_queries"]
+)
 def test_a_full_disk_is_an_error_that_names_the_shard_and_the_next_try_goes_on(tmp_path, monkeypatch, failing):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"hf_distill.corpus.{failing}", full)
+        patch.setattr(f"hf_distill.corpus.shards.{failing}", full)
         with pytest.raises(
             OSError, match=r"disk is full: Shard 0 of 3 \(.*Make room and start again.*--work_dir"
         ) as caught:

@@ -268,7 +268,7 @@ class _Shard:
 
 
 class _Worker:
-    """What a process keeps from one shard to the next."""
+    """The candidate finder and the work folder that a process keeps from one shard to the next."""
 
     finder: CandidateFinder
     work: WorkFolder

@@ -1,4 +1,4 @@
-"""What may stand in place of each word of a text: by a masked language model, or by like embeddings.
+"""Candidates that may replace each word of a text, from a masked language model or from similar embeddings.
 
 A word that is one piece for the model is masked; a word of several pieces takes its neighbours among embeddings
 (TinyBERT, data augmentation). A word for which nothing is found may only be replaced by itself.

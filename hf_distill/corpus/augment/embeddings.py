@@ -33,7 +33,7 @@ class Neighbours(Protocol):
         """The nearest `count` words of each word, the nearest first; none for a word that is not known."""
 
     def describe(self) -> dict[str, Any]:
-        """What it is, JSON-able, with a checksum of the vectors."""
+        """Return a JSON-able description with a checksum of the vectors."""
 
 
 class WordVectors:

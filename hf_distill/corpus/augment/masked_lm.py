@@ -1,4 +1,4 @@
-"""What a masked language model would put in place of a word (TinyBERT, data augmentation).
+"""A masked language model proposes words that could replace a word (TinyBERT, data augmentation).
 
 The input is the text with one word masked, followed by the whole text. Every masked word is a row of its own; rows of
 all texts run together, those of like length in one batch, and the head looks at the masked tokens only.

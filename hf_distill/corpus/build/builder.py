@@ -128,7 +128,7 @@ def build_contextualized_corpus(
 
 
 def length_limits(args: CorpusArguments) -> LengthLimits:
-    """How long a row may be."""
+    """Return the limits on the length of a row."""
     return LengthLimits(args.max_chars, args.min_words, args.max_words)
 
 

@@ -95,7 +95,7 @@ def rank_limit(top_share: float, k: int) -> int:
 
 @dataclass(frozen=True)
 class Selection:
-    """What became of M candidates.
+    """The fate of each of M candidates: kept, or dropped for a reason.
 
     Attributes:
         candidates: The candidates.
@@ -113,7 +113,7 @@ class Selection:
         return left.take(np.lexsort((left.rows, -left.scores, left.ranks)))
 
     def dropped(self) -> dict[str, int]:
-        """How many rows were dropped for each reason."""
+        """Count the rows that were dropped, by reason."""
         return {reason: int((self.fates == place).sum()) for place, reason in enumerate(REASONS)}
 
 

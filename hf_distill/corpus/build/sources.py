@@ -76,7 +76,7 @@ def load_general_corpus(
 
 
 def corpus_label(path_or_id: str | Path) -> str:
-    """What to call a corpus in results and cards: the last part of a local path, a Hub id as it is."""
+    """Return the name of a corpus in results and cards: the last part of a local path, or the whole id of the Hub."""
     path = Path(path_or_id).expanduser()
     return path.resolve().name if path.is_absolute() or path.exists() else str(path_or_id)
 

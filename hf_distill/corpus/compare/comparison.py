@@ -48,7 +48,7 @@ class MeasuredCorpus:
     top_k: int | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What the paper's Table 1 says, and words."""
+        """Return the values of the paper's Table 1, and counts of words."""
         words, texts = len(self.streams.ids), self.streams.num_texts
         return {
             "rows": self.num_rows,
@@ -63,7 +63,7 @@ class MeasuredCorpus:
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """What is compared.
+    """The settings of a comparison.
 
     Attributes:
         language: Name or ISO code of the language: its stop words, and its segmenter for Chinese.

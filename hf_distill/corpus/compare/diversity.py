@@ -1,4 +1,4 @@
-"""How diverse a corpus is: Distinct-n, on samples of equal size (Contextualized Corpus, section 4 and Table 3).
+"""Diversity of a corpus by Distinct-n, on samples of equal size (Contextualized Corpus, section 4 and Table 3).
 
 Distinct-n is the share of different n-grams among all n-grams. It falls with every word that is added, so corpora
 compare only at one size: whole texts are drawn until they have as many words as the smaller corpus.

@@ -71,7 +71,7 @@ def row_scores(counts: np.ndarray, order: Sequence[int], idf: np.ndarray, norms:
 
 
 def _added(counts: np.ndarray, idf: np.float64, norms: np.ndarray, k1: float) -> np.ndarray:
-    """What one term adds to every row; zero where it does not occur."""
+    """Return the score that one term adds to every row; zero where it does not occur."""
     found = np.flatnonzero(counts)
     added = np.zeros(len(counts), dtype=np.float32)
     added[found] = posting_scores(idf, counts[found], norms[found], k1)
@@ -101,7 +101,7 @@ def document_frequencies(streams: TokenStreams) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """What BM25 has to know of a corpus. Those of shards are merged, and given to the index of every shard.
+    """The statistics of a corpus that BM25 needs. Those of shards are merged, and given to the index of every shard.
 
     Attributes:
         num_rows: N.

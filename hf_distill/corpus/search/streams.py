@@ -113,7 +113,7 @@ _WORK: list[tuple[Analyzer, Read]] = []
 
 
 def _take_work(analyzer: Analyzer, read: Read) -> None:
-    """What a process is to do, known from its start: nothing large is sent for each part."""
+    """The work of a process, given to it at its start: nothing large is sent for each part."""
     _WORK[:] = [(analyzer, read)]
 
 
@@ -208,7 +208,7 @@ class _Writer:
         )
 
     def _read_journal(self) -> _Journal | None:
-        """How far a killed build of these streams came; None if there is none, or a file is shorter than noted."""
+        """Read how far a killed build of these streams came; None without one, or if a file is shorter than noted."""
         try:
             noted = read_json(self.folder / "journal.json")
             same = noted.pop("settings") == json.loads(json.dumps(self.settings))

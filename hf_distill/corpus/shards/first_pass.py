@@ -185,7 +185,7 @@ class Shards:
 
     @cached_property
     def whole(self) -> Whole:
-        """What the shards are together.
+        """Return the facts about all shards together.
 
         Raises:
             ValueError: If one is not prepared, or no row can be used.
@@ -197,7 +197,7 @@ class Shards:
         return Whole.of(facts)
 
     def way_out(self, shard: int | None = None) -> str:
-        """What to run where a shard is missing or damaged; of any shard by default."""
+        """Say what to run where a shard is missing or damaged; of any shard by default."""
         flags = f"--shard {'I' if shard is None else shard} --num_shards {self.num_shards}"
         return f"Run it again with `{flags}`" + (" for each of them." if shard is None else ".")
 
@@ -231,13 +231,13 @@ class Shards:
         return {"rows": whole.num_usable}
 
     def part(self, folder: Path, name: str, settings: dict[str, Any], shard: int | None = None) -> Part:
-        """What a job leaves: of a shard, or of all of them."""
+        """Return the part that a job leaves on disk: that of a shard, or of all of them."""
         what = name if shard is None else f"Shard {shard} of {self.num_shards} ({name})"
         return Part(folder / name, settings, what, self.way_out(0 if shard is None else shard))
 
 
 def total_cost(facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What some jobs cost together: seconds and bytes on disk of all, memory of the largest (where it is known)."""
+    """Add up the costs of jobs: seconds and bytes on disk of all, memory of the largest (where it is known)."""
     cost = {name: round(sum(part.get(name, 0) for part in facts), 3) for name in ("seconds", "disk_bytes")}
     peaks = [part["peak_memory_mb"] for part in facts if "peak_memory_mb" in part]
     return {**cost, **({"peak_memory_mb": max(peaks)} if peaks else {})}
@@ -245,7 +245,7 @@ def total_cost(facts: list[dict[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Whole:
-    """What S prepared shards are together.
+    """The facts about S prepared shards together.
 
     Attributes:
         counts: Rows by fate, as of one corpus.

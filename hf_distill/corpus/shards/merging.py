@@ -1,4 +1,4 @@
-"""What was found in the shards of a general corpus -> the corpus that one index would have given, row for row.
+"""Merges the hits of all shards of a general corpus into the corpus that one index would have given, row for row.
 
 Shape legend: S shards, A anchors, k hits per anchor.
 """

@@ -47,7 +47,7 @@ class Part:
     way_out: str
 
     def facts(self) -> dict[str, Any] | None:
-        """What `make` returned; None if the part is not finished or was made with other settings."""
+        """Return what `make` returned; None if the part is not finished or was made with other settings."""
         marker = self._marker()
         return None if marker is None else cast("dict[str, Any]", marker["facts"])
 
@@ -147,7 +147,7 @@ class Part:
         return marker if marker.get("settings") == json.loads(json.dumps(self.settings)) else None
 
     def _remove_abandoned(self) -> None:
-        """What processes of this machine left behind that were killed here."""
+        """Remove the unfinished folders of processes that were killed on this machine."""
         mine = f"{self.folder.name}.{socket.gethostname()}-"
         for path in self.folder.parent.glob(f"{self.folder.name}.*.partial"):
             if path.name.startswith(mine) and not is_alive(int(path.name.removeprefix(mine).partition("-")[0])):

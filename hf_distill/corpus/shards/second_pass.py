@@ -97,7 +97,7 @@ class ShardSearch:
         return self.shards.part(self.shards.folder, name, settings, shard)
 
     def hits(self, shard: int) -> Part:
-        """What the anchors found in a shard: Arrow files of `HIT_FEATURES`, rows numbered as in the whole corpus."""
+        """The hits of the anchors in a shard: Arrow files of `HIT_FEATURES`, rows numbered as in the whole corpus."""
         name = f"hits-{shard:05d}-of-{self.shards.num_shards:05d}"
         settings = {**self.settings, "corpus": self.shards.whole.checksums[shard]}
         return self.shards.part(self.folder, name, settings, shard)

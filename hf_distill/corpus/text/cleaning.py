@@ -28,7 +28,7 @@ DROP_REASONS = ("none", "empty", "too_long", "too_few_words", "too_many_words")
 
 @dataclass(frozen=True)
 class LengthLimits:
-    """How long a row may be; in scripts without spaces every character counts as a word.
+    """Limits on the length of a row; in scripts without spaces every character counts as a word.
 
     Attributes:
         max_chars: Most characters.

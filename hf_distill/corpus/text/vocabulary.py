@@ -1,4 +1,4 @@
-"""How much of its vocabulary a corpus has in common with another (Contextualized Corpus, section 4 and Figure 3).
+"""The share of its vocabulary that a corpus has in common with another (Contextualized Corpus, section 4, Figure 3).
 
 Compared are the most frequent words without stop words, as Gururangan et al. (2020) do: by the share of them that both
 have, and by Jaccard, common words over all words of both.

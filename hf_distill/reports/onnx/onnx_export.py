@@ -153,7 +153,7 @@ def _draw_graph(model: PreTrainedModel, names: list[str], path: Path) -> None:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What began a chain of errors: torch's own page about it says how to report it."""
+    """Return the error that began a chain; torch's own error at the end only says how to report it."""
     return error if error.__cause__ is None else _root(error.__cause__)
 
 
@@ -180,7 +180,7 @@ def _random_rows(model: PreTrainedModel, names: list[str], shape: tuple[int, int
 
 
 def _at_real_tokens(values: Tensor, mask: Tensor, name: str) -> Tensor:
-    """What is said of tokens, without padding; what is said of rows as it is."""
+    """Leave out padding from outputs that have a value a token; outputs of rows stay as they are."""
     of_tokens = values.dim() == 3 or name in ("start_logits", "end_logits")
     return values[mask.bool()] if of_tokens else values
 

@@ -36,7 +36,7 @@ Contestant = tuple[str, str]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is timed.
+    """The settings of a timing: shapes, batches and rounds.
 
     Attributes:
         batch_size: Rows of a batch.
@@ -173,7 +173,7 @@ def _reference(
 def _rows(
     times: dict[Contestant, tuple[float, ...]], teacher: str, reference: str, shape: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """What was measured at one shape, a row per model and engine."""
+    """Return the measurements at one shape, a row per model and engine."""
     rows = []
     for (name, engine), seconds in times.items():
         latency, same, base = Latency(*shape, seconds), times.get((teacher, engine)), times[teacher, reference]

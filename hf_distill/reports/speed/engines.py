@@ -47,7 +47,7 @@ class Engines:
         self.bytes: dict[str, int] = {}
 
     def open(self, engine: str, example: Batch) -> Run:
-        """What runs one batch.
+        """Return a function that runs one batch.
 
         Args:
             engine: One of `ENGINES`.

@@ -77,7 +77,7 @@ class GenerationDefaults:
             raise ValueError(f"`settings`: `label_smoothing` is {self.label_smoothing}; it must be below 1.")
 
     def fine_tuning(self, num_layers: int) -> FineTuningDefaults:
-        """What decides the training of a model with so many layers."""
+        """Return the training settings of a model with so many layers."""
         deep = num_layers >= DEEP
         return FineTuningDefaults(
             epochs=self.epochs if deep else self.shallow_epochs,

@@ -40,7 +40,7 @@ def _settings_table(specs: Sequence[TaskSpec]) -> str:
 
 
 def _labels(spec: TaskSpec) -> str:
-    """What the labels of a task are, short."""
+    """Describe the labels of a task in short."""
     if spec.is_span:
         return "answers, or none" if spec.may_have_no_answer else "answers"
     if spec.label_names is None:

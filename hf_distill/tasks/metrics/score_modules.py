@@ -31,7 +31,7 @@ _INPUTS = "predictions: one per row. references: labels, one per row."
 
 
 def _info(value_type: str, scores: tuple[str, ...]) -> evaluate.MetricInfo:
-    """What `evaluate` wants to know of a metric."""
+    """Return the description of a metric that `evaluate` asks for."""
     return evaluate.MetricInfo(
         description="; ".join(str(SCORES[name].__doc__).split("\n")[0] for name in scores),
         citation="; ".join(filter(None, (_CITATIONS[name] for name in scores))),

@@ -104,7 +104,7 @@ class MlqaMetric(evaluate.Metric):
 
 
 def _answer_info(description: str, citation: str, **prediction_fields: Any) -> evaluate.MetricInfo:
-    """What `evaluate` wants to know of a score of answers."""
+    """Return the description of a score of answers that `evaluate` asks for."""
     text = datasets.Value("string")
     return evaluate.MetricInfo(
         description=description,

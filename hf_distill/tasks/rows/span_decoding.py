@@ -36,7 +36,7 @@ class AnswerCandidate:
 
 @dataclass(frozen=True)
 class SpanPrediction:
-    """What the model says to one question.
+    """The model's answer to one question.
 
     Attributes:
         row: Number of the question, as in `contexts`.

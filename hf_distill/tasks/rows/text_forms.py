@@ -1,4 +1,4 @@
-"""How the texts of a row are made of its official columns, by name (`TaskSpec.row_form`)."""
+"""Named functions that make the texts of a row from its official columns (`TaskSpec.row_form`)."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase, *, pai
 def _encoder(
     spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, max_length: int, doc_stride: int | None
 ) -> partial[dict[str, list[Any]]]:
-    """How rows of the task's kind become tokens."""
+    """Return the function that turns rows of the task's kind into tokens."""
     if spec.kind == "text_classification":
         return partial(_encode_texts, spec=spec, tokenizer=tokenizer, max_length=max_length)
     if spec.kind == "multiple_choice":

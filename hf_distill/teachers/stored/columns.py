@@ -224,7 +224,7 @@ def spread_rest(values: Tensor, index: Tensor, rest: Tensor, num_classes: int) -
 
 
 def signals_of(short: Signals, long: Signals, dtype: str, top_k: int | None) -> list[StoredSignal]:
-    """How the signals of a teacher are stored, from two probe batches of different lengths T.
+    """Plan how the signals of a teacher are stored, from two probe batches of different lengths T.
 
     An axis that is as long as the probe in both is one of positions; a head of four classes is so told from scores of
     four tokens.

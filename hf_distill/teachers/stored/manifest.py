@@ -158,7 +158,7 @@ def request_from(fields: Mapping[str, Any]) -> SignalRequest:
 
 
 def missing_signals(request: SignalRequest, stored: SignalRequest) -> str:
-    """What a request asks for and the store lacks, in words; "" if it lacks nothing."""
+    """Name the signals of a request that the store lacks, in words; "" if it lacks nothing."""
     found = ["logits"] if request.logits and not stored.logits else []
     for name in ("hidden_states", "projections", "attention_scores"):
         layers = sorted(getattr(request, name) - getattr(stored, name))

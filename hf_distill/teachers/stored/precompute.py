@@ -54,7 +54,7 @@ RECORD_ROWS = 64
 
 @dataclass(frozen=True)
 class Precomputed:
-    """What `precompute` did.
+    """The result of `precompute`.
 
     Attributes:
         folder: Where the stored teacher is; `StoredTeacher(folder)` opens it.

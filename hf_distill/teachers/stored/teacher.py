@@ -207,7 +207,7 @@ class StoredTeacher:
             )
 
     def describe(self) -> str:
-        """What it is, in words."""
+        """Describe the teacher in words."""
         facts = self.manifest
         top_k = f", top {facts['top_k']} logits" if facts["top_k"] else ""
         return f"{facts['teacher']}, stored: {facts['rows']:,} rows in {facts['dtype']}{top_k}"

@@ -1,4 +1,4 @@
-"""How far student and teacher agree on held-out rows, in what the student was asked to learn.
+"""Measures how far student and teacher agree on held-out rows, in the signals that the student is to learn.
 
 Nothing is run for it: what is compared are the signals that the objectives of the training see in any case. Every
 batch gives sums, and sums of all batches and processes give the numbers, so that no size of a batch changes them.
@@ -32,7 +32,7 @@ def can_agree(objective: Objective) -> bool:
 def agreement_sums(
     name: str, objective: Objective, student: Signals, teacher: Signals, labels: Mapping[str, Tensor]
 ) -> Sums:
-    """What one batch adds to the agreement of one objective.
+    """Return the sums that one batch adds to the agreement of one objective.
 
     Outputs are compared by the share of equal decisions and by the KL divergence from the teacher's probabilities at
     temperature 1; a single number by its squared correlation. Layers, which may have different widths, are compared
@@ -119,7 +119,7 @@ def headline(numbers: Mapping[str, float], order: list[str]) -> float | None:
 
 
 def _kind(objective: Objective) -> str:
-    """What both sides show to an objective, the outputs first."""
+    """Return the kind of signal that an objective compares, the outputs first."""
     ours, theirs = objective.student_request, objective.teacher_request
     if ours.logits and theirs.logits:
         return "outputs"

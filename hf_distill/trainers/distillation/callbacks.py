@@ -1,4 +1,4 @@
-"""What happens beside the steps of a distillation: what a person sees, and what schedules must know."""
+"""Callbacks of a distillation: progress for a person to see, and the number of epochs for schedules."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 
 
 def model_facts(model: Any, name: str, **more: Any) -> ModelFacts:
-    """What a card says of one model."""
+    """Return the facts about one model for a card."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     count = count_parameters(plain)
     # A student without attention has neither heads nor a feed-forward width.
@@ -156,7 +156,7 @@ def _teacher_facts(teacher: Any) -> ModelFacts:
 
 
 def lineage_of(folder: str) -> str | None:
-    """How the model of a folder was made, in words, where the results of its training lie beside it."""
+    """Say in words how the model of a folder was made, where the results of its training lie beside it."""
     try:
         results = read_json(Path(folder) / "results.json") if folder else None
     except (OSError, ValueError):

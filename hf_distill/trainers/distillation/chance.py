@@ -1,4 +1,4 @@
-"""What only watches a training draws none of its random numbers."""
+"""Keeps the random state of a training untouched by code that only watches it."""
 
 from __future__ import annotations
 

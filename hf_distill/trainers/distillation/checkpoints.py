@@ -263,7 +263,7 @@ def last_checkpoint(folder: PathLike) -> str | None:
 
 
 def damage_of_checkpoint(folder: PathLike) -> str | None:
-    """What is wrong with a checkpoint, naming the file; `None` if it is whole.
+    """Say what is wrong with a checkpoint, naming the file; `None` if it is whole.
 
     One that was written here has the checksums of all its files. Of one that a plain `Trainer` wrote, every file that
     is needed must be there and be readable.
@@ -307,7 +307,7 @@ def _damage_of_foreign(path: Path) -> str | None:
 
 
 def _missing_file(path: Path) -> str | None:
-    """What a checkpoint lacks that its other files go with."""
+    """Name a file that a checkpoint lacks though its other files need it; `None` if none is missing."""
     weights = [file for file in path.iterdir() if WEIGHTS.fullmatch(file.name)]
     if not weights and not any(any(path.glob(pattern)) for pattern in _OTHER_WEIGHTS):
         return f"{str(path)!r} has no weights"

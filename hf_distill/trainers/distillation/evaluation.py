@@ -1,4 +1,4 @@
-"""What a distillation shows of itself: terms and schedules in its logs, and what an evaluation measures."""
+"""Logs and evaluations of a distillation: terms and schedules in its logs, and the measures of an evaluation."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class EvaluatingTrainer(PublishingTrainer):
         return loss, _unpack(logits), _unpack(labels)
 
     def _signals_to_compare(self, inputs: Mapping[str, Any]) -> Any:
-        """What the teacher says; `None` where only the student can read the rows that it is to predict."""
+        """Return the teacher's signals; `None` where only the student can read the rows that it is to predict."""
         sources = [self.teacher, *self.teachers] if self._predicting else []
         lacking = [name for one in sources for name in getattr(one, "required_columns", ()) if name not in inputs]
         return None if lacking else self._teacher_signals(inputs)

@@ -1,4 +1,4 @@
-"""What the two sides read: whose tokenizer, and the rows of stored teachers."""
+"""Inputs of both sides: the tokenizer that they share, and the rows of stored teachers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a row is its label: the head decides, and `config.problem_type`, whatever the data set and the collator.
+"""Finds the label of a row: head and `config.problem_type` decide, whatever the data set and the collator.
 
 Shape legend: B rows, T padded length, C outputs of the head.
 """
@@ -50,7 +50,7 @@ _WANTED: dict[str, str] = {
 
 
 def label_kind(model: Any) -> LabelKind:
-    """What the head of a model wants as labels.
+    """Return the kind of labels that the head of a model needs.
 
     Args:
         model: A model, perhaps with adapters around it.

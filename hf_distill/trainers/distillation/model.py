@@ -32,7 +32,7 @@ NOT_A_STEP: Any = object()
 
 
 def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What a mean can be over: rows, real tokens and labels of one batch, as float tensors on the batch's device.
+    """Count what a mean can be over: rows, real tokens and labels of a batch, as float tensors on the batch's device.
 
     Where teachers read other tokens, the pieces of each reading too, by the name of their mask.
     """
@@ -248,12 +248,12 @@ class DistillationModel(PreTrainedModel):
         return found | ({"agreement": agreement} if return_agreement else {})
 
     def student_signals(self, inputs: Mapping[str, Any], capture: Any = None) -> Signals:
-        """What the objectives see of the student for a batch, or what another capture records of it."""
+        """Return the student's signals for a batch that the objectives read, or those that another capture records."""
         known = {name: value for name, value in inputs.items() if name in self._columns}
         return (self._capture if capture is None else capture)(**known)
 
     def _without_losses(self, only: Literal["logits", "features"], inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What the student makes of a batch, whatever it is trained on."""
+        """Return the student's logits or features for a batch, without a loss."""
         known = {name: value for name, value in inputs.items() if name in self._columns}
         if only == "logits":
             return dict(self._capture_with_logits(**known).logits)
@@ -263,13 +263,13 @@ class DistillationModel(PreTrainedModel):
         return {"features": states.sum(1) / mask.sum(1).clamp(min=1)}
 
     def counted_in(self, name: str) -> str:
-        """What the terms of an objective are means over, as `count_items` names it."""
+        """Return the unit that the terms of an objective are means over, as `count_items` names it."""
         unit = cast(Objective, self.objectives[name]).unit
         # Where the two sides have other tokens, pieces of text stand for them.
         return self._prefixes[name] + PIECE_MASK if unit == "tokens" and name in self._prefixes else unit
 
     def _by_pieces(self, student: Signals, prefix: str, inputs: Mapping[str, Tensor]) -> Signals:
-        """What the objectives of one reading see of the student."""
+        """Return the student's signals over pieces of text, for the objectives whose teacher has another tokenizer."""
         request = SignalRequest()
         for name, used in self._prefixes.items():
             if used == prefix:
@@ -313,7 +313,7 @@ class DistillationModel(PreTrainedModel):
         return "student" in self._modules and bool(self.student.can_generate())
 
     def __getattr__(self, name: str) -> Any:
-        """What the wrapper does not have is the student's."""
+        """Return the student's attribute where the wrapper has none of this name."""
         try:
             return super().__getattr__(name)
         except AttributeError:

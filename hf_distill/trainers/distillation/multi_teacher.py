@@ -171,7 +171,7 @@ class MultiTeacherTrainer(DistillationTrainer):
         return list(tokenizers)
 
     def _kept_columns(self) -> Sequence[str]:
-        """What the rule reads beside the tokens."""
+        """Return the columns that the combination of teachers reads beside the tokens."""
         if self.teacher.routes:
             return (TEACHER_COLUMN,)
         return ("labels",) if self.args.combine == "confidence" else ()

@@ -1,4 +1,4 @@
-"""What a distillation gives to the Hub: the plain student with its card, and nothing else of the run."""
+"""Publishes a distillation on the Hub: the plain student with its card, and nothing else of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trainer reads: which data set it is, how it is tokenized, which lengths fit, and how rows become batches.
+"""Reads the rows of a trainer: finds out their kind, tokenizes them, checks their lengths, and makes batches.
 
 One `RowReader` answers for the rows of training, of `evaluate` and of `predict` alike.
 """
@@ -269,7 +269,7 @@ class RowReader:
         *,
         needs_labels: bool,
     ) -> Any:
-        """What makes batches: the user's collator, or ours; with the signals of stored teachers.
+        """Return the collator: the user's or ours, with the signals of stored teachers.
 
         Args:
             student: The plain student, whose head decides what labels are.
@@ -310,7 +310,7 @@ class RowReader:
 
 
 def bounds_of(student: Any, teachers: Sequence[Any]) -> list[tuple[str, str, int]]:
-    """Who reads which column of tokens, and the longest row that it can read.
+    """Return which model reads which column of tokens, and the longest row that it can read.
 
     Args:
         student: The plain student.

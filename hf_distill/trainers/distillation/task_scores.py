@@ -119,7 +119,7 @@ class TaskEvaluation:
             model.show_features()
 
     def _why_no_head(self, model: DistillationModel, student: Any) -> str | None:
-        """What speaks against scoring the student as it is; `None` if nothing does."""
+        """Say why the student cannot be scored as it is; `None` if it can."""
         suffix = head_of(self.spec).suffix
         if not type(student).__name__.endswith(suffix):
             return f"the student is a {type(student).__name__} and no ...{suffix}"

@@ -24,7 +24,7 @@ class ExactMeans:
 
     @property
     def names(self) -> list[str]:
-        """What was added since the last `take`."""
+        """The names of everything that was added since the last `take`."""
         return sorted(self._sums)
 
     def add(self, name: str, mean: Tensor, items: Tensor) -> None:

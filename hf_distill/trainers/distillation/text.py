@@ -26,7 +26,7 @@ def makes_rows_when_asked(dataset: Any) -> bool:
 
 
 def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
-    """How many values every row has in a column, without reading them; `None` where only the rows themselves tell.
+    """Return how many values every row has in a column, without reading them; `None` where only the rows tell.
 
     Args:
         dataset: Anything with rows.

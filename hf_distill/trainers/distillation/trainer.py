@@ -165,7 +165,7 @@ class DistillationTrainer(EvaluatingTrainer):
     # ---- Preparation ----
 
     def _start(self, collator: Any) -> None:
-        """What is left to do when the base class is ready."""
+        """Prepare everything that needs the base class to be ready."""
         if self.distilling:
             self._start_distilling(collator)
             self._start_watching()
@@ -256,7 +256,7 @@ class DistillationTrainer(EvaluatingTrainer):
         connect_teacher(self.teacher, request, student.config, self._num_tokens)
 
     def _reading_of(self, item: WeightedObjective) -> Reading | None:
-        """How the teacher of an objective reads the text, if not as the student does."""
+        """Return how the teacher of an objective reads the text; `None` if it reads the student's tokens."""
         return getattr(self.teacher, "reading", None) if item.objective.teacher_request else None
 
     def _agree_on_tokens(
@@ -389,7 +389,7 @@ class DistillationTrainer(EvaluatingTrainer):
         return self.model.student if self.distilling and self.model is not None else self.model
 
     def describe(self) -> str:
-        """What will be trained, one fact a line: models, objectives, layers, signals."""
+        """Describe what will be trained, one fact a line: models, objectives, layers, signals."""
         if not self.distilling:
             return f"{type(self.model).__name__}, trained on its own labels"
         lines = [f"student: {type(self.student).__name__}, {self.student.num_parameters():,} parameters"]
@@ -483,7 +483,7 @@ class DistillationTrainer(EvaluatingTrainer):
     # ---- Checkpoints ----
 
     def manifest(self) -> dict[str, Any]:
-        """What a resumed run must find unchanged: teacher, tokenizer, objectives with weights and settings."""
+        """Return what a resumed run must find unchanged: teacher, tokenizer, objectives with weights and settings."""
         if self._manifest is None:
             described = {"objectives": self._described, "tokenizer": tokenizer_hash(self.processing_class)}
             self._manifest = json.loads(json.dumps(described))

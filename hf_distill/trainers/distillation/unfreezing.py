@@ -35,7 +35,7 @@ class GradualUnfreezing(TrainerCallback):
         self._groups: list[list[nn.Parameter]] = []
 
     def num_free(self, progress: float, num_groups: int) -> int:
-        """How many groups below the head train at `progress`, counted from the top."""
+        """Return how many groups below the head train at `progress`, counted from the top."""
         if not self.start <= progress < self.end:
             return num_groups
         return int((progress - self.start) / (self.end - self.start) * num_groups)

@@ -1,4 +1,4 @@
-"""What differs between heads of rows, words, spans and choices: class, batches, loss, outputs kept for scores.
+"""Differences between heads of rows, words, spans and choices: class, batches, loss, outputs kept for scores.
 
 Shape legend: B rows, T padded length, C outputs of the head.
 """
@@ -45,7 +45,7 @@ class TaskHead(Protocol):
         """Sum of the losses of a batch, and the number of labels that it is over."""
 
     def kept(self, outputs: Any) -> Any:
-        """What of a model's outputs the scores need."""
+        """Return the part of a model's outputs that the scores need."""
 
 
 class RowHead:

@@ -95,7 +95,7 @@ class MaskedHeadTrainer(DistillationTrainer):
 
     @torch.no_grad()
     def masked_accuracy(self) -> dict[str, float]:
-        """How many of the masked tokens of the evaluation rows are found, and their mean cross-entropy."""
+        """Return the share of masked tokens of the evaluation rows that are found, and their mean cross-entropy."""
         model: Any = self.model
         model.eval()
         count, right, total = 0, 0, 0.0

@@ -51,7 +51,7 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass
 class FineTuningResult:
-    """What a fine-tuning gave.
+    """The result of a fine-tuning.
 
     Attributes:
         model: The trained model, LoRA merged.
@@ -395,7 +395,7 @@ def headline_score(scores: Scores, spec: TaskSpec) -> float:
 
 
 def _settings(args: TrainingArguments, max_length: int) -> dict[str, Any]:
-    """What decides the result."""
+    """Return the settings that decide the result."""
     names = (
         "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps world_size "
         "warmup_steps weight_decay lr_scheduler_type adam_beta1 adam_beta2 adam_epsilon max_grad_norm "

@@ -62,7 +62,7 @@ class TaskTeachers:
         return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log() * self.temperature
 
     def fingerprint(self) -> dict[str, list[dict[str, str]]]:
-        """What identifies the teachers; a resumed run must find the same."""
+        """Return the values that identify the teachers; a resumed run must find the same."""
         return {task: [teacher.fingerprint() for teacher in found] for task, found in self.teachers.items()}
 
 

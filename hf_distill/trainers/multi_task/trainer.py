@@ -294,7 +294,7 @@ class MTLTrainer(FiniteTrainer):
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def outputs_of(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """What the head of the batch's task says."""
+        """Return the outputs of the head of the batch's task."""
         read = {name: batch[name] for name in self.processing_class.model_input_names if name in batch}
         outputs = self.tasks_model(batch["task"], **read)
         return {name: value for name, value in outputs.items() if torch.is_tensor(value)}
@@ -335,7 +335,7 @@ class MTLTrainer(FiniteTrainer):
         return found
 
     def _trainer_of(self, task: str) -> FineTuningTrainer:
-        """What runs the model with the head of one task."""
+        """Return the trainer that runs the model with the head of one task."""
         args = copy.copy(self.args)
         args.eval_strategy, args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
         args.load_best_model_at_end, args.report_to, args.disable_tqdm = False, [], True
@@ -350,7 +350,7 @@ class MTLTrainer(FiniteTrainer):
         *,
         task: str | None = None,
     ) -> PredictionOutput:
-        """What the head of one task says of rows, in their order.
+        """Return the predictions of one task's head for rows, in their order.
 
         Args:
             test_dataset: Rows of the task, as `LoadedTask` has them, or tokenized (`tokenize_task`).
@@ -410,7 +410,7 @@ class MTLTrainer(FiniteTrainer):
     # ---- Saving ----
 
     def manifest(self) -> dict[str, Any]:
-        """What a resumed run must find unchanged: tasks with their training rows, tokenizer, teachers."""
+        """Return what a resumed run must find unchanged: tasks with their training rows, tokenizer, teachers."""
         rows = self.train_rows
         return {
             "tasks": {name: rows.get(name, 0) for name in self.specs},

@@ -1,4 +1,4 @@
-"""How much each task counts in a fine-tuning on many.
+"""Weights of the tasks in a fine-tuning on many.
 
 Shape legend: N tasks.
 """
@@ -18,7 +18,7 @@ MOMENTUM = 0.1
 
 
 def log_classes(spec: TaskSpec, max_length: int) -> float:
-    """What a task's loss is divided by so that it is about 1 at the beginning (Muppet, section 3.3).
+    """Return the divisor of a task's loss that makes it about 1 at the beginning (Muppet, section 3.3).
 
     The cross-entropy of an even guess is the logarithm of the choices: classes, tags, or places in a row of
     `max_length` tokens for answers. Regression stays as it is.

@@ -19,7 +19,7 @@ _BLOCK_TOKENS = 16_000_000
 
 @dataclass(frozen=True)
 class Block:
-    """What lies in the file of a block, and where its rows are.
+    """The content of a block's file, and the place of its rows in the corpus.
 
     Attributes:
         first_row: Its first row.

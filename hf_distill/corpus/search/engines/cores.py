@@ -1,4 +1,4 @@
-"""How many cores an engine may use."""
+"""The number of cores that an engine may use."""
 
 from __future__ import annotations
 

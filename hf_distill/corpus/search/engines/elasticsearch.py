@@ -45,7 +45,7 @@ _EMPTY = np.empty(0, np.int64), np.empty(0, np.float32)
 
 @dataclass(frozen=True)
 class _Where:
-    """What the folder remembers of an index on a server.
+    """The facts about an index on a server that its local folder remembers.
 
     Attributes:
         url: Address of the server.
