@@ -1,4 +1,4 @@
-"""Where layers and attention modules live in each architecture.
+"""A table of architectures: the place of the layers and of the attention modules in each.
 
 One row per `model_type`; `register_architecture` adds a row. Models without a row are described from what
 transformers itself declares about them, if they use its attention interface.

@@ -1,4 +1,4 @@
-"""Run a model as it is used, and leave it as it was."""
+"""Puts a model into evaluation mode for a block of code, and every module back into its own mode afterwards."""
 
 from __future__ import annotations
 

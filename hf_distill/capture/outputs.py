@@ -1,4 +1,4 @@
-"""Signals of models that are no transformers: what their own output shows.
+"""Signals of models that are no transformers, read from their own outputs.
 
 A model takes part by three things: the class attribute `signals_in_output = True`; `config.num_hidden_layers`,
 `config.hidden_size` and `config.vocab_size`; and a `forward` that returns its logits by name and, called with

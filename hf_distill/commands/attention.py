@@ -1,4 +1,4 @@
-"""Attention: maps of teacher and students on a sentence."""
+"""Draw maps of the attention of teacher and students on a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cards of what the jobs write: what a job knows of a model and its trainer does not."""
+"""Cards of models that verbs write, with the facts that the verb knows and the trainer does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A distillation up to the first batch: what would be trained, on which signals, in how much memory.
+"""A dry run: a distillation up to its first batch says what would be trained, on which signals, in how much memory.
 
 Nothing is trained, and nothing is written but the caches of data sets.
 """

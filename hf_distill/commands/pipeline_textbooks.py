@@ -1,4 +1,4 @@
-"""What a pipeline's student learns on: which textbooks, one stage after the other, and the settings that make them."""
+"""The textbooks of a pipeline's student, one stage after the other, and the settings that make them."""
 
 from __future__ import annotations
 

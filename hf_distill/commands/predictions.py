@@ -1,4 +1,4 @@
-"""Texts that are written batch by batch into a file, so that a killed decoding continues where it was."""
+"""Generated texts go into a file batch by batch, so that a killed decoding continues where it stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BibTeX of what a student rests on, by the keys that objectives, corpora and tasks name."""
+"""BibTeX of the methods and data that a student rests on, by the keys that objectives, corpora and tasks name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a folder belong on the Hub: those that a rule names, and nothing else.
+"""Selects the files of a folder that belong on the Hub: those that a rule names, and nothing else.
 
 Every other file is left out with its reason: a student's folder also holds checkpoints, projections, the state of the
 optimizer, logs, and models that it was compared with.

@@ -1,4 +1,4 @@
-"""The linear layers of a frozen model on the CPU, their weights cast and packed once instead of at every use.
+"""Packed weights for the linear layers of a frozen model on the CPU: cast and packed once instead of at every use.
 
 Autocast keeps the casts of weights that are trained for as long as its context lasts; those of frozen weights it makes
 anew at every use. oneDNN moreover brings every weight into the order of its kernel before it multiplies. Both take

@@ -1,4 +1,4 @@
-"""Teacher annealing: from what the teacher says to what the gold labels say.
+"""Teacher annealing: the target moves from the teacher's predictions to the gold labels.
 
 Shape legend: B rows, T padded length, C classes.
 """

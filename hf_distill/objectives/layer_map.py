@@ -1,4 +1,4 @@
-"""Which student layer learns from which teacher layer.
+"""Layer maps: the teacher layer that each student layer learns from.
 
 Layers are 1-based, 0 is the embedding output, negative numbers count from the end. A layer map is a value: a tuple of
 (student, teacher) pairs. The named maps are those of MiniLM (supplement, table 8), where the teacher layer of student

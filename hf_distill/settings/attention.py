@@ -1,4 +1,4 @@
-"""Attention maps."""
+"""Settings of attention maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora that are compared."""
+"""Settings for comparing corpora."""
 
 from __future__ import annotations
 

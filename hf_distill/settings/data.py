@@ -1,4 +1,4 @@
-"""Tasks and text."""
+"""Settings of tasks, textbooks and corpora."""
 
 from __future__ import annotations
 

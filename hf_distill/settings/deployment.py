@@ -1,4 +1,4 @@
-"""Models outside training: exported, and timed."""
+"""Settings for exporting models and for timing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A general corpus: a mixture of several."""
+"""Settings of a general corpus that is mixed from several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many fine-tunings of many models."""
+"""Settings of a grid: many fine-tunings of many models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges of arguments, those of `transformers` too, which finds out in the middle of a run or never."""
+"""Checks the ranges of arguments, those of `transformers` too, which are otherwise found out late or never."""
 
 from __future__ import annotations
 

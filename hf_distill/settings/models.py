@@ -1,4 +1,4 @@
-"""Teachers, students, and the job around them."""
+"""Settings of teachers, of students, and of the job around them."""
 
 from __future__ import annotations
 

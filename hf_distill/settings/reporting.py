@@ -1,4 +1,4 @@
-"""A page about runs."""
+"""Settings of a page about runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A general corpus in shards."""
+"""Settings of a general corpus in shards."""
 
 from __future__ import annotations
 

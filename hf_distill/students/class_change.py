@@ -1,4 +1,4 @@
-"""Students of another class than their teacher: a plain BERT of an MPNet, a DistilBERT of a BERT.
+"""Weights for students of another class than their teacher's, such as a DistilBERT of a BERT.
 
 Configurations are translated field by field, weights module by module (`blocks`); what the new class has no place for,
 such as MPNet's bias of distances, is left to the refits.

@@ -1,4 +1,4 @@
-"""Any `nn.Module` as student or teacher: a small adapter that gives it the manners of a transformers model."""
+"""An adapter that makes any `nn.Module` a student or teacher: it behaves as a transformers model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits that are made of several: of rounds, folds, languages, or of another data set (`TaskSpec.split_sources`)."""
+"""Splits joined of others: rounds, folds, languages, or those of another data set (`TaskSpec.split_sources`)."""
 
 from __future__ import annotations
 

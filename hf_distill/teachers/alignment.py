@@ -1,4 +1,4 @@
-"""Teachers with other tokenizers: both sides read the same text, and features are compared piece by piece.
+"""Aligns teachers with other tokenizers: both sides read the same text, and features are compared piece by piece.
 
 A piece is the smallest stretch of text that both tokenizers keep apart: tokens of either side that share characters
 are in one piece. Characters decide, not spaces, so that it works in every language; where both tokenizers keep words

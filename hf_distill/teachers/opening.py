@@ -1,4 +1,4 @@
-"""From what users give as teachers to sources of signals."""
+"""Turns whatever a user gives as a teacher (a model, an id, a folder) into a source of signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teachers that read the text with tokenizers of their own: which those are, and who is content with the student's."""
+"""Decides which teachers read the text with a tokenizer of their own, and which read the student's tokens."""
 
 from __future__ import annotations
 

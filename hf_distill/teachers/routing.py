@@ -1,4 +1,4 @@
-"""Every row to its own teacher, and the answers back into one batch.
+"""Sends every row of a batch to its own teacher, and joins their signals to one batch again.
 
 Shape legend: B rows of the batch, N teachers.
 """

@@ -1,4 +1,4 @@
-"""Several teachers of one student: who is asked for what, and what every objective gets to see.
+"""Several teachers as one source: each is asked for the signals of its objectives, and every objective gets its own.
 
 Shape legend: N teachers, B rows.
 """

@@ -1,4 +1,4 @@
-"""Task rows -> anchors: the sentences whose like is looked for in general text.
+"""Anchors: the sentences of a task's rows for which similar sentences are looked for in general text.
 
 Every text column of a pair is taken apart, and each sentence counts once (Contextualized Corpus, section 2).
 """

@@ -1,4 +1,4 @@
-"""One of equal texts.
+"""Finds equal texts, of which a corpus keeps one.
 
 Texts are compared as 64-bit xxh3 hashes, of the text itself or of its normalised form. At four million rows a chance
 collision has a probability of 4e-7.

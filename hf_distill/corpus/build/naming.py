@@ -1,4 +1,4 @@
-"""Corpora named on a command line: NAME=WHERE, or just where."""
+"""Corpora on a command line: each is given as NAME=PLACE, or as its place alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a stream of any size, kept on disk: nothing beyond them is read or downloaded."""
+"""Keeps the rows of a stream on disk: as many as are asked for, and nothing beyond them is downloaded."""
 
 from __future__ import annotations
 

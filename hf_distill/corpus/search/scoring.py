@@ -1,4 +1,4 @@
-"""BM25 as every engine here computes it, and what it has to know of the whole corpus.
+"""BM25 as every engine here computes it, and the statistics of the whole corpus that it needs.
 
     score = sum over the query's terms of  idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean length))
     idf   = ln(1 + (N - df + 0.5) / (df + 0.5))

@@ -1,4 +1,4 @@
-"""Results of jobs that share nothing but a folder: a part is there, whole and checked, or it is not there.
+"""Parts: results of jobs that share nothing but a folder. A part is there, whole and checked, or it is not there.
 
 A job writes into a folder of its own, the marker with the checksums of all files last, and gives the folder its name
 by a rename. So it does not matter how often a job is started, on how many machines at once, or where it was killed.

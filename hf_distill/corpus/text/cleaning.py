@@ -1,4 +1,4 @@
-"""Which rows of a general corpus can be used, and their text as it goes into index and result."""
+"""Finds the rows of a general corpus that can be used, and reads their text as it goes into index and result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The score of a model, from what lies beside it."""
+"""Reads the score of a model from the results beside it."""
 
 from __future__ import annotations
 

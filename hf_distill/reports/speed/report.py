@@ -1,4 +1,4 @@
-"""A comparison as Markdown."""
+"""Writes a comparison of speeds as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a model says about tokens to scores of words and of answers."""
+"""Turns a model's outputs for tokens into scores of words and of answers."""
 
 from __future__ import annotations
 

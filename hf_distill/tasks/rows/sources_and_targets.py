@@ -1,4 +1,4 @@
-"""Rows of generation tasks: from the columns of their data sets to tokens of sources and targets."""
+"""Rows of generation tasks: the columns of a data set become tokens of sources and targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From start and end scores of overlapping windows to answers cut from their contexts.
+"""Turns start and end scores of overlapping windows into answers cut from their contexts.
 
 N windows, T tokens of the padded batch, t context tokens of one window, L `max_answer_length`. A long context is read
 in several windows; the best span of any of them answers the question (Devlin et al. 2019, section 4.2; with no answer,

@@ -1,4 +1,4 @@
-"""From text to tokens: rows of one text or of two, of any data set, checked row by row."""
+"""Turns text into tokens: rows of one text or of two, of any data set, checked row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact means of terms over a whole data set, kept on the device until somebody asks."""
+"""Exact means of loss terms over a whole data set, kept on the device until they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lengths of rows, and batches with little padding."""
+"""Finds the lengths of rows, and groups rows of like length so that batches have little padding."""
 
 from __future__ import annotations
 

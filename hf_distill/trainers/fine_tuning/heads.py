@@ -1,4 +1,4 @@
-"""Differences between heads of rows, words, spans and choices: class, batches, loss, outputs kept for scores.
+"""The heads of rows, words, spans and choices: for each its model class, batches, loss, and the outputs for scores.
 
 Shape legend: B rows, T padded length, C outputs of the head.
 """

@@ -1,4 +1,4 @@
-"""Which task the next micro-batch is of, and its rows.
+"""Chooses the task of the next micro-batch, and its rows.
 
 A micro-batch has rows of one task; an update of several micro-batches, or of several processes, mixes tasks (Muppet,
 section 3.2).

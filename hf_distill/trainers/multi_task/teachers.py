@@ -1,4 +1,4 @@
-"""Teachers of single tasks: what the student's predictions on a micro-batch are compared with.
+"""Teachers of single tasks, whose predictions on a micro-batch the student's are compared with.
 
 Shape legend: B rows, T padded length, C outputs of a head.
 """

@@ -1,4 +1,4 @@
-"""Hits as numbers, and the best of them. Importing this module imports numba.
+"""Packs hits into numbers, and picks the best of them. Importing this module imports numba.
 
 numba's cached code of a kernel that calls this one is made anew when the kernel's own file changes, not this one:
 whoever changes this file clears `__pycache__`.

@@ -1,4 +1,4 @@
-"""Exact hits from an index whose own scores are only near the exact ones.
+"""Turns the hits of an index with approximate scores into exact ones: more are fetched, and scored again.
 
 Lucene, and with it tantivy and Elasticsearch, keeps the length of a row in one byte: exact up to 40 terms, beyond that
 rounded down by up to an eighth. So it finds the candidates here, and their exact scores are computed from the terms
