@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,8 @@ def is_generic(names: Sequence[str]) -> bool:
 class LabelNames:
     """The one rule by which a written label is one of the names: exactly, by a declared alias, or but for its case.
 
-    Names that differ by case only stay two: a text that is neither of them exactly is then none of them.
+    Spaces around a name, and the way in which its accents are written, count as little as its case. Names that differ
+    by case only stay two: a text that is neither of them exactly is then none of them.
     """
 
     def __init__(self, names: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -70,13 +72,18 @@ class LabelNames:
                     raise ValueError(f"`label_aliases`: {other!r} would mean {name!r} and another label too.")
         places: dict[str, set[int]] = {}
         for text, index in self._exact.items():
-            places.setdefault(text.casefold(), set()).add(index)
+            places.setdefault(_folded(text), set()).add(index)
         self._folded = {text: min(found) for text, found in places.items() if len(found) == 1}
 
     def find(self, text: str) -> int | None:
         """Index of the label that a text means; `None` if it means none, or could mean several."""
         exact = self._exact.get(text)
-        return self._folded.get(text.casefold()) if exact is None else exact
+        return self._folded.get(_folded(text)) if exact is None else exact
+
+
+def _folded(text: str) -> str:
+    """A text without what says nothing: its case, spaces around it, and how its accents are written."""
+    return unicodedata.normalize("NFC", text).strip().casefold()
 
 
 def order_by_name(
@@ -151,9 +158,22 @@ def match_label_order(
     )
 
 
-def names_of(label2id: Mapping[str, int]) -> list[str]:
-    """Label names in the order of their indices."""
-    return [name for name, _ in sorted(label2id.items(), key=lambda item: item[1])]
+def names_of_head(config: Any) -> list[str]:
+    """Names of a model's outputs in their order: those of `id2label`; a line says so where `label2id` has others.
+
+    Args:
+        config: Configuration of a model.
+    """
+    by_index = {int(index): str(name) for index, name in (getattr(config, "id2label", None) or {}).items()}
+    names = [by_index[index] for index in sorted(by_index)]
+    label2id = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
+    # Whoever gives `id2label` alone is left with the numbered names of the other table.
+    if not is_generic(list(label2id)) and any(by_index.get(index) != name for name, index in label2id.items()):
+        logger.warning_once(
+            f"The configuration of {getattr(config, 'name_or_path', '') or type(config).__name__!r} contradicts "
+            f"itself: `id2label` is {by_index}, `label2id` is {label2id}. `id2label` counts; mend the other one."
+        )
+    return names
 
 
 def check_one_label(rows: Dataset, column: str, *, where: str) -> None:

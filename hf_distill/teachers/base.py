@@ -23,7 +23,7 @@ from ..hub.model_card import shown_name
 from ..kernels.packed_linears import PackedLinears
 from ..settings.models import TeacherDtype
 from ..storage.finite import check_weights
-from ..tasks.labels import order_by_name, order_by_number
+from ..tasks.labels import names_of_head, order_by_name, order_by_number
 from .int8 import int8_copy
 
 logger = logging.get_logger(__name__)
@@ -226,11 +226,6 @@ def _existing_device(name: str | torch.device) -> torch.device:
     return torch.device(name)
 
 
-def _label_names(config: PreTrainedConfig) -> list[str]:
-    names: dict[int, str] = {int(index): str(name) for index, name in (config.id2label or {}).items()}
-    return [names[index] for index in sorted(names)]
-
-
 def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:
     """For every label of the student its index in the teacher; `None` if the orders agree.
 
@@ -240,7 +235,7 @@ def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> l
     Raises:
         ValueError: If the names or their number differ.
     """
-    theirs, ours = _label_names(teacher), _label_names(student)
+    theirs, ours = names_of_head(teacher), names_of_head(student)
     order = order_by_name(theirs, ours)
     if order is None:
         order = order_by_number(theirs, ours)

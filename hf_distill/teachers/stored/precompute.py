@@ -27,6 +27,7 @@ from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
 from ...kernels.precision import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...storage.files import checksum_of, new_file, new_files
+from ...tasks.labels import names_of_head
 from ...tasks.rows.text import LENGTH_COLUMN
 from ..base import LiveTeacher
 from .columns import STORE_DTYPES, Column, StoredSignal, signals_of
@@ -136,7 +137,7 @@ def precompute(
         "tokenizer": tokenizer_hash(processing_class),
         "model_type": live.model_type,
         "num_layers": live.num_layers,
-        "labels": [str(name) for _, name in sorted((config.id2label or {}).items())],
+        "labels": names_of_head(config),
         "request": request_fields(request),
         "signals": [signal.describe() for signal in signals],
         "dtype": dtype,

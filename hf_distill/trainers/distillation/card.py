@@ -23,6 +23,7 @@ from ...settings.parsing import arguments_to_dict
 from ...storage.files import read_json
 from ...students.shapes import shape_of
 from ...students.sizes import count_parameters
+from ...tasks.labels import names_of_head
 from ...teachers.adapters import AdapterTeacher
 from ...teachers.stored.teacher import StoredTeacher
 
@@ -110,7 +111,7 @@ def labels_of(model: PreTrainedModel) -> list[str]:
     """Names of the classes that a model's head tells apart, in their order; none for a number or a bare encoder."""
     if pipeline_tag(model) not in _NAMED_HEADS or (model.config.num_labels or 0) < 2:
         return []
-    return [name for _, name in sorted((int(index), name) for index, name in (model.config.id2label or {}).items())]
+    return names_of_head(model.config)
 
 
 def card_facts(trainer: Any, model_name: str) -> CardFacts:

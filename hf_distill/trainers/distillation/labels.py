@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import datasets
 import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from hf_distill.tasks.labels import LABEL_COLUMNS
+from hf_distill.tasks.labels import HIDDEN_TEXTS, LABEL_COLUMNS, LabelNames, is_generic, names_of_head
 
 from ...objectives.logits import IGNORED
 
@@ -21,6 +22,9 @@ logger = logging.get_logger(__name__)
 # What objectives read, and other names for the first of them, in the order in which they are looked for.
 LABEL_NAMES = ("labels", "label", "label_ids")
 SPANS = LABEL_COLUMNS[1:]
+
+# What marks a hidden class; a value of a regression may be just that, but hardly is.
+MARK = float(IGNORED)
 
 # A class, a value or several yes-or-no answers of a row; a class of every token, of a vocabulary or not; positions of
 # an answer; `row`: a class or, where the rows say so, several answers; `any`: no head that is known.
@@ -43,7 +47,7 @@ _WANTED: dict[str, str] = {
     "class": "one class a row",
     "row": "one class a row",
     "value": "one value a row",
-    "several": "a list with a 0 or 1 for every output of the head",
+    "several": "a list with a 0 or 1 (or what lies between) for every output of the head",
     "tokens": "a list with one class for every token",
     "words": "a list with one token for every token",
 }
@@ -99,7 +103,8 @@ class LabelReader:
         self.model_name = type(model).__name__
         # The outputs of a head of multiple choice are as many as a row has choices.
         self.num_outputs: int | None = None if has_choices(model) else getattr(model.config, "num_labels", None)
-        self.ids: dict[str, int] = {str(k): int(v) for k, v in (getattr(model.config, "label2id", None) or {}).items()}
+        self.names = names_of_head(model.config)
+        self._ids = LabelNames(self.names)
         self.own_names = [name for name in label_names or () if name not in (*LABEL_NAMES, *SPANS)]
 
     @property
@@ -157,38 +162,71 @@ class LabelReader:
         known = [value for value in values if value is not None]
         try:
             values = [self._numbers(value) for value in values]
-        except KeyError:
-            self._say_left_out(name, known)
+        except KeyError as error:
+            self._say_left_out(name, error.args)
             return None
+        if self.kind == "value":
+            return self._values(name, values)
         are_lists = [isinstance(value, list) for value in known]
         wants_lists = {"class": False, "value": None, "several": True, "row": False, "tokens": True, "words": True}
         wants = wants_lists.get(self.kind)
-        if wants is None or (all(one == wants for one in are_lists) and (wants or not _have_fraction(values))):
+        if wants is None or (all(one == wants for one in are_lists) and self._are_of_kind(values)):
             return values
         # Text often comes with a class a row, which a masked language model never looked at.
         if self.kind != "words" or self.needed:
-            self._say_left_out(name, known)
+            numbers = [value for value in values if value is not None]
+            of_kind = [isinstance(one, list) == wants and self._are_of_kind([one]) for one in numbers]
+            self._say_left_out(name, [one for one, fits in zip(known, of_kind, strict=True) if not fits])
         return None
 
+    def _are_of_kind(self, values: list[Any]) -> bool:
+        """Whether numbers are classes, or answers between no and yes, as the head wants them."""
+        if self.kind == "several":
+            # Where nothing learns from them, they are whatever a metric makes of them.
+            flat = [one for value in values for one in value or ()]
+            return not self.needed or all(one != one or 0 <= one <= 1 for one in flat)
+        return not _have_fraction(one for value in values for one in (value if isinstance(value, list) else [value]))
+
+    def _values(self, name: str, values: list[Any]) -> list[Any]:
+        """Values of a regression, of which a row may have a list of one."""
+        if self.num_outputs == 1:
+            values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+        if self.needed and any(value == MARK for value in values):
+            logger.warning_once(
+                f"The column {name!r} holds {IGNORED}, which {self.model_name} learns as a value: for rows without "
+                "one write NaN or nothing, and leave them out."
+            )
+        return values
+
     def _numbers(self, value: Any) -> Any:
-        """A label whose names of classes are replaced by their numbers.
+        """A label whose names of classes are replaced by their numbers, or by a 0 or 1 for every class.
 
         Raises:
             KeyError: If the head has no such class.
         """
         if isinstance(value, list):
-            return [self._numbers(one) for one in value]
-        return self.ids[value] if isinstance(value, str) else value
+            numbers = [self._numbers(one) for one in value]
+            if self.kind == "several" and value and all(isinstance(one, str) for one in value):
+                return [float(index in numbers) for index in range(len(self.names))]
+            return numbers
+        if not isinstance(value, str):
+            return value
+        found = self._ids.find(value)
+        if found is None and value.strip() in HIDDEN_TEXTS and self.kind not in ("several", "value"):
+            return IGNORED
+        if found is None:
+            raise KeyError(value)
+        return found
 
-    def _say_left_out(self, name: str, known: list[Any]) -> None:
+    def _say_left_out(self, name: str, known: Sequence[Any]) -> None:
         shown = repr(known[0])
         hint = ""
         if self.kind in ("class", "row") and not isinstance(known[0], (list, str)):
             hint = " (for values set `config.problem_type` to 'regression' and `num_labels` to 1)"
         elif self.kind in ("class", "row") and isinstance(known[0], list):
             hint = " (or set `config.problem_type` to 'multi_label_classification')"
-        elif self.ids:
-            hint = f"; its names are {', '.join(list(self.ids)[:5])}"
+        elif self.names:
+            hint = f"; its names are {', '.join(self.names[:5])}"
         message = (
             f"The column {name!r} holds {shown[:60]}, but {self.model_name} wants {_WANTED.get(self.kind, 'numbers')} "
             f"as label{hint}"
@@ -202,6 +240,8 @@ class LabelReader:
         if not isinstance(first, list):
             return self._one_each(name, values)
         if self.kind in ("tokens", "words") or (self.kind == "any" and _fit(values, sizes)):
+            if self.kind == "tokens":
+                self._check_classes(name, [one for value in values for one in value or ()])
             return _padded(name, values, mask, sizes)
         size = len(first) if self.kind != "several" or self.num_outputs is None else self.num_outputs
         wrong = next((value for value in values if value is None or len(value) != size), None)
@@ -222,12 +262,85 @@ class LabelReader:
             stacked = torch.tensor([float("nan") if value is None else value for value in values])
             return stacked.float() if stacked.is_floating_point() else stacked
         classes = [IGNORED if value is None or value != value else int(value) for value in values]
-        if self.needed and self.kind != "spans" and self.num_outputs is not None and max(classes) >= self.num_outputs:
+        if self.kind != "spans":
+            self._check_classes(name, classes)
+        return torch.tensor(classes)
+
+    def _check_classes(self, name: str, classes: Sequence[int]) -> None:
+        """Check that the head has an output for every class that something learns."""
+        highest = max(classes, default=IGNORED)
+        if self.needed and self.num_outputs is not None and highest >= self.num_outputs:
             raise ValueError(
-                f"The column {name!r} has the class {max(classes)}, but {self.model_name} has {self.num_outputs} "
+                f"The column {name!r} has the class {highest}, but {self.model_name} has {self.num_outputs} "
                 f"outputs, whose classes are 0 to {self.num_outputs - 1}."
             )
-        return torch.tensor(classes)
+
+
+class ClassOrder:
+    """Brings the numbers of classes that a data set has names for into the order of the head's outputs.
+
+    Names are compared as everywhere (`hf_distill.tasks.labels.LabelNames`). Names that say nothing leave the numbers
+    as they are.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Look at the student's head.
+
+        Args:
+            model: The student.
+        """
+        names = names_of_head(model.config) if label_kind(model) in ("class", "row", "tokens") else []
+        self.names = [] if is_generic(names) or has_choices(model) else names
+        self._reordered: list[str] | None = None
+
+    def apply(self, dataset: Any, name: str) -> Any:
+        """A data set with the numbers of the head.
+
+        Args:
+            dataset: A data set of `datasets`, whose features may be known.
+            name: What it is, for messages.
+        """
+        features = dataset.features or {}
+        column = next((one for one in LABEL_NAMES if one in features), None)
+        if column is None or not self.names:
+            return dataset
+        feature = features[column]
+        is_list = hasattr(feature, "feature")
+        found = getattr(feature.feature if is_list else feature, "names", None)
+        if found is None:
+            self._doubt_numbers(name)
+            return dataset
+        if found == self.names or is_generic(found):
+            return dataset
+        known = LabelNames(self.names)
+        places = [known.find(one) for one in found]
+        if None in places or len(set(places)) < len(places):
+            logger.warning_once(
+                f"The classes of `{name}` ({', '.join(found[:5])}) are not the head's ({', '.join(self.names[:5])}): "
+                "their numbers are taken to count the head's outputs. Set `id2label` of the student to have them "
+                "checked."
+            )
+            return dataset
+        if places == list(range(len(places))):
+            return dataset
+        self._reordered = found
+        numbers: dict[Any, Any] = dict(enumerate(places))
+
+        def in_order(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            if is_list:
+                return {column: [v if v is None else [numbers.get(one, one) for one in v] for v in batch[column]]}
+            return {column: [numbers.get(value, value) for value in batch[column]]}
+
+        classes = datasets.ClassLabel(names=self.names)
+        features = datasets.Features({**features, column: datasets.List(classes) if is_list else classes})
+        return dataset.map(in_order, batched=True, features=features)
+
+    def _doubt_numbers(self, name: str) -> None:
+        if self._reordered is not None:
+            logger.warning_once(
+                f"The labels of `{name}` are numbers without names: they are taken to count the head's outputs "
+                f"({', '.join(self.names[:5])}), and not the classes of other rows ({', '.join(self._reordered[:5])})."
+            )
 
 
 def _label_of(row: Mapping[str, Any], names: Iterable[str]) -> Any:
@@ -243,7 +356,9 @@ def _plain(value: Any) -> Any:
 
 def _have_fraction(values: Iterable[Any]) -> bool:
     """Whether a number is none of a class; NaN is the class of nobody, which is hidden."""
-    return any(value is not None and value == value and not float(value).is_integer() for value in values)
+    return any(
+        type(one) is not int and one is not None and one == one and not float(one).is_integer() for one in values
+    )
 
 
 def _any_known(values: Iterable[Any]) -> bool:

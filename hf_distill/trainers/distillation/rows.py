@@ -20,7 +20,7 @@ from ...teachers.alignment import PIECES, AlignedCollator, Reading, tokenize_ali
 from ...teachers.stored.teacher import StoredCollator, StoredTeacher
 from ..fine_tuning.task_models import num_positions
 from .chance import without_chance
-from .labels import LABEL_NAMES, SPANS, LabelReader, has_several_labels, label_kind
+from .labels import LABEL_NAMES, SPANS, ClassOrder, LabelReader, has_several_labels, label_kind
 from .masking import MaskingCollator
 from .text import makes_rows_when_asked, stored_lengths
 
@@ -144,6 +144,7 @@ class RowReader:
         keep: Sequence[str] = (),
         own_collator: Any = None,
         bounds: Sequence[tuple[str, str, int]] = (),
+        order: ClassOrder | None = None,
     ) -> None:
         """Take what decides how rows are read.
 
@@ -154,6 +155,7 @@ class RowReader:
             keep: Columns that stay beside the tokens.
             own_collator: The user's collator, if there is one.
             bounds: Who reads which column of tokens, and the longest row that it can read.
+            order: Knows the order of the head's classes.
         """
         self.tokenizer = tokenizer
         self.args = args
@@ -161,6 +163,7 @@ class RowReader:
         self.keep = list(keep)
         self.own_collator = own_collator
         self.bounds = list(bounds)
+        self.order = order
         self.leaves_raw = False
         self._prepared: list[Any] = []
 
@@ -187,6 +190,8 @@ class RowReader:
             return dataset
         if has_length(dataset) and not len(dataset):
             raise ValueError(f"`{name}` has no rows.")
+        if self.order is not None and isinstance(dataset, HUGGING_FACE) and not makes_rows_when_asked(dataset):
+            dataset = self.order.apply(dataset, name)
         prepared = self._tokenized(dataset, [] if predicting else self.readings)
         self._check_lengths(prepared, name)
         self._prepared.append(prepared)

@@ -35,7 +35,7 @@ from .callbacks import CountsEpochs
 from .checkpoints import read_beside_student, write_beside_student
 from .evaluation import EvaluatingTrainer
 from .inputs import check_tokenizer, has_pairs, num_ids, stored_inputs
-from .labels import LABEL_NAMES, LabelReader, has_choices
+from .labels import LABEL_NAMES, ClassOrder, LabelReader, has_choices
 from .masking import masking_collator
 from .model import DistillationModel, count_items
 from .optimizer import give_own_settings, train_beside
@@ -320,6 +320,7 @@ class DistillationTrainer(EvaluatingTrainer):
             keep=[*self._kept_columns(), *LabelReader(self.student, self.label_names).columns],
             own_collator=collator,
             bounds=bounds_of(self.student, self.teachers),
+            order=ClassOrder(self.student),
         )
         self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
         self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from hf_distill._optional import require
 from hf_distill.hub.loading import UNREADABLE, load_error
 from hf_distill.settings import TeacherArguments
-from hf_distill.tasks.labels import is_generic, match_label_order, names_of, order_by_name, order_by_number
+from hf_distill.tasks.labels import is_generic, match_label_order, names_of_head, order_by_name, order_by_number
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 
@@ -75,7 +75,7 @@ def load_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | No
         logger.warning(f"The head of `{flag}` {model!r} ({kinds[0]}) is none for {spec.name!r}: a new one is trained.")
         _renew_outputs(loaded)
     else:
-        fit_head(loaded, label_names(stored), spec, where=f"`{flag}` {model!r}")
+        fit_head(loaded, names_of_head(stored), spec, where=f"`{flag}` {model!r}")
     return loaded
 
 
@@ -208,7 +208,7 @@ def label_order(config: PreTrainedConfig, spec: TaskSpec, *, where: str) -> list
         if config.num_labels != 1:
             raise ValueError(f"{where} has {config.num_labels} outputs; the regression task {spec.name!r} needs one.")
         return [0]
-    found, wanted = label_names(config), list(spec.label_names)
+    found, wanted = names_of_head(config), list(spec.label_names)
     order = order_by_name(found, wanted, spec.label_aliases)
     if order is None and _is_unknown(found, spec):
         raise ValueError(
@@ -223,11 +223,6 @@ def label_order(config: PreTrainedConfig, spec: TaskSpec, *, where: str) -> list
 def _is_unknown(found: list[str], spec: TaskSpec) -> bool:
     """Whether a model's labels have names, and those of the task numbers that nobody has verified."""
     return spec.names_unverified and not is_generic(found)
-
-
-def label_names(config: PreTrainedConfig) -> list[str]:
-    """Names of a model's outputs in their order."""
-    return names_of({str(name): int(index) for index, name in (config.id2label or {}).items()})
 
 
 def check_positions(config: PreTrainedConfig, max_length: int) -> None:

@@ -29,7 +29,7 @@ from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
 from hf_distill.storage.finite import check_weights
-from hf_distill.tasks.labels import is_generic, visible_labels
+from hf_distill.tasks.labels import is_generic, names_of_head, visible_labels
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_label
 from hf_distill.tasks.metrics.compute import build_compute_metrics, predictions_of
@@ -37,7 +37,7 @@ from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.distillation.text import length_grouped_sampler
 from hf_distill.trainers.fine_tuning.heads import TaskHead, head_of
-from hf_distill.trainers.fine_tuning.task_models import check_positions, fit_head, label_names, label_order, merge_lora
+from hf_distill.trainers.fine_tuning.task_models import check_positions, fit_head, label_order, merge_lora
 from hf_distill.trainers.finite import FiniteTrainer
 
 logger = logging.get_logger(__name__)
@@ -314,7 +314,7 @@ def _name_labels(model: PreTrainedModel, spec: TaskSpec) -> None:
             f"Task {spec.name!r} needs a head of {spec.num_labels} outputs, the model has {model.config.num_labels}: "
             "load it with `load_task_model`."
         )
-    names = label_names(model.config)
+    names = names_of_head(model.config)
     if not is_generic(names):
         fit_head(model, names, spec, where=f"the {type(model).__name__}")
     model.config.id2label, model.config.label2id = spec.id2label, spec.label2id

@@ -1,0 +1,107 @@
+"""What of a row is its label: by the head, and by names."""
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, List
+from transformers import BertForSequenceClassification, BertForTokenClassification
+
+from hf_distill.tasks import labels as names
+from hf_distill.trainers.distillation import labels
+from hf_distill.trainers.distillation.labels import ClassOrder, LabelReader
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """`said()`: what was warned since the last call."""
+    lines = []
+    for module in (names, labels):
+        monkeypatch.setattr(module.logger, "warning_once", lines.append)
+
+    def take():
+        found = " ".join(lines)
+        lines.clear()
+        return found
+
+    return take
+
+
+@pytest.fixture
+def head(tiny_bert_config):
+    """`head(names, cls=..., **fields)`: a model whose outputs have names."""
+
+    def make(names, cls=BertForSequenceClassification, **fields):
+        fields = {"hidden_size": 8, "num_hidden_layers": 1, "num_labels": len(names)} | fields
+        return cls(tiny_bert_config(id2label=dict(enumerate(names)), **fields))
+
+    return make
+
+
+def read(model, values, *, needed=True, sizes=None):
+    reader = LabelReader(model, needed=needed)
+    found = reader.take([{"labels": value} for value in values])
+    mask = None if sizes is None else torch.ones(len(sizes), max(sizes))
+    return reader.tensors(found, mask, sizes or [2] * len(values)).get("labels")
+
+
+def test_written_classes_are_names_by_the_one_rule(head):
+    model = head(["neg", "café"])
+    assert read(model, ["Neg", "CAFÉ", "cafe\u0301 ", None, "", "neg"]).tolist() == [0, 1, 1, -100, -100, 0]
+    with pytest.raises(ValueError, match="holds 'neutral', but"):
+        read(model, ["neg", "neutral"])
+
+
+def test_the_names_of_the_outputs_count_where_a_configuration_contradicts_itself(head, said):
+    model = head(["neg", "pos"], label2id={"pos": 0, "neg": 1})
+    assert read(model, ["neg", "pos"]).tolist() == [0, 1]
+    assert "contradicts itself" in said()
+
+
+def test_several_answers_are_between_no_and_yes(head):
+    model = head(["a", "b", "c"], problem_type="multi_label_classification")
+    assert read(model, [["a"], ["C", "a"]]).tolist() == [[1, 0, 0], [1, 0, 1]]
+    assert read(model, [[1, 0, True], [0, 0.5, 1]]).tolist() == [[1, 0, 1], [0, 0.5, 1]]
+    for wrong in ([0, 1, 2], [-100, 0, 1]):
+        with pytest.raises(ValueError, match="wants a list with a 0 or 1"):
+            read(model, [[0, 0, 1], wrong])
+
+
+def test_a_value_may_be_a_list_of_one_and_a_mark_is_questioned(head, said):
+    model = head(["score"])
+    assert read(model, [[1.5], [2.0]]).tolist() == [1.5, 2.0]
+    assert not said()
+    assert read(model, [1.5, -100.0]).tolist() == [1.5, -100.0]
+    assert "learns as a value" in said()
+
+
+def test_classes_of_tokens_are_the_heads(head):
+    model = head(["O", "B-X"], BertForTokenClassification)
+    assert read(model, [["b-x", "O"], [1]], sizes=[2, 1]).tolist() == [[1, 0], [1, -100]]
+    with pytest.raises(ValueError, match="has the class 2"):
+        read(model, [[0, 2]], sizes=[2])
+    with pytest.raises(ValueError, match="holds"):
+        read(model, [[0, 0.5]], sizes=[2])
+
+
+def test_named_classes_of_a_data_set_come_in_the_heads_order(head, said):
+    rows = Dataset.from_dict({"labels": [0, 1, 2, None, -1]})
+    named = rows.cast_column("labels", ClassLabel(names=["Pos", "neg", "neutral"]))
+    order = ClassOrder(head(["neg", "neutral", "pos"]))
+    found = order.apply(named, "train_dataset")
+    assert found["labels"][:] == [2, 0, 1, None, -1]
+    assert found.features["labels"].names == ["neg", "neutral", "pos"]
+    assert next(iter(order.apply(named.to_iterable_dataset(), "stream"))) == {"labels": 2}
+    assert not said()
+    assert order.apply(rows, "eval_dataset") is rows
+    assert "numbers without names" in said()
+    assert ClassOrder(head(["LABEL_0", "LABEL_1", "LABEL_2"])).apply(named, "train_dataset") is named
+    assert ClassOrder(head(["Pos", "neg", "neutral"])).apply(named, "train_dataset") is named
+    assert not said()
+    assert ClassOrder(head(["a", "b", "c"])).apply(named, "train_dataset") is named
+    assert "are not the head's" in said()
+
+
+def test_named_tags_come_in_the_heads_order(head):
+    tags = List(ClassLabel(names=["O", "I-X", "B-X"]))
+    rows = Dataset.from_dict({"labels": [[0, 2, 1], [-100, 1]]}).cast_column("labels", tags)
+    order = ClassOrder(head(["O", "B-X", "I-X"], BertForTokenClassification))
+    assert order.apply(rows, "train_dataset")["labels"][:] == [[0, 1, 2], [-100, 2]]
