@@ -85,3 +85,11 @@ def test_a_folder_whose_files_contradict_each_other_is_questioned(tmp_path, monk
     assert "The files of the tokenizer in" in said[0]
     assert "against" in said[0]
     warn_of_other_rules("nobody/nothing", make())
+
+
+def test_an_added_token_is_tried_within_words():
+    added = make()
+    added.add_tokens(["red"])
+    for sides in ((make(), added), (added, make())):
+        with pytest.raises(ValueError, match="'aredb red RED' gives"):
+            check_same_tokens(*sides)

@@ -66,6 +66,9 @@ def probes_of(tokenizer: Any, *, pairs: bool) -> Iterator[Probe]:
     words = " ".join(tokenizer.convert_tokens_to_string([token]).strip() for token in chosen)
     yield from (Probe(text) for text in dict.fromkeys((words, words.lower(), words.upper(), words.title())))
     yield from (Probe(f"a {token} b") for token in sorted(special))
+    # What was added may be found within words, and takes the spaces around it or leaves them.
+    added = sorted(getattr(tokenizer, "get_added_vocab", dict)())
+    yield from (Probe(f"a{token}b {token} {token.upper()}") for token in added[:WORDS] if token not in special)
     yield Probe(LONG, max_length=CUT_AT)
     if pairs:
         yield Probe(*PAIR)
@@ -93,7 +96,8 @@ def first_difference(theirs: Any, ours: Any, *, pairs: bool = False) -> Differen
     """
     if theirs is ours or not all(isinstance(side, PreTrainedTokenizerBase) for side in (theirs, ours)):
         return None
-    for probe in probes_of(theirs, pairs=pairs):
+    probes = dict.fromkeys((*probes_of(theirs, pairs=pairs), *probes_of(ours, pairs=pairs)))
+    for probe in probes:
         (their_ids, their_types), (our_ids, our_types) = encode(theirs, probe), encode(ours, probe)
         if their_ids != our_ids:
             sides = (theirs.convert_ids_to_tokens(their_ids), ours.convert_ids_to_tokens(our_ids))

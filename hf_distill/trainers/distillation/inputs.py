@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
+from huggingface_hub import try_to_load_from_cache
 
 from ...hub.loading import load_tokenizer
 from ...hub.tokenizers import check_same_tokens, warn_of_other_rules
@@ -22,6 +24,9 @@ def check_tokenizer(
     pairs: bool = False,
 ) -> bool:
     """Compare a tokenizer with that of a teacher, which was `given` as an id or folder, or has its own.
+
+    A teacher that was given as a model is known by the folder that it was loaded from, where its tokenizer lies there
+    and has the same tokens.
 
     Args:
         teacher: The teacher.
@@ -46,10 +51,31 @@ def check_tokenizer(
         except OSError:
             return False  # A folder with weights only: the sizes of the vocabularies are compared all the same.
         warn_of_other_rules(given, teacher_processing_class)
+    elif teacher_processing_class is None and processing_class is not None:
+        teacher_processing_class = _tokenizer_beside(given, processing_class)
     if teacher_processing_class is None or processing_class is None:
         return False
     check_same_tokens(teacher_processing_class, processing_class, pairs=pairs)
     return True
+
+
+def _tokenizer_beside(model: Any, tokenizer: Any) -> Any:
+    """The tokenizer in the folder that a model was loaded from; `None` if there is none with the same tokens."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    name = getattr(getattr(inner, "config", None), "name_or_path", None) or ""
+    folder = Path(name).expanduser() if name else None
+    if folder is not None and not folder.is_dir():
+        commit = getattr(inner.config, "_commit_hash", None)
+        file = try_to_load_from_cache(name, "tokenizer_config.json", revision=commit) if commit else None
+        folder = Path(file).parent if isinstance(file, str) else None
+    if folder is None or not (folder / "tokenizer_config.json").is_file() or not hasattr(tokenizer, "get_vocab"):
+        return None
+    try:
+        found = load_tokenizer(str(folder), flag="--teacher_model")
+    except (OSError, ImportError):
+        return None
+    # Tokens may have been added since, to both.
+    return found if found.get_vocab() == tokenizer.get_vocab() else None
 
 
 def num_ids(tokenizer: Any) -> int | None:
