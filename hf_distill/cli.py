@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_distill import __version__
@@ -41,21 +41,24 @@ WITH_PRESETS = ("distill",)
 def teach(argv: Sequence[str]) -> None:
     """Fine-tune a teacher on a task."""
     from hf_distill.commands.teach import teach as job
+    from hf_distill.tasks.majority import constant_remark
 
     results = job(*_parse(teach, argv))
-    _say(f"{results['task']}: {results['metric']} {results['score']:.4f}; teacher in {results['model']}")
-    if results.get("majority") is not None:
-        _say(f"majority, {results['majority']['label']!r} for every row: {results['majority']['score']:.4f}")
+    remark = constant_remark(results["constant"])
+    _say(f"{results['task']}: {results['metric']} {results['score']:.4f}{remark}; teacher in {results['model']}")
+    _say_majority(results["majority"])
 
 
 def mtl(argv: Sequence[str]) -> None:
     """Fine-tune one encoder on many tasks at once."""
     from hf_distill.commands.mtl import fine_tune_on_tasks
     from hf_distill.commands.results import cost_of_training
+    from hf_distill.tasks.majority import constant_remark
 
     results = fine_tune_on_tasks(*_parse(mtl, argv))
     for task, score in results["headlines"].items():
-        _say(f"{task}: {results['metrics'][task]} {score:.4f}")
+        _say(f"{task}: {results['metrics'][task]} {score:.4f}{constant_remark(results['constants'][task])}")
+        _say_majority(results["majority"][task])
     _say(f"{cost_of_training(results)}; encoder in {results['model']}")
 
 
@@ -139,13 +142,14 @@ def distill(argv: Sequence[str]) -> None:
 def evaluate(argv: Sequence[str]) -> None:
     """Adapt a student to a task's labels and evaluate it, beside its teacher and a baseline."""
     from hf_distill.commands.evaluate import adapt_and_evaluate
+    from hf_distill.tasks.majority import constant_remark
 
     results = adapt_and_evaluate(*_parse(evaluate, argv))
     for role in ("student", "teacher", "baseline"):
         if results[role] is not None:
-            _say(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}")
-    if results.get("majority") is not None:
-        _say(f"majority, {results['majority']['label']!r} for every row: {results['majority']['score']:.4f}")
+            remark = constant_remark(results[role]["constant"])
+            _say(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}{remark}")
+    _say_majority(results["majority"])
 
 
 def generate(argv: Sequence[str]) -> None:
@@ -273,6 +277,14 @@ def _table(rows: dict[str, str]) -> None:
     width = max(map(len, rows))
     for name, text in rows.items():
         _say(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
+
+
+def _say_majority(majority: Mapping[str, Any] | None) -> None:
+    from hf_distill.tasks.majority import majority_line
+
+    line = majority_line(majority)
+    if line is not None:
+        _say(line)
 
 
 def _say(text: str) -> None:

@@ -180,7 +180,8 @@ def _quality_facts(entrant: Entrant, engines: Sequence[str]) -> dict[str, Any] |
     if quality is None:
         return None
     by_engine = {engine: quality.on(engine) for engine in engines}
-    return {"task": quality.task, "metric": quality.metric, "score": quality.score, "by_engine": by_engine}
+    names = ("task", "metric", "score", "majority", "constant")
+    return {**{name: getattr(quality, name) for name in names}, "by_engine": by_engine}
 
 
 def _draw(facts: dict[str, Any], folder: Path) -> str | None:

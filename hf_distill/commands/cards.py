@@ -120,7 +120,15 @@ def shared_facts(
     names = ", ".join(spec.name for spec in specs)
     settings = results["settings"]
     scores = [
-        ScoreFacts(spec.name, spec.headline, split, student=values[spec.headline], seed=results["seed"])
+        ScoreFacts(
+            spec.name,
+            spec.headline,
+            split,
+            student=values[spec.headline],
+            seed=results["seed"],
+            majority=_score((results.get("majority") or {}).get(spec.name), split, spec.headline),
+            constant=(results.get("constants") or {}).get(spec.name) if split == spec.headline_split else None,
+        )
         for spec in specs
         for split, values in results["scores"].get(spec.name, {}).items()
         if spec.headline in values
@@ -172,6 +180,7 @@ def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
             teacher=_score(results["teacher"], split, metric),
             baseline=_score(results["baseline"], split, metric),
             majority=_score(results.get("majority"), split, metric),
+            constant=results["student"].get("constant") if split == results["split"] else None,
             hub_dataset=spec.hub_path if from_hub else None,
             hub_config=spec.hub_config if from_hub else None,
             complete=results["max_eval_samples"] is None,

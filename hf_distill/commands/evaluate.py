@@ -47,8 +47,9 @@ def adapt_and_evaluate(
         teacher: The teacher to score beside it.
 
     Returns:
-        The content of `results.json`: `student`, `teacher`, `baseline` (each with `score`, `scores`, `parameters`;
-        `None` where not asked for), `retention` (student / teacher), `gain` (student - baseline).
+        The content of `results.json`: `student`, `teacher`, `baseline` (each with `score`, `constant`, the only label
+        that it predicts, or `None`, `scores`, `parameters`; `None` where not asked for), `retention` (student /
+        teacher), `gain` (student - baseline).
 
     Raises:
         ValueError: If task, labels and models do not fit.
@@ -145,7 +146,8 @@ def _score(
     )
     name = f"`{flag}` {model!r}"
     scores = evaluate_model(loaded, rows, tokenizer, training, name=name, **_lengths(task))
-    return _facts(loaded, scores, scores[rows.spec.headline_split][rows.spec.headline], model)
+    headline = rows.spec.headline_split
+    return _facts(loaded, scores, scores[headline][rows.spec.headline], model, scores.constants.get(headline))
 
 
 def _lengths(task: TaskArguments) -> dict[str, Any]:
@@ -153,16 +155,25 @@ def _lengths(task: TaskArguments) -> dict[str, Any]:
     return {"max_length": task.max_length, "doc_stride": task.doc_stride}
 
 
+<<<<<<< HEAD
 def _facts(model: PreTrainedModel, scores: Scores, score: float, source: str) -> dict[str, Any]:
     """Return the facts that are reported of every model."""
     return {"source": source, "score": score, "scores": scores, "parameters": model.num_parameters()}
+=======
+def _facts(
+    model: PreTrainedModel, scores: Scores, score: float, source: str, constant: str | float | None
+) -> dict[str, Any]:
+    """What is reported of any model."""
+    facts: dict[str, Any] = {"source": source, "score": score, "constant": constant, "scores": scores}
+    return {**facts, "parameters": model.num_parameters()}
+>>>>>>> dee77e6 (feat(jobs): results name the one label of a constant predictor; grid and bench show the majority's score; a mean has no correlation)
 
 
 def _trained(result: FineTuningResult, source: str, folder: str) -> dict[str, Any]:
     """Return the facts that are reported of a model that was trained here."""
     details = result.to_dict()
     return {
-        **_facts(result.model, result.scores, result.score, source),
+        **_facts(result.model, result.scores, result.score, source, result.constant),
         "model": folder,
         **{
             name: details[name] for name in ("train_rows", "steps", "train_loss", "fp32_matmul", "settings", "history")

@@ -32,6 +32,7 @@ from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import read_mapping, write_text
 from hf_distill.storage.steps import differences
 from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.majority import majority_scores
 from hf_distill.trainers.fine_tuning.task_models import load_task_model
 from hf_distill.trainers.fine_tuning.trainer import finetune
 
@@ -91,7 +92,8 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
 
     Returns:
         The content of `grid.json`: `cells` with their scores, and `tables` by share: model -> task -> `mean`,
-        `spread` (standard deviation over the seeds, absent with one), `runs`, `settings`.
+        `spread` (standard deviation over the seeds, absent with one), `runs`, `settings`, and `constant_runs`, the
+        runs that predict one label whatever the text says, where there are any; `majority` by task.
 
     Raises:
         ValueError: If a result was made from another model, other rows or another length.
@@ -116,6 +118,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
         "metrics": metrics,
         "cells": done,
         "tables": tables,
+        "majority": {task.spec.name: majority_scores(task) for task in loaded.values()},
         "environment": environment(),
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -212,7 +215,8 @@ def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArgument
         max_length=arguments.max_length,
         save=False,
     )
-    return {"score": result.score, "scores": result.scores, "steps": result.steps, "seconds": result.seconds}
+    facts = {"score": result.score, "constant": result.constant, "scores": result.scores}
+    return {**facts, "steps": result.steps, "seconds": result.seconds}
 
 
 def table(cells: Sequence[Mapping[str, Any]], fraction: float) -> dict[str, dict[str, Any]]:
@@ -222,15 +226,19 @@ def table(cells: Sequence[Mapping[str, Any]], fraction: float) -> dict[str, dict
     keys = dict.fromkeys((cell["model"], cell["task"]) for cell in of_share)
     for model, task in keys:
         groups: dict[tuple[Any, ...], list[float]] = {}
+        constants: dict[tuple[Any, ...], int] = {}
         for cell in of_share:
             if (cell["model"], cell["task"]) == (model, task):
                 settings = (cell["learning_rate"], cell["epochs"], cell["batch_size"])
                 # JSON has no NaN: a score that does not exist is the worst.
                 groups.setdefault(settings, []).append(-math.inf if cell["score"] is None else cell["score"])
+                constants[settings] = constants.get(settings, 0) + (cell.get("constant") is not None)
         settings, scores = max(groups.items(), key=lambda item: statistics.fmean(item[1]))
         entry: dict[str, Any] = {"mean": statistics.fmean(scores), "runs": len(scores), "tried": len(groups)}
         if len(scores) > 1:
             entry["spread"] = statistics.stdev(scores)
+        if constants[settings]:
+            entry["constant_runs"] = constants[settings]
         names = ("learning_rate", "epochs", "batch_size")
         entry["settings"] = {name: value for name, value in zip(names, settings, strict=True) if value is not None}
         found.setdefault(model, {})[task] = entry
@@ -251,6 +259,7 @@ def format_tables(facts: Mapping[str, Any]) -> str:
             shown = [_shown(by_task[task]) for task in tasks]
             mean = statistics.fmean(by_task[task]["mean"] for task in tasks)
             lines.append(f"| {model} | {' | '.join(shown)} | {100 * mean:.1f} |")
+        lines.append(_majority_row(facts, tasks))
         parts.append("\n".join(lines))
     tried = max(entry["tried"] for found in facts["tables"].values() for by in found.values() for entry in by.values())
     note = (
@@ -258,7 +267,25 @@ def format_tables(facts: Mapping[str, Any]) -> str:
         if tried > 1
         else ""
     )
+    constant = [
+        f"{model} on {task} ({100 * float(share):g} %): {entry['constant_runs']} of {entry['runs']} runs"
+        for share, found in facts["tables"].items()
+        for model, by_task in found.items()
+        for task, entry in by_task.items()
+        if "constant_runs" in entry
+    ]
+    if constant:
+        note += f"\n\nPredicts one label only, whatever the text says: {'; '.join(constant)}."
     return "\n\n".join(parts) + note
+
+
+def _majority_row(facts: Mapping[str, Any], tasks: Sequence[str]) -> str:
+    """What the most frequent label of the training rows scores; a dash where it has no score."""
+    scores = [(facts["majority"].get(task) or {}).get("score") for task in tasks]
+    shown = ["–" if score is None else f"{100 * score:.1f}" for score in scores]
+    known = [score for score in scores if score is not None]
+    mean = f"{100 * statistics.fmean(known):.1f}" if len(known) == len(scores) else "–"
+    return f"| majority | {' | '.join(shown)} | {mean} |"
 
 
 def _shown(entry: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from hf_distill.hub.model_card import shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.majority import majority_scores
 from hf_distill.trainers.fine_tuning.task_models import lora_alpha
 from hf_distill.trainers.fine_tuning.trainer import headline_score
 from hf_distill.trainers.multi_task.model import multi_task_model
@@ -76,6 +77,8 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
         "score": sum(headlines.values()) / len(headlines) if headlines else None,
         "headlines": headlines,
         "scores": scores,
+        "constants": {task: found.constants.get(trainer.specs[task].headline_split) for task, found in scores.items()},
+        "majority": {task.spec.name: majority_scores(task) for task in loaded},
         "model": str(training.output_dir),
         "heads": [names[task] for task in tasks.heads_to_save()],
         "base_model": teacher.teacher_model,

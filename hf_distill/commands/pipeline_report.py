@@ -12,6 +12,7 @@ from hf_distill.hub.loading import load_model
 from hf_distill.hub.model_card import CardFacts, CorpusFacts, ScoreFacts, read_facts, shown_name
 from hf_distill.reports.speed.latency import latency_ratio
 from hf_distill.settings import CorpusArguments
+from hf_distill.tasks.majority import constant_remark
 
 # The latency of one stage: small, because it runs at the end of every demo.
 SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup": 2}
@@ -132,8 +133,12 @@ def format_report(report: dict[str, Any]) -> str:
         rows.append(f"{role:<10}{model['score']:>22.4f}{retention:>16}{size:>12}{speed:>10}")
     majority = report.get("majority")
     if majority is not None:
-        retention = f"{majority['score'] / teacher:.1%}" if teacher else "-"
-        rows.append(f"{'majority':<10}{majority['score']:>22.4f}{retention:>16}{'-':>12}{'-':>10}")
+        score = majority["score"]
+        shown = "not defined" if score is None else f"{score:.4f}"
+        retention = f"{score / teacher:.1%}" if teacher and score is not None else "-"
+        rows.append(f"{'majority':<10}{shown:>22}{retention:>16}{'-':>12}{'-':>10}")
         rows.append(f"majority: {majority['label']!r} for every row, whatever it says")
+    constants = {role: report[role]["constant"] for role in ("teacher", "student", "baseline")}
+    rows += [f"{role}:{constant_remark(label)}" for role, label in constants.items() if label is not None]
     rows.append("baseline: the same student, trained on the labels without a teacher")
     return "\n".join(rows)

@@ -61,6 +61,7 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
         "metric": result.metric,
         "score": result.score,
         "scores": result.scores,
+        "constant": result.constant,
         "majority": majority_scores(rows),
         "model": str(training.output_dir),
         "base_model": teacher.teacher_model,

@@ -129,6 +129,7 @@ class ScoreFacts:
         commit: Commit of this package that it was measured with.
         task_type: The Hub's name for the task, where it is not that of the model.
         majority: Score of whoever always gives the most frequent label.
+        constant: The only label that the student predicts; `None` if it predicts several.
     """
 
     task: str
@@ -145,6 +146,7 @@ class ScoreFacts:
     commit: str | None = None
     task_type: str | None = None
     majority: float | None = None
+    constant: str | float | None = None
 
     @property
     def is_no_better(self) -> bool:

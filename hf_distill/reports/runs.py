@@ -261,7 +261,7 @@ def _score(role: str, model: Mapping[str, Any], results: Mapping[str, Any]) -> d
     return {
         "role": role,
         **{key: results.get(key) for key in ("task", "metric", "split")},
-        **{key: model.get(key) for key in ("score", "parameters")},
+        **{key: model.get(key) for key in ("score", "parameters", "constant")},
     }
 
 

@@ -78,7 +78,13 @@ def _scores(runs: Sequence[Run]) -> Table:
             )
     roles = {item["role"] for run in runs for item in run.scores}
     notes = [note for role, note in _NOTES.items() if role in roles]
-    return Table("Scores", head, rows, " ".join(notes))
+    notes += [
+        f"{run.name}: the {item['role']} predicts only {item['constant']!r}, whatever the text says."
+        for run in runs
+        for item in run.scores
+        if item.get("constant") is not None
+    ]
+    return Table("Scores", head, rows, " ".join(dict.fromkeys(notes)))
 
 
 def _settings(runs: Sequence[Run]) -> Table:

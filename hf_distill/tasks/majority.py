@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,35 @@ from datasets import Dataset
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics.compute import compute_scores
 from hf_distill.tasks.metrics.scores import SCORES
+from hf_distill.tasks.rows.predictions import tag_scores
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
-# A line has no rank: what says the same of every row is correlated with nothing.
+# A line has no rank: what says the same of every row has no correlation.
 CORRELATIONS = ("pearson", "spearman")
+
+
+def majority_line(majority: Mapping[str, Any] | None) -> str | None:
+    """What whoever looks at no text scores, in words; `None` where nobody can."""
+    if majority is None:
+        return None
+    score = "not defined" if majority["score"] is None else f"{majority['score']:.4f}"
+    return f"majority, {majority['label']!r} for every row: {score}"
+
+
+def constant_remark(constant: str | float | None) -> str:
+    """What is said behind the score of a model that predicts one label only; nothing of any other."""
+    return "" if constant is None else f" (predicts only {constant!r}, whatever the text says)"
 
 
 def majority_scores(task: LoadedTask) -> dict[str, Any] | None:
     """Scores of the most frequent label, or of the mean of a regression, on every evaluation split.
 
     The label is counted in the training rows, or in those of the headline split where no others were loaded; of words
-    it is that of most words. A predictor of one tag finds no entity.
+    it is that of most words.
 
     Returns:
-        `label`, `scores` (split -> metric -> value), and `score` on the headline split; `None` for tasks without one
+        `label`, `scores` (split -> metric -> value, `None` for a correlation, which a constant does not have), and
+        `score` on the headline split; `None` for tasks without one
         answer for all rows (question answering), or where no label is known.
     """
     spec, splits = task.spec, task.evaluation
@@ -68,15 +84,16 @@ def _known(rows: Dataset, spec: TaskSpec) -> np.ndarray:
     return labels[~np.isnan(labels)] if spec.label_names is None else labels[labels > HIDDEN_LABEL]
 
 
-def _score(rows: Dataset, spec: TaskSpec, guess: float) -> dict[str, float] | None:
+def _score(rows: Dataset, spec: TaskSpec, guess: float) -> dict[str, float | None] | None:
     """Scores of one prediction for all rows; `None` where no label is known."""
     labels = _known(rows, spec)
     if not len(labels):
         return None
     guesses = np.full(len(labels), guess)
     if spec.kind == "token_classification":
-        found = {"accuracy": SCORES["accuracy"](guesses, labels)}
-        return {name: found.get(name, 0.0) for name in spec.metrics}
+        tags = spec.label_names or ()
+        gold = [[tags[tag] for tag in row if tag > HIDDEN_LABEL] for row in rows[spec.label_column]]
+        return dict(tag_scores(spec, [[tags[int(guess)]] * len(row) for row in gold], gold))
     if spec.label_names is None:
-        return {name: 0.0 if name in CORRELATIONS else SCORES[name](guesses, labels) for name in spec.metrics}
-    return compute_scores(spec, guesses.astype(int), labels.astype(int))
+        return {name: None if name in CORRELATIONS else SCORES[name](guesses, labels) for name in spec.metrics}
+    return dict(compute_scores(spec, guesses.astype(int), labels.astype(int)))

@@ -129,13 +129,21 @@ def test_a_score_that_does_not_exist_is_the_worst():
 
 def test_a_table_reads_like_the_papers():
     cells = [cell(0.5, 1), cell(0.7, 2), cell(0.8, 1, model="n"), cell(0.8, 2, model="n")]
-    facts = {"metrics": {"t": "accuracy"}, "tables": {"0.1": table(cells, 1.0)}}
+    cells[2]["constant"] = "positive"
+    majority = {"t": {"label": "positive", "score": 0.8}}
+    facts = {"metrics": {"t": "accuracy"}, "tables": {"0.1": table(cells, 1.0)}, "majority": majority}
     assert format_tables(facts).splitlines() == [
         "| 10 % of the rows | t (accuracy) | mean |",
         "|---|---|---|",
         "| m | 60.0 ± 14.1 | 60.0 |",
         "| n | 80.0 ± 0.0 | 80.0 |",
+        "| majority | 80.0 | 80.0 |",
+        "",
+        "Predicts one label only, whatever the text says: n on t (10 %): 1 of 2 runs.",
     ]
+    # A mean is correlated with nothing.
+    facts["majority"] = {"t": {"label": 1.5, "score": None}}
+    assert "| majority | – | – |" in format_tables(facts)
 
 
 def test_cells_have_files_of_their_own(data):
@@ -170,7 +178,7 @@ def test_the_warm_up_of_a_grid_is_that_of_its_fine_tunings(data, monkeypatch):
 class Done:
     """A fine-tuning that took no time."""
 
-    score, scores, steps, seconds = 0.5, {"accuracy": 0.5}, 1, 0.0
+    score, scores, steps, seconds, constant = 0.5, {"accuracy": 0.5}, 1, 0.0, None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from hf_distill.tasks.loading import LoadedTask
-from hf_distill.tasks.majority import constant_label, majority_scores
+from hf_distill.tasks.majority import constant_label, constant_remark, majority_line, majority_scores
 from hf_distill.tasks.spec import TaskSpec
 
 
@@ -32,7 +32,9 @@ def test_the_most_frequent_label_of_the_training_rows_is_scored_on_every_split()
 def test_a_mean_is_correlated_with_nothing():
     spec = TaskSpec("t", ("text",), None, metrics=("pearson",))
     found = majority_scores(task(spec, Value("float32"), train=[1.0, 2.0, float("nan")], validation=[1.0, 3.0]))
-    assert found == {"label": 1.5, "score": 0.0, "scores": {"validation": {"pearson": 0.0}}}
+    assert found == {"label": 1.5, "score": None, "scores": {"validation": {"pearson": None}}}
+    assert majority_line(found) == "majority, 1.5 for every row: not defined"
+    assert majority_line(None) is None
 
 
 def test_the_tag_of_most_words_finds_no_entity():
@@ -40,6 +42,11 @@ def test_the_tag_of_most_words_finds_no_entity():
     rows = [[0, 0, 1], [0, -1]]
     found = majority_scores(task(spec, List(ClassLabel(names=["O", "B-A", "I-A"])), train=rows, validation=rows))
     assert found == {"label": "O", "score": 0.0, "scores": {"validation": {"f1": 0.0, "accuracy": 0.75}}}
+    # Short rows that are entities: whoever says so is often right.
+    rows = [[1], [1], [0, 1]]
+    found = majority_scores(task(spec, List(ClassLabel(names=["O", "B-A", "I-A"])), train=rows, validation=rows))
+    assert found["label"] == "B-A"
+    assert found["scores"]["validation"] == {"f1": pytest.approx(6 / 7), "accuracy": 0.75}
 
 
 def test_a_constant_predictor_is_one_only_where_the_rows_differ():
@@ -47,6 +54,8 @@ def test_a_constant_predictor_is_one_only_where_the_rows_differ():
     ones, mixed = np.array([1, 1, 1]), np.array([0, 1, -1])
     assert constant_label(ones, mixed, spec) == "yes"
     assert constant_label(np.array([1, 0, 1]), mixed, spec) is None
+    assert constant_remark("yes") == " (predicts only 'yes', whatever the text says)"
+    assert constant_remark(None) == ""
     assert constant_label(ones, np.array([1, 1, -1]), spec) is None
     values = TaskSpec("t", ("text",), None, metrics=("pearson",))
     assert constant_label(np.array([0.2, 0.2]), np.array([0.0, 1.0]), values) == pytest.approx(0.2)

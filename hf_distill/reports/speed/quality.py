@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,16 @@ class Quality:
         metric: Name of the headline metric.
         score: Its value, a fraction.
         by_engine: The scores of exported files: `onnx`, `onnx_int8`.
+        majority: What whoever always gives the most frequent label scores, where it is known.
+        constant: The only label that the model predicts; `None` if it predicts several.
     """
 
     task: str
     metric: str
     score: float
     by_engine: dict[str, float] = field(default_factory=dict)
+    majority: float | None = None
+    constant: str | float | None = None
 
     def on(self, engine: str) -> float | None:
         """The score on an engine; PyTorch's engines share one, a file has its own or none."""
@@ -45,23 +49,28 @@ def read_quality(folder: str | Path) -> Quality | None:
     found = _from_results(_read(path / RESULTS_FILE)) or _from_card(path)
     if found is None:
         return None
-    task, metric, score = found
     exported = _read(path / ONNX_FOLDER / EXPORT_FILE)
-    same = exported.get("task") == task and exported.get("metric") == metric
+    same = exported.get("task") == found.task and exported.get("metric") == found.metric
     scores = {name: value for name, value in exported.get("scores", {}).items() if name.startswith("onnx")}
-    return Quality(task, metric, score, scores if same else {})
+    return replace(found, by_engine=scores if same else {})
 
 
-def _from_results(results: dict[str, Any]) -> tuple[str, str, float] | None:
+def _from_results(results: dict[str, Any]) -> Quality | None:
     scored = results.get("student") if results.get("job") == "evaluate" else results
     if results.get("job") not in ("teach", "evaluate") or not isinstance(scored, dict):
         return None
-    return results["task"], results["metric"], scored["score"]
+    majority = (results.get("majority") or {}).get("score")
+    return Quality(
+        results["task"], results["metric"], scored["score"], majority=majority, constant=scored.get("constant")
+    )
 
 
-def _from_card(folder: Path) -> tuple[str, str, float] | None:
+def _from_card(folder: Path) -> Quality | None:
     scores = read_facts(folder).scores if (folder / FACTS_FILE).is_file() else []
-    return next(((s.task, s.metric, s.student) for s in scores if s.student is not None), None)
+    found = next((score for score in scores if score.student is not None), None)
+    if found is None or found.student is None:
+        return None
+    return Quality(found.task, found.metric, found.student, majority=found.majority, constant=found.constant)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def _models(facts: dict[str, Any]) -> str:
     for model in facts["models"]:
         sizes = [f"{model['bytes'][name] / 1e6:.1f}" if name in model["bytes"] else "–" for name in shown]
         quality = model["quality"]
-        score = "–" if quality is None else f"{quality['score']:.4f} ({quality['metric']}, {quality['task']})"
+        score = "–" if quality is None else _score(quality)
         without = model["parameters"] - model["embedding_parameters"]
         rows.append(
             [
@@ -54,6 +54,15 @@ def _models(facts: dict[str, Any]) -> str:
             ]
         )
     return _table(head, rows)
+
+
+def _score(quality: dict[str, Any]) -> str:
+    """A score beside that of the most frequent label."""
+    majority, constant = quality.get("majority"), quality.get("constant")
+    remarks = [quality["metric"], quality["task"]]
+    remarks += [] if majority is None else [f"majority {majority:.4f}"]
+    remarks += [] if constant is None else [f"predicts only {constant!r}"]
+    return f"{quality['score']:.4f} ({', '.join(remarks)})"
 
 
 def _protocol(facts: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def score_words(spec: TaskSpec, rows: Dataset, tokens: Dataset, outputs: np.ndar
         ]
         for side in (gold, guessed)
     )
-    return _tag_scores(spec, predictions, references)
+    return tag_scores(spec, predictions, references)
 
 
 def _best_tags(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ def _best_tags(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(outputs).all(-1), outputs.argmax(-1), -1)
 
 
-def _tag_scores(spec: TaskSpec, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+def tag_scores(spec: TaskSpec, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
     """The task's scores; tags that mark no entities have an accuracy only."""
     if set(spec.metrics) & set(ENTITY_METRICS[:3]):
         scores = entity_scores(predictions, references)

@@ -46,7 +46,19 @@ logger = logging.get_logger(__name__)
 IGNORED_OUTPUTS = ["hidden_states", "attentions", "past_key_values"]
 SPEED_KEYS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
-Scores = dict[str, dict[str, float]]
+
+class Scores(dict[str, dict[str, float]]):
+    """Evaluation split -> metric -> value.
+
+    Attributes:
+        constants: Evaluation split -> the only label that the model predicts there, whatever the text says; splits on
+            which it predicts several are absent.
+    """
+
+    def __init__(self) -> None:
+        """Begin with no score."""
+        super().__init__()
+        self.constants: dict[str, Any] = {}
 
 
 @dataclass
@@ -65,6 +77,7 @@ class FineTuningResult:
         fp32_matmul: The fp32 path in force on the CPU.
         settings: The resolved settings that decide the result.
         history: Logged values by step.
+        constant: The only label that the model predicts on the headline split; `None` if it predicts several.
     """
 
     model: PreTrainedModel
@@ -78,6 +91,7 @@ class FineTuningResult:
     fp32_matmul: str
     settings: dict[str, Any]
     history: list[dict[str, float]] = field(default_factory=list)
+    constant: str | float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the model, as JSON-able values."""
@@ -206,6 +220,7 @@ def finetune(
         fp32_matmul=fp32_matmul,
         settings=_settings(args, limit),
         history=history,
+        constant=scores.constants.get(spec.headline_split),
     )
 
 
@@ -347,22 +362,27 @@ def _save(
 
 def evaluate_splits(trainer: Trainer, evaluation: dict[str, EvaluationRows], spec: TaskSpec) -> Scores:
     """Scores on every split; a model that says the same of all rows of one is called so in a line."""
-    scores = {}
+    scores = Scores()
     for split, part in evaluation.items():
         # Rows of like length together; the order of rows changes no score.
         tokens = part.tokens.select(np.argsort(-np.asarray(part.tokens["length"]), kind="stable"))
         scored = build_compute_metrics(spec.for_split(split), part.rows, tokens)
-        trainer.compute_metrics = partial(_without_constants, spec, split, scored)
+        trainer.compute_metrics = partial(_noting_constants, spec, split, scored, scores.constants)
         found = trainer.evaluate(tokens, ignore_keys=IGNORED_OUTPUTS)
         plain = {key.removeprefix("eval_"): value for key, value in found.items()}
         scores[split] = {key: float(value) for key, value in plain.items() if key not in (*SPEED_KEYS, "epoch")}
-    return scores | _averages(scores, spec)
+    scores.update(_averages(scores, spec))
+    return scores
 
 
-def _without_constants(
-    spec: TaskSpec, split: str, scored: Callable[[EvalPrediction], dict[str, float]], prediction: EvalPrediction
+def _noting_constants(
+    spec: TaskSpec,
+    split: str,
+    scored: Callable[[EvalPrediction], dict[str, float]],
+    constants: dict[str, Any],
+    prediction: EvalPrediction,
 ) -> dict[str, float]:
-    """Scores of a split, and a warning where the model says the same of all of its rows."""
+    """Scores of a split; where the model says the same of all of its rows, that is noted, and a warning says it."""
     found = scored(prediction)
     if not spec.is_span:
         outputs, labels = (
@@ -372,6 +392,7 @@ def _without_constants(
         said = predictions_of(spec, outputs) if outputs.ndim == labels.ndim + 1 else outputs.reshape(labels.shape)
         label = constant_label(said, labels, spec)
         if label is not None:
+            constants[split] = label
             logger.warning(
                 f"Task {spec.name!r}, split {split!r}: the model predicts only {label!r}, whatever the text says. "
                 "Compare its score with the majority's; it needs more rows, more steps or another learning rate."
@@ -379,7 +400,7 @@ def _without_constants(
     return found
 
 
-def _averages(scores: Scores, spec: TaskSpec) -> Scores:
+def _averages(scores: Scores, spec: TaskSpec) -> dict[str, dict[str, float]]:
     """Means over the splits that the task averages (languages), where all of them were scored."""
     whole = {name: splits for name, splits in spec.averages.items() if set(splits) <= set(scores)}
     return {
