@@ -155,18 +155,12 @@ def _lengths(task: TaskArguments) -> dict[str, Any]:
     return {"max_length": task.max_length, "doc_stride": task.doc_stride}
 
 
-<<<<<<< HEAD
-def _facts(model: PreTrainedModel, scores: Scores, score: float, source: str) -> dict[str, Any]:
-    """Return the facts that are reported of every model."""
-    return {"source": source, "score": score, "scores": scores, "parameters": model.num_parameters()}
-=======
 def _facts(
     model: PreTrainedModel, scores: Scores, score: float, source: str, constant: str | float | None
 ) -> dict[str, Any]:
-    """What is reported of any model."""
+    """Return the facts that are reported of every model."""
     facts: dict[str, Any] = {"source": source, "score": score, "constant": constant, "scores": scores}
     return {**facts, "parameters": model.num_parameters()}
->>>>>>> dee77e6 (feat(jobs): results name the one label of a constant predictor; grid and bench show the majority's score; a mean has no correlation)
 
 
 def _trained(result: FineTuningResult, source: str, folder: str) -> dict[str, Any]:

@@ -131,7 +131,19 @@ class FiniteTrainer(WholeRunTrainer):
         if self._last_batch is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             self._watch.see(step, {OUTPUT + name: value for name, value in self._say_again().items()})
         self._watch.see(step, {WEIGHT + name: values for name, values in self.model.named_parameters()})
+        self._watch.see(step, {WEIGHT + name: values for name, values in self._moments().items()})
         self.check_finite()
+
+    def _moments(self) -> dict[str, Tensor]:
+        """Return what the optimizer keeps of every weight, which a checkpoint would hand on to the next step."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        states = enumerate(getattr(optimizer, "state", {}).values())
+        return {
+            f"{name} of the optimizer, weight {place}": value
+            for place, state in states
+            if isinstance(state, Mapping)
+            for name, value in state.items()
+        }
 
     @torch.no_grad()
     def _say_again(self) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, TrainerCallback
 
 from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherTrainer
 from hf_distill.capture.signals import Signals
@@ -271,3 +271,15 @@ def test_no_signal_that_is_not_finite_is_stored():
     states[0, 1, 2] = math.inf
     with pytest.raises(NotFiniteError, match="nothing is stored of these rows"):
         column.pack(states, mask)
+
+
+def test_an_optimizer_that_is_not_finite_is_in_no_checkpoint(build, tmp_path):
+    class Spoils(TrainerCallback):
+        def on_step_end(self, args, state, control, optimizer, **kwargs):
+            next(iter(optimizer.state.values()))["exp_avg"].fill_(NAN)
+
+    trainer = build(objectives=["logits"], max_steps=1, save_strategy="steps", save_steps=1)
+    trainer.add_callback(Spoils())
+    with pytest.raises(NotFiniteError, match=r"Step 1: a weight after the update .*exp_avg of the optimizer"):
+        trainer.train()
+    assert not list(tmp_path.glob("run/checkpoint-*"))

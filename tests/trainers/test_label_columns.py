@@ -3,10 +3,12 @@
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, List
-from transformers import BertForSequenceClassification, BertForTokenClassification
+from tokenizers import normalizers
+from transformers import AutoTokenizer, BertForSequenceClassification, BertForTokenClassification
 
 from hf_distill.tasks import labels as names
 from hf_distill.trainers.distillation import labels
+from hf_distill.trainers.distillation.inputs import check_tokenizer
 from hf_distill.trainers.distillation.labels import ClassOrder, LabelReader
 
 
@@ -105,3 +107,17 @@ def test_named_tags_come_in_the_heads_order(head):
     rows = Dataset.from_dict({"labels": [[0, 2, 1], [-100, 1]]}).cast_column("labels", tags)
     order = ClassOrder(head(["O", "B-X", "I-X"], BertForTokenClassification))
     assert order.apply(rows, "train_dataset")["labels"][:] == [[0, 1, 2], [-100, 2]]
+
+
+def test_a_teacher_that_is_a_model_is_compared_with_the_tokenizer_in_its_folder(head, tiny_tokenizer, tmp_path):
+    head(["a", "b"]).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    teacher = BertForSequenceClassification.from_pretrained(tmp_path)
+    cased = AutoTokenizer.from_pretrained(tmp_path)
+    cased.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    assert check_tokenizer(None, teacher, tiny_tokenizer, None)
+    with pytest.raises(ValueError, match="their tokens are the same, but not what they make of text"):
+        check_tokenizer(None, teacher, cased, None)
+    # More was added since, to model and tokenizer.
+    cased.add_tokens(["zebra"])
+    assert not check_tokenizer(None, teacher, cased, None)
