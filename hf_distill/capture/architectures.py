@@ -22,7 +22,7 @@ class UnsupportedArchitectureError(ValueError):
 
 @dataclass(frozen=True)
 class ArchitectureSpec:
-    """Where the layers and the attention of one architecture live.
+    """The places of the layers and of the attention modules in one architecture.
 
     Attributes:
         layers: Path of the list of layers, relative to the base model.

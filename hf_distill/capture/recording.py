@@ -192,7 +192,7 @@ def _record(recorder: Recorder, layer: int, query: Tensor, key: Tensor, value: T
 
 
 def _last_position(request: SignalRequest) -> tuple[int, int] | None:
-    """Where the last signal appears, as (layer, inside its attention or after it)."""
+    """Return the place of the last signal, as (layer, inside its attention or after it)."""
     inside = [(layer, IN_ATTENTION) for layer in request.projections | request.attention_scores]
     after = [(layer, AFTER_LAYER) for layer in request.hidden_states]
     return max(inside + after, default=None)

@@ -208,7 +208,7 @@ def _init_of(student: StudentArguments, model: Any) -> str:
 
 
 def _first_weights(student: StudentArguments, model: Any) -> str:
-    """Where the first weights of a student came from, in words."""
+    """Say in words where the first weights of a student came from."""
     if student.student_model is not None:
         return f"the weights of {shown_name(student.student_model)}"
     taken = first_weights_of(model)

@@ -70,7 +70,7 @@ class Cell:
 
     @property
     def file(self) -> str:
-        """Where its result lies, below the folder of the grid."""
+        """The path of its result, below the folder of the grid."""
         task = self.task.replace("/", "_")
         chosen = "_".join(
             f"{name}{value:g}"

@@ -95,7 +95,7 @@ def _version(package: str) -> str | None:
 
 
 def _device() -> str:
-    """Where models run unless `--use_cpu` says otherwise."""
+    """Return the device that models run on unless `--use_cpu` says otherwise."""
     cpu = f"cpu, {os.cpu_count()} cores"
     if (_version("torch") or "").endswith("+cpu"):
         return f"{cpu} (a torch without GPUs)"

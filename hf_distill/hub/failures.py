@@ -94,7 +94,7 @@ def _refused(error: HfHubHTTPError, repo: str, token: str | None) -> str:
 
 
 def _origin(token: str | None) -> str:
-    """Where the token in use comes from; never the token itself."""
+    """Say where the token in use comes from; never the token itself."""
     if token is not None:
         return "that was given"
     from_environment = any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))

@@ -26,7 +26,7 @@ OUR_TAG = "hf_distill"
 
 @dataclass(frozen=True)
 class Target:
-    """Where a push goes.
+    """The repository that a push goes to.
 
     Attributes:
         repo: `name` or `owner/name`; with the owner once `open_repository` has seen it.

@@ -178,7 +178,7 @@ def check_same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, pairs: 
 
 
 def _shown(difference: Difference) -> str:
-    """Where two readings of a probe part."""
+    """Show where the tokens of two tokenizers for a probe text begin to differ."""
     probe, theirs, ours = difference
     text = repr(probe.text[:40]) + (f" and {probe.pair[:40]!r}" if probe.pair else "")
     start = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), 0)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass
 class TaskArguments:
-    """Which task, and where its rows are."""
+    """The task, and the place of its rows."""
 
     task: str = field(
         metadata={

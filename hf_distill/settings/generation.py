@@ -13,7 +13,7 @@ Way = Literal["pseudo", "shift"]
 
 @dataclass
 class GenerationTaskArguments:
-    """Which task, and where its rows are."""
+    """The task, and the place of its rows."""
 
     task: str = field(
         metadata={

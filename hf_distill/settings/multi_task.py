@@ -17,7 +17,7 @@ MEAN = "eval_mean"
 
 @dataclass
 class TasksArguments:
-    """Which tasks, and where their rows are."""
+    """The tasks, and the places of their rows."""
 
     tasks: list[str] = field(
         metadata={

@@ -10,7 +10,7 @@ from .models import TeacherDtype
 
 @dataclass
 class PrecomputeArguments:
-    """Which signals of a teacher are stored, how and where."""
+    """The signals of a teacher that are stored, their format, and their folder."""
 
     output_dir: str = field(
         default="outputs/stored_teacher", metadata={"help": "Folder of the stored teacher; a killed run is continued."}

@@ -133,7 +133,7 @@ def copy_folder(source: PathLike, folder: PathLike, *, leave_out: Sequence[str] 
 
 @contextmanager
 def new_file(path: PathLike) -> Iterator[Path]:
-    """Where to write a file that takes its place when the block ends without an error.
+    """Give a temporary path for a file that takes its place when the block ends without an error.
 
     Args:
         path: The file; one that is there stays as it is until then. What is no plain file (a terminal) is written to.

@@ -91,7 +91,7 @@ def _sizes(build: Callable[[StudentShape], PreTrainedModel], shape: StudentShape
 
 
 def _space_of_width(name: str, position: int, dimensions: int, grouped: bool) -> Space:
-    """What an axis that grows with the width stands for: hidden dimensions, or those inside heads."""
+    """Return what an axis that grows with the width stands for: hidden dimensions, or those inside heads."""
     if position == 0 and _INTO_HEADS.search(name):
         return "key_value_heads" if grouped and _KEYS_OR_VALUES.search(name) else "heads"
     if (position, dimensions) == (1, 2) and _OUT_OF_HEADS.search(name):

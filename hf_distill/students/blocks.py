@@ -116,7 +116,7 @@ def attend(model: PreTrainedModel, block: Block, states: Tensor, mask: Tensor) -
 
 
 def position_bias(model: PreTrainedModel, states: Tensor) -> Tensor | None:
-    """What MPNet adds to the scores for the distance of two tokens, (1 or B, A, T, T); nothing in other models."""
+    """Return MPNet's bias on scores for the distance of two tokens, (1 or B, A, T, T); nothing in other models."""
     encoder: Any = getattr(model.base_model, "encoder", None)
     return encoder.compute_position_bias(states) if hasattr(encoder, "compute_position_bias") else None
 

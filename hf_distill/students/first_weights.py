@@ -40,7 +40,7 @@ _FOUND: weakref.WeakKeyDictionary[PreTrainedModel, FirstWeights] = weakref.WeakK
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """What a student took from its teacher.
+    """The report on what a student took from its teacher.
 
     Attributes:
         layers: Teacher layer (1-based) of every student layer.
@@ -131,7 +131,7 @@ def give_first_weights(
 
 
 def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
-    """What a student of this process took from its teacher; `None` if it did not, or was loaded."""
+    """Return what a student of this process took from its teacher; `None` if it took nothing, or was loaded."""
     return _FOUND.get(student)
 
 

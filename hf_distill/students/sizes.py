@@ -90,7 +90,7 @@ def _size_row(label: str, model: PreTrainedModel, count: ParameterCount) -> str:
 
 
 def _part_of(name: str, outside_base: bool, layers: str) -> str:
-    """Which part of `ParameterCount` a parameter of the base model belongs to."""
+    """Return the part of `ParameterCount` that a parameter of the base model belongs to."""
     if outside_base or name.split(".")[0] in ("pooler", "classifier"):
         return "head"
     if name.startswith(layers):

@@ -166,7 +166,7 @@ def listing(folder: Path, limit: int = 20) -> list[str]:
 
 
 def _candidate_folders(spec: RowsSpec, root: Path) -> list[Path]:
-    """Where the splits may lie, the nearest first."""
+    """Return the folders that the splits may lie in, the nearest first."""
     family, _, short = spec.name.rpartition("/")
     own_names = {short.lower(), *(name.lower() for name in spec.folder_names)}
     parents = [root] + [path for path in sorted(root.iterdir()) if path.is_dir() and path.name.lower() == family]

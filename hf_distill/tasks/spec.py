@@ -290,7 +290,7 @@ class TaskSpec:
         return {name: index for index, name in self.id2label.items()}
 
     def visible(self, labels: np.ndarray) -> np.ndarray:
-        """Which labels are known, as a boolean array: the hidden label -1 (and padding, and NaN) is not.
+        """Mark the labels that are known, as a boolean array: the hidden label -1 (and padding, and NaN) is not.
 
         A regression label of -1 is hidden only where it lies outside `label_range`; without a range only NaN is.
         """

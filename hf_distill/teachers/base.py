@@ -164,7 +164,7 @@ class LiveTeacher:
         return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
 
     def source(self) -> dict[str, Any]:
-        """Where the model came from: `name`, and `hub_id` and `revision` if that is the Hub."""
+        """Return the origin of the model: `name`, and `hub_id` and `revision` if that is the Hub."""
         path = getattr(self.config, "name_or_path", "") or type(self.model).__name__
         # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
         commit = getattr(self.config, "_commit_hash", None)

@@ -177,7 +177,7 @@ def refuse_shared(student: Any, teachers: Sequence[Any]) -> None:
 
 
 def _storage(parameter: nn.Parameter) -> int:
-    """Where the numbers lie; 0 where there are none."""
+    """Return the address of the numbers in memory; 0 where there are none."""
     try:
         return parameter.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):

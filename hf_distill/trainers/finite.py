@@ -45,12 +45,12 @@ class FiniteTrainer(WholeRunTrainer):
 
     @property
     def marks_checkpoints(self) -> bool:
-        """Likewise."""
+        """Whether checkpoints have a marker: not where this behaves as `Trainer` does."""
         return self.stops_if_not_finite
 
     @property
     def tells_whole_run(self) -> bool:
-        """Where it behaves as `Trainer` does, checkpoints do too."""
+        """Whether checkpoints say what was spent: not where this behaves as `Trainer` does."""
         return self.stops_if_not_finite
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

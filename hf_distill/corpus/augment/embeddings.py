@@ -27,7 +27,7 @@ _SPARE = 16
 
 
 class Neighbours(Protocol):
-    """Where neighbours of words come from."""
+    """A source of words with similar embeddings."""
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
         """The nearest `count` words of each word, the nearest first; none for a word that is not known."""

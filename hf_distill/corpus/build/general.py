@@ -151,7 +151,7 @@ class _GeneralBuild:
         return GeneralCorpus(read_arrow(self.work.folder("rows")), statistics)
 
     def _draw(self, folder: Path) -> dict[str, Any]:
-        """Which rows of which corpus, in which order."""
+        """Draw the rows of every corpus, and the order of all."""
         exact, normalized = self._hashes()
         corpus_of = np.repeat(np.arange(len(self.names)), [len(usable.rows) for usable in self.usable])
         places = np.arange(len(exact))

@@ -55,7 +55,7 @@ def find_near_duplicates(
     texts_of: Callable[[np.ndarray], Iterable[list[str]]],
     threshold: float,
 ) -> np.ndarray:
-    """Which texts are nearly one that stays.
+    """Find the texts that are nearly equal to one that stays.
 
     Texts are looked at in their order, and a text is dropped if it is nearly an earlier one that was kept. So the
     first texts alone give the same result for them as all texts do.

@@ -84,7 +84,7 @@ class WorkFolder:
         return (self.path / f"{name}.json").is_file()
 
     def folder(self, name: str) -> Path:
-        """Where a step keeps its files."""
+        """Return the folder in which a step keeps its files."""
         return self.path / name
 
 

@@ -83,7 +83,7 @@ EngineClass = TypeVar("EngineClass", bound=Engine)
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Which engine was taken and why; both end in statistics and card."""
+    """The engine that was chosen, and why; statistics and card show both."""
 
     name: str
     why: str

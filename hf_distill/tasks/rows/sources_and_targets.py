@@ -161,7 +161,7 @@ def _form_row(row: Mapping[str, Any], spec: GenerationSpec) -> dict[str, Any]:
 
 
 def _place(text: str, piece: str, start: Any) -> tuple[int, int]:
-    """Where a piece is in a text: at its given start if it is there, else where it is first found."""
+    """Find a piece in a text: at its given start if it is there, else where it is first found."""
     start = -1 if start is None else int(start)
     if start < 0 or text[start : start + len(piece)] != piece:
         start = text.find(piece)

@@ -273,7 +273,7 @@ def decode_signals(stored: Sequence[StoredSignal], tensors: Mapping[str, Tensor]
 
 
 def _real(mask: Tensor, positions: int) -> Tensor:
-    """Where the numbers of real tokens are: (B,), (B, T) or (B, T, T) bool."""
+    """Mark the numbers that belong to real tokens: (B,), (B, T) or (B, T, T) bool."""
     real = mask.bool()
     if positions == 0:
         return torch.ones_like(real[:, 0])

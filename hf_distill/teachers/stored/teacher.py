@@ -213,7 +213,7 @@ class StoredTeacher:
         return f"{facts['teacher']}, stored: {facts['rows']:,} rows in {facts['dtype']}{top_k}"
 
     def source(self) -> dict[str, Any]:
-        """Where the model came from: `name`, and `hub_id` and `revision` if that is the Hub."""
+        """Return the origin of the model: `name`, and `hub_id` and `revision` if that is the Hub."""
         return self.manifest["source"]
 
     def skeleton(self) -> Any:

@@ -143,7 +143,7 @@ class PublishingTrainer(FiniteTrainer):
         self.push_in_progress = None
 
     def _target(self, token: str | None = None, private: bool | None = None, revision: str | None = None) -> Target:
-        """Where the arguments, or what is given in their place, let the student go."""
+        """Return the repository that the arguments, or the values given in their place, send the student to."""
         args = self.args
         name = self.hub_model_id or args.hub_model_id or Path(str(args.output_dir)).absolute().name
         wants_private = args.hub_private_repo if private is None else private

@@ -531,5 +531,5 @@ def _chosen_objectives(given: Any, teacher: Any) -> list[Any]:
 
 
 def _place_of(model: Any) -> str | None:
-    """Where a model was loaded from: a folder, or an id of the Hub."""
+    """Return the folder or the id of the Hub that a model was loaded from."""
     return getattr(getattr(model, "config", None), "name_or_path", None)

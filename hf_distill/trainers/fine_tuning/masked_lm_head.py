@@ -78,7 +78,7 @@ class MaskedHeadTrainer(DistillationTrainer):
         return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 
     def input_folders(self) -> dict[str, Any]:
-        """Where the encoder was loaded from."""
+        """The folder that the encoder was loaded from."""
         return {"encoder": self.model.name_or_path}
 
     def compute_loss(

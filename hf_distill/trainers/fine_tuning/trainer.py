@@ -139,7 +139,7 @@ class FineTuningTrainer(FiniteTrainer):
     """Stock `Trainer` that batches rows by the lengths stored in the data set, and evaluates them in their order."""
 
     def input_folders(self) -> dict[str, Any]:
-        """Where the model was loaded from."""
+        """The folder that the model was loaded from."""
         return {"model": getattr(self.model, "name_or_path", None)}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
