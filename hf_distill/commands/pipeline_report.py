@@ -138,7 +138,7 @@ def format_report(report: dict[str, Any]) -> str:
         retention = f"{score / teacher:.1%}" if teacher and score is not None else "-"
         rows.append(f"{'majority':<10}{shown:>22}{retention:>16}{'-':>12}{'-':>10}")
         rows.append(f"majority: {majority['label']!r} for every row, whatever it says")
-    constants = {role: report[role]["constant"] for role in ("teacher", "student", "baseline")}
+    constants = {role: report[role].get("constant") for role in ("teacher", "student", "baseline")}
     rows += [f"{role}:{constant_remark(label)}" for role, label in constants.items() if label is not None]
     rows.append("baseline: the same student, trained on the labels without a teacher")
     return "\n".join(rows)
