@@ -22,6 +22,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
 from ..storage.finite import listed
+from ..storage.plain_values import as_hint
 from ..storage.steps import damage_of_file
 
 # What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that
@@ -140,15 +141,23 @@ def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any,
         if stored.get("model_type") in _OWN_TYPES:
             importlib.import_module(_OWN_TYPES[stored["model_type"]])
         config = AutoConfig.from_pretrained(model, **revision)
+        name = next(iter(named_architectures(config)), "")
     except UNREADABLE as error:
         raise load_error(model, error, flag=flag) from error
-    architectures = getattr(config, "architectures", None) or []
     own = sys.modules.get(_OWN_TYPES.get(config.model_type, ""))
-    name = architectures[0] if architectures else ""
     model_class = getattr(own or transformers, name, None) or _registered_class(config, name) or AutoModel
     # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     return config, model_class, {"add_pooling_layer": False} if has_pooler else {}
+
+
+def named_architectures(config: PreTrainedConfig) -> list[str]:
+    """Names of the classes that a configuration is for.
+
+    Raises:
+        ValueError: If the field holds something else.
+    """
+    return as_hint(getattr(config, "architectures", None) or [], list[str], "config.json: `architectures`")
 
 
 def _registered_class(config: PreTrainedConfig, name: str) -> Any:
@@ -188,6 +197,11 @@ def load_tokenizer(name: str, *, flag: str, revision: str | None = None) -> Any:
         raise OSError(
             f"`{flag}`: {name!r} has no tokenizer files (tokenizer.json, vocab.txt, …). Save the model's tokenizer "
             "beside it: tokenizer.save_pretrained(folder)."
+        )
+    if isinstance(tokenizer.model_max_length, bool) or not isinstance(tokenizer.model_max_length, (int, float)):
+        raise OSError(
+            f"`{flag}`: `model_max_length` in the tokenizer_config.json of {name!r} is "
+            f"{tokenizer.model_max_length!r}; it must be a number."
         )
     return tokenizer
 

@@ -7,6 +7,7 @@ library writes itself, it writes to the path that `new_file` or `new_files` give
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -351,6 +352,17 @@ def read_json(path: PathLike) -> Any:
         raise _damaged(path, "JSON", error) from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that is given twice: the first value would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]!r} is given twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: PathLike) -> Any:
     """The content of a YAML file.
 
@@ -360,7 +372,7 @@ def read_yaml(path: PathLike) -> Any:
     """
     text = read_text(path)
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except Exception as error:
         # Of dates and numbers that there are not, PyYAML raises what it stumbles over: KeyError and IndexError too.
         raise _damaged(path, "YAML", error) from error
@@ -380,6 +392,54 @@ def read_mapping(path: PathLike) -> dict[str, Any]:
         return as_mapping(values, repr(os.fspath(path)))
     except ValueError as error:
         raise DamagedFileError(str(error)) from error
+
+
+def check_rows_of_json(path: PathLike) -> None:
+    """Look at the first row of JSON lines: Arrow's reader ends the process, without an error, where that is `null`.
+
+    Compressed files are not looked at.
+
+    Raises:
+        DamagedFileError: If the first row is no mapping (nor the file a list of them).
+    """
+    with open(path, "rb") as stream:
+        first = next((line.strip() for line in iter(lambda: stream.readline(1 << 16), b"") if line.strip()), b"")
+    first = first.removeprefix(b"\xef\xbb\xbf")
+    if re.match(rb"(null|true|false|[-\d\"])", first):
+        shown = first[:40].decode(errors="replace")
+        raise DamagedFileError(f"{os.fspath(path)!r}: the first row is {shown}; a row is a mapping (column: value).")
+
+
+def check_rows_of_table(path: PathLike, separator: str, *, quoted: bool = True, columns: int | None = None) -> None:
+    """Compare the first row of a table with its header: pandas takes what a row has too many for its index.
+
+    Every text would be lost up to its first separator, without a word. Compressed files are not looked at.
+
+    Args:
+        path: The file.
+        separator: What stands between two cells.
+        quoted: Whether cells may stand between quotes.
+        columns: How many columns there are, where the file has no header.
+
+    Raises:
+        DamagedFileError: If the row has more cells than there are columns.
+    """
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as stream:
+        if stream.read(4).startswith(("\x1f", "PK", "BZh", "\ufffd", "(\ufffd")):
+            return
+        stream.seek(0)
+        rows = (row for row in csv.reader(stream, delimiter=separator, quoting=quoting) if row)
+        try:
+            wanted = len(next(rows, [])) if columns is None else columns
+            found = len(next(rows, []))
+        except csv.Error as error:
+            raise _damaged(path, "a table", error) from error
+    if found > wanted:
+        raise DamagedFileError(
+            f"{os.fspath(path)!r}: the first row has {found} cells for {wanted} columns; put texts with {separator!r} "
+            "between quotes."
+        )
 
 
 def checksum_of(path: PathLike) -> str:

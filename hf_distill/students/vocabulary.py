@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
+from hf_distill.storage.files import write_text
+
 # Of the texts, one in so many is not counted but kept to measure what the trimmed tokenizer changes.
 MEASURED_EVERY = 20
 _ROWS_AT_ONCE = 1_000
@@ -227,13 +229,13 @@ def _rebuilt(tokenizer: Any, state: dict[str, Any], order: Sequence[str]) -> Any
     _renumber_template(state.get("post_processor"), number)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        Path(folder, "tokenizer.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+        write_text(Path(folder, "tokenizer.json"), json.dumps(state, ensure_ascii=False))
         settings = Path(folder, "tokenizer_config.json")
         config = json.loads(settings.read_text(encoding="utf-8"))
         decoder = config.get("added_tokens_decoder")
         if decoder:
             config["added_tokens_decoder"] = {str(number[t["content"]]): t for t in decoder.values()}
-            settings.write_text(json.dumps(config), encoding="utf-8")
+            write_text(settings, json.dumps(config))
         return AutoTokenizer.from_pretrained(folder)
 
 

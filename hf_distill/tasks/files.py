@@ -11,6 +11,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 from transformers.utils import logging
 
+from hf_distill.storage.files import DamagedFileError, check_rows_of_json, check_rows_of_table
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
 
@@ -126,9 +127,18 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
         ValueError: If a file cannot be read in the format that its name says.
     """
     suffix = files[0].suffix.lower()
-    options = {} if READERS[suffix] != "csv" else _csv_options(files[0], spec)
+    if READERS[suffix] == "json":
+        for path in files:
+            check_rows_of_json(path)
     try:
+        options = {} if READERS[suffix] != "csv" else _csv_options(files[0], spec)
+        for path in files if options else ():
+            names = options.get("column_names")
+            columns = len(names) if isinstance(names, list) else None
+            check_rows_of_table(path, str(options["sep"]), quoted=options["sep"] == ",", columns=columns)
         rows = load_dataset(READERS[suffix], data_files=[str(path) for path in files], split="train", **options)
+    except DamagedFileError:
+        raise
     except Exception as error:
         if not any(path.stat().st_size for path in files):
             raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) are empty.") from error

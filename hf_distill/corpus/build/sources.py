@@ -20,6 +20,7 @@ from datasets import (
 from huggingface_hub.errors import HTTPError
 
 from ...hub.data_sets import read_data_set
+from ...storage.files import check_rows_of_json, check_rows_of_table
 from .stream_cache import first_rows
 
 # Suffix -> loader of `datasets`; a compression suffix may follow.
@@ -101,6 +102,11 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
     options = {"delimiter": "\t"} if ".tsv" in files[0].suffixes else {}
     names = [str(file) for file in files]
+    for file in files:
+        if kinds == ["json"]:
+            check_rows_of_json(file)
+        elif kinds == ["csv"] and not file.name.lower().endswith(_COMPRESSIONS):
+            check_rows_of_table(file, options.get("delimiter", ","))
     try:
         if max_rows is not None:
             builder = load_dataset_builder(kinds[0], data_files={"train": names}, **options)

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from hf_distill._optional import require
-from hf_distill.hub.loading import UNREADABLE, load_error
+from hf_distill.hub.loading import UNREADABLE, load_error, named_architectures
 from hf_distill.settings import TeacherArguments
 from hf_distill.tasks.labels import is_generic, match_label_order, names_of_head, order_by_name, order_by_number
 from hf_distill.tasks.spec import TaskSpec
@@ -299,6 +299,8 @@ def merge_lora(model: Any) -> PreTrainedModel:
 def _load_config(model: str, flag: str, revision: str | None) -> PreTrainedConfig:
     """The stored configuration of a model."""
     try:
-        return AutoConfig.from_pretrained(model, revision=revision)
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        named_architectures(config)
+        return config
     except UNREADABLE as error:
         raise load_error(model, error, flag=flag) from error
