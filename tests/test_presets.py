@@ -110,7 +110,7 @@ def test_a_tiny_student_trains_with_it(name, tmp_path, tiny_bert_config, tiny_to
     shape = f"{layers}x{width}:4h:{32 if width == 24 else 16}"
     words = [*QUICK, *TINY, "--output_dir", str(tmp_path), "--student_shape", shape]
     student, _, _, training = parse(CLASSES, ["--preset", name, *words], presets=True)
-    assert student.student_init == preset.student.get("student_init", "random")
+    assert student.student_init == preset.student.get("student_init")
     set_seed(0)
     head = BertForMaskedLM if training.mlm_probability else BertForSequenceClassification
     teacher = head(tiny_bert_config(num_hidden_layers=12))
@@ -118,7 +118,7 @@ def test_a_tiny_student_trains_with_it(name, tmp_path, tiny_bert_config, tiny_to
     if not training.mlm_probability:
         rows["labels"] = [i % 2 for i in range(len(sentences))]
     trainer = DistillationTrainer(
-        create_student(teacher, shape, init=student.student_init, layers=student.student_layers),
+        create_student(teacher, shape, init=student.student_init or "random", layers=student.student_layers),
         training,
         teacher_model=teacher,
         train_dataset=datasets.Dataset.from_dict(rows),

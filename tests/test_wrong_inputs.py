@@ -49,6 +49,21 @@ class Runs:
         return (open, ("pickle_was_run", "w"))
 
 
+def _odd_models(path, config):
+    """Models with one odd field each."""
+    changed = {
+        "odd_padding": {"pad_token_id": 99999},
+        "odd_classes": {"architectures": 5},
+        "small_vocabulary": {"vocab_size": 9},
+    }
+    for name, fields in changed.items():
+        shutil.copytree(path / "classifier", path / name)
+        (path / name / "config.json").write_text(json.dumps(config | {"architectures": None} | fields))
+    shutil.copytree(path / "classifier", path / "odd_length")
+    settings = json.loads((path / "odd_length" / "tokenizer_config.json").read_text()) | {"model_max_length": "x"}
+    (path / "odd_length" / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
     """A folder with everything that can be wrong, and what is right beside it."""
@@ -77,6 +92,7 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
     (path / "missing_keys" / "config.json").write_text(json.dumps(config | {"num_attention_heads": 5}))
     torch.save({"a": 1}, path / "tensor.pt")
 
+    _odd_models(path, config)
     (path / "text.txt").write_text("\n".join(sentences))
     (path / "empty.txt").write_text("")
     (path / "binary.txt").write_bytes(bytes(range(256)) * 4)
@@ -87,6 +103,7 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
     (path / "empty_folder").mkdir()
     rows = [{"text": text, "label": i % 2} for i, text in enumerate(sentences)]
     tasks = "mood told mixed_labels deep_labels no_rows binary_rows latin_rows folder_rows wide stories".split()
+    tasks += ["null_rows", "commas"]
     for name in tasks:
         (path / name).mkdir()
         for split in ("train", "validation"):
@@ -99,6 +116,9 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
         )
         (path / "deep_labels" / f"{split}.jsonl").write_text('{"text": "a", "label": {"x": 1}}\n')
         (path / "no_rows" / f"{split}.jsonl").write_text("")
+        (path / "null_rows" / f"{split}.jsonl").write_text("null\nnull\n")
+        (path / "commas" / f"{split}.jsonl").unlink()
+        (path / "commas" / f"{split}.csv").write_text("text,label\nfine, very fine,1\nbad, very bad,0\n")
         (path / "binary_rows" / f"{split}.jsonl").write_bytes(bytes(range(256)))
         (path / "latin_rows" / f"{split}.jsonl").write_bytes('{"text": "é", "label": 0}\n'.encode("latin-1"))
         (path / "folder_rows" / f"{split}.jsonl").unlink()
@@ -123,6 +143,9 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
 
 YAMLS = {
     "null_length": "max_length: null\n",
+    "twice": "max_steps: 1\nmax_steps: 2\n",
+    "accelerator": "accelerator_config: {odd: 1}\n",
+    "scheduler": "lr_scheduler_kwargs: {a: 1}\n",
     "numeric_keys": "1: 2\n",
     "plugins_number": "plugins: 5\n",
     "plugins_list": "plugins: [1, {a: 2}]\n",
@@ -222,6 +245,7 @@ CASES = [
         for name in ("escape", "absolute")
     ),
     *(task(name, "--text_columns", "text") for name in ("mixed_labels", "deep_labels", "no_rows", "binary_rows")),
+    *(task(name, "--text_columns", "text") for name in ("null_rows", "commas")),
     *(
         task(name, "--text_columns", "text")
         for name in ("latin_rows", "folder_rows", "empty_folder", "text.txt", "", "a\x00b")
@@ -331,7 +355,10 @@ CASES = [
     ),
     *(
         [*EVALUATE[:-1], name]
-        for name in ("other_shapes", "evil", "empty_config", "nowhere", "cut_weights", "bad_type")
+        for name in (
+            *("other_shapes", "evil", "empty_config", "nowhere", "cut_weights", "bad_type"),
+            *("odd_padding", "odd_classes", "small_vocabulary", "odd_length"),
+        )
     ),
     *(["export", "--model", name, "--output_dir", "made"] for name in ("evil", "nowhere", "encoder2", "text.txt")),
     *(
@@ -369,6 +396,7 @@ CASES = [
         )
     ),
     *([*DISTILL, "--student_init", init] for init in ("teacher_layers",)),
+    [*DISTILL, "--student_embedding_size", "9" * 30],
     [*DISTILL, "--student_model", "evil"],
     [*DISTILL, "--student_layers", "1", "99", "--student_init", "teacher_layers"],
     # Objectives.

@@ -29,7 +29,7 @@ from ..storage.steps import damage_of_file
 # is more than tensors is not run.
 UNREADABLE = (
     *(OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, RuntimeError),
-    *(SafetensorError, StrictDataclassError, pickle.UnpicklingError),
+    *(SafetensorError, StrictDataclassError, pickle.UnpicklingError, AssertionError),
 )
 
 

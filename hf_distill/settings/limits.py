@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ..storage.plain_values import check_range
@@ -37,6 +39,8 @@ MOST = {
     **dict.fromkeys(("seed", "data_seed", "fraction_seed"), 2**32 - 1),
 }
 
+_LARGEST = 2**63 - 1
+
 
 def check_limits(arguments: Any) -> None:
     """Refuse numbers that are out of their range or not finite.
@@ -52,6 +56,8 @@ def check_limits(arguments: Any) -> None:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
+            if isinstance(number, int) and abs(number) > _LARGEST:
+                raise ValueError(f"`--{item.name}` is {str(number)[:40]}; no number may need more than 64 bits.")
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"`--{item.name}` is {number}, which is not finite.")
             if not isinstance(value, list):
@@ -59,3 +65,20 @@ def check_limits(arguments: Any) -> None:
                 check_range(number, f"`--{name}`", least=LEAST.get(name), most=MOST.get(name), above=ABOVE.get(name))
     if getattr(arguments, "max_steps", -1) == 0:
         raise ValueError("`--max_steps` is 0; it must be at least 1, or absent to count epochs.")
+    if getattr(arguments, "lr_scheduler_kwargs", None):
+        _check_scheduler(arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs)
+
+
+def _check_scheduler(kind: Any, settings: Any) -> None:
+    """Refuse settings that a schedule of the learning rate does not have; the trainer would find out at its start."""
+    from transformers import SchedulerType
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"`--lr_scheduler_kwargs` is {settings!r}; it must be a mapping.")
+    known = list(inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(kind)]).parameters)[1:]
+    unknown = sorted(map(str, set(settings) - set(known)))
+    if unknown and "kwargs" not in known:
+        raise ValueError(
+            f"`--lr_scheduler_kwargs` has {unknown}, which {str(kind)!r} does not know; known are {known}."
+        )

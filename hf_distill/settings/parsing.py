@@ -90,7 +90,11 @@ def parse(
         if named or in_file:
             _set_defaults(parser, classes, preset_values(named or in_file), f"the preset {named or in_file!r}")
     _set_defaults(parser, classes, given, repr(config_file))
-    *parsed, rest = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    try:
+        *parsed, rest = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    except TypeError as error:
+        # Mappings such as `accelerator_config` become classes of transformers, which say what they do not know.
+        raise ValueError(f"A setting has a value that it cannot have: {error}.") from error
     if rest:
         raise ValueError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
     for arguments in parsed:

@@ -65,7 +65,13 @@ def load_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | No
         )
     except UNREADABLE as error:
         raise load_error(model, error, flag=flag) from error
-    new = {*report["missing_keys"], *(str(key) for key, *_ in report["mismatched_keys"])}
+    others = [str(key) for key, *_ in report["mismatched_keys"]]
+    # A head may be another; what transformers makes anew of an encoder would be random.
+    wrong = [key for key in others if loaded.base_model_prefix and key.startswith(f"{loaded.base_model_prefix}.")]
+    if wrong:
+        shapes = ValueError(f"its weights have other shapes than its config.json says ({wrong[0]})")
+        raise load_error(model, shapes, flag=flag)
+    new = {*report["missing_keys"], *others}
     outputs = {f"{name}.weight" for name, _ in output_layers(loaded)}
     if outputs & new:
         return loaded
