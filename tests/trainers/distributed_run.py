@@ -8,9 +8,12 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import BertConfig, BertForSequenceClassification, DefaultDataCollator, set_seed
+from transformers import BertConfig, BertForSequenceClassification, DefaultDataCollator, TrainingArguments, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill.tasks.catalogue.registry import get_task
+from hf_distill.trainers.fine_tuning.heads import head_of
+from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer, TaskLoss
 
 
 def model(width: int, layers: int, seed: int) -> BertForSequenceClassification:
@@ -43,7 +46,17 @@ def evaluated(trainer: DistillationTrainer) -> dict[str, dict[str, Any]]:
     """Evaluations of numbers of rows that two processes cannot share out evenly, and predictions."""
     found = {str(count): trainer.evaluate(rows(count)) for count in (1, 5, 32, 37)}
     bare = trainer.predict(rows(37).remove_columns("labels"))
+    found["of labels"] = labels_trainer(trainer.args).evaluate()
     return {**found, "bare": {**bare.metrics, "predictions": bare.predictions.tolist()}}
+
+
+def labels_trainer(args: DistillationArguments) -> FineTuningTrainer:
+    """A trainer of labels; its rows fill the last batches of two processes only in part."""
+    loss = TaskLoss(head_of(get_task("sst2")))
+    settings = TrainingArguments(args.output_dir, per_device_eval_batch_size=4, use_cpu=True, report_to="none")
+    return FineTuningTrainer(
+        model(16, 2, seed=3), settings, DefaultDataCollator(), eval_dataset=rows(37), compute_loss_func=loss
+    )
 
 
 def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:

@@ -70,6 +70,11 @@ def test_predictions_of_rows_without_labels_keep_their_order(alone, together):
     assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-4)
 
 
+def test_the_loss_of_labels_counts_every_row_once(alone, together):
+    one, two = (run["metrics"]["of labels"] for _, run in (alone, together))
+    assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-5)
+
+
 def test_a_resumed_run_of_two_processes_continues(together, tmp_path):
     resumed = run(tmp_path, 4, processes=2, resume=together[0] / "checkpoint-2")
     assert [e["loss"] for e in resumed["history"]][-2:] == [e["loss"] for e in together[1]["history"]][-2:]

@@ -11,7 +11,6 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import ProgressCallback
-from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from ...settings.training import HEADLINE
@@ -26,7 +25,7 @@ from .model import count_items
 from .publishing import PublishingTrainer
 from .rows import RowReader, check_one_set
 from .task_scores import TaskEvaluation, task_to_evaluate
-from .terms import ExactMeans
+from .terms import ExactMeans, rows_that_count
 from .text import makes_rows_when_asked
 
 
@@ -197,14 +196,6 @@ class EvaluatingTrainer(PublishingTrainer):
             self.rows.check_batch(inputs)
         return super()._prepare_inputs(inputs)
 
-    def _num_counted(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
-        """Rows of a batch, and how many of them count: the last batches of several processes repeat first rows."""
-        count = find_batch_size(inputs) or 0
-        state = self.accelerator.gradient_state
-        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
-            return count, count
-        return count, min(max(state.remainder - self.accelerator.process_index * count, 0), count)
-
     def prediction_step(
         self,
         model: nn.Module,
@@ -220,7 +211,7 @@ class EvaluatingTrainer(PublishingTrainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 labels = inputs.pop("labels")
                 return None, _unpack(tuple(model(only=self._only, **inputs).values())), labels
-        count, real = self._num_counted(inputs)
+        count, real = rows_that_count(inputs, self.accelerator)
         # A batch of repeated rows alone is run all the same, as the other processes wait for its outputs.
         seen = inputs if real == count else take_inputs(inputs, torch.arange(max(1, real), device=self.args.device))
         with torch.no_grad(), self.compute_loss_context_manager():

@@ -1,12 +1,14 @@
-"""Exact means of loss terms over a whole data set, kept on the device until they are read."""
+"""Exact means of loss terms over a whole data set, kept on the device until they are read; which rows count."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
+from transformers.trainer_pt_utils import find_batch_size
 
 Reduce = Callable[[Tensor, Literal["sum"]], Tensor]
 
@@ -43,3 +45,16 @@ class ExactMeans:
         self._sums = {}
         pairs = zip(names, sums.tolist(), strict=True)
         return {name: total / items for name, (total, items) in pairs if items > 0}
+
+
+def rows_that_count(inputs: Mapping[str, Any], accelerator: Accelerator) -> tuple[int, int]:
+    """Rows of a batch, and how many of them count: the last batches of several processes repeat first rows.
+
+    Args:
+        inputs: The batch of this process.
+        accelerator: Knows the processes, and how far the loader is.
+    """
+    count, state = find_batch_size(inputs) or 0, accelerator.gradient_state
+    if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+        return count, count
+    return count, min(max(state.remainder - accelerator.process_index * count, 0), count)

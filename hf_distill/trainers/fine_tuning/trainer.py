@@ -35,6 +35,7 @@ from hf_distill.tasks.majority import constant_label
 from hf_distill.tasks.metrics.compute import build_compute_metrics, predictions_of
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.trainers.distillation.terms import rows_that_count
 from hf_distill.trainers.distillation.text import length_grouped_sampler
 from hf_distill.trainers.fine_tuning.heads import TaskHead, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions, fit_head, label_order, merge_lora
@@ -104,6 +105,10 @@ class TaskLoss:
 
     Stock `Trainer` scales the loss of most classification heads by accumulation steps and by processes; a sum divided
     by the rows of the whole update is right for both, and exact when the last micro-batch is smaller.
+
+    Attributes:
+        attention_mask: Of the batch that comes next.
+        num_rows: How many of its rows count; the first ones. `None` are all.
     """
 
     def __init__(self, head: TaskHead, *, label_smoothing: float = 0.0, scale: float = 1.0) -> None:
@@ -118,6 +123,7 @@ class TaskLoss:
         self.label_smoothing = label_smoothing
         self.scale = scale
         self.attention_mask: Tensor | None = None
+        self.num_rows: int | None = None
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of one micro-batch.
@@ -127,7 +133,11 @@ class TaskLoss:
             labels: As the head's collator gives them; hidden ones do not count.
             num_items_in_batch: Labels of the whole update; `None` takes those of this batch.
         """
-        total, count = self.head.loss(outputs, labels, self.label_smoothing, self.attention_mask)
+        mask = self.attention_mask
+        if self.num_rows is not None:
+            outputs = {name: value[: self.num_rows] for name, value in outputs.items() if isinstance(value, Tensor)}
+            labels, mask = labels[: self.num_rows], None if mask is None else mask[: self.num_rows]
+        total, count = self.head.loss(outputs, labels, self.label_smoothing, mask)
         if num_items_in_batch is None:
             return total / count.clamp(min=1)
         if isinstance(num_items_in_batch, Tensor):
@@ -151,11 +161,22 @@ class FineTuningTrainer(FiniteTrainer):
         # The base class would group rows by length here too; scores of words and answers know rows by their place.
         return torch.utils.data.SequentialSampler(eval_dataset)
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As in `Trainer`, which gives the loss function outputs and labels only."""
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As in `Trainer`, which gives the loss function outputs and labels only.
+
+        In an evaluation the loss of a task is the mean of this process's batch, without the rows that several
+        processes repeat.
+        """
         if isinstance(self.compute_loss_func, TaskLoss):
             self.compute_loss_func.attention_mask = inputs.get("attention_mask")
-        return super().compute_loss(model, inputs, *args, **kwargs)
+            self.compute_loss_func.num_rows = None
+            if not self.model.training:
+                num_items_in_batch = None
+                # A batch of repeated rows alone is left out when the losses are gathered.
+                self.compute_loss_func.num_rows = max(1, rows_that_count(inputs, self.accelerator)[1])
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
 def finetune(
