@@ -355,3 +355,12 @@ def test_the_size_table_shows_both_models_and_their_ratio():
     assert "2x24 (12, 96)" in table
     ratio = count_parameters(student).total / count_parameters(teacher).total
     assert f"{ratio:.1%}" in lines[-1]
+
+
+def test_the_width_of_the_feed_forward_layers_is_the_one_that_the_model_reads():
+    sizes = {"dim": 24, "n_heads": 4, "n_layers": 2, "hidden_dim": 40}
+    config = transformers.DistilBertConfig(**sizes, vocab_size=30, max_position_embeddings=16)
+    config.intermediate_size = 32  # As a configuration that was made from that of a BERT.
+    assert shape_of(config) == StudentShape(2, 24, 4, 40)
+    student = create_student(transformers.AutoModelForSequenceClassification.from_config(config), "1x12:2h:20")
+    assert student.distilbert.transformer.layer[0].ffn.lin1.out_features == 20

@@ -102,6 +102,14 @@ class EncoderForGeneration(nn.Module):
         """Make room for longer rows: the table of positions is repeated, as UniLM does it for 768 tokens."""
         lengthen_positions(self.masked_lm, length)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word embeddings of the masked language model."""
+        return self.masked_lm.get_input_embeddings()
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Switch it on in the masked language model."""
+        self.masked_lm.activation_checkpointing_enable(*args, **kwargs)
+
     def forward(
         self,
         input_ids: Tensor,

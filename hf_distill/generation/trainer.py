@@ -24,8 +24,18 @@ from hf_distill.settings import GenerationTrainingArguments
 from hf_distill.tasks.catalogue.generation import GENERATION_DEFAULTS
 from hf_distill.tasks.rows.text import LENGTH_COLUMN
 from hf_distill.trainers.distillation.chance import without_chance
-from hf_distill.trainers.drop_in import check_kind, refuse_given
+from hf_distill.trainers.drop_in import check_kind, refuse_given, refuse_settings
 from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer
+
+# Settings of `Trainer` without a use here -> why.
+UNUSED = {
+    "bf16_full_eval": "the loss is measured with the weights that it trains; `--bf16` is for both",
+    "fp16_full_eval": "the loss is measured with the weights that it trains; `--fp16` is for both",
+    "use_liger_kernel": "the loss is the model's own",
+    "include_for_metrics": "an evaluation is the loss alone",
+    "batch_eval_metrics": "an evaluation is the loss alone",
+    "label_names": "the labels are the tokens of `target`",
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class GenerationTrainer(FineTuningTrainer):
         Raises:
             TypeError: If `args` are no training arguments.
             ValueError: If the model has no room for rows of these lengths, there is no tokenizer, several devices are
-                in one process, or an argument is given that is refused.
+                in one process, or an argument is given that is refused or would have no effect.
         """
         check_kind(args)
         refuse_given(
@@ -144,6 +154,7 @@ class GenerationTrainer(FineTuningTrainer):
             },
         )
         own: Any = args if args is not None else GenerationTrainingArguments("trainer_output")
+        refuse_settings("a training that writes", own, UNUSED)
         if own.n_gpu > 1:
             raise ValueError(
                 f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "

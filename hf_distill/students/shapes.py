@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -126,9 +127,11 @@ def shape_of(model: PreTrainedModel | PreTrainedConfig) -> StudentShape:
 
 def intermediate_field(config: PreTrainedConfig) -> str:
     """Name of the feed-forward width in this configuration (`hidden_dim` in DistilBERT)."""
-    for name in ("intermediate_size", "hidden_dim"):
-        if hasattr(config, name):
-            return name
+    there = [name for name in ("intermediate_size", "hidden_dim") if hasattr(config, name)]
+    # A configuration keeps names that its model does not read, such as those of the BERT that it was made from.
+    read = [name for name in there if name in inspect.signature(type(config)).parameters]
+    if there:
+        return (read or there)[0]
     raise ValueError(
         f"The architecture {config.model_type!r} keeps its feed-forward width under a name this package does not "
         "know (neither `intermediate_size` nor `hidden_dim`). Build its student yourself and pass the model."

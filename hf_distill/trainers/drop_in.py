@@ -197,3 +197,19 @@ def refuse_given(trainer: str, given: Mapping[str, Any]) -> None:
     wrong = [name for name, value in given.items() if value is not None]
     if wrong:
         raise ValueError(f"{trainer}: {', '.join(f'`{name}`' for name in wrong)} would have no effect; leave it out.")
+
+
+def refuse_settings(what: str, args: TrainingArguments, ways: Mapping[str, str]) -> None:
+    """Refuse settings that a training would ignore.
+
+    Args:
+        what: What is trained, for the message: "a training on many tasks".
+        args: Settings of the training.
+        ways: Name of a setting -> why it has no effect, or what to do instead.
+
+    Raises:
+        ValueError: If one is set.
+    """
+    for name, way in ways.items():
+        if getattr(args, name, None):
+            raise ValueError(f"`--{name}` would have no effect on {what}: {way}.")

@@ -601,7 +601,8 @@ SCENARIOS = {
     ),
     # Resuming
     "resumed": text(resume, max_steps=4, **SAVES),
-    "resumed from the last": text(lambda make: resume(make, flag=True), max_steps=4, **SAVES),
+    # A distillation takes no step beyond the last one.
+    "resumed from the last": text(lambda make: resume(make, flag=True), taught=False, max_steps=4, **SAVES),
     "resumed in a later epoch": text(lambda make: resume(make, step=4), max_steps=7, **SAVES),
     "resumed with accumulation": text(resume, gradient_accumulation_steps=2, max_steps=4, **SAVES),
     "resumed with other generators": line(lambda make: resume(make, step=5), model="noisy", max_steps=7, **SAVES),

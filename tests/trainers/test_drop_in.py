@@ -576,6 +576,8 @@ def test_what_trainer_does_is_done_in_a_distillation(
         ("activation_checkpointing", True),
         ("include_for_metrics", ["loss"]),
         ("label_names", ["labels"]),
+        ("bf16_full_eval", True),
+        ("prediction_loss_only", True),
         ("train_sampling_strategy", "sequential"),
     ],
 )

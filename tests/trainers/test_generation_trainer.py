@@ -238,3 +238,28 @@ def test_an_encoder_of_another_kind_learns_to_write(rows, tiny_tokenizer, tmp_pa
     run.train()
     assert math.isfinite(run.evaluate()["eval_loss"])
     assert len(run.predict_texts(rows.select(range(3)))) == 3
+
+
+# ---- Settings of `Trainer`
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bf16_full_eval", True),
+        ("include_for_metrics", ["loss"]),
+        ("batch_eval_metrics", True),
+        ("label_names", ["labels"]),
+    ],
+)
+def test_settings_without_a_use_are_refused_by_name(name, value, model, rows, tmp_path):
+    with pytest.raises(ValueError, match=f"`--{name}` would have no effect on a training that writes"):
+        trainer(model(), tmp_path, rows, **{name: value})
+
+
+@pytest.mark.parametrize("setting", [{"neftune_noise_alpha": 5.0}, {"activation_checkpointing": True}])
+def test_noise_and_activations_are_those_of_the_masked_model(setting, model, rows, tmp_path):
+    plain, other = (trainer(model(), tmp_path, rows, max_steps=2, **given) for given in ({}, setting))
+    plain.train()
+    other.train()
+    assert (losses(other) == pytest.approx(losses(plain), abs=1e-4)) is ("activation_checkpointing" in setting)

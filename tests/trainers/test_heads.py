@@ -119,7 +119,7 @@ def test_the_loss_of_spans_is_the_mean_of_both_ends():
 @pytest.mark.parametrize("objectives", [["logits"], ["logits", "labels", "relation"]], ids=["logits", "with labels"])
 def test_a_student_learns_from_tokens_with_labels(task, model, tiny_tokenizer, tmp_path, objectives):
     finetune(model, task, tiny_tokenizer, settings(tmp_path / "t", max_steps=40, learning_rate=5e-3), max_length=32)
-    student = create_student(model, "2x24:4h:32")
+    student = create_student(model, "2x24:4h:32", init="random")
     tokens = tokenize_task(task.train, task.spec, tiny_tokenizer, 32)
     args = DistillationArguments(
         str(tmp_path / "s"), use_cpu=True, report_to="none", disable_tqdm=True, max_steps=6, learning_rate=5e-3,
@@ -135,7 +135,7 @@ def test_a_student_learns_from_tokens_with_labels(task, model, tiny_tokenizer, t
 
 
 def test_padding_changes_no_term_of_words_and_spans(task, model, tiny_tokenizer, tmp_path):
-    student = create_student(model, "2x24:4h:32")
+    student = create_student(model, "2x24:4h:32", init="random")
     tokens = tokenize_task(task.train.select(range(6)), task.spec, tiny_tokenizer, 32)
     args = DistillationArguments(
         str(tmp_path), use_cpu=True, report_to="none", objectives=["logits", "labels"], disable_tqdm=True

@@ -122,7 +122,9 @@ class CheckpointedTrainer(Trainer):
             return None
         if asked is not True and asked not in (LAST_CHECKPOINT, "True", "true"):
             found = str(asked)
-            reason = damage_of_checkpoint(found)
+            # Of a folder that is not there a plain training says what `Trainer` says.
+            looked_at = self.marks_checkpoints or Path(found).is_dir()
+            reason = damage_of_checkpoint(found) if looked_at else None
             if reason is not None:
                 raise ValueError(f"`--resume_from_checkpoint` {found!r} cannot be gone on with: {reason}.")
             self._tell_differences(found)

@@ -34,7 +34,7 @@ from hf_distill.trainers.distillation.checkpoints import check_manifest, write_m
 from hf_distill.trainers.distillation.inputs import check_tokenizer
 from hf_distill.trainers.distillation.rows import check_one_set
 from hf_distill.trainers.distillation.terms import ExactMeans
-from hf_distill.trainers.drop_in import check_kind, refuse_given
+from hf_distill.trainers.drop_in import check_kind, refuse_given, refuse_settings
 from hf_distill.trainers.fine_tuning.heads import Collator, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions
 from hf_distill.trainers.fine_tuning.trainer import (
@@ -478,10 +478,11 @@ def _refuse_settings(args: MTLArguments) -> None:
         "include_for_metrics": "the tasks bring their metrics",
         "batch_eval_metrics": "the tasks bring their metrics",
         "label_names": "the tasks know their labels",
+        "bf16_full_eval": "it is scored with the weights that it trains",
+        "fp16_full_eval": "it is scored with the weights that it trains",
+        "prediction_loss_only": "every task is scored by its metrics",
     }
-    for name, way in ways.items():
-        if getattr(args, name, None):
-            raise ValueError(f"`--{name}` would have no effect on a training on many tasks: {way}.")
+    refuse_settings("a training on many tasks", args, ways)
     if args.train_sampling_strategy == "sequential":
         raise ValueError(
             "`--train_sampling_strategy sequential` would have no effect on a training on many tasks: "
