@@ -76,7 +76,8 @@ def _check_scheduler(kind: Any, settings: Any) -> None:
 
     if not isinstance(settings, Mapping):
         raise ValueError(f"`--lr_scheduler_kwargs` is {settings!r}; it must be a mapping.")
-    known = list(inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(kind)]).parameters)[1:]
+    schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(kind)]
+    known = list(inspect.signature(schedule).parameters)[1:]
     unknown = sorted(map(str, set(settings) - set(known)))
     if unknown and "kwargs" not in known:
         raise ValueError(
