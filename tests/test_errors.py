@@ -148,7 +148,7 @@ def test_it_ends_with_one_line_that_says_what_was_wrong(here, capsys, words, mes
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (of("encoder", "text.txt", "--student_init", "magic"), "invalid choice: 'magic' (choose from 'random'"),
+        (of("encoder", "text.txt", "--student_init", "magic"), "invalid choice: 'magic' (choose from 'teacher'"),
         (of("encoder", "text.txt", "--learning_rate", "fast"), "invalid float value: 'fast'"),
         (["export"], "the following arguments are required: --model"),
     ],
