@@ -80,12 +80,7 @@ def card_facts(
         base = taught.get("base_name") or shown_name(str(taught["base_model"]))
         facts.teacher[0].name = f"{base}, fine-tuned on {task}"
         facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
-    first_weights = str(distilled["student_init"])
-    facts.initialisation = (
-        first_weights.replace("_", " ")
-        if distilled["student_shape"] is not None
-        else f"the weights of {corpus_label(first_weights)}"
-    )
+    facts.initialisation = str(distilled["first_weights"])
     if report["corpus"]:
         facts.corpus = CorpusFacts(
             name=f"Contextualized corpus of {task}",

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .plugins import FLAG_HELP
 
@@ -134,7 +135,9 @@ def _read_class(node: ast.ClassDef, aliases: dict[str, ast.expr]) -> ArgumentCla
 
 def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) -> Flag:
     call = node.value
-    given = {word.arg: word.value for word in call.keywords} if isinstance(call, ast.Call) else {}
+    given: dict[str | None, Any] = (
+        {word.arg: word.value for word in call.keywords} if isinstance(call, ast.Call) else {}
+    )
     if not isinstance(call, ast.Call) and call is not None:
         given = {"default": call}
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == OWN_DEFAULT:

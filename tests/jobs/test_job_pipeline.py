@@ -162,7 +162,7 @@ def test_the_card_has_scores_objectives_corpus_and_model_index(finished, out, ma
         finished[role]["score"] for role in ("student", "teacher", "baseline")
     ]
     assert {objective.name: objective.weight for objective in facts.objectives} == {"relation": 1.0, "logits": 0.5}
-    assert facts.initialisation == "random"
+    assert facts.initialisation.startswith("cut out of the teacher: teacher layers")
     assert facts.corpus.licence == "cc0-1.0"
     assert facts.corpus.statistics["rows"] == finished["corpus"]["rows"]
     assert facts.speed["speedup"] == finished["latency"]["speedup"]
@@ -342,12 +342,12 @@ def test_stages_follow_one_another_and_the_second_begins_with_the_student_of_the
     )
     # Results are written for others: folders are there by their names.
     assert (first["textbook"], last["textbook"]) == (["corpus"], ["augmented"])
-    assert (first["student_init"], last["student_init"]) == ("random", "distilled_cc")
+    assert (first["student_init"], last["student_init"]) == ("teacher", "distilled_cc")
     assert (first["steps"], last["steps"]) == (2, 3)
     assert last["settings"]["learning_rate"] == 1e-4
     assert report["distillation"]["steps"] == 3
     assert report["corpus"]["rows"] > 0
-    assert read_facts(tmp_path / "staged" / "student").initialisation == "random"
+    assert read_facts(tmp_path / "staged" / "student").initialisation.startswith("cut out of the teacher")
 
 
 @pytest.fixture(scope="module")
