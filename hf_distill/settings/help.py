@@ -141,8 +141,7 @@ def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) ->
     if not isinstance(call, ast.Call) and call is not None:
         given = {"default": call}
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == OWN_DEFAULT:
-        _, default, text = call.args
-        given = {"default": default, "metadata": ast.Dict([ast.Constant("help")], [text])}
+        given = {"default": call.args[1], "metadata": ast.Dict([ast.Constant("help")], [call.args[2]])}
     metadata = given.get("metadata")
     factory = given.get("default_factory")
     # A factory is a lambda, or `list`.
