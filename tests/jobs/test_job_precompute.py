@@ -88,7 +88,7 @@ def run(tmp_path):
 
 def test_distilling_from_the_store_equals_distilling_from_the_model(store, run, teacher, text, tmp_path):
     folder = store()["folder"]
-    live = run(teacher, [text], output="live")
+    live = run(teacher, [text], output="live", student={"student_init": "random"})
     shutil.rmtree(teacher)
     stored = run(folder)
     for one, other in zip(stored["history"], live["history"], strict=True):
