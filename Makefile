@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 # runs verbs, examples and pages, which takes longer.
 RUNS := $(addprefix tests/test_, capture_architectures capture_training cli docs_site environment examples extending \
 	fuzz notebooks presets readme wrong_inputs)
-QUICK := $(wildcard $(addprefix tests/, objectives students storage tasks trainers/test_distillation.py)) \
+QUICK := $(wildcard $(addprefix tests/, objectives storage students/test_vocabulary.py tasks trainers/test_distillation.py)) \
 	$(filter-out $(addsuffix .py, $(RUNS)), $(wildcard tests/test_*.py))
 export HF_HUB_OFFLINE ?= 1
 
