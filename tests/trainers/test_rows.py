@@ -362,7 +362,9 @@ def test_models_without_a_table_of_positions_read_any_length(build, tiny_tokeniz
         return DebertaV2ForSequenceClassification(config)
 
     rows = datasets.Dataset.from_dict({"input_ids": [[5] * 40] * 4, "attention_mask": [[1] * 40] * 4})
-    build(model=relative(8), teacher_model=relative(16), train_dataset=rows).train()
+    trainer = build(model=relative(8), teacher_model=relative(16), train_dataset=rows)
+    trainer.train()
+    assert trainer.state.global_step == trainer.state.max_steps
 
 
 # ---- Data sets by mistake, collators of one's own ----
