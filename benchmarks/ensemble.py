@@ -4,7 +4,7 @@
         --student runs/ner/ensemble_student --task conll2003 --data_dir data \
         --output benchmarks/results/ensemble.jsonl
 
-TextBrewer's table 4 in small. The folders are those of `run_teacher.py` and `run_distillation.py --teacher_models`;
+TextBrewer's table 4 in small. The folders are those of `hf-distill teach` and `hf-distill distill --teacher_models`;
 their settings are read from the results that lie in them.
 """
 

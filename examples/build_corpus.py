@@ -1,42 +1,78 @@
-"""Build a contextualized corpus: the sentences of a general corpus that are like a task's.
+"""Build a contextualized corpus: the sentences of a general corpus that are like the sentences of a task.
 
-    python examples/build_corpus.py --task glue/sst2 --corpus general.parquet --corpus_dir outputs/cc
+    python examples/build_corpus.py --task glue/sst2 --corpus general.parquet --top_k 150 --corpus_dir outputs/corpus
 
-Flags, or one YAML file with flags after it: `python examples/build_corpus.py corpus.yaml --top_k 50`.
-A killed build continues where it stopped when it is started again. `--num_shards 8` does it in eight shards, with
-`--shard 3` or `--merge` one step of that, on any machine (docs/cluster.md).
+Then a student learns on it:
+
+    python examples/run_distillation.py --teacher_model outputs/teacher --train_file outputs/corpus/train.parquet \
+        --output_dir outputs/student
+
+Every training sentence of the task is an anchor: its keywords are searched in the general corpus by BM25, and the best
+rows of all anchors are the corpus, without the sentences of the task's validation and test sets. A build that was
+killed goes on where it stopped when it is started again. `hf-distill corpus` builds in shards and over a cluster too.
 """
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from hf_distill.commands.corpus import build_corpus
-from hf_distill.commands.corpus_shards import format_shard
-from hf_distill.commands.ending import run_command
-from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
-from hf_distill.settings.parsing import parse
+from transformers import HfArgumentParser
+
+from hf_distill import CorpusArguments, build_contextualized_corpus, load_general_corpus, load_task
+
+
+@dataclass
+class TaskDataArguments:
+    """The task whose sentences are the anchors."""
+
+    task: str = field(metadata={"help": "Name of a registered task, or a folder of your own with a task.yaml."})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Local files of a registered task. Default: its data set on the Hub."}
+    )
+    hub_repo: str | None = field(
+        default=None, metadata={"help": "Push the corpus to this data set on the Hub. Default: it stays here."}
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Parse, build, print what came out."""
-    results = build_corpus(*parse((TaskArguments, CorpusArguments, ShardArguments), argv, __doc__))
-    if "shard" in results:
-        print(format_shard(results))
-        return results
-    statistics = results["statistics"]
-    print(
-        f"{results['task']}: {results['rows']:,} rows ({statistics['bytes'] / 1e6:.1f} MB) from "
-        f"{statistics['anchors']['anchors']:,} anchors x top {statistics['top_k']['used']} of "
-        f"{statistics['general_corpus']['rows']:,} rows in {results['seconds']:.0f} s"
+    """Build the corpus, write it as one Parquet file with its statistics, and return the statistics."""
+    parser = HfArgumentParser((TaskDataArguments, CorpusArguments), description=__doc__)
+    task_args, args = parser.parse_args_into_dataclasses(argv)
+    if args.corpus is None:
+        parser.error("--corpus names no general corpus.")
+    folder = Path(args.corpus_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    task = load_task(task_args.task, task_args.data_dir)
+    columns = task.spec.text_columns
+    held_out = [rows for split, rows in task.dataset.items() if split != task.spec.train_split]
+    general = load_general_corpus(
+        args.corpus, args.corpus_config, split=args.corpus_split, max_rows=args.max_corpus_rows
     )
+
+    result = build_contextualized_corpus(
+        task.train,
+        general,
+        args,
+        anchor_columns=columns,
+        evaluation_texts=(text for rows in held_out for column in columns for text in rows[column]),
+        work_dir=args.work_dir or folder / "work",
+    )
+
+    statistics = result.statistics
+    print(f"{len(result.dataset):,} rows for {statistics['anchors']['anchors']:,} anchors of {task.spec.name}")
     print(f"Engine: {statistics['engine']['name']} ({statistics['engine']['why']})")
-    print(f"Dropped after retrieval: {statistics['dropped']}")
-    print(f"Corpus, card and statistics written to {results['corpus_dir']}")
-    return results
+    print(f"Left out after the search: {statistics['dropped']}")
+    result.dataset.to_parquet(folder / "train.parquet")
+    (folder / "statistics.json").write_text(json.dumps(statistics, indent=2), encoding="utf-8")
+    if task_args.hub_repo is not None:
+        result.dataset.push_to_hub(task_args.hub_repo)
+    return statistics
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("build_corpus.py", main))
+    main()

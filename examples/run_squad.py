@@ -1,54 +1,109 @@
-"""Distil a reader that finds answers: teacher, T4-tiny student and the same student without a teacher.
+"""Distil a model that finds answers: the teacher's logits and hidden states, on the questions of SQuAD.
 
-    python examples/run_squad.py --teacher_model bert-base-cased --task squad --output_dir outputs/squad
+    python examples/run_squad.py --teacher_model csarron/bert-base-uncased-squad-v1 --student_shape t4-tiny \
+        --max_length 384 --num_train_epochs 5 --learning_rate 1e-4 --output_dir outputs/squad
 
-The teacher is fine-tuned on the task (`--no_finetune_teacher` takes one that is), the student learns by TextBrewer's
-T4-tiny recipe on the task's own questions (`--preset`), and all three are scored by exact match and F1. Long contexts
-are read in windows (`--max_length`, `--doc_stride`). A task of your own is a folder with a task.yaml
-(`kind: question_answering`).
-
-Flags, or one YAML file with flags after it: `python examples/run_squad.py squad.yaml --seed 1`.
+The teacher is a model that was fine-tuned on the task (`hf-distill teach --task squad` makes one). Contexts that are
+longer than `--max_length` are read in windows that share `--doc_stride` tokens. Other tasks: `--task squad_v2`,
+`clue/cmrc2018`, `clue/drcd`, or a folder of your own with a task.yaml of `kind: question_answering`. The default
+objectives are those of TextBrewer's T4-tiny.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
-from hf_distill.commands.ending import run_command
-from hf_distill.commands.pipeline import run_pipeline
-from hf_distill.commands.pipeline_report import format_report
-from hf_distill.hub.disclosure import public_command
-from hf_distill.settings import (
-    CorpusArguments,
-    PipelineArguments,
-    StudentArguments,
-    TaskArguments,
-    TeacherArguments,
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, HfArgumentParser, TrainingArguments, set_seed
+
+from hf_distill import (
+    DistillationArguments,
+    DistillationTrainer,
+    create_student,
+    evaluate_model,
+    load_preset,
+    load_task,
+    size_table,
 )
-from hf_distill.settings.parsing import parse
-
-CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
-DEFAULTS = {
-    "task": "squad",
-    "preset": "textbrewer_t4_tiny",
-    "max_length": 384,
-    "with_task_text": True,
-    "adapt_student": False,
-    "output_dir": "outputs/squad",
-}
+from hf_distill.tasks import tokenize_task
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Parse, run, print the table."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    task, teacher, student, corpus, pipeline = parse(CLASSES, words, __doc__, defaults=DEFAULTS)
-    command = public_command(["python", "examples/run_squad.py", *words])
-    report = run_pipeline(task, teacher, student, corpus, pipeline, command)
-    print(f"\n{format_report(report)}\n\nStudent, card and report: {pipeline.output_dir}")
-    return report
+@dataclass
+class ModelArguments:
+    """Teacher and student."""
+
+    teacher_model: str = field(metadata={"help": "Hub id or folder of a model that was fine-tuned on the task."})
+    student_shape: str = field(
+        default="t4-tiny", metadata={"help": "A named shape, or LAYERSxHIDDEN such as 6x384:12h:1536."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """The task and its rows."""
+
+    task: str = field(default="squad", metadata={"help": "A question answering task, or a folder of your own."})
+    data_dir: str | None = field(default=None, metadata={"help": "Local files of the task. Default: the Hub."})
+    doc_stride: int | None = field(
+        default=None, metadata={"help": "Tokens that two windows of a context share. Default: the task's."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many questions."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on so many questions."})
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Distil, score student and teacher, save the student with its card; returns the metrics."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, DistillationArguments), description=__doc__)
+    model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
+    set_seed(args.seed)
+    args.objectives = args.objectives or load_preset("textbrewer_t4_tiny")["objectives"]
+
+    task = load_task(data_args.task, data_args.data_dir)
+    task = task.subset(data_args.max_train_samples, data_args.max_eval_samples, seed=args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(model_args.teacher_model)
+    # Windows with `start_positions` and `end_positions`, which an objective `labels` would read.
+    train = tokenize_task(task.train, task.spec, tokenizer, args.max_length, doc_stride=data_args.doc_stride)
+
+    teacher = AutoModelForQuestionAnswering.from_pretrained(model_args.teacher_model)
+    student = create_student(
+        teacher,
+        model_args.student_shape,
+        calibration_text=task.train[task.spec.text_columns[1]],
+        tokenizer=tokenizer,
+        seed=args.seed,
+    )
+    print(size_table(teacher, student))
+
+    trainer = DistillationTrainer(
+        student, args, train_dataset=train, processing_class=tokenizer, teacher_model=teacher, eval_task=task
+    )
+    print(trainer.describe())
+    result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_metrics("train", result.metrics)
+    trainer.save_model()
+
+    scoring = TrainingArguments(
+        args.output_dir,
+        per_device_eval_batch_size=args.per_device_eval_batch_size,
+        use_cpu=args.use_cpu,
+        report_to="none",
+    )
+    lengths = {"max_length": args.max_length, "doc_stride": data_args.doc_stride}
+    metrics = {}
+    for name, model in (("student", trainer.student), ("teacher", teacher)):
+        scores = evaluate_model(model, task, tokenizer, scoring, name=f"the {name}", **lengths)
+        metrics |= {
+            f"{name}_{split}_{metric}": value for split, found in scores.items() for metric, value in found.items()
+        }
+    trainer.log_metrics("eval", metrics)
+    trainer.save_metrics("eval", metrics)
+
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    else:
+        trainer.create_model_card()
+    return metrics
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("run_squad.py", main))
+    main()

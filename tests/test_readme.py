@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import BertModel, TrainingArguments
+from transformers import BertModel, HfArgumentParser, TrainingArguments
 
 import hf_distill
 from hf_distill import cli
@@ -118,7 +119,7 @@ class Parsed(Exception):
 
 @pytest.fixture
 def stop_after_parsing(monkeypatch):
-    """Every verb and script ends once its words are parsed, with the classes of its arguments."""
+    """Every verb ends once its words are parsed, with the classes of its arguments."""
     parse = parsing.parse
 
     def parse_and_stop(classes, argv=None, description=None, **more):
@@ -128,21 +129,25 @@ def stop_after_parsing(monkeypatch):
     monkeypatch.setattr(parsing, "parse", parse_and_stop)
     # Those of the pages are made by tests/test_extending.py.
     monkeypatch.setattr(parsing, "load_plugins", lambda modules: None)
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     monkeypatch.chdir(ROOT)
 
 
-def run_script(path: str, argv: list[str]) -> None:
-    spec = importlib.util.spec_from_file_location(f"readme_{Path(path).stem}", ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(argv)
+def run_script(path: str, argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script, up to where its words are parsed."""
+
+    def parse_and_stop(parser, words):
+        parse_words(parser, words)
+        raise Parsed(parser.dataclass_types)
+
+    parse_words = HfArgumentParser.parse_args_into_dataclasses
+    monkeypatch.setattr(HfArgumentParser, "parse_args_into_dataclasses", parse_and_stop)
+    runpy.run_path(str(ROOT / path))["main"](argv)
 
 
 @pytest.mark.parametrize(
     ("page", "words"), COMMANDS, ids=[f"{page}: {' '.join(words)}"[:90] for page, words in COMMANDS]
 )
-def test_commands_are_understood(page, words, stop_after_parsing):
+def test_commands_are_understood(page, words, stop_after_parsing, monkeypatch):
     program, *rest = words
     if program == "hf-distill" and rest[0] == "info":
         assert cli.main(rest) == 0
@@ -156,7 +161,7 @@ def test_commands_are_understood(page, words, stop_after_parsing):
         check_flags(rest, parsed.value.args[0])
     elif program == "python" and rest[0].startswith("examples/"):
         with pytest.raises(Parsed) as parsed:
-            run_script(rest[0], rest[1:])
+            run_script(rest[0], rest[1:], monkeypatch)
         check_flags(rest, parsed.value.args[0])
     elif program == "python" and rest[0].startswith("benchmarks/"):
         source = (ROOT / rest[0]).read_text(encoding="utf-8")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import pytest
@@ -18,8 +14,6 @@ from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill.cli import main
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-PATH = {"PYTHONPATH": str(EXAMPLES.parent)}
 QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 1 --save_strategy no --output_dir out".split()
 TASK = ["--task", "mood", "--text_columns", "text"]
 MODELS = ["--teacher_model", "encoder", "--textbook", "text.txt"]
@@ -710,14 +704,3 @@ def test_a_wrong_input_ends_with_one_line(words, folder, monkeypatch, capsys):
     assert "fault of hf_distill" not in said
     assert said.strip().splitlines()[-1].startswith("hf-distill") or words == ["odd"]
     assert not (folder / "pickle_was_run").exists()
-
-
-def test_example_scripts_end_as_the_verbs_do(folder):
-    scripts = [*sorted(EXAMPLES.glob("run_*.py")), EXAMPLES / "build_corpus.py"]
-    for script in scripts:
-        assert f'sys.exit(run_command("{script.name}", main))' in script.read_text(), script
-    words = [sys.executable, str(EXAMPLES / "run_report.py"), "--runs", "nowhere"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | PATH)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "run_report.py: `--runs`: there is no folder 'nowhere'."
-    assert "Traceback" not in done.stderr

@@ -159,7 +159,7 @@ def test_facts_are_gathered_from_runs_and_what_was_written_by_hand_stays(
     assert facts["teacher"][0]["name"] == "a tiny encoder"
     assert (facts["teacher"][0]["num_layers"], facts["student"]["num_layers"]) == (3, 2)
     assert facts["student"]["bytes"] > 0
-    assert facts["commands"][0].startswith("python examples/run_distillation.py --student_shape 2x12:2h:20")
+    assert facts["commands"][0].startswith("hf-distill distill --student_shape 2x12:2h:20")
     assert str(tmp_path) not in (folder / "facts.yaml").read_text()
 
     facts["scores"][0]["teacher"] = 0.75

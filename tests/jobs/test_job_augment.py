@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(data):
     )
     words += ["--num_samples", "5", "--use_cpu", "--shard_texts", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "examples/run_augmentation.py", *words]
+    command = [sys.executable, "-m", "hf_distill", "augment", *words]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

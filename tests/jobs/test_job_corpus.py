@@ -1,19 +1,17 @@
 """The corpus job: from a task and a general corpus to a folder that others can load."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 import yaml
 from corpus_job_cases import arguments, write_sources
 from datasets import Dataset, load_dataset
 
+from hf_distill.cli import main
 from hf_distill.commands.corpus import PAPER_TOP_K, build_corpus
 from hf_distill.corpus import load_general_corpus
 from hf_distill.tasks.loading import load_task
 
-ROOT = Path(__file__).parents[2]
 TASK = {"train": ["a fine film", "a dull film", "a fine film"], "validation": ["the plot is thin"]}
 GENERAL = ["The film was fine.", "The plot is thin!", "A dull plot of a film.", "Rivers run.", "Plot and film."]
 
@@ -124,8 +122,7 @@ def test_no_general_corpus_is_an_error_that_names_the_flag(data):
 
 
 @pytest.mark.parametrize("as_yaml", [False, True])
-def test_the_example_script_takes_flags_or_a_file(data, capsys, as_yaml):
-    main = runpy.run_path(str(ROOT / "examples" / "build_corpus.py"))["main"]
+def test_the_verb_takes_flags_or_a_file(data, capsys, as_yaml):
     values = {
         "task": "glue/sst2",
         "data_dir": str(data / "sst2"),
@@ -138,8 +135,8 @@ def test_the_example_script_takes_flags_or_a_file(data, capsys, as_yaml):
     if as_yaml:
         (data / "corpus.yaml").write_text(yaml.safe_dump(values))
         words = [str(data / "corpus.yaml"), "--top_k", "3"]
-    results = main(words)
-    assert results["statistics"]["top_k"]["used"] == (3 if as_yaml else 2)
-    printed = capsys.readouterr().out
-    assert "Engine: bm25s (asked for)" in printed
-    assert "of 5 rows" in printed
+    assert main(["corpus", *words]) == 0
+    statistics = json.loads((data / "out" / "statistics.json").read_text())
+    assert statistics["top_k"]["used"] == (3 if as_yaml else 2)
+    assert statistics["general_corpus"]["rows"] == 5
+    assert "BM25 engine: bm25s (asked for)" in capsys.readouterr().out

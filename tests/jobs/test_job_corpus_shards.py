@@ -1,8 +1,6 @@
 """The corpus job in shards: one at a time by hand, all by processes or by Ray, and whatever can go wrong."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 from corpus_job_cases import arguments, write_sources
@@ -13,7 +11,6 @@ from hf_distill.commands.corpus import build_corpus
 from hf_distill.commands.corpus_shards import format_shard
 from hf_distill.settings import ShardArguments
 
-ROOT = Path(__file__).parents[2]
 TASK = {"train": ["a fine film", "a dull film", "the plot of a river"], "validation": ["the plot is thin"]}
 GENERAL = [
     *("The film was fine.", "The plot is thin!", "A dull plot of a film.", "Rivers run.", "Plot and film."),
@@ -65,15 +62,14 @@ def test_all_shards_by_processes_of_this_machine_go_on_after_what_is_finished(da
     assert not [name for name in names if name.endswith(".partial")]
 
 
-def test_the_verb_and_the_example_do_one_shard_and_say_what_comes_next(data, capsys):
+def test_the_verb_does_one_shard_and_says_what_comes_next(data, capsys):
     words = [
         *("--task", "glue/sst2", "--data_dir", str(data / "sst2"), "--corpus", str(data / "general.txt")),
         *("--corpus_dir", str(data / "out"), "--engine", "bm25s", "--top_k", "3", "--num_shards", "2"),
     ]
     assert main(["corpus", *words, "--shard", "0"]) == 0
     assert "shard 0 of 2 (counted from 0): 5 rows read; the search needs" in capsys.readouterr().out
-    example = runpy.run_path(str(ROOT / "examples" / "build_corpus.py"))["main"]
-    example([*words, "--shard", "1"])
+    assert main(["corpus", *words, "--shard", "1"]) == 0
     assert "not searched yet: 0." in capsys.readouterr().out
     assert main(["corpus", *words, "--merge"]) == 2
     assert "Shards [0] of 2 are not searched. Run it again with `--shard I --num_shards 2`" in capsys.readouterr().err

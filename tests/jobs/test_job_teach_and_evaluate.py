@@ -1,6 +1,5 @@
 """Teach and adapt, from flags to folders and JSON, on files written here."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, set_seed
 
+from hf_distill.cli import main
 from hf_distill.commands.evaluate import adapt_and_evaluate
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.teach import teach
@@ -17,14 +17,11 @@ from hf_distill.hub.model_card import CardFacts, ModelFacts, ObjectiveFacts, rea
 from hf_distill.hub.selection import select_files
 from hf_distill.settings import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def run_verb(verb, *words):
+    """The results that a verb wrote to its `--output_dir`, the last of the words."""
+    assert main([verb, *words]) == 0
+    return json.loads(Path(words[-1], "results.json").read_text())
 
 
 @pytest.fixture
@@ -184,29 +181,19 @@ def test_without_adaptation_nothing_is_trained_and_only_evaluation_rows_are_need
     assert not (tmp_path / "scores" / "model.safetensors").exists()
 
 
-def test_the_scripts_take_flags_and_the_file_that_a_run_wrote(data, encoder, tmp_path, capsys):
+def test_the_verbs_take_flags_and_the_file_that_a_run_wrote(data, encoder, tmp_path, capsys):
     common = ["--task", "sst2", "--data_dir", str(data), "--max_length", "16", "--use_cpu", "--disable_tqdm", "true"]
     quick = ["--max_steps", "3", "--save_strategy", "no"]
-    first = script("run_teacher")(
-        [*common, *quick, "--teacher_model", encoder, "--output_dir", str(tmp_path / "teacher")]
-    )
-    assert "Teacher written to" in capsys.readouterr().out
-    again = script("run_teacher")(
-        [str(tmp_path / "teacher" / "arguments.yaml"), "--output_dir", str(tmp_path / "again")]
-    )
+    first = run_verb("teach", *common, *quick, "--teacher_model", encoder, "--output_dir", str(tmp_path / "teacher"))
+    assert "teacher in" in capsys.readouterr().out
+    again = run_verb("teach", str(tmp_path / "teacher" / "arguments.yaml"), "--output_dir", str(tmp_path / "again"))
     assert again["scores"] == first["scores"]
     assert again["settings"] == first["settings"]
-    results = script("run_glue")(
-        [
-            *common, *quick, "--student_model", encoder, "--teacher_model", str(tmp_path / "teacher"),
-            "--from_scratch", "--output_dir", str(tmp_path / "student"),
-        ]
-    )  # fmt: skip
-    table = capsys.readouterr().out
+    words = [*common, *quick, "--student_model", encoder, "--teacher_model", str(tmp_path / "teacher")]
+    results = run_verb("evaluate", *words, "--from_scratch", "--output_dir", str(tmp_path / "student"))
+    said = capsys.readouterr().out
     for name in ("teacher", "student", "baseline"):
-        assert f"{100 * results[name]['score']:.1f}" in next(
-            line for line in table.splitlines() if line.startswith(name)
-        )
+        assert f"{name}: accuracy {results[name]['score']:.4f}" in said
 
 
 def test_a_folder_of_ones_own_works_from_flags(tmp_path, encoder, sentences):
@@ -215,13 +202,10 @@ def test_a_folder_of_ones_own_works_from_flags(tmp_path, encoder, sentences):
     rows = [{"text": t, "kind": ("long", "short")[len(t) < 30]} for t in sentences]
     for stem in ("train", "dev"):
         (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    results = script("run_teacher")(
-        [
-            "--task", str(folder), "--text_columns", "text", "--label_column", "kind", "--metrics", "f1", "accuracy",
-            "--class_names", "short", "long", "--max_length", "16", "--max_steps", "2", "--use_cpu",
-            "--disable_tqdm", "true", "--teacher_model", encoder, "--output_dir", str(tmp_path / "out"),
-        ]
-    )  # fmt: skip
+    words = ["--task", str(folder), "--text_columns", "text", "--label_column", "kind", "--metrics", "f1", "accuracy"]
+    words += ["--class_names", "short", "long", "--max_length", "16", "--max_steps", "2", "--use_cpu"]
+    words += ["--disable_tqdm", "true", "--teacher_model", encoder]
+    results = run_verb("teach", *words, "--output_dir", str(tmp_path / "out"))
     assert (results["task"], results["metric"]) == ("mine", "f1")
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").config.id2label == {
         0: "short",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, set_seed
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "run_teacher.py"
+from hf_distill.cli import main
+
+ROOT = Path(__file__).parents[2]
 
 
 def words(folder, batch_size, flags):
@@ -18,11 +19,19 @@ def words(folder, batch_size, flags):
 
 
 def two_processes(folder, batch_size, flags):
-    """The script under torchrun."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+    """The verb under torchrun."""
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "hf_distill",
+    ]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-    command = [*launcher, str(SCRIPT), *words(folder, batch_size, flags)]
+    command = [*launcher, "teach", *words(folder, batch_size, flags)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())
@@ -42,7 +51,7 @@ def test_two_processes_do_what_one_does(tmp_path, sentences, tiny_bert_config, t
         "--train_sampling_strategy", "sequential", "--logging_steps", "1", "--save_strategy", "no",
         "--use_cpu", "--disable_tqdm", "true",
     ]  # fmt: skip
-    runpy.run_path(str(SCRIPT))["main"](words(tmp_path / "one", "8", flags))
+    assert main(["teach", *words(tmp_path / "one", "8", flags)]) == 0
     alone = json.loads((tmp_path / "one" / "results.json").read_text())
     together = two_processes(tmp_path / "two", "4", flags)
     assert together["settings"]["world_size"] == 2

@@ -1,6 +1,6 @@
 """Write examples/README.md from what the scripts and notebooks say of themselves.
 
-    python examples/make_readme.py
+    python docs/examples_page.py
 
 A test keeps the file as this script writes it.
 """
@@ -11,15 +11,17 @@ import ast
 import json
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parent
+EXAMPLES = Path(__file__).parents[1] / "examples"
 HEAD = """\
 # Examples
 
-This page is written by `python examples/make_readme.py` from the scripts and notebooks themselves.
+This page is written by `python docs/examples_page.py` from the scripts and notebooks themselves.
 
-Every script takes flags (`--help` lists them), or one YAML file with flags after it, as in
-[`configs`](configs); its `main(argv)` can be called from Python. [`data`](data/README.md) has small data that may be
-redistributed, so that `make demo` and the Chinese notebook need no other.
+The scripts show the trainers and the corpus builder: copy one and change it. Each parses its flags with
+`transformers.HfArgumentParser` (`--help` lists them): a few of its own, and those of the training's arguments. For a
+whole job, with checks, results and cards, there are the verbs (`hf-distill --help`); [`configs`](configs) has YAML
+files for them. [`data`](data/README.md) has small data that may be redistributed, so that `make demo` and the Chinese
+notebook need no other.
 """
 
 
