@@ -27,7 +27,7 @@ from transformers import BertConfig, BertModel, set_seed
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.packed_linears import packed_bytes
 from hf_distill.kernels.precision import configure_fp32_matmul
-from hf_distill.teachers.base import LiveTeacher
+from hf_distill.teachers.live import LiveTeacher
 
 VARIANTS = {
     "float32": ("float32", "strict"),

@@ -38,6 +38,7 @@ _MODULE_OF: dict[str, str] = {
     "StoredTeacher": "teachers.stored.teacher",
     "StudentShape": "students.shapes",
     "TaskSpec": "tasks",
+    "TeacherSource": "teachers.base",
     "WeightedObjective": "objectives",
     "adapter_teachers": "teachers.adapters",
     "build_augmented_corpus": "corpus.augment.builder",
@@ -90,6 +91,7 @@ __all__ = [
     "StoredTeacher",
     "StudentShape",
     "TaskSpec",
+    "TeacherSource",
     "WeightedObjective",
     "adapter_teachers",
     "build_augmented_corpus",
@@ -147,6 +149,7 @@ if TYPE_CHECKING:
     from .students.sizes import size_table
     from .tasks import LoadedTask, TaskSpec, list_tasks, load_task, register_task
     from .teachers.adapters import adapter_teachers
+    from .teachers.base import TeacherSource
     from .teachers.stored.precompute import precompute
     from .teachers.stored.teacher import StoredTeacher
     from .trainers.distillation.multi_teacher import MultiTeacherTrainer

@@ -11,12 +11,12 @@ from transformers import BertForSequenceClassification, BertForTokenClassificati
 from hf_distill.settings import DistillationArguments
 from hf_distill.teachers.alignment import (
     AlignedCollator,
-    Reading,
     align,
     mean_over_pieces,
     reads_like,
     tokenize_aligned,
 )
+from hf_distill.teachers.base import TokenColumns
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 
@@ -102,7 +102,7 @@ def test_both_sides_of_a_row_and_of_a_pair_have_the_same_pieces(tiny_tokenizer, 
     rows = datasets.Dataset.from_dict(
         {"text": ["good film", "a plot"], "text_pair": [None, "good film"], "label": [1, 0]}
     )
-    encoded = tokenize_aligned(rows, tiny_tokenizer, [Reading("other_", characters)], keep=["label"])
+    encoded = tokenize_aligned(rows, tiny_tokenizer, [TokenColumns("other_", characters)], keep=["label"])
     assert encoded[0]["other_pieces"] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
     assert set(encoded[1]["other_student_pieces"]) - {-1} == set(encoded[1]["other_pieces"]) - {-1}
     assert encoded["label"][:] == [1, 0]
@@ -124,7 +124,7 @@ def test_the_mean_over_pieces_is_the_plain_one():
 def test_a_batch_is_padded_on_both_sides_by_their_own_tokenizers(tiny_tokenizer, characters, side):
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.padding_side = side
-    readings = [Reading("teacher0_", characters), Reading("teacher1_", tiny_tokenizer)]
+    readings = [TokenColumns("teacher0_", characters), TokenColumns("teacher1_", tiny_tokenizer)]
     rows = tokenize_aligned(datasets.Dataset.from_dict({"text": ["good film", "plot"]}), tokenizer, readings)
     batch = AlignedCollator(tokenizer, readings)(list(rows))
     for prefix in ("teacher0_", "teacher1_"):

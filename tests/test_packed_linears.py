@@ -15,7 +15,7 @@ from torch import nn
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.packed_linears import PackedLinears, packed_bytes
 from hf_distill.kernels.precision import configure_fp32_matmul
-from hf_distill.teachers.base import LiveTeacher
+from hf_distill.teachers.live import LiveTeacher
 
 pytestmark = pytest.mark.usefixtures("fast_path")
 

@@ -13,7 +13,7 @@ from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels import product_attention
 from hf_distill.kernels.precision import configure_fp32_matmul, fast_products_in_force
 from hf_distill.kernels.product_attention import attention_by_products, products_apply
-from hf_distill.teachers.base import LiveTeacher
+from hf_distill.teachers.live import LiveTeacher
 
 B, A, T, D = 5, 3, 7, 4
 

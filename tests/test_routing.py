@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_distill.capture.signals import Projections, Signals
-from hf_distill.teachers.routing import join_rows, rows_of_teachers, shapes_of, take_inputs, take_rows
+from hf_distill.teachers.routing import join_parts, rows_of_teachers, shapes_of, take_inputs, take_rows
 
 IDS = torch.tensor([2, 0, 2, 1, 0])
 
@@ -45,7 +45,7 @@ def test_every_teacher_gets_the_rows_that_name_it():
 
 def test_rows_that_were_taken_apart_join_to_the_same_batch(signals):
     rows = [part for part in rows_of_teachers({"teacher_id": IDS}, 4) if len(part)]
-    joined = join_rows([take_rows(signals, part) for part in rows], rows)
+    joined = join_parts([take_rows(signals, part) for part in rows], rows)
     assert shapes_of(joined) == shapes_of(signals)
     assert joined.projections[2].num_heads == 3
     pairs = list(zip(tensors(joined), tensors(signals), strict=True))

@@ -68,6 +68,9 @@ class OutputCapture:
                 f"(embeddings) to {self.num_layers}."
             )
 
+    def prefer_products(self) -> None:
+        """Nothing to do: there is no attention whose kernel could be chosen."""
+
     def __call__(self, **inputs: Any) -> Signals:
         """Run `model(**inputs)` and return the signals."""
         return self.run(**inputs)[0]

@@ -28,7 +28,6 @@ from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sizes import count_parameters, size_table
 from hf_distill.tasks.rows.text import PAIR_COLUMN
-from hf_distill.teachers.stored.teacher import StoredTeacher
 from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
@@ -149,7 +148,7 @@ def prepare(
     set_seed(training.seed)
     teachers = open_teachers(teacher, training)
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
-    if isinstance(teachers.sources[0], StoredTeacher):
+    if teachers.stored and teachers.sources[0] is teachers.stored[0]:
         _check_student_init(student)
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
@@ -191,9 +190,8 @@ def prepare(
         teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
         **given,
     )
-    # The trainer may hold smaller copies (`--teacher_dtype int8`): nothing here keeps the models they were made of.
     del first
-    teachers.sources.clear()
+    teachers.let_go()
     has_evaluation = trainer.eval_dataset is not None
     begun = student.student_model or _init_of(student, student_model)
     weights = _first_weights(student, student_model)

@@ -181,7 +181,7 @@ def _memory(trainer: Any, args: DistillationArguments, activations: int) -> dict
     optimizer = str(args.optim.value if hasattr(args.optim, "value") else args.optim)
     states = next((number for name, number in OPTIMIZER_STATES.items() if optimizer.startswith(name)), 2)
     # Adapters share the weights of one base.
-    live = [teacher.model for teacher in trainer.teachers if hasattr(teacher, "model")]
+    live = [teacher.model for teacher in trainer.teachers if teacher.model is not None]
     frozen = {id(parameter): parameter for model in live for parameter in model.parameters()}
     return {
         "student": _bytes(parameters),

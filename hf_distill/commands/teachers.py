@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hf_distill.hub.loading import load_model, load_tokenizer
@@ -22,22 +22,42 @@ class Teachers:
     Attributes:
         names: Ids or folders, in the order in which teachers are counted.
         sources: Their models, or `StoredTeacher`.
+        models: Their models, without weights (on the meta device) where a teacher is stored.
+        stored: Those that bring their own rows.
         tokenizers: That of each; they are alike unless `--align_tokenizers` lets them differ.
     """
 
     names: list[str]
-    sources: list[Any]
-    tokenizers: list[Any]
+    sources: list[Any] = field(default_factory=list)
+    models: list[Any] = field(default_factory=list)
+    stored: list[StoredTeacher] = field(default_factory=list)
+    tokenizers: list[Any] = field(default_factory=list)
 
-    @property
-    def models(self) -> list[Any]:
-        """Their models, without weights (on the meta device) where a teacher is stored."""
-        return [source.skeleton() if isinstance(source, StoredTeacher) else source for source in self.sources]
+    def open(self, name: str, number: str, flag: str, revision: str | None = None) -> None:
+        """Open the next one.
 
-    @property
-    def stored(self) -> list[StoredTeacher]:
-        """Those that bring their own rows."""
-        return [source for source in self.sources if isinstance(source, StoredTeacher)]
+        Args:
+            name: Its id or folder.
+            number: Begins the columns of its signals, where it is stored.
+            flag: The setting that named it.
+            revision: Its revision on the Hub.
+        """
+        if is_stored_teacher(name):
+            source = StoredTeacher(name, name=number)
+            self.stored.append(source)
+            self.sources.append(source)
+            self.models.append(source.skeleton())
+            self.tokenizers.append(source.tokenizer())
+            return
+        model = load_model(name, flag=flag, revision=revision)
+        self.sources.append(model)
+        self.models.append(model)
+        self.tokenizers.append(load_tokenizer(name, flag=flag, revision=revision))
+
+    def let_go(self) -> None:
+        """Keep no model: a trainer may hold smaller copies (`--teacher_dtype int8`)."""
+        self.sources.clear()
+        self.models.clear()
 
 
 def open_teachers(teacher: TeacherArguments, training: DistillationArguments) -> Teachers:
@@ -58,29 +78,22 @@ def open_teachers(teacher: TeacherArguments, training: DistillationArguments) ->
             "`--teacher_model` is missing: give the Hub id or folder of the teacher, or those of several as "
             "`--teacher_models`."
         )
-    if is_stored_teacher(name):
-        stored = StoredTeacher(name)
-        return Teachers([name], [stored], [stored.tokenizer()])
-    model = load_model(name, flag="--teacher_model", revision=teacher.teacher_revision)
-    tokenizer = load_tokenizer(name, flag="--teacher_model", revision=teacher.teacher_revision)
-    return Teachers([name], [model], [tokenizer])
+    found = Teachers([name])
+    found.open(name, "teacher", "--teacher_model", teacher.teacher_revision)
+    return found
 
 
 def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -> Teachers:
     if teacher.teacher_model is not None or teacher.teacher_revision is not None:
         given = "teacher_model" if teacher.teacher_model is not None else "teacher_revision"
         raise ValueError(f"`--{given}` is for one teacher: leave it out, or leave `--teacher_models` out.")
-    # Columns of stored signals need a name for each teacher.
-    sources = [
-        StoredTeacher(name, name=f"teacher_{index}")
-        if is_stored_teacher(name)
-        else load_model(name, flag="--teacher_models")
-        for index, name in enumerate(names)
-    ]
-    tokenizers = [load_tokenizer(name, flag="--teacher_models") for name in names]
-    for other in [] if align else tokenizers[1:]:
-        check_same_tokens(other, tokenizers[0])
-    return Teachers(list(names), sources, tokenizers)
+    found = Teachers(list(names))
+    for index, name in enumerate(names):
+        # Columns of stored signals need a name for each teacher.
+        found.open(name, f"teacher_{index}", "--teacher_models")
+    for other in [] if align else found.tokenizers[1:]:
+        check_same_tokens(other, found.tokenizers[0])
+    return found
 
 
 def _refuse_settings_of_several(training: DistillationArguments) -> None:

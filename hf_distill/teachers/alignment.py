@@ -5,8 +5,8 @@ are in one piece. Characters decide, not spaces, so that it works in every langu
 together, a piece is a word. The first and the last special token of a row ([CLS], [SEP], `<s>` ...) are pieces too.
 Hidden states, queries, keys and values of a piece are the means over its tokens; logits of a row need no pieces.
 
-Every other way to read the text is a `Reading`, with columns of its own beside the student's: what its tokenizer makes
-of the row, and for either side the piece of every token.
+Every other tokenizer has columns of its own beside the student's (`TokenColumns`): the tokens that it makes of the
+row, and for either side the piece of every token.
 
 Shape legend: B rows, T padded length of one side, W pieces, D width.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import torch
@@ -25,34 +25,15 @@ from transformers import DataCollatorWithPadding
 from ..capture.signals import SignalRequest, Signals
 from ..hub.tokenizers import tokenizer_hash
 from ..tasks.rows.text import LENGTH_COLUMN, PAIR_COLUMN, check_texts, columns_of
-from .base import LiveTeacher
+from .base import TeacherSource, TokenColumns
 
-# Columns of a reading, after its prefix. The first two say which piece a token of the teacher, or of the student, is
-# part of; -1 for padding and for what the other side has no token for. The third is 1 on the pieces of each row.
+# Columns of another tokenizer, after their prefix. The first two say which piece a token of the teacher, or of the
+# student, is part of; -1 for padding and for what the other side has no token for. The third is 1 on the pieces of
+# each row.
 PIECES, STUDENT_PIECES, PIECE_MASK = "pieces", "student_pieces", "piece_mask"
 NO_PIECE = -1
 
 Span = tuple[int, int]
-
-
-class Reading(NamedTuple):
-    """A way to read the text other than the student's.
-
-    Attributes:
-        prefix: Begins the names of its columns.
-        tokenizer: Makes them.
-    """
-
-    prefix: str
-    tokenizer: Any
-
-    def owns(self, column: str) -> bool:
-        """Whether a column is one of this reading."""
-        return column.startswith(self.prefix)
-
-    def select(self, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of this reading without their prefix."""
-        return {name.removeprefix(self.prefix): value for name, value in columns.items() if self.owns(name)}
 
 
 def reads_like(tokenizer: Any, other: Any) -> bool:
@@ -122,24 +103,24 @@ def _special_pieces(
 def tokenize_aligned(
     dataset: Any,
     tokenizer: Any,
-    readings: Sequence[Reading],
+    others: Sequence[TokenColumns],
     *,
     text_column: str = "text",
     max_length: int = 128,
     keep: Iterable[str] = (),
 ) -> Any:
-    """Tokenize text for the student and for every other reading.
+    """Tokenize text for the student and by every other tokenizer.
 
     Args:
         dataset: Rows with the column of the text and perhaps `text_pair`, the second text of a row or None.
         tokenizer: The student's tokenizer, a fast one.
-        readings: Those of the teachers, with fast tokenizers too.
+        others: Those of the teachers, with fast tokenizers too.
         text_column: Column of the text.
-        max_length: Longest row in tokens in each reading.
+        max_length: Longest row in tokens of each tokenizer.
         keep: Other columns that stay.
 
     Returns:
-        The student's columns; for every reading, with its prefix, those of its tokenizer, `pieces` and
+        The student's columns; with the prefix of every other tokenizer the columns that it makes, `pieces` and
         `student_pieces` (see `align`); and `length`, the student's tokens.
 
     Raises:
@@ -151,7 +132,7 @@ def tokenize_aligned(
             f"Several tokenizers need text to read: the data set has no column {text_column!r} (`--text_column`), but "
             f"{columns}. Rows that are tokenized already fit one tokenizer only."
         )
-    for side in (tokenizer, *(reading.tokenizer for reading in readings)):
+    for side in (tokenizer, *(other.tokenizer for other in others)):
         if not getattr(side, "is_fast", False):
             raise ValueError(
                 f"{type(side).__name__} gives no character offsets: to align tokenizers, all must be fast ones."
@@ -160,7 +141,7 @@ def tokenize_aligned(
     def encode(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         check_texts(batch, text_column, numbers)
         rows = list(zip(batch[text_column], batch.get(PAIR_COLUMN, [None] * len(batch[text_column])), strict=True))
-        encoded = [_encode_row(tokenizer, readings, first, second, max_length) for first, second in rows]
+        encoded = [_encode_row(tokenizer, others, first, second, max_length) for first, second in rows]
         return {name: [row[name] for row in encoded] for name in encoded[0]}
 
     kept = set(keep)
@@ -170,12 +151,12 @@ def tokenize_aligned(
 
 
 def _encode_row(
-    tokenizer: Any, readings: Sequence[Reading], first: str, second: str | None, max_length: int
+    tokenizer: Any, others: Sequence[TokenColumns], first: str, second: str | None, max_length: int
 ) -> dict[str, list[int] | int]:
     texts = (first,) if second is None else (first, second)
     ours = tokenizer(*texts, truncation=True, max_length=max_length)
     row: dict[str, list[int] | int] = {**ours, LENGTH_COLUMN: len(ours["input_ids"])}
-    for prefix, teacher_tokenizer in readings:
+    for prefix, teacher_tokenizer in others:
         theirs = teacher_tokenizer(*texts, truncation=True, max_length=max_length)
         student_pieces, pieces = align(_spans(ours, texts), _spans(theirs, texts))
         columns = {**theirs, PIECES: pieces, STUDENT_PIECES: student_pieces}
@@ -204,7 +185,7 @@ class AlignedCollator:
     def __init__(
         self,
         tokenizer: Any,
-        readings: Sequence[Reading],
+        others: Sequence[TokenColumns],
         student: Callable[[list[dict[str, Any]]], Mapping[str, Any]] | None = None,
         *,
         text_column: str = "text",
@@ -214,47 +195,47 @@ class AlignedCollator:
 
         Args:
             tokenizer: The student's.
-            readings: Those of the teachers.
+            others: Those of the teachers.
             student: Makes the batch of everything that is the student's; by default its tokenizer pads.
             text_column: Column of the text in rows that are not tokenized.
-            max_length: Where these are cut, in tokens of each reading.
+            max_length: Where these are cut, in tokens of each tokenizer.
         """
         self.tokenizer = tokenizer
         self.student = student or DataCollatorWithPadding(tokenizer)
         self.text_column = text_column
         self.max_length = max_length
-        self.readings = [(reading, DataCollatorWithPadding(reading.tokenizer)) for reading in readings]
+        self.others = [(other, DataCollatorWithPadding(other.tokenizer)) for other in others]
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """One batch; every reading has a `piece_mask` (B, W): 1 on the pieces of each row.
+        """One batch; every other tokenizer has a `piece_mask` (B, W): 1 on the pieces of each row.
 
         Rows that are tokenized for the student alone, and have no text, become a batch that only the student reads.
         """
         rows = [self._read(row) for row in features]
-        others = {name for name in rows[0] for reading, _ in self.readings if reading.owns(name)} | {LENGTH_COLUMN}
-        batch = dict(self.student([{k: v for k, v in row.items() if k not in others} for row in rows]))
-        for reading, pad in self.readings:
-            if reading.prefix + PIECES not in rows[0]:
+        not_ours = {name for name in rows[0] for other, _ in self.others if other.owns(name)} | {LENGTH_COLUMN}
+        batch = dict(self.student([{k: v for k, v in row.items() if k not in not_ours} for row in rows]))
+        for other, pad in self.others:
+            if other.prefix + PIECES not in rows[0]:
                 continue
-            columns = self._of(reading, pad, rows, batch["attention_mask"])
-            batch |= {reading.prefix + name: values for name, values in columns.items()}
+            columns = self._of(other, pad, rows, batch["attention_mask"])
+            batch |= {other.prefix + name: values for name, values in columns.items()}
         return batch
 
     def _read(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row with what every reading makes of its text, if it has not been read yet."""
-        if self.text_column not in row or all(one.prefix + PIECES in row for one, _ in self.readings):
+        """A row with what every other tokenizer makes of its text, if that is not there yet."""
+        if self.text_column not in row or all(other.prefix + PIECES in row for other, _ in self.others):
             return dict(row)
         check_texts({name: [row.get(name)] for name in (self.text_column, PAIR_COLUMN)}, self.text_column, [0])
         texts = row[self.text_column], row.get(PAIR_COLUMN)
-        encoded = _encode_row(self.tokenizer, [one for one, _ in self.readings], *texts, self.max_length)
+        encoded = _encode_row(self.tokenizer, [other for other, _ in self.others], *texts, self.max_length)
         return {**{k: v for k, v in row.items() if k not in (self.text_column, PAIR_COLUMN)}, **encoded}
 
     @staticmethod
     def _of(
-        reading: Reading, pad: DataCollatorWithPadding, features: Sequence[Mapping[str, Any]], student_mask: Tensor
+        other: TokenColumns, pad: DataCollatorWithPadding, features: Sequence[Mapping[str, Any]], student_mask: Tensor
     ) -> dict[str, Tensor]:
-        """The columns of one reading, without their prefix."""
-        rows = [reading.select(row) for row in features]
+        """The columns of one other tokenizer, without their prefix."""
+        rows = [other.select(row) for row in features]
         pieces, student_pieces = ([row.pop(name) for row in rows] for name in (PIECES, STUDENT_PIECES))
         batch = dict(pad(rows))
         counts = torch.tensor([max(row, default=NO_PIECE) + 1 for row in pieces])
@@ -305,31 +286,18 @@ def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
     )
 
 
-class AlignedTeacher:
-    """A live teacher that reads its own encoding of the text and speaks in pieces."""
+class AlignedTeacher(TeacherSource):
+    """A teacher with another tokenizer: it reads the tokens of its own and speaks in pieces."""
 
-    # Its vocabulary has nothing to do with the student's.
-    reads_own_tokens = True
-
-    def __init__(self, teacher: LiveTeacher, reading: Reading) -> None:
-        """Wrap a teacher that reads the columns of `reading`."""
+    def __init__(self, teacher: TeacherSource, own_tokens: TokenColumns) -> None:
+        """Wrap a teacher whose model reads the columns of its tokenizer."""
         self.teacher = teacher
-        self.reading = reading
-        self.num_layers = teacher.num_layers
-        self.model_type = teacher.model_type
+        self.model, self.config = teacher.model, teacher.config
+        self.own_tokens: TokenColumns = own_tokens
+        self.num_layers, self.model_type = teacher.num_layers, teacher.model_type
         names = (*teacher.input_columns, PIECES, STUDENT_PIECES, PIECE_MASK)
-        self.input_columns = [reading.prefix + name for name in names]
-        self.required_columns = [reading.prefix + PIECES]
-
-    @property
-    def model(self) -> Any:
-        """The model itself."""
-        return self.teacher.model
-
-    @property
-    def config(self) -> Any:
-        """The configuration of the model."""
-        return self.teacher.config
+        self.input_columns = [own_tokens.prefix + name for name in names]
+        self.required_columns = [own_tokens.prefix + PIECES]
 
     def request(self, request: SignalRequest) -> None:
         """Say which signals `signals` must give.
@@ -349,7 +317,7 @@ class AlignedTeacher:
         self.teacher.to(device)
 
     def match_labels(self, student_config: Any) -> None:
-        """See `LiveTeacher.match_labels`."""
+        """Compare label names with the student's, and give logits in the student's order from now on."""
         self.teacher.match_labels(student_config)
 
     def probe(self, inputs: Mapping[str, Tensor]) -> Signals:
@@ -378,17 +346,17 @@ class AlignedTeacher:
                 "Several tokenizers need text to read (`--text_column`), but a batch has tokens of the student only. "
                 "Rows that are tokenized already fit one tokenizer only."
             )
-        own = self.reading.select(inputs)
+        own = self.own_tokens.select(inputs)
         return by_pieces(self.teacher.signals(own), own[PIECES], own[PIECE_MASK])
 
     def fingerprint(self) -> dict[str, str]:
         """The teacher's, and its tokenizer's."""
-        return {**self.teacher.fingerprint(), "teacher_tokenizer": tokenizer_hash(self.reading.tokenizer)}
+        return {**self.teacher.fingerprint(), "teacher_tokenizer": tokenizer_hash(self.own_tokens.tokenizer)}
 
     def describe(self) -> str:
         """Describe the teacher in words."""
-        return f"{self.teacher.describe()}, with a tokenizer of its own ({len(self.reading.tokenizer)} tokens)"
+        return f"{self.teacher.describe()}, with a tokenizer of its own ({len(self.own_tokens.tokenizer)} tokens)"
 
     def source(self) -> dict[str, Any]:
-        """See `LiveTeacher.source`."""
+        """Return the origin of the model, as its teacher does."""
         return self.teacher.source()

@@ -1,229 +1,232 @@
-"""A teacher is a source of signals.
+"""A teacher is a source of signals: the base class of all of them.
 
 Shape legend: B rows, T padded length, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-import xxhash
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from ..capture.outputs import capture_of
-from ..capture.signals import SignalRequest, Signals
-from ..capture.transformer import SignalCapture
-from ..hub.loading import forward_columns, update_digest
-from ..hub.model_card import shown_name
-from ..kernels.packed_linears import PackedLinears
-from ..settings.models import TeacherDtype
-from ..storage.finite import check_weights
+from ..capture.signals import SignalRequest
+from ..objectives import WeightedObjective
 from ..tasks.labels import names_of_head, order_by_name, order_by_number
-from .int8 import int8_copy
 
 logger = logging.get_logger(__name__)
 
 
-class TeacherSource(Protocol):
-    """The base of teachers: everything that a trainer asks of one."""
+class TokenColumns(NamedTuple):
+    """The columns that another tokenizer than the student's makes of a row's text.
 
-    num_layers: int
-    model_type: str
-    input_columns: list[str]
-
-    def request(self, request: SignalRequest) -> None:
-        """Say which signals `signals` must give."""
-
-    def to(self, device: torch.device) -> None:
-        """Move to the device of training."""
-
-    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
-        """The requested signals for one batch, without gradient, on the batch's device."""
-
-    def fingerprint(self) -> dict[str, str]:
-        """Return the values that identify this teacher; a resumed run must find the same."""
-
-
-class LiveTeacher:
-    """A frozen model, always in evaluation mode, that runs beside the student.
-
-    It is no part of the trained model: the optimizer, checkpoints and `save_model` never see it. It stops right after
-    the last signal that was requested.
+    Attributes:
+        prefix: Begins their names.
+        tokenizer: Makes them.
     """
 
-    def __init__(self, model: Any, dtype: str = "auto", device: str | torch.device | None = None) -> None:
-        """Freeze `model`.
+    prefix: str
+    tokenizer: Any
+
+    def owns(self, column: str) -> bool:
+        """Whether a column is one of them."""
+        return column.startswith(self.prefix)
+
+    def select(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of them that are there, without their prefix."""
+        return {name.removeprefix(self.prefix): value for name, value in columns.items() if self.owns(name)}
+
+
+class TeacherSource:
+    """The base of teachers: everything that is asked of one, with the answer of a teacher that has nothing to say.
+
+    A source of your own needs `signals` alone. Who asks, in this order:
+
+    - the opening (`hf_distill.teachers.opening`): `dataset`, `tokenizer`, `own_tokens`; it sets `shared_ids`;
+    - the trainer, once: `of`, `connect` (which calls `request` and `match_labels`), `to`, `probe`, `check_rows`,
+      `collator`, `input_columns`, `kept_columns`, `members`;
+    - the trainer, in every step: `signals`; in `predict`: `required_columns`;
+    - checkpoints and cards: `fingerprint`, `describe`, `source`, `skeleton`, `place`.
+
+    Attributes:
+        num_layers: Layers that objectives may name; `None` for a source without any.
+        model_type: `config.model_type` of the teacher, which decides defaults of some objectives; "" if unknown.
+        config: Configuration of the teacher's model, whose vocabulary and labels are compared with the student's.
+        model: The model that runs in this process; `None` if none does.
+        dtype: The arithmetic that was chosen for it, a name of `--teacher_dtype`.
+        dataset: The only rows that the teacher knows, for a teacher whose signals were stored with them.
+        own_tokens: The columns that it reads in place of the student's tokens, where it has another tokenizer.
+        shared_ids: Ids of the tokenizer that teacher and student are known to have in common, if they are.
+        input_columns: Columns of a batch that it reads beside those that the student reads.
+        required_columns: Columns of a batch without which it says nothing.
+        kept_columns: Columns of the rows that it reads, and that tokenizing must not drop.
+    """
+
+    num_layers: int | None = None
+    model_type: str = ""
+    config: PreTrainedConfig | None = None
+    model: Any = None
+    dtype: str = "auto"
+    dataset: Any = None
+    own_tokens: TokenColumns | None = None
+    shared_ids: int | None = None
+    input_columns: Sequence[str] = ()
+    required_columns: Sequence[str] = ()
+    kept_columns: Sequence[str] = ()
+
+    def signals(self, inputs: Mapping[str, Tensor]) -> Any:
+        """The signals of one batch, without gradient, on the batch's device.
 
         Args:
-            model: The teacher, a transformers model with or without head and adapters. Its parameters stop requiring
-                gradients.
-            dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
-                normalisations stay in float32), `int8` (on the CPU, see `hf_distill.teachers.int8`), or `auto`:
-                whatever is in force where it is called.
-            device: Where it stays, whatever the device of training; `None` follows that device.
+            inputs: `input_ids` (B, T), `attention_mask` (B, T) and all other columns of the batch.
+
+        Returns:
+            `Signals`, or, where objectives learn from different teachers, those of each objective by its name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks `signals`.")
+
+    def probe(self, inputs: Mapping[str, Tensor]) -> Any:
+        """As `signals`, for a tiny batch of made-up tokens of which only the shapes count.
 
         Raises:
-            ValueError: If there is no such arithmetic or device, int8 does not apply to the model, or a weight is not
-                finite.
+            ValueError: If what the teacher says cannot be compared with a student.
         """
-        if dtype not in get_args(TeacherDtype):
-            raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
-        self.own_device = None if device is None else _existing_device(device)
-        check_weights(model, "The teacher's")
-        frozen = model.requires_grad_(False).eval()
-        self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
-        self.dtype = dtype
-        self.label_order: Tensor | None = None
-        self._capture = capture_of(self.model, SignalRequest())
-        if isinstance(self._capture, SignalCapture):
-            self._capture.prefer_products()
-        self._packed_linears = PackedLinears(self.model)
-        self.num_layers = self._capture.num_layers
-        self.model_type: str = self.model.config.model_type
-        self.input_columns = forward_columns(self.model)
+        return self.signals(inputs)
 
     @property
-    def config(self) -> PreTrainedConfig:
-        """The configuration of the model."""
-        return self.model.config
+    def members(self) -> list[TeacherSource]:
+        """The single teachers in it, in the order in which they are counted."""
+        return [self]
 
-    def request(self, request: SignalRequest) -> None:
-        """Say which signals `signals` must give."""
-        self._capture = capture_of(self.model, request)
-
-    def to(self, device: torch.device) -> None:
-        """Move to the device of training, or to the own one.
+    def of(self, item: WeightedObjective) -> TeacherSource:
+        """The teacher that an objective learns from.
 
         Raises:
-            ValueError: If int8 would have to leave the CPU.
+            ValueError: If the objective names a teacher that does not exist.
         """
-        device = device if self.own_device is None else self.own_device
-        if self.dtype == "int8":
-            if device.type != "cpu":
-                raise ValueError(
-                    f"`--teacher_dtype int8` computes on the CPU, but the teacher is to be on {str(device)!r}: add "
-                    "`--teacher_device cpu`, or take bfloat16."
-                )
-            return
-        self.model.to(device)
-        if self.label_order is not None:
-            self.label_order = self.label_order.to(device)
+        if item.teacher not in (None, 0):
+            raise ValueError(
+                f"The objective {item.name!r} has `teacher` {item.teacher}, but there is one teacher, number 0; "
+                "MultiTeacherTrainer has several."
+            )
+        return self
+
+    def connect(self, objectives: Sequence[WeightedObjective], student_config: PreTrainedConfig) -> None:
+        """Learn which objectives ask, and compare vocabulary and labels with the student's.
+
+        Args:
+            objectives: Bound to the depths of both sides.
+            student_config: The student's configuration.
+
+        Raises:
+            ValueError: If the teacher cannot give what they need, or does not fit the student.
+        """
+        self.ask_for(union_of(item.objective.teacher_request for item in objectives), student_config)
+
+    def ask_for(self, request: SignalRequest, student_config: PreTrainedConfig) -> None:
+        """As `connect`, for signals instead of objectives.
+
+        Raises:
+            ValueError: If the teacher cannot give them, or does not fit the student.
+        """
+        self.request(request)
+        if self.config is None:
+            return  # Somebody's own source of signals, of which nothing more is known.
+        sizes = self.config.vocab_size, student_config.vocab_size
+        # Tables of embeddings may have more rows than the tokenizer has ids, and not the same number.
+        are_padded = self.shared_ids is not None and min(sizes) >= self.shared_ids
+        if sizes[0] != sizes[1] and not are_padded and self.own_tokens is None:
+            raise ValueError(
+                f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
+                "`input_ids`. Create the student from the teacher: create_student(teacher, shape); or show that both "
+                "have one tokenizer, with rows to spare: give the teacher's as `teacher_processing_class`."
+            )
+        if request.logits:
+            self.match_labels(student_config)
+
+    def request(self, request: SignalRequest) -> None:
+        """Say which signals `signals` must give; a source of your own may give more.
+
+        Raises:
+            ValueError: If it cannot give one of them.
+        """
 
     def match_labels(self, student_config: PreTrainedConfig) -> None:
-        """Compare label names with the student's, and permute the teacher's logits to the student's order.
+        """Compare label names with the student's, and give logits in the student's order from now on.
 
         Raises:
             ValueError: If the two sides name different labels.
         """
-        order = label_permutation(self.model.config, student_config)
-        self.label_order = None if order is None else torch.tensor(order, device=self.model.device)
 
-    @torch.no_grad()
-    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
-        """The requested signals for one batch.
+    def to(self, device: torch.device) -> None:
+        """Move to the device of training."""
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the rows that it knows; `None` for a teacher that reads any rows."""
+        return None
+
+    def check_rows(self, dataset: Any, what: str) -> None:
+        """Refuse rows that it cannot read.
 
         Args:
-            inputs: `input_ids` (B, T), `attention_mask` (B, T) and what else the teacher's `forward` knows; other
-                columns are ignored.
+            dataset: A data set of any kind, a mapping of several, or `None`.
+            what: Its name in the message.
 
-        Returns:
-            Signals on the device of the inputs, wherever the teacher is.
+        Raises:
+            ValueError: If there are such.
         """
-        if self.model.training:
-            # Someone called `.train()` on it: dropout noise must never reach a target.
-            self.model.eval()
-        known = {name: value for name, value in inputs.items() if name in self.input_columns and name != "labels"}
-        there = next(value.device for value in known.values() if torch.is_tensor(value))
-        here = self.model.device
-        if here != there:
-            known = {name: value.to(here) if torch.is_tensor(value) else value for name, value in known.items()}
-        with self._arithmetic(), self._packed_linears.in_place():
-            signals = self._capture(**known)
-        if self.label_order is not None and "logits" in signals.logits:
-            signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
-        return signals.to(there)
 
-    def fingerprint(self) -> dict[str, str]:
-        """Class and a hash of every weight, as it is in memory."""
-        digest = xxhash.xxh3_128()
-        update_digest(digest, self.model.state_dict())
-        found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
-        # Other arithmetic rounds the same weights; int8 weights are others.
-        return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
+    def collator(self, inner: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        """A collator that adds to the batches of `inner` what the teacher reads of the rows."""
+        return inner
+
+    @property
+    def kind(self) -> str:
+        """Name of its class, for messages."""
+        return type(self).__name__
+
+    @property
+    def reads_any_rows(self) -> bool:
+        """Whether it reads whatever rows were tokenized for the student."""
+        return all(one.dataset is None and one.own_tokens is None for one in self.members)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Values that identify the teacher; a resumed run must find the same."""
+        return {"teacher": self.kind}
 
     def describe(self) -> str:
         """Describe the teacher in words."""
-        size = sum(parameter.numel() for parameter in self.model.parameters())
-        arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
-        place = "" if self.own_device is None else f", on {self.own_device}"
-        return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
+        return self.kind
 
     def source(self) -> dict[str, Any]:
         """Return the origin of the model: `name`, and `hub_id` and `revision` if that is the Hub."""
-        path = getattr(self.config, "name_or_path", "") or type(self.model).__name__
-        # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
-        commit = getattr(self.config, "_commit_hash", None)
-        return {"name": shown_name(path), "hub_id": path if commit else None, "revision": commit}
+        return {"name": self.kind, "hub_id": None, "revision": None}
 
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        if self.dtype == "auto":
-            return nullcontext()
-        device = self.model.device.type
-        if self.dtype in ("float32", "int8"):
-            return torch.autocast(device, enabled=False)
-        return torch.autocast(device, dtype=getattr(torch, self.dtype))
+    def skeleton(self) -> Any:
+        """A model with the teacher's shape, perhaps without weights, to count parameters; `None` if there is none."""
+        return self.model
+
+    @property
+    def place(self) -> str | None:
+        """The folder or the id of the Hub that it came from, if it came from one."""
+        return getattr(self.config, "name_or_path", None) or None
 
 
-def connect_teacher(
-    teacher: TeacherSource, request: SignalRequest, student_config: PreTrainedConfig, num_tokens: int | None = None
-) -> None:
-    """Say which signals a teacher must give, and compare its vocabulary and labels with the student's.
-
-    Args:
-        teacher: The teacher.
-        request: The signals.
-        student_config: The student's configuration.
-        num_tokens: Ids of the tokenizer that both sides are known to have in common: their tables of embeddings may
-            have more rows than that, and not the same number.
-
-    Raises:
-        ValueError: If they do not fit.
-    """
-    teacher.request(request)
-    config = getattr(teacher, "config", None)
-    if config is None:
-        return  # Somebody's own source of signals, of which nothing more is known.
-    sizes = config.vocab_size, student_config.vocab_size
-    are_padded = num_tokens is not None and min(sizes) >= num_tokens
-    if sizes[0] != sizes[1] and not are_padded and not getattr(teacher, "reads_own_tokens", False):
-        raise ValueError(
-            f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
-            "`input_ids`. Create the student from the teacher: create_student(teacher, shape); or show that both have "
-            "one tokenizer, with rows to spare: give the teacher's as `teacher_processing_class`."
-        )
-    if request.logits and hasattr(teacher, "match_labels"):
-        teacher.match_labels(student_config)
+def own_tokens_of(teachers: Iterable[TeacherSource]) -> list[TokenColumns]:
+    """The columns of all teachers that do not read the student's tokens; each once."""
+    found = [teacher.own_tokens for teacher in teachers]
+    return list({columns.prefix: columns for columns in found if columns is not None}.values())
 
 
-def _existing_device(name: str | torch.device) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        ValueError: If this machine has no such device.
-    """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    known = ["cpu"]
-    if accelerator is not None:
-        count = torch.accelerator.device_count()
-        known += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
-    if str(name) not in known:
-        raise ValueError(f"`--teacher_device` is {str(name)!r}; this machine has {', '.join(known)}.")
-    return torch.device(name)
+def union_of(requests: Iterable[SignalRequest]) -> SignalRequest:
+    """The signals of all requests."""
+    union = SignalRequest()
+    for request in requests:
+        union = union | request
+    return union
 
 
 def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:

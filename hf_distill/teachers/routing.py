@@ -49,7 +49,7 @@ def take_rows(signals: Signals, rows: Tensor) -> Signals:
     return signals.map(lambda tensor: tensor.index_select(0, rows))
 
 
-def join_rows(parts: Sequence[Signals], rows: Sequence[Tensor]) -> Signals:
+def join_parts(parts: Sequence[Signals], rows: Sequence[Tensor]) -> Signals:
     """One batch from parts of it.
 
     Args:

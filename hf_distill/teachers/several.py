@@ -5,9 +5,10 @@ Shape legend: N teachers, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import datasets
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -18,25 +19,26 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from ..capture.signals import SignalRequest, Signals
 from ..objectives import Objective, WeightedObjective
 from ..settings.multi_teacher import CombinationRule
-from .alignment import Reading
-from .base import TeacherSource, connect_teacher
+from ..tasks.rows.text import makes_rows_when_asked
+from .base import TeacherSource, union_of
 from .combination import combine_logits
 from .routing import (
     TEACHER_COLUMN,
-    join_rows,
+    join_parts,
     only_requested,
     rows_of_teachers,
     shapes_of,
     take_inputs,
     take_rows,
 )
+from .stored.teacher import StoredCollator, join_rows
 
 logger = logging.get_logger(__name__)
 LOGITS = SignalRequest(logits=True)
 
 
-class TeacherPanel:
-    """Several teachers, each asked once a batch, and only for what its objectives need.
+class SeveralTeachers(TeacherSource):
+    """Several teachers as one, each asked once a batch, and only for what its objectives need.
 
     An objective learns from one teacher (`WeightedObjective.teacher`) or, without one, from all: from the combination
     of their logits or, with the rule `route`, from the teacher that its row names. A single teacher needs no rule.
@@ -45,9 +47,9 @@ class TeacherPanel:
         teachers: In the order in which they are counted.
         rule: How their logits become one.
         weights: (N,), of sum 1.
-        input_columns: Columns of a batch that one of them, or the rule, reads.
         num_layers: Layers of the first teacher.
         model_type: That of the teachers if it is the same, else "".
+        own_tokens: What all of them read in place of the student's tokens; `None` if they differ.
     """
 
     def __init__(
@@ -85,6 +87,9 @@ class TeacherPanel:
         self.num_layers = self.teachers[0].num_layers
         types = {teacher.model_type for teacher in self.teachers}
         self.model_type = types.pop() if len(types) == 1 else ""
+        self._own_tokens = {one.own_tokens and one.own_tokens.prefix: one.own_tokens for one in self.teachers}
+        self.own_tokens = next(iter(self._own_tokens.values())) if len(self._own_tokens) == 1 else None
+        self._stored: list[Any] = [one for one in self.teachers if one.dataset is not None]
         self._problem_type: str | None = None
         self._teacher_of: dict[str, int] = {}
         self._together: dict[str, Objective] = {}
@@ -95,81 +100,88 @@ class TeacherPanel:
         return self.rule == "route" and len(self.teachers) > 1
 
     @property
-    def input_columns(self) -> list[str]:
+    def members(self) -> list[TeacherSource]:
+        """The teachers."""
+        return self.teachers
+
+    @property
+    def dataset(self) -> datasets.Dataset | None:  # type: ignore[override]
+        """The rows of the stored ones, with the signals of all of them; `None` if none is stored.
+
+        Raises:
+            ValueError: If they were stored for different rows.
+        """
+        return join_rows(self._stored) if self._stored else None
+
+    @property
+    def input_columns(self) -> list[str]:  # type: ignore[override]
         """Columns of a batch that one of the teachers, or the rule, reads."""
         columns = {name for teacher in self.teachers for name in teacher.input_columns}
         return sorted(columns | ({TEACHER_COLUMN} if self.routes else set()))
 
     @property
-    def required_columns(self) -> list[str]:
+    def required_columns(self) -> list[str]:  # type: ignore[override]
         """Columns without which the teachers, or the rule, say nothing."""
-        columns = {name for teacher in self.teachers for name in getattr(teacher, "required_columns", ())}
+        columns = {name for teacher in self.teachers for name in teacher.required_columns}
         return sorted(columns | ({TEACHER_COLUMN} if self.routes else set()))
 
-    def index_of(self, item: WeightedObjective) -> int | None:
-        """The one teacher that an objective learns from; `None` if it learns from all.
+    @property
+    def kept_columns(self) -> list[str]:  # type: ignore[override]
+        """Columns of the rows that the rule reads."""
+        if self.routes:
+            return [TEACHER_COLUMN]
+        return ["labels"] if self.rule == "confidence" else []
+
+    def of(self, item: WeightedObjective) -> TeacherSource:
+        """The one teacher that an objective learns from, or this one if it learns from all.
 
         Raises:
             ValueError: If there is no such teacher.
         """
+        index = self._index_of(item)
+        return self if index is None else self.teachers[index]
+
+    def _index_of(self, item: WeightedObjective) -> int | None:
         if item.teacher is None:
             return 0 if len(self.teachers) == 1 else None
         if not 0 <= item.teacher < len(self.teachers):
             raise ValueError(
                 f"`--objectives`: {item.name!r} has `teacher` {item.teacher}; allowed are 0 to "
-                f"{len(self.teachers) - 1}: {self.list_teachers()}."
+                f"{len(self.teachers) - 1}: {self.describe()}."
             )
         return item.teacher
 
-    def reading_of(self, item: WeightedObjective) -> Reading | None:
-        """Return how an objective's teachers read the text; `None` if as the student does, or each in its own way."""
-        index = self.index_of(item)
-        readings = self._readings if index is None else [getattr(self.teachers[index], "reading", None)]
-        return readings[0] if len(readings) == 1 else None
-
-    @property
-    def _readings(self) -> list[Reading | None]:
-        """The different ways in which the teachers read the text; `None` is the student's."""
-        found = [getattr(teacher, "reading", None) for teacher in self.teachers]
-        return list({reading and reading.prefix: reading for reading in found}.values())
-
-    def list_teachers(self) -> str:
-        """Number, kind and depth of every teacher, for messages."""
+    def describe(self) -> str:
+        """Number, kind and depth of every teacher."""
         return ", ".join(
-            f"{index} ({getattr(teacher, 'model_type', type(teacher).__name__)} of {teacher.num_layers} layers)"
+            f"{index} ({teacher.model_type or teacher.kind} of {teacher.num_layers} layers)"
             for index, teacher in enumerate(self.teachers)
         )
 
-    def connect(
-        self,
-        objectives: Sequence[WeightedObjective],
-        student_config: PreTrainedConfig,
-        num_tokens: int | None = None,
-    ) -> None:
+    def connect(self, objectives: Sequence[WeightedObjective], student_config: PreTrainedConfig) -> None:
         """Decide what every teacher is asked for, and compare vocabularies and labels with the student's.
 
         Args:
             objectives: Bound to the depths of both sides.
             student_config: The student's configuration.
-            num_tokens: See `connect_teacher`.
 
         Raises:
             ValueError: If an objective needs layers of all teachers, or a teacher does not fit the student.
         """
         asking = [item for item in objectives if item.objective.teacher_request]
-        indices = {item.name: self.index_of(item) for item in asking}
+        indices = {item.name: self._index_of(item) for item in asking}
         self._teacher_of = {name: index for name, index in indices.items() if index is not None}
         self._together = {item.name: item.objective for item in asking if indices[item.name] is None}
         self._problem_type = getattr(student_config, "problem_type", None)
         for name, objective in self._together.items():
             self._check_together(name, objective.teacher_request)
         for index, teacher in enumerate(self.teachers):
-            request = _union(i.objective.teacher_request for i in asking if indices[i.name] in (None, index))
+            request = union_of(i.objective.teacher_request for i in asking if indices[i.name] in (None, index))
             if not request:
-                logger.warning(f"No objective learns from teacher {index} of {self.list_teachers()}.")
+                logger.warning(f"No objective learns from teacher {index} of {self.describe()}.")
                 continue
             try:
-                connect_teacher(teacher, request, student_config, num_tokens)
+                teacher.ask_for(request, student_config)
             except ValueError as error:
                 raise ValueError(f"Teacher {index}: {error}") from error
 
@@ -179,10 +191,10 @@ class TeacherPanel:
         if not self.routes:
             raise ValueError(
                 f"The objective {name!r} compares layers, but there are {len(self.teachers)} teachers, whose layers "
-                f"cannot be combined: {self.list_teachers()}. Choose one with `teacher`: "
+                f"cannot be combined: {self.describe()}. Choose one with `teacher`: "
                 f'{{"objective": "{name}", "teacher": 0}}.'
             )
-        if len(self._readings) > 1:
+        if len(self._own_tokens) > 1:
             raise ValueError(
                 f"`--combine route`: the objective {name!r} compares layers, but the teachers read the text with "
                 "different tokenizers, so that their rows are cut into different pieces. Choose one with `teacher`, "
@@ -191,7 +203,7 @@ class TeacherPanel:
         if len({teacher.num_layers for teacher in self.teachers}) > 1:
             raise ValueError(
                 f"`--combine route`: the objective {name!r} compares layers, but the teachers differ: "
-                f"{self.list_teachers()}. Choose one with `teacher`, or take teachers of one shape."
+                f"{self.describe()}. Choose one with `teacher`, or take teachers of one shape."
             )
 
     def to(self, device: torch.device) -> None:
@@ -200,6 +212,48 @@ class TeacherPanel:
         self.weights = self.weights.to(device)
         for teacher in [] if self.offload else self.teachers:
             teacher.to(device)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the stored rows."""
+        return self._stored[0].tokenizer() if self._stored else None
+
+    def collator(self, inner: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        """A collator that adds what is stored to the batches of `inner`."""
+        return StoredCollator(self._stored, inner) if self._stored else inner
+
+    def check_rows(self, dataset: Any, what: str) -> None:
+        """Refuse rows that name no teacher, or lack what one of the teachers reads.
+
+        Raises:
+            ValueError: If there are such.
+        """
+        if self.routes:
+            self._check_routes(dataset, what)
+        for teacher in self.teachers:
+            teacher.check_rows(dataset, what)
+
+    def _check_routes(self, dataset: Any, what: str) -> None:
+        """Every row must name a teacher that exists."""
+        if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
+            for name, part in dataset.items():
+                self._check_routes(part, f"{what}[{name!r}]")
+            return
+        columns = getattr(dataset, "column_names", None)
+        if not isinstance(columns, list) or makes_rows_when_asked(dataset):
+            return  # A stream shows its columns batch by batch, and is checked there.
+        allowed = f"a number from 0 to {len(self.teachers) - 1} for every row"
+        if TEACHER_COLUMN not in columns:
+            raise ValueError(
+                f"`--combine route` needs the column {TEACHER_COLUMN!r} in `{what}`, with {allowed}; it has {columns}."
+            )
+        if isinstance(dataset, datasets.Dataset):
+            found = set(dataset.with_format(None).unique(TEACHER_COLUMN))
+            wrong = sorted(found - set(range(len(self.teachers))), key=str)
+            if wrong:
+                raise ValueError(
+                    f"`--combine route`: the column {TEACHER_COLUMN!r} of `{what}` has {wrong[:5]}; allowed is "
+                    f"{allowed}: {self.describe()}."
+                )
 
     def signals(self, inputs: Mapping[str, Any]) -> dict[str, Signals]:
         """Return the signals of a batch for every objective, by its name."""
@@ -250,17 +304,17 @@ class TeacherPanel:
 
     def _mask(self, answers: Sequence[Signals], inputs: Mapping[str, Any]) -> Tensor:
         """The mask of answers that become one: where the teachers read different tokens, the student's."""
-        return answers[0].attention_mask if len(self._readings) == 1 else inputs["attention_mask"]
+        return answers[0].attention_mask if len(self._own_tokens) == 1 else inputs["attention_mask"]
 
     def _probe(self, index: int, inputs: Mapping[str, Any]) -> Signals:
         teacher = self.teachers[index]
         try:
-            return self._ask(index, getattr(teacher, "probe", teacher.signals), inputs)
+            return self._ask(index, teacher.probe, inputs)
         except ValueError as error:
             raise ValueError(f"Teacher {index}: {error}") from error
 
     def _request_together(self) -> SignalRequest:
-        return _union(objective.teacher_request for objective in self._together.values())
+        return union_of(objective.teacher_request for objective in self._together.values())
 
     def _ask(self, index: int, method: Callable[[Mapping[str, Any]], Signals], inputs: Mapping[str, Any]) -> Signals:
         teacher = self.teachers[index]
@@ -288,7 +342,7 @@ class TeacherPanel:
                 part.attention_mask = self._mask([part], own)
                 parts.append(part)
                 places.append(rows)
-        return join_rows(parts, places)
+        return join_parts(parts, places)
 
     def _combine(self, everyone: Sequence[Signals], inputs: Mapping[str, Any]) -> dict[str, Signals]:
         """One prediction for each temperature at which objectives compare."""
@@ -308,10 +362,3 @@ class TeacherPanel:
                 )
                 at[temperature] = Signals(attention_mask=mask, logits=combined)
         return {name: at[objective.current_temperature] for name, objective in self._together.items()}
-
-
-def _union(requests: Iterable[SignalRequest]) -> SignalRequest:
-    union = SignalRequest()
-    for request in requests:
-        union = union | request
-    return union

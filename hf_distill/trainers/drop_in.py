@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
 from transformers import TrainingArguments
 from transformers.utils import logging
 
 from ..settings import DistillationArguments, FineTuningArguments
+from ..teachers.opening import may_teach
 
 logger = logging.get_logger(__name__)
 
@@ -42,7 +41,7 @@ def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tu
         args, second = None, args
     if second is None:
         return args, data_collator, teacher
-    if isinstance(second, TrainingArguments) or not _may_teach(second):
+    if isinstance(second, TrainingArguments) or not may_teach(second):
         raise TypeError(
             f"`args` is of type {type(second).__name__}: give the training's arguments in second place, and the "
             f"teacher as `{name}=`."
@@ -111,13 +110,6 @@ def check_kind(args: Any) -> None:
         )
 
 
-def _may_teach(given: Any) -> bool:
-    """Whether something is a teacher: a model, an id, a folder, a source of signals, or a list of such."""
-    if isinstance(given, (str, Path, nn.Module)) or callable(getattr(given, "signals", None)):
-        return True
-    return isinstance(given, Sequence) and len(given) > 0 and all(_may_teach(one) for one in given)
-
-
 # What `Trainer` and its arguments have, and what has no meaning where the loss is that of objectives: name -> the way
 # out.
 REFUSED = {
@@ -147,41 +139,6 @@ def refuse_without_effect(what: str, args: TrainingArguments, given: Mapping[str
             f"`--average_tokens_across_devices False` would have no effect on {what}: its loss is a mean over the "
             f"rows, tokens and labels of all {args.world_size} processes."
         )
-
-
-def refuse_shared(student: Any, teachers: Sequence[Any]) -> None:
-    """Refuse a student that is a teacher or holds modules or weights of one: what trains would change the target.
-
-    Args:
-        student: The student, if it is known.
-        teachers: Models, or sources of signals that hold one.
-
-    Raises:
-        ValueError: If something is shared; the message names the first parameters.
-    """
-    if not isinstance(student, nn.Module):
-        return
-    for given in teachers:
-        teacher = given if isinstance(given, nn.Module) else getattr(given, "model", None)
-        if teacher is student:
-            raise ValueError("`model` and the teacher are the same object: give the student a copy (`copy.deepcopy`).")
-        if not isinstance(teacher, nn.Module):
-            continue
-        held = {_storage(parameter) for parameter in teacher.parameters()} - {0}
-        names = [name for name, parameter in student.named_parameters() if _storage(parameter) in held]
-        if names:
-            raise ValueError(
-                f"The student shares {len(names)} parameters with the teacher ({', '.join(names[:3])}), which would "
-                "be frozen as the teacher's: give the student copies (`copy.deepcopy`)."
-            )
-
-
-def _storage(parameter: nn.Parameter) -> int:
-    """Return the address of the numbers in memory; 0 where there are none."""
-    try:
-        return parameter.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError):
-        return 0  # A kind of tensor without memory of its own.
 
 
 def refuse_given(trainer: str, given: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from hf_distill.objectives.schedules import Schedule
 from hf_distill.settings import FineTuningArguments, MultiTeacherArguments
 from hf_distill.storage.finite import FiniteWatch, NotFiniteError, check_weight_file, check_weights, not_finite
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.teachers.base import LiveTeacher
+from hf_distill.teachers.live import LiveTeacher
 from hf_distill.trainers.fine_tuning.trainer import build_trainer
 
 NAN = math.nan

@@ -69,6 +69,11 @@ def columns_of(dataset: Any) -> list[str]:
     return list(row)
 
 
+def makes_rows_when_asked(dataset: Any) -> bool:
+    """Whether a `Dataset` has a transform (`with_transform`): its columns say nothing about its rows."""
+    return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
+
+
 def check_texts(batch: dict[str, list[Any]], text_column: str, numbers: Sequence[int]) -> None:
     """Check that every row has a text, and a second one or None.
 

@@ -22,14 +22,15 @@ from transformers.utils import logging
 
 from ... import __version__
 from ...capture.signals import SignalRequest
-from ...hub.loading import load_model, load_tokenizer
+from ...hub.loading import load_tokenizer
 from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
 from ...kernels.precision import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...storage.files import checksum_of, new_file, new_files
 from ...tasks.labels import names_of_head
 from ...tasks.rows.text import LENGTH_COLUMN
-from ..base import LiveTeacher
+from ..base import TeacherSource
+from ..opening import open_teacher
 from .columns import STORE_DTYPES, Column, StoredSignal, signals_of
 from .manifest import (
     FORMAT,
@@ -74,7 +75,7 @@ class Precomputed:
 
 def precompute(
     dataset: datasets.Dataset,
-    teacher: nn.Module | LiveTeacher | str,
+    teacher: nn.Module | TeacherSource | str,
     objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | SignalRequest,
     output_dir: str | os.PathLike[str],
     *,
@@ -97,7 +98,8 @@ def precompute(
 
     Args:
         dataset: Tokenized rows, or rows with a column of text. Labels and other numeric columns are kept.
-        teacher: A model, a `LiveTeacher`, a Hub id or a folder (which goes to the accelerator, if there is one).
+        teacher: A model, a source that runs one, a Hub id or a folder (which goes to the accelerator, if there is
+            one).
         objectives: As for `DistillationTrainer`, or a `SignalRequest`.
         output_dir: Folder of the shards, of `manifest.json`, and of the teacher's configuration and tokenizer.
         processing_class: The teacher's tokenizer; loaded where the teacher is an id.
@@ -121,7 +123,7 @@ def precompute(
     configure_fp32_matmul()
     if processing_class is None:
         processing_class = _own_tokenizer(teacher)
-    live = _as_live(teacher, teacher_dtype)
+    live = _running(teacher, teacher_dtype)
     request = _request(objectives, live, num_student_layers, objective_options)
     live.request(request)
     rows = rows_to_store(dataset, processing_class, text_column, max_length)
@@ -183,19 +185,22 @@ def _own_tokenizer(teacher: Any) -> Any:
     return tokenizer
 
 
-def _as_live(teacher: Any, dtype: str) -> LiveTeacher:
-    if isinstance(teacher, LiveTeacher):
-        return teacher
-    if not isinstance(teacher, str):
-        return LiveTeacher(teacher, dtype)
-    live = LiveTeacher(load_model(teacher, flag="--teacher_model"), dtype)
-    if dtype != "int8":  # which computes on the CPU
+def _running(teacher: Any, dtype: str) -> TeacherSource:
+    """The teacher, which runs in this process."""
+    live = open_teacher(teacher, flag="--teacher_model", dtype=dtype)
+    if live.model is None or live.own_tokens is not None:
+        raise ValueError(
+            f"`--teacher_model` is {live.describe()}: what is stored are the signals of a model that runs here and "
+            "reads the rows as they are."
+        )
+    # A model stays where its owner put it; int8 computes on the CPU.
+    if isinstance(teacher, str) and dtype != "int8":
         live.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     return live
 
 
 def _request(
-    objectives: Any, live: LiveTeacher, num_student_layers: int | None, options: Mapping[str, Any] | None
+    objectives: Any, live: TeacherSource, num_student_layers: int | None, options: Mapping[str, Any] | None
 ) -> SignalRequest:
     """The signals of the teacher that the objectives need."""
     request = objectives if isinstance(objectives, SignalRequest) else SignalRequest()
@@ -209,12 +214,12 @@ def _request(
     return request
 
 
-def _probe(live: LiveTeacher, length: int) -> dict[str, torch.Tensor]:
+def _probe(live: TeacherSource, length: int) -> dict[str, torch.Tensor]:
     ids = torch.arange(length, device=live.model.device)[None]
     return {IDS: ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _begin(folder: Path, manifest: Mapping[str, Any], live: LiveTeacher, processing_class: Any) -> None:
+def _begin(folder: Path, manifest: Mapping[str, Any], live: TeacherSource, processing_class: Any) -> None:
     """Write everything but the shards, or compare with what an earlier call wrote.
 
     Raises:
@@ -243,7 +248,7 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: LiveTeacher, process
 def _write_shards(
     folder: Path,
     rows: datasets.Dataset,
-    live: LiveTeacher,
+    live: TeacherSource,
     signals: Sequence[StoredSignal],
     processing_class: Any,
 ) -> int:
@@ -274,7 +279,7 @@ def _write_shards(
 
 def _compute(
     part: pa.Table,
-    live: LiveTeacher,
+    live: TeacherSource,
     signals: Sequence[StoredSignal],
     collator: DataCollatorWithPadding,
     batch_size: int,

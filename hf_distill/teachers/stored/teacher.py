@@ -17,8 +17,7 @@ from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
 
 from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import load_skeleton, load_tokenizer
-from ...hub.tokenizers import check_same_tokens, tokenizer_hash
-from ..base import label_permutation
+from ..base import TeacherSource, label_permutation
 from .columns import Column, StoredSignal, decode_signals
 from .manifest import (
     missing_signals,
@@ -30,7 +29,7 @@ from .manifest import (
 )
 
 
-class StoredTeacher:
+class StoredTeacher(TeacherSource):
     """A teacher that ran once: a `TeacherSource` without a model.
 
     `dataset` holds the rows to train on with the teacher's signals as further columns, memory-mapped. It may be
@@ -43,6 +42,7 @@ class StoredTeacher:
         num_layers: Layers of the teacher.
         model_type: `config.model_type` of the teacher.
         input_columns: Columns that `signals` reads: the mask, and those of the signals requested.
+        required_columns: Those of the signals requested.
         dataset: Rows in the order in which they were given to `precompute`.
     """
 
@@ -88,11 +88,6 @@ class StoredTeacher:
         """Names of the columns of every signal stored."""
         return {column.name for signal in self._stored for column in signal.columns}
 
-    @property
-    def required_columns(self) -> list[str]:
-        """Columns without which there are no signals."""
-        return [column.name for column in self.columns]
-
     def request(self, request: SignalRequest) -> None:
         """Say which signals `signals` must give.
 
@@ -107,7 +102,8 @@ class StoredTeacher:
                 "or take others (`--objectives`)."
             )
         self._requested = [signal for signal in self._stored if signal.is_part_of(request)]
-        self.input_columns = ["attention_mask"] + [column.name for column in self.columns]
+        self.required_columns = [column.name for column in self.columns]
+        self.input_columns = ["attention_mask", *self.required_columns]
 
     def to(self, device: torch.device) -> None:
         """Move what little there is to the device of training."""
@@ -132,7 +128,7 @@ class StoredTeacher:
         Raises:
             ValueError: If the batch lacks a column of the signals.
         """
-        lacking = [column.name for column in self.columns if column.name not in inputs]
+        lacking = [name for name in self.required_columns if name not in inputs]
         if lacking:
             raise ValueError(
                 f"A batch lacks the stored signals {lacking}: train on the rows of StoredTeacher({self.folder!r})."
@@ -170,19 +166,6 @@ class StoredTeacher:
         """The tokenizer of the stored rows."""
         return load_tokenizer(self.folder, flag="--teacher_model")
 
-    def check_tokenizer(self, processing_class: Any, *, pairs: bool = False) -> None:
-        """Refuse a tokenizer that reads text otherwise than that of the stored rows.
-
-        Args:
-            processing_class: The tokenizer.
-            pairs: Whether the rows are pairs of texts.
-
-        Raises:
-            ValueError: If it does; the message shows where they differ.
-        """
-        if tokenizer_hash(processing_class) != self.manifest["tokenizer"]:
-            check_same_tokens(self.tokenizer(), processing_class, pairs=pairs)
-
     def check_rows(self, dataset: Any, what: str) -> None:
         """Refuse rows without the signals requested.
 
@@ -215,6 +198,11 @@ class StoredTeacher:
     def source(self) -> dict[str, Any]:
         """Return the origin of the model: `name`, and `hub_id` and `revision` if that is the Hub."""
         return self.manifest["source"]
+
+    @property
+    def place(self) -> str:
+        """Its folder."""
+        return self.folder
 
     def skeleton(self) -> Any:
         """The teacher's model without weights (on the meta device), to count parameters and create students."""

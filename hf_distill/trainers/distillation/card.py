@@ -24,8 +24,7 @@ from ...storage.files import read_json
 from ...students.shapes import shape_of
 from ...students.sizes import count_parameters
 from ...tasks.labels import names_of_head
-from ...teachers.adapters import AdapterTeacher
-from ...teachers.stored.teacher import StoredTeacher
+from ...teachers.base import TeacherSource
 
 PIPELINE_TAGS = {
     "ForSequenceClassification": "text-classification",
@@ -125,7 +124,7 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
     described = {name: objective.describe() for name, objective in objectives.items()}
     return CardFacts(
         model_name=model_name,
-        teacher=[_teacher_facts(teacher) for teacher in trainer.teachers if hasattr(teacher, "source")],
+        teacher=[facts for teacher in trainer.teachers if (facts := _teacher_facts(teacher)) is not None],
         student=model_facts(trainer.student, model_name, hub_id=trainer.hub_model_id or args.hub_model_id),
         objectives=[
             ObjectiveFacts(name, trainer.model.weights[name], settings=_given(settings))
@@ -148,12 +147,12 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
     )
 
 
-def _teacher_facts(teacher: Any) -> ModelFacts:
-    model = teacher.skeleton() if isinstance(teacher, StoredTeacher) else teacher.model
-    source = {**teacher.source(), "lineage": lineage_of(getattr(model.config, "name_or_path", ""))}
-    if isinstance(teacher, AdapterTeacher):
-        source["name"] += f", adapter {teacher.adapter}"
-    return model_facts(model, **source)
+def _teacher_facts(teacher: TeacherSource) -> ModelFacts | None:
+    """Facts about a teacher; `None` for a source that is no model."""
+    model = teacher.skeleton()
+    if model is None:
+        return None
+    return model_facts(model, **teacher.source(), lineage=lineage_of(getattr(model.config, "name_or_path", "")))
 
 
 def lineage_of(folder: str) -> str | None:

@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 from ...settings.training import HEADLINE
 from ...storage.finite import NotFiniteError, listed
 from ...tasks.loading import LoadedTask
+from ...tasks.rows.text import makes_rows_when_asked
 from ...teachers.base import TeacherSource
 from ...teachers.routing import take_inputs
 from .agreement import AGREEMENT, AgreementMeter, headline
@@ -26,7 +27,6 @@ from .publishing import PublishingTrainer
 from .rows import RowReader, check_one_set
 from .task_scores import TaskEvaluation, task_to_evaluate
 from .terms import ExactMeans, rows_that_count
-from .text import makes_rows_when_asked
 
 
 class EvaluatingTrainer(PublishingTrainer):
@@ -39,7 +39,7 @@ class EvaluatingTrainer(PublishingTrainer):
 
     args: Any
     rows: RowReader
-    teacher: Any
+    teacher: TeacherSource | None
     task_evaluation: TaskEvaluation | None = None
     data_collator: Any
     compute_metrics: Any
@@ -234,9 +234,8 @@ class EvaluatingTrainer(PublishingTrainer):
 
     def _signals_to_compare(self, inputs: Mapping[str, Any]) -> Any:
         """Return the teacher's signals; `None` where only the student can read the rows that it is to predict."""
-        sources = [self.teacher, *self.teachers] if self._predicting else []
-        lacking = [name for one in sources for name in getattr(one, "required_columns", ()) if name not in inputs]
-        return None if lacking else self._teacher_signals(inputs)
+        needed = self.teacher.required_columns if self._predicting and self.teacher is not None else ()
+        return self._teacher_signals(inputs) if all(name in inputs for name in needed) else None
 
     def _add_evaluated(self, terms: Mapping[str, Tensor], items: Mapping[Any, Tensor], *, counts: bool) -> None:
         for name, value in terms.items():

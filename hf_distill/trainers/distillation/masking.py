@@ -12,7 +12,7 @@ import xxhash
 from transformers import DataCollatorForLanguageModeling
 
 from ...settings import DistillationArguments
-from ...teachers.stored.teacher import StoredTeacher
+from ...teachers.base import TeacherSource
 
 
 @dataclass
@@ -39,13 +39,15 @@ class MaskingCollator(DataCollatorForLanguageModeling):
         return super().torch_call(examples)
 
 
-def masking_collator(args: DistillationArguments, tokenizer: Any, teachers: Sequence[Any]) -> MaskingCollator:
+def masking_collator(
+    args: DistillationArguments, tokenizer: Any, teachers: Sequence[TeacherSource]
+) -> MaskingCollator:
     """The collator for `args.mlm_probability`.
 
     Raises:
         ValueError: If the tokenizer has nothing to mask with, or a teacher cannot read what is masked.
     """
-    if any(isinstance(teacher, StoredTeacher) for teacher in teachers):
+    if any(teacher.dataset is not None for teacher in teachers):
         raise ValueError(
             "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows as they "
             "are: give the teacher itself as `--teacher_model`."

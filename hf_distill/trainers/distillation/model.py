@@ -21,7 +21,8 @@ from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import forward_columns
 from ...objectives import Objective, WeightedObjective
 from ...objectives.schedules import Schedule
-from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, Reading, by_pieces
+from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
+from ...teachers.base import TokenColumns
 from ...teachers.routing import only_requested
 from .agreement import agreement_sums, can_agree
 
@@ -34,7 +35,7 @@ NOT_A_STEP: Any = object()
 def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """Count what a mean can be over: rows, real tokens and labels of a batch, as float tensors on the batch's device.
 
-    Where teachers read other tokens, the pieces of each reading too, by the name of their mask.
+    Where teachers read other tokens, the pieces of each tokenizer too, by the name of their mask.
     """
     ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
     if ids is None:
@@ -71,14 +72,14 @@ class DistillationModel(PreTrainedModel):
         self,
         student: Any,
         objectives: list[WeightedObjective],
-        readings: Mapping[str, Reading | None] | None = None,
+        own_tokens: Mapping[str, TokenColumns | None] | None = None,
     ) -> None:
         """Wrap `student`.
 
         Args:
             student: The plain model.
             objectives: Bound to its depth already.
-            readings: How the teacher of each objective reads the text, where that is not the student's way.
+            own_tokens: The columns that the teacher of each objective reads, where they are not the student's.
         """
         super().__init__(student.config)
         self.student = student
@@ -89,7 +90,7 @@ class DistillationModel(PreTrainedModel):
         self._factors = {name: torch.tensor(schedule(0.0)) for name, schedule in self.schedules.items()}
         # Those of `schedules` with shares in place of epochs, once a training says how many it has.
         self._in_shares: dict[str, Schedule | None] = dict(self.schedules)
-        self._prefixes = {name: reading.prefix for name, reading in (readings or {}).items() if reading is not None}
+        self._prefixes = {name: columns.prefix for name, columns in (own_tokens or {}).items() if columns is not None}
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.student_request
@@ -224,8 +225,8 @@ class DistillationModel(PreTrainedModel):
             return self.student(*args, **inputs)
         capture = self._capture_with_logits if return_logits else self._capture
         student = self.student_signals(inputs, capture)
-        readings = {prefix for prefix in self._prefixes.values() if prefix + STUDENT_PIECES in inputs}
-        in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in readings}
+        prefixes = {prefix for prefix in self._prefixes.values() if prefix + STUDENT_PIECES in inputs}
+        in_pieces = {prefix: self._by_pieces(student, prefix, inputs) for prefix in prefixes}
         labels = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
         here = count_items(inputs)
         terms: dict[str, Tensor] = {}

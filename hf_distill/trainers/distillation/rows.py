@@ -15,14 +15,21 @@ from transformers import DataCollatorWithPadding, default_data_collator
 from transformers.trainer_utils import has_length
 
 from ...settings import DistillationArguments
-from ...tasks.rows.text import PAIR_COLUMN, check_texts, columns_of, tokenize_rows, tokenize_text
-from ...teachers.alignment import PIECES, AlignedCollator, Reading, tokenize_aligned
-from ...teachers.stored.teacher import StoredCollator, StoredTeacher
+from ...tasks.rows.text import (
+    PAIR_COLUMN,
+    check_texts,
+    columns_of,
+    makes_rows_when_asked,
+    tokenize_rows,
+    tokenize_text,
+)
+from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
+from ...teachers.base import TeacherSource, TokenColumns
 from ..fine_tuning.task_models import num_positions
 from .chance import without_chance
 from .labels import LABEL_NAMES, SPANS, ClassOrder, LabelReader, has_several_labels, label_kind
 from .masking import MaskingCollator
-from .text import makes_rows_when_asked, stored_lengths
+from .text import stored_lengths
 
 TOKENS = ("input_ids", "inputs_embeds")
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
@@ -140,7 +147,7 @@ class RowReader:
         tokenizer: Any,
         args: DistillationArguments,
         *,
-        readings: Sequence[Reading] = (),
+        others: Sequence[TokenColumns] = (),
         keep: Sequence[str] = (),
         own_collator: Any = None,
         bounds: Sequence[tuple[str, str, int]] = (),
@@ -151,7 +158,7 @@ class RowReader:
         Args:
             tokenizer: The student's, or `None`.
             args: Column and length of the text.
-            readings: Other ways to read the text, for teachers with other tokenizers.
+            others: The columns of other tokenizers, for teachers that read their own tokens.
             keep: Columns that stay beside the tokens.
             own_collator: The user's collator, if there is one.
             bounds: Who reads which column of tokens, and the longest row that it can read.
@@ -159,7 +166,7 @@ class RowReader:
         """
         self.tokenizer = tokenizer
         self.args = args
-        self.readings = list(readings)
+        self.others = list(others)
         self.keep = list(keep)
         self.own_collator = own_collator
         self.bounds = list(bounds)
@@ -192,25 +199,25 @@ class RowReader:
             raise ValueError(f"`{name}` has no rows.")
         if self.order is not None and isinstance(dataset, HUGGING_FACE) and not makes_rows_when_asked(dataset):
             dataset = self.order.apply(dataset, name)
-        prepared = self._tokenized(dataset, [] if predicting else self.readings)
+        prepared = self._tokenized(dataset, [] if predicting else self.others)
         self._check_lengths(prepared, name)
         self._prepared.append(prepared)
         return prepared
 
-    def _tokenized(self, dataset: Any, readings: Sequence[Reading]) -> Any:
+    def _tokenized(self, dataset: Any, others: Sequence[TokenColumns]) -> Any:
         if self._collator_reads(dataset):
             self.leaves_raw = True
             return dataset
         if not isinstance(dataset, HUGGING_FACE) or makes_rows_when_asked(dataset):
             texts = self._texts_of_list(dataset)
             # The rows of any other are tokenized, if need be, when they are collated.
-            return dataset if texts is None else self._tokenized(texts, readings)
+            return dataset if texts is None else self._tokenized(texts, others)
         if isinstance(dataset, datasets.Dataset) and dataset.format["type"] in BATCH_FORMATS:
             dataset = dataset.with_format(None)
         columns = columns_of(dataset)
-        if any(name in columns for name in TOKENS) and all(one.prefix + PIECES in columns for one in readings):
+        if any(name in columns for name in TOKENS) and all(one.prefix + PIECES in columns for one in others):
             return dataset
-        if not readings and self.args.text_column not in columns and not is_known(self.own_collator):
+        if not others and self.args.text_column not in columns and not is_known(self.own_collator):
             return dataset
         if self.tokenizer is None:
             raise ValueError(f"The data set has no `input_ids` but {columns}: give `processing_class` to tokenize it.")
@@ -219,8 +226,8 @@ class RowReader:
             dataset = dataset.with_format(None)
         options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
         with self.args.main_process_first(desc="tokenizing"):
-            if readings:
-                return tokenize_aligned(dataset, self.tokenizer, readings, keep=self.keep, **options)
+            if others:
+                return tokenize_aligned(dataset, self.tokenizer, others, keep=self.keep, **options)
             return tokenize_text(dataset, self.tokenizer, keep=self.keep, **options)
 
     def _texts_of_list(self, dataset: Any) -> datasets.Dataset | None:
@@ -270,7 +277,7 @@ class RowReader:
         student: Any,
         label_names: Sequence[str],
         columns: Sequence[str] | None,
-        teachers: Sequence[Any],
+        teacher: TeacherSource | None,
         *,
         needs_labels: bool,
     ) -> Any:
@@ -280,7 +287,7 @@ class RowReader:
             student: The plain student, whose head decides what labels are.
             label_names: Columns that hold them.
             columns: Those that models read; `None` keeps all.
-            teachers: Sources of signals.
+            teacher: The source of signals, if there is one.
             needs_labels: Whether an objective learns from labels.
         """
         masks = isinstance(self.own_collator, MaskingCollator)
@@ -289,10 +296,9 @@ class RowReader:
         if found is None or masks:
             labels = None if masks else LabelReader(student, label_names, needed=needs_labels)
             found = RowCollator(self.tokenizer, labels, pad=found, columns=columns, **options)
-        if self.readings:
-            found = AlignedCollator(self.tokenizer, self.readings, found, **options)
-        stored = [teacher for teacher in teachers if isinstance(teacher, StoredTeacher)]
-        return StoredCollator(stored, found) if stored else found
+        if self.others:
+            found = AlignedCollator(self.tokenizer, self.others, found, **options)
+        return found if teacher is None else teacher.collator(found)
 
     @property
     def collates_any_row(self) -> bool:
@@ -314,7 +320,7 @@ class RowReader:
                 )
 
 
-def bounds_of(student: Any, teachers: Sequence[Any]) -> list[tuple[str, str, int]]:
+def bounds_of(student: Any, teachers: Sequence[TeacherSource]) -> list[tuple[str, str, int]]:
     """Return which model reads which column of tokens, and the longest row that it can read.
 
     Args:
@@ -324,8 +330,8 @@ def bounds_of(student: Any, teachers: Sequence[Any]) -> list[tuple[str, str, int
     sides = [("student", "", student)]
     for index, teacher in enumerate(teachers):
         who = "teacher" if len(teachers) == 1 else f"teacher {index}"
-        reading = getattr(teacher, "reading", None)
-        sides.append((who, "" if reading is None else reading.prefix, getattr(teacher, "model", None)))
+        own = teacher.own_tokens
+        sides.append((who, "" if own is None else own.prefix, teacher.model))
     found = [(who, prefix + "input_ids", _longest_row(m)) for who, prefix, m in sides if m is not None]
     return [(who, column, bound) for who, column, bound in found if bound is not None]
 
@@ -353,6 +359,18 @@ def settle_problem_type(student: Any, examples: Sequence[Any], device: torch.dev
     rows = (row for part in parts for row in first_rows(part, device) if isinstance(row, Mapping))
     if any(has_several_labels(row) for row in rows):
         student.config.problem_type = "multi_label_classification"
+
+
+def has_pairs(dataset: Any, text_column: str) -> bool:
+    """Whether the rows are pairs of texts: a column of second texts, or a second segment in one of the first rows."""
+    if isinstance(dataset, Mapping) and not isinstance(dataset, datasets.Dataset):
+        return any(has_pairs(part, text_column) for part in dataset.values())
+    columns = getattr(dataset, "column_names", None)
+    if not isinstance(columns, list) or "token_type_ids" not in columns:
+        return isinstance(columns, list) and text_column in columns and PAIR_COLUMN in columns
+    if not isinstance(dataset, datasets.Dataset):
+        return False
+    return any(1 in types for types in dataset.with_format(None)[:100]["token_type_ids"])
 
 
 def check_one_set(dataset: Any, name: str) -> None:

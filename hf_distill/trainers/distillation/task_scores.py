@@ -25,7 +25,7 @@ from ...tasks.metrics.compute import build_compute_metrics, compute_scores, pred
 from ...tasks.rows.text import LENGTH_COLUMN
 from ...tasks.rows.tokenizing import tokenize_task
 from ...tasks.spec import TaskSpec
-from ...teachers.stored.teacher import StoredTeacher
+from ...teachers.base import TeacherSource
 from ..fine_tuning.heads import head_of
 from ..fine_tuning.task_models import check_positions, label_order
 from .model import DistillationModel
@@ -70,13 +70,13 @@ class TaskEvaluation:
         # Rows of like length together; scores know rows by their place.
         self.tokens = tokens.select(np.argsort(-np.asarray(tokens[LENGTH_COLUMN]), kind="stable"))
 
-    def text_rows(self, teachers: Sequence[Any]) -> datasets.Dataset:
+    def text_rows(self, teachers: Sequence[TeacherSource]) -> datasets.Dataset:
         """The evaluation split as held-out text: its tokens without labels.
 
         Raises:
             ValueError: If a teacher cannot read them.
         """
-        if any(isinstance(one, StoredTeacher) or getattr(one, "reading", None) is not None for one in teachers):
+        if not all(teacher.reads_any_rows for teacher in teachers):
             raise ValueError(
                 "`--eval_task` without held-out rows measures terms on the task's text, which a stored teacher or one "
                 "with its own tokens cannot read: hold back `--textbook_eval_rows`, or give `eval_dataset`."

@@ -14,15 +14,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
+from ...tasks.rows.text import makes_rows_when_asked
+
 logger = logging.get_logger(__name__)
 
 # Rows whose lengths are read together.
 COUNTED_ROWS = 10_000
-
-
-def makes_rows_when_asked(dataset: Any) -> bool:
-    """Whether a `Dataset` has a transform (`with_transform`): its columns say nothing about its rows."""
-    return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
 
 
 def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:

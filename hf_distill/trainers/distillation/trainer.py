@@ -25,21 +25,17 @@ from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.base import objective_items
 from ...settings import DistillationArguments
 from ...tasks.loading import LoadedTask
-from ...teachers.alignment import Reading
-from ...teachers.base import TeacherSource, connect_teacher
-from ...teachers.opening import teacher_sources
-from ...teachers.own_tokenizers import check_collator, let_teachers_read, readings_of
-from ...teachers.stored.teacher import StoredTeacher
-from ..drop_in import refuse_shared, refuse_without_effect, settled, sorted_by_kind
+from ...teachers.base import TeacherSource, own_tokens_of
+from ...teachers.opening import open_teachers, refuse_shared
+from ..drop_in import refuse_without_effect, settled, sorted_by_kind
 from .callbacks import CountsEpochs
 from .checkpoints import read_beside_student, write_beside_student
 from .evaluation import EvaluatingTrainer
-from .inputs import check_tokenizer, has_pairs, num_ids, stored_inputs
 from .labels import LABEL_NAMES, ClassOrder, LabelReader, has_choices
 from .masking import masking_collator
 from .model import DistillationModel, count_items
 from .optimizer import give_own_settings, train_beside
-from .rows import RowReader, bounds_of, check_one_set, settle_problem_type
+from .rows import RowReader, bounds_of, check_one_set, has_pairs, settle_problem_type
 from .text import counted, length_grouped_sampler
 from .unfreezing import GradualUnfreezing
 
@@ -62,9 +58,6 @@ class DistillationTrainer(EvaluatingTrainer):
     model: Any
     processing_class: Any
     label_names: Any
-    # Ids of the tokenizer that teachers and student are known to share; whether the rows are pairs of texts.
-    _num_tokens: int | None = None
-    _reads_pairs = False
     _signature_columns: Any
 
     def __init__(
@@ -131,19 +124,27 @@ class DistillationTrainer(EvaluatingTrainer):
         self.peft_config = peft_config
         self._given_model, self._is_started = model is not None, False
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
-        self._check_given(student, teacher_model, compute_loss_func=compute_loss_func)
-        self.teacher = self._prepare_teacher(teacher_model)
+        self._check_given(compute_loss_func=compute_loss_func)
+        self.teacher: TeacherSource | None = None
+        if teacher_model is not None:
+            self.teacher = open_teachers(
+                teacher_model,
+                self.args,
+                student=student,
+                tokenizer=processing_class,
+                own_tokenizer=teacher_processing_class,
+                pairs=has_pairs(train_dataset, self.args.text_column),
+                collator=data_collator,
+            )
         self._manifest: dict[str, Any] | None = None
         if self._own("mlm_probability") is not None and data_collator is None:
             data_collator = masking_collator(self.args, processing_class, self.teachers)
         self._example_rows = (train_dataset, eval_dataset)
         if self.distilling:
-            self._reads_pairs = has_pairs(train_dataset, self.args.text_column)
-            self._agree_on_tokens(teacher_model, processing_class, teacher_processing_class, data_collator)
             student = None if student is None else self._wrap(student)
-        stored = [teacher for teacher in self.teachers if isinstance(teacher, StoredTeacher)]
-        if stored:
-            train_dataset, processing_class = stored_inputs(stored, train_dataset, processing_class)
+        if self.teacher is not None:
+            train_dataset = self.teacher.dataset if train_dataset is None else train_dataset
+            processing_class = self.teacher.tokenizer() if processing_class is None else processing_class
         eval_dataset = self._plan_evaluation(eval_task, eval_dataset, processing_class)
         super().__init__(
             student,
@@ -181,31 +182,25 @@ class DistillationTrainer(EvaluatingTrainer):
         """A setting of ours; `None` where the arguments are plain ones."""
         return getattr(self.args, name, None)
 
-    def _check_given(self, student: Any, teacher: Any, **given: Any) -> None:
+    def _check_given(self, **given: Any) -> None:
         """Refuse what would have no effect on a distillation or spoil it, and set the precision of the process."""
         if not self.distilling and self.peft_config is not None:
             raise ValueError("`peft_config` is for a distillation: without one, wrap the model by `get_peft_model`.")
         if self.distilling:
             refuse_without_effect("a distillation", self.args, given)
-            refuse_shared(student, teacher if isinstance(teacher, (list, tuple)) else [teacher])
         # A plain training leaves the precision as it is, unless it is told otherwise.
         if self.distilling or self._own("fp32_matmul") not in (None, "auto"):
             configure_fp32_matmul(self.args.fp32_matmul)
 
     @property
     def teachers(self) -> list[TeacherSource]:
-        """The teachers in their order: here one, or none."""
-        return [] if self.teacher is None else [self.teacher]
+        """The teachers in the order in which they are counted; none where nothing is compared with one."""
+        return [] if self.teacher is None else self.teacher.members
 
     @property
     def stops_if_not_finite(self) -> bool:
         """Whether numbers that are not finite end the training: where something is distilled."""
         return self.distilling
-
-    def _prepare_teacher(self, teacher: Any) -> TeacherSource | None:
-        if teacher is None:
-            return None
-        return teacher_sources([teacher], self.args, flag="--teacher_model", names=["teacher"])[0]
 
     def _wrap(self, student: Any) -> DistillationModel:
         """Bind the objectives to both depths and put them around the student."""
@@ -216,72 +211,38 @@ class DistillationTrainer(EvaluatingTrainer):
                 student, self.peft_config
             )
         settle_problem_type(student, self._example_rows, self.args.device)
-        options = {
-            **self.args.objective_options(),
-            "teacher_model_type": getattr(self.teacher, "model_type", ""),
-            "problem_type": getattr(student.config, "problem_type", None),
-        }
-        objectives = self._build_objectives(options)
+        objectives = self._build_objectives(student)
         needing = [item.name for item in objectives if item.objective.needs_teacher]
         if needing and self.teacher is None:
             raise ValueError(f"The objectives {needing} compare with a teacher: give `--teacher_model`.")
         depth = capture_of(student, SignalRequest()).num_layers
+        own_tokens = {}
         for item in objectives:
-            item.objective.bind(depth, self._num_teacher_layers(item))
-        self._connect_teacher(student, objectives)
-        return DistillationModel(student, objectives, {item.name: self._reading_of(item) for item in objectives})
+            teacher = self._teacher_of(item)
+            item.objective.bind(depth, None if teacher is None else teacher.num_layers)
+            if teacher is not None and item.objective.teacher_request:
+                own_tokens[item.name] = teacher.own_tokens
+        if self.teacher is not None:
+            self.teacher.connect(objectives, student.config)
+        return DistillationModel(student, objectives, own_tokens)
 
-    def _build_objectives(self, options: Mapping[str, Any]) -> list[WeightedObjective]:
-        return build_objectives(self._items(), options)
+    def _build_objectives(self, student: Any) -> list[WeightedObjective]:
+        """Every objective with the settings that follow from student and teacher."""
+        # Every trial of a search needs its own.
+        given = self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
+        options = {**self.args.objective_options(), "problem_type": getattr(student.config, "problem_type", None)}
+        kind = "" if self.teacher is None else self.teacher.model_type
+        built = build_objectives(given, {**options, "teacher_model_type": kind})
+        for index, item in enumerate(built):
+            teacher = self._teacher_of(item)
+            if teacher is not None and teacher is not self.teacher:
+                own = {**options, "teacher_model_type": teacher.model_type}
+                [built[index]] = build_objectives([given[index]], own)
+        return built
 
-    def _items(self) -> list[Any]:
-        """The objectives as they were given; copies, if every trial of a search needs its own."""
-        return self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
-
-    def _num_teacher_layers(self, item: WeightedObjective) -> int | None:
-        """Layers of the teacher that an objective learns from."""
-        if item.teacher not in (None, 0):
-            raise ValueError(
-                f"The objective {item.name!r} has `teacher` {item.teacher}, but there is one teacher, number 0; "
-                "MultiTeacherTrainer has several."
-            )
-        return getattr(self.teacher, "num_layers", None)
-
-    def _connect_teacher(self, student: Any, objectives: Sequence[WeightedObjective]) -> None:
-        if self.teacher is None:
-            return
-        request = SignalRequest()
-        for item in objectives:
-            request = request | item.objective.teacher_request
-        connect_teacher(self.teacher, request, student.config, self._num_tokens)
-
-    def _reading_of(self, item: WeightedObjective) -> Reading | None:
-        """Return how the teacher of an objective reads the text; `None` if it reads the student's tokens."""
-        return getattr(self.teacher, "reading", None) if item.objective.teacher_request else None
-
-    def _agree_on_tokens(
-        self, given: Any, processing_class: Any, teacher_processing_class: Any, collator: Any
-    ) -> None:
-        """Compare the tokenizers, or let teachers read their own tokens."""
-        if not self.args.align_tokenizers:
-            self._check_tokenizers(given, processing_class, teacher_processing_class)
-            return
-        self._let_teachers_read(given, processing_class, teacher_processing_class)
-        # Teachers with another tokenizer read their own tokens, the others the student's.
-        self._num_tokens = num_ids(processing_class)
-        check_collator(self.teachers, collator, self.args)
-
-    def _let_teachers_read(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        """Give a teacher with another tokenizer what that makes of the text."""
-        [self.teacher] = let_teachers_read([self.teacher], [given], processing_class, [teacher_processing_class])
-
-    def _check_tokenizers(self, given: Any, processing_class: Any, teacher_processing_class: Any) -> None:
-        known = check_tokenizer(self.teacher, given, processing_class, teacher_processing_class, self._reads_pairs)
-        self._num_tokens = num_ids(processing_class) if known else None
-
-    def _kept_columns(self) -> Sequence[str]:
-        """Columns that stay beside the tokens when text is tokenized."""
-        return ()
+    def _teacher_of(self, item: WeightedObjective) -> TeacherSource | None:
+        """The teacher that an objective learns from, if there is one."""
+        return None if self.teacher is None else self.teacher.of(item)
 
     def _start_distilling(self, collator: Any) -> None:
         if self.args.n_gpu > 1:
@@ -316,8 +277,11 @@ class DistillationTrainer(EvaluatingTrainer):
         self.rows = RowReader(
             self.processing_class,
             self.args,
-            readings=readings_of(self.teachers),
-            keep=[*self._kept_columns(), *LabelReader(self.student, self.label_names).columns],
+            others=own_tokens_of(self.teachers),
+            keep=[
+                *(() if self.teacher is None else self.teacher.kept_columns),
+                *LabelReader(self.student, self.label_names).columns,
+            ],
             own_collator=collator,
             bounds=bounds_of(self.student, self.teachers),
             order=ClassOrder(self.student),
@@ -327,13 +291,12 @@ class DistillationTrainer(EvaluatingTrainer):
         columns = self._signature_columns if self.args.remove_unused_columns else None
         needs_labels = any(objective.needs_labels for objective in self.model.objectives.values())
         self.data_collator = self.rows.collator(
-            self.student, self.label_names, columns, self.teachers, needs_labels=needs_labels
+            self.student, self.label_names, columns, self.teacher, needs_labels=needs_labels
         )
 
     def _check_rows(self, dataset: Any, name: str) -> None:
-        for teacher in self.teachers:
-            if isinstance(teacher, StoredTeacher):
-                teacher.check_rows(dataset, name)
+        if self.teacher is not None:
+            self.teacher.check_rows(dataset, name)
 
     def _check_smoothing(self) -> None:
         """Labels are smoothed where there is a loss of labels."""
@@ -358,9 +321,7 @@ class DistillationTrainer(EvaluatingTrainer):
                     "only `logits` and `labels` can be used with it."
                 )
         probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        # A stored teacher knows its own rows only, but the shapes of all.
-        teacher_signals = getattr(self.teacher, "probe", None) or getattr(self.teacher, "signals", None)
-        self.model.check(probe, None if teacher_signals is None else teacher_signals(probe), seed=self.args.seed)
+        self.model.check(probe, None if self.teacher is None else self.teacher.probe(probe), seed=self.args.seed)
         self.model.objectives.to(self.args.device)
         # As they begin: a callback may change them on the way.
         self._described = self.model.describe()
@@ -374,7 +335,8 @@ class DistillationTrainer(EvaluatingTrainer):
             # Objectives are made of the arguments, which the base class sets when the student is there.
             self._hp_search_setup(trial)
         student = super().call_model_init(trial)
-        refuse_shared(student, self.teachers)
+        for teacher in self.teachers:
+            refuse_shared(student, teacher)
         self.model = self._wrap(student)
         if self._is_started:
             # Every trial of a search has a student and projections of its own.
@@ -396,8 +358,7 @@ class DistillationTrainer(EvaluatingTrainer):
         lines = [f"student: {type(self.student).__name__}, {self.student.num_parameters():,} parameters"]
         for index, teacher in reversed(list(enumerate(self.teachers))):
             number = f" {index}" if len(self.teachers) > 1 else ""
-            if hasattr(teacher, "describe"):
-                lines.insert(0, f"teacher{number}: {teacher.describe()}")
+            lines.insert(0, f"teacher{number}: {teacher.describe()}")
         for name, objective in self.model.objectives.items():
             settings = ", ".join(f"{key} {value}" for key, value in objective.describe().items())
             lines.append(f"objective: {name} x {self.model.weights[name]:g}" + (f" ({settings})" if settings else ""))
@@ -495,8 +456,8 @@ class DistillationTrainer(EvaluatingTrainer):
         """The folders of teachers and student."""
         if not self.distilling:
             return {}
-        teachers = [getattr(teacher, "folder", None) or _place_of(teacher) for teacher in self.teachers]
-        return {"teacher_model": teachers, "model": _place_of(self.student)}
+        own = getattr(getattr(self.student, "config", None), "name_or_path", None)
+        return {"teacher_model": [teacher.place for teacher in self.teachers], "model": own}
 
     def _write_beside(self, folder: Path) -> None:
         if self.distilling:
@@ -528,8 +489,3 @@ def _chosen_objectives(given: Any, teacher: Any) -> list[Any]:
     if teacher is not None and not given:
         raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
     return objective_items(given)
-
-
-def _place_of(model: Any) -> str | None:
-    """Return the folder or the id of the Hub that a model was loaded from."""
-    return getattr(getattr(model, "config", None), "name_or_path", None)

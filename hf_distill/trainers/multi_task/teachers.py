@@ -15,7 +15,7 @@ from hf_distill.capture.signals import SignalRequest
 from hf_distill.objectives.logits import soft_loss
 from hf_distill.tasks.rows.words import IGNORED
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.teachers.base import TeacherSource, connect_teacher
+from hf_distill.teachers.base import TeacherSource
 
 SPANS = ("start_logits", "end_logits")
 
@@ -45,7 +45,7 @@ class TaskTeachers:
         """
         for task, found in self.teachers.items():
             for teacher in found:
-                connect_teacher(teacher, SignalRequest(logits=True), configs[task])
+                teacher.ask_for(SignalRequest(logits=True), configs[task])
                 teacher.to(device)
 
     def targets(self, task: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,11 +27,11 @@ from hf_distill.storage.files import model_files
 from hf_distill.storage.finite import check_weights
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.rows.tokenizing import tokenize_task
-from hf_distill.teachers.opening import teacher_source
-from hf_distill.teachers.stored.teacher import StoredCollator, StoredTeacher, join_rows
+from hf_distill.teachers.base import TeacherSource
+from hf_distill.teachers.opening import open_teacher, share_tokens
+from hf_distill.teachers.stored.teacher import StoredCollator, join_rows
 from hf_distill.trainers.distillation.chance import without_chance
 from hf_distill.trainers.distillation.checkpoints import check_manifest, write_manifest
-from hf_distill.trainers.distillation.inputs import check_tokenizer
 from hf_distill.trainers.distillation.rows import check_one_set
 from hf_distill.trainers.distillation.terms import ExactMeans
 from hf_distill.trainers.drop_in import check_kind, refuse_given, refuse_settings
@@ -204,24 +204,22 @@ class MTLTrainer(FiniteTrainer):
         unknown = sorted(set(given) - set(self.specs))
         if unknown:
             raise ValueError(f"`task_teachers` has {unknown}; the tasks are {list(self.specs)}.")
-        found = {}
+        found: dict[str, list[TeacherSource]] = {}
         for task, teachers in given.items():
-            several = (
-                list(teachers) if isinstance(teachers, Sequence) and not isinstance(teachers, str) else [teachers]
-            )
-            found[task] = [
-                teacher_source(one, flag="--task_teachers", name=f"teacher_{index}")
-                for index, one in enumerate(several)
-            ]
-            for source, one in zip(found[task], several, strict=True):
+            is_list = isinstance(teachers, Sequence) and not isinstance(teachers, str)
+            pairs = len(self.specs[task].text_columns) > 1
+            found[task] = []
+            for index, one in enumerate(teachers if is_list else [teachers]):
+                source = open_teacher(one, flag="--task_teachers", name=f"teacher_{index}")
                 try:
-                    check_tokenizer(source, one, tokenizer, None, pairs=len(self.specs[task].text_columns) > 1)
+                    share_tokens(source, one, tokenizer, None, pairs=pairs)
                 except ValueError as error:
                     raise ValueError(f"A teacher of task {task!r}: {error}") from error
+                found[task].append(source)
         return TaskTeachers(found, args.temperature)
 
-    def _stored(self, task: str) -> list[StoredTeacher]:
-        return [one for one in self.task_teachers.teachers.get(task, ()) if isinstance(one, StoredTeacher)]
+    def _stored(self, task: str) -> list[Any]:
+        return [one for one in self.task_teachers.teachers.get(task, ()) if one.dataset is not None]
 
     def _training_rows(
         self, task: LoadedTask, tokenizer: PreTrainedTokenizerBase, limit: int, doc_stride: int | None

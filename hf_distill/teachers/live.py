@@ -1,0 +1,166 @@
+"""A teacher that is a model and runs beside the student.
+
+Shape legend: B rows, T padded length, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, get_args
+
+import torch
+import xxhash
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from ..capture.outputs import capture_of
+from ..capture.signals import SignalRequest, Signals
+from ..hub.loading import forward_columns, update_digest
+from ..hub.model_card import shown_name
+from ..kernels.packed_linears import PackedLinears
+from ..settings.models import TeacherDtype
+from ..storage.finite import check_weights
+from .base import TeacherSource, label_permutation
+from .int8 import int8_copy
+
+
+class LiveTeacher(TeacherSource):
+    """A frozen model, always in evaluation mode, that runs beside the student.
+
+    It is no part of the trained model: the optimizer, checkpoints and `save_model` never see it. It stops right after
+    the last signal that was requested.
+    """
+
+    def __init__(self, model: Any, dtype: str = "auto", device: str | torch.device | None = None) -> None:
+        """Freeze `model`.
+
+        Args:
+            model: The teacher, a transformers model with or without head and adapters. Its parameters stop requiring
+                gradients.
+            dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
+                normalisations stay in float32), `int8` (on the CPU, see `hf_distill.teachers.int8`), or `auto`:
+                whatever is in force where it is called.
+            device: Where it stays, whatever the device of training; `None` follows that device.
+
+        Raises:
+            ValueError: If there is no such arithmetic or device, int8 does not apply to the model, or a weight is not
+                finite.
+        """
+        if dtype not in get_args(TeacherDtype):
+            raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
+        self.own_device = None if device is None else _existing_device(device)
+        check_weights(model, "The teacher's")
+        frozen = model.requires_grad_(False).eval()
+        self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
+        self.dtype = dtype
+        self.label_order: Tensor | None = None
+        self._capture = capture_of(self.model, SignalRequest())
+        self._capture.prefer_products()
+        self._packed_linears = PackedLinears(self.model)
+        self.num_layers = self._capture.num_layers
+        self.config: PreTrainedConfig = self.model.config
+        self.model_type = self.config.model_type
+        self.input_columns = forward_columns(self.model)
+
+    def request(self, request: SignalRequest) -> None:
+        """Say which signals `signals` must give."""
+        self._capture = capture_of(self.model, request)
+
+    def to(self, device: torch.device) -> None:
+        """Move to the device of training, or to the own one.
+
+        Raises:
+            ValueError: If int8 would have to leave the CPU.
+        """
+        device = device if self.own_device is None else self.own_device
+        if self.dtype == "int8":
+            if device.type != "cpu":
+                raise ValueError(
+                    f"`--teacher_dtype int8` computes on the CPU, but the teacher is to be on {str(device)!r}: add "
+                    "`--teacher_device cpu`, or take bfloat16."
+                )
+            return
+        self.model.to(device)
+        if self.label_order is not None:
+            self.label_order = self.label_order.to(device)
+
+    def match_labels(self, student_config: PreTrainedConfig) -> None:
+        """Compare label names with the student's, and permute the teacher's logits to the student's order.
+
+        Raises:
+            ValueError: If the two sides name different labels.
+        """
+        order = label_permutation(self.model.config, student_config)
+        self.label_order = None if order is None else torch.tensor(order, device=self.model.device)
+
+    @torch.no_grad()
+    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """The requested signals for one batch.
+
+        Args:
+            inputs: `input_ids` (B, T), `attention_mask` (B, T) and what else the teacher's `forward` knows; other
+                columns are ignored.
+
+        Returns:
+            Signals on the device of the inputs, wherever the teacher is.
+        """
+        if self.model.training:
+            # Someone called `.train()` on it: dropout noise must never reach a target.
+            self.model.eval()
+        known = {name: value for name, value in inputs.items() if name in self.input_columns and name != "labels"}
+        there = next(value.device for value in known.values() if torch.is_tensor(value))
+        here = self.model.device
+        if here != there:
+            known = {name: value.to(here) if torch.is_tensor(value) else value for name, value in known.items()}
+        with self._arithmetic(), self._packed_linears.in_place():
+            signals = self._capture(**known)
+        if self.label_order is not None and "logits" in signals.logits:
+            signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
+        return signals.to(there)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Class and a hash of every weight, as it is in memory."""
+        digest = xxhash.xxh3_128()
+        update_digest(digest, self.model.state_dict())
+        found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+        # Other arithmetic rounds the same weights; int8 weights are others.
+        return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
+
+    def describe(self) -> str:
+        """Describe the teacher in words."""
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
+        place = "" if self.own_device is None else f", on {self.own_device}"
+        return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
+
+    def source(self) -> dict[str, Any]:
+        """Return the origin of the model: `name`, and `hub_id` and `revision` if that is the Hub."""
+        path = self.place or type(self.model).__name__
+        # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
+        commit = getattr(self.config, "_commit_hash", None)
+        return {"name": shown_name(path), "hub_id": path if commit else None, "revision": commit}
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.dtype == "auto":
+            return nullcontext()
+        device = self.model.device.type
+        if self.dtype in ("float32", "int8"):
+            return torch.autocast(device, enabled=False)
+        return torch.autocast(device, dtype=getattr(torch, self.dtype))
+
+
+def _existing_device(name: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    known = ["cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        known += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
+    if str(name) not in known:
+        raise ValueError(f"`--teacher_device` is {str(name)!r}; this machine has {', '.join(known)}.")
+    return torch.device(name)
