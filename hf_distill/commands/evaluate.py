@@ -18,7 +18,7 @@ from hf_distill.settings import EvaluationArguments, FineTuningArguments, TaskAr
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import majority_scores
-from hf_distill.trainers.distillation.checkpoints import LAST_CHECKPOINT
+from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.fine_tuning.task_models import load_task_model, random_task_model
 from hf_distill.trainers.fine_tuning.trainer import FineTuningResult, Scores, evaluate_model, finetune

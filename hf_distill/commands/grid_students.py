@@ -22,7 +22,7 @@ from hf_distill.settings import (
 from hf_distill.settings.parsing import parse
 from hf_distill.storage.files import read_mapping, write_yaml
 from hf_distill.storage.steps import differences
-from hf_distill.trainers.distillation.checkpoints import LAST_CHECKPOINT
+from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 
 logger = logging.get_logger(__name__)
 

@@ -23,8 +23,7 @@ from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.settings import GenerationTrainingArguments
 from hf_distill.tasks.catalogue.generation import GENERATION_DEFAULTS
 from hf_distill.tasks.rows.text import LENGTH_COLUMN
-from hf_distill.trainers.distillation.chance import without_chance
-from hf_distill.trainers.drop_in import check_kind, refuse_given, refuse_settings
+from hf_distill.trainers.base import check_kind, random_state_kept, refuse_given, refuse_settings
 from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer
 
 # Settings of `Trainer` without a use here -> why.
@@ -230,7 +229,7 @@ class GenerationTrainer(FineTuningTrainer):
         training = self.model.training
         self.model.eval()
         try:
-            with without_chance(self.args.device):
+            with random_state_kept(self.args.device):
                 sums = [
                     self.accelerator.gather_for_metrics(self._row_losses(self._prepare_inputs(batch)))
                     for batch in self.get_eval_dataloader(rows)
@@ -321,5 +320,5 @@ class GenerationTrainer(FineTuningTrainer):
         self.model.masked_lm.load_state_dict(stored.masked_lm.state_dict())
 
     def _load_best_model(self) -> None:
-        self._check_best()
+        self.checkpoints.check_best(self.state.best_model_checkpoint)
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))

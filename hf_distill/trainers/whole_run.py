@@ -7,12 +7,11 @@ had no loss. Every checkpoint therefore says, in `trainer_state.json`, what was 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import nn
-
-from .distillation.checkpoints import CheckpointedTrainer
+from transformers import TrainerState
+from transformers.trainer_utils import TrainOutput
 
 # Name in `TrainerState.stateful_callbacks`, the part of the state that may hold more than its own fields.
 ENTRY = "WholeRun"
@@ -46,66 +45,46 @@ class _Spent:
     seconds: float | None = 0.0
     loss_sum: float | None = 0.0
 
+    def and_then(self, seconds: float, loss_sum: float) -> _Spent:
+        """The cost of these steps and of further ones."""
+        return _Spent(
+            None if self.seconds is None else self.seconds + seconds,
+            None if self.loss_sum is None else self.loss_sum + loss_sum,
+        )
 
-class WholeRunTrainer(CheckpointedTrainer):
-    """A `Trainer` that knows what its training took before it was resumed."""
 
+@dataclass
+class RunCosts:
+    """The costs of one call of `train`, and of what the checkpoint that it continues had cost before."""
+
+    _began: float = field(default_factory=time.perf_counter)
     _before: _Spent | None = None
-    _first_step = 0
-    _began = 0.0
-    _whole: WholeRun | None = None
+    _first_step: int = 0
 
-    @property
-    def tells_whole_run(self) -> bool:
-        """Whether checkpoints say what was spent; otherwise they are those of `Trainer`."""
-        return True
-
-    @property
-    def whole_run(self) -> WholeRun:
-        """The training that ended last.
-
-        Raises:
-            RuntimeError: If none has ended.
-        """
-        if self._whole is None:
-            raise RuntimeError("No training has ended: call `train` first.")
-        return self._whole
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `Trainer`; what it returns is about this call alone, `whole_run` about all of them."""
-        self._before, self._began = None, time.perf_counter()
-        output = super().train(*args, **kwargs)
-        before = self._spent_before()
-        steps = self.state.global_step
-        here = _Spent(output.metrics["train_runtime"], output.training_loss * (steps - self._first_step))
-        seconds, loss_sum = _add(before.seconds, here.seconds), _add(before.loss_sum, here.loss_sum)
-        self._whole = WholeRun(steps, seconds, None if loss_sum is None or not steps else loss_sum / steps)
-        return output
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As in `Trainer`."""
-        self._spent_before()
-        return super().training_step(model, inputs, *args, **kwargs)
-
-    def _spent_before(self) -> _Spent:
-        """Read the cost that the continued checkpoint notes; asked before another one is written."""
+    def before(self, state: TrainerState) -> _Spent:
+        """The cost that the continued checkpoint notes: asked when it is loaded, before another one is written."""
         if self._before is None:
-            self._first_step = self.state.global_step
-            entry: Any = self.state.stateful_callbacks
+            self._first_step = state.global_step
+            entry: Any = state.stateful_callbacks
             found = entry.get(ENTRY) if isinstance(entry, dict) else None
             unknown = _Spent(None, None) if self._first_step else _Spent()
             self._before = unknown if found is None else _Spent(**found["attributes"])
         return self._before
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if self.tells_whole_run and isinstance(self.state.stateful_callbacks, dict):
-            before = self._spent_before()
-            # On the device since the last log.
-            loss_sum = self._total_loss_scalar + float(getattr(self, "_tr_loss", 0.0))
-            spent = _Spent(_add(before.seconds, time.perf_counter() - self._began), _add(before.loss_sum, loss_sum))
-            self.state.stateful_callbacks[ENTRY] = {"args": {}, "attributes": asdict(spent)}
-        super()._save_checkpoint(model, trial)
+    def note(self, state: TrainerState, loss_sum: float) -> None:
+        """Write the cost until now into the state that a checkpoint will hold.
 
+        Args:
+            state: Of the training.
+            loss_sum: Sum of the losses of this call's steps.
+        """
+        if isinstance(state.stateful_callbacks, dict):
+            spent = self.before(state).and_then(time.perf_counter() - self._began, loss_sum)
+            state.stateful_callbacks[ENTRY] = {"args": {}, "attributes": asdict(spent)}
 
-def _add(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
+    def whole(self, state: TrainerState, output: TrainOutput) -> WholeRun:
+        """The training from its first step on, once a call of `train` is over."""
+        steps, before = state.global_step, self.before(state)
+        seconds, loss_sum = output.metrics["train_runtime"], output.training_loss * (steps - self._first_step)
+        spent = before.and_then(seconds, loss_sum)
+        return WholeRun(steps, spent.seconds, None if spent.loss_sum is None or not steps else spent.loss_sum / steps)

@@ -38,8 +38,8 @@ from hf_distill.storage.folders import LOCK, FolderInUseError, writing_to
 from hf_distill.storage.steps import MARKER
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.trainers.distillation import checkpoints
-from hf_distill.trainers.distillation.checkpoints import damage_of_checkpoint, last_checkpoint
+from hf_distill.trainers import checkpoints
+from hf_distill.trainers.checkpoints import damage_of_checkpoint, last_checkpoint
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 from hf_distill.trainers.fine_tuning.trainer import finetune
 
@@ -296,12 +296,12 @@ def test_weights_that_were_saved_anew_in_other_files_are_taken(run):
 
 
 def test_a_damaged_best_checkpoint_is_not_loaded(jobs, tmp_path, monkeypatch):
-    def damaging(self):
-        DAMAGES["flipped"](Path(self.state.best_model_checkpoint, "model.safetensors"))
-        check(self)
+    def damaging(self, best):
+        DAMAGES["flipped"](Path(best, "model.safetensors"))
+        check(self, best)
 
-    check = checkpoints.CheckpointedTrainer._check_best
-    monkeypatch.setattr(checkpoints.CheckpointedTrainer, "_check_best", damaging)
+    check = checkpoints.Checkpoints.check_best
+    monkeypatch.setattr(checkpoints.Checkpoints, "check_best", damaging)
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
     with pytest.raises(ValueError, match=r"best checkpoint cannot be loaded: .*model.safetensors' is damaged"):
         jobs["distillation"](tmp_path, None, **best)

@@ -11,7 +11,8 @@ from transformers import AutoModel, BertForSequenceClassification, DataCollatorW
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.objectives import LogitsObjective, Objective
-from hf_distill.trainers.distillation.checkpoints import MANIFEST_NAME
+from hf_distill.trainers.checkpoints import MANIFEST_NAME
+from hf_distill.trainers.whole_run import RunCosts
 
 RELATION_AND_MORE = ["relation:1", "logits:0.5", "labels:0.3"]
 
@@ -569,7 +570,7 @@ def test_a_resumed_run_knows_what_the_whole_of_it_took(build):
 def test_a_checkpoint_that_does_not_tell_leaves_it_open(build, monkeypatch):
     settings = {"objectives": ["relation"], "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     with monkeypatch.context() as patch:
-        patch.setattr(DistillationTrainer, "tells_whole_run", False)
+        patch.setattr(RunCosts, "note", lambda self, state, loss_sum: None)
         first = build(**settings)
         first.train()
     resumed = build(**settings)

@@ -30,8 +30,8 @@ from hf_distill.capture.signals import Signals
 from hf_distill.objectives.logits import LabelsObjective, LogitsObjective
 from hf_distill.settings.parsing import parse
 from hf_distill.settings.training import lower_is_better
-from hf_distill.trainers.distillation.checkpoints import MANIFEST_NAME
-from hf_distill.trainers.drop_in import refuse_without_effect
+from hf_distill.trainers.base import refuse_without_effect
+from hf_distill.trainers.checkpoints import MANIFEST_NAME
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 
 STOCK = list(inspect.signature(Trainer.__init__).parameters)
@@ -153,7 +153,7 @@ def test_a_training_without_objectives_leaves_the_process_as_it_is(quiet, tiny_s
 
 def test_settings_that_wait_for_objectives_are_told(quiet, tiny_student, monkeypatch):
     said = []
-    monkeypatch.setattr("hf_distill.trainers.drop_in.logger.warning", said.append)
+    monkeypatch.setattr("hf_distill.trainers.base.logger.warning", said.append)
     DistillationTrainer(copy.deepcopy(tiny_student), DistillationArguments(**quiet, max_length=64))
     assert said == []
     DistillationTrainer(tiny_student, DistillationArguments(**quiet, temperature=2.0, relations=["qk"]))
@@ -590,6 +590,7 @@ def test_what_a_training_on_many_tasks_would_ignore_is_refused(name, value, quie
 
 def test_what_a_masked_head_would_ignore_is_refused(quiet, tiny_student):
     args = DistillationArguments(**quiet, label_smoothing_factor=0.1)
-    for given in ({}, {"compute_metrics": len}):
-        with pytest.raises(ValueError, match=r"MaskedHeadTrainer.*would have no effect"):
-            MaskedHeadTrainer(tiny_student, args, freeze_encoder=True, **given)
+    with pytest.raises(ValueError, match="`--label_smoothing_factor` would have no effect on a masked-LM head"):
+        MaskedHeadTrainer(tiny_student, args, freeze_encoder=True)
+    with pytest.raises(ValueError, match=r"MaskedHeadTrainer.*`compute_metrics` would have no effect"):
+        MaskedHeadTrainer(tiny_student, args, freeze_encoder=True, compute_metrics=len)

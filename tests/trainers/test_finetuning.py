@@ -22,7 +22,7 @@ from hf_distill.settings import FineTuningArguments, TeacherArguments
 from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.trainers.distillation import checkpoints
+from hf_distill.trainers import checkpoints
 from hf_distill.trainers.fine_tuning import task_models
 from hf_distill.trainers.fine_tuning import trainer as finetuning
 from hf_distill.trainers.fine_tuning.heads import head_of
@@ -409,9 +409,9 @@ def test_the_loss_of_a_task_against_a_plain_sum():
     assert TaskLoss(head_of(SPEC))({"logits": logits[:1]}, torch.tensor([-1])).item() == 0.0
 
 
-def test_the_trainer_is_a_trainer_but_for_its_samplers_and_the_mask_that_its_loss_sees(model):
+def test_the_trainer_is_a_trainer_but_for_the_mask_that_its_loss_sees(model):
     from transformers import Trainer
 
     assert issubclass(FineTuningTrainer, Trainer)
     own = [name for name in vars(FineTuningTrainer) if not name.startswith("__")]
-    assert own == ["input_folders", "_get_train_sampler", "_get_eval_sampler", "compute_loss"]
+    assert own == ["input_folders", "compute_loss"]

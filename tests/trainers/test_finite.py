@@ -174,7 +174,7 @@ def test_infinite_gradients_end_a_run_unless_a_scaler_skips_them(build, monkeypa
     monkeypatch.setattr(other.accelerator, "scaler", object())
     monkeypatch.setattr(other.accelerator, "native_amp", False)
     other._get_grad_norm(other.model)
-    assert other._watch.first_steps() == {}
+    assert other.finite.first_steps() == {}
 
 
 def test_looking_changes_nothing(build, tiny_bert_config, monkeypatch):
@@ -184,7 +184,8 @@ def test_looking_changes_nothing(build, tiny_bert_config, monkeypatch):
     )
     watched = build(student=student, objectives=["relation", "logits"], save_strategy="steps", save_steps=1)
     watched.train()
-    monkeypatch.setattr(DistillationTrainer, "stops_if_not_finite", False)
+    monkeypatch.setattr(FiniteWatch, "see", lambda self, step, values: None)
+    monkeypatch.setattr(DistillationTrainer, "check_student", lambda self: None)
     plain = build(student=student, objectives=["relation", "logits"])
     plain.train()
     for one, other in zip(watched.student.parameters(), plain.student.parameters(), strict=True):

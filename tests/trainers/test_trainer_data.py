@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from hf_distill.settings import FineTuningArguments
 from hf_distill.tasks.rows.text import tokenize_text
-from hf_distill.trainers.distillation.text import LengthSampler, counted, length_grouped_sampler
+from hf_distill.trainers.lengths import LengthSampler, counted, length_grouped_sampler
 
 
 class EndlessRows(torch.utils.data.Dataset):

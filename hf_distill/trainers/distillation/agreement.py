@@ -8,8 +8,9 @@ Shape legend: B rows, T padded length, N = B x T tokens, C classes, D width of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ from ...capture.signals import Signals
 from ...objectives import Objective
 from ...objectives.logits import SPAN_LABELS, only_real_positions, soft_binary_loss, soft_loss, token_mask
 from ...objectives.relation import SIDES
-from .terms import Reduce
 
 Sums = dict[str, Tensor]
+# Sums a tensor over the processes.
+Reduce = Callable[[Tensor, Literal["sum"]], Tensor]
 AGREEMENT = "agreement"
 
 
@@ -66,12 +68,11 @@ def agreement_sums(
     return {f"{name}|{key}": value for key, value in sums.items()}
 
 
+@dataclass
 class AgreementMeter:
     """Adds the sums of batches on the device until somebody asks for the numbers."""
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self._sums: Sums = {}
+    _sums: Sums = field(default_factory=dict)
 
     def add(self, sums: Mapping[str, Tensor]) -> None:
         """Add those of one batch."""

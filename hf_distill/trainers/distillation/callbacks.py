@@ -1,12 +1,32 @@
-"""Callbacks of a distillation: progress for a person to see, and the number of epochs for schedules."""
+"""Callbacks of trainings: progress for a person to see, epochs for schedules, and what is frozen when."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import (
+    EarlyStoppingCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import has_length
+
+from ...capture.architectures import describe_architecture
+
+
+def callbacks_of(args: TrainingArguments) -> list[TrainerCallback]:
+    """The callbacks that settings of ours ask for: early stopping and gradual unfreezing."""
+    found: list[TrainerCallback] = []
+    if getattr(args, "early_stopping_patience", None) is not None:
+        found.append(EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold))  # type: ignore[attr-defined]
+    if getattr(args, "gradual_unfreezing", None) is not None:
+        found.append(GradualUnfreezing(*args.gradual_unfreezing))  # type: ignore[attr-defined]
+    return found
 
 
 def epochs_in(max_steps: int, loader: Any, accumulation_steps: int) -> float | None:
@@ -86,3 +106,80 @@ def terms_of(logs: dict[str, Any]) -> str:
     """The loss and its terms of one log entry, short: `loss 1.24, relation/qq 0.31`."""
     names = [name for name in logs if name == "loss" or name.startswith("loss/")]
     return ", ".join(f"{name.removeprefix('loss/')} {float(logs[name]):.3g}" for name in names)
+
+
+class GradualUnfreezing(TrainerCallback):
+    """Trains only the top of the student for a while (XtremeDistil; Howard and Ruder 2018).
+
+    Up to the share `start` of the steps everything trains. At `start` all but the head is frozen; then one layer after
+    the other is freed, from the top down and at equal distances, and at `end` the embeddings too. What is frozen
+    depends on the progress alone, so that a resumed run freezes the same. Frozen parameters get no gradient: neither
+    clipping nor weight decay nor Adam's averages see them.
+    """
+
+    def __init__(self, start: float = 0.0, end: float = 0.5) -> None:
+        """Make the callback.
+
+        Args:
+            start: Share of the steps at which the student is frozen.
+            end: Share of the steps at which everything is free again.
+
+        Raises:
+            ValueError: If the shares do not rise within 0 and 1.
+        """
+        if not 0 <= start < end <= 1:
+            raise ValueError(f"`--gradual_unfreezing` is [{start}, {end}]; give two rising shares of the steps.")
+        self.start, self.end = start, end
+        self._groups: list[list[nn.Parameter]] = []
+
+    def num_free(self, progress: float, num_groups: int) -> int:
+        """Return how many groups below the head train at `progress`, counted from the top."""
+        if not self.start <= progress < self.end:
+            return num_groups
+        return int((progress - self.start) / (self.end - self.start) * num_groups)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Find what can be frozen; parameters that are frozen already stay so."""
+        if args.fsdp or args.deepspeed:
+            raise ValueError("`--gradual_unfreezing` works without FSDP and DeepSpeed only: they shard parameters.")
+        if args.world_size > 1 and args.ddp_find_unused_parameters is False:
+            raise ValueError("`--gradual_unfreezing` on several processes needs `--ddp_find_unused_parameters true`.")
+        objectives = getattr(model, "objectives", {})
+        if objectives and not any(objective.student_request.logits for objective in objectives.values()):
+            raise ValueError(
+                "`--gradual_unfreezing` trains the head alone at first, but no objective reads the head: add `logits` "
+                f"or `labels` to {sorted(objectives)}."
+            )
+        self._groups = groups_from_top(getattr(model, "student", model))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freeze and free for the optimizer step to come."""
+        free = self.num_free(state.global_step / max(1, state.max_steps), len(self._groups))
+        for index, group in enumerate(self._groups):
+            for parameter in group:
+                parameter.requires_grad_(index < free)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave a student that trains everywhere, as it was."""
+        for group in self._groups:
+            for parameter in group:
+                parameter.requires_grad_(True)
+
+
+def groups_from_top(student: nn.Module) -> list[list[nn.Parameter]]:
+    """The trainable parameters of every layer, the last layer first, and those of the embeddings."""
+    architecture = describe_architecture(student)
+    layers = [list(layer.parameters()) for layer in reversed(architecture.layer_list())]
+    inside = {id(parameter) for layer in layers for parameter in layer}
+    embeddings = [
+        parameter
+        for name, parameter in architecture.base.named_parameters()
+        if "embed" in name and id(parameter) not in inside
+    ]
+    return [[parameter for parameter in group if parameter.requires_grad] for group in (*layers, embeddings)]

@@ -13,7 +13,7 @@ from transformers.trainer_utils import EvalPrediction
 from ...objectives import Objective, WeightedObjective
 from ...settings import DistillationArguments, MultiTeacherArguments
 from ...teachers.base import TeacherSource
-from ..drop_in import settled, sorted_by_kind
+from ..base import settled, sorted_by_kind
 from .trainer import DistillationTrainer
 
 

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub import CommitInfo
+from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SaveStrategy
-from transformers.utils import PushInProgress, logging
+from transformers.utils import logging
 
 from ...hub.failures import explained
 from ...hub.model_card import FACTS_FILE, write_model_card
@@ -19,70 +19,57 @@ from ...hub.push import Target, kept_note, open_repository, upload
 from ...hub.selection import CARD_FILE, select_files
 from ...storage.files import copy_file
 from ...storage.finite import check_weights
-from ..finite import FiniteTrainer
 from .card import card_facts
 
 logger = logging.get_logger(__name__)
 STRATEGIES = (HubStrategy.EVERY_SAVE, HubStrategy.END)
 
 
-class PublishingTrainer(FiniteTrainer):
-    """A `Trainer` whose pushes are those of `hf_distill.hub.push`, as long as it distils.
+class Publisher:
+    """Sends the student of a trainer to its repository, in the background while the training goes on.
 
-    A push that fails during the training is a warning, and the training goes on; one at its end is a `PushError`,
-    raised when student and card are on disk.
+    Attributes:
+        repo: Name of the repository, once it is there.
     """
 
-    args: Any
-    model: Any
-    distilling: bool
-    hub_model_id: Any
-    push_in_progress: Any
-    # Fields of the card's facts that whoever trains knows and the trainer does not, such as the name of the corpus.
-    card_details: Mapping[str, Any] = MappingProxyType({})
+    def __init__(self) -> None:
+        """Begin with nothing that was sent."""
+        self.repo: str | None = None
+        self._running: Future[CommitInfo] | None = None
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make repository and branch before the training, so that what is wrong shows before it.
+    def open(self, args: TrainingArguments, token: str | None = None, private: bool | None = None) -> str:
+        """Make repository and branch, so that what is wrong shows before the training; returns the full name.
 
         Raises:
-            ValueError: If `hub_strategy` would upload checkpoints.
             PushError: If the Hub cannot be reached or does not take the repository.
         """
-        if not self.distilling:
-            return super().init_hf_repo(token=token, private=private)
-        if self.args.hub_strategy not in STRATEGIES:
-            raise ValueError(
-                f"`--hub_strategy {HubStrategy(self.args.hub_strategy).value}` uploads checkpoints, with the "
-                "projections and the state of the optimizer, which never leave this machine; allowed are "
-                f"{', '.join(strategy.value for strategy in STRATEGIES)}."
-            )
-        self.push_in_progress = None
-        if self.is_world_process_zero():
-            target = self._target(token, private)
-            command = target.command(str(self.args.output_dir))
-            note = f"Nothing was trained yet: train without `--push_to_hub`, and push afterwards with {command}"
-            with explained(target.repo, target.token, note):
-                self.hub_model_id = open_repository(target).repo
-        return None
+        target = self._target(args, token, private)
+        command = target.command(str(args.output_dir))
+        note = f"Nothing was trained yet: train without `--push_to_hub`, and push afterwards with {command}"
+        with explained(target.repo, target.token, note):
+            self.repo = open_repository(target).repo
+        return self.repo
 
-    def push_to_hub(  # type: ignore[override]
+    def push(
         self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
+        trainer: Any,
+        title: str | None,
+        blocking: bool,
+        token: str | None,
+        revision: str | None,
+        private: bool | None,
+        metadata: Mapping[str, Any],
     ) -> CommitInfo | Future[CommitInfo] | None:
-        """Save the student, write its card, and upload what `hf-distill push` would upload of `output_dir`.
+        """Save the student, write its card, and upload what `hf-distill push` would upload of the output folder.
 
         Args:
-            commit_message: Title of the commit.
+            trainer: Whose student it is.
+            title: Of the commit.
             blocking: Wait for the upload; otherwise a future is returned.
             token: In place of `args.hub_token`.
             revision: Branch in place of `args.hub_revision`; made if it is missing.
             private: In place of `args.hub_private_repo`.
-            kwargs: Passed on to `create_model_card`.
+            metadata: For `create_model_card`.
 
         Returns:
             The commit, or its future; `None` on all processes but the first.
@@ -91,89 +78,103 @@ class PublishingTrainer(FiniteTrainer):
             PushError: If the Hub cannot be reached or does not take it; everything is on disk then, and the message
                 ends with the command that goes on.
         """
-        if not self.distilling:
-            return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        args = trainer.args
+        trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
         # Before the first request: what the Hub refuses is on disk.
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
+        trainer.save_model(_internal_call=True)
+        if not trainer.is_world_process_zero():
             return None
-        self.create_model_card(**kwargs)
-        if self.hub_model_id is not None:
-            self._finish_current_push()
-        target = self._target(token, private, revision)
-        with explained(target.repo, target.token, kept_note(target, str(self.args.output_dir))):
+        trainer.create_model_card(**metadata)
+        self.wait()
+        target = self._target(args, token, private, revision)
+        with explained(target.repo, target.token, kept_note(target, str(args.output_dir))):
             target = open_repository(target)
-        self.hub_model_id = target.repo
-        if blocking:
-            return self._upload(target, commit_message)
-        return target.api.run_as_future(self._upload, target, commit_message)
+        trainer.hub_model_id = self.repo = target.repo
+        folder = str(args.output_dir)
+        return _upload(folder, target, title) if blocking else target.api.run_as_future(_upload, folder, target, title)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Upload the student of a checkpoint in the background, while the training goes on."""
-        if not self.distilling:
-            return super()._push_from_checkpoint(checkpoint_folder)
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return None
-        running = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if running and not self.args.hub_always_push:
-            return None
-        self._finish_current_push()
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        # Out of the checkpoint, which may be deleted before the upload is done.
-        for file in select_files(checkpoint_folder).files:
-            if file.path not in (CARD_FILE, FACTS_FILE):
-                copy_file(Path(checkpoint_folder, file.path), Path(self.args.output_dir, file.path))
-        self.create_model_card()
-        by_steps = self.args.save_strategy == SaveStrategy.STEPS
-        reached = f"step {self.state.global_step}" if by_steps else f"epoch {int(self.state.epoch or 0)}"
-        target = self._target()
-        job = target.api.run_as_future(self._upload, target, f"Training in progress, {reached}")
-        self.push_in_progress = PushInProgress([job])  # type: ignore[arg-type]
-        return None
+    def push_checkpoint(self, trainer: Any, checkpoint: str) -> None:
+        """Upload the student of a checkpoint in the background, unless an upload is still running.
 
-    def _finish_current_push(self) -> None:
-        """Wait for the upload in the background; one that failed is a warning."""
-        super()._finish_current_push()
-        if not self.distilling or getattr(self, "push_in_progress", None) is None:
+        Args:
+            trainer: Whose student it is.
+            checkpoint: Its folder, which may be deleted before the upload is done.
+        """
+        args = trainer.args
+        if not trainer.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return
-        for job in self.push_in_progress.jobs:
-            if job.exception() is not None:
-                logger.warning(f"A push during the training failed: {job.exception()}")
-        self.push_in_progress = None
+        if self._running is not None and not self._running.done() and not args.hub_always_push:
+            return
+        self.wait()
+        trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
+        for file in select_files(checkpoint).files:
+            if file.path not in (CARD_FILE, FACTS_FILE):
+                copy_file(Path(checkpoint, file.path), Path(args.output_dir, file.path))
+        trainer.create_model_card()
+        by_steps = args.save_strategy == SaveStrategy.STEPS
+        reached = f"step {trainer.state.global_step}" if by_steps else f"epoch {int(trainer.state.epoch or 0)}"
+        target = self._target(args)
+        title = f"Training in progress, {reached}"
+        self._running = target.api.run_as_future(_upload, str(args.output_dir), target, title)
 
-    def _target(self, token: str | None = None, private: bool | None = None, revision: str | None = None) -> Target:
+    def wait(self) -> None:
+        """Wait for the upload in the background; one that failed is a warning."""
+        running, self._running = self._running, None
+        if running is not None and running.exception() is not None:
+            logger.warning(f"A push during the training failed: {running.exception()}")
+
+    def _target(
+        self,
+        args: TrainingArguments,
+        token: str | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+    ) -> Target:
         """Return the repository that the arguments, or the values given in their place, send the student to."""
-        args = self.args
-        name = self.hub_model_id or args.hub_model_id or Path(str(args.output_dir)).absolute().name
+        name = self.repo or args.hub_model_id or Path(str(args.output_dir)).absolute().name
         wants_private = args.hub_private_repo if private is None else private
         return Target(name, "model", bool(wants_private), revision or args.hub_revision, token or args.hub_token)
 
-    def _upload(self, target: Target, commit_message: str | None) -> CommitInfo:
-        selection = select_files(str(self.args.output_dir))
-        with explained(target.repo, target.token, kept_note(target, selection.folder)):
-            return upload(selection, target, commit_message)
 
-    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:  # type: ignore[override]
-        """Write `README.md`: teacher, student, objectives, settings that differ from defaults, curves of the terms.
+def check_strategy(args: TrainingArguments) -> None:
+    """Refuse to send more than the student.
 
-        Args:
-            model_name: Title; by default the name of the repository or folder.
-            metadata: `language`, `license` (an id of the Hub) and `tags`; what the stock card takes besides is about
-                data sets, which a distillation has no labels of.
-        """
-        if not self.distilling:
-            return super().create_model_card(model_name=model_name, **metadata)
-        if not self.is_world_process_zero():
-            return None
-        check_weights(self.model, "No card is written: the trained")
-        trainer: Any = self
-        name = model_name or self.args.hub_model_id or Path(str(self.args.output_dir)).name
-        facts = dataclasses.replace(card_facts(trainer, name), **self.card_details)
-        facts.language = _as_list(metadata.get("language")) or facts.language
-        facts.tags, facts.licence = _as_list(metadata.get("tags")), metadata.get("license")
-        write_model_card(str(self.args.output_dir), facts)
-        return None
+    Raises:
+        ValueError: If `hub_strategy` would upload checkpoints.
+    """
+    if args.hub_strategy not in STRATEGIES:
+        raise ValueError(
+            f"`--hub_strategy {HubStrategy(args.hub_strategy).value}` uploads checkpoints, with the "
+            "projections and the state of the optimizer, which never leave this machine; allowed are "
+            f"{', '.join(strategy.value for strategy in STRATEGIES)}."
+        )
+
+
+def _upload(folder: str, target: Target, title: str | None) -> CommitInfo:
+    selection = select_files(folder)
+    with explained(target.repo, target.token, kept_note(target, selection.folder)):
+        return upload(selection, target, title)
+
+
+def write_card(trainer: Any, model_name: str | None, details: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Write the card of a trainer's student into its output folder.
+
+    Args:
+        trainer: A trainer that distils.
+        model_name: Title; by default the name of the repository or folder.
+        details: Fields of the card's facts that whoever trains knows and the trainer does not.
+        metadata: `language`, `license` and `tags`.
+
+    Raises:
+        NotFiniteError: If a weight is not finite.
+    """
+    check_weights(trainer.model, "No card is written: the trained")
+    folder = str(trainer.args.output_dir)
+    facts = card_facts(trainer, model_name or trainer.args.hub_model_id or Path(folder).name)
+    facts = dataclasses.replace(facts, **details)
+    facts.language = _as_list(metadata.get("language")) or facts.language
+    facts.tags, facts.licence = _as_list(metadata.get("tags")), metadata.get("license")
+    write_model_card(folder, facts)
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

@@ -25,11 +25,11 @@ from ...tasks.rows.text import (
 )
 from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
 from ...teachers.base import TeacherSource, TokenColumns
+from ..base import random_state_kept
 from ..fine_tuning.task_models import num_positions
-from .chance import without_chance
+from ..lengths import stored_lengths
 from .labels import LABEL_NAMES, SPANS, ClassOrder, LabelReader, has_several_labels, label_kind
 from .masking import MaskingCollator
-from .text import stored_lengths
 
 TOKENS = ("input_ids", "inputs_embeds")
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
@@ -251,7 +251,7 @@ class RowReader:
         if not rows or not isinstance(rows[0], Mapping) or any(name in rows[0] for name in TOKENS):
             return False
         try:
-            with without_chance(self.args.device):
+            with random_state_kept(self.args.device):
                 batch = self.own_collator(rows)
         except Exception:
             # It is one that pads tokens, and found none.
@@ -395,7 +395,7 @@ def first_rows(dataset: Any, device: torch.device) -> list[Any]:
     if dataset is None or isinstance(dataset, (str, Mapping)):
         return []
     try:
-        with without_chance(device):
+        with random_state_kept(device):
             if isinstance(dataset, datasets.IterableDataset):
                 return list(dataset.take(1))
             rows: Any = dataset

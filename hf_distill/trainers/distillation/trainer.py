@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import EvalPrediction
+from huggingface_hub import CommitInfo
+from torch import Tensor, nn
+from transformers import PreTrainedModel, ProgressCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 from transformers.utils import find_labels, logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
@@ -25,24 +28,32 @@ from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.base import objective_items
 from ...settings import DistillationArguments
 from ...tasks.loading import LoadedTask
+from ...tasks.rows.text import makes_rows_when_asked
 from ...teachers.base import TeacherSource, own_tokens_of
 from ...teachers.opening import open_teachers, refuse_shared
-from ..drop_in import refuse_without_effect, settled, sorted_by_kind
-from .callbacks import CountsEpochs
-from .checkpoints import read_beside_student, write_beside_student
-from .evaluation import EvaluatingTrainer
+from ..base import (
+    BaseTrainer,
+    random_state_kept,
+    refuse_without_effect,
+    settled,
+    sorted_by_kind,
+    unless_stock,
+)
+from ..checkpoints import read_beside_student, write_beside_student
+from ..finite import LABELS, TEACHER
+from .callbacks import CountsEpochs, TermsInProgressBar, callbacks_of
+from .evaluation import Evaluation, as_rows, searched_loss, unpacked
 from .labels import LABEL_NAMES, ClassOrder, LabelReader, has_choices
 from .masking import masking_collator
 from .model import DistillationModel, count_items
 from .optimizer import give_own_settings, train_beside
+from .publishing import Publisher, check_strategy, write_card
 from .rows import RowReader, bounds_of, check_one_set, has_pairs, settle_problem_type
-from .text import counted, length_grouped_sampler
-from .unfreezing import GradualUnfreezing
 
 logger = logging.get_logger(__name__)
 
 
-class DistillationTrainer(EvaluatingTrainer):
+class DistillationTrainer(BaseTrainer):
     """Train a student on what a teacher computes.
 
     A drop-in `Trainer` for encoders (and decoders) of any supported architecture. Not the class of the same name in
@@ -58,6 +69,11 @@ class DistillationTrainer(EvaluatingTrainer):
     model: Any
     processing_class: Any
     label_names: Any
+    data_collator: Any
+    compute_metrics: Any
+    preprocess_logits_for_metrics: Any
+    # Fields of the card's facts that whoever trains knows and the trainer does not, such as the name of the corpus.
+    card_details: Mapping[str, Any] = MappingProxyType({})
     _signature_columns: Any
 
     def __init__(
@@ -124,7 +140,7 @@ class DistillationTrainer(EvaluatingTrainer):
         self.peft_config = peft_config
         self._given_model, self._is_started = model is not None, False
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
-        self._check_given(compute_loss_func=compute_loss_func)
+        self._check_given(eval_task, compute_loss_func=compute_loss_func)
         self.teacher: TeacherSource | None = None
         if teacher_model is not None:
             self.teacher = open_teachers(
@@ -145,7 +161,14 @@ class DistillationTrainer(EvaluatingTrainer):
         if self.teacher is not None:
             train_dataset = self.teacher.dataset if train_dataset is None else train_dataset
             processing_class = self.teacher.tokenizer() if processing_class is None else processing_class
-        eval_dataset = self._plan_evaluation(eval_task, eval_dataset, processing_class)
+        self.evaluation, self.publisher = Evaluation(), Publisher()
+        # Sums of the terms since the last log, on the device, and the steps that they are of.
+        self._term_sums: dict[str, Tensor] = {}
+        self._num_logged_steps = 0
+        # The rows that the loader of an evaluation was made for.
+        self._rows_of_loader: Any = None
+        if self.distilling:
+            eval_dataset = self.evaluation.plan(self.args, eval_task, eval_dataset, processing_class, self.teachers)
         super().__init__(
             student,
             self.args,
@@ -169,23 +192,24 @@ class DistillationTrainer(EvaluatingTrainer):
         """Prepare everything that needs the base class to be ready."""
         if self.distilling:
             self._start_distilling(collator)
-            self._start_watching()
+            self.evaluation.settle(self.model, self.args, self.eval_dataset)
+            # In a notebook there is a table instead of the bar; without bars there is neither.
+            if self.pop_callback(ProgressCallback) is not None:
+                self.add_callback(TermsInProgressBar())
             self._is_started = True
-        if self._own("early_stopping_patience") is not None:
-            self.add_callback(
-                EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
-            )
-        if self._own("gradual_unfreezing") is not None:
-            self.add_callback(GradualUnfreezing(*self.args.gradual_unfreezing))
+        for callback in callbacks_of(self.args):
+            self.add_callback(callback)
 
     def _own(self, name: str) -> Any:
         """A setting of ours; `None` where the arguments are plain ones."""
         return getattr(self.args, name, None)
 
-    def _check_given(self, **given: Any) -> None:
+    def _check_given(self, eval_task: LoadedTask | None, **given: Any) -> None:
         """Refuse what would have no effect on a distillation or spoil it, and set the precision of the process."""
         if not self.distilling and self.peft_config is not None:
             raise ValueError("`peft_config` is for a distillation: without one, wrap the model by `get_peft_model`.")
+        if not self.distilling and (eval_task is not None or self._own("eval_task") or self._own("eval_agreement")):
+            raise ValueError("`--eval_task` and `--eval_agreement` watch a distillation: give it objectives.")
         if self.distilling:
             refuse_without_effect("a distillation", self.args, given)
         # A plain training leaves the precision as it is, unless it is told otherwise.
@@ -198,9 +222,9 @@ class DistillationTrainer(EvaluatingTrainer):
         return [] if self.teacher is None else self.teacher.members
 
     @property
-    def stops_if_not_finite(self) -> bool:
-        """Whether numbers that are not finite end the training: where something is distilled."""
-        return self.distilling
+    def is_stock(self) -> bool:
+        """Whether nothing is distilled: then this is a plain `Trainer`."""
+        return not self.distilling
 
     def _wrap(self, student: Any) -> DistillationModel:
         """Bind the objectives to both depths and put them around the student."""
@@ -295,6 +319,7 @@ class DistillationTrainer(EvaluatingTrainer):
         )
 
     def _check_rows(self, dataset: Any, name: str) -> None:
+        """Refuse rows from which the teachers cannot be read."""
         if self.teacher is not None:
             self.teacher.check_rows(dataset, name)
 
@@ -327,10 +352,9 @@ class DistillationTrainer(EvaluatingTrainer):
         self._described = self.model.describe()
         self._manifest = None
 
+    @unless_stock
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make the student with `model_init` and wrap it."""
-        if not self.distilling:
-            return super().call_model_init(trial)
         if trial is not None:
             # Objectives are made of the arguments, which the base class sets when the student is there.
             self._hp_search_setup(trial)
@@ -342,8 +366,8 @@ class DistillationTrainer(EvaluatingTrainer):
             # Every trial of a search has a student and projections of its own.
             self.model.to(self.args.device)
             self._check_objectives()
-            if self.task_evaluation is not None:
-                self.task_evaluation.show(self.model)
+            if self.evaluation.task is not None:
+                self.evaluation.task.show(self.model)
         return self.model
 
     @property
@@ -364,15 +388,14 @@ class DistillationTrainer(EvaluatingTrainer):
             lines.append(f"objective: {name} x {self.model.weights[name]:g}" + (f" ({settings})" if settings else ""))
         return "\n".join(lines)
 
-    # ---- Training ----
+    # ---- Rows ----
 
-    def _set_signature_columns_if_needed(self) -> None:
-        if not self.distilling or self._signature_columns is not None:
-            return super()._set_signature_columns_if_needed()
-        columns = {*forward_columns(self.student), *LABEL_COLUMNS, *LABEL_NAMES, *self.label_names}
-        if self.teacher is not None:
-            columns |= set(self.teacher.input_columns)
-        self._signature_columns = sorted(columns)
+    def _read_rows(self, dataset: Any, name: str, *, several: bool = False, predicting: bool = False) -> Any:
+        """A data set as the models read it: the same for training, `evaluate` and `predict`."""
+        dataset = self.rows.prepare(dataset, name, several=several, predicting=predicting)
+        if not predicting:
+            self._check_rows(dataset, name)
+        return dataset
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """As in `Trainer`; rows that were given since are read as those of the constructor."""
@@ -381,25 +404,65 @@ class DistillationTrainer(EvaluatingTrainer):
         check_one_set(self.train_dataset, "train_dataset")
         return super().get_train_dataloader()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        if not self.distilling:
-            rows = self.train_dataset if train_dataset is None else train_dataset
-            return super()._get_train_sampler(counted(rows))
-        sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
-        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
+    @unless_stock
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """As in `Trainer`, for rows of any kind: text is tokenized, and over-long rows are found before the pass."""
+        self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)
+        eval_dataset = self._read_rows(eval_dataset, "eval_dataset")
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(rows, str) and rows is not self._rows_of_loader:
+            # With persistent workers the base class keeps one loader, whatever rows it is asked for.
+            getattr(self, "_eval_dataloaders", {}).pop("eval", None)
+            self._rows_of_loader = rows
+        return super().get_eval_dataloader(eval_dataset)
 
+    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
+        """As `get_eval_dataloader`, for the student alone: the rows need no labels and no signals of a teacher."""
+        if self.distilling:
+            test_dataset = self._read_rows(test_dataset, "test_dataset", predicting=True)
+        check_one_set(test_dataset, "test_dataset")
+        return super().get_test_dataloader(test_dataset)
+
+    @unless_stock
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            columns = {*forward_columns(self.student), *LABEL_COLUMNS, *LABEL_NAMES, *self.label_names}
+            if self.teacher is not None:
+                columns |= set(self.teacher.input_columns)
+            self._signature_columns = sorted(columns)
+
+    @unless_stock
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        # A transform, or a collator of the user's, needs them.
+        if makes_rows_when_asked(dataset) or self.rows.leaves_raw:
+            return dataset
+        return super()._remove_unused_columns(dataset, description)
+
+    @unless_stock
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        if self.rows.collates_any_row:
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
+
+    # ---- A step ----
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`; nothing is left of the logs of a training before it."""
+        self._term_sums, self._num_logged_steps = {}, 0
+        return super().train(*args, **kwargs)
+
+    @unless_stock
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in `Trainer`; parameters of the objectives take `projection_learning_rate` and their own decay."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if self.distilling and is_new:
+        if is_new:
             give_own_settings(optimizer, self.model.objectives, self.args)
         return optimizer
 
+    @unless_stock
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count rows, tokens and labels of the whole optimizer step, over all micro-batches and processes."""
-        if not self.distilling:
-            return super()._get_num_items_in_batch(batch_samples, device)
         if not batch_samples:
             return None
         counts = [count_items(batch) for batch in batch_samples]
@@ -412,12 +475,16 @@ class DistillationTrainer(EvaluatingTrainer):
         self.model.set_progress(self.state.global_step / max(1, self.state.max_steps))
         return dict(zip(units, totals.unbind(), strict=True))
 
+    @unless_stock
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self.rows.check_batch(inputs)
+        return super()._prepare_inputs(inputs)
+
+    @unless_stock
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The weighted sum of all terms; a mean over the whole optimizer step when `num_items_in_batch` is given."""
-        if not self.distilling:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         signals = self._teacher_signals(inputs)
         outputs = model(
             teacher_signals=signals,
@@ -427,13 +494,12 @@ class DistillationTrainer(EvaluatingTrainer):
             **inputs,
         )
         if self.model.training:
-            self.watch_teacher(signals, inputs)
-            self._add_trained(outputs["terms"])
+            terms = outputs["terms"]
+            self.watch(_named_sides(signals, inputs))
+            self.watch(terms)
+            # They are kept until the next log; nothing waits for the device.
+            self._term_sums = {n: self._term_sums[n] + v if n in self._term_sums else v for n, v in terms.items()}
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-
-    def outputs_of(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The signals of the student that objectives read."""
-        return dict(named_signals(self.model.student_signals(batch)))
 
     def _teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | Mapping[str, Signals] | None:
         if self.teacher is None:
@@ -441,6 +507,110 @@ class DistillationTrainer(EvaluatingTrainer):
         # `Trainer` puts only the model it trains under autocast.
         with self.accelerator.autocast():
             return self.teacher.signals(inputs)
+
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The signals of the student that objectives read."""
+        return dict(named_signals(self.model.student_signals(batch)))
+
+    @unless_stock
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of every unweighted term since the last log as `loss/<objective>/<term>`, and what moves."""
+        if "loss" in logs and self._term_sums:
+            names = sorted(self._term_sums)
+            values = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "mean")
+            means = (values / max(1, self._num_logged_steps)).tolist()
+            logs.update({f"loss/{name}": mean for name, mean in zip(names, means, strict=True)})
+            logs.update(self.model.current_settings())
+            self._term_sums, self._num_logged_steps = {}, 0
+        super().log(logs, start_time)
+
+    # ---- Evaluation ----
+
+    @unless_stock
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        """Loss with or without labels; logits only where metrics need them."""
+        inputs = self._prepare_inputs(inputs)
+        if self.evaluation.asked is not None:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                labels = inputs.pop("labels")
+                return None, unpacked(tuple(model(only=self.evaluation.asked, **inputs).values())), labels
+        seen, count, counts = self.evaluation.rows_seen(inputs, self.accelerator)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(
+                teacher_signals=self._signals_to_compare(seen),
+                return_logits=not prediction_loss_only,
+                return_agreement=self.args.eval_agreement,
+                **seen,
+            )
+        self.evaluation.add(outputs, seen, self.model, counts=counts)
+        loss = torch.as_tensor(outputs["loss"]).detach() if outputs["terms"] else None
+        if prediction_loss_only:
+            return loss, None, None
+        left_out = {"loss", "terms", "agreement", *(ignore_keys or ())}
+        logits = tuple(as_rows(value.detach(), count) for name, value in outputs.items() if name not in left_out)
+        labels = tuple(inputs[name] for name in self.label_names if inputs.get(name) is not None)
+        return loss, unpacked(logits), unpacked(labels)
+
+    def _signals_to_compare(self, inputs: Mapping[str, Any]) -> Any:
+        """Return the teacher's signals; `None` where only the student can read the rows that it is to predict."""
+        needed = self.teacher.required_columns if self.evaluation.predicting and self.teacher is not None else ()
+        return self._teacher_signals(inputs) if all(name in inputs for name in needed) else None
+
+    @unless_stock
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`; the loss and its terms are exact means over the data set, not means of batch means.
+
+        With `eval_agreement` and `eval_task` there are agreement with the teacher and scores of the student too.
+        """
+        evaluation, prefix = self.evaluation, kwargs.get("metric_key_prefix", "eval")
+        evaluation.begin(predicting=kwargs.get("description") == "Prediction")
+        with random_state_kept(self.args.device):
+            output = super().evaluation_loop(*args, **kwargs)
+            if output.metrics is not None:
+                found = evaluation.measured(self.model, self.accelerator, self.state.global_step)
+                if evaluation.task is not None and prefix == evaluation.scored_set(self.eval_dataset):
+                    pad_to = 8 if self.args.device.type == "cuda" else None
+                    found |= evaluation.task.score(self._run_student, pad_to)
+                output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return output
+
+    def _run_student(self, rows: Any, asked: Any, collator: Any, kept: Any) -> tuple[Any, Any]:
+        """Outputs or features of the student, and the labels, for all rows: one more pass of the stock loop."""
+        own = self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics
+        self.data_collator, self.compute_metrics = collator, None
+        self.preprocess_logits_for_metrics = None if kept is None else lambda logits, labels: kept(logits)
+        self.evaluation.asked = asked
+        try:
+            output = super().evaluation_loop(
+                self.get_test_dataloader(rows), description="Task", prediction_loss_only=False
+            )
+        finally:
+            self.evaluation.asked = None
+            self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics = own
+        return output.predictions, output.label_ids
+
+    @unless_stock
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], dict[str, float]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As in `Trainer`, which by default would minimise the sum of all that an evaluation measures.
+
+        A distillation measures terms that rise and fall, so here the default is `eval_loss`: with several evaluation
+        sets the mean of theirs. What `compute_objective` gives is minimised too, unless `direction` says otherwise.
+        """
+        if compute_objective is None:
+            compute_objective = lambda metrics: searched_loss(metrics, self.eval_dataset)  # noqa: E731
+        return super().hyperparameter_search(hp_space, compute_objective, *args, **kwargs)
 
     # ---- Checkpoints ----
 
@@ -452,30 +622,80 @@ class DistillationTrainer(EvaluatingTrainer):
             self._manifest |= self.teacher.fingerprint() if self.teacher is not None else {"teacher": "none"}
         return self._manifest
 
+    @unless_stock
     def input_folders(self) -> dict[str, Any]:
         """The folders of teachers and student."""
-        if not self.distilling:
-            return {}
         own = getattr(getattr(self.student, "config", None), "name_or_path", None)
         return {"teacher_model": [teacher.place for teacher in self.teachers], "model": own}
 
     def _write_beside(self, folder: Path) -> None:
-        if self.distilling:
-            write_beside_student(folder, self.manifest(), self.model.objectives)
+        write_beside_student(folder, self.manifest(), self.model.objectives)
 
+    @unless_stock
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self.distilling:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         read_beside_student(Path(resume_from_checkpoint), self.manifest(), self.model.objectives)
         # A checkpoint holds the plain student; sharded strategies save and load the whole wrapper.
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         super()._load_from_checkpoint(resume_from_checkpoint, model if sharded else self.student)
 
+    @unless_stock
     def _load_best_model(self) -> None:
-        if not self.distilling or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
-        self._check_best()
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        self.checkpoints.check_best(self.state.best_model_checkpoint)
+        return self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+    # ---- Publishing ----
+
+    @unless_stock
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make repository and branch before the training, so that what is wrong shows before it."""
+        check_strategy(self.args)
+        if self.is_world_process_zero():
+            self.hub_model_id = self.publisher.open(self.args, token, private)
+
+    @unless_stock
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo | Future[CommitInfo] | None:
+        """As in `Trainer`; what is uploaded is the student with its card (see `Publisher.push`)."""
+        return self.publisher.push(self, commit_message, blocking, token, revision, private, kwargs)
+
+    @unless_stock
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        self.publisher.push_checkpoint(self, checkpoint_folder)
+
+    @unless_stock
+    def _finish_current_push(self) -> None:
+        self.publisher.wait()
+
+    @unless_stock
+    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:
+        """Write `README.md`: teacher, student, objectives, settings that differ from defaults, curves of the terms.
+
+        Args:
+            model_name: Title; by default the name of the repository or folder.
+            metadata: `language`, `license` (an id of the Hub) and `tags`; what the stock card takes besides is about
+                data sets, which a distillation has no labels of.
+        """
+        if self.is_world_process_zero():
+            write_card(self, model_name, self.card_details, metadata)
+
+
+def _named_sides(signals: Signals | Mapping[str, Signals] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the teacher says to a batch, and its labels, by names that say whose they are."""
+    sides = {LABELS + name: value for name, value in inputs.items() if "label" in name}
+    by_objective = signals if isinstance(signals, Mapping) else {"": signals}
+    # Objectives that learn from one teacher share what it said.
+    for one in {id(one): one for one in by_objective.values() if isinstance(one, Signals)}.values():
+        sides |= {TEACHER + name: value for name, value in named_signals(one)}
+    return sides
 
 
 def _chosen_objectives(given: Any, teacher: Any) -> list[Any]:

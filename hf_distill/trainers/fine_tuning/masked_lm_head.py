@@ -7,75 +7,92 @@ Shape legend: N masked tokens, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import PreTrainedModel, TrainerCallback
 
 from ...capture.masked_logits import logits_at
 from ...kernels.precision import configure_fp32_matmul
 from ...settings import DistillationArguments
-from ..distillation.text import length_grouped_sampler
-from ..distillation.trainer import DistillationTrainer
-from ..drop_in import check_kind, refuse_given, settled
+from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings, settled
+from ..distillation.callbacks import callbacks_of
+from ..distillation.masking import masking_collator
 
+# Settings of `Trainer` without a use here -> why.
+UNUSED = {
+    "label_smoothing_factor": "the loss is the plain cross-entropy of the masked tokens",
+    "use_liger_kernel": "its kernels put the loss into the model, and only masked tokens go through the head here",
+}
 # What a label is where nothing was masked.
 UNMASKED = -100
 
 
-class MaskedHeadTrainer(DistillationTrainer):
-    """Trains a masked language model on tokens that its collator masks (`args.mlm_probability`), without a teacher."""
+class MaskedHeadTrainer(BaseTrainer):
+    """Trains a masked language model on tokens that it masks (`args.mlm_probability`), without a teacher."""
 
     def __init__(
-        self, model: Any, args: DistillationArguments, *places: Any, freeze_encoder: bool, **kwargs: Any
+        self,
+        model: PreTrainedModel,
+        args: DistillationArguments,
+        data_collator: Callable[..., Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        freeze_encoder: bool,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        **given: Any,
     ) -> None:
-        """As `DistillationTrainer`.
+        """Make the trainer.
 
         Args:
             model: A model of `AutoModelForMaskedLM`.
-            args: Its `mlm_probability` must be given.
-            places: What follows the arguments in `Trainer`, in its order.
+            args: Its `mlm_probability` must be given, unless the collator masks.
+            data_collator: Masks tokens, by default as BERT does.
+            train_dataset: Tokenized rows.
+            eval_dataset: Likewise, for `masked_accuracy`.
+            processing_class: The model's tokenizer.
             freeze_encoder: Whether only the head learns. The word embeddings that it is tied to are the encoder's.
-            kwargs: Whatever else `DistillationTrainer` takes.
+            callbacks: As in `Trainer`.
+            optimizers: As in `Trainer`.
+            given: Refused: whatever else `Trainer` takes.
 
         Raises:
-            ValueError: If there are several processes or devices.
+            ValueError: If there are several processes or devices, or an argument is given that is refused.
         """
+        check_kind(args)
         if args.world_size > 1 or args.n_gpu > 1:
             raise ValueError(
                 f"A masked-LM head is fitted by one process on one device, but there are {args.world_size} processes "
                 f"and {args.n_gpu} GPUs: start it without torchrun, with CUDA_VISIBLE_DEVICES=0."
             )
-        check_kind(args)
-        names = list(inspect.signature(Trainer.__init__).parameters)[3:]
-        given = dict(zip(names, places, strict=False)) | kwargs
-        no_effect = ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics")
-        refuse_given(
-            "MaskedHeadTrainer measures the masked tokens alone",
-            {name: given.get(name) for name in no_effect}
-            | {"label_smoothing_factor": getattr(args, "label_smoothing_factor", 0) or None},
-        )
+        refuse_given("MaskedHeadTrainer measures the masked tokens alone", given)
+        refuse_settings("a masked-LM head", args, UNUSED)
         self.freeze_encoder = freeze_encoder
         model.base_model.requires_grad_(not freeze_encoder)
         # Our defaults, though nothing is distilled.
         args = settled(args, DistillationArguments, distilling=True)
         configure_fp32_matmul(args.fp32_matmul)
-        super().__init__(model, args, *places, objectives=[], **kwargs)
-
-    @property
-    def stops_if_not_finite(self) -> bool:
-        """Whether numbers that are not finite end the training: always."""
-        return True
+        super().__init__(
+            model,
+            args,
+            data_collator or masking_collator(args, processing_class, []),
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        for callback in callbacks_of(args):
+            self.add_callback(callback)
 
     def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The logits of the masked tokens."""
         return {"logits": self._masked(self.model, batch)[0]}
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
-        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
 
     def input_folders(self) -> dict[str, Any]:
         """The folder that the encoder was loaded from."""

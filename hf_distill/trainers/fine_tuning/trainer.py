@@ -12,7 +12,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
@@ -35,11 +34,10 @@ from hf_distill.tasks.majority import constant_label
 from hf_distill.tasks.metrics.compute import build_compute_metrics, predictions_of
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.trainers.distillation.terms import rows_that_count
-from hf_distill.trainers.distillation.text import length_grouped_sampler
+from hf_distill.trainers.base import BaseTrainer
+from hf_distill.trainers.distillation.evaluation import rows_that_count
 from hf_distill.trainers.fine_tuning.heads import TaskHead, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions, fit_head, label_order, merge_lora
-from hf_distill.trainers.finite import FiniteTrainer
 
 logger = logging.get_logger(__name__)
 
@@ -145,21 +143,12 @@ class TaskLoss:
         return total * self.scale / num_items_in_batch
 
 
-class FineTuningTrainer(FiniteTrainer):
-    """Stock `Trainer` that batches rows by the lengths stored in the data set, and evaluates them in their order."""
+class FineTuningTrainer(BaseTrainer):
+    """A `Trainer` of one task: its loss is exact, however the rows of an update are split up."""
 
     def input_folders(self) -> dict[str, Any]:
         """The folder that the model was loaded from."""
         return {"model": getattr(self.model, "name_or_path", None)}
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        # The base class is handed the rows without their unused columns, the lengths among them.
-        sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
-        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
-        # The base class would group rows by length here too; scores of words and answers know rows by their place.
-        return torch.utils.data.SequentialSampler(eval_dataset)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -30,11 +30,10 @@ from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.base import TeacherSource
 from hf_distill.teachers.opening import open_teacher, share_tokens
 from hf_distill.teachers.stored.teacher import StoredCollator, join_rows
-from hf_distill.trainers.distillation.chance import without_chance
-from hf_distill.trainers.distillation.checkpoints import check_manifest, write_manifest
+from hf_distill.trainers.base import BaseTrainer, check_kind, random_state_kept, refuse_given, refuse_settings
+from hf_distill.trainers.checkpoints import check_manifest, write_manifest
+from hf_distill.trainers.distillation.evaluation import ExactMeans
 from hf_distill.trainers.distillation.rows import check_one_set
-from hf_distill.trainers.distillation.terms import ExactMeans
-from hf_distill.trainers.drop_in import check_kind, refuse_given, refuse_settings
 from hf_distill.trainers.fine_tuning.heads import Collator, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions
 from hf_distill.trainers.fine_tuning.trainer import (
@@ -46,7 +45,7 @@ from hf_distill.trainers.fine_tuning.trainer import (
     headline_score,
     labelled_rows,
 )
-from hf_distill.trainers.finite import TEACHER, FiniteTrainer
+from hf_distill.trainers.finite import TEACHER
 from hf_distill.trainers.multi_task.loss import MultiTaskLoss
 from hf_distill.trainers.multi_task.mixing import TaskBatches, TaskCollator, TaskRows
 from hf_distill.trainers.multi_task.model import MultiTaskModel, multi_task_model
@@ -55,7 +54,7 @@ from hf_distill.trainers.multi_task.teachers import TaskTeachers
 LABELS = ("labels", "start_positions", "end_positions")
 
 
-class MTLTrainer(FiniteTrainer):
+class MTLTrainer(BaseTrainer):
     """Fine-tunes one encoder on many tasks, from their labels, from teachers of single tasks, or from both.
 
     `save_model` writes the plain encoder; `save_task` a plain model with the head of one task.
@@ -326,7 +325,7 @@ class MTLTrainer(FiniteTrainer):
         """Task -> evaluation split -> metric -> value (fractions)."""
         found = {}
         # In the middle of a training, which goes on as if nobody had looked.
-        with without_chance(self.args.device):
+        with random_state_kept(self.args.device):
             for task, splits in self.evaluation.items():
                 if splits:
                     found[task] = evaluate_splits(self._trainer_of(task), splits, self.specs[task])
@@ -367,7 +366,7 @@ class MTLTrainer(FiniteTrainer):
         if "input_ids" not in test_dataset.column_names:
             limit = self._limits[task]
             test_dataset = tokenize_task(test_dataset, spec, self.processing_class, limit, doc_stride=self._doc_stride)
-        with without_chance(self.args.device):
+        with random_state_kept(self.args.device):
             return self._trainer_of(task).predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def evaluate(

@@ -14,7 +14,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
-from ...tasks.rows.text import makes_rows_when_asked
+from ..tasks.rows.text import makes_rows_when_asked
 
 logger = logging.get_logger(__name__)
 

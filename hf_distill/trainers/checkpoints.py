@@ -13,25 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
-from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers import TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ...storage.files import (
+from ..storage.files import (
     WEIGHTS,
     PathLike,
     disk_space,
-    model_files,
     new_file,
     read_json,
     read_mapping,
     remove,
     write_json,
 )
-from ...storage.folders import check_apart, writing_to
-from ...storage.steps import MARKER, begin, damage_of_file, damage_of_step, differences, finish, read_marker
+from ..storage.steps import MARKER, begin, damage_of_file, damage_of_step, differences, finish, read_marker
 
 logger = logging.get_logger(__name__)
 
@@ -53,123 +52,49 @@ _DECIDING = (
 )
 
 
-class CheckpointedTrainer(Trainer):
-    """A `Trainer` that goes on from whole checkpoints only, and leaves whole files only.
+class Checkpoints:
+    """The checkpoints of one trainer: which one it goes on from, and how it writes one that is finished or absent."""
 
-    `train(resume_from_checkpoint="last")`, and `True`, stand for the last whole checkpoint of the output folder; one
-    that is not whole is stepped over with a line. Checkpoints that a plain `Trainer` wrote are taken if their files
-    can be read. While it trains, no other process can write to the output folder.
-    """
-
-    args: Any
-    model: Any
-    train_dataset: Any
-
-    @property
-    def marks_checkpoints(self) -> bool:
-        """Whether checkpoints have a marker; otherwise they are those of `Trainer`, file by file."""
-        return True
-
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> Any:
-        """As `Trainer.train`.
-
-        Args:
-            resume_from_checkpoint: Folder of a checkpoint; "last" or `True` for the last whole one of the output
-                folder. Where there is none, "last" begins anew, and `True` is an error.
-            trial: Of a search of hyperparameters.
-            ignore_keys_for_eval: Outputs that an evaluation does not gather.
-
-        Raises:
-            ValueError: If there is no such checkpoint, it is not whole, or it is of another run; the message names
-                the file or the settings.
-            FolderInUseError: If another process writes to the output folder.
-            DiskFullError: If the disk is full; checkpoints that were whole are so still.
-        """
-        folder = str(self.args.output_dir)
-        check_apart(folder, self.input_folders())
-        with writing_to(folder):
-            checkpoint = self._agreed_checkpoint(resume_from_checkpoint)
-            return super().train(checkpoint, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
-
-    def input_folders(self) -> dict[str, Any]:
-        """Argument -> folders that are read, and so never written to."""
-        return {}
+    def __init__(self) -> None:
+        """Begin with nothing that is being written."""
+        self._limits: list[int | None] = []
 
     # ---- Going on ----
 
-    def _agreed_checkpoint(self, asked: str | bool | None) -> str | None:
-        """The checkpoint to load: on every process the one that the first process chose."""
-        chosen: list[Any] = [None, None]
-        if self.args.process_index == 0:
+    def chosen(
+        self, asked: str | bool | None, args: TrainingArguments, settings: Mapping[str, Any], *, stock: bool
+    ) -> str | None:
+        """The checkpoint to load: on every process the one that the first process chose.
+
+        Args:
+            asked: Folder of a checkpoint; "last" or `True` for the last whole one of the output folder.
+            args: Of the training.
+            settings: What decides the training now (`deciding`).
+            stock: Whether the checkpoints are those of `Trainer`, file by file.
+
+        Raises:
+            ValueError: If there is no such checkpoint, or it is not whole.
+        """
+        found: list[Any] = [None, None]
+        if args.process_index == 0:
             try:
-                chosen[0] = self._checkpoint_to_load(asked)
+                found[0] = _checkpoint_to_load(asked, str(args.output_dir), stock=stock)
             except ValueError as error:
-                chosen[1] = error
-        if self.args.world_size > 1:
-            broadcast_object_list(chosen)
-        if chosen[1] is not None:
-            raise chosen[1]
-        return chosen[0]
+                found[1] = error
+        if args.world_size > 1:
+            broadcast_object_list(found)
+        if found[1] is not None:
+            raise found[1]
+        if found[0] is not None and args.process_index == 0:
+            _tell_differences(found[0], settings)
+        return found[0]
 
-    def _checkpoint_to_load(self, asked: str | bool | None) -> str | None:
-        folder = str(self.args.output_dir)
-        if not asked or asked in ("False", "false"):
-            return None
-        if asked is not True and asked not in (LAST_CHECKPOINT, "True", "true"):
-            found = str(asked)
-            # Of a folder that is not there a plain training says what `Trainer` says.
-            looked_at = self.marks_checkpoints or Path(found).is_dir()
-            reason = damage_of_checkpoint(found) if looked_at else None
-            if reason is not None:
-                raise ValueError(f"`--resume_from_checkpoint` {found!r} cannot be gone on with: {reason}.")
-            self._tell_differences(found)
-            return found
-        whole = last_checkpoint(folder)
-        if whole is not None:
-            self._tell_differences(whole)
-        elif asked == LAST_CHECKPOINT:
-            logger.warning(f"There is no checkpoint in {folder!r} yet: training starts from the beginning.")
-        else:
-            raise ValueError(f"No valid checkpoint found in output directory ({folder})")
-        return whole
+    def check_best(self, best: str | None) -> None:
+        """Refuse a best checkpoint that is not what was written.
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        if self.marks_checkpoints and self.state.global_step >= self.state.max_steps:
-            # `Trainer` would go one step beyond a last step that lies in the middle of an epoch.
-            self.control.should_training_stop = True
-            return None
-        return super()._run_epoch(*args, **kwargs)
-
-    def _tell_differences(self, checkpoint: str) -> None:
-        """A line where the run goes on with other settings than those that it was begun with."""
-        before = (read_marker(checkpoint) or {}).get("settings")
-        different = differences(before, self._deciding(), "in the checkpoint") if before else ""
-        if different:
-            logger.warning(
-                f"The checkpoint {checkpoint!r} was made with other settings ({different}): the run goes on with "
-                "those of now, and its result is that of neither."
-            )
-
-    def _deciding(self) -> dict[str, Any]:
-        values = {name: getattr(self.args, name, None) for name in _DECIDING}
-        rows = self.train_dataset
-        return {
-            **{name: getattr(value, "value", value) for name, value in values.items()},
-            "train_rows": len(rows) if hasattr(rows, "__len__") else None,
-        }
-
-    def _load_best_model(self) -> None:
-        self._check_best()
-        super()._load_best_model()
-
-    def _check_best(self) -> None:
-        """Refuse a best checkpoint that is not what was written."""
-        best = self.state.best_model_checkpoint
+        Raises:
+            ValueError: If it is damaged.
+        """
         if best is not None and Path(best, MARKER).is_file():
             reason = damage_of_checkpoint(best)
             if reason is not None:
@@ -177,76 +102,91 @@ class CheckpointedTrainer(Trainer):
 
     # ---- Saving ----
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As in `Trainer`, but older checkpoints are deleted only when this one is whole."""
-        run = self._get_output_dir(trial)
-        folder = Path(run, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        if not self.marks_checkpoints:
-            if self.args.should_save:
-                # The state is written last: that of an earlier run would make half of a checkpoint look whole.
-                remove(folder)
-            return super()._save_checkpoint(model, trial)
-        if self.args.should_save:
+    @contextmanager
+    def writing(self, folder: Path, args: TrainingArguments, accelerator: Accelerator) -> Iterator[None]:
+        """Write a checkpoint in the block, and `finish` it there; half of one is removed.
+
+        `Trainer` would delete older checkpoints before this one is finished, so in the block it keeps all.
+
+        Args:
+            folder: Of the checkpoint.
+            args: Of the training.
+            accelerator: Knows the processes.
+
+        Raises:
+            DiskFullError: If the disk is full.
+        """
+        if args.should_save:
             begin(folder)
-        self.accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
+        self._limits.append(args.save_total_limit)
+        args.save_total_limit = None
         try:
-            with disk_space(folder, "a checkpoint"), self._keeping_checkpoints():
-                if self.args.should_save:
-                    self._write_beside(folder)
-                super()._save_checkpoint(model, trial)
-                self._finish_checkpoint(folder)
+            with disk_space(folder, "a checkpoint"):
+                yield
         except Exception:
-            if self.args.should_save:
+            if args.should_save:
                 # Half of it is of no use, and makes no room.
                 remove(folder)
             raise
-        if self.args.should_save:
-            rotate_checkpoints(
-                output_dir=run,
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
-        return None
+        finally:
+            args.save_total_limit = self._limits.pop()
 
-    def _write_beside(self, folder: Path) -> None:
-        """Write what a checkpoint holds beside what `Trainer` writes."""
-
-    def _finish_checkpoint(self, folder: Path) -> None:
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save and self.marks_checkpoints:
-            finish(folder, self._deciding())
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # What is pushed is a whole checkpoint.
-        if self.marks_checkpoints:
-            self._finish_checkpoint(Path(checkpoint_folder))
-        super()._push_from_checkpoint(checkpoint_folder)
+    def finish(
+        self, folder: Path, args: TrainingArguments, settings: Mapping[str, Any], accelerator: Accelerator
+    ) -> None:
+        """Say that a checkpoint is whole, once all processes have written their part."""
+        accelerator.wait_for_everyone()
+        if args.should_save:
+            finish(folder, settings)
 
     @contextmanager
-    def _keeping_checkpoints(self) -> Iterator[None]:
-        """`Trainer` would delete older checkpoints before this one is finished."""
-        self._limit = self.args.save_total_limit
-        self.args.save_total_limit = None
+    def as_given(self, args: TrainingArguments) -> Iterator[None]:
+        """The arguments as they were given, while they are saved."""
+        limit = args.save_total_limit
+        args.save_total_limit = self._limits[-1] if self._limits else limit
         try:
             yield
         finally:
-            self.args.save_total_limit = self._limit
-            del self._limit
+            args.save_total_limit = limit
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Write the model; each of its files is whole or not there."""
-        if not self.args.should_save or not self.marks_checkpoints:
-            return super()._save(output_dir, state_dict)
-        limit = self.args.save_total_limit
-        # The arguments are saved too: as they were given.
-        self.args.save_total_limit = getattr(self, "_limit", limit)
-        try:
-            with model_files(output_dir or str(self.args.output_dir)) as part:
-                super()._save(str(part), state_dict)
-        finally:
-            self.args.save_total_limit = limit
+
+def deciding(args: TrainingArguments, rows: Any) -> dict[str, Any]:
+    """Return what decides which weights a training on some rows ends with."""
+    values = {name: getattr(args, name, None) for name in _DECIDING}
+    return {
+        **{name: getattr(value, "value", value) for name, value in values.items()},
+        "train_rows": len(rows) if hasattr(rows, "__len__") else None,
+    }
+
+
+def _checkpoint_to_load(asked: str | bool | None, folder: str, *, stock: bool) -> str | None:
+    if not asked or asked in ("False", "false"):
         return None
+    if asked is not True and asked not in (LAST_CHECKPOINT, "True", "true"):
+        found = str(asked)
+        # Of a folder that is not there a plain training says what `Trainer` says.
+        reason = damage_of_checkpoint(found) if not stock or Path(found).is_dir() else None
+        if reason is not None:
+            raise ValueError(f"`--resume_from_checkpoint` {found!r} cannot be gone on with: {reason}.")
+        return found
+    whole = last_checkpoint(folder)
+    if whole is None and asked != LAST_CHECKPOINT:
+        raise ValueError(f"No valid checkpoint found in output directory ({folder})")
+    if whole is None:
+        logger.warning(f"There is no checkpoint in {folder!r} yet: training starts from the beginning.")
+    return whole
+
+
+def _tell_differences(checkpoint: str, settings: Mapping[str, Any]) -> None:
+    """A line where the run goes on with other settings than those that it was begun with."""
+    before = (read_marker(checkpoint) or {}).get("settings")
+    different = differences(before, settings, "in the checkpoint") if before else ""
+    if different:
+        logger.warning(
+            f"The checkpoint {checkpoint!r} was made with other settings ({different}): the run goes on with "
+            "those of now, and its result is that of neither."
+        )
 
 
 def last_checkpoint(folder: PathLike) -> str | None:

@@ -1,0 +1,472 @@
+"""What every trainer of this package does beside `Trainer`, and which of its arguments it takes.
+
+A trainer goes on from whole checkpoints only, ends with an error once a number that counts is not finite, and knows
+what the whole training took. Rows keep their order in every evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import update_wrapper
+from pathlib import Path
+from types import MethodType
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
+from transformers.utils import logging
+
+from ..settings import DistillationArguments, FineTuningArguments
+from ..storage.files import model_files, remove
+from ..storage.finite import FiniteWatch, check_weights
+from ..storage.folders import check_apart, writing_to
+from ..teachers.opening import may_teach
+from .checkpoints import Checkpoints, deciding
+from .finite import GRADIENT, LOSS, OUTPUT, WEIGHT, end_if_not_finite, moments_of
+from .lengths import counted, length_grouped_sampler
+from .whole_run import RunCosts, WholeRun
+
+logger = logging.get_logger(__name__)
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+# Settings of ours that a training without objectives has a use for.
+USED_WITHOUT_OBJECTIVES = {
+    *("early_stopping_patience", "early_stopping_threshold", "fp32_matmul", "gradual_unfreezing", "mlm_probability"),
+    *("max_length", "text_column", "objectives"),
+}
+
+
+class _UnlessStock:
+    """A method that a trainer has where it does more than `Trainer`; elsewhere that of the next class in line."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+        update_wrapper(self, method)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __get__(self, trainer: BaseTrainer | None, kind: type | None = None) -> Any:
+        if trainer is None:
+            return self.method
+        if trainer.is_stock:
+            return getattr(super(self.owner, trainer), self.name)
+        return MethodType(self.method, trainer)
+
+
+def unless_stock(method: Method) -> Method:
+    """Let a method be skipped by every trainer that `is_stock`, as if its class did not have it."""
+    return cast(Method, _UnlessStock(method))
+
+
+class BaseTrainer(Trainer):
+    """A `Trainer` that leaves whole checkpoints and finite weights, and nothing else.
+
+    `train(resume_from_checkpoint="last")`, and `True`, stand for the last whole checkpoint of the output folder; one
+    that is not whole is stepped over with a line. Checkpoints that a plain `Trainer` wrote are taken if their files
+    can be read. While it trains, no other process can write to the output folder.
+
+    Numbers that are NaN or infinite end the training, and no such model is saved. With fp16, gradients may be
+    infinite: the scaler skips such a step.
+    """
+
+    args: Any
+    model: Any
+    accelerator: Any
+    train_dataset: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As `Trainer`."""
+        self.checkpoints = Checkpoints()
+        self.finite = FiniteWatch()
+        self._last_batch: Any = None
+        self._costs: RunCosts | None = None
+        self._whole_run: WholeRun | None = None
+        super().__init__(*args, **kwargs)
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether this is a plain `Trainer`: the same numbers, files and errors."""
+        return False
+
+    # ---- Training ----
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As `Trainer.train`; what it returns is about this call alone, `whole_run` about all of them.
+
+        Args:
+            resume_from_checkpoint: Folder of a checkpoint; "last" or `True` for the last whole one of the output
+                folder. Where there is none, "last" begins anew, and `True` is an error.
+            trial: Of a search of hyperparameters.
+            ignore_keys_for_eval: Outputs that an evaluation does not gather.
+
+        Raises:
+            ValueError: If there is no such checkpoint, it is not whole, or it is of another run; the message names
+                the file or the settings.
+            NotFiniteError: If a loss, a gradient or a weight of the student is not finite.
+            FolderInUseError: If another process writes to the output folder.
+            DiskFullError: If the disk is full; checkpoints that were whole are so still.
+        """
+        folder = str(self.args.output_dir)
+        check_apart(folder, self.input_folders())
+        self.finite, self._costs = FiniteWatch(), RunCosts()
+        try:
+            with writing_to(folder):
+                checkpoint = self.checkpoints.chosen(
+                    resume_from_checkpoint, self.args, self._deciding(), stock=self.is_stock
+                )
+                output = super().train(checkpoint, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
+        finally:
+            self._last_batch = None
+        self._whole_run = self._costs.whole(self.state, output)
+        return output
+
+    def input_folders(self) -> dict[str, Any]:
+        """Argument -> folders that are read, and so never written to."""
+        return {}
+
+    @property
+    def whole_run(self) -> WholeRun:
+        """The training that ended last, from its first step on.
+
+        Raises:
+            RuntimeError: If none has ended.
+        """
+        if self._whole_run is None:
+            raise RuntimeError("No training has ended: call `train` first.")
+        return self._whole_run
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        if self._costs is not None:
+            self._costs.before(self.state)
+        if not self.is_stock and self.state.global_step >= self.state.max_steps:
+            # `Trainer` would go one step beyond a last step that lies in the middle of an epoch.
+            self.control.should_training_stop = True
+            return None
+        return super()._run_epoch(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        if self.is_stock:
+            return super()._get_train_sampler(counted(self.train_dataset if train_dataset is None else train_dataset))
+        # The base class is handed the rows without their unused columns, the lengths among them.
+        sampler = length_grouped_sampler(self.train_dataset, self.args, lambda: int(self.state.epoch or 0))
+        return sampler if sampler is not None else super()._get_train_sampler(train_dataset)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
+        # The base class would group rows by length here too; scores know rows by their place.
+        if eval_dataset is None or not has_length(eval_dataset):
+            return None
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
+    # ---- Numbers that are not finite ----
+
+    def watch(self, values: Mapping[str, Any]) -> None:
+        """Look at numbers of the step that is being computed; nothing waits for the device."""
+        self.finite.see(self.state.global_step + 1, values)
+
+    @unless_stock
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """As in `Trainer`; the loss is watched."""
+        self._last_batch = inputs
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.watch({LOSS: loss})
+        return loss
+
+    @unless_stock
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if getattr(self.accelerator, "scaler", None) is None:
+            self.watch({GRADIENT: norm})
+        return norm
+
+    @unless_stock
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`, once everything is known to be finite."""
+        if "loss" in logs:
+            end_if_not_finite(self.finite, self.accelerator)
+        elif "train_loss" in logs:
+            self.check_student()
+        super().log(logs, start_time)
+
+    def check_student(self) -> None:
+        """Check what the last update made: the weights, and what the student says with them to the last rows.
+
+        In all processes at once.
+
+        Raises:
+            NotFiniteError: If something is not finite.
+        """
+        step = self.state.global_step
+        # Sharded models speak in training only.
+        if self._last_batch is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            self.finite.see(step, {OUTPUT + name: value for name, value in self._say_again().items()})
+        self.finite.see(step, {WEIGHT + name: values for name, values in self.model.named_parameters()})
+        self.finite.see(step, {WEIGHT + name: values for name, values in moments_of(self.optimizer).items()})
+        end_if_not_finite(self.finite, self.accelerator)
+
+    @torch.no_grad()
+    def _say_again(self) -> dict[str, Tensor]:
+        """Return the student's outputs for the last rows with the weights as they are now; draws no random number."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with random_state_kept(self.args.device), self.compute_loss_context_manager(), self.accelerator.autocast():
+                return self.outputs_of(self._prepare_inputs(self._last_batch))
+        finally:
+            self.model.train(training)
+
+    def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the student's outputs for a batch, by name."""
+        outputs: Any = self.model(**{name: value for name, value in batch.items() if name != "labels"})
+        return {name: value for name, value in outputs.items() if isinstance(value, Tensor)}
+
+    # ---- Saving ----
+
+    @unless_stock
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in `Trainer`.
+
+        Raises:
+            NotFiniteError: If a weight is not finite.
+        """
+        check_weights(self.model, "Nothing is saved: the trained")
+        super().save_model(output_dir, _internal_call)
+
+    @unless_stock
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write the model; each of its files is whole or not there."""
+        with self.checkpoints.as_given(self.args), model_files(output_dir or str(self.args.output_dir)) as part:
+            super()._save(str(part), state_dict)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As in `Trainer`, but older checkpoints are deleted only when this one is whole."""
+        run = self._get_output_dir(trial)
+        folder = Path(run, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.is_stock:
+            if self.args.should_save:
+                # The state is written last: that of an earlier run would make half of a checkpoint look whole.
+                remove(folder)
+            return super()._save_checkpoint(model, trial)
+        self.check_student()
+        if self._costs is not None:
+            # On the device since the last log.
+            self._costs.note(self.state, self._total_loss_scalar + float(getattr(self, "_tr_loss", 0.0)))
+        with self.checkpoints.writing(folder, self.args, self.accelerator):
+            if self.args.should_save:
+                self._write_beside(folder)
+            super()._save_checkpoint(model, trial)
+            self._finish_checkpoint(folder)
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=run,
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        return None
+
+    def _write_beside(self, folder: Path) -> None:
+        """Write what a checkpoint holds beside what `Trainer` writes."""
+
+    def _finish_checkpoint(self, folder: Path) -> None:
+        self.checkpoints.finish(folder, self.args, self._deciding(), self.accelerator)
+
+    def _deciding(self) -> dict[str, Any]:
+        return deciding(self.args, self.train_dataset)
+
+    @unless_stock
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # What is pushed is a whole checkpoint.
+        self._finish_checkpoint(Path(checkpoint_folder))
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _load_best_model(self) -> None:
+        self.checkpoints.check_best(self.state.best_model_checkpoint)
+        super()._load_best_model()
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Leave every random generator of the training as it is.
+
+    A pass over a loader draws a seed, and a `Trainer` that is made for an evaluation sets them all.
+
+    Args:
+        device: Where the training takes place.
+    """
+    devices = [device] if device.type not in ("cpu", "mps") else []
+    kind = {"device_type": device.type} if devices else {}
+    # The generator of all numpy, which `set_seed` sets too.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=devices, **kind):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+# ---- Arguments ----
+
+
+def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tuple[Any, Any, Any]:
+    """Training arguments, collator and teacher, where the teacher may have been given in the arguments' place.
+
+    Args:
+        args: What stands in second place: training arguments, nothing, or a teacher.
+        data_collator: What stands in third place; the training arguments, if a teacher stands before them.
+        teacher: What was given as `name`.
+        name: The keyword of the teacher, or of the teachers.
+
+    Raises:
+        TypeError: If `args` is something else, or there are two teachers.
+    """
+    if isinstance(data_collator, TrainingArguments):
+        args, data_collator, second = data_collator, None, args
+    elif args is None or isinstance(args, TrainingArguments):
+        return args, data_collator, teacher
+    else:
+        args, second = None, args
+    if second is None:
+        return args, data_collator, teacher
+    if isinstance(second, TrainingArguments) or not may_teach(second):
+        raise TypeError(
+            f"`args` is of type {type(second).__name__}: give the training's arguments in second place, and the "
+            f"teacher as `{name}=`."
+        )
+    if teacher is not None:
+        raise TypeError(f"There are two teachers, one in the place of `args` and one as `{name}=`: give one.")
+    return args, data_collator, second
+
+
+def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *, distilling: bool) -> Any:
+    """The arguments that count in one training; what was given stays as it is.
+
+    Args:
+        args: What was given.
+        kind: The arguments that a distillation needs; plain ones are filled up with its defaults.
+        distilling: Whether something is distilled. If not, what nobody chose is as in `TrainingArguments`, and plain
+            arguments are taken as they are.
+
+    Raises:
+        TypeError: If they are those of a fine-tuning.
+    """
+    if isinstance(args, FineTuningArguments):
+        raise TypeError(
+            f"`args` are {type(args).__name__}, in which what nobody chose is a task's: give `DistillationArguments` "
+            "or `TrainingArguments`."
+        )
+    if args is None:
+        args = kind("tmp_trainer") if distilling else TrainingArguments("tmp_trainer")
+    if distilling and not isinstance(args, kind):
+        args = kind.from_stock(args)
+    if not isinstance(args, DistillationArguments):
+        return args
+    if not distilling:
+        _tell_unused(args)
+    return args.for_training(distilling=distilling)
+
+
+def _tell_unused(args: DistillationArguments) -> None:
+    """A line where settings of a distillation are given and nothing is distilled."""
+    stock = {item.name for item in dataclasses.fields(TrainingArguments)}
+    unused = sorted(set(_changed(args)) - stock - USED_WITHOUT_OBJECTIVES)
+    if unused:
+        names = ", ".join(f"`--{name}`" for name in unused)
+        logger.warning(f"Nothing is distilled, because there are no `--objectives`: {names} will have no effect.")
+
+
+def _changed(args: DistillationArguments) -> list[str]:
+    """Names of the fields that are not as they begin."""
+    fresh = {
+        item.name: item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        for item in dataclasses.fields(args)
+    }
+    return [name for name, value in fresh.items() if getattr(args, name) != value]
+
+
+def check_kind(args: Any) -> None:
+    """Refuse what stands in the place of training arguments and is none.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if args is not None and not isinstance(args, TrainingArguments):
+        raise TypeError(
+            f"`args` is of type {type(args).__name__}: give the training's arguments in second place, and what is "
+            "none of `Trainer`'s arguments by its name."
+        )
+
+
+# What `Trainer` and its arguments have, and what has no meaning where the loss is that of objectives: name -> the way
+# out.
+REFUSED = {
+    "compute_loss_func": "the loss is the sum of the objectives: write an objective (docs/extending.md)",
+    "use_liger_kernel": "its kernels put the loss into the model, and the objectives need what the model computes",
+    "liger_kernel_config": "its kernels put the loss into the model, and the objectives need what the model computes",
+}
+
+
+def refuse_without_effect(what: str, args: TrainingArguments, given: Mapping[str, Any]) -> None:
+    """Refuse arguments that a distillation would ignore.
+
+    Args:
+        what: What is trained, for the message.
+        args: Arguments of the training.
+        given: Arguments of the trainer by name.
+
+    Raises:
+        ValueError: If one is set.
+    """
+    for name, way in REFUSED.items():
+        value = given.get(name) or getattr(args, name, None)
+        if value:
+            raise ValueError(f"`{name}` would have no effect on {what}; {way}.")
+    if not args.average_tokens_across_devices and args.world_size > 1:
+        raise ValueError(
+            f"`--average_tokens_across_devices False` would have no effect on {what}: its loss is a mean over the "
+            f"rows, tokens and labels of all {args.world_size} processes."
+        )
+
+
+def refuse_given(trainer: str, given: Mapping[str, Any]) -> None:
+    """Refuse arguments of `Trainer` that a trainer has no use for.
+
+    Args:
+        trainer: Name of the trainer, with the reason: "MTLTrainer reads the rows of its tasks".
+        given: What was given, by name; nothing and pairs of nothing are not.
+
+    Raises:
+        ValueError: If one is given.
+    """
+    wrong = [name for name, value in given.items() if value is not None]
+    if wrong:
+        raise ValueError(f"{trainer}: {', '.join(f'`{name}`' for name in wrong)} would have no effect; leave it out.")
+
+
+def refuse_settings(what: str, args: TrainingArguments, ways: Mapping[str, str]) -> None:
+    """Refuse settings that a training would ignore.
+
+    Args:
+        what: What is trained, for the message: "a training on many tasks".
+        args: Settings of the training.
+        ways: Name of a setting -> why it has no effect, or what to do instead.
+
+    Raises:
+        ValueError: If one is set.
+    """
+    for name, way in ways.items():
+        if getattr(args, name, None):
+            raise ValueError(f"`--{name}` would have no effect on {what}: {way}.")
