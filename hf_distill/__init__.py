@@ -35,6 +35,7 @@ _MODULE_OF: dict[str, str] = {
     "OnnxModel": "reports.onnx.onnx_model",
     "SignalCapture": "capture.transformer",
     "SignalRequest": "capture.signals",
+    "Signals": "capture.signals",
     "StoredTeacher": "teachers.stored.teacher",
     "StudentShape": "students.shapes",
     "TaskSpec": "tasks",
@@ -88,6 +89,7 @@ __all__ = [
     "OnnxModel",
     "SignalCapture",
     "SignalRequest",
+    "Signals",
     "StoredTeacher",
     "StudentShape",
     "TaskSpec",
@@ -119,7 +121,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .capture.signals import SignalRequest
+    from .capture.signals import SignalRequest, Signals
     from .capture.transformer import SignalCapture, register_architecture
     from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
     from .corpus.augment.builder import AugmentedCorpus, build_augmented_corpus

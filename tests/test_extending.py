@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import torch
 import yaml
 from transformers import BertModel, set_seed
 
+from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.capture import architectures
 from hf_distill.capture.signals import Signals
 from hf_distill.cli import main
@@ -39,7 +41,7 @@ def my_plugin(tmp_path, monkeypatch):
     ):
         (folder / name).write_text(text, encoding="utf-8")
     shutil.copy(TESTS / "plugin_model.py", folder / "model.py")
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.iterdir())) == 7
     monkeypatch.syspath_prepend(str(folder.parent))
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
@@ -179,6 +181,22 @@ def test_the_objective_is_its_formula_and_leaves_padding_out(my_plugin):
     ]
     torch.testing.assert_close(value, torch.stack(expected).mean())
     assert objective(signals(ours, mask), signals(ours, mask))["difference"] == 0
+
+
+def test_the_teacher_is_one_for_the_trainer(my_plugin, tmp_path, tiny_student, tiny_tokenizer, sentences):
+    word_list = importlib.import_module(f"{my_plugin}.teacher").WordList
+    ids = tiny_tokenizer(sentences[0])["input_ids"]
+    args = DistillationArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none", disable_tqdm=True)
+    trainer = DistillationTrainer(
+        tiny_student, args, train_dataset=[{"text": text} for text in sentences[:8]], objectives=["logits"],
+        processing_class=tiny_tokenizer, teacher_model=word_list(ids),
+    )  # fmt: skip
+    assert trainer.train().global_step == 1
+    assert trainer.manifest()["ids"] == sorted(ids)
+    says = trainer.teacher.signals(
+        {name: torch.tensor([values]) for name, values in tiny_tokenizer(sentences[0]).items()}
+    )
+    torch.testing.assert_close(says.logits["logits"], torch.tensor([[0.0, 4.0]]))
 
 
 def test_the_engine_agrees_with_ours_to_the_last_bit(my_plugin, tmp_path):

@@ -105,7 +105,7 @@ class SeveralTeachers(TeacherSource):
         return self.teachers
 
     @property
-    def dataset(self) -> datasets.Dataset | None:  # type: ignore[override]
+    def dataset(self) -> datasets.Dataset | None:
         """The rows of the stored ones, with the signals of all of them; `None` if none is stored.
 
         Raises:

@@ -207,7 +207,7 @@ def _request(
     if not isinstance(objectives, SignalRequest):
         shared = {"teacher_model_type": live.model_type, **(options or {})}
         for item in build_objectives(objectives, shared):
-            item.objective.bind(num_student_layers or live.num_layers, live.num_layers)
+            item.objective.bind(num_student_layers or live.num_layers or 0, live.num_layers)
             request = request | item.objective.teacher_request
     if not request:
         raise ValueError(f"`--objectives` {objectives!r} need nothing of a teacher: there is nothing to store.")
