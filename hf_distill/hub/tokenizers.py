@@ -150,6 +150,62 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return xxhash.xxh3_128(json.dumps(facts).encode()).hexdigest()
 
 
+def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
+    """For every id of one tokenizer the id of the same piece in another, larger one.
+
+    So it is where a vocabulary was trimmed: both cut text by the same rules, and differ in their pieces only. Text that
+    a piece is missing for is cut into smaller ones, which the larger tokenizer has too.
+
+    Args:
+        theirs: The tokenizer with more pieces.
+        ours: The tokenizer with some of them.
+
+    Returns:
+        The ids; `None` where the rules differ, a piece is unknown there, or one of them is not a fast tokenizer.
+    """
+    if not (getattr(theirs, "is_fast", False) and getattr(ours, "is_fast", False)):
+        return None
+    ids, numbers = theirs.get_vocab(), ours.get_vocab()
+    (their_rules, their_scores, their_merges), (our_rules, our_scores, our_merges) = _rules(theirs), _rules(ours)
+    if their_rules != our_rules or not ids.keys() >= numbers.keys() or not their_scores.items() >= our_scores.items():
+        return None
+    kept = set(our_merges)
+    # Merges count by their order.
+    if [merge for merge in their_merges if merge in kept] != our_merges:
+        return None
+    found = [ids.get(theirs.unk_token, 0)] * (max(numbers.values()) + 1)
+    for piece, number in numbers.items():
+        found[number] = ids[piece]
+    return found
+
+
+def _rules(tokenizer: Any) -> tuple[dict[str, Any], dict[str, float], list[tuple[str, ...]]]:
+    """What decides the pieces of a text but the list of pieces: rules without ids, scores of pieces, and merges."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = rules["model"]
+    vocabulary, merges = model.pop("vocab", {}), model.pop("merges", None) or []
+    if "unk_id" in model:
+        model["unk_id"] = None if model["unk_id"] is None else vocabulary[model["unk_id"]][0]
+    scores = dict(vocabulary) if model.get("type") == "Unigram" else {}
+    added = {token["content"]: {**token, "id": None} for token in rules.pop("added_tokens")}
+    _leave_out_ids(rules.get("post_processor"))
+    sides = {"cuts": tokenizer.truncation_side, "pads": tokenizer.padding_side}
+    merged = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    return {**rules, "added": added, "truncation": None, "padding": None, **sides}, scores, merged
+
+
+def _leave_out_ids(processor: Any) -> None:
+    """Take the ids out of a post-processor, which names the same tokens; in place."""
+    if isinstance(processor, dict):
+        for token in (processor.get("special_tokens") or {}).values():
+            token["ids"] = None
+        for name in ("cls", "sep"):
+            if isinstance(processor.get(name), list):
+                processor[name] = processor[name][0]
+        for inner in processor.get("processors") or []:
+            _leave_out_ids(inner)
+
+
 def check_same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, pairs: bool = False) -> None:
     """Both sides read the same `input_ids`, so their tokenizers must make the same of every text.
 

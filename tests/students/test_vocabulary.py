@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -18,6 +19,7 @@ from transformers import (
     RobertaModel,
 )
 
+from hf_distill.hub.tokenizers import ids_of_same_pieces
 from hf_distill.students.vocabulary import trim_vocabulary
 
 TRAINING = [
@@ -126,6 +128,26 @@ class TestTokens:
             trim_vocabulary(full, None, ENGLISH, size=3)
         with pytest.raises(ValueError, match="No text"):
             trim_vocabulary(full, None, [])
+
+
+class TestIdsOfSamePieces:
+    """A trimmed tokenizer and the full one differ in their pieces only, which are known by name."""
+
+    def test_they_lead_from_a_trimmed_tokenizer_to_the_full_one(self, full, trimmed):
+        assert ids_of_same_pieces(full, trimmed.tokenizer) == list(trimmed.kept)
+        assert ids_of_same_pieces(full, full) == list(range(len(full)))
+
+    def test_they_lead_nowhere_from_the_full_one_to_a_trimmed_one(self, full, trimmed):
+        assert ids_of_same_pieces(trimmed.tokenizer, full) is None
+
+    def test_other_rules_are_no_trimmed_vocabulary(self, full, trimmed):
+        other = copy.deepcopy(trimmed.tokenizer)
+        other.backend_tokenizer.normalizer = normalizers.Replace("a", "b")
+        assert ids_of_same_pieces(full, other) is None
+        assert ids_of_same_pieces(trained("WordPiece"), trained("Unigram")) is None
+
+    def test_what_is_no_fast_tokenizer_is_not_compared(self, full):
+        assert ids_of_same_pieces(full, lambda text: text) is None
 
 
 class TestModels:
