@@ -38,20 +38,38 @@ MAX_LENGTH = 64
 RATES = {"random": 6e-4, "svd_embeddings": 6e-4}
 
 
-def student_of(teacher: Any, tokenizer: Any, init: str, shape: str, texts: list[str], seed: int) -> tuple[Any, dict]:
-    """A student with these first weights, and what is known of them."""
+def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Any, Any, Any, list[str], dict[str, Any]]:
+    """Teacher, its tokenizer, a student with these first weights, the texts, and what is known of the start.
+
+    The start is kept in the working folder, since students with more updates begin with the same one.
+    """
+    torch.set_num_threads(words.threads)
+    tokenizer = load_tokenizer(words.teacher, flag="--teacher")
+    teacher = load_model(words.teacher, flag="--teacher").eval()
+    count = CALIBRATION_ROWS + max(words.updates) * ROWS_PER_UPDATE
+    corpus = load_general_corpus(words.textbook, flag="--textbook").shuffle(seed=seed)
+    texts = [words.prefix + text for text in corpus.select(range(min(count, len(corpus))))["text"]]
+    folder = Path(words.work_dir, f"{words.shape}-{init}-start-{seed}")
+    facts_file = folder / "facts.json"
+    if facts_file.is_file():
+        student = AutoModel.from_pretrained(folder)
+        return teacher, tokenizer, student, texts, json.loads(facts_file.read_text(encoding="utf-8"))
+    set_seed(seed)
     started = time.monotonic()
     student = create_student(
         teacher,
-        shape,
+        words.shape,
         init="teacher" if init == "cut" else init,
-        calibration_text=texts if init == "teacher" else None,
+        calibration_text=texts[:CALIBRATION_ROWS] if init == "teacher" else None,
         tokenizer=tokenizer,
         seed=seed,
     )
     taken = first_weights_of(student)
     explained = [round(share, 4) for share in taken.explained] if taken else []
-    return student, {"explained": explained, "start_seconds": round(time.monotonic() - started, 1)}
+    facts = {"explained": explained, "start_seconds": round(time.monotonic() - started, 1)}
+    student.save_pretrained(folder)
+    facts_file.write_text(json.dumps(facts), encoding="utf-8")
+    return teacher, tokenizer, student, texts, facts
 
 
 def distilled(student: Any, teacher: Any, tokenizer: Any, rows: Dataset, options: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +77,7 @@ def distilled(student: Any, teacher: Any, tokenizer: Any, rows: Dataset, options
     args = DistillationArguments(
         per_device_train_batch_size=ROWS_PER_UPDATE,
         max_length=MAX_LENGTH,
-        logging_steps=50,
+        logging_steps=min(50, options["max_steps"]),
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
@@ -86,13 +104,13 @@ def stsb_spearman(model: Any, tokenizer: Any, task: LoadedTask, prefix: str) -> 
                 truncation=True,
                 max_length=MAX_LENGTH,
                 return_tensors="pt",
-            )
+            ).to(model.device)
             mask = batch["attention_mask"][..., None].float()
             states = model.eval()(**batch).last_hidden_state * mask
             vectors.append(states.sum(1) / mask.sum(1))
         sides.append(torch.cat(vectors))
     cosines = torch.cosine_similarity(*sides)
-    return float(spearmanr(cosines.numpy(), rows[task.spec.label_column]).statistic)
+    return float(spearmanr(cosines.cpu().numpy(), rows[task.spec.label_column]).statistic)
 
 
 def adapted(folder: Path, tokenizer: Any, task: LoadedTask, rows: int, epochs: float, seed: int) -> float:
@@ -129,14 +147,7 @@ def key_of(result: dict[str, Any]) -> tuple[Any, ...]:
 
 def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> dict[str, Any]:
     """One student, from its first weights to its scores."""
-    torch.set_num_threads(words.threads)
-    tokenizer = load_tokenizer(words.teacher, flag="--teacher")
-    teacher = load_model(words.teacher, flag="--teacher", model_class=AutoModel).eval()
-    count = CALIBRATION_ROWS + updates * ROWS_PER_UPDATE
-    corpus = load_general_corpus(words.textbook, flag="--textbook").shuffle(seed=seed).select(range(count))
-    texts = [words.prefix + text for text in corpus["text"]]
-    set_seed(seed)
-    student, facts = student_of(teacher, tokenizer, init, words.shape, texts[:CALIBRATION_ROWS], seed)
+    teacher, tokenizer, student, texts, facts = begin(words, init, seed)
     folder = Path(words.work_dir, f"{words.shape}-{init}-{updates}-{seed}")
     if updates:
         options = {
@@ -147,9 +158,10 @@ def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> di
             "seed": seed,
             "bf16": words.bf16,
         }
-        rows = Dataset.from_dict({"text": texts[CALIBRATION_ROWS:]})
-        facts |= distilled(student, teacher, tokenizer, rows, options)
+        rows = texts[CALIBRATION_ROWS : CALIBRATION_ROWS + updates * ROWS_PER_UPDATE]
+        facts |= distilled(student, teacher, tokenizer, Dataset.from_dict({"text": rows}), options)
     student.eval().save_pretrained(folder)
+    student.to("cuda" if torch.cuda.is_available() else "cpu")
     scores = {"stsb": stsb_spearman(student, tokenizer, load_task("glue/stsb", words.data_dir), words.prefix)}
     for name in words.tasks:
         rows_and_epochs = (12_000, 1.0) if name == "glue/sst2" else (12_000, 3.0)
