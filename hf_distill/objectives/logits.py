@@ -132,6 +132,7 @@ class LogitsObjective(Objective):
         probability_shift: bool = False,
         positions: Positions = "tokens",
         span_reduction: SpanReduction = "mean",
+        shared_ids: int | None = None,
     ) -> None:
         """Create the objective.
 
@@ -150,6 +151,8 @@ class LogitsObjective(Objective):
                 not count either where the head speaks about rows.
             span_reduction: The loss of a span head is the `mean` of the losses of start and end, as the loss on the
                 labels in transformers, or their `sum`, as in TextBrewer.
+            shared_ids: Ids of the tokenizer that both sides have in common. Heads over a vocabulary may have more rows
+                than that, and not equally many: they are compared on the common ones.
 
         Raises:
             ValueError: If a setting is unknown, or two of them do not go together.
@@ -182,6 +185,7 @@ class LogitsObjective(Objective):
         self.probability_shift = probability_shift
         self.positions = positions
         self.span_reduction = span_reduction
+        self.shared_ids = shared_ids
         self.needs_labels = probability_shift or positions == "labels"
 
     @property
@@ -222,7 +226,7 @@ class LogitsObjective(Objective):
                 f"The objective `{self.title}` needs a student with a head; this one gives hidden states only. "
                 "Create it from a teacher with a head, or with `model_class=AutoModelForSequenceClassification`."
             )
-        if len(shapes) < 2 or shapes[0] != shapes[1]:
+        if len(shapes) < 2 or (shapes[0] != shapes[1] and not self._are_padded(*shapes)):
             sizes = [{k: tuple(v.shape[1:]) for k, v in side.logits.items()} for side in (student, teacher) if side]
             raise ValueError(
                 f"The objective `{self.title}` needs the same head on both sides, but the student gives "
@@ -233,6 +237,11 @@ class LogitsObjective(Objective):
         if self.probability_shift and any(logits.shape[-1] == 1 for logits in student.logits.values()):
             raise ValueError("`probability_shift` swaps one class with another; this head has one output only.")
         self.unit = "labels" if self.positions == "labels" else _unit(student)
+
+    def _are_padded(self, *shapes: Mapping[str, tuple[int, int]]) -> bool:
+        """Whether heads over the vocabulary of one tokenizer differ in rows that no id stands for."""
+        found = [shape.get("logits", (0, 0)) for shape in shapes]
+        return self.shared_ids is not None and all(dim == 3 and size >= self.shared_ids for dim, size in found)
 
     def set_progress(self, progress: float) -> None:
         """Move the temperature along its schedule."""
@@ -260,6 +269,8 @@ class LogitsObjective(Objective):
         labels: Mapping[str, Tensor] | None,
     ) -> Tensor:
         is_span = name in SPAN_LABELS
+        if student.shape[-1] != teacher.shape[-1]:
+            student, teacher = student[..., : self.shared_ids], teacher[..., : self.shared_ids]
         mask = token_mask(student, attention_mask)
         if is_span:
             student, teacher = (only_real_positions(x, attention_mask) for x in (student, teacher))

@@ -45,7 +45,8 @@ class TeacherSource:
 
     A source of your own needs `signals` alone. Who asks, in this order:
 
-    - the opening (`hf_distill.teachers.opening`): `dataset`, `tokenizer`, `own_tokens`; it sets `shared_ids`;
+    - the opening (`hf_distill.teachers.opening`): `dataset`, `tokenizer`, `own_tokens`, `read_ids`; it sets
+      `shared_ids`;
     - the trainer, once: `of`, `connect` (which calls `request` and `match_labels`), `to`, `probe`, `check_rows`,
       `collator`, `input_columns`, `kept_columns`, `members`;
     - the trainer, in every step: `signals`; in `predict`: `required_columns`;
@@ -160,6 +161,17 @@ class TeacherSource:
         Raises:
             ValueError: If the two sides name different labels.
         """
+
+    def read_ids(self, ids: Sequence[int]) -> None:
+        """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary.
+
+        Args:
+            ids: For every id of the student's tokenizer the teacher's id of the same piece.
+
+        Raises:
+            ValueError: If the teacher reads the ids of one tokenizer only.
+        """
+        raise ValueError(f"{self.describe()} reads the ids of its own tokenizer, not those of a trimmed one.")
 
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""

@@ -5,7 +5,7 @@ Shape legend: B rows, T padded length, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 
@@ -55,6 +55,7 @@ class LiveTeacher(TeacherSource):
         self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
         self.dtype = dtype
         self.label_order: Tensor | None = None
+        self._ids: Tensor | None = None
         self._capture = capture_of(self.model, SignalRequest())
         self._capture.prefer_products()
         self._packed_linears = PackedLinears(self.model)
@@ -84,6 +85,12 @@ class LiveTeacher(TeacherSource):
         self.model.to(device)
         if self.label_order is not None:
             self.label_order = self.label_order.to(device)
+        if self._ids is not None:
+            self._ids = self._ids.to(device)
+
+    def read_ids(self, ids: Sequence[int]) -> None:
+        """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary."""
+        self._ids = torch.tensor(ids, device=self.model.device)
 
     def match_labels(self, student_config: PreTrainedConfig) -> None:
         """Compare label names with the student's, and permute the teacher's logits to the student's order.
@@ -113,8 +120,13 @@ class LiveTeacher(TeacherSource):
         here = self.model.device
         if here != there:
             known = {name: value.to(here) if torch.is_tensor(value) else value for name, value in known.items()}
+        if self._ids is not None and "input_ids" in known:
+            known["input_ids"] = self._ids[known["input_ids"]]
         with self._arithmetic(), self._packed_linears.in_place():
             signals = self._capture(**known)
+        if self._ids is not None and signals.logits and self.model.get_output_embeddings() is not None:
+            # A masked-LM head: the student's vocabulary is part of the teacher's.
+            signals.logits = {name: values.index_select(-1, self._ids) for name, values in signals.logits.items()}
         if self.label_order is not None and "logits" in signals.logits:
             signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
         return signals.to(there)

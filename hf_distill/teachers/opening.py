@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from ..hub.loading import load_model, load_tokenizer
-from ..hub.tokenizers import check_same_tokens, warn_of_other_rules
+from ..hub.tokenizers import check_same_tokens, ids_of_same_pieces, warn_of_other_rules
 from ..settings import DistillationArguments, MultiTeacherArguments
 from .alignment import AlignedTeacher, reads_like
 from .base import TeacherSource, TokenColumns, own_tokens_of
@@ -204,8 +204,9 @@ def _storage(parameter: nn.Parameter) -> int:
 def share_tokens(source: TeacherSource, given: Any, tokenizer: Any, own_tokenizer: Any, *, pairs: bool) -> None:
     """Compare the student's tokenizer with that of a teacher, and tell the teacher how many ids both have.
 
-    A teacher that was given as a model is known by the folder that it was loaded from, where its tokenizer lies there
-    and has the same tokens.
+    Where the student's vocabulary was trimmed, the teacher learns its own id of every piece of it. A teacher that was
+    given as a model is known by the folder that it was loaded from, where its tokenizer lies there and has the same
+    tokens, or the student's among them.
 
     Args:
         source: The teacher.
@@ -220,8 +221,18 @@ def share_tokens(source: TeacherSource, given: Any, tokenizer: Any, own_tokenize
     theirs = _tokenizer_of(source, given, tokenizer, own_tokenizer)
     source.shared_ids = None
     if theirs is not None and tokenizer is not None:
-        check_same_tokens(theirs, tokenizer, pairs=pairs)
+        ids = _ids_of_trimmed(theirs, tokenizer) if source.dataset is None else None
+        if ids is None:
+            check_same_tokens(theirs, tokenizer, pairs=pairs)
+        else:
+            source.read_ids(ids)
         source.shared_ids = _num_ids(tokenizer)
+
+
+def _ids_of_trimmed(theirs: Any, ours: Any) -> list[int] | None:
+    """For every id of a trimmed tokenizer the id of the same piece in the full one; `None` if it is not trimmed."""
+    are_fast = getattr(theirs, "is_fast", False) and getattr(ours, "is_fast", False)
+    return ids_of_same_pieces(theirs, ours) if are_fast and theirs.get_vocab() != ours.get_vocab() else None
 
 
 def _tokenizer_of(source: TeacherSource, given: Any, tokenizer: Any, own_tokenizer: Any) -> Any:
@@ -256,7 +267,8 @@ def _tokenizer_beside(model: Any, tokenizer: Any) -> Any:
     except (OSError, ImportError):
         return None
     # Tokens may have been added since, to both.
-    return found if found.get_vocab() == tokenizer.get_vocab() else None
+    is_known = found.get_vocab() == tokenizer.get_vocab() or ids_of_same_pieces(found, tokenizer) is not None
+    return found if is_known else None
 
 
 def _num_ids(tokenizer: Any) -> int | None:

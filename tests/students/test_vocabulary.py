@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -19,8 +20,11 @@ from transformers import (
     RobertaModel,
 )
 
+from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.hub.tokenizers import ids_of_same_pieces
-from hf_distill.students.vocabulary import trim_vocabulary
+from hf_distill.students.vocabulary import trim_vocabulary, with_rows
+from hf_distill.teachers.base import TeacherSource
+from hf_distill.teachers.opening import share_tokens
 
 TRAINING = [
     "the quick brown fox jumps over the lazy dog and runs along the river until the evening",
@@ -189,3 +193,48 @@ class TestModels:
             expected = model(**full(ENGLISH[:2], padding=True, return_tensors="pt")).logits[..., list(found.kept)]
             result = loaded(**found.tokenizer(ENGLISH[:2], padding=True, return_tensors="pt")).logits
         torch.testing.assert_close(result, expected)
+
+
+class TestDistillation:
+    """A student with a trimmed vocabulary learns from the teacher with the full one."""
+
+    @pytest.fixture
+    def teacher(self, full, tiny_bert_config):
+        torch.manual_seed(0)
+        return BertForMaskedLM(tiny_bert_config(vocab_size=len(full) + 3, pad_token_id=full.pad_token_id)).eval()
+
+    @staticmethod
+    def losses(teacher, teacher_tokenizer, tokenizer, student, tmp_path, objectives):
+        args = DistillationArguments(
+            str(tmp_path), objectives=objectives, max_steps=3, per_device_train_batch_size=4, logging_steps=1,
+            report_to="none", save_strategy="no", learning_rate=1e-3, mlm_probability=0.3,
+        )  # fmt: skip
+        trainer = DistillationTrainer(
+            copy.deepcopy(student),
+            args,
+            train_dataset=Dataset.from_dict({"text": ENGLISH}),
+            processing_class=tokenizer,
+            teacher_model=copy.deepcopy(teacher),
+            teacher_processing_class=teacher_tokenizer,
+        )
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    def test_it_learns_what_a_trimmed_teacher_would_teach(self, full, trimmed, teacher, tmp_path):
+        small = with_rows(teacher, trimmed.kept)
+        student = create_student(small, "1x8:2h:16", init="random")
+        objectives = ["relation", "hidden", "logits"]
+        expected = self.losses(small, trimmed.tokenizer, trimmed.tokenizer, student, tmp_path / "a", objectives)
+        found = self.losses(teacher, full, trimmed.tokenizer, student, tmp_path / "b", objectives)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+    def test_heads_with_padded_vocabularies_are_compared_on_the_common_rows(self, full, teacher, tmp_path):
+        student = create_student(with_rows(teacher, range(len(full))), "1x8:2h:16", init="random")
+        expected = self.losses(with_rows(teacher, range(len(full))), full, full, student, tmp_path / "a", ["logits"])
+        assert self.losses(teacher, full, full, student, tmp_path / "b", ["logits"]) == pytest.approx(
+            expected, rel=1e-5
+        )
+
+    def test_a_source_of_signals_that_knows_one_tokenizer_says_so(self, full, trimmed):
+        with pytest.raises(ValueError, match="reads the ids of its own tokenizer"):
+            share_tokens(TeacherSource(), None, trimmed.tokenizer, full, pairs=False)

@@ -255,13 +255,11 @@ class DistillationTrainer(BaseTrainer):
         # Every trial of a search needs its own.
         given = self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
         options = {**self.args.objective_options(), "problem_type": getattr(student.config, "problem_type", None)}
-        kind = "" if self.teacher is None else self.teacher.model_type
-        built = build_objectives(given, {**options, "teacher_model_type": kind})
+        built = build_objectives(given, options | _options_of(self.teacher))
         for index, item in enumerate(built):
             teacher = self._teacher_of(item)
             if teacher is not None and teacher is not self.teacher:
-                own = {**options, "teacher_model_type": teacher.model_type}
-                [built[index]] = build_objectives([given[index]], own)
+                [built[index]] = build_objectives([given[index]], options | _options_of(teacher))
         return built
 
     def _teacher_of(self, item: WeightedObjective) -> TeacherSource | None:
@@ -709,3 +707,8 @@ def _chosen_objectives(given: Any, teacher: Any) -> list[Any]:
     if teacher is not None and not given:
         raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
     return objective_items(given)
+
+
+def _options_of(teacher: TeacherSource | None) -> dict[str, Any]:
+    """Settings of objectives that follow from the teacher that they learn from."""
+    return {} if teacher is None else {"teacher_model_type": teacher.model_type, "shared_ids": teacher.shared_ids}
