@@ -43,8 +43,8 @@ STAGES = {
         "distill",
         "StudentArguments TeacherArguments TextbookArguments DistillationArguments",
     ),
-    "student": ("evaluate", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
-    "baseline": ("evaluate", "TaskArguments EvaluationArguments FineTuningArguments TeacherArguments"),
+    "student": ("adapt", "TaskArguments AdaptationArguments FineTuningArguments TeacherArguments"),
+    "baseline": ("adapt", "TaskArguments AdaptationArguments FineTuningArguments TeacherArguments"),
 }
 # Of other jobs, for `collect_grid.py`.
 JOBS = STAGES | {

@@ -43,7 +43,7 @@ BETWEEN = re.compile(r"(<!-- tables:begin[^\n]*-->\n)(.*?)(<!-- tables:end -->)"
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The comparison of one task's corpora, without folders of this machine."""
-    from hf_distill.commands.compare import compare
+    from hf_distill.commands.compare import run as compare
     from hf_distill.settings import ComparisonArguments, TaskArguments
 
     short = name.split("/")[-1]

@@ -148,7 +148,7 @@ def _downsampled(curves: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, l
 
 
 def scores_of(results: Sequence[Mapping[str, Any]], commit: str) -> list[dict[str, Any]]:
-    """One entry per task, split and seed, from what `hf-distill evaluate` wrote; a later run may add the baseline."""
+    """One entry per task, split and seed, from what `hf-distill adapt` wrote; a later run may add the baseline."""
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for result in results:
         score = found.setdefault(
@@ -189,7 +189,7 @@ def _stage(folder: Path) -> str:
     """What kind of run a folder is, by what it wrote; a corpus writes statistics."""
     if not (folder / "results.json").is_file():
         return "corpus"
-    kinds = {"teach": "teacher", "distill": "distilled", "evaluate": "student"}
+    kinds = {"teach": "teacher", "distill": "distilled", "adapt": "student"}
     return kinds[_results(folder)["job"]]
 
 
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="folders with facts; by default all of model_cards")
     parser.add_argument("--student", type=Path, help="folder of hf-distill distill")
     parser.add_argument("--corpus", type=Path, help="folder of hf-distill corpus")
-    parser.add_argument("--scores", nargs="+", type=Path, help="folders of hf-distill evaluate")
+    parser.add_argument("--scores", nargs="+", type=Path, help="folders of hf-distill adapt")
     parser.add_argument("--speed", type=Path, help="bench.json, or a file of collect_run.py")
     parser.add_argument("--speed_of", help="the student's name in bench.json, if there are several")
     parser.add_argument("--commands", nargs="+", type=Path, help=f"folders of stages: {', '.join(STAGES)}")

@@ -23,13 +23,14 @@ from typing import Any
 
 from record import append_line, head_commit
 
-from hf_distill.commands.distill import distill, make_student
-from hf_distill.commands.evaluate import adapt_and_evaluate
+from hf_distill.commands.adapt import run as adapt
+from hf_distill.commands.distill import make_student
+from hf_distill.commands.distill import run as distill
 from hf_distill.commands.results import environment
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import (
+    AdaptationArguments,
     DistillationArguments,
-    EvaluationArguments,
     FineTuningArguments,
     StudentArguments,
     TaskArguments,
@@ -132,12 +133,13 @@ def run_preset(preset: str, teacher: str, encoder_with_head: str, options: argpa
         [options.task], data_dir=options.data_dir, max_textbook_rows=options.rows, with_labels=preset in WITH_LABELS
     )
     done = distill(student, TeacherArguments(teacher), textbook, training)
-    adapt = preset in ADAPTED
+    adapted = preset in ADAPTED
     task = TaskArguments(options.task, data_dir=options.data_dir, max_length=64, max_train_samples=options.rows)
-    evaluated = adapt_and_evaluate(
+    evaluated = adapt(
         task,
-        EvaluationArguments(str(folder / "distilled"), adapt=adapt),
+        AdaptationArguments(str(folder / "distilled")),
         fine_tuning(folder / "student", options, rate=RATES["copied"], epochs=1.0),
+        as_it_is=not adapted,
     )
     losses = [entry["loss"] for entry in done["history"]]
     return {
@@ -149,7 +151,7 @@ def run_preset(preset: str, teacher: str, encoder_with_head: str, options: argpa
         "objectives": {name: item["weight"] for name, item in done["objectives"].items()},
         "steps": done["steps"],
         "losses": [round(loss, 4) for loss in (losses[:1] + losses[-1:])],
-        "adapted": adapt,
+        "adapted": adapted,
         "score": round(evaluated["student"]["score"], 4),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -166,7 +168,7 @@ def run_baseline(teacher: str, options: argparse.Namespace) -> dict[str, Any]:
     task = TaskArguments(options.task, data_dir=options.data_dir, max_length=64, max_train_samples=options.rows)
     started = time.perf_counter()
     arguments = fine_tuning(folder / "student", options, rate=RATES["copied"], epochs=options.epochs)
-    evaluated = adapt_and_evaluate(task, EvaluationArguments(str(folder / "start")), arguments)["student"]
+    evaluated = adapt(task, AdaptationArguments(str(folder / "start")), arguments)["student"]
     return {
         "preset": "none (labels only)",
         "student": COPIED["student_shape"],

@@ -7,7 +7,7 @@ TextBrewer is no dependency of this package: install it into an environment of i
 requirements are unwanted, `pip install --no-deps --target FOLDER` and FOLDER in `PYTHONPATH` do as well).
 
 Every case is a `DistillationConfig` as a user of TextBrewer writes it. One side gives it to `GeneralDistiller`, which
-computes its total loss; the other side gives it to `hf_distill.settings.textbrewer.convert_config` and computes the
+computes its total loss; the other side gives it to `hf_distill.settings.convert.convert_config` and computes the
 objectives that come out. Where the two values differ by more than 1e-5, the case states why, and what is right is
 again computed by TextBrewer's own code, kept away from the defect: row by row, every row cut to its real tokens, with
 the mean over rows (or tokens) taken afterwards. Ours must equal that value. A difference that is not explained fails
@@ -34,7 +34,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 from hf_distill.objectives import build_objectives
-from hf_distill.settings.textbrewer import convert_config
+from hf_distill.settings.convert import convert_config
 
 TOLERANCE = 1e-5
 VERSION = "0.2.1.post1"

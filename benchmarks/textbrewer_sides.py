@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hf_distill.capture.signals import Signals
 from hf_distill.objectives import WeightedObjective, build_objectives
-from hf_distill.settings.textbrewer import convert_config
+from hf_distill.settings.convert import convert_config
 
 
 @dataclass

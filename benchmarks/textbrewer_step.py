@@ -49,7 +49,7 @@ from hf_distill import (
     precompute,
 )
 from hf_distill.kernels.precision import configure_fp32_matmul
-from hf_distill.settings.textbrewer import convert_config
+from hf_distill.settings.convert import convert_config
 
 # Teacher layer, student layer.
 PAIRS = ((0, 0), (3, 1), (6, 2), (9, 3), (12, 4))

@@ -1,6 +1,7 @@
 """`hf-distill`: what its words do, and how it ends when they are wrong."""
 
 import dataclasses
+import importlib
 import inspect
 import json
 import re
@@ -14,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, BertModel, set_seed
 
 from hf_distill import __version__, cli
 from hf_distill import settings as arguments
-from hf_distill.cli import ARGUMENTS, VERBS, main, usage
+from hf_distill.cli import VERBS, main, usage
 from hf_distill.commands import info
 from hf_distill.corpus.search.retrieval import ENGINES
 from hf_distill.objectives import list_objectives
@@ -48,7 +49,7 @@ def test_alone_it_shows_its_verbs(words, capsys):
     assert out == f"{usage()}\n"
     for name, verb in VERBS.items():
         assert name in out
-        assert verb.__doc__.partition("\n")[0] in out
+        assert verb.about in out
 
 
 def test_it_tells_its_version(capsys):
@@ -63,7 +64,7 @@ def test_an_unknown_verb_is_refused(capsys):
     assert usage() in err
 
 
-@pytest.mark.parametrize("verb", ARGUMENTS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_all_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100000")
     with pytest.raises(SystemExit) as ended:
@@ -71,9 +72,9 @@ def test_help_all_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: hf-distill {verb} [CONFIG.yaml]")
-    assert VERBS[verb].__doc__ in out
+    assert VERBS[verb].about in out
     text = " ".join(out.split())
-    for name in ARGUMENTS[verb]:
+    for name in VERBS[verb].arguments:
         cls = getattr(arguments, name)
         for field in dataclasses.fields(cls):
             if field.init:
@@ -88,15 +89,25 @@ def test_help_shows_the_flags_of_this_package(words, capsys, monkeypatch):
     assert main(["distill", *words]) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: hf-distill distill [CONFIG.yaml]")
-    assert VERBS["distill"].__doc__ in out
+    assert VERBS["distill"].about in out
     assert "--student_shape" in out
     assert "--teacher_models ..." in out
     assert "minilmv2" in out
     assert out.endswith("hf-distill distill --help_all\n")
 
 
-def test_every_verb_has_quick_help():
-    assert set(VERBS) == {*ARGUMENTS, "convert", "info"}
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_has_one_stem(verb):
+    module = importlib.import_module(f"hf_distill.commands.{verb}")
+    assert callable(module.run)
+    assert callable(module.summary)
+    own = importlib.import_module(f"hf_distill.settings.{verb}")
+    assert any(getattr(arguments, name).__module__ == own.__name__ for name in VERBS[verb].arguments)
+
+
+def test_a_module_of_settings_is_a_verbs_or_says_what_is_shared():
+    shared = {"help", "parsing", "task", "values"}
+    assert {path.stem for path in (ROOT / "hf_distill" / "settings").glob("[!_]*.py")} == {*VERBS, *shared}
 
 
 def test_info_shows_versions(capsys):
@@ -174,7 +185,7 @@ def test_info_shows_what_an_objective_needs_computes_and_cites(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["info", "tasks", "shapes"], "hf-distill info: one topic at a time: 'tasks' comes with ['shapes']."),
+        (["info", "tasks", "shapes"], "hf-distill info: Unknown words ['shapes']."),
         (["info", "colours"], "hf-distill info: unknown topic 'colours'; there are objectives"),
         (["corpus", "--task", "x", "--bm25_b", "3"], "hf-distill corpus: `--bm25_k1`"),
         (["corpus", "--task", "x"], "hf-distill corpus: Name a general corpus: `--corpus`"),
@@ -210,19 +221,19 @@ def test_a_missing_flag_ends_with_a_short_usage_and_status_2(capsys):
 
 
 def test_pages_that_a_library_says_become_one_line(capsys, monkeypatch):
-    def fail(_argv):
+    def fail(*_):
         raise OSError("first\n  second\n")
 
-    monkeypatch.setitem(VERBS, "teach", fail)
+    monkeypatch.setattr(cli, "run_verb", fail)
     assert main(["teach"]) == 2
     assert capsys.readouterr().err == "hf-distill teach: first second\n"
 
 
 def test_a_fault_of_the_package_is_one_line_that_says_so(monkeypatch, capsys):
-    def fail(_argv):
+    def fail(*_):
         raise KeyError("bug")
 
-    monkeypatch.setitem(VERBS, "teach", fail)
+    monkeypatch.setattr(cli, "run_verb", fail)
     assert main(["teach"]) == 70
     line = capsys.readouterr().err
     assert line == (
@@ -249,10 +260,10 @@ def test_a_fault_of_the_package_is_one_line_that_says_so(monkeypatch, capsys):
     ],
 )
 def test_other_ends_are_one_line_too(error, status, line, monkeypatch, capsys):
-    def fail(_argv):
+    def fail(*_):
         raise error
 
-    monkeypatch.setitem(VERBS, "teach", fail)
+    monkeypatch.setattr(cli, "run_verb", fail)
     assert main(["teach"]) == status
     assert capsys.readouterr().err == line
 
@@ -290,13 +301,26 @@ def test_the_verbs_follow_one_another(data, capsys):
     words = ["distill", *short, *QUICK, *shape, "--teacher_model", str(data / "stored"), "--output_dir", student]
     assert main(words) == 0
     assert f"; student in {student}" in capsys.readouterr().out
-    words = ["evaluate", *task, *short, *QUICK, "--student_model", student, "--teacher_model", teacher]
+    words = ["adapt", *task, *short, *QUICK, "--student_model", student, "--teacher_model", teacher]
     assert main([*words, "--from_scratch", "--output_dir", str(data / "adapted")]) == 0
     out = capsys.readouterr().out
     results = json.loads((data / "adapted" / "results.json").read_text())
     for role in ("student", "teacher", "baseline"):
         assert f"{role}: accuracy {results[role]['score']:.4f} on validation" in out
     assert AutoModelForSequenceClassification.from_pretrained(data / "adapted").config.id2label == {0: "no", 1: "yes"}
+    words = ["evaluate", str(data / "adapted"), *task, *short, "--use_cpu", "--output_dir", str(data / "scores")]
+    assert main(words) == 0
+    assert f"mood: accuracy {results['student']['score']:.4f} on validation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--student_model", "x"], ["x", "--num_train_epochs", "2"], ["config.yaml"]])
+def test_evaluate_says_where_the_flags_of_trainings_are(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("student_model: x")
+    assert main(["evaluate", *words, "--task", "glue/sst2"]) == 2
+    line = capsys.readouterr().err
+    assert line.endswith("`hf-distill evaluate` trains nothing: `hf-distill adapt` does.\n")
+    assert line.count("\n") == 1
 
 
 def test_push_takes_folder_and_repository_as_words_and_shows_what_a_dry_run_finds(data, capsys):
@@ -316,22 +340,22 @@ def test_a_push_in_offline_mode_keeps_everything_and_says_how_to_go_on(data, cap
 
 
 def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):
-    from hf_distill.commands import pipeline, pipeline_report
+    from hf_distill.commands import pipeline
 
     models = {role: {"score": 0.5, "parameters": 1_000_000} for role in ("teacher", "student", "baseline")}
     report = {**models, "metric": "accuracy", "latency": {"speedup": 3.0}}
     given = []
-    monkeypatch.setattr(pipeline, "run_pipeline", lambda *arguments: given.extend(arguments) or report)
+    monkeypatch.setattr(pipeline, "run", lambda *arguments, command: given.extend([*arguments, command]) or report)
     assert main(["pipeline", "--task", "my task", "--top_k", "5"]) == 0
     assert given[-1] == "hf-distill pipeline --task 'my task' --top_k 5"
     assert given[3].top_k == 5
-    assert pipeline_report.format_report(report) in capsys.readouterr().out
+    assert pipeline.summary(report) in capsys.readouterr().out
 
 
 def test_help_and_version_load_nothing_heavy():
     code = (
-        "import sys; from hf_distill.cli import ARGUMENTS, main; main([]); main(['--version']); "
-        "[main([verb, '--help']) for verb in (*ARGUMENTS, 'info')]; "
+        "import sys; from hf_distill.cli import VERBS, main; main([]); main(['--version']); "
+        "[main([verb, '--help']) for verb in VERBS]; "
         "print(sorted({'torch', 'transformers', 'datasets', 'evaluate', 'peft'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -91,9 +91,9 @@ def test_a_field_with_another_default_in_a_subclass_is_shown_with_that_one():
 
 
 def test_it_says_what_is_required_what_can_be_turned_off_and_what_is_allowed():
-    page = help_page("prog", "Does it.", ["EvaluationArguments", "CorpusArguments"])
+    page = help_page("prog", "Does it.", ["AdaptationArguments", "ExportArguments", "CorpusArguments"])
     assert "Hub id or local folder of the student. Required." in page
-    assert "--adapt, --no_adapt" in page
+    assert "--quantize, --no_quantize" in page
     assert "--query {rake,content_words,text}" in page
 
 

@@ -85,7 +85,7 @@ def of(teacher="encoder", textbook="text.txt", *more):
         (of("bad_tokenizer"), "`--teacher_model`: the tokenizer of 'bad_tokenizer' cannot be read"),
         (of("no_tokenizer"), "`--teacher_model`: 'no_tokenizer' has no tokenizer files"),
         (
-            ["evaluate", *QUICK, *TASK, "--student_model", "cut_weights"],
+            ["adapt", *QUICK, *TASK, "--student_model", "cut_weights"],
             "`--student_model`: cannot load 'cut_weights'",
         ),
         (["export", "--model", "cut_weights"], "`--model`: cannot load 'cut_weights'"),

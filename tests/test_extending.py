@@ -144,7 +144,7 @@ def test_an_architecture_is_distilled_adapted_and_scored(my_plugin, data):
     words = [*QUICK, *shape, "--textbook", data / "general.txt", "--teacher_model", data / "plain"]
     run("distill", *plugin, *words, "--output_dir", data / "student")
     words = [*QUICK, "--student_model", data / "student", "--teacher_model", data / "plain"]
-    run("evaluate", *plugin, *task, *words, "--output_dir", data / "adapted")
+    run("adapt", *plugin, *task, *words, "--output_dir", data / "adapted")
     results = json.loads((data / "adapted" / "results.json").read_text())
     assert 0 <= results["student"]["score"] <= 1
     assert json.loads((data / "adapted" / "config.json").read_text())["architectures"] == [

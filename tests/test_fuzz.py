@@ -22,10 +22,12 @@ from hf_distill.objectives.temperature import Temperature
 from hf_distill.reports.runs import read_runs
 from hf_distill.reports.tables import tables_of
 from hf_distill.settings import (
+    AdaptationArguments,
     AttentionArguments,
     AugmentationArguments,
     BenchmarkArguments,
     ComparisonArguments,
+    ConversionArguments,
     CorpusArguments,
     DistillationArguments,
     EvaluationArguments,
@@ -35,6 +37,7 @@ from hf_distill.settings import (
     GenerationArguments,
     GenerationTaskArguments,
     GridArguments,
+    InfoArguments,
     MultiTeacherArguments,
     PipelineArguments,
     PrecomputeArguments,
@@ -47,11 +50,10 @@ from hf_distill.settings import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.settings.models import as_mapping
-from hf_distill.settings.parsing import from_mapping, parse
-from hf_distill.settings.plugins import load_plugins
+from hf_distill.settings.convert import FIELDS, MATCH_FIELDS, MATCH_LOSSES, convert_config, convert_file
+from hf_distill.settings.parsing import from_mapping, load_plugins, parse
 from hf_distill.settings.presets import read_preset
-from hf_distill.settings.textbrewer import FIELDS, MATCH_FIELDS, MATCH_LOSSES, convert_config, convert_file
+from hf_distill.settings.values import json_mapping
 from hf_distill.storage.files import read_json, read_mapping, read_yaml
 from hf_distill.storage.names import safe_name, safe_path
 from hf_distill.students.shapes import parse_shape
@@ -250,7 +252,8 @@ def test_textbrewer_configurations(config):
 ARGUMENTS = [
     *(TaskArguments, TasksArguments, CorpusArguments, AugmentationArguments, GeneralCorpusArguments, GridArguments),
     *(PipelineArguments, StudentArguments, TeacherArguments, TextbookArguments, ComparisonArguments, PushArguments),
-    *(AttentionArguments, EvaluationArguments, PrecomputeArguments, MultiTeacherArguments, ExportArguments),
+    *(AttentionArguments, AdaptationArguments, EvaluationArguments, PrecomputeArguments, MultiTeacherArguments),
+    *(ExportArguments, ConversionArguments, InfoArguments),
     *(BenchmarkArguments, ShardArguments, ReportArguments, GenerationTaskArguments, GenerationArguments),
     *(DistillationArguments, FineTuningArguments),
 ]
@@ -260,6 +263,7 @@ ARGUMENTS = [
 def test_mappings_of_arguments(cls):
     required = {"task": "x", "tasks": ["x"], "corpora": ["x"], "models": ["x"], "text": "x", "student_model": "x"}
     required |= {"folder": "x", "repo": "x/y", "model": "x", "runs": ["x"], "output_dir": "x", "use_cpu": True}
+    required |= {"library": "textbrewer", "config": "x"}
     given_too = {name: value for name, value in required.items() if name in cls.__dataclass_fields__}
 
     # Those of transformers are made slowly.
@@ -291,7 +295,7 @@ def test_words_of_a_command_line(words):
 @settings(FEW, max_examples=40)
 @given(ANYTHING)
 def test_values_of_structured_flags(value):
-    allowed(lambda: as_mapping(value, "--distill"))
+    allowed(lambda: json_mapping(value, "--distill"))
     allowed(lambda: GridArguments(tasks=["x"], models=["a=b"], students=value))
 
 
@@ -389,7 +393,7 @@ HISTORY = st.lists(
 @given(
     results=mappings(
         RUN_FIELDS,
-        job=st.sampled_from(["distill", "teach", "evaluate", "generate", "mtl"]),
+        job=st.sampled_from(["distill", "teach", "adapt", "evaluate", "generate", "mtl"]),
         history=HISTORY,
         log_history=HISTORY,
         objectives=st.dictionaries(WORDS, ANYTHING, max_size=1),

@@ -11,7 +11,7 @@ from hf_distill import DistillationArguments
 from hf_distill.capture.signals import Signals
 from hf_distill.cli import main
 from hf_distill.objectives import build_objectives
-from hf_distill.settings.textbrewer import convert_config, convert_file
+from hf_distill.settings.convert import convert_config, convert_file
 
 # Figure 3 of the paper: BERT-base to T4-tiny.
 FIGURE_3 = {

@@ -20,7 +20,7 @@ MODELS = ["--teacher_model", "encoder", "--textbook", "text.txt"]
 SHAPE = ["--student_shape", "2x12:2h:20"]
 TEACH = ["teach", *QUICK, *TASK, "--teacher_model", "encoder"]
 DISTILL = ["distill", *QUICK, *SHAPE, *MODELS]
-EVALUATE = ["evaluate", *QUICK, *TASK, "--student_model", "encoder"]
+ADAPT = ["adapt", *QUICK, *TASK, "--student_model", "encoder"]
 MTL = ["mtl", *QUICK, "--tasks", "told", "--teacher_model", "encoder"]
 CORPUS = ["corpus", *TASK, "--corpus", "text.txt", "--corpus_dir", "made", "--engine", "bm25s"]
 GENERAL = ["general", "--corpora", "text.txt", "--corpus_dir", "made"]
@@ -348,7 +348,7 @@ CASES = [
         )
     ),
     *(
-        [*EVALUATE[:-1], name]
+        [*ADAPT[:-1], name]
         for name in (
             *("other_shapes", "evil", "empty_config", "nowhere", "cut_weights", "bad_type"),
             *("odd_padding", "odd_classes", "small_vocabulary", "odd_length"),

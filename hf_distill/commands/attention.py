@@ -10,7 +10,7 @@ from hf_distill.reports.attention import attention_map, draw_attention
 from hf_distill.settings import AttentionArguments
 
 
-def draw_attention_of(arguments: AttentionArguments) -> dict[str, Any]:
+def run(arguments: AttentionArguments) -> dict[str, Any]:
     """Draw the attention of models on a sentence.
 
     Args:
@@ -43,3 +43,9 @@ def draw_attention_of(arguments: AttentionArguments) -> dict[str, Any]:
             for one in maps
         ],
     }
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say whose attention was drawn, and where the picture is."""
+    names = ", ".join(model["name"] for model in results["models"])
+    return f"attention of {names}; picture in {results['output']}"

@@ -29,7 +29,7 @@ PAPER_NUM_SAMPLES = {
 
 
 @writes_folder("data", "work")
-def augment(
+def run(
     task: TaskArguments, augmentation: AugmentationArguments, *, loaded: LoadedTask | None = None
 ) -> dict[str, Any]:
     """Augments a task's training rows.
@@ -74,6 +74,11 @@ def augment(
         "statistics": result.statistics,
         "seconds": round(time.perf_counter() - started, 2),
     }
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say how many rows there are, how long they took and where they are."""
+    return f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
 
 
 def _write(

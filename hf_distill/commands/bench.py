@@ -40,7 +40,7 @@ FIGURE_FILE = "quality_against_latency.png"
 
 
 @writes_folder()
-def bench(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
+def run(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
     """Time a teacher and its students.
 
     Writes to `arguments.output_dir`: `bench.json`, `bench.md` and, where scores of the models are known,
@@ -81,6 +81,12 @@ def bench(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
     write_results(folder, facts, name=RESULTS_FILE)
     write_text(folder / REPORT_FILE, format_report(public(facts)))
     return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Return the tables, and say where they were written."""
+    where = results["settings"]["output_dir"]
+    return f"{format_report(results)}\n{results['seconds']:.0f} s; written to {where}"
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ SHARES_FIGURE = "top_shares.png"
 
 
 @writes_folder()
-def compare(
+def run(
     task: TaskArguments, comparison: ComparisonArguments, command: str = "", *, loaded: LoadedTask | None = None
 ) -> dict[str, Any]:
     """Compares corpora with the text of a task's training rows, and all with its validation and test texts.
@@ -103,6 +103,11 @@ def compare(
         for where in named.values():
             _write_card(Path(where).expanduser(), compared, figures, folder, loaded.spec.name)
     return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say what was compared, and where the tables are."""
+    return f"{', '.join(results['corpora'])}: compared in {results['seconds']:.0f} s; see {results['output_dir']}"
 
 
 def _measure(where: str, column: str, language: str) -> MeasuredCorpus:

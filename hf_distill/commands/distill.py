@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +17,42 @@ from transformers.utils import logging
 
 from hf_distill.commands.cards import distillation_details, shown_command
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
-from hf_distill.commands.teachers import open_teachers
+from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.commands.textbook import read_textbook, stored_rows
 from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens
-from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
+from hf_distill.settings import (
+    DistillationArguments,
+    MultiTeacherArguments,
+    RunArguments,
+    StudentArguments,
+    TeacherArguments,
+    TextbookArguments,
+)
 from hf_distill.settings.parsing import changed_arguments, write_arguments
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sizes import count_parameters, size_table
 from hf_distill.tasks.rows.text import PAIR_COLUMN
+from hf_distill.teachers.stored.manifest import is_stored_teacher
+from hf_distill.teachers.stored.teacher import StoredTeacher
 from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 logger = logging.get_logger(__name__)
 
+# What these fields of `MultiTeacherArguments` are where nobody set them.
+ONLY_SEVERAL = {"combine": "mean_logits", "teacher_weights": None, "offload_teachers": False}
 
-@writes_folder()
-def distill(
-    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+
+def run(
+    student: StudentArguments,
+    teacher: TeacherArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
+    how_far: RunArguments | None = None,
 ) -> dict[str, Any]:
     """Distil a teacher, or several, into a student on text, with labels where objectives read them.
 
@@ -49,6 +65,7 @@ def distill(
         textbook: The text; none for a stored teacher, which has its own rows.
         training: Objectives and training; `resume_from_checkpoint="last"` continues in `output_dir`.
             `MultiTeacherArguments` may name several teachers; students are shaped after the first.
+        how_far: Whether the run is a dry one; see `dry_run` for its result.
 
     Returns:
         The content of `results.json`: student and teacher sizes, objectives as resolved, curve of every term, seconds.
@@ -56,6 +73,16 @@ def distill(
     Raises:
         ValueError: If no teacher is given, or models, objectives and text do not fit.
     """
+    if how_far is not None and how_far.dry_run:
+        return dry_run(student, teacher, textbook, training)
+    return _train(student, teacher, textbook, training)
+
+
+@writes_folder()
+def _train(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> dict[str, Any]:
+    """Train, and write what `run` says."""
     started = time.perf_counter()
     ready = prepare(student, teacher, textbook, training)
     trainer = ready.trainer
@@ -95,6 +122,50 @@ def distill(
     if training.push_to_hub:
         trainer.push_to_hub()
     return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say what the training cost and where the student is; of a dry run everything that it found."""
+    if results["job"] == "dry_run":
+        from hf_distill.reports.dry_run import format_dry_run
+
+        return format_dry_run(results)
+    return f"{cost_of_training(results)}; student in {results['model']}"
+
+
+def dry_run(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> dict[str, Any]:
+    """Prepare a distillation as `run` does, run the first batch forward, and stop; nothing is trained or saved.
+
+    Args:
+        student: As for `run`.
+        teacher: As for `run`.
+        textbook: As for `run`.
+        training: As for `run`.
+
+    Returns:
+        What `hf_distill.reports.dry_run.first_batch` says, with `settings` (what differs from the defaults), `sizes`,
+        `first_weights` and `rows`.
+
+    Raises:
+        ValueError: What `run` would raise before its first step.
+    """
+    from hf_distill.reports.dry_run import first_batch
+
+    with tempfile.TemporaryDirectory() as scratch:
+        quiet = copy.copy(training)
+        quiet.output_dir, quiet.push_to_hub, quiet.report_to = scratch, False, []
+        ready = prepare(student, teacher, textbook, quiet)
+        found = first_batch(ready.trainer, quiet)
+    return {
+        "job": "dry_run",
+        "settings": changed_arguments(student, training),
+        "sizes": ready.sizes,
+        "first_weights": ready.first_weights,
+        "rows": ready.num_rows,
+        **found,
+    }
 
 
 def _best(trainer: Any) -> dict[str, Any] | None:
@@ -256,3 +327,93 @@ def make_student(
         embedding_size=student.student_embedding_size,
         seed=seed,
     )
+
+
+@dataclass
+class Teachers:
+    """The teachers of one run.
+
+    Attributes:
+        names: Ids or folders, in the order in which teachers are counted.
+        sources: Their models, or `StoredTeacher`.
+        models: Their models, without weights (on the meta device) where a teacher is stored.
+        stored: Those that bring their own rows.
+        tokenizers: That of each; they are alike unless `--align_tokenizers` lets them differ.
+    """
+
+    names: list[str]
+    sources: list[Any] = field(default_factory=list)
+    models: list[Any] = field(default_factory=list)
+    stored: list[StoredTeacher] = field(default_factory=list)
+    tokenizers: list[Any] = field(default_factory=list)
+
+    def open(self, name: str, number: str, flag: str, revision: str | None = None) -> None:
+        """Open the next one.
+
+        Args:
+            name: Its id or folder.
+            number: Begins the columns of its signals, where it is stored.
+            flag: The setting that named it.
+            revision: Its revision on the Hub.
+        """
+        if is_stored_teacher(name):
+            source = StoredTeacher(name, name=number)
+            self.stored.append(source)
+            self.sources.append(source)
+            self.models.append(source.skeleton())
+            self.tokenizers.append(source.tokenizer())
+            return
+        model = load_model(name, flag=flag, revision=revision)
+        self.sources.append(model)
+        self.models.append(model)
+        self.tokenizers.append(load_tokenizer(name, flag=flag, revision=revision))
+
+    def let_go(self) -> None:
+        """Keep no model: a trainer may hold smaller copies (`--teacher_dtype int8`)."""
+        self.sources.clear()
+        self.models.clear()
+
+
+def open_teachers(teacher: TeacherArguments, training: DistillationArguments) -> Teachers:
+    """Load the one teacher of `--teacher_model`, or those of `--teacher_models`.
+
+    Raises:
+        ValueError: If neither or both are given, a setting of several is given for one, or two teachers have
+            different vocabularies without `--align_tokenizers`.
+        OSError: If there is no such model or tokenizer.
+    """
+    several = training.teacher_models if isinstance(training, MultiTeacherArguments) else None
+    if several:
+        return _open_several(several, teacher, align=training.align_tokenizers)
+    _refuse_settings_of_several(training)
+    name = teacher.teacher_model
+    if name is None:
+        raise ValueError(
+            "`--teacher_model` is missing: give the Hub id or folder of the teacher, or those of several as "
+            "`--teacher_models`."
+        )
+    found = Teachers([name])
+    found.open(name, "teacher", "--teacher_model", teacher.teacher_revision)
+    return found
+
+
+def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -> Teachers:
+    if teacher.teacher_model is not None or teacher.teacher_revision is not None:
+        given = "teacher_model" if teacher.teacher_model is not None else "teacher_revision"
+        raise ValueError(f"`--{given}` is for one teacher: leave it out, or leave `--teacher_models` out.")
+    found = Teachers(list(names))
+    for index, name in enumerate(names):
+        # Columns of stored signals need a name for each teacher.
+        found.open(name, f"teacher_{index}", "--teacher_models")
+    for other in [] if align else found.tokenizers[1:]:
+        check_same_tokens(other, found.tokenizers[0])
+    return found
+
+
+def _refuse_settings_of_several(training: DistillationArguments) -> None:
+    """Settings that would have no effect on one teacher."""
+    if not isinstance(training, MultiTeacherArguments):
+        return
+    given = [f"`--{name}`" for name, unset in ONLY_SEVERAL.items() if getattr(training, name) != unset]
+    if given:
+        raise ValueError(f"{', '.join(given)} has no effect on one teacher: name several with `--teacher_models`.")

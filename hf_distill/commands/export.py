@@ -29,7 +29,7 @@ from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 logger = logging.get_logger(__name__)
 
 
-def export(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, Any]:
+def run(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, Any]:
     """Export a model to ONNX and compare the files with it.
 
     Writes to the output folder: `model.onnx`, `model_quantized.onnx`, configuration and tokenizer, `export.json` and
@@ -52,6 +52,16 @@ def export(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, A
     check_folders([task, arguments], "--output_dir", folder, (), inside=True)
     with writing_to(folder):
         return _export(task, arguments, folder)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say of every file its size and score, and how far its outputs are from PyTorch's."""
+    lines = []
+    for name, size in results["bytes"].items():
+        score = f"; {results['metric']} {results['scores'][name]:.4f}" if "scores" in results else ""
+        lines.append(f"{name}: {size / 1e6:.1f} MB{score}")
+    lines.append(f"largest difference from PyTorch {results['difference']:.1e}; files in {results['folder']}")
+    return "\n".join(lines)
 
 
 def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hf_distill.settings.parsing import write_arguments
 
 
 @writes_folder("data", "work")
-def mix_general(arguments: GeneralCorpusArguments) -> dict[str, Any]:
+def run(arguments: GeneralCorpusArguments) -> dict[str, Any]:
     """Mixes general corpora into one.
 
     Writes to `corpus_dir`: `data/*.parquet` (which `--corpus`, `--textbook` and `load_dataset` open), `README.md` (the
@@ -52,6 +52,11 @@ def mix_general(arguments: GeneralCorpusArguments) -> dict[str, Any]:
         "statistics": result.statistics,
         "seconds": round(time.perf_counter() - started, 2),
     }
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say how many rows there are, how long they took and where they are."""
+    return f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
 
 
 def _write_card(folder: Path, statistics: dict[str, Any], arguments: GeneralCorpusArguments) -> None:

@@ -1,5 +1,7 @@
 """Fine-tune many models on many tasks, with shares of the rows, seeds and settings, and print the papers' tables.
 
+The students that an ablation compares are distilled first, each once.
+
 A cell of the grid is one fine-tuning with a file of its own, so a grid that was stopped goes on where it was, and one
 that grows runs what is new only. Settings are chosen for each model, task and share by the mean over the seeds on the
 evaluation rows, as the papers do; with one setting nothing is chosen.
@@ -20,25 +22,36 @@ from typing import Any
 import xxhash
 from datasets.utils import logging as progress_bars
 from transformers import set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from hf_distill.commands import distill
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.grid_students import distil_students, student_models
-from hf_distill.commands.results import environment, write_results
-from hf_distill.hub.disclosure import public
+from hf_distill.commands.results import RESULTS_FILE, environment, write_results
+from hf_distill.hub.disclosure import is_secret_name, public, without_secrets
 from hf_distill.hub.loading import load_tokenizer
-from hf_distill.settings import FineTuningArguments, GridArguments
-from hf_distill.settings.parsing import write_arguments
-from hf_distill.storage.files import read_mapping, write_text
+from hf_distill.settings import (
+    FineTuningArguments,
+    GridArguments,
+    MultiTeacherArguments,
+    StudentArguments,
+    TeacherArguments,
+    TextbookArguments,
+)
+from hf_distill.settings.parsing import parse, write_arguments
+from hf_distill.storage.files import read_mapping, write_text, write_yaml
 from hf_distill.storage.steps import differences
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.majority import majority_scores
+from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 from hf_distill.trainers.fine_tuning.task_models import load_task_model
 from hf_distill.trainers.fine_tuning.trainer import finetune
 
 logger = logging.get_logger(__name__)
 
 GRID_FILE, TABLE_FILE, CELLS = "grid.json", "grid.md", "cells"
+STUDENTS = "students"
+CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, MultiTeacherArguments)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Cell:
 
 
 @writes_folder("cells", "students")
-def run_grid(arguments: GridArguments) -> dict[str, Any]:
+def run(arguments: GridArguments) -> dict[str, Any]:
     """Distil the students that are not there yet, run every cell that has no result, and write tables.
 
     Writes `grid.json`, `grid.md` with the tables, and `arguments.yaml`, which repeats the run.
@@ -114,6 +127,7 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
     tables = {f"{share:g}": table(done, share) for share in arguments.fractions}
     facts = {
         "job": "grid",
+        "output_dir": str(folder),
         "models": dict(_models(arguments)),
         "metrics": metrics,
         "cells": done,
@@ -126,6 +140,11 @@ def run_grid(arguments: GridArguments) -> dict[str, Any]:
     write_text(folder / TABLE_FILE, format_tables(public(facts)) + "\n")
     write_arguments(folder, arguments)
     return facts
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """Return the tables, and say where they are."""
+    return f"{format_tables(results)}\n{len(results['cells'])} cells; tables in {results['output_dir']}"
 
 
 def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[Cell]:
@@ -217,6 +236,77 @@ def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArgument
     )
     facts = {"score": result.score, "constant": result.constant, "scores": result.scores}
     return {**facts, "steps": result.steps, "seconds": result.seconds}
+
+
+# --- students --------------------------------------------------------------------------------------------------------
+
+
+def distil_students(arguments: GridArguments) -> None:
+    """Distil every student that is not finished, in their order.
+
+    The settings of a student lie beside it as `students/NAME.yaml`, which `hf-distill distill` takes as it is.
+
+    Args:
+        arguments: The grid; a student's `teacher_model` may name a student before it (a teacher assistant).
+
+    Raises:
+        ValueError: If a student was begun with other settings, or a setting is none of `hf-distill distill`.
+    """
+    folder = Path(arguments.output_dir, STUDENTS)
+    for name, settings in student_settings(arguments).items():
+        file, student = folder / f"{name}.yaml", folder / name
+        finished = (student / RESULTS_FILE).is_file()
+        if finished or any(student.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+            _check_same(file, settings, name)
+        if finished:
+            logger.warning(f"[{name}] distilled before: {student}")
+            continue
+        write_yaml(file, _without_secret_fields(settings), sort_keys=False)
+        logger.warning(f"[{name}] is distilled")
+        # Secrets go to the training alone, in no file.
+        words = [word for key in _secret_fields(settings) for word in (f"--{key}", str(settings[key]))]
+        distill.run(*parse(CLASSES, [str(file), *words], presets=True, prog="hf-distill grid"))
+
+
+def student_settings(arguments: GridArguments) -> dict[str, dict[str, Any]]:
+    """Student -> the settings of its distillation: its own over those of all, with its folder."""
+    shared, own = arguments.distill_settings(), arguments.student_changes()
+    folder = Path(arguments.output_dir, STUDENTS)
+    found: dict[str, dict[str, Any]] = {}
+    for name, changes in own.items():
+        settings = {"resume_from_checkpoint": LAST_CHECKPOINT, "use_cpu": arguments.use_cpu, **shared, **changes}
+        if settings.get("teacher_model") in found:
+            settings["teacher_model"] = str(folder / settings["teacher_model"])
+        found[name] = {**settings, "output_dir": str(folder / name)}
+    return found
+
+
+def student_models(arguments: GridArguments) -> list[tuple[str, str]]:
+    """Name and folder of every student."""
+    return [(name, str(Path(arguments.output_dir, STUDENTS, name))) for name in arguments.student_changes()]
+
+
+def _secret_fields(settings: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in settings.items() if is_secret_name(name) and value is not None]
+
+
+def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields without secrets, which may stand in a file."""
+    kept = {name: value for name, value in settings.items() if not is_secret_name(name)}
+    return dict(without_secrets(kept))
+
+
+def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
+    before = read_mapping(file) if file.is_file() else {}
+    changed = differences(before, _without_secret_fields(settings))
+    if changed:
+        raise ValueError(
+            f"`--students`: {name!r} was begun with other settings ({changed}); give it another name, or the grid "
+            "another `--output_dir`."
+        )
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
 
 
 def table(cells: Sequence[Mapping[str, Any]], fraction: float) -> dict[str, dict[str, Any]]:

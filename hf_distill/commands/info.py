@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hf_distill import __version__
+from hf_distill.settings import InfoArguments
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "bm25s")
 # Extra -> the distributions that it takes; a test holds them to pyproject.toml. Those of developers are left out.
@@ -32,6 +33,26 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tantivy": ("tantivy",),
 }
 OBJECTIVES = Path(__file__).parents[1] / "objectives"
+
+
+def run(arguments: InfoArguments) -> dict[str, str]:
+    """Name -> what there is to say about it: an overview, or the names of one topic.
+
+    Raises:
+        ValueError: If the topic is unknown.
+    """
+    if arguments.topic is None:
+        return overview()
+    if arguments.topic not in TOPICS:
+        raise ValueError(f"unknown topic {arguments.topic!r}; there are {', '.join(TOPICS)}.")
+    return TOPICS[arguments.topic]()
+
+
+def summary(rows: dict[str, str]) -> str:
+    """Two columns: the names, and what there is to say about them."""
+    width = max(map(len, rows))
+    margin = "\n" + " " * (width + 2)
+    return "\n".join(f"{name:<{width}}  {text.replace(chr(10), margin)}" for name, text in rows.items())
 
 
 def overview() -> dict[str, str]:

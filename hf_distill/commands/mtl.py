@@ -10,13 +10,13 @@ from transformers import set_seed
 
 from hf_distill.commands.cards import shared_facts, shown_command, write_card
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.tasks.majority import majority_scores
+from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.trainers.fine_tuning.task_models import lora_alpha
 from hf_distill.trainers.fine_tuning.trainer import headline_score
 from hf_distill.trainers.multi_task.model import multi_task_model
@@ -26,7 +26,7 @@ TASKS_FOLDER = "tasks"
 
 
 @writes_folder("tasks")
-def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments) -> dict[str, Any]:
+def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments) -> dict[str, Any]:
     """Fine-tune one encoder on many tasks and score it on each.
 
     Writes to `training.output_dir`: the encoder (LoRA merged) with its tokenizer and card, models with the heads of
@@ -102,6 +102,16 @@ def fine_tune_on_tasks(tasks: TasksArguments, teacher: TeacherArguments, trainin
         encoder, specs = trainer.tasks_model.plain_encoder, list(trainer.specs.values())
         write_card(folder, shared_facts(encoder, teacher.teacher_model, specs, facts, folder, command))
     return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say of every task the score and the majority's, then the cost of the training and where the encoder is."""
+    lines = []
+    for task, score in results["headlines"].items():
+        lines.append(f"{task}: {results['metrics'][task]} {score:.4f}{constant_remark(results['constants'][task])}")
+        lines.append(majority_line(results["majority"][task]))
+    lines.append(f"{cost_of_training(results)}; encoder in {results['model']}")
+    return "\n".join(line for line in lines if line)
 
 
 # What decides the result, beside model, tasks and seed.

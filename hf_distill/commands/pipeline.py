@@ -6,6 +6,7 @@ continues where it stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,24 +14,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_distill.commands.augment import augment
-from hf_distill.commands.corpus import build_corpus
-from hf_distill.commands.distill import distill
-from hf_distill.commands.evaluate import adapt_and_evaluate
+from hf_distill.commands import adapt, augment, distill, general, teach
+from hf_distill.commands import corpus as corpus_verb
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.general import mix_general
-from hf_distill.commands.pipeline_report import card_facts, make_report, measure_speed
 from hf_distill.commands.pipeline_stages import Stages
-from hf_distill.commands.pipeline_textbooks import augmentation_settings, chosen_sources, general_settings
-from hf_distill.commands.results import write_results
-from hf_distill.commands.teach import teach
-from hf_distill.hub.model_card import write_model_card
+from hf_distill.commands.results import environment, write_results
+from hf_distill.corpus import corpus_label
+from hf_distill.hub.loading import load_model
+from hf_distill.hub.model_card import (
+    CardFacts,
+    CorpusFacts,
+    ScoreFacts,
+    read_facts,
+    shown_name,
+    write_model_card,
+)
 from hf_distill.objectives import build_objectives
+from hf_distill.reports.speed.latency import latency_ratio
 from hf_distill.settings import (
+    AdaptationArguments,
+    AugmentationArguments,
     CorpusArguments,
     DistillationArguments,
-    EvaluationArguments,
     FineTuningArguments,
+    GeneralCorpusArguments,
     PipelineArguments,
     StudentArguments,
     TaskArguments,
@@ -41,14 +48,21 @@ from hf_distill.settings.parsing import changed_arguments, from_mapping
 from hf_distill.settings.presets import read_preset
 from hf_distill.storage.files import copy_folder
 from hf_distill.students.shapes import parse_shape
+from hf_distill.tasks.majority import constant_remark
 
 # Of the folder of the distillation; checkpoints hold more than the student.
 _KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
+# The textbooks of the paper (Contextualized Corpus, Table 2): retrieved text, the task's rows with words replaced,
+# general text as it is, and the task's own text.
+SOURCES = ("cc", "taskda", "general", "task")
+# The latency of one stage: small, because it runs at the end of every demo.
+SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup": 2}
+REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "retention")
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
 @writes_folder("teacher", "corpus", "augmented", "general", "distilled*", "student")
-def run_pipeline(
+def run(
     task: TaskArguments,
     teacher: TeacherArguments,
     student: StudentArguments,
@@ -94,21 +108,23 @@ def run_pipeline(
 
     taught, own_teacher = None, teacher
     if pipeline.finetune_teacher:
-        taught = stages.run("teacher", lambda: teach(task, teacher, fine_tuning), task, teacher, fine_tuning)
+        taught = stages.run("teacher", lambda: teach.run(task, teacher, fine_tuning), task, teacher, fine_tuning)
         own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
 
     made, built = _make_textbooks(stages, sources, task, corpus, pipeline)
     learner, distilled = student, []
     for source, training in zip(sources, trainings, strict=True):
         arguments = (learner, own_teacher, _textbook(made[source], task, pipeline), training)
-        distilled.append(stages.run(Path(str(training.output_dir)).name, partial(distill, *arguments), *arguments))
+        distilled.append(stages.run(Path(str(training.output_dir)).name, partial(distill.run, *arguments), *arguments))
         learner = replace(student, student_model=str(training.output_dir))
 
-    evaluation = EvaluationArguments(str(folder / "distilled"), adapt=pipeline.adapt_student, from_scratch=True)
+    student_arguments = AdaptationArguments(str(folder / "distilled"), from_scratch=True)
+    given = (task, student_arguments, adaptation, own_teacher)
     adapted = stages.run(
         "student",
-        lambda: adapt_and_evaluate(task, evaluation, adaptation, own_teacher),
-        *(task, evaluation, adaptation, own_teacher),
+        lambda: adapt.run(*given, as_it_is=not pipeline.adapt_student),
+        *given,
+        adapt_student=pipeline.adapt_student,
     )
 
     if not pipeline.adapt_student:
@@ -123,6 +139,33 @@ def run_pipeline(
     return report
 
 
+def summary(report: dict[str, Any]) -> str:
+    """The table that a run ends with."""
+    speedup = report["latency"]["speedup"]
+    teacher = report["teacher"]["score"]
+    rows = [f"{'':<10}{report['metric']:>22}{'of the teacher':>16}{'parameters':>12}{'speed-up':>10}"]
+    for role in ("teacher", "student", "baseline"):
+        model = report[role]
+        retention = f"{model['score'] / teacher:.1%}" if teacher else "-"
+        speed = "1.0x" if role == "teacher" else f"{speedup:.1f}x"
+        size = f"{model['parameters'] / 1e6:.1f} M"
+        rows.append(f"{role:<10}{model['score']:>22.4f}{retention:>16}{size:>12}{speed:>10}")
+    majority = report.get("majority")
+    if majority is not None:
+        score = majority["score"]
+        shown = "not defined" if score is None else f"{score:.4f}"
+        retention = f"{score / teacher:.1%}" if teacher and score is not None else "-"
+        rows.append(f"{'majority':<10}{shown:>22}{retention:>16}{'-':>12}{'-':>10}")
+        rows.append(f"majority: {majority['label']!r} for every row, whatever it says")
+    constants = {role: report[role].get("constant") for role in ("teacher", "student", "baseline")}
+    rows += [f"{role}:{constant_remark(label)}" for role, label in constants.items() if label is not None]
+    rows.append("baseline: the same student, trained on the labels without a teacher")
+    return "\n".join(rows)
+
+
+# --- settings of the stages ------------------------------------------------------------------------------------------
+
+
 def _training(
     pipeline: PipelineArguments, task: TaskArguments, folder: Path, source: str, sources: list[str]
 ) -> DistillationArguments:
@@ -135,35 +178,6 @@ def _training(
     if training.eval_task is not None and training.eval_task_dir is None:
         training.eval_task_dir = task.data_dir
     return training
-
-
-def _make_textbooks(
-    stages: Stages, sources: list[str], task: TaskArguments, corpus: CorpusArguments, pipeline: PipelineArguments
-) -> tuple[dict[str, str], dict[str, Any] | None]:
-    """Make the textbooks; return the place of each, and the result of the job that built the task's corpus."""
-    folder, built = stages.folder, None
-    if "cc" in sources:
-        corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
-        built = stages.run("corpus", lambda: build_corpus(task, corpus, seed=pipeline.seed), task, corpus)
-    if "taskda" in sources:
-        augmentation = augmentation_settings(pipeline, folder / "augmented")
-        stages.run("augmented", lambda: augment(task, augmentation), task, augmentation)
-    if "general" in sources:
-        general = general_settings(pipeline, corpus, folder / "general")
-        stages.run("general", lambda: mix_general(general), general)
-    places = {"cc": folder / "corpus", "taskda": folder / "augmented", "general": folder / "general"}
-    return {**{name: str(place) for name, place in places.items()}, "task": task.task}, built
-
-
-def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> TextbookArguments:
-    """The text of one stage."""
-    return TextbookArguments(
-        [place, *([task.task] if pipeline.with_task_text and place != task.task else [])],
-        data_dir=task.data_dir,
-        max_textbook_rows=pipeline.max_textbook_rows,
-        with_labels=pipeline.with_labels,
-        textbook_eval_rows=pipeline.textbook_eval_rows,
-    )
 
 
 def _with_preset(student: StudentArguments, preset: str | None) -> StudentArguments:
@@ -214,3 +228,192 @@ def _check(
         build_objectives(
             ["relation"] if training.objectives is None else training.objectives, training.objective_options()
         )
+
+
+# --- textbooks -------------------------------------------------------------------------------------------------------
+
+
+def chosen_sources(pipeline: PipelineArguments, corpus: CorpusArguments) -> list[str]:
+    """The textbooks in the order of their stages.
+
+    Raises:
+        ValueError: If one is unknown, there twice, or what it is made of is missing.
+    """
+    if pipeline.textbook_source is None:
+        if corpus.corpus is None and not pipeline.with_task_text:
+            raise ValueError(
+                "Name a general corpus (`--corpus` FILE, FOLDER or Hub id), or let the student learn on the task's "
+                "own text (`--with_task_text`)."
+            )
+        return ["task" if corpus.corpus is None else "cc"]
+    sources = pipeline.textbook_source.split("+")
+    if not set(sources) <= set(SOURCES) or len(set(sources)) < len(sources):
+        raise ValueError(
+            f"`--textbook_source` is {pipeline.textbook_source!r}; it is one of {list(SOURCES)}, or several different "
+            "ones in the order of their stages (cc+taskda)."
+        )
+    if corpus.corpus is None and {"cc", "general"} & set(sources):
+        raise ValueError(f"`--textbook_source {pipeline.textbook_source}` needs a general corpus: `--corpus`.")
+    if "taskda" in sources and "masked_lm" not in pipeline.settings("augment"):
+        raise ValueError(
+            f"`--textbook_source {pipeline.textbook_source}` needs a masked language model: "
+            "`--augment '{\"masked_lm\": ...}'`."
+        )
+    return sources
+
+
+def augmentation_settings(pipeline: PipelineArguments, folder: Path) -> AugmentationArguments:
+    """Return the settings by which the task's rows are augmented.
+
+    Raises:
+        ValueError: If a setting is unknown.
+    """
+    common: dict[str, Any] = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "corpus_dir": str(folder)}
+    made: AugmentationArguments = from_mapping(
+        AugmentationArguments, {**common, **pipeline.settings("augment")}, "`--augment`"
+    )
+    return made
+
+
+def general_settings(pipeline: PipelineArguments, corpus: CorpusArguments, folder: Path) -> GeneralCorpusArguments:
+    """A draw from the general corpus, cut and filtered as the rows that the task's corpus would be searched in."""
+    same = (
+        *("corpus_split", "corpus_licence", "text_column", "source_column", "unit", "passage_words", "language"),
+        *("max_chars", "min_words", "max_words", "num_proc"),
+    )
+    where = f"{corpus.corpus}:{corpus.corpus_config}" if corpus.corpus_config else str(corpus.corpus)
+    return GeneralCorpusArguments(
+        corpora=[where],
+        rows=None if pipeline.max_textbook_rows is None else [pipeline.max_textbook_rows],
+        seed=pipeline.seed,
+        corpus_dir=str(folder),
+        **{name: getattr(corpus, name) for name in same},
+    )
+
+
+def _make_textbooks(
+    stages: Stages, sources: list[str], task: TaskArguments, corpus: CorpusArguments, pipeline: PipelineArguments
+) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """Make the textbooks; return the place of each, and the result of the job that built the task's corpus."""
+    folder, built = stages.folder, None
+    if "cc" in sources:
+        corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
+        built = stages.run("corpus", lambda: corpus_verb.run(task, corpus, seed=pipeline.seed), task, corpus)
+    if "taskda" in sources:
+        augmentation = augmentation_settings(pipeline, folder / "augmented")
+        stages.run("augmented", lambda: augment.run(task, augmentation), task, augmentation)
+    if "general" in sources:
+        mixture = general_settings(pipeline, corpus, folder / "general")
+        stages.run("general", lambda: general.run(mixture), mixture)
+    places = {"cc": folder / "corpus", "taskda": folder / "augmented", "general": folder / "general"}
+    return {**{name: str(place) for name, place in places.items()}, "task": task.task}, built
+
+
+def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> TextbookArguments:
+    """The text of one stage."""
+    return TextbookArguments(
+        [place, *([task.task] if pipeline.with_task_text and place != task.task else [])],
+        data_dir=task.data_dir,
+        max_textbook_rows=pipeline.max_textbook_rows,
+        with_labels=pipeline.with_labels,
+        textbook_eval_rows=pipeline.textbook_eval_rows,
+    )
+
+
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+def make_report(
+    results: dict[str, Any], speed: dict[str, Any], command: str, seconds: float, seed: int
+) -> dict[str, Any]:
+    """Return the content of `report.json`.
+
+    Args:
+        results: Stage -> what it returned, `None` for one that was left out.
+        speed: Latency of teacher and student.
+        command: What repeats the run.
+        seconds: Of the whole job.
+        seed: Of every stage.
+    """
+    built, distilled, adapted = results["corpus"], results["distill"], results["adapt"]
+    return {
+        **{name: adapted[name] for name in REPORTED},
+        "latency": speed,
+        "corpus": built["statistics"] if built else None,
+        "distillation": {name: distilled[name] for name in ("objectives", "steps", "textbook_rows", "seed")},
+        "stage_seconds": {name: result["seconds"] for name, result in results.items() if result},
+        "command": command,
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "environment": environment(),
+    }
+
+
+def measure_speed(*folders: str) -> dict[str, Any]:
+    """Latency of the teacher over that of the student."""
+    teacher, student = (load_model(folder, flag="--teacher_model") for folder in folders)
+    positions = (getattr(model.config, "max_position_embeddings", None) for model in (teacher, student))
+    seq_length = min(SPEED_PROTOCOL["seq_length"], *(number for number in positions if number))
+    return latency_ratio(teacher, student, **{**SPEED_PROTOCOL, "seq_length": seq_length}).to_dict()
+
+
+def card_facts(
+    folder: Path,
+    report: dict[str, Any],
+    taught: dict[str, Any] | None,
+    distilled: dict[str, Any],
+    adapted: dict[str, Any],
+    corpus: CorpusArguments,
+) -> CardFacts:
+    """The card of the distilled student, completed with what came before and after it.
+
+    Args:
+        folder: Of the pipeline; its name is in the student's.
+        report: What `make_report` returned.
+        taught: Result of the teacher's stage, `None` where the teacher was taken as it is.
+        distilled: Result of the first stage of the distillation: where the first weights came from.
+        adapted: Result of the student's stage.
+        corpus: The general corpus and its licence.
+    """
+    facts, task = read_facts(folder / "distilled"), report["task"]
+    own = read_facts(folder / "student")
+    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores")
+    facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names})
+    facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
+    if facts.teacher and taught:
+        base = taught.get("base_name") or shown_name(str(taught["base_model"]))
+        facts.teacher[0].name = f"{base}, fine-tuned on {task}"
+        facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
+    facts.initialisation = str(distilled["first_weights"])
+    if report["corpus"]:
+        facts.corpus = CorpusFacts(
+            name=f"Contextualized corpus of {task}",
+            description=(
+                f"sentences of {corpus_label(str(corpus.corpus))} that BM25 ({report['corpus']['engine']['name']}) "
+                "finds for the task's training sentences"
+            ),
+            licence=corpus.corpus_licence,
+            statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
+        )
+    settings = adapted["student"].get("settings")
+    if settings is not None:
+        facts.adaptation = (
+            f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
+            f"{settings['learning_rate']:g})"
+        )
+    if not facts.scores:
+        student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
+        facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
+    facts.speed = report["latency"]
+    facts.commands = [report["command"]] if report["command"] else []
+    facts.seconds = report["seconds"]
+    facts.hardware = f"{report['environment']['device']}, {report['environment']['threads']} threads"
+    facts.limits = [
+        "One seed; differences of about a point are within what another seed gives.",
+        "Knows the task it was made for, in the language of its corpus.",
+    ]
+    if report["corpus"]:
+        facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
+    # The Hub names what a head does as kinds of tasks are named here, with hyphens.
+    facts.pipeline_tag = report["kind"].replace("_", "-")
+    return facts

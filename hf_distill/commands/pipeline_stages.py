@@ -28,16 +28,17 @@ class Stages:
         self.key = ""
         self.seconds_before = 0.0
 
-    def run(self, name: str, job: Callable[[], dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    def run(self, name: str, job: Callable[[], dict[str, Any]], *arguments: Any, **more: Any) -> dict[str, Any]:
         """The result of `job`, from its folder if the stage was finished with these settings.
 
         Args:
             name: Of the stage and of its folder, which `job` writes.
             job: What to run; its result has `seconds`.
             arguments: The dataclasses of arguments that decide what `job` does.
+            more: What else decides it.
         """
         folder = self.folder / name
-        settings = arguments_to_dict(*arguments)
+        settings = arguments_to_dict(*arguments) | more
         described = json.dumps([self.key, settings, self._files(settings)], sort_keys=True)
         self.key = xxhash.xxh3_128(described.encode()).hexdigest()
         marker, results = folder / STAGE_FILE, folder / RESULTS_FILE

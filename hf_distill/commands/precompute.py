@@ -14,11 +14,11 @@ from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import PrecomputeArguments, TeacherArguments, TextbookArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.students.shapes import parse_shape
-from hf_distill.teachers.stored.precompute import precompute as store
+from hf_distill.teachers.stored.precompute import precompute
 
 
 @writes_folder()
-def precompute(teacher: TeacherArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
+def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
     """Store the signals of a teacher for every row of a textbook.
 
     Writes to `storing.output_dir`: the stored teacher, which `hf-distill distill --teacher_model` takes, with
@@ -47,7 +47,7 @@ def precompute(teacher: TeacherArguments, textbook: TextbookArguments, storing: 
     tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     if not storing.use_cpu and storing.teacher_dtype != "int8":
         model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
-    done = store(
+    done = precompute(
         read_rows(textbook, storing.text_column, tokenizer, storing.max_length, model.config),
         model,
         storing.objectives,
@@ -80,3 +80,11 @@ def precompute(teacher: TeacherArguments, textbook: TextbookArguments, storing: 
     write_results(storing.output_dir, facts)
     write_arguments(storing.output_dir, teacher, textbook, storing)
     return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say how many rows were stored, in how many bytes and where."""
+    return (
+        f"{results['rows']:,} rows in {results['seconds']:.0f} s ({results['bytes'] / 1e6:,.1f} MB); "
+        f"stored teacher in {results['folder']}"
+    )

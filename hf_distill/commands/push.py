@@ -10,7 +10,7 @@ from hf_distill.hub.selection import Selection, select_files
 from hf_distill.settings import PushArguments
 
 
-def push(pushing: PushArguments) -> dict[str, Any]:
+def run(pushing: PushArguments) -> dict[str, Any]:
     """Upload a folder as one commit, or with `dry_run` only say what would be uploaded.
 
     Args:
@@ -49,7 +49,7 @@ def _facts(selection: Selection, repo: str) -> dict[str, Any]:
     }
 
 
-def format_push(results: dict[str, Any]) -> str:
+def summary(results: dict[str, Any]) -> str:
     """List the files that were or would be uploaded, and those that stay here with the reason."""
     width = max(len(item["path"]) for item in (*results["files"], *results["left_out"]))
     verb = "would be uploaded" if results["dry_run"] else "uploaded"
@@ -61,6 +61,8 @@ def format_push(results: dict[str, Any]) -> str:
         lines += [
             f"  {item['path']:<{width}}  {_size(item['size']):>9}  {item['reason']}" for item in results["left_out"]
         ]
+    if not results["dry_run"]:
+        lines.append(f"{results['repo']} is at {results['url']} (commit {results['commit']})")
     return "\n".join(lines)
 
 

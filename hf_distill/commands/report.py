@@ -13,7 +13,7 @@ from hf_distill.settings import ReportArguments
 logger = logging.get_logger(__name__)
 
 
-def report(arguments: ReportArguments) -> dict[str, Any]:
+def run(arguments: ReportArguments) -> dict[str, Any]:
     """Write a page about runs, from what lies in their folders.
 
     Args:
@@ -38,3 +38,8 @@ def report(arguments: ReportArguments) -> dict[str, Any]:
         "curves": sum(len(curves) for run in runs for curves in run.curves.values()),
         "without_curves": reason,
     }
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say how many curves of how many runs are shown, and where the page is."""
+    return f"{results['curves']} curves of {len(results['runs'])} runs; page in {results['output']}"

@@ -14,13 +14,13 @@ from hf_distill.hub.model_card import shown_name
 from hf_distill.settings import FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.tasks.majority import majority_scores
+from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.trainers.fine_tuning.task_models import add_lora, load_task_model, lora_alpha
 from hf_distill.trainers.fine_tuning.trainer import finetune
 
 
 @writes_folder()
-def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArguments) -> dict[str, Any]:
+def run(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArguments) -> dict[str, Any]:
     """Fine-tune a teacher on one task.
 
     Writes to `training.output_dir`: the model (LoRA merged, so a plain model) with its tokenizer, `results.json`, and
@@ -85,6 +85,13 @@ def teach(task: TaskArguments, teacher: TeacherArguments, training: FineTuningAr
         write_results(str(training.output_dir), facts)
         write_arguments(str(training.output_dir), task, teacher, training)
     return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say the score beside the majority's, and where the teacher is."""
+    remark = constant_remark(results["constant"])
+    said = f"{results['task']}: {results['metric']} {results['score']:.4f}{remark}; teacher in {results['model']}"
+    return "\n".join(filter(None, (said, majority_line(results["majority"]))))
 
 
 def load_task_from(task: TaskArguments, *, seed: int, splits: Literal["evaluation"] | None = None) -> LoadedTask:

@@ -86,7 +86,7 @@ DENIED: tuple[tuple[str, str], ...] = (
     ("*.ckpt", _PICKLE),
 )
 # Jobs whose models students learn from.
-_NO_STUDENTS = {"teach": "hf-distill teach", "mlm_head": "hf-distill mlm"}
+_NO_STUDENTS = {"teach": "hf-distill teach", "mlm": "hf-distill mlm"}
 # What the model that is trained calls the parts that are no student.
 _NOT_OF_A_STUDENT = ("teacher.", "student.", "objectives.")
 

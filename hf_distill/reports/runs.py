@@ -26,8 +26,6 @@ class _Best:
     loaded: bool = False
 
 
-# What a job does, where its name does not say it.
-STAGE_OF = {"evaluate": "adapt"}
 # Facts of a run that each of its trainings has.
 _OF_ONE_TRAINING = ("steps", "training_seconds")
 ROLES = ("teacher", "student", "baseline", "majority")
@@ -50,6 +48,7 @@ _FIELDS: dict[str, Any] = {
     "task": str,
     "metric": str,
     "split": str,
+    "model": str,
 }
 
 
@@ -60,7 +59,8 @@ class Run:
     Attributes:
         name: What it is called on the page.
         folder: Where it lies.
-        job: `distill`, `teach`, `evaluate`, `generate`, `pipeline`, or `training` for one that is not finished.
+        job: `distill`, `teach`, `adapt`, `evaluate`, `generate`, `pipeline`, or `training` for one that is not
+            finished.
         facts: What its results say of it as a whole: label -> value.
         settings: Resolved arguments as `<stage>.<name>`.
         curves: Stage -> name in the log -> points.
@@ -99,7 +99,7 @@ def read_runs(folders: Sequence[str | Path], names: Sequence[str] | None = None)
     """The runs of some folders.
 
     Args:
-        folders: Folders that `distill`, `teach`, `evaluate`, `generate` or `pipeline` wrote, or any with a
+        folders: Folders that `distill`, `teach`, `adapt`, `evaluate`, `generate` or `pipeline` wrote, or any with a
             `trainer_state.json` in it or in its checkpoints, such as that of a training that still runs.
         names: What to call them. Default: as much of their paths as tells them apart.
 
@@ -127,10 +127,13 @@ def read_run(folder: Path, name: str) -> Run:
         if "teacher" in report and "student" in report:
             return _pipeline(folder, name, report)
     results = _read(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
-    readers = {"distill": _distillation, "teach": _teaching, "evaluate": _evaluation, "generate": _generation}
+    readers = {
+        **{"distill": _distillation, "teach": _teaching, "adapt": _adaptation},
+        **{"evaluate": _evaluation, "generate": _generation},
+    }
     job = results.get("job")
     if isinstance(job, str) and job in readers:
-        run = Run(name, folder, job, settings=_settings(folder, STAGE_OF.get(job, job), results))
+        run = Run(name, folder, job, settings=_settings(folder, job, results))
         readers[job](run, results)
         return run
     state = _last_state(folder)
@@ -209,7 +212,7 @@ def _teaching(run: Run, results: Mapping[str, Any]) -> None:
     run.add_history("teach", results.get("history") or [])
 
 
-def _evaluation(run: Run, results: Mapping[str, Any]) -> None:
+def _adaptation(run: Run, results: Mapping[str, Any]) -> None:
     run.facts |= _picked(results, "task", "seconds", "seed") | _machine(results)
     roles = {role: results[role] for role in ROLES if isinstance(results.get(role), dict)}
     teacher = roles.get("teacher", {})
@@ -219,6 +222,13 @@ def _evaluation(run: Run, results: Mapping[str, Any]) -> None:
             run.scores.append(_score(role, model, results) | {"teacher_score": teacher.get("score")})
             if stage is not None:
                 run.add_history(stage, model.get("history") or [])
+
+
+def _evaluation(run: Run, results: Mapping[str, Any]) -> None:
+    run.facts = _picked(results, "model", "task", "seconds", "seed") | _machine(results)
+    run.scores = [_score("model", results, results)]
+    if isinstance(results.get("majority"), dict):
+        run.scores.append(_score("majority", results["majority"], results))
 
 
 def _generation(run: Run, results: Mapping[str, Any]) -> None:
@@ -231,7 +241,7 @@ def _generation(run: Run, results: Mapping[str, Any]) -> None:
 def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
     """All stages of a pipeline as one run."""
     run = Run(name, folder, "pipeline")
-    readers = {"teacher": _teaching, "distilled": _distillation, "student": _evaluation}
+    readers = {"teacher": _teaching, "distilled": _distillation, "student": _adaptation}
     facts: dict[str, Any] = {}
     for stage, part in {"teach": "teacher", "corpus": "corpus", "distill": "distilled", "adapt": "student"}.items():
         path = folder / part
@@ -300,7 +310,7 @@ def _no_run(folder: Path, job: Any) -> str:
     inside = sorted({str(path.parent) for path in folder.glob(below)})
     hint = f" There are runs in it: {', '.join(inside)}." if inside else ""
     if job is not None:
-        told = "a report is about distill, teach, evaluate, generate and pipeline."
+        told = "a report is about distill, teach, adapt, evaluate, generate and pipeline."
         return f"`--runs`: {str(folder)!r} is of the job {job!r}; {told}{hint}"
     return f"`--runs`: {str(folder)!r} is no run: it has none of {', '.join(own)}.{hint}"
 

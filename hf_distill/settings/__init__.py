@@ -1,7 +1,8 @@
 """Settings of every verb: flat dataclasses for `HfArgumentParser`, from flags or YAML; nothing here does a job.
 
-The help text of a field is its only documentation, and errors name the flag. A class is loaded when it is first used:
-those of trainings take seconds, since they extend `transformers.TrainingArguments`.
+The settings of a verb are in the module of its name; the help text of a field is its only documentation, and errors
+name the flag. A class is loaded when it is first used: those of trainings take seconds, since they extend
+`transformers.TrainingArguments`.
 """
 
 from __future__ import annotations
@@ -10,86 +11,91 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import AttentionArguments
-    from .augmenting import AugmentationArguments, MLMHeadArguments
-    from .comparing import ComparisonArguments
-    from .data import CorpusArguments, TaskArguments, TextbookArguments
-    from .deployment import BenchmarkArguments, ExportArguments, ScoredTaskArguments
-    from .general import GeneralCorpusArguments
-    from .generation import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
-    from .grid import GridArguments
-    from .models import EvaluationArguments, PipelineArguments, RunArguments, StudentArguments, TeacherArguments
-    from .multi_task import MTLArguments, TasksArguments
-    from .multi_teacher import MultiTeacherArguments
-    from .pushing import PushArguments
-    from .reporting import ReportArguments
-    from .sharding import ShardArguments
-    from .storing import PrecomputeArguments
-    from .training import DistillationArguments, FineTuningArguments
+    from .adapt import AdaptationArguments as AdaptationArguments
+    from .attention import AttentionArguments as AttentionArguments
+    from .augment import AugmentationArguments as AugmentationArguments
+    from .bench import BenchmarkArguments as BenchmarkArguments
+    from .compare import ComparisonArguments as ComparisonArguments
+    from .convert import ConversionArguments as ConversionArguments
+    from .corpus import CorpusArguments as CorpusArguments
+    from .corpus import ShardArguments as ShardArguments
+    from .distill import (
+        DistillationArguments as DistillationArguments,
+    )
+    from .distill import (
+        MultiTeacherArguments as MultiTeacherArguments,
+    )
+    from .distill import (
+        RunArguments as RunArguments,
+    )
+    from .distill import (
+        StudentArguments as StudentArguments,
+    )
+    from .distill import (
+        TextbookArguments as TextbookArguments,
+    )
+    from .evaluate import EvaluationArguments as EvaluationArguments
+    from .export import ExportArguments as ExportArguments
+    from .export import ScoredTaskArguments as ScoredTaskArguments
+    from .general import GeneralCorpusArguments as GeneralCorpusArguments
+    from .generate import (
+        GenerationArguments as GenerationArguments,
+    )
+    from .generate import (
+        GenerationTaskArguments as GenerationTaskArguments,
+    )
+    from .generate import (
+        GenerationTrainingArguments as GenerationTrainingArguments,
+    )
+    from .grid import GridArguments as GridArguments
+    from .info import InfoArguments as InfoArguments
+    from .mlm import MLMHeadArguments as MLMHeadArguments
+    from .mtl import MTLArguments as MTLArguments
+    from .mtl import TasksArguments as TasksArguments
+    from .pipeline import PipelineArguments as PipelineArguments
+    from .precompute import PrecomputeArguments as PrecomputeArguments
+    from .push import PushArguments as PushArguments
+    from .report import ReportArguments as ReportArguments
+    from .task import TaskArguments as TaskArguments
+    from .teach import FineTuningArguments as FineTuningArguments
+    from .teach import TeacherArguments as TeacherArguments
 
 _MODULE_OF = {
+    "AdaptationArguments": "adapt",
     "AttentionArguments": "attention",
-    "AugmentationArguments": "augmenting",
-    "BenchmarkArguments": "deployment",
-    "ComparisonArguments": "comparing",
-    "CorpusArguments": "data",
-    "DistillationArguments": "training",
-    "EvaluationArguments": "models",
-    "ExportArguments": "deployment",
-    "FineTuningArguments": "training",
+    "AugmentationArguments": "augment",
+    "BenchmarkArguments": "bench",
+    "ComparisonArguments": "compare",
+    "ConversionArguments": "convert",
+    "CorpusArguments": "corpus",
+    "DistillationArguments": "distill",
+    "EvaluationArguments": "evaluate",
+    "ExportArguments": "export",
+    "FineTuningArguments": "teach",
     "GeneralCorpusArguments": "general",
-    "GenerationArguments": "generation",
-    "GenerationTaskArguments": "generation",
-    "GenerationTrainingArguments": "generation",
+    "GenerationArguments": "generate",
+    "GenerationTaskArguments": "generate",
+    "GenerationTrainingArguments": "generate",
     "GridArguments": "grid",
-    "MLMHeadArguments": "augmenting",
-    "MTLArguments": "multi_task",
-    "MultiTeacherArguments": "multi_teacher",
-    "PipelineArguments": "models",
-    "PrecomputeArguments": "storing",
-    "PushArguments": "pushing",
-    "ReportArguments": "reporting",
-    "RunArguments": "models",
-    "ScoredTaskArguments": "deployment",
-    "ShardArguments": "sharding",
-    "StudentArguments": "models",
-    "TaskArguments": "data",
-    "TasksArguments": "multi_task",
-    "TeacherArguments": "models",
-    "TextbookArguments": "data",
+    "InfoArguments": "info",
+    "MLMHeadArguments": "mlm",
+    "MTLArguments": "mtl",
+    "MultiTeacherArguments": "distill",
+    "PipelineArguments": "pipeline",
+    "PrecomputeArguments": "precompute",
+    "PushArguments": "push",
+    "ReportArguments": "report",
+    "RunArguments": "distill",
+    "ScoredTaskArguments": "export",
+    "ShardArguments": "corpus",
+    "StudentArguments": "distill",
+    "TaskArguments": "task",
+    "TasksArguments": "mtl",
+    "TeacherArguments": "teach",
+    "TextbookArguments": "distill",
 }
 
-__all__ = [
-    "AttentionArguments",
-    "AugmentationArguments",
-    "BenchmarkArguments",
-    "ComparisonArguments",
-    "CorpusArguments",
-    "DistillationArguments",
-    "EvaluationArguments",
-    "ExportArguments",
-    "FineTuningArguments",
-    "GeneralCorpusArguments",
-    "GenerationArguments",
-    "GenerationTaskArguments",
-    "GenerationTrainingArguments",
-    "GridArguments",
-    "MLMHeadArguments",
-    "MTLArguments",
-    "MultiTeacherArguments",
-    "PipelineArguments",
-    "PrecomputeArguments",
-    "PushArguments",
-    "ReportArguments",
-    "RunArguments",
-    "ScoredTaskArguments",
-    "ShardArguments",
-    "StudentArguments",
-    "TaskArguments",
-    "TasksArguments",
-    "TeacherArguments",
-    "TextbookArguments",
-]
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..storage.names import safe_name
-from .models import as_mapping
+from .values import json_mapping
 
 # What a grid searches.
 SEARCHED = ("learning_rates", "epochs", "batch_sizes")
@@ -104,10 +104,10 @@ class GridArguments:
             )
 
     def _check_task_settings(self) -> None:
-        for task, settings in as_mapping(self.task_settings, "--task_settings").items():
+        for task, settings in json_mapping(self.task_settings, "--task_settings").items():
             if task not in self.tasks:
                 raise ValueError(f"`--task_settings` has {task!r}, which is none of the `--tasks` {self.tasks}.")
-            for name, values in as_mapping(settings, f"--task_settings {task}").items():
+            for name, values in json_mapping(settings, f"--task_settings {task}").items():
                 if name not in SEARCHED:
                     raise ValueError(f"`--task_settings {task}` has {name!r}; allowed are {', '.join(SEARCHED)}.")
                 numbers = isinstance(values, list) and all(
@@ -121,18 +121,18 @@ class GridArguments:
 
     def settings_of(self, task: str) -> tuple[list[Any] | None, ...]:
         """Learning rates, epochs and batches to try on one task, by its name in `tasks`; `None` are the task's own."""
-        own = as_mapping(as_mapping(self.task_settings, "--task_settings").get(task), f"--task_settings {task}")
+        own = json_mapping(json_mapping(self.task_settings, "--task_settings").get(task), f"--task_settings {task}")
         return tuple(own.get(name, getattr(self, name)) for name in SEARCHED)
 
     def distill_settings(self) -> dict[str, Any]:
         """Return the settings that all students share."""
-        return as_mapping(self.distill, "--distill")
+        return json_mapping(self.distill, "--distill")
 
     def student_changes(self) -> dict[str, dict[str, Any]]:
         """Student -> settings of its own."""
         return {
-            name: as_mapping(settings, f"--students {name}")
-            for name, settings in as_mapping(self.students, "--students").items()
+            name: json_mapping(settings, f"--students {name}")
+            for name, settings in json_mapping(self.students, "--students").items()
         }
 
     def named_models(self) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .plugins import FLAG_HELP
+from .parsing import PLUGINS_HELP
 
 ARGUMENTS = Path(__file__).parent
 TRAINING_ARGUMENTS = "TrainingArguments"
@@ -94,7 +94,7 @@ def help_page(prog: str, about: str, class_names: Sequence[str], *, preset_names
             "",
             *_describe(Flag("preset", f"A paper's settings, below file and flags: {', '.join(preset_names)}.")),
         ]
-    lines += ["", *_describe(Flag("plugins", FLAG_HELP, many=True))]
+    lines += ["", *_describe(Flag("plugins", PLUGINS_HELP, many=True))]
     if any(TRAINING_ARGUMENTS in cls.bases for name in class_names for cls in lineage(name, classes)):
         often = ", ".join(f"--{name}" for name in OFTEN_SET)
         lines += ["", *_wrap(f"Every argument of transformers.TrainingArguments, such as {often}:", 0)]

@@ -1,24 +1,30 @@
-"""YAML or JSON files under command-line flags, and the resolved arguments beside the result."""
+"""YAML or JSON files under command-line flags, plugins before both, and the resolved arguments beside the result.
+
+Plugins are modules of the user's own that register objectives, tasks, engines or architectures when they are imported.
+On the command line they are named with `--plugins`; in Python an `import` does the same.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import difflib
+import importlib
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
-
-from transformers import HfArgumentParser
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
 from ..hub.disclosure import is_secret_name, remember_secrets, without_secrets
 from ..storage.files import read_mapping, write_yaml
 from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, shown
-from .limits import check_limits
-from .plugins import FLAG_HELP, load_plugins, loaded_plugins, take_plugins
 from .presets import list_presets, preset_values
+from .values import check_limits
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
 
 # Flags of folders that are written.
 FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
@@ -28,9 +34,15 @@ STRUCTURED = frozenset(
     {"objectives", "temperature_schedule", "teach", "distill", "distill_next", "augment", "adapt", "students"}
     | {"task_settings"}
 )
+PLUGINS_HELP = "Modules of yours to import first, which register objectives, tasks, engines or architectures."
+_LOADED: list[str] = []
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 # The page of all flags that argparse would show before every error says nothing.
 USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
+
+
+class UnknownArgumentsError(ValueError):
+    """Flags or names that no argument class has."""
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -71,6 +83,8 @@ def parse(
         ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
         ImportError: If a plugin cannot be imported.
     """
+    from transformers import HfArgumentParser
+
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
     for word in words:
@@ -78,7 +92,7 @@ def parse(
     parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
     given = {} if config_file is None else read_config(config_file)
-    parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=FLAG_HELP)
+    parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=PLUGINS_HELP)
     words, plugins = take_plugins(words, parser.prog)
     in_file = given.pop("plugins", None) or []
     in_file = [in_file] if isinstance(in_file, str) else as_hint(in_file, list[str], f"{config_file!r}: `plugins`")
@@ -96,7 +110,7 @@ def parse(
         # Mappings such as `accelerator_config` become classes of transformers, which say what they do not know.
         raise ValueError(f"A setting has a value that it cannot have: {error}.") from error
     if rest:
-        raise ValueError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
+        raise UnknownArgumentsError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
     for arguments in parsed:
         remember_secrets({field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)})
         check_limits(arguments)
@@ -121,15 +135,16 @@ def _check_folders(arguments: Any) -> None:
 
 
 def name_leading_words(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Give the words that stand before every flag (and behind a configuration file) the names of their flags."""
+    """Give the words that stand before every flag (and behind a configuration file) the names of their flags.
+
+    The last name takes all the words that remain.
+    """
     words = list(argv)
     config = words[:1] if words and words[0].endswith(CONFIG_SUFFIXES) else []
     rest = words[len(config) :]
-    named: list[str] = []
-    for name in names:
-        if rest and not rest[0].startswith("-"):
-            named += [f"--{name}", rest.pop(0)]
-    return [*config, *named, *rest]
+    leading = list(itertools.takewhile(lambda word: not word.startswith("-"), rest))
+    named = [word for name, value in zip(names, leading, strict=False) for word in (f"--{name}", value)]
+    return [*config, *named, *rest[min(len(names), len(leading)) :]]
 
 
 def _take_preset(parser: HfArgumentParser, words: list[str]) -> tuple[list[str], str | None]:
@@ -153,6 +168,8 @@ def from_mapping(argument_class: type, values: Mapping[str, Any], source: str) -
     Raises:
         ValueError: If a name is unknown or a value is none that its argument can have.
     """
+    from transformers import HfArgumentParser
+
     parser = HfArgumentParser(cast("Any", argument_class), exit_on_error=False)
     _set_defaults(parser, [argument_class], values, source)
     try:
@@ -176,7 +193,7 @@ def _set_defaults(
     if unknown:
         close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})
         hint = f"did you mean one of {close}?" if close else f"known are {sorted(known)}."
-        raise ValueError(f"{source} has unknown arguments {unknown}; {hint}")
+        raise UnknownArgumentsError(f"{source} has unknown arguments {unknown}; {hint}")
     for action in parser._actions:
         if action.dest in values:
             value = _typed(action, values[action.dest], hints[action.dest], f"{source}: `{action.dest}`")
@@ -234,3 +251,36 @@ def write_arguments(folder: str | Path, *arguments: Any, name: str = "arguments.
     path = Path(folder) / name
     values = arguments_to_dict(*arguments) | ({"plugins": loaded_plugins()} if loaded_plugins() else {})
     return write_yaml(path, values, sort_keys=True)
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import modules that register something of their own; one that is loaded already is left as it is.
+
+    Raises:
+        ImportError: If a module, or something that it imports, cannot be found.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            # A module of the user's own may raise anything.
+            reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise ImportError(
+                f"`--plugins` has {name!r}, which cannot be imported ({reason}). It must be a module that "
+                "Python finds: install its package, or put its folder into PYTHONPATH."
+            ) from error
+        if name not in _LOADED:
+            _LOADED.append(name)
+
+
+def loaded_plugins() -> list[str]:
+    """The plugins of this process, in the order in which they were named; they belong to its arguments."""
+    return list(_LOADED)
+
+
+def take_plugins(words: Sequence[str], prog: str | None = None) -> tuple[list[str], list[str]]:
+    """Split the words of a command line into those without `--plugins`, and the modules that it names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=prog, usage=argparse.SUPPRESS)
+    parser.add_argument("--plugins", nargs="+", action="extend", default=[])
+    found, rest = parser.parse_known_args(list(words))
+    return rest, found.plugins

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..objectives.logits import SPAN_LABELS
-from ..settings.multi_teacher import CombinationRule
+from ..settings.distill import CombinationRule
 
 LOWEST = torch.finfo(torch.float32).min
 

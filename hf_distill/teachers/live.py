@@ -19,7 +19,7 @@ from ..capture.signals import SignalRequest, Signals
 from ..hub.loading import forward_columns, update_digest
 from ..hub.model_card import shown_name
 from ..kernels.packed_linears import PackedLinears
-from ..settings.models import TeacherDtype
+from ..settings.teach import TeacherDtype
 from ..storage.finite import check_weights
 from .base import TeacherSource, label_permutation
 from .int8 import int8_copy

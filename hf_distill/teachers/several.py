@@ -18,7 +18,7 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ..capture.signals import SignalRequest, Signals
 from ..objectives import Objective, WeightedObjective
-from ..settings.multi_teacher import CombinationRule
+from ..settings.distill import CombinationRule
 from ..tasks.rows.text import makes_rows_when_asked
 from .base import TeacherSource, union_of
 from .combination import combine_logits

@@ -24,7 +24,7 @@ def write(path, content):
     "results",
     [
         {"job": "teach", "task": "glue/sst2", "metric": "accuracy", "score": 0.9},
-        {"job": "evaluate", "task": "glue/sst2", "metric": "accuracy", "student": {"score": 0.9}, "teacher": None},
+        {"job": "adapt", "task": "glue/sst2", "metric": "accuracy", "student": {"score": 0.9}, "teacher": None},
     ],
 )
 def test_a_score_is_read_from_the_results_of_a_job(results, tmp_path):

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 import hf_distill
 from hf_distill.cli import main
-from hf_distill.commands.corpus import build_corpus
+from hf_distill.commands.corpus import run as build_corpus
 from hf_distill.hub.push import push_folder
 from hf_distill.settings import CorpusArguments, TaskArguments
 

@@ -114,7 +114,7 @@ def test_facts_are_gathered_from_runs_and_what_was_written_by_hand_stays(
     words = ["--teacher_model", teacher, "--textbook", str(tmp_path / "text.txt"), "--output_dir", student]
     assert hf_distill(["distill", *QUICK, *shape, *words]) == 0
     words = ["--student_model", student, "--from_scratch", "--output_dir", str(tmp_path / "adapted")]
-    assert hf_distill(["evaluate", *QUICK, *task, *words]) == 0
+    assert hf_distill(["adapt", *QUICK, *task, *words]) == 0
 
     folder = tmp_path / "cards" / "mood-2x12"
     folder.mkdir(parents=True)

@@ -81,7 +81,7 @@ def test_weights_with_more_than_the_student_in_them_are_refused(student_folder, 
         select_files(student_folder)
 
 
-@pytest.mark.parametrize("job", ["teach", "mlm_head"])
+@pytest.mark.parametrize("job", ["teach", "mlm"])
 def test_a_teacher_is_refused(student_folder, job):
     (student_folder / "results.json").write_text(json.dumps({"job": job}))
     with pytest.raises(ValueError, match=r"is a teacher .* only students and corpora"):

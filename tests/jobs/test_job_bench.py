@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_distill.commands import bench as module
-from hf_distill.commands.bench import bench
+from hf_distill.commands.bench import run as bench
 from hf_distill.reports.speed import comparison
 from hf_distill.reports.speed.figure import draw_quality
 from hf_distill.settings import BenchmarkArguments

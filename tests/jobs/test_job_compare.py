@@ -6,8 +6,8 @@ import pytest
 from datasets import Dataset
 
 from hf_distill.commands import compare as module
-from hf_distill.commands.compare import compare
-from hf_distill.commands.corpus import build_corpus
+from hf_distill.commands.compare import run as compare
+from hf_distill.commands.corpus import run as build_corpus
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.selection import select_files
 from hf_distill.settings import ComparisonArguments, CorpusArguments, TaskArguments

@@ -8,7 +8,8 @@ from corpus_job_cases import arguments, write_sources
 from datasets import Dataset, load_dataset
 
 from hf_distill.cli import main
-from hf_distill.commands.corpus import PAPER_TOP_K, build_corpus
+from hf_distill.commands.corpus import PAPER_TOP_K
+from hf_distill.commands.corpus import run as build_corpus
 from hf_distill.corpus import load_general_corpus
 from hf_distill.tasks.loading import load_task
 

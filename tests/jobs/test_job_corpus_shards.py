@@ -7,8 +7,8 @@ from corpus_job_cases import arguments, write_sources
 from datasets import load_dataset
 
 from hf_distill.cli import main
-from hf_distill.commands.corpus import build_corpus
-from hf_distill.commands.corpus_shards import format_shard
+from hf_distill.commands.corpus import run as build_corpus
+from hf_distill.commands.corpus import summary
 from hf_distill.settings import ShardArguments
 
 TASK = {"train": ["a fine film", "a dull film", "the plot of a river"], "validation": ["the plot is thin"]}
@@ -36,14 +36,14 @@ def test_shard_by_shard_then_merged_it_is_the_corpus_of_one_index(data):
     for shard, left in ((2, [0, 1]), (0, [1])):
         results = build_corpus(*arguments(data), ShardArguments(num_shards=3, shard=shard))
         assert (results["shard"], results["hits"], results["unprepared"]) == (shard, None, left)
-        assert "Run the same command again" in format_shard(results)
+        assert "Run the same command again" in summary(results)
     results = build_corpus(*arguments(data), ShardArguments(num_shards=3, shard=1))
     assert results["hits"] > 0
-    assert format_shard(results).endswith("not searched yet: 0, 2.")
+    assert summary(results).endswith("not searched yet: 0, 2.")
     for shard in (0, 2):
         results = build_corpus(*arguments(data), ShardArguments(num_shards=3, shard=shard))
-    assert format_shard(results).startswith("shard 2 of 3 (counted from 0): 4 rows read, ")
-    assert "all shards are searched. Now run it with `--merge`" in format_shard(results)
+    assert summary(results).startswith("shard 2 of 3 (counted from 0): 4 rows read, ")
+    assert "all shards are searched. Now run it with `--merge`" in summary(results)
     merged = build_corpus(*arguments(data), ShardArguments(num_shards=3, merge=True))
     assert rows_in(data / "out") == rows_in(data / "whole")
     assert merged["rows"] == whole["rows"]

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_distill.commands.distill import distill
+from hf_distill.commands.distill import run as distill
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments

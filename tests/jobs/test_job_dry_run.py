@@ -7,8 +7,9 @@ import torch
 from transformers import Trainer
 
 from hf_distill import cli
-from hf_distill.commands.distill import distill
-from hf_distill.commands.dry_run import _KeptForBackward, dry_run, format_dry_run
+from hf_distill.commands.distill import dry_run, summary
+from hf_distill.commands.distill import run as distill
+from hf_distill.reports.dry_run import _KeptForBackward
 from hf_distill.settings import (
     DistillationArguments,
     MultiTeacherArguments,
@@ -146,4 +147,4 @@ def test_the_verb_prints_it_and_stops(folder, capsys):
 
 def test_the_page_is_made_of_the_facts_alone(folder):
     facts = dry_run(*arguments_of(folder))
-    assert format_dry_run(json.loads(json.dumps(facts))) == format_dry_run(facts)
+    assert summary(json.loads(json.dumps(facts))) == summary(facts)

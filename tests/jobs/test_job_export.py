@@ -9,7 +9,7 @@ pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
-from hf_distill.commands.export import export
+from hf_distill.commands.export import run as export
 from hf_distill.reports.onnx.onnx_model import OnnxModel
 from hf_distill.reports.speed.quality import read_quality
 from hf_distill.settings import ExportArguments, ScoredTaskArguments

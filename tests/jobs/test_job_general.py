@@ -6,7 +6,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from hf_distill.commands.general import mix_general
+from hf_distill.commands.general import run as mix_general
 from hf_distill.commands.textbook import read_textbook
 from hf_distill.hub.selection import select_files
 from hf_distill.settings import DistillationArguments, GeneralCorpusArguments, TextbookArguments

@@ -7,8 +7,9 @@ import pytest
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
 from hf_distill import EncoderForGeneration, cli
-from hf_distill.commands.generation import format_generation, generate
-from hf_distill.commands.predictions import PredictionFile
+from hf_distill.commands.generate import run as generate
+from hf_distill.commands.generate import summary
+from hf_distill.generation.predictions import PredictionFile
 from hf_distill.hub.selection import select_files
 from hf_distill.settings import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
 from hf_distill.tasks.catalogue.generation import GENERATION_TASKS, get_generation_task
@@ -79,8 +80,8 @@ def test_every_task_trains_two_steps_decodes_and_is_scored(name, data):
     assert [line["row"] for line in lines(data)] == list(range(ROWS))
     assert results["decoding"]["length_penalty"] == spec.settings.length_penalty
     assert json.loads((data / "out" / "results.json").read_text())["score"] == results["score"]
-    assert "rows" not in format_generation(results)
-    assert f"model in {data / 'out'}" in format_generation(results)
+    assert "rows" not in summary(results)
+    assert f"model in {data / 'out'}" in summary(results)
 
 
 def test_texts_are_those_that_the_saved_model_writes(data):

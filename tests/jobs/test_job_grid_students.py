@@ -7,9 +7,9 @@ import pytest
 import yaml
 from transformers import BertModel, set_seed
 
-from hf_distill.commands import grid_students
-from hf_distill.commands.grid import run_grid
-from hf_distill.commands.grid_students import CLASSES, student_settings
+from hf_distill.commands import grid
+from hf_distill.commands.grid import CLASSES, student_settings
+from hf_distill.commands.grid import run as run_grid
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import (
     DistillationArguments,
@@ -68,7 +68,7 @@ def test_students_are_distilled_and_compared_beside_models(data, monkeypatch):
     written = yaml.safe_load((folder / "with_assistant" / "arguments.yaml").read_text())
     assert written["teacher_model"] == str(folder / "assistant")
     assert json.loads((folder / "assistant" / "config.json").read_text())["num_hidden_layers"] == 4
-    monkeypatch.setattr(grid_students, "distill", lambda *_: pytest.fail("distilled again"))
+    monkeypatch.setattr(grid.distill, "run", lambda *_: pytest.fail("distilled again"))
     assert run_grid(arguments(data, models=[f"teacher={data / 'teacher'}"]))["cells"] == facts["cells"]
 
 

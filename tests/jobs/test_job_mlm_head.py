@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
-from hf_distill.commands.mlm_head import fit_mlm_head
+from hf_distill.commands.mlm import run as fit_mlm_head
 from hf_distill.corpus.augment.candidates import CandidateFinder
 from hf_distill.settings import AugmentationArguments, DistillationArguments, MLMHeadArguments, TextbookArguments
 
@@ -47,7 +47,7 @@ def test_the_head_learns_and_the_encoder_stays_as_it_was(data):
     assert results["after"]["masked_accuracy"] > 0.15
     assert results["after"]["masked_loss"] < results["before"]["masked_loss"]
     assert results["before"]["masked_tokens"] == results["after"]["masked_tokens"] > 50
-    assert json.loads((data / "mlm" / "results.json").read_text())["job"] == "mlm_head"
+    assert json.loads((data / "mlm" / "results.json").read_text())["job"] == "mlm"
     model = AutoModelForMaskedLM.from_pretrained(data / "mlm")
     encoder = BertModel.from_pretrained(data / "encoder", add_pooling_layer=False).state_dict()
     for name, tensor in model.bert.state_dict().items():

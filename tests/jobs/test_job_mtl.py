@@ -12,7 +12,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.commands.mtl import fine_tune_on_tasks
+from hf_distill.commands.mtl import run as fine_tune_on_tasks
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments

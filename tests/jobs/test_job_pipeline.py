@@ -18,9 +18,8 @@ from transformers import (
 )
 
 from hf_distill.commands import pipeline as module
-from hf_distill.commands import pipeline_report
-from hf_distill.commands.pipeline import run_pipeline
-from hf_distill.commands.pipeline_report import format_report
+from hf_distill.commands.pipeline import run as run_pipeline
+from hf_distill.commands.pipeline import summary as format_report
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import (
@@ -86,7 +85,7 @@ def run(settings, material):
         path.write_text(yaml.safe_dump(settings | changes))
         with pytest.MonkeyPatch.context() as patch:
             protocol = {"batch_size": 2, "seq_length": 128, "num_batches": 2, "warmup": 0}
-            patch.setattr(pipeline_report, "SPEED_PROTOCOL", protocol)
+            patch.setattr(module, "SPEED_PROTOCOL", protocol)
             return run_pipeline(*parse(CLASSES, [str(path), *flags]), command=command)
 
     return make

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from hf_distill.commands.distill import distill
-from hf_distill.commands.precompute import precompute
+from hf_distill.commands.distill import run as distill
+from hf_distill.commands.precompute import run as precompute
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import (

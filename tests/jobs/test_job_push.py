@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from hf_distill.commands.distill import distill
-from hf_distill.commands.push import format_push, push
+from hf_distill.commands.distill import run as distill
+from hf_distill.commands.push import run as push
+from hf_distill.commands.push import summary as format_push
 from hf_distill.hub.failures import PushError
 from hf_distill.settings import (
     DistillationArguments,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_distill.commands.corpus import build_corpus
-from hf_distill.commands.shard_runners import run_with_ray
+from hf_distill.commands.corpus import run as build_corpus
+from hf_distill.corpus.shards.runners import run_with_ray
 from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'hf_distill[ray]'")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_distill.commands import shard_runners
-from hf_distill.commands.shard_runners import run_in_processes
+from hf_distill.corpus.shards import runners as shard_runners
+from hf_distill.corpus.shards.runners import run_in_processes
 
 
 def leave_a_file(folder, shard):
@@ -40,7 +40,7 @@ def test_every_shard_is_done_once(tmp_path):
 
 def test_a_worker_that_was_killed_is_started_again(tmp_path, caplog):
     (tmp_path / "deaths-1").write_text("2")
-    with caplog.at_level("WARNING", logger="hf_distill.commands.shard_runners"):
+    with caplog.at_level("WARNING", logger="hf_distill.corpus.shards.runners"):
         run(tmp_path, [0, 1, 2])
     assert done(tmp_path) == {0: 1, 1: 3, 2: 1}
     assert caplog.text.count("The process of shard 1 died (exit status -9); it is started again.") == 2

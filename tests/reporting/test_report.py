@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hf_distill.cli import main
-from hf_distill.commands.report import report
+from hf_distill.commands.report import run as report
 from hf_distill.reports.figures import MOST_POINTS, group_of, plan_figures, thinned
 from hf_distill.reports.runs import read_runs, short_names
 from hf_distill.reports.tables import shown, tables_of
@@ -41,7 +41,7 @@ MODEL = {
     "history": [{"step": 5, "loss": 0.4}, {"step": 5, "eval_accuracy": 0.8}],
 }
 EVALUATED = {
-    "job": "evaluate",
+    "job": "adapt",
     "task": "glue/sst2",
     "metric": "accuracy",
     "split": "validation",
@@ -306,7 +306,7 @@ def test_the_verb_takes_folders_before_its_flags(two, tmp_path, capsys):
         (["nowhere"], {}, "`--runs`: there is no folder '.*nowhere'"),
         (["empty"], {}, "is no run: it has none of results.json, report.json, checkpoint-"),
         (["."], {}, r"is no run.*There are runs in it: .*corpus, .*one\."),
-        (["corpus"], {}, "is of the job 'corpus'; a report is about distill, teach, evaluate, generate and pipeline"),
+        (["corpus"], {}, "is of the job 'corpus'; a report is about distill, teach, adapt, evaluate"),
         (["broken"], {}, "results.json' cannot be read as JSON, it may be cut short"),
         (["one", "one"], {}, "Two runs have one name"),
         (["one"], {"names": ["a", "b"]}, "`--names` has 2 names, but there are 1 runs"),

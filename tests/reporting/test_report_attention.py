@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification, BertModel, LlamaConfig, LlamaModel, set_seed
 
-from hf_distill.commands.attention import draw_attention_of
+from hf_distill.commands.attention import run as draw_attention_of
 from hf_distill.reports.attention import attention_map, draw_attention
 from hf_distill.settings import AttentionArguments
 

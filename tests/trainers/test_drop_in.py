@@ -28,8 +28,8 @@ from hf_distill import (
 )
 from hf_distill.capture.signals import Signals
 from hf_distill.objectives.logits import LabelsObjective, LogitsObjective
+from hf_distill.settings.distill import lower_is_better
 from hf_distill.settings.parsing import parse
-from hf_distill.settings.training import lower_is_better
 from hf_distill.trainers.base import refuse_without_effect
 from hf_distill.trainers.checkpoints import MANIFEST_NAME
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer

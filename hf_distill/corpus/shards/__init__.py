@@ -1,4 +1,4 @@
 """A general corpus that is too large for one machine is built in shards, in two passes, to the same rows.
 
-What one build of a whole corpus needs as well belongs to `corpus.build`; how shards are started belongs to `commands`.
+What one build of a whole corpus needs as well belongs to `corpus.build`.
 """

@@ -42,7 +42,7 @@ class Quality:
 def read_quality(folder: str | Path) -> Quality | None:
     """The score of the model in a folder; `None` where nobody scored it.
 
-    It is that of `results.json` (teach and evaluate write one) or of the facts of the model card, with those of
+    It is that of `results.json` (teach, adapt and evaluate write one) or of the facts of the model card, with those of
     `onnx/export.json` for the same task.
     """
     path = Path(folder)
@@ -56,8 +56,8 @@ def read_quality(folder: str | Path) -> Quality | None:
 
 
 def _from_results(results: dict[str, Any]) -> Quality | None:
-    scored = results.get("student") if results.get("job") == "evaluate" else results
-    if results.get("job") not in ("teach", "evaluate") or not isinstance(scored, dict):
+    scored = results.get("student") if results.get("job") == "adapt" else results
+    if results.get("job") not in ("teach", "adapt", "evaluate") or not isinstance(scored, dict):
         return None
     majority = (results.get("majority") or {}).get("score")
     return Quality(

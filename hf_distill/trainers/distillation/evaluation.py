@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.trainer_pt_utils import find_batch_size
 
 from ...settings import DistillationArguments
-from ...settings.training import HEADLINE
+from ...settings.teach import HEADLINE
 from ...storage.finite import NotFiniteError, listed
 from ...tasks.loading import LoadedTask
 from ...teachers.routing import take_inputs

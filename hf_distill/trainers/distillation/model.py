@@ -128,7 +128,7 @@ class DistillationModel(PreTrainedModel):
             logger.warning_once(
                 f"The head of {type(self.student).__name__} stays untrained: {', '.join(self.objectives)} "
                 "read nothing of its outputs. Add an objective that does (`logits`, `labels`), or adapt the student "
-                "to the task afterwards (`hf-distill evaluate`)."
+                "to the task afterwards (`hf-distill adapt`)."
             )
 
     def describe(self) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ...settings import DistillationArguments
-from ...settings.training import HEADLINE
+from ...settings.teach import HEADLINE
 from ...tasks.labels import visible_labels
 from ...tasks.loading import LoadedTask, load_task
 from ...tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of

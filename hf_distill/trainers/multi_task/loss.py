@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.capture.architectures import describe_architecture
-from hf_distill.settings.multi_task import MTLArguments
+from hf_distill.settings.mtl import MTLArguments
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.multi_task.model import MultiTaskModel

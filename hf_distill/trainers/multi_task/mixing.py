@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from hf_distill.settings.multi_task import TaskSampling
+from hf_distill.settings.mtl import TaskSampling
 from hf_distill.trainers.fine_tuning.heads import Collator
 
 # Where the exponent of annealed sampling ends (PALs, section 4.1: 1 - 0.8 (e - 1) / (E - 1)).

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hf_distill.settings.multi_task import Noise
+from hf_distill.settings.mtl import Noise
 
 
 def disturbed(embeddings: Tensor, epsilon: float, noise: Noise) -> Tensor:

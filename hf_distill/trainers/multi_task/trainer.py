@@ -21,8 +21,8 @@ from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveS
 from hf_distill.hub.tokenizers import tokenizer_hash
 from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
-from hf_distill.settings.multi_task import MTLArguments
-from hf_distill.settings.training import filled_up
+from hf_distill.settings.mtl import MTLArguments
+from hf_distill.settings.teach import filled_up
 from hf_distill.storage.files import model_files
 from hf_distill.storage.finite import check_weights
 from hf_distill.tasks.loading import LoadedTask

@@ -1,13 +1,8 @@
-"""A dry run: a distillation up to its first batch says what would be trained, on which signals, in how much memory.
-
-Nothing is trained, and nothing is written but the caches of data sets.
-"""
+"""The first batch of a distillation says what would be trained, on which signals, in how much memory."""
 
 from __future__ import annotations
 
-import copy
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.commands.distill import prepare
 from hf_distill.kernels.packed_linears import packed_bytes
 from hf_distill.objectives import Objective
 from hf_distill.objectives.layer_map import format_layer_map
-from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
-from hf_distill.settings.parsing import changed_arguments
+from hf_distill.settings import DistillationArguments
 from hf_distill.trainers.distillation.callbacks import epochs_in
 
 # What an optimizer keeps beside every trained number; AdamW has two means. Others are not told apart.
@@ -33,53 +26,36 @@ FORMULA = (
 )
 
 
-def dry_run(
-    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
-) -> dict[str, Any]:
-    """Prepare a distillation as `distill` does, run the first batch forward, and stop.
+def first_batch(trainer: Any, args: DistillationArguments) -> dict[str, Any]:
+    """Run the first batch of a training forward, and stop.
 
     Args:
-        student: As for `distill`.
-        teacher: As for `distill`.
-        textbook: As for `distill`.
-        training: As for `distill`; nothing is pushed, tracked or saved.
+        trainer: A `DistillationTrainer` that has not trained yet.
+        args: Its arguments.
 
     Returns:
-        `settings` (what differs from the defaults), `description`, `sizes`, `layers`, `signals`, `rows`, `steps`,
-        `batch`, `terms` and `loss` of the first batch, `memory` in bytes by part.
-
-    Raises:
-        ValueError: What `distill` would raise before its first step.
+        `description`, `layers`, `signals`, `steps`, `batch`, `terms` and `loss` of the first batch, `memory` in bytes
+        by part.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        quiet = copy.copy(training)
-        quiet.output_dir, quiet.push_to_hub, quiet.report_to = scratch, False, []
-        ready = prepare(student, teacher, textbook, quiet)
-        trainer = ready.trainer
-        loader = trainer.get_train_dataloader()
-        inputs = trainer._prepare_inputs(next(iter(loader)))
-        trainer.model.train()
-        trainer.model.count_epochs(epochs_in(_steps(quiet, len(loader)), loader, quiet.gradient_accumulation_steps))
-        trainer.model.set_progress(0.0)
-        kept = _KeptForBackward(trainer.model)
-        with trainer.compute_loss_context_manager(), kept:
-            loss, outputs = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
+    loader = trainer.get_train_dataloader()
+    inputs = trainer._prepare_inputs(next(iter(loader)))
+    trainer.model.train()
+    trainer.model.count_epochs(epochs_in(_steps(args, len(loader)), loader, args.gradient_accumulation_steps))
+    trainer.model.set_progress(0.0)
+    kept = _KeptForBackward(trainer.model)
+    with trainer.compute_loss_context_manager(), kept:
+        loss, outputs = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
     rows, length = _shape(inputs)
-    full = quiet.per_device_train_batch_size * quiet.max_length
+    full = args.per_device_train_batch_size * args.max_length
     return {
-        "job": "dry_run",
-        "settings": changed_arguments(student, training),
         "description": trainer.describe(),
-        "sizes": ready.sizes,
-        "first_weights": ready.first_weights,
         "layers": _layers(trainer.model.objectives),
         "signals": _signals(trainer.model.objectives),
-        "rows": ready.num_rows,
-        "steps": _steps(quiet, len(loader)),
+        "steps": _steps(args, len(loader)),
         "batch": {"rows": rows, "length": length, "tokens": int(inputs["attention_mask"].sum())},
         "loss": float(loss.detach()),
         "terms": {name: float(value) for name, value in outputs["terms"].items()},
-        "memory": _memory(trainer, quiet, round(kept.num_bytes * full / (rows * length))),
+        "memory": _memory(trainer, args, round(kept.num_bytes * full / (rows * length))),
     }
 
 

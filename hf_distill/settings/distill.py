@@ -1,4 +1,4 @@
-"""Settings of trainings: of a student from a teacher, and of any model on labels."""
+"""Settings of a distillation: student, text, objectives and training, with one teacher or several."""
 
 from __future__ import annotations
 
@@ -6,17 +6,112 @@ import copy
 import dataclasses
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
 
 from transformers import TrainingArguments
 
-from ..tasks.spec import TaskSpec
-from ..tasks.spec_values import FineTuningDefaults
-from .models import TeacherDtype
+from .teach import MatmulMode, TeacherDtype, filled_up
+from .values import check_numbers
 
-MatmulMode = Literal["auto", "strict", "fast"]
-HEADLINE = "headline"
+CombinationRule = Literal["mean_logits", "mean_probabilities", "confidence", "route"]
+RULES: tuple[str, ...] = get_args(CombinationRule)
+
+
+@dataclass
+class StudentArguments:
+    """The student: a shape cut from the teacher's configuration, or a model that exists."""
+
+    student_shape: str = field(
+        default="4x312",
+        metadata={"help": "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`)."},
+    )
+    student_init: Literal["teacher", "teacher_layers", "svd_embeddings", "random"] | None = field(
+        default=None,
+        metadata={
+            "help": "First weights: teacher (cut out of the teacher by importance, and refitted on text), "
+            "teacher_layers (copied, equal widths only), svd_embeddings (the teacher's word embeddings compressed, "
+            "the rest random) or random. Default: teacher, where the student is no larger and the teacher has weights."
+        },
+    )
+    student_layers: list[int] | None = field(
+        default=None,
+        metadata={"help": "The teacher's layers that the student's begin with. Default: spread evenly."},
+    )
+    student_embedding_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Width of the word embeddings where it is not the student's; a matrix leads from them to its "
+            "first layer. Such a student is an ELECTRA."
+        },
+    )
+    calibration_text: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text that first weights from the teacher are refitted on: files, a folder or an id, as for "
+            "--textbook. Default: the head of the textbook."
+        },
+    )
+    calibration_tokens: int = field(
+        default=40_000,
+        metadata={"help": "How many tokens of it are read: 0 refits nothing; minutes and memory grow with them."},
+    )
+    student_model: str | None = field(
+        default=None, metadata={"help": "Hub id or folder of a student to train on; the shape is then not used."}
+    )
+
+
+@dataclass
+class TextbookArguments:
+    """The text that the student learns from; a contextualized corpus, or any other."""
+
+    textbook: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
+            "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own."
+        },
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of a task named by --textbook, or a parent with a folder of its name."},
+    )
+    max_textbook_rows: int | None = field(
+        default=None,
+        metadata={"help": "Distil on the first so many rows of each text (of a built corpus: the most relevant)."},
+    )
+    with_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Give the labels of the tasks that --textbook names to objectives that read them (labels, "
+            "annealed, pkd, ...). Tasks about words and answers always bring theirs."
+        },
+    )
+    textbook_eval_rows: int = field(
+        default=0, metadata={"help": "Hold back so many random rows and report the loss on them at the end."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers; a single text may be given as a string."""
+        if isinstance(self.textbook, str):
+            self.textbook = [self.textbook]
+        if self.max_textbook_rows is not None and self.max_textbook_rows < 1:
+            raise ValueError(f"`--max_textbook_rows` is {self.max_textbook_rows}; it must be at least 1.")
+        if self.textbook_eval_rows < 0:
+            raise ValueError(f"`--textbook_eval_rows` is {self.textbook_eval_rows}; it must be at least 0.")
+
+
+@dataclass
+class RunArguments:
+    """Settings of a run itself: how far the job goes."""
+
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Show student, layers, signals, memory and the terms of the first batch, then stop: nothing is "
+            "trained or written."
+        },
+    )
 
 
 class Unset:
@@ -58,19 +153,6 @@ def _ours(name: str, value: float | str, text: str) -> Any:
     marked.plain = value
     marked.stock = next(item.default for item in dataclasses.fields(TrainingArguments) if item.name == name)
     return field(default=marked, metadata={"help": text})
-
-
-Kind = TypeVar("Kind", bound=TrainingArguments)
-
-
-def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
-    """Arguments of another kind that say what `args` say; what `args` do not have, has its default."""
-    filled = kind.__new__(kind)
-    for item in fields(kind):
-        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
-        setattr(filled, item.name, item.default if made is None else made)
-    filled.__dict__ |= vars(args)
-    return filled
 
 
 def lower_is_better(metric: str, evaluation_sets: Iterable[str] = ()) -> bool:
@@ -343,111 +425,45 @@ class DistillationArguments(TrainingArguments):
         return {name: getattr(self, name) for name in names.split()}
 
 
-def check_numbers(arguments: TrainingArguments) -> None:
-    """Check that every setting that is a number is a finite one; without an end may be only what gradients are cut at.
-
-    Raises:
-        ValueError: If one is not; the message names the flag.
-    """
-    for item in fields(arguments):
-        value = getattr(arguments, item.name)
-        for number in value if isinstance(value, list) else [value]:
-            is_uncut = item.name == "max_grad_norm" and number == math.inf
-            if isinstance(number, float) and not math.isfinite(number) and not is_uncut:
-                raise ValueError(f"`--{item.name}` is {value}; it must be a finite number.")
-
-
 @dataclass
-class FineTuningArguments(TrainingArguments):
-    """`TrainingArguments` whose unset learning rate, epochs, batch size, warm-up and decay are the task's.
+class MultiTeacherArguments(DistillationArguments):
+    """`DistillationArguments` plus the teachers and how their predictions become one."""
 
-    The task's settings come from the paper named in its spec; `with_task_defaults` fills them in.
-    """
-
-    learning_rate: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."}
+    teacher_models: list[str] | None = field(
+        default=None, metadata={"help": "Hub ids or folders of several teachers; they are counted from 0."}
     )
-    num_train_epochs: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Passes over the training rows. Default: the task's (GLUE: 10)."}
-    )
-    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."},
-    )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device in evaluation."})
-    warmup_steps: float | None = field(  # type: ignore[assignment]
-        default=None,
+    combine: CombinationRule = field(
+        default="mean_logits",
         metadata={
-            "help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
+            "help": "What the teachers say together: mean_logits, mean_probabilities (at the temperature of the "
+            "objective), confidence (of each row, by its labels or else by the entropy), or route (the column "
+            "teacher_id names the one teacher of each row)."
         },
     )
-    weight_decay: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Weight decay of AdamW. Default: the task's (0.01)."}
+    teacher_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "One weight above 0 for each teacher, in their order; their sum is made 1. Default: equal."},
     )
-    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    save_strategy: str = field(
-        default="epoch", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
-    )
-    save_total_limit: int | None = field(default=1, metadata={"help": "Keep so many checkpoints, the latest ones."})
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
-    )
-    fp32_matmul: MatmulMode = field(
-        default="auto",
-        metadata={
-            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
-            "at start-up shows true fp32 accuracy."
-        },
+    offload_teachers: bool = field(
+        default=False,
+        metadata={"help": "Keep the teachers in the CPU's memory and move one at a time to the device."},
     )
 
     def __post_init__(self) -> None:
-        """Let the base class check a number where the warm-up is left to the task.
-
-        Raises:
-            ValueError: If something is to be pushed to the Hub, or a number is not finite.
-        """
-        check_numbers(self)
-        warmup_steps = self.warmup_steps
-        self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
-        if self.push_to_hub:
+        """Check the rule and the weights."""
+        if self.combine not in RULES:
+            raise ValueError(f"`--combine` is {self.combine!r}; allowed are {', '.join(RULES)}.")
+        if self.teacher_weights is not None:
+            self.teacher_weights = [float(weight) for weight in self.teacher_weights]
+            if not all(weight > 0 and math.isfinite(weight) for weight in self.teacher_weights):
+                raise ValueError(f"`--teacher_weights` is {self.teacher_weights}; every weight must be above 0.")
+            if self.combine == "route":
+                raise ValueError(
+                    "`--teacher_weights` has no meaning with `--combine route`: every row has one teacher."
+                )
+        if self.offload_teachers and self.teacher_device is not None:
             raise ValueError(
-                "`--push_to_hub` is not for a fine-tuning, which also makes teachers and baselines: push the folder "
-                "of the student afterwards with `hf-distill push FOLDER REPO`."
+                f"`--teacher_device {self.teacher_device}` is where the teachers stay, but `--offload_teachers` moves "
+                "each to the student's device while it runs: leave one of them out."
             )
-        if self.load_best_model_at_end and self.metric_for_best_model is None:
-            self.metric_for_best_model = HEADLINE
         super().__post_init__()
-        self.warmup_steps = warmup_steps
-        if self.device.type == "cpu":
-            # There is no device to copy to, and torch warns.
-            self.dataloader_pin_memory = False
-
-    def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
-        """A copy in which everything left unset has the task's value."""
-        return self.with_defaults(spec.fine_tuning, spec.headline)
-
-    def with_defaults(self, defaults: FineTuningDefaults, headline: str) -> Self:
-        """A copy in which everything left unset has the given value.
-
-        The batch of the defaults is that of one update: it is shared out over devices and accumulation steps.
-
-        Args:
-            defaults: Settings of a task.
-            headline: Its main score, by which the best checkpoint is chosen.
-        """
-        shares = max(1, self.world_size * max(1, self.n_gpu) * self.gradient_accumulation_steps)
-        values = {
-            "learning_rate": defaults.learning_rate,
-            "num_train_epochs": defaults.epochs,
-            "per_device_train_batch_size": max(1, defaults.batch_size // shares),
-            "warmup_steps": defaults.warmup,
-            "weight_decay": defaults.weight_decay,
-        }
-        filled = copy.copy(self)
-        for name, value in values.items():
-            if getattr(filled, name) is None:
-                setattr(filled, name, value)
-        if filled.metric_for_best_model == HEADLINE:
-            filled.metric_for_best_model = headline
-        return filled

@@ -1,4 +1,4 @@
-"""Checks the ranges of arguments, those of `transformers` too, which are otherwise found out late or never."""
+"""Checks of values: the ranges of numbers, those of `transformers` too, and mappings that a flag gives as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..storage.plain_values import check_range
+from ..storage.plain_values import as_mapping, check_range, load_json, shown
 
 # Name -> smallest value.
 LEAST = {
@@ -83,3 +83,31 @@ def _check_scheduler(kind: Any, settings: Any) -> None:
         raise ValueError(
             f"`--lr_scheduler_kwargs` has {unknown}, which {str(kind)!r} does not know; known are {known}."
         )
+
+
+def check_numbers(arguments: Any) -> None:
+    """Check that every setting that is a number is a finite one; without an end may be only what gradients are cut at.
+
+    Args:
+        arguments: A dataclass of arguments.
+
+    Raises:
+        ValueError: If one is not; the message names the flag.
+    """
+    for item in dataclasses.fields(arguments):
+        value = getattr(arguments, item.name)
+        for number in value if isinstance(value, list) else [value]:
+            is_uncut = item.name == "max_grad_norm" and number == math.inf
+            if isinstance(number, float) and not math.isfinite(number) and not is_uncut:
+                raise ValueError(f"`--{item.name}` is {value}; it must be a finite number.")
+
+
+def json_mapping(value: Any, flag: str) -> dict[str, Any]:
+    """Settings that are a mapping in YAML, or the text of a flag in JSON.
+
+    Raises:
+        ValueError: If they are no mapping.
+    """
+    if isinstance(value, str):
+        value = load_json(value, f"`{flag}` must be JSON such as '{{\"max_steps\": 100}}'; {shown(value)}")
+    return {} if value is None else as_mapping(value, f"`{flag}`")

@@ -1,125 +1,10 @@
-"""Settings of tasks, textbooks and corpora."""
+"""Settings of a contextualized corpus, in one index or in shards."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-
-@dataclass
-class TaskArguments:
-    """The task, and the place of its rows."""
-
-    task: str = field(
-        metadata={
-            "help": "A registered task (glue/sst2, see `hf-distill info tasks`), or a folder of your own with "
-            "train and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags below."
-        }
-    )
-    data_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Local files of the task: its own folder, or a parent with a folder of its name. "
-            "Default: the task's data set on the Hub."
-        },
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."}
-    )
-    doc_stride: int | None = field(
-        default=None,
-        metadata={
-            "help": "Question answering: tokens that two windows of one context share. Default: the task's (128), as "
-            "far as a window has room for it."
-        },
-    )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on so many rows, drawn with the seed. Default: all."}
-    )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on so many rows per split, drawn with the seed. Default: all."}
-    )
-    text_columns: list[str] | None = field(
-        default=None, metadata={"help": "One column of text, or two for pairs. Default: the task's."}
-    )
-    label_column: str | None = field(default=None, metadata={"help": "Column of the labels. Default: the task's."})
-    class_names: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
-        },
-    )
-    evaluation_splits: list[str] | None = field(
-        default=None, metadata={"help": "Splits to evaluate on, the main one first. Default: the task's (validation)."}
-    )
-    metrics: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Scores, the main one first: accuracy, f1, f1_macro, matthews_correlation; regression: pearson, "
-            "spearman. Default: the task's."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("max_length", "max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
-
-    def spec_fields(self) -> dict[str, Any]:
-        """Fields of `TaskSpec` that were given; they go to `load_task`."""
-        given: dict[str, Any] = {
-            "text_columns": self.text_columns,
-            "label_column": self.label_column,
-            # `--label_names` is taken: `TrainingArguments` means columns by it.
-            "label_names": self.class_names,
-            "evaluation_splits": self.evaluation_splits,
-        }
-        # The first metric named is the main one, whatever the task's own was.
-        scores = {} if self.metrics is None else {"metrics": self.metrics, "headline_metric": self.metrics[0]}
-        return {name: value for name, value in given.items() if value is not None} | scores
-
-
-@dataclass
-class TextbookArguments:
-    """The text that the student learns from; a contextualized corpus, or any other."""
-
-    textbook: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
-            "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own."
-        },
-    )
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "Local files of a task named by --textbook, or a parent with a folder of its name."},
-    )
-    max_textbook_rows: int | None = field(
-        default=None,
-        metadata={"help": "Distil on the first so many rows of each text (of a built corpus: the most relevant)."},
-    )
-    with_labels: bool = field(
-        default=False,
-        metadata={
-            "help": "Give the labels of the tasks that --textbook names to objectives that read them (labels, "
-            "annealed, pkd, ...). Tasks about words and answers always bring theirs."
-        },
-    )
-    textbook_eval_rows: int = field(
-        default=0, metadata={"help": "Hold back so many random rows and report the loss on them at the end."}
-    )
-
-    def __post_init__(self) -> None:
-        """Check the numbers; a single text may be given as a string."""
-        if isinstance(self.textbook, str):
-            self.textbook = [self.textbook]
-        if self.max_textbook_rows is not None and self.max_textbook_rows < 1:
-            raise ValueError(f"`--max_textbook_rows` is {self.max_textbook_rows}; it must be at least 1.")
-        if self.textbook_eval_rows < 0:
-            raise ValueError(f"`--textbook_eval_rows` is {self.textbook_eval_rows}; it must be at least 0.")
+from typing import Literal
 
 
 @dataclass
@@ -289,3 +174,51 @@ class CorpusArguments:
             raise ValueError(f"`--max_words` ({self.max_words}) is below `--min_words` ({self.min_words}).")
         if self.decontaminate == "none" and self.decontaminate_ngram is not None:
             raise ValueError("`--decontaminate none` looks for no evaluation text, `--decontaminate_ngram` for parts.")
+
+
+@dataclass
+class ShardArguments:
+    """A general corpus that is too large for one index or one machine, in shards: the same corpus comes out."""
+
+    num_shards: int | None = field(
+        default=None,
+        metadata={
+            "help": "Cut the general corpus into so many shards. Without --shard and --merge all are done from here, "
+            "then merged. Default: one index."
+        },
+    )
+    shard: int | None = field(
+        default=None,
+        metadata={
+            "help": "Do what can be done for one shard, counted from 0: read it, and once all were read, search it. "
+            "So it is run twice for every shard."
+        },
+    )
+    merge: bool = field(default=False, metadata={"help": "Make the corpus of shards that were all searched."})
+    runner: Literal["processes", "ray"] = field(
+        default="processes",
+        metadata={"help": "Without --shard and --merge: shards by processes of this machine, or by tasks of Ray."},
+    )
+    shard_workers: int | None = field(
+        default=None,
+        metadata={"help": "Processes at a time; they share the cores. Default: one per core. Each holds a shard."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and what needs or excludes what."""
+        for name in ("num_shards", "shard_workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        if self.runner not in ("processes", "ray"):
+            raise ValueError(f"`--runner` is {self.runner!r}; allowed are ['processes', 'ray'].")
+        if self.num_shards is None:
+            if self.shard is not None or self.merge:
+                raise ValueError("`--shard` and `--merge` need `--num_shards`: of how many shards.")
+        elif self.shard is not None and not 0 <= self.shard < self.num_shards:
+            raise ValueError(
+                f"`--shard` is {self.shard}; of `--num_shards {self.num_shards}` it must be 0 to "
+                f"{self.num_shards - 1}: shards are counted from 0."
+            )
+        if self.shard is not None and self.merge:
+            raise ValueError("`--shard` does one shard, `--merge` makes the corpus of all: give one of them.")

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForMaskedLM, set_seed
 
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.commands.textbook import read_textbook
 from hf_distill.hub.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.settings import DistillationArguments, MLMHeadArguments, TextbookArguments
@@ -22,9 +22,7 @@ MLM_PROBABILITY = 0.15
 
 
 @writes_folder()
-def fit_mlm_head(
-    head: MLMHeadArguments, textbook: TextbookArguments, training: DistillationArguments
-) -> dict[str, Any]:
+def run(head: MLMHeadArguments, textbook: TextbookArguments, training: DistillationArguments) -> dict[str, Any]:
     """Give an encoder a head that predicts masked tokens, tied to its word embeddings.
 
     Writes to `training.output_dir`: the masked language model with its tokenizer, `results.json` and `arguments.yaml`,
@@ -70,7 +68,7 @@ def fit_mlm_head(
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     facts = {
-        "job": "mlm_head",
+        "job": "mlm",
         "model": str(training.output_dir),
         "encoder": head.encoder,
         "textbook": textbook.textbook,
@@ -88,3 +86,12 @@ def fit_mlm_head(
     write_results(str(training.output_dir), facts)
     write_arguments(str(training.output_dir), head, textbook, training)
     return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say how many masked tokens are found before and after, what the training cost and where the model is."""
+    found = ""
+    if results["after"] is not None:
+        before, after = (results[when]["masked_accuracy"] for when in ("before", "after"))
+        found = f"masked tokens found: {before:.4f} before, {after:.4f} after\n"
+    return f"{found}{cost_of_training(results)}; masked language model in {results['model']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .models import TeacherDtype
+from .teach import TeacherDtype
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..tasks.catalogue.generation import GenerationDefaults
-from .training import FineTuningArguments
+from .teach import FineTuningArguments
 
 Way = Literal["pseudo", "shift"]
 

@@ -15,9 +15,9 @@ from transformers.utils import logging
 
 from hf_distill.commands.cards import shown_command, write_card, writing_facts
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.predictions import PredictionFile
 from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.generation.model import EncoderForGeneration
+from hf_distill.generation.predictions import PredictionFile
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.generation.trainer import GenerationTrainer
 from hf_distill.hub.loading import load_tokenizer, update_digest
@@ -46,7 +46,7 @@ class Lengths:
 
 
 @writes_folder()
-def generate(
+def run(
     task: GenerationTaskArguments, generation: GenerationArguments, training: GenerationTrainingArguments
 ) -> dict[str, Any]:
     """Fine-tune an encoder to write the texts of a task, and score what it writes.
@@ -123,7 +123,7 @@ def generate(
     return facts
 
 
-def format_generation(results: dict[str, Any]) -> str:
+def summary(results: dict[str, Any]) -> str:
     """Scores and speeds for a terminal; of a process that does not write, its steps alone."""
     lines = [cost_of_training(results)] if "steps" in results else []
     for split, scores in results.get("scores", {}).items():

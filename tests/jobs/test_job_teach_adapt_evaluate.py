@@ -6,16 +6,30 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, set_seed
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    BertModel,
+    set_seed,
+)
 
 from hf_distill.cli import main
-from hf_distill.commands.evaluate import adapt_and_evaluate
+from hf_distill.commands.adapt import run as adapt
+from hf_distill.commands.evaluate import run as evaluate
 from hf_distill.commands.results import environment, write_results
-from hf_distill.commands.teach import teach
+from hf_distill.commands.teach import run as teach
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import CardFacts, ModelFacts, ObjectiveFacts, read_facts, write_model_card
 from hf_distill.hub.selection import select_files
-from hf_distill.settings import EvaluationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.reports.runs import read_run
+from hf_distill.settings import (
+    AdaptationArguments,
+    EvaluationArguments,
+    FineTuningArguments,
+    TaskArguments,
+    TeacherArguments,
+)
 
 
 def run_verb(verb, *words):
@@ -109,7 +123,7 @@ def check_card(folder, results, machine):
         assert getattr(accuracy, role) == results[role]["score"]
         assert getattr(f1, role) == results[role]["scores"]["validation"]["f1"]
     assert "Fine-tuned on 48 labelled rows of glue/sst2: 36 updates of 8 rows, learning rate 0.005, seed 42." in card
-    assert "hf-distill evaluate --task glue/sst2" in card
+    assert "hf-distill adapt --task glue/sst2" in card
     data = ModelCard(card).data
     assert data.pipeline_tag == "text-classification"
     assert [result.metric_value for result in data.eval_results] == [accuracy.student, f1.student]
@@ -133,12 +147,12 @@ def test_the_card_of_a_distilled_student_goes_on_with_what_came_after(data, enco
     )  # fmt: skip
     out = tmp_path / "adapted"
     part = task(data, max_eval_samples=8)
-    adapt_and_evaluate(part, EvaluationArguments(str(distilled)), training(out, max_steps=1))
+    adapt(part, AdaptationArguments(str(distilled)), training(out, max_steps=1))
     facts = read_facts(out)
     assert (facts.model_name, facts.student.name, facts.updates, facts.licence) == ("adapted", "adapted", 7, "mit")
     assert [teacher.hub_id for teacher in facts.teacher] == ["someone/big"]
     assert [objective.name for objective in facts.objectives] == ["relation"]
-    assert [command.split()[1] for command in facts.commands] == ["distill", "evaluate"]
+    assert [command.split()[1] for command in facts.commands] == ["distill", "adapt"]
     assert (facts.speed, facts.seconds) == ({}, None), "measured with another head"
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "| glue/sst2 | validation (partial) | accuracy |" in card
@@ -149,9 +163,9 @@ def test_the_card_of_a_distilled_student_goes_on_with_what_came_after(data, enco
 def test_a_student_is_adapted_and_stands_beside_teacher_and_baseline(data, encoder, tmp_path):
     taught = teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "teacher"))
     out = tmp_path / "student"
-    results = adapt_and_evaluate(
+    results = adapt(
         task(data),
-        EvaluationArguments(student_model=encoder, from_scratch=True),
+        AdaptationArguments(student_model=encoder, from_scratch=True),
         training(out),
         TeacherArguments(teacher_model=str(tmp_path / "teacher")),
     )
@@ -167,18 +181,34 @@ def test_a_student_is_adapted_and_stands_beside_teacher_and_baseline(data, encod
         assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label[1] == "positive"
 
 
-def test_without_adaptation_nothing_is_trained_and_only_evaluation_rows_are_needed(data, encoder, tmp_path):
-    teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "made"))
-    (data / "sst2" / "train.jsonl").unlink()
-    results = adapt_and_evaluate(
-        task(data),
-        EvaluationArguments(student_model=str(tmp_path / "made"), adapt=False),
-        training(tmp_path / "scores"),
-    )
-    expected = json.loads((tmp_path / "made" / "results.json").read_text())["score"]
-    assert results["student"]["score"] == pytest.approx(expected)
-    assert results["teacher"] is results["baseline"] is results["retention"] is results["gain"] is None
+def test_a_student_can_be_scored_as_it_is_beside_its_baseline(data, encoder, tmp_path):
+    made = teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "made"))
+    given = AdaptationArguments(student_model=str(tmp_path / "made"), from_scratch=True)
+    results = adapt(task(data), given, training(tmp_path / "scores", max_steps=1), as_it_is=True)
+    assert results["student"]["score"] == pytest.approx(made["score"])
+    assert results["baseline"]["steps"] == 1
     assert not (tmp_path / "scores" / "model.safetensors").exists()
+
+
+def test_a_model_is_scored_on_evaluation_rows_alone(data, encoder, tmp_path):
+    made = teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "made"))
+    (data / "sst2" / "train.jsonl").unlink()
+    out = tmp_path / "scores"
+    results = evaluate(task(data), EvaluationArguments(str(tmp_path / "made"), use_cpu=True, output_dir=str(out)))
+    assert results["scores"]["validation"]["accuracy"] == results["score"] == pytest.approx(made["score"])
+    assert (results["constant"], results["parameters"]) == (None, made["parameters"])
+    assert results["majority"]["score"] == made["majority"]["score"]
+    assert json.loads((out / "results.json").read_text())["job"] == "evaluate"
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {"results.json", "arguments.yaml"}
+    assert [item["role"] for item in read_run(out, "scores").scores] == ["model", "majority"]
+
+
+def test_a_model_without_the_tasks_head_is_not_scored(data, encoder, tmp_path, tiny_bert_config):
+    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "bare")
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(tmp_path / "bare")
+    given = EvaluationArguments(str(tmp_path / "bare"), use_cpu=True, output_dir=str(tmp_path / "scores"))
+    with pytest.raises(ValueError, match=r"`--model`.*classifier"):
+        evaluate(task(data), given)
 
 
 def test_the_verbs_take_flags_and_the_file_that_a_run_wrote(data, encoder, tmp_path, capsys):
@@ -190,7 +220,7 @@ def test_the_verbs_take_flags_and_the_file_that_a_run_wrote(data, encoder, tmp_p
     assert again["scores"] == first["scores"]
     assert again["settings"] == first["settings"]
     words = [*common, *quick, "--student_model", encoder, "--teacher_model", str(tmp_path / "teacher")]
-    results = run_verb("evaluate", *words, "--from_scratch", "--output_dir", str(tmp_path / "student"))
+    results = run_verb("adapt", *words, "--from_scratch", "--output_dir", str(tmp_path / "student"))
     said = capsys.readouterr().out
     for name in ("teacher", "student", "baseline"):
         assert f"{name}: accuracy {results[name]['score']:.4f}" in said

@@ -1,4 +1,4 @@
-"""Settings of an augmented corpus, and of the masked language model that it needs."""
+"""Settings of an augmented corpus."""
 
 from __future__ import annotations
 
@@ -109,16 +109,3 @@ class AugmentationArguments:
     def excludes_special(self) -> bool:
         """Whether candidates must be words: not in TinyBERT's code."""
         return self.exclude_special and not self.tinybert_compat
-
-
-@dataclass
-class MLMHeadArguments:
-    """The encoder that gets a masked-LM head."""
-
-    encoder: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the encoder; a head that it has is trained on."}
-    )
-    encoder_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the encoder."})
-    freeze_encoder: bool = field(
-        default=True, metadata={"help": "Train the head alone, whose last product is tied to the word embeddings."}
-    )

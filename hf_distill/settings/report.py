@@ -11,8 +11,8 @@ class ReportArguments:
 
     runs: list[str] = field(
         metadata={
-            "help": "Folders of runs of distill, teach, evaluate or pipeline, or of any training with checkpoints, "
-            "also of one that still runs."
+            "help": "Folders of runs of teach, distill, adapt, evaluate or pipeline, or of any training with "
+            "checkpoints, also of one that still runs."
         }
     )
     output: str = field(

@@ -1,54 +1,9 @@
-"""Settings for exporting models and for timing them."""
+"""Settings for timing models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
-
-from .data import TaskArguments
-
-
-@dataclass
-class ScoredTaskArguments(TaskArguments):
-    """`TaskArguments` where a task is optional."""
-
-    task: str | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={
-            "help": "Score what is written on this task: a registered one (glue/sst2), or a folder of your own. "
-            "Default: nothing is scored."
-        },
-    )
-
-
-@dataclass
-class ExportArguments:
-    """A model for ONNX Runtime."""
-
-    model: str = field(metadata={"help": "Hub id or local folder of the model."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
-    output_dir: str | None = field(
-        default=None, metadata={"help": "Folder of what is written. Default: `onnx` in the model's own folder."}
-    )
-    tolerance: float = field(
-        default=1e-3,
-        metadata={"help": "Largest absolute difference between PyTorch and ONNX Runtime, in any output, allowed."},
-    )
-    quantize: bool = field(
-        default=True, metadata={"help": "Also write an int8 model; --no_quantize leaves it at fp32."}
-    )
-    reduce_range: bool = field(
-        default=False,
-        metadata={"help": "int8: use 7 bits of the weights, for processors without VNNI (before about 2019)."},
-    )
-    eval_batch_size: int = field(default=64, metadata={"help": "Rows per batch when a task is scored."})
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if not self.tolerance > 0:
-            raise ValueError(f"`--tolerance` is {self.tolerance}; it must be above 0.")
-        if self.eval_batch_size < 1:
-            raise ValueError(f"`--eval_batch_size` is {self.eval_batch_size}; it must be at least 1.")
 
 
 @dataclass

@@ -55,6 +55,22 @@ PROJECTION_SETTINGS = {"lr": "projection_learning_rate", "weight_decay": "projec
 
 
 @dataclass
+class ConversionArguments:
+    """Another library's configuration."""
+
+    library: str = field(metadata={"help": "Whose configuration it is: textbrewer. The first word may stand for it."})
+    config: str = field(
+        metadata={"help": "JSON file of a DistillationConfig; the second word may stand for it."},
+    )
+    output: str | None = field(default=None, metadata={"help": "YAML file to write. Default: show it."})
+
+    def __post_init__(self) -> None:
+        """Check the library."""
+        if self.library != "textbrewer":
+            raise ValueError(f"`--library` is {self.library!r}; allowed is textbrewer.")
+
+
+@dataclass
 class Conversion:
     """The result of converting a configuration.
 

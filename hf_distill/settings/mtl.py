@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from .training import FineTuningArguments
+from .teach import FineTuningArguments
 
 TaskSampling = Literal["all", "size", "uniform", "annealed"]
 LossScaling = Literal["log_classes", "none"]

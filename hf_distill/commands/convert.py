@@ -1,0 +1,48 @@
+"""Turn the configuration of another library into one for `hf-distill distill`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.utils import logging
+
+from hf_distill.settings.convert import ConversionArguments, convert_file
+from hf_distill.storage.files import write_text
+from hf_distill.storage.folders import check_apart
+
+logger = logging.get_logger(__name__)
+
+
+def run(arguments: ConversionArguments) -> dict[str, Any]:
+    """Convert a configuration; what the result does otherwise is a warning.
+
+    Args:
+        arguments: The configuration, and the file to write, if any.
+
+    Returns:
+        `yaml`, the number of `objectives`, `warnings`, and `output`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something that has no counterpart here.
+    """
+    done = convert_file(arguments.config)
+    for warning in done.warnings:
+        logger.warning(warning)
+    if arguments.output is not None:
+        check_apart(arguments.output, {"the configuration": arguments.config}, flag="--output")
+        write_text(arguments.output, done.as_yaml())
+    return {
+        "job": "convert",
+        "yaml": done.as_yaml(),
+        "objectives": len(done.arguments["objectives"]),
+        "warnings": done.warnings,
+        "output": arguments.output,
+    }
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Return the new configuration, or say where it was written."""
+    if results["output"] is None:
+        return str(results["yaml"]).rstrip()
+    return f"{results['objectives']} objectives written to {results['output']}"

@@ -1,0 +1,20 @@
+"""Settings for adapting a student to a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class AdaptationArguments:
+    """The student to adapt, and what it is compared with."""
+
+    student_model: str = field(metadata={"help": "Hub id or local folder of the student."})
+    student_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the student."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Hub id or local folder of the tokenizer. Default: the student's."}
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Also fine-tune the same student with random weights: the baseline without a teacher."},
+    )

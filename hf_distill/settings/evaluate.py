@@ -1,0 +1,29 @@
+"""Settings for scoring a model on a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class EvaluationArguments:
+    """The model that is scored as it is, and where its scores go."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or local folder of a model with the task's head; the first word may stand for it."},
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "Hub id or local folder of the tokenizer. Default: the model's."}
+    )
+    output_dir: str = field(default="outputs/evaluation", metadata={"help": "Folder of results.json."})
+    eval_batch_size: int = field(default=64, metadata={"help": "Rows per batch."})
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 autocast."})
+    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+    seed: int = field(default=42, metadata={"help": "Draws the rows where --max_eval_samples limits them."})
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.eval_batch_size < 1:
+            raise ValueError(f"`--eval_batch_size` is {self.eval_batch_size}; it must be at least 1.")

@@ -1,0 +1,81 @@
+"""The settings of the task, which many verbs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TaskArguments:
+    """The task, and the place of its rows."""
+
+    task: str = field(
+        metadata={
+            "help": "A registered task (glue/sst2, see `hf-distill info tasks`), or a folder of your own with "
+            "train and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags below."
+        }
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Local files of the task: its own folder, or a parent with a folder of its name. "
+            "Default: the task's data set on the Hub."
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."}
+    )
+    doc_stride: int | None = field(
+        default=None,
+        metadata={
+            "help": "Question answering: tokens that two windows of one context share. Default: the task's (128), as "
+            "far as a window has room for it."
+        },
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on so many rows, drawn with the seed. Default: all."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many rows per split, drawn with the seed. Default: all."}
+    )
+    text_columns: list[str] | None = field(
+        default=None, metadata={"help": "One column of text, or two for pairs. Default: the task's."}
+    )
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels. Default: the task's."})
+    class_names: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
+        },
+    )
+    evaluation_splits: list[str] | None = field(
+        default=None, metadata={"help": "Splits to evaluate on, the main one first. Default: the task's (validation)."}
+    )
+    metrics: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Scores, the main one first: accuracy, f1, f1_macro, matthews_correlation; regression: pearson, "
+            "spearman. Default: the task's."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("max_length", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+
+    def spec_fields(self) -> dict[str, Any]:
+        """Fields of `TaskSpec` that were given; they go to `load_task`."""
+        given: dict[str, Any] = {
+            "text_columns": self.text_columns,
+            "label_column": self.label_column,
+            # `--label_names` is taken: `TrainingArguments` means columns by it.
+            "label_names": self.class_names,
+            "evaluation_splits": self.evaluation_splits,
+        }
+        # The first metric named is the main one, whatever the task's own was.
+        scores = {} if self.metrics is None else {"metrics": self.metrics, "headline_metric": self.metrics[0]}
+        return {name: value for name, value in given.items() if value is not None} | scores

@@ -1,0 +1,154 @@
+"""Settings of a teacher and of any fine-tuning on labels."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass, field, fields
+from typing import Literal, Self, TypeVar
+
+from transformers import TrainingArguments
+
+from ..tasks.spec import TaskSpec
+from ..tasks.spec_values import FineTuningDefaults
+from .values import check_numbers
+
+TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+MatmulMode = Literal["auto", "strict", "fast"]
+HEADLINE = "headline"
+
+
+@dataclass
+class TeacherArguments:
+    """The teacher and, for its fine-tuning, LoRA."""
+
+    teacher_model: str | None = field(default=None, metadata={"help": "Hub id or local folder of the teacher."})
+    teacher_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the teacher."})
+    lora_r: int | None = field(
+        default=None,
+        metadata={"help": "Train low-rank matrices of this rank instead of all weights (LoRA), merged at the end."},
+    )
+    lora_alpha: float | None = field(
+        default=None, metadata={"help": "LoRA: the update is scaled by alpha / r. Default: twice the rank."}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA: dropout before the low-rank matrices."})
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "LoRA: names of the linear layers to adapt, or all-linear. Default: peft's choice."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check that LoRA settings come with a rank."""
+        if self.lora_r is not None and self.lora_r < 1:
+            raise ValueError(f"`--lora_r` is {self.lora_r}; it must be at least 1, or absent for full fine-tuning.")
+        if self.lora_r is None and (self.lora_alpha is not None or self.lora_target_modules is not None):
+            raise ValueError("`--lora_alpha` and `--lora_target_modules` need `--lora_r`.")
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """`TrainingArguments` whose unset learning rate, epochs, batch size, warm-up and decay are the task's.
+
+    The task's settings come from the paper named in its spec; `with_task_defaults` fills them in.
+    """
+
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."}
+    )
+    num_train_epochs: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Passes over the training rows. Default: the task's (GLUE: 10)."}
+    )
+    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."},
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device in evaluation."})
+    warmup_steps: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={
+            "help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
+        },
+    )
+    weight_decay: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Weight decay of AdamW. Default: the task's (0.01)."}
+    )
+    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
+    )
+    save_total_limit: int | None = field(default=1, metadata={"help": "Keep so many checkpoints, the latest ones."})
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
+    )
+    fp32_matmul: MatmulMode = field(
+        default="auto",
+        metadata={
+            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+            "at start-up shows true fp32 accuracy."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Let the base class check a number where the warm-up is left to the task.
+
+        Raises:
+            ValueError: If something is to be pushed to the Hub, or a number is not finite.
+        """
+        check_numbers(self)
+        warmup_steps = self.warmup_steps
+        self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
+        if self.push_to_hub:
+            raise ValueError(
+                "`--push_to_hub` is not for a fine-tuning, which also makes teachers and baselines: push the folder "
+                "of the student afterwards with `hf-distill push FOLDER REPO`."
+            )
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = HEADLINE
+        super().__post_init__()
+        self.warmup_steps = warmup_steps
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
+
+    def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
+        """A copy in which everything left unset has the task's value."""
+        return self.with_defaults(spec.fine_tuning, spec.headline)
+
+    def with_defaults(self, defaults: FineTuningDefaults, headline: str) -> Self:
+        """A copy in which everything left unset has the given value.
+
+        The batch of the defaults is that of one update: it is shared out over devices and accumulation steps.
+
+        Args:
+            defaults: Settings of a task.
+            headline: Its main score, by which the best checkpoint is chosen.
+        """
+        shares = max(1, self.world_size * max(1, self.n_gpu) * self.gradient_accumulation_steps)
+        values = {
+            "learning_rate": defaults.learning_rate,
+            "num_train_epochs": defaults.epochs,
+            "per_device_train_batch_size": max(1, defaults.batch_size // shares),
+            "warmup_steps": defaults.warmup,
+            "weight_decay": defaults.weight_decay,
+        }
+        filled = copy.copy(self)
+        for name, value in values.items():
+            if getattr(filled, name) is None:
+                setattr(filled, name, value)
+        if filled.metric_for_best_model == HEADLINE:
+            filled.metric_for_best_model = headline
+        return filled
+
+
+Kind = TypeVar("Kind", bound=TrainingArguments)
+
+
+def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
+    """Arguments of another kind that say what `args` say; what `args` do not have, has its default."""
+    filled = kind.__new__(kind)
+    for item in fields(kind):
+        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+        setattr(filled, item.name, item.default if made is None else made)
+    filled.__dict__ |= vars(args)
+    return filled
