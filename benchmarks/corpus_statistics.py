@@ -2,7 +2,7 @@
 
     python benchmarks/corpus_statistics.py --tasks glue/rte glue/mrpc --data_dir glue --corpora runs/corpora \
         --general runs/general --output benchmarks/results/corpus_statistics.json --figures docs/figures
-    python benchmarks/corpus_statistics.py --page docs/corpus_statistics.md   # its tables, from the results
+    python benchmarks/corpus_statistics.py --page docs/compare.md   # its tables, from the results
 
 `--corpora` holds a folder `cc_TASK` of `hf-distill corpus` and `taskda_TASK` of `hf-distill augment` for every task
 (`cc_rte`), both of the same training rows; the comparison takes just these rows as the task's own text. Results of

@@ -44,14 +44,13 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 CHAPTERS = {
-    "Five jobs": ["corpus", "teach", "distill", "evaluate", "ship"],
+    "Five jobs": ["corpus", "teach", "distill", "adapt", "ship"],
     "Methods": [
-        *("students", "objectives", "presets", "paper_index", "watching", "several_teachers", "multi_task"),
-        "stored_teachers",
-        *("augmentation", "general_corpora", "corpus_statistics", "tasks", "generation", "architectures"),
+        *("students", "objectives", "presets", "paper_index", "watching", "several_teachers", "mtl"),
+        *("precompute", "augment", "general", "compare", "tasks", "generate", "grid", "architectures"),
         "other_models",
     ],
-    "Use": ["cluster", "from_textbrewer", "hub", "deployment", "troubleshooting", "extending", "architecture"],
+    "Use": ["cluster", "convert", "hub", "export", "bench", "troubleshooting", "extending", "architecture"],
     "Reference": ["defaults", "api"],
 }
 

@@ -1,6 +1,6 @@
 """TextBrewer's `DistillationConfig` as arguments of a `DistillationTrainer`.
 
-What TextBrewer computes is kept, its defects are not: `docs/from_textbrewer.md` and the warnings of a conversion say
+What TextBrewer computes is kept, its defects are not: `docs/convert.md` and the warnings of a conversion say
 where the two differ. The losses of start and end are added, as there; the loss on the labels is the model's own.
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "corpus_statistics.md"
+PAGE = ROOT / "docs" / "compare.md"
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_shallow_models_learn_as_the_papers_six_layers_do():
 @pytest.mark.parametrize("name", GENERATION_TASKS)
 def test_the_page_has_the_settings_of_every_task(name):
     own = get_generation_task(name).settings
-    page = (Path(__file__).parents[2] / "docs" / "generation.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "generate.md").read_text(encoding="utf-8")
     [row] = [line for line in page.partition("## Two ways")[2].splitlines() if line.startswith(f"| `{name}`")]
     cells = [cell.strip() for cell in row.split("|")[2:]]
     assert cells[:2] == [str(own.batch_size), f"{own.max_source_length} + {own.max_target_length}"]
