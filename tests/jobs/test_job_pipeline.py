@@ -17,6 +17,7 @@ from transformers import (
     set_seed,
 )
 
+from hf_distill.commands import adapt, corpus, distill, teach
 from hf_distill.commands import pipeline as module
 from hf_distill.commands.pipeline import run as run_pipeline
 from hf_distill.commands.pipeline import summary as format_report
@@ -33,7 +34,7 @@ from hf_distill.settings.parsing import parse
 
 CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
 STAGES = ["teacher", "corpus", "distilled", "student"]
-JOBS = {"teacher": "teach", "corpus": "build_corpus", "distilled": "distill", "student": "adapt_and_evaluate"}
+VERBS = {"teacher": teach, "corpus": corpus, "distilled": distill, "student": adapt}
 QUIET = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1}
 
 
@@ -110,13 +111,13 @@ def out(finished, material):
 def started(out, monkeypatch):
     """Jobs that do nothing and give what is stored: stages that were started, in order, with their arguments."""
     noted = {}
-    for stage, job in JOBS.items():
+    for stage, verb in VERBS.items():
 
         def fake(*arguments, _stage=stage, **_):
             noted[_stage] = arguments
             return json.loads((out / _stage / "results.json").read_text())
 
-        monkeypatch.setattr(module, job, fake)
+        monkeypatch.setattr(verb, "run", fake)
     return noted
 
 
@@ -221,11 +222,11 @@ def test_other_rows_under_an_old_name_are_other_rows(run, started, material):
 def test_a_killed_run_continues_where_it_stopped(run, finished, out, monkeypatch):
     shutil.rmtree(out / "student")
     with monkeypatch.context() as patched:
-        patched.setattr(module, "adapt_and_evaluate", kill)
+        patched.setattr(adapt, "run", kill)
         with pytest.raises(KeyboardInterrupt):
             run()
-    for job in ("teach", "build_corpus", "distill"):
-        monkeypatch.setattr(module, job, kill)
+    for verb in (teach, corpus, distill):
+        monkeypatch.setattr(verb, "run", kill)
     continued = run()
     for role in ("teacher", "student", "baseline"):
         assert continued[role]["score"] == finished[role]["score"]
@@ -306,7 +307,7 @@ def texts_of_stages(run, monkeypatch, **changes):
         raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "distill", learn)
+        patch.setattr(distill, "run", learn)
         with pytest.raises(InterruptedError):
             run(**changes)
     return seen
