@@ -106,7 +106,7 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
 
 def summary(results: dict[str, Any]) -> str:
     """Say of every task the score and the majority's, then the cost of the training and where the encoder is."""
-    lines = []
+    lines: list[str | None] = []
     for task, score in results["headlines"].items():
         lines.append(f"{task}: {results['metrics'][task]} {score:.4f}{constant_remark(results['constants'][task])}")
         lines.append(majority_line(results["majority"][task]))

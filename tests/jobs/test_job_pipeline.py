@@ -235,7 +235,7 @@ def test_a_killed_run_continues_where_it_stopped(run, finished, out, monkeypatch
 
 def test_a_stage_killed_with_other_settings_is_not_taken_for_finished(run, started, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(module, "distill", kill)
+        patched.setattr(distill, "run", kill)
         with pytest.raises(KeyboardInterrupt):
             run(student_shape="1x12:2h:20")
     run()
