@@ -33,7 +33,7 @@ from record import append_line, head_commit
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, set_seed
 
-from hf_distill.capture.modes import evaluating
+from hf_distill.capture.forward import evaluating
 from hf_distill.generation.decoding import Search, beam_search
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.packing import IGNORED, SpecialIds, pack

@@ -19,8 +19,8 @@ from hf_distill.objectives import build_objectives, list_objectives
 from hf_distill.objectives.layer_map import NAMED_MAPS, resolve_layer_map, resolve_layer_matches
 from hf_distill.objectives.schedules import SCHEDULES, build_schedule
 from hf_distill.objectives.temperature import Temperature
+from hf_distill.reports.page import tables_of
 from hf_distill.reports.runs import read_runs
-from hf_distill.reports.tables import tables_of
 from hf_distill.settings import (
     AdaptationArguments,
     AttentionArguments,

@@ -24,7 +24,7 @@ LAZY = {
     "torchao",
 }
 # Imported on first use only, because their classes subclass those of `evaluate`.
-IMPORTED_LATE = {"tasks.metrics.score_modules", "tasks.metrics.structured_modules", "tasks.metrics.text_modules"}
+IMPORTED_LATE = {"tasks.metrics.evaluate_modules"}
 MODULES = [pytest.param(path, id=rooms.name_of(path)) for path in rooms.modules()]
 
 

@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.capture.masked_logits import logits_at
+from hf_distill.capture.forward import logits_at
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20}
 KINDS = [

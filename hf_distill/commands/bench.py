@@ -22,10 +22,9 @@ from hf_distill.hub.loading import forward_columns, load_model, load_tokenizer
 from hf_distill.hub.tokenizers import check_same_tokens
 from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.reports.speed.comparison import Entrant, Protocol, Source, compare
-from hf_distill.reports.speed.figure import draw_quality, points_of
 from hf_distill.reports.speed.latency import Batch, describe_device, random_batch
 from hf_distill.reports.speed.quality import read_quality
-from hf_distill.reports.speed.report import format_report
+from hf_distill.reports.speed.report import draw_quality, format_report, points_of
 from hf_distill.settings import BenchmarkArguments
 from hf_distill.settings.parsing import arguments_to_dict
 from hf_distill.storage.files import write_text

@@ -24,7 +24,7 @@ from hf_distill.hub.loading import load_tokenizer, update_digest
 from hf_distill.settings import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.catalogue.generation import GenerationDefaults
-from hf_distill.tasks.metrics.generation_scores import check_scorers, score_generated
+from hf_distill.tasks.metrics.text_scores import check_scorers, score_generated
 from hf_distill.tasks.rows.sources_and_targets import LoadedGeneration, load_generation_task, tokenize_generation
 
 logger = logging.get_logger(__name__)

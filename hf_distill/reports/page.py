@@ -1,17 +1,19 @@
-"""The page itself: one file of HTML that needs nothing else, or Markdown with its pictures beside it."""
+"""The page about runs: one file of HTML that needs nothing else, or Markdown with its pictures beside it."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_distill.hub.disclosure import public
+from hf_distill.hub.disclosure import is_secret_name, public
 from hf_distill.hub.model_card import CARD_FILE
 from hf_distill.hub.rendering import render_template
 from hf_distill.reports.figures import as_data_uri, draw, plan_figures
 from hf_distill.reports.runs import Run
-from hf_distill.reports.tables import shown, tables_of
 from hf_distill.storage.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -81,3 +83,153 @@ def _cell(value: Any) -> str:
     """A cell of a Markdown table: bars would end it, line breaks its row, angle brackets begin a tag."""
     text = " ".join(shown(value).split())
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+# Where files lie and how progress is shown: no reason for a difference between results.
+SILENT = {
+    *("output_dir", "run_name", "project", "logging_dir", "disable_tqdm", "report_to", "logging_steps"),
+    *("save_strategy", "save_steps", "save_total_limit", "resume_from_checkpoint", "push_to_hub", "hub_model_id"),
+    *("student_model", "corpus_dir", "work_dir", "index_dir", "dataloader_pin_memory"),
+    # Filled in by the base class.
+    *("accelerator_config", "ddp_find_unused_parameters", "lr_scheduler_kwargs", "optim_args", "fsdp_config"),
+    *("greater_is_better", "label_names", "debug", "fsdp", "activation_checkpointing", "gradient_checkpointing"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: Its heading.
+        head: Names of its columns.
+        rows: Cells, `None` where there is no value.
+        note: A sentence under it.
+    """
+
+    title: str
+    head: list[str]
+    rows: list[list[Any]] = field(default_factory=list)
+    note: str = ""
+
+
+_NOTES = {
+    "baseline": "baseline: the same student, trained on the labels without a teacher.",
+    "majority": "majority: the most frequent label for every row.",
+}
+
+
+def tables_of(runs: Sequence[Run]) -> list[Table]:
+    """Runs, scores, settings and the ends of the curves; a table without rows is left out."""
+    tables = [_facts(runs), _scores(runs), _settings(runs), _ends(runs), _left_out(runs)]
+    return [table for table in tables if table.rows]
+
+
+def _facts(runs: Sequence[Run]) -> Table:
+    names = list(dict.fromkeys(name for run in runs for name in run.facts))
+    rows: list[list[Any]] = [["job", *(run.job for run in runs)]]
+    rows += [[name.replace("_", " "), *(run.facts.get(name) for run in runs)] for name in names]
+    return Table("Runs", ["", *(run.name for run in runs)], rows)
+
+
+def _scores(runs: Sequence[Run]) -> Table:
+    head = ["run", "model", "task", "split", "metric", "score", "of the teacher", "parameters", "speed-up"]
+    rows = []
+    for run in runs:
+        for item in run.scores:
+            score, teacher, speed = item.get("score"), item.get("teacher_score"), item.get("speedup")
+            share = f"{score / teacher:.1%}" if score is not None and teacher else None
+            parameters = item.get("parameters")
+            rows.append(
+                [
+                    run.name,
+                    *(item.get(key) for key in ("role", "task", "split", "metric")),
+                    None if score is None else f"{score:.4f}",
+                    share,
+                    None if parameters is None else f"{parameters / 1e6:.1f} M",
+                    None if speed is None else f"{speed:.1f}x",
+                ]
+            )
+    roles = {item["role"] for run in runs for item in run.scores}
+    notes = [note for role, note in _NOTES.items() if role in roles]
+    notes += [
+        f"{run.name}: the {item['role']} predicts only {item['constant']!r}, whatever the text says."
+        for run in runs
+        for item in run.scores
+        if item.get("constant") is not None
+    ]
+    return Table("Scores", head, rows, " ".join(dict.fromkeys(notes)))
+
+
+def _settings(runs: Sequence[Run]) -> Table:
+    """Settings that two runs have and that differ; of a single run, those that are not the default."""
+    names = sorted({name for run in runs for name in run.settings if _is_shown(name.rpartition(".")[2])})
+    if len(runs) == 1:
+        defaults, [run] = _defaults(), runs
+        rows = [[name, run.settings[name]] for name in names if _key(name, run) not in defaults]
+        return Table("Settings", ["setting", run.name], rows, "Without those that have their default.")
+    missing = object()
+    rows = []
+    for name in names:
+        values = [run.settings.get(name, missing) for run in runs]
+        # What only one kind of run can have is no difference between settings.
+        if len({repr(value) for value in values if value is not missing}) > 1:
+            rows.append([name, *(None if value is missing else value for value in values)])
+    without = ", ".join(run.name for run in runs if not run.settings)
+    note = f"No settings lie beside {without}." if without else ""
+    return Table("Settings that differ", ["setting", *(run.name for run in runs)], rows, note)
+
+
+def _is_shown(name: str) -> bool:
+    return name not in SILENT and not is_secret_name(name)
+
+
+def _key(name: str, run: Run) -> tuple[str, str]:
+    return name.rpartition(".")[2], repr(run.settings[name])
+
+
+def _defaults() -> set[tuple[str, str]]:
+    """Name and default of every argument, as a settings file has them."""
+    from hf_distill import settings as arguments
+
+    found = {(name, repr(None)) for cls in _classes(arguments) for name in cls.__dataclass_fields__}
+    for cls in _classes(arguments):
+        for item in dataclasses.fields(cls):
+            value = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+            found |= {(item.name, repr(value)), (item.name, repr(getattr(value, "value", value)))}
+    return found
+
+
+def _classes(arguments: Any) -> list[Any]:
+    return [getattr(arguments, name) for name in arguments.__all__]
+
+
+def _ends(runs: Sequence[Run]) -> Table:
+    """The last value of every curve."""
+    keys = dict.fromkeys((stage, name) for run in runs for stage, curves in run.curves.items() for name in curves)
+    rows = []
+    for stage, name in keys:
+        curves = [run.curves.get(stage, {}).get(name) for run in runs]
+        rows.append([stage, name, *(curve[-1][1] if curve else None for curve in curves)])
+    return Table("Last values", ["stage", "value", *(run.name for run in runs)], rows)
+
+
+def _left_out(runs: Sequence[Run]) -> Table:
+    rows = [[run.name, name, count] for run in runs for name, count in run.left_out.items()]
+    return Table("Values that are not finite", ["run", "value", "how many"], rows, "They are in no curve.")
+
+
+def shown(value: Any) -> str:
+    """A cell as text: a dash where there is none, four digits of a number, no folder of a path but its last."""
+    if value in (None, "", [], {}):
+        return "–"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(shown, value))
+    text = str(value)
+    return os.path.basename(text.rstrip("/")) if os.path.isabs(text) and "\n" not in text else text

@@ -21,13 +21,12 @@ from hf_distill.capture.architectures import ArchitectureInfo, describe_architec
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 
-from .axes import Axis, axes_of
 from .blocks import is_bert_like
 from .class_change import copy_parts
 from .configuration import student_config
 from .refitting import Batch, as_state, known_inputs, refit
 from .shapes import shape_of
-from .slicing import Cut, Importance, check_can_be_cut, choose_cut, cut_weights, importance_of_weights
+from .slicing import Axis, Cut, Importance, axes_of, check_can_be_cut, choose_cut, cut_weights, importance_of_weights
 
 logger = logging.get_logger(__name__)
 

@@ -16,7 +16,7 @@ _MODULE_OF = {
     "compute_scores": "metrics.compute",
     "get_task": "catalogue.registry",
     "list_tasks": "catalogue.registry",
-    "load_metric": "metrics.score_modules",
+    "load_metric": "metrics.evaluate_modules",
     "load_task": "loading",
     "register_task": "catalogue.registry",
     "tokenize_task": "rows.tokenizing",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hf_distill.tasks.catalogue.registry import get_task, list_tasks, register_task
     from hf_distill.tasks.loading import LoadedTask, load_task
     from hf_distill.tasks.metrics.compute import build_compute_metrics, compute_scores
-    from hf_distill.tasks.metrics.score_modules import load_metric
+    from hf_distill.tasks.metrics.evaluate_modules import load_metric
     from hf_distill.tasks.rows.tokenizing import tokenize_task
     from hf_distill.tasks.spec import TaskSpec
 

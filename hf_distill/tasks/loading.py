@@ -14,7 +14,7 @@ from transformers.utils import logging
 from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
 from hf_distill.tasks.catalogue.registry import get_task, is_registered
 from hf_distill.tasks.custom import custom_spec, is_described
-from hf_distill.tasks.files import RowsSpec, find_task_folder, listing
+from hf_distill.tasks.files import RowsSpec, find_task_folder, hold_out, join_parts, listing, read_hub, read_local
 from hf_distill.tasks.labels import (
     HIDDEN_TEXTS,
     cast_column,
@@ -30,7 +30,6 @@ from hf_distill.tasks.rows.questions import has_answers, normalise_questions
 from hf_distill.tasks.rows.text_forms import form_rows
 from hf_distill.tasks.rows.words import normalise_words
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.tasks.split_sources import hold_out, join_parts, read_hub, read_local
 
 logger = logging.get_logger(__name__)
 

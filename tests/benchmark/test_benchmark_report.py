@@ -7,9 +7,8 @@ import json
 import pytest
 
 from hf_distill.hub.model_card import CardFacts, ModelFacts, ScoreFacts, write_model_card
-from hf_distill.reports.speed.figure import Point, draw_quality, points_of
 from hf_distill.reports.speed.quality import Quality, read_quality
-from hf_distill.reports.speed.report import format_report
+from hf_distill.reports.speed.report import Point, draw_quality, format_report, points_of
 
 
 def write(path, content):

@@ -8,7 +8,7 @@ import torch
 from hf_distill.commands import bench as module
 from hf_distill.commands.bench import run as bench
 from hf_distill.reports.speed import comparison
-from hf_distill.reports.speed.figure import draw_quality
+from hf_distill.reports.speed.report import draw_quality
 from hf_distill.settings import BenchmarkArguments
 
 QUICK = {

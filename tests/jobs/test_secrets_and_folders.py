@@ -8,7 +8,7 @@ import pytest
 from transformers import BertModel, set_seed
 
 from hf_distill.cli import main
-from hf_distill.hub.contents import contents
+from hf_distill.hub.push import contents
 from hf_distill.hub.selection import select_files
 
 TOKEN, PASSWORD = "hf_MARKEDTOKEN0123456789", "marked-password-0123"

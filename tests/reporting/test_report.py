@@ -12,8 +12,8 @@ import yaml
 from hf_distill.cli import main
 from hf_distill.commands.report import run as report
 from hf_distill.reports.figures import MOST_POINTS, group_of, plan_figures, thinned
+from hf_distill.reports.page import shown, tables_of
 from hf_distill.reports.runs import read_runs, short_names
-from hf_distill.reports.tables import shown, tables_of
 from hf_distill.settings import ReportArguments
 
 DISTILLED = {

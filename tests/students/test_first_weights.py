@@ -17,7 +17,6 @@ from transformers import (
     RobertaModel,
 )
 
-from hf_distill.students.axes import axes_of
 from hf_distill.students.blocks import attend, block_of, embed
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import (
@@ -28,7 +27,7 @@ from hf_distill.students.first_weights import (
     tokenized_batches,
 )
 from hf_distill.students.refitting import fit_linear, refit, signals_of
-from hf_distill.students.slicing import choose_cut
+from hf_distill.students.slicing import axes_of, choose_cut
 
 CUTTABLE = [name for name in TEACHERS if name != "MobileBert"]
 SMALLER = "2x16:4h:24"

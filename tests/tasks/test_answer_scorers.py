@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.metrics.compute import build_compute_metrics
-from hf_distill.tasks.metrics.score_modules import load_metric
+from hf_distill.tasks.metrics.evaluate_modules import load_metric
 from hf_distill.tasks.rows.predictions import score_answers
 
 # Token 0 is [CLS], then a token for every character of the context.

@@ -8,7 +8,7 @@ import pytest
 from hf_distill.tasks.catalogue.registry import get_task, list_tasks
 from hf_distill.tasks.metrics.compute import compute_scores, predictions_of
 from hf_distill.tasks.metrics.entities import entity_scores
-from hf_distill.tasks.metrics.score_modules import load_metric
+from hf_distill.tasks.metrics.evaluate_modules import load_metric
 from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.spec import CLASSIFICATION_METRICS, REGRESSION_METRICS
 

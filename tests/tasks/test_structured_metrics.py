@@ -5,7 +5,7 @@ import pytest
 from hf_distill.tasks.metrics.answers import squad_scores, squad_v2_scores
 from hf_distill.tasks.metrics.answers_chinese import cmrc_scores
 from hf_distill.tasks.metrics.answers_mlqa import mlqa_scores
-from hf_distill.tasks.metrics.structured_modules import (
+from hf_distill.tasks.metrics.evaluate_modules import (
     CmrcMetric,
     EntityMetric,
     MlqaMetric,

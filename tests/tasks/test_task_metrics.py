@@ -10,7 +10,7 @@ from transformers import EvalPrediction
 
 from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
-from hf_distill.tasks.metrics.score_modules import load_metric
+from hf_distill.tasks.metrics.evaluate_modules import load_metric
 from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.spec import TaskSpec
 

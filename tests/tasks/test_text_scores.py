@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hf_distill.tasks.metrics.score_modules import load_metric
+from hf_distill.tasks.metrics.evaluate_modules import load_metric
 from hf_distill.tasks.metrics.text_scores import bleu_scores, characters, meteor_scores, rouge_scores
 
 PREDICTION = "the cat sat on the mat"

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
-from hf_distill.capture.masked_logits import logits_at
+from hf_distill.capture.forward import logits_at
 from hf_distill.hub.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
 
 from .words import MAX_TOKENS, SplitText, Vocabulary

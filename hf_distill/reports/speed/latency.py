@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_distill.capture.modes import evaluating
+from hf_distill.capture.forward import evaluating
 from hf_distill.students.sizes import ParameterCount, count_parameters
 
 Batch = dict[str, Tensor]

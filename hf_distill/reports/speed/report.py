@@ -1,9 +1,15 @@
-"""Writes a comparison of speeds as Markdown."""
+"""A comparison of speeds as Markdown, and as a figure of quality against latency."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from hf_distill._optional import require
+from hf_distill.storage.files import new_file
 
 
 def format_report(facts: dict[str, Any]) -> str:
@@ -116,3 +122,90 @@ def _table(head: list[str], rows: Iterable[list[str]]) -> str:
     words = {"model", "layers x width", "engine", "batch x length", "score"}
     line = "|".join("---" if name in words else "---:" for name in head)
     return "\n".join(["| " + " | ".join(head) + " |", f"|{line}|", *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+MARKERS = {"sdpa": "o", "eager": "P", "compiled": "D", "onnx": "s", "onnx_int8": "^"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model on an engine.
+
+    Attributes:
+        model: Name of the model.
+        engine: Name of the engine.
+        milliseconds: Median time of one sentence.
+        score: Score there.
+    """
+
+    model: str
+    engine: str
+    milliseconds: float
+    score: float
+
+
+def points_of(facts: dict[str, Any]) -> list[Point]:
+    """The points of a comparison, at the last shape of its grid.
+
+    Scores compare on one task only, that of the first model that has one; a model with another has no point.
+
+    Args:
+        facts: The content of `bench.json`.
+    """
+    qualities = {model["name"]: model["quality"] for model in facts["models"] if model["quality"] is not None}
+    if not qualities:
+        return []
+    first = next(iter(qualities.values()))
+    shape = (facts["grid"][-1]["batch_size"], facts["grid"][-1]["seq_length"])
+    found = []
+    for row in facts["grid"]:
+        quality = qualities.get(row["model"])
+        if quality is None or (quality["task"], quality["metric"]) != (first["task"], first["metric"]):
+            continue
+        score = quality["by_engine"].get(row["engine"])
+        if (row["batch_size"], row["seq_length"]) == shape and score is not None:
+            found.append(Point(row["model"], row["engine"], 1000 * row["seconds"] / row["batch_size"], score))
+    return found
+
+
+def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: str, ylabel: str) -> Path:
+    """Draw the points; those of one model are joined by a line.
+
+    Args:
+        points: At least one.
+        path: Image to write; its suffix chooses the format (png, svg, pdf).
+        title: What was measured.
+        ylabel: What the score is.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    figures = require("matplotlib.figure", extra="plots", needed_by="the figure of quality against latency")
+    ticker = require("matplotlib.ticker", extra="plots", needed_by="the figure of quality against latency")
+    figure = figures.Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    models = list(dict.fromkeys(point.model for point in points))
+    for number, model in enumerate(models):
+        own = sorted((point for point in points if point.model == model), key=lambda point: point.milliseconds)
+        times, scores = [point.milliseconds for point in own], [point.score for point in own]
+        axes.plot(times, scores, color=f"C{number}", linewidth=1, alpha=0.6, label=model)
+        for point in own:
+            axes.plot(point.milliseconds, point.score, MARKERS[point.engine], color=f"C{number}", markersize=7)
+        place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(model, (times[-1], scores[-1]), color=f"C{number}", **place)
+    for engine in dict.fromkeys(point.engine for point in points):
+        axes.plot([], [], MARKERS[engine], color="0.3", label=engine.replace("_", " "))
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[len(models) :], labels[len(models) :], frameon=False, loc="lower right")
+    axes.set_xscale("log")
+    # 1, 2, 5, 10, … in plain numbers.
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.margins(x=0.15, y=0.15)
+    axes.set(xlabel="milliseconds per sentence (log scale; left is faster)", ylabel=ylabel, title=title)
+    axes.grid(visible=True, which="both", alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+    with new_file(path) as part:
+        figure.savefig(part, dpi=160)
+    return Path(path)

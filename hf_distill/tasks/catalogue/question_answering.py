@@ -1,4 +1,4 @@
-"""Tasks that find an answer in a context, as data: SQuAD 1.1 and 2.0, MLQA, CMRC 2018 and DRCD."""
+"""Tasks that find or choose an answer, as data: SQuAD 1.1 and 2.0, MLQA, CMRC 2018, DRCD, and the choices of SWAG."""
 
 from __future__ import annotations
 
@@ -98,4 +98,24 @@ CMRC2018 = _chinese_task(
 )
 DRCD = _chinese_task(name="clue/drcd", hub_config="drcd", folder_names=("DRCD",), licence="CC BY-SA 3.0")
 
-QUESTION_ANSWERING_TASKS = (SQUAD, SQUAD_V2, MLQA, CMRC2018, DRCD)
+SWAG = TaskSpec(
+    name="swag",
+    text_columns=("sent1", "sent2"),
+    choice_columns=("ending0", "ending1", "ending2", "ending3"),
+    label_names=("0", "1", "2", "3"),
+    kind="multiple_choice",
+    hub_path="allenai/swag",
+    hub_config="regular",
+    folder_names=("SWAG",),
+    column_aliases={"sent1": ("context",)},
+    fine_tuning=FineTuningDefaults(
+        epochs=3.0,
+        learning_rate=2e-5,
+        batch_size=16,
+        warmup=0.1,
+        source="BERT, section 4.4 (3 epochs, 2e-5, batch 16)",
+    ),
+    licence="MIT (SWAG)",
+)
+
+QUESTION_ANSWERING_TASKS = (SQUAD, SQUAD_V2, MLQA, CMRC2018, DRCD, SWAG)

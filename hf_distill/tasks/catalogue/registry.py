@@ -8,7 +8,6 @@ from hf_distill.tasks.catalogue.clue import CLUE_TASKS
 from hf_distill.tasks.catalogue.cross_lingual import CROSS_LINGUAL_TASKS
 from hf_distill.tasks.catalogue.fewclue import FEWCLUE_TASKS
 from hf_distill.tasks.catalogue.glue import GLUE_TASKS
-from hf_distill.tasks.catalogue.multiple_choice import MULTIPLE_CHOICE_TASKS
 from hf_distill.tasks.catalogue.out_domain import OUT_DOMAIN_TASKS
 from hf_distill.tasks.catalogue.question_answering import QUESTION_ANSWERING_TASKS
 from hf_distill.tasks.catalogue.token_classification import TOKEN_CLASSIFICATION_TASKS
@@ -20,7 +19,6 @@ _TASKS: dict[str, TaskSpec] = {
         *GLUE_TASKS,
         *QUESTION_ANSWERING_TASKS,
         *TOKEN_CLASSIFICATION_TASKS,
-        *MULTIPLE_CHOICE_TASKS,
         *CROSS_LINGUAL_TASKS,
         *OUT_DOMAIN_TASKS,
         *CLUE_TASKS,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from ...capture.masked_logits import logits_at
+from ...capture.forward import logits_at
 from ...kernels.precision import configure_fp32_matmul
 from ...settings import DistillationArguments
 from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings, settled

@@ -1,7 +1,11 @@
-"""The registered tasks as tables in Markdown: columns and scores, and the papers' fine-tuning settings."""
+"""The tables of the registered tasks in `tasks.md`: columns and scores, and the papers' fine-tuning settings.
+
+`python docs/task_tables.py` prints them. A test keeps them equal.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from hf_distill.tasks.catalogue.registry import get_task, list_tasks
@@ -78,3 +82,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{task_tables()}\n")

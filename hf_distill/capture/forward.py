@@ -1,17 +1,19 @@
-"""Logits of a masked language model at chosen tokens only.
+"""Forward passes that record nothing: in evaluation mode, and of a masked-LM head at chosen tokens only.
 
-The head of such a model multiplies every token with the whole vocabulary, which costs as much as some ten layers of a
-small encoder; at the few masked tokens it costs next to nothing.
+A masked-LM head multiplies every token with the whole vocabulary, which costs as much as some ten layers of a small
+encoder; at the few masked tokens it costs next to nothing.
 
 Shape legend: B rows, T tokens, E width, N chosen tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def logits_at(model: Any, inputs: Mapping[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
@@ -48,3 +50,16 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], rows: Tensor, positions:
             "not look at one token at a time, so it cannot be asked for some tokens only."
         )
     return logits[:, 0]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode without gradients; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
