@@ -29,33 +29,36 @@ from hf_distill.commands.results import environment
 from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.students.first_weights import first_weights_of
+from hf_distill.students.sizes import count_parameters
+from hf_distill.students.vocabulary import trim_vocabulary
 from hf_distill.tasks import LoadedTask, load_task
 
 CALIBRATION_ROWS = 4_000
+TRIMMING_ROWS = 100_000
 ROWS_PER_UPDATE = 64
 MAX_LENGTH = 64
 # The rates were chosen for SVD embeddings and random weights by MiniLMv2, for the others by half of that.
 RATES = {"random": 6e-4, "svd_embeddings": 6e-4}
 
 
-def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Any, Any, Any, list[str], dict[str, Any]]:
-    """Teacher, its tokenizer, a student with these first weights, the texts, and what is known of the start.
+def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Path, dict[str, Any]]:
+    """A student with these first weights and its tokenizer in a folder, and what is known of the start.
 
-    The start is kept in the working folder, since students with more updates begin with the same one.
+    The folder is kept, since students with more updates begin with the same weights.
     """
-    torch.set_num_threads(words.threads)
-    tokenizer = load_tokenizer(words.teacher, flag="--teacher")
-    teacher = load_model(words.teacher, flag="--teacher").eval()
-    count = CALIBRATION_ROWS + max(words.updates) * ROWS_PER_UPDATE
-    corpus = load_general_corpus(words.textbook, flag="--textbook").shuffle(seed=seed)
-    texts = [words.prefix + text for text in corpus.select(range(min(count, len(corpus))))["text"]]
-    folder = Path(words.work_dir, f"{words.shape}-{init}-start-{seed}")
+    folder = Path(words.work_dir, f"{words.shape}-{init}-{words.vocabulary or 'full'}-start-{seed}")
     facts_file = folder / "facts.json"
     if facts_file.is_file():
-        student = AutoModel.from_pretrained(folder)
-        return teacher, tokenizer, student, texts, json.loads(facts_file.read_text(encoding="utf-8"))
-    set_seed(seed)
+        return folder, json.loads(facts_file.read_text(encoding="utf-8"))
+    teacher, tokenizer = open_teacher(words)
+    texts = texts_of(words, seed)
+    facts: dict[str, Any] = {}
     started = time.monotonic()
+    if words.vocabulary:
+        trimmed = trim_vocabulary(tokenizer, teacher, texts[:TRIMMING_ROWS], size=words.vocabulary)
+        teacher, tokenizer = trimmed.model, trimmed.tokenizer
+        facts["trimmed"] = str(trimmed)
+    set_seed(seed)
     student = create_student(
         teacher,
         words.shape,
@@ -65,14 +68,30 @@ def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Any, Any, An
         seed=seed,
     )
     taken = first_weights_of(student)
-    explained = [round(share, 4) for share in taken.explained] if taken else []
-    facts = {"explained": explained, "start_seconds": round(time.monotonic() - started, 1)}
+    facts |= {
+        "explained": [round(share, 4) for share in taken.explained] if taken else [],
+        "start_seconds": round(time.monotonic() - started, 1),
+        "parameters": count_parameters(student).total,
+    }
     student.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     facts_file.write_text(json.dumps(facts), encoding="utf-8")
-    return teacher, tokenizer, student, texts, facts
+    return folder, facts
 
 
-def distilled(student: Any, teacher: Any, tokenizer: Any, rows: Dataset, options: dict[str, Any]) -> dict[str, Any]:
+def open_teacher(words: argparse.Namespace) -> tuple[Any, Any]:
+    """The teacher and its tokenizer."""
+    return load_model(words.teacher, flag="--teacher").eval(), load_tokenizer(words.teacher, flag="--teacher")
+
+
+def texts_of(words: argparse.Namespace, seed: int) -> list[str]:
+    """The texts of a seed: those of the refit, then those of the updates, as many as there are."""
+    corpus = load_general_corpus(words.textbook, flag="--textbook").shuffle(seed=seed)
+    count = CALIBRATION_ROWS + max(words.updates) * ROWS_PER_UPDATE
+    return [words.prefix + text for text in corpus.select(range(min(count, len(corpus))))["text"]]
+
+
+def distilled(student: Any, tokenizer: Any, words: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     """Train a student for some updates; returns the loss of the last ones, and the seconds."""
     args = DistillationArguments(
         per_device_train_batch_size=ROWS_PER_UPDATE,
@@ -81,9 +100,20 @@ def distilled(student: Any, teacher: Any, tokenizer: Any, rows: Dataset, options
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
+        objectives=words.objectives,
+        bf16=words.bf16,
         **options,
     )
-    trainer = DistillationTrainer(student, args, teacher_model=teacher, train_dataset=rows, processing_class=tokenizer)
+    texts = texts_of(words, options["seed"])[CALIBRATION_ROWS:][: options["max_steps"] * ROWS_PER_UPDATE]
+    teacher, its_tokenizer = open_teacher(words)
+    trainer = DistillationTrainer(
+        student,
+        args,
+        teacher_model=teacher,
+        train_dataset=Dataset.from_dict({"text": texts}),
+        processing_class=tokenizer,
+        teacher_processing_class=its_tokenizer,
+    )
     output = trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {"last_loss": round(losses[-1], 4), "distill_seconds": round(output.metrics["train_runtime"], 1)}
@@ -142,24 +172,23 @@ def known(output: str) -> set[tuple[Any, ...]]:
 
 def key_of(result: dict[str, Any]) -> tuple[Any, ...]:
     """What tells one result from another."""
-    return tuple(result[name] for name in ("teacher", "shape", "init", "updates", "seed"))
+    return tuple(result[name] for name in ("teacher", "shape", "init", "vocabulary", "updates", "seed"))
 
 
 def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> dict[str, Any]:
     """One student, from its first weights to its scores."""
-    teacher, tokenizer, student, texts, facts = begin(words, init, seed)
-    folder = Path(words.work_dir, f"{words.shape}-{init}-{updates}-{seed}")
+    torch.set_num_threads(words.threads)
+    start, facts = begin(words, init, seed)
+    student, tokenizer = AutoModel.from_pretrained(start), load_tokenizer(str(start), flag="--work_dir")
+    folder = Path(str(start).replace("start", str(updates)))
     if updates:
         options = {
             "output_dir": str(folder / "distilled"),
             "max_steps": updates,
             "learning_rate": RATES.get(init, 3e-4),
-            "objectives": words.objectives,
             "seed": seed,
-            "bf16": words.bf16,
         }
-        rows = texts[CALIBRATION_ROWS : CALIBRATION_ROWS + updates * ROWS_PER_UPDATE]
-        facts |= distilled(student, teacher, tokenizer, Dataset.from_dict({"text": rows}), options)
+        facts |= distilled(student, tokenizer, words, options)
     student.eval().save_pretrained(folder)
     student.to("cuda" if torch.cuda.is_available() else "cpu")
     scores = {"stsb": stsb_spearman(student, tokenizer, load_task("glue/stsb", words.data_dir), words.prefix)}
@@ -177,6 +206,7 @@ def main() -> None:
     parser.add_argument("--textbook", required=True, help="Sentences: those of the refit, then those of the updates.")
     parser.add_argument("--prefix", default="", help="What the teacher wants before every text.")
     parser.add_argument("--shape", default="4x312")
+    parser.add_argument("--vocabulary", type=int, help="Trim the student's vocabulary to so many pieces.")
     parser.add_argument("--inits", nargs="+", default=["teacher", "cut", "svd_embeddings", "random"])
     parser.add_argument("--updates", nargs="+", type=int, default=[0, 250])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
@@ -192,7 +222,7 @@ def main() -> None:
         for updates in words.updates:
             for init in words.inits:
                 head = {"teacher": Path(words.teacher).name, "shape": words.shape, "init": init}
-                result = head | {"updates": updates, "seed": seed}
+                result = head | {"vocabulary": words.vocabulary, "updates": updates, "seed": seed}
                 if key_of(result) in done:
                     continue
                 result |= {"objectives": words.objectives} | measure(words, init, updates, seed)
