@@ -1,4 +1,4 @@
-"""Faster arithmetic for the CPU: products, attention and packed weights of frozen models.
+"""Faster arithmetic: products, attention and packed weights of frozen models on the CPU, the relation loss on CUDA.
 
 A kernel computes what PyTorch computes and knows no model; the choice between kernels belongs to their callers.
 """

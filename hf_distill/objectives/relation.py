@@ -5,6 +5,7 @@ Shape legend: B batch, T padded length, R relation heads, d width of one relatio
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from .layer_map import LayerMap, resolve_layer, resolve_layer_map
 
 # Scores of one slice, in bytes: small enough to stay in a core's cache, large enough to keep a GPU busy.
 SLICE_BYTES = {"cpu": 2 * 2**20, "default": 256 * 2**20}
+# Triton comes with PyTorch's CUDA builds.
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 SIDES = {"q": "query", "k": "key", "v": "value"}
 # MiniLMv2 uses 64 relation heads for large teachers (width 1024) and 48 for base ones.
 LARGE_WIDTH, LARGE_HEADS, BASE_HEADS = 1024, 64, 48
@@ -206,7 +209,10 @@ def relation_loss(
     """KL divergence between the teacher's and the student's relation of two projections (MiniLMv2, equations 3 to 5).
 
     `mean_b 1/(R n_b) sum_r sum_{t real} KL(softmax(L_t R_t^T / sqrt(d_t)) || softmax(L_s R_s^T / sqrt(d_s)))`,
-    padded keys masked before the softmax, padded queries left out; computed in fp32 under any autocast.
+    padded keys masked before the softmax, padded queries left out; computed in fp32 under any autocast. On CUDA
+    devices a fused kernel does this without any T x T tensor (`hf_distill.kernels.fused_relation`); it takes heads up
+    to 128 wide in fp32, fp16 and bf16, and needs Triton and compute capability 8.0. Elsewhere the scores are computed
+    in slices that fit the cache.
 
     Args:
         student_left: (B, T, D_s), the rows of the relation.
@@ -219,11 +225,15 @@ def relation_loss(
     Returns:
         A scalar; its gradient reaches the student's tensors only.
     """
-    needs_grad = torch.is_grad_enabled() and (student_left.requires_grad or student_right.requires_grad)
     sides = student_left, student_right, teacher_left, teacher_right
-    return _relation_kl(
-        *sides, attention_mask.bool(), relation_heads, same=student_left is student_right, needs_grad=needs_grad
-    )[0]
+    mask, same = attention_mask.bool(), student_left is student_right
+    if TRITON_INSTALLED and mask.is_cuda:
+        from ..kernels.fused_relation import fused_relation_kl, takes
+
+        if takes(*sides, relation_heads):
+            return fused_relation_kl(*sides, mask, relation_heads, symmetric=same and teacher_left is teacher_right)
+    needs_grad = torch.is_grad_enabled() and (student_left.requires_grad or student_right.requires_grad)
+    return _relation_kl(*sides, mask, relation_heads, same=same, needs_grad=needs_grad)[0]
 
 
 @register_objective("relation")
