@@ -61,7 +61,7 @@ from transformers import BertConfig, BertForSequenceClassification, TrainerCallb
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.objectives import relation
-from hf_distill.settings.textbrewer import convert_config
+from hf_distill.settings.convert import convert_config
 
 # ---- Whole steps ----
 
