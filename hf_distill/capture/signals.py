@@ -98,8 +98,12 @@ class Signals:
         )
 
     def to(self, device: torch.device) -> Signals:
-        """The same on a device; itself if it is there already."""
-        return self if self.attention_mask.device == device else self.map(lambda tensor: tensor.to(device))
+        """The same on a device; itself if all of it is there already."""
+        tensors = [self.attention_mask, *(tensor for _, tensor in named_signals(self))]
+        if all(tensor.device == device for tensor in tensors):
+            return self
+        # What goes to the CPU is read by the next line; a device keeps the order of copy and use by itself.
+        return self.map(lambda tensor: tensor.to(device, non_blocking=device.type != "cpu"))
 
 
 def named_signals(signals: Signals) -> Iterable[tuple[str, Tensor]]:

@@ -14,6 +14,7 @@ from .._optional import require
 from ..capture.signals import Signals
 from ..hub.loading import load_model, update_digest
 from .live import LiveTeacher
+from .placed import weights_of
 
 
 class AdapterTeacher(LiveTeacher):
@@ -59,13 +60,10 @@ class AdapterTeacher(LiveTeacher):
         # The embeddings are in the base; to decide whether they changed, peft would ask the Hub.
         own = peft.get_peft_model_state_dict(self.model, adapter_name=self.adapter, save_embedding_layers=False)
         others = set(self.model.peft_config)
-        shared = {
-            name: tensor
-            for name, tensor in self.model.get_base_model().state_dict().items()
-            if others.isdisjoint(name.split("."))
-        }
         digest = xxhash.xxh3_128()
-        update_digest(digest, shared)
+        for name, weight in weights_of(self.model.get_base_model()):
+            if others.isdisjoint(name.split(".")):
+                update_digest(digest, {name: weight})
         update_digest(digest, own)
         return {"teacher": type(self.model.get_base_model()).__name__, "teacher_weights": digest.hexdigest()}
 

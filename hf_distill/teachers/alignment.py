@@ -316,6 +316,11 @@ class AlignedTeacher(TeacherSource):
         """Move to the device of training."""
         self.teacher.to(device)
 
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where its model reads its inputs."""
+        return self.teacher.device
+
     def match_labels(self, student_config: Any) -> None:
         """Compare label names with the student's, and give logits in the student's order from now on."""
         self.teacher.match_labels(student_config)

@@ -18,6 +18,7 @@ from ..objectives import WeightedObjective
 from ..tasks.labels import names_of_head, order_by_name, order_by_number
 
 logger = logging.get_logger(__name__)
+CPU = torch.device("cpu")
 
 
 class TokenColumns(NamedTuple):
@@ -58,6 +59,7 @@ class TeacherSource:
         config: Configuration of the teacher's model, whose vocabulary and labels are compared with the student's.
         model: The model that runs in this process; `None` if none does.
         dtype: The arithmetic that was chosen for it, a name of `--teacher_dtype`.
+        device: Where it computes; batches of another device are fetched.
         dataset: The only rows that the teacher knows, for a teacher whose signals were stored with them.
         own_tokens: The columns that it reads in place of the student's tokens, where it has another tokenizer.
         shared_ids: Ids of the tokenizer that teacher and student are known to have in common, if they are.
@@ -71,6 +73,7 @@ class TeacherSource:
     config: PreTrainedConfig | None = None
     model: Any = None
     dtype: str = "auto"
+    device: torch.device = CPU
     dataset: Any = None
     own_tokens: TokenColumns | None = None
     shared_ids: int | None = None
@@ -162,16 +165,17 @@ class TeacherSource:
             ValueError: If the two sides name different labels.
         """
 
-    def read_ids(self, ids: Sequence[int]) -> None:
+    def read_ids(self, ids: Sequence[int] | None) -> None:
         """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary.
 
         Args:
-            ids: For every id of the student's tokenizer the teacher's id of the same piece.
+            ids: For every id of the student's tokenizer the teacher's id of the same piece; `None`: they are the same.
 
         Raises:
             ValueError: If the teacher reads the ids of one tokenizer only.
         """
-        raise ValueError(f"{self.describe()} reads the ids of its own tokenizer, not those of a trimmed one.")
+        if ids is not None:
+            raise ValueError(f"{self.describe()} reads the ids of its own tokenizer, not those of a trimmed one.")
 
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""

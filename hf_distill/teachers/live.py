@@ -23,13 +23,14 @@ from ..settings.teach import TeacherDtype
 from ..storage.finite import check_weights
 from .base import TeacherSource, label_permutation
 from .int8 import int8_copy
+from .placed import first_device, place_of, weights_of
 
 
 class LiveTeacher(TeacherSource):
     """A frozen model, always in evaluation mode, that runs beside the student.
 
     It is no part of the trained model: the optimizer, checkpoints and `save_model` never see it. It stops right after
-    the last signal that was requested.
+    the last signal that was requested. A model that has a place already (`hf_distill.teachers.placed`) keeps it.
     """
 
     def __init__(self, model: Any, dtype: str = "auto", device: str | torch.device | None = None) -> None:
@@ -44,12 +45,16 @@ class LiveTeacher(TeacherSource):
             device: Where it stays, whatever the device of training; `None` follows that device.
 
         Raises:
-            ValueError: If there is no such arithmetic or device, int8 does not apply to the model, or a weight is not
-                finite.
+            ValueError: If there is no such arithmetic or device, one of them does not apply to the model, or a weight
+                is not finite.
         """
         if dtype not in get_args(TeacherDtype):
             raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
         self.own_device = None if device is None else _existing_device(device)
+        self.placed = place_of(model)
+        if self.placed and (dtype == "int8" or device is not None):
+            flag = f"--teacher_device {device}" if dtype != "int8" else "--teacher_dtype int8"
+            raise ValueError(f"`{flag}` cannot be used on a teacher that has its place already ({self.placed}).")
         check_weights(model, "The teacher's")
         frozen = model.requires_grad_(False).eval()
         self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
@@ -74,6 +79,8 @@ class LiveTeacher(TeacherSource):
         Raises:
             ValueError: If int8 would have to leave the CPU.
         """
+        if self.placed:
+            return
         device = device if self.own_device is None else self.own_device
         if self.dtype == "int8":
             if device.type != "cpu":
@@ -83,14 +90,15 @@ class LiveTeacher(TeacherSource):
                 )
             return
         self.model.to(device)
-        if self.label_order is not None:
-            self.label_order = self.label_order.to(device)
-        if self._ids is not None:
-            self._ids = self._ids.to(device)
 
-    def read_ids(self, ids: Sequence[int]) -> None:
-        """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary."""
-        self._ids = torch.tensor(ids, device=self.model.device)
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where it reads its inputs."""
+        return first_device(self.model) if self.placed else self.model.device
+
+    def read_ids(self, ids: Sequence[int] | None) -> None:
+        """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary; `None`: its own ids."""
+        self._ids = None if ids is None else torch.tensor(ids)
 
     def match_labels(self, student_config: PreTrainedConfig) -> None:
         """Compare label names with the student's, and permute the teacher's logits to the student's order.
@@ -99,7 +107,7 @@ class LiveTeacher(TeacherSource):
             ValueError: If the two sides name different labels.
         """
         order = label_permutation(self.model.config, student_config)
-        self.label_order = None if order is None else torch.tensor(order, device=self.model.device)
+        self.label_order = None if order is None else torch.tensor(order)
 
     @torch.no_grad()
     def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
@@ -117,24 +125,33 @@ class LiveTeacher(TeacherSource):
             self.model.eval()
         known = {name: value for name, value in inputs.items() if name in self.input_columns and name != "labels"}
         there = next(value.device for value in known.values() if torch.is_tensor(value))
-        here = self.model.device
+        here = self.device
         if here != there:
-            known = {name: value.to(here) if torch.is_tensor(value) else value for name, value in known.items()}
+            known = {
+                name: value.to(here, non_blocking=here.type != "cpu") if torch.is_tensor(value) else value
+                for name, value in known.items()
+            }
         if self._ids is not None and "input_ids" in known:
+            self._ids = self._ids.to(here)
             known["input_ids"] = self._ids[known["input_ids"]]
         with self._arithmetic(), self._packed_linears.in_place():
             signals = self._capture(**known)
         if self._ids is not None and signals.logits and self.model.get_output_embeddings() is not None:
             # A masked-LM head: the student's vocabulary is part of the teacher's.
-            signals.logits = {name: values.index_select(-1, self._ids) for name, values in signals.logits.items()}
+            signals.logits = {
+                name: values.index_select(-1, self._ids.to(values.device)) for name, values in signals.logits.items()
+            }
+        signals = signals.to(there)
         if self.label_order is not None and "logits" in signals.logits:
+            self.label_order = self.label_order.to(there)
             signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
-        return signals.to(there)
+        return signals
 
     def fingerprint(self) -> dict[str, str]:
         """Class and a hash of every weight, as it is in memory."""
         digest = xxhash.xxh3_128()
-        update_digest(digest, self.model.state_dict())
+        for name, weight in weights_of(self.model):
+            update_digest(digest, {name: weight})
         found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
         # Other arithmetic rounds the same weights; int8 weights are others.
         return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
@@ -143,7 +160,7 @@ class LiveTeacher(TeacherSource):
         """Describe the teacher in words."""
         size = sum(parameter.numel() for parameter in self.model.parameters())
         arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
-        place = "" if self.own_device is None else f", on {self.own_device}"
+        place = f", {self.placed}" if self.placed else "" if self.own_device is None else f", on {self.own_device}"
         return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
 
     def source(self) -> dict[str, Any]:
@@ -156,7 +173,7 @@ class LiveTeacher(TeacherSource):
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.dtype == "auto":
             return nullcontext()
-        device = self.model.device.type
+        device = self.device.type
         if self.dtype in ("float32", "int8"):
             return torch.autocast(device, enabled=False)
         return torch.autocast(device, dtype=getattr(torch, self.dtype))

@@ -220,6 +220,7 @@ def share_tokens(source: TeacherSource, given: Any, tokenizer: Any, own_tokenize
     """
     theirs = _tokenizer_of(source, given, tokenizer, own_tokenizer)
     source.shared_ids = None
+    source.read_ids(None)
     if theirs is not None and tokenizer is not None:
         ids = _ids_of_trimmed(theirs, tokenizer) if source.dataset is None else None
         if ids is None:
@@ -299,6 +300,7 @@ def _let_read(
                 f"`--align_tokenizers` needs the tokenizer of {who}: give it as `teacher_processing_class`, or give "
                 f"{who} as an id or folder that has it."
             )
+        source.read_ids(None)
         if reads_like(theirs, tokenizer):
             source.shared_ids = _num_ids(tokenizer)
             found.append(source)

@@ -215,7 +215,7 @@ def _request(
 
 
 def _probe(live: TeacherSource, length: int) -> dict[str, torch.Tensor]:
-    ids = torch.arange(length, device=live.model.device)[None]
+    ids = torch.arange(length, device=live.device)[None]
     return {IDS: ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -293,7 +293,7 @@ def _compute(
     parts: dict[Column, list[tuple[np.ndarray, np.ndarray]]] = {}
     for chosen in np.array_split(order, math.ceil(len(order) / batch_size)):
         padded = collator(inputs.take(chosen).to_pylist())
-        batch = {name: tensor.to(live.model.device) for name, tensor in padded.items()}
+        batch = {name: tensor.to(live.device) for name, tensor in padded.items()}
         found = live.signals(batch)
         for signal in signals:
             for column, tensor in zip(signal.columns, signal.encode(found), strict=True):
