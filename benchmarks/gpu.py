@@ -304,7 +304,6 @@ def cases(settings: Settings) -> list[tuple[str, float, Callable[[], dict[str, A
         add("step", 8, measure_step, "t4_tiny", 256, 128)
     add("profile", 10, measure_profile, "w1_large", 256, 128)
     add("switch", 8, measure_switch, "w1_large", 256, 128, "slices", way="slices")
-    add("tiles", 30, measure_tiles)
     for precision, way in (("fp32", "slices"), ("fp32", "fused"), ("bf16", "fused"), ("fp16", "fused")):
         add("curve", 8, measure_curve, precision, way)
     for name, rows, length, dtype, mixed in (
@@ -318,6 +317,7 @@ def cases(settings: Settings) -> list[tuple[str, float, Callable[[], dict[str, A
         ("w1_large", 64, 128, "bf16", False),
     ):
         add("relation", 5, measure_relation, name, rows, length, dtype, mixed)
+    add("tiles", 30, measure_tiles)
     for name in ("w1_large", "w1_base") if settings.small else WORKLOADS:
         add("step", 8, measure_step, name, 64, 512)
     if not settings.small:
