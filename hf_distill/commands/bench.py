@@ -21,7 +21,7 @@ from hf_distill.hub.disclosure import public
 from hf_distill.hub.loading import forward_columns, load_model, load_tokenizer
 from hf_distill.hub.tokenizers import check_same_tokens
 from hf_distill.kernels.precision import configure_fp32_matmul
-from hf_distill.reports.speed.comparison import Entrant, Protocol, Source, compare
+from hf_distill.reports.speed.comparison import ComparedModel, Protocol, Source, compare
 from hf_distill.reports.speed.latency import Batch, describe_device, random_batch
 from hf_distill.reports.speed.quality import read_quality
 from hf_distill.reports.speed.report import draw_quality, format_report, points_of
@@ -58,12 +58,12 @@ def run(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
     """
     started = time.perf_counter()
     fp32_matmul = configure_fp32_matmul(arguments.fp32_matmul)
-    teacher, students = _entrants(arguments)
+    teacher, students = _compared_models(arguments)
     protocol = Protocol(**{item.name: getattr(arguments, item.name) for item in dataclasses.fields(Protocol)})
     source, inputs = _source(arguments, [teacher, *students])
     compared = compare(teacher, students, protocol, source)
-    for model, entrant in zip(compared["models"], [teacher, *students], strict=True):
-        model["quality"] = _quality_facts(entrant, protocol.engines)
+    for model, entry in zip(compared["models"], [teacher, *students], strict=True):
+        model["quality"] = _quality_facts(entry, protocol.engines)
     facts: dict[str, Any] = {
         "job": "bench",
         **compared,
@@ -91,7 +91,7 @@ def summary(results: dict[str, Any]) -> str:
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
-def _entrants(arguments: BenchmarkArguments) -> tuple[Entrant, list[Entrant]]:
+def _compared_models(arguments: BenchmarkArguments) -> tuple[ComparedModel, list[ComparedModel]]:
     """The teacher and its students on the device, in eval mode."""
     if arguments.teacher_model is not None:
         teacher = _loaded(arguments.teacher_model, "--teacher_model", arguments)
@@ -102,49 +102,51 @@ def _entrants(arguments: BenchmarkArguments) -> tuple[Entrant, list[Entrant]]:
             model_class="AutoModelForSequenceClassification",
             seed=arguments.seed,
         )
-        teacher = Entrant(str(arguments.teacher_shape), model)
+        teacher = ComparedModel(str(arguments.teacher_shape), model)
     students = [_loaded(name, "--student_models", arguments) for name in arguments.student_models or []]
     for shape in arguments.student_shapes or []:
-        students.append(Entrant(shape, create_student(teacher.model, shape, seed=arguments.seed), teacher.tokenizer))
+        students.append(
+            ComparedModel(shape, create_student(teacher.model, shape, seed=arguments.seed), teacher.tokenizer)
+        )
     device = torch.accelerator.current_accelerator(check_available=True)
-    for entrant in (teacher, *students):
-        entrant.model.eval()
+    for entry in (teacher, *students):
+        entry.model.eval()
         if device is not None and not arguments.use_cpu:
-            nn.Module.to(entrant.model, device)
-    names = [entrant.name for entrant in (teacher, *students)]
+            nn.Module.to(entry.model, device)
+    names = [entry.name for entry in (teacher, *students)]
     if len(set(names)) < len(names):
         raise ValueError(f"Two of the models {names} have one name: folders need names that tell them apart.")
     return teacher, students
 
 
-def _loaded(name: str, flag: str, arguments: BenchmarkArguments) -> Entrant:
+def _loaded(name: str, flag: str, arguments: BenchmarkArguments) -> ComparedModel:
     model = load_model(name, flag=flag)
     # Random tokens need no tokenizer.
     tokenizer = None if arguments.task is None else load_tokenizer(name, flag=flag)
-    return Entrant(Path(name).name, model, tokenizer, name)
+    return ComparedModel(Path(name).name, model, tokenizer, name)
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
 
 
-def _source(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple[Source, str]:
+def _source(arguments: BenchmarkArguments, entries: Sequence[ComparedModel]) -> tuple[Source, str]:
     """Return the maker of batches, and a description of the rows that it makes them of."""
     if arguments.task is not None:
-        return _text_batches(arguments, entrants)
-    vocab_size = min(entrant.model.config.vocab_size for entrant in entrants)
+        return _text_batches(arguments, entries)
+    vocab_size = min(entry.model.config.vocab_size for entry in entries)
 
     def random(batch_size: int, seq_length: int, _number: int) -> list[Batch]:
         # The time of a batch depends on its shape alone.
-        return [random_batch(entrants[0].model, vocab_size, batch_size, seq_length, arguments.seed)]
+        return [random_batch(entries[0].model, vocab_size, batch_size, seq_length, arguments.seed)]
 
     return random, "random tokens without padding"
 
 
-def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) -> tuple[Source, str]:
+def _text_batches(arguments: BenchmarkArguments, entries: Sequence[ComparedModel]) -> tuple[Source, str]:
     """Rows of the task in random order, cut and padded to the length that is asked for."""
-    tokenizer: Any = entrants[0].tokenizer
-    for entrant in entrants[1:]:
-        check_same_tokens(tokenizer, entrant.tokenizer)
+    tokenizer: Any = entries[0].tokenizer
+    for entry in entries[1:]:
+        check_same_tokens(tokenizer, entry.tokenizer)
     task = load_task(str(arguments.task), arguments.data_dir, splits=[])
     # Training rows as in the papers; others do where they are all there is.
     split = task.spec.train_split if task.spec.train_split in task.dataset else next(iter(task.dataset))
@@ -154,7 +156,7 @@ def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) ->
             f"`--task` {arguments.task!r} has words in place of texts: name a task of sentences or pairs."
         )
     order = np.random.default_rng(arguments.seed).permutation(len(columns[0])).tolist()
-    known = set.intersection(*(set(forward_columns(entrant.model)) for entrant in entrants))
+    known = set.intersection(*(set(forward_columns(entry.model)) for entry in entries))
 
     def batches(batch_size: int, seq_length: int, number: int) -> list[Batch]:
         rows = islice(cycle(order), batch_size * number)
@@ -166,7 +168,7 @@ def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) ->
             max_length=seq_length,
             return_tensors="pt",
         )
-        device = entrants[0].model.device
+        device = entries[0].model.device
         tensors = {name: tensor.to(device) for name, tensor in encoded.items() if name in known}
         return [
             {name: tensor[start : start + batch_size] for name, tensor in tensors.items()}
@@ -179,9 +181,9 @@ def _text_batches(arguments: BenchmarkArguments, entrants: Sequence[Entrant]) ->
 # --- quality --------------------------------------------------------------------------------------------------------
 
 
-def _quality_facts(entrant: Entrant, engines: Sequence[str]) -> dict[str, Any] | None:
+def _quality_facts(entry: ComparedModel, engines: Sequence[str]) -> dict[str, Any] | None:
     """The score of a model that lies in a folder, and that of every engine."""
-    quality = None if entrant.source is None else read_quality(entrant.source)
+    quality = None if entry.source is None else read_quality(entry.source)
     if quality is None:
         return None
     by_engine = {engine: quality.on(engine) for engine in engines}

@@ -25,7 +25,7 @@ from hf_distill.settings import GenerationArguments, GenerationTaskArguments, Ge
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.catalogue.generation import GenerationDefaults
 from hf_distill.tasks.metrics.text_scores import check_scorers, score_generated
-from hf_distill.tasks.rows.sources_and_targets import LoadedGeneration, load_generation_task, tokenize_generation
+from hf_distill.tasks.rows.generation import LoadedGeneration, load_generation_task, tokenize_generation
 
 logger = logging.get_logger(__name__)
 

@@ -59,8 +59,8 @@ class KeyValueCache:
         self._next = 0
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Within, a forward pass of the model stores and reads here."""
+    def in_use(self) -> Iterator[None]:
+        """Let forward passes of the model, within the block, store and read keys and values here."""
         self._next = 0
         token = _RUNNING.set(self)
         try:
@@ -169,8 +169,8 @@ def cached_attention(
 
 
 @contextmanager
-def attention_that_caches(model: Any) -> Iterator[None]:
-    """Within, the attention of a transformers model is the one that reads a running `KeyValueCache`."""
+def caching_attention(model: Any) -> Iterator[None]:
+    """Let the attention of a transformers model, within the block, read a `KeyValueCache` that is in use."""
     before = model.config._attn_implementation
     model.set_attn_implementation(CACHED_ATTENTION)
     try:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from hf_distill.capture.forward import evaluating
-from hf_distill.generation.cache import KeyValueCache, attention_that_caches
+from hf_distill.generation.cache import KeyValueCache, caching_attention
 from hf_distill.generation.packing import IGNORED, attention_bias, pack
 from hf_distill.generation.settings import GenerationSettings
 
-# Sources that are done stay in the batch until so many are: each time the keys of the others are copied.
+# Finished sources leave the batch once no more than this share is open: leaving copies the keys of the others.
 _OPEN_SHARE = 0.75
 _NEVER = float("-inf")
 
@@ -90,13 +90,13 @@ def best_hypotheses(
     *,
     tokenizer: Any = None,
 ) -> list[Hypothesis]:
-    """As `beam_search`, with scores."""
+    """Write a text for each source as `beam_search` does, with its score."""
     _check_length(model, source_ids, settings)
     repeatable = _ignored_ids(model, settings, tokenizer)
     # Sources of like length share a batch; the longest come first, so that memory runs out at once or never.
     order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
     found: dict[int, Hypothesis] = {}
-    with evaluating(model), attention_that_caches(model.masked_lm):
+    with evaluating(model), caching_attention(model.masked_lm):
         for start in range(0, len(order), settings.batch_size):
             chosen = order[start : start + settings.batch_size]
             steps = CachedSteps(model, [source_ids[index] for index in chosen], settings)
@@ -129,7 +129,7 @@ class Search:
         self.steps = steps
         self.settings = settings
         self.separator = ids.separator
-        # They never stand in a text.
+        # Special tokens, which no text contains.
         self.unwritable = [ids.begin, ids.mask, ids.pad]
         self.repeatable = repeatable
         self.results = [Hypothesis([], _NEVER)] * num_sources
@@ -157,7 +157,7 @@ class Search:
             logits = self.steps.advance(rows.flatten(), self.tokens.flatten(0, 1))
 
     def _continue(self, logits: Tensor) -> Tensor:
-        """Let the best continuations of each source take the places.
+        """Replace the hypotheses of each source by their best continuations.
 
         Args:
             logits: (N, V).
@@ -265,7 +265,7 @@ def _ignored_ids(model: Any, settings: GenerationSettings, tokenizer: Any) -> fr
 
 
 class CachedSteps:
-    """The steps of one batch of sources; the model must run with `attention_that_caches`.
+    """The steps of one batch of sources; the model must run with `caching_attention`.
 
     Args:
         model: The model.
@@ -300,7 +300,7 @@ class CachedSteps:
     def start(self) -> Tensor:
         """(B, V) logits of the first token."""
         rows, columns = (self.batch.pop("labels") != IGNORED).nonzero(as_tuple=True)
-        with self.cache.reading():
+        with self.cache.in_use():
             return self.model.predict(**self.batch, rows=rows, columns=columns)
 
     def advance(self, rows: Tensor, tokens: Tensor) -> Tensor:
@@ -316,7 +316,7 @@ class CachedSteps:
         width = input_ids.shape[1]
         lengths = self.lengths.repeat_interleave(count // len(self.lengths))
         positions = lengths[:, None] + torch.arange(written - 1, written - 1 + width, device=self.device)
-        with self.cache.reading():
+        with self.cache.in_use():
             return self.model.predict(
                 input_ids,
                 positions,

@@ -1,4 +1,4 @@
-"""Says what went wrong with the Hub, in one sentence with a way out."""
+"""Turns errors of the Hub and the network into one sentence with a way out."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LOGIN = f"log in with `hf auth login`, set HF_TOKEN, or give `--token` (tokens 
 
 
 class PushError(OSError):
-    """A push that did not happen, or not to its end; the folder on disk is untouched."""
+    """A push failed or was broken off; the folder on disk is untouched."""
 
 
 @contextmanager
-def explained(repo: str, token: str | None, kept: str) -> Iterator[None]:
+def as_push_error(repo: str, token: str | None, kept: str) -> Iterator[None]:
     """Turn what the Hub, the network and their libraries raise into a `PushError`.
 
     Args:
@@ -43,7 +43,7 @@ def explained(repo: str, token: str | None, kept: str) -> Iterator[None]:
 
 
 def check_reachable(token: str | None) -> None:
-    """Refuse before the first request what it would be refused for.
+    """Check, before the first request, that the Hub may be used and that there is a token.
 
     Raises:
         PushError: If the Hub is switched off, or there is no token.

@@ -28,7 +28,7 @@ CARD_FILE = "README.md"
 TEMPLATE = "model_card.md"
 # Names of labels that a card lists; the configuration has all.
 MAX_LABELS = 30
-# Names of folders by which a reader knows nothing.
+# Folder names that tell a reader nothing.
 _SAYS_NOTHING = re.compile(r"(?i)model|final|best|last|weights|checkpoint-\d+|snapshots|[0-9a-f]{40}")
 # Columns of the table of scores that are shown where any score has them, left and right of the ratio.
 _SCORE_COLUMNS = ("teacher", "baseline", "majority")
@@ -150,7 +150,7 @@ class ScoreFacts:
 
     @property
     def is_no_better(self) -> bool:
-        """Whether the student scores no more than whoever always gives the most frequent label."""
+        """Whether the student scores no better than always predicting the most frequent label."""
         return self.student is not None and self.majority is not None and self.student <= self.majority
 
 

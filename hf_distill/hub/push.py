@@ -21,12 +21,12 @@ from huggingface_hub.errors import RevisionNotFoundError
 from ..storage.files import read_json, read_text
 from .dataset_card import LOCAL_FOLDER
 from .disclosure import public, without_secrets
-from .failures import PushError, check_reachable, explained
+from .failures import PushError, as_push_error, check_reachable
 from .model_card import FACTS_FILE
 from .selection import CARD_FILE, WHAT, RepoType, Selection, is_data_file, select_files
 
 logger = logging.getLogger(__name__)
-# Both kinds of cards have it.
+# The tag in the cards of models and of corpora.
 OUR_TAG = "hf_distill"
 
 
@@ -101,7 +101,7 @@ def push_folder(
     """
     selection = select_files(folder)
     target = Target(repo, selection.repo_type, private, revision, token)
-    with explained(repo, token, kept_note(target, folder)):
+    with as_push_error(repo, token, kept_note(target, folder)):
         target = open_repository(target)
         return Pushed(selection, target, upload(selection, target, commit_message))
 
@@ -153,7 +153,7 @@ def upload(selection: Selection, target: Target, commit_message: str | None = No
     ]
     for addition in additions:
         if is_data_file(addition.path_in_repo, target.repo_type):
-            # Alone, so that it is there for good: the Hub takes a file as a whole.
+            # Each file is uploaded on its own before the commit: a push that is repeated need not upload it again.
             api.preupload_lfs_files(additions=[addition], free_memory=False, **where)  # type: ignore[arg-type]
     gone = [
         CommitOperationDelete(path)
@@ -170,7 +170,7 @@ def _readable(content: Path | bytes) -> str | bytes:
 
 def _check_content(target: Target, paths: list[str]) -> None:
     """Refuse to write over what this library has not pushed."""
-    if not any(_is_somebodys(path) for path in paths):
+    if not any(_is_own_content(path) for path in paths):
         return
     tags: list[str] = []
     if CARD_FILE in paths:
@@ -183,8 +183,8 @@ def _check_content(target: Target, paths: list[str]) -> None:
         )
 
 
-def _is_somebodys(path: str) -> bool:
-    """Whether a file of a repository is more than what a new one begins with."""
+def _is_own_content(path: str) -> bool:
+    """Whether a file is content, and not one that every new repository begins with."""
     return path not in (".gitattributes", ".gitignore", CARD_FILE, "LICENSE")
 
 

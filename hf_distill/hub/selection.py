@@ -21,7 +21,7 @@ RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
 CARD_FILE = "README.md"
 
-# The files whose leftovers of an earlier push would be taken for, or read together with, the new ones.
+# Files that a reader would mix up with the new ones if an earlier push had left some there.
 WEIGHTS = (
     "model.safetensors",
     "model-*-of-*.safetensors",
@@ -62,7 +62,7 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
     "dataset": (*_TEXTS, *SHARDS, "statistics.json", "figures/*.png"),
 }
 
-# What is left out whatever allows it. A pattern without a slash is that of any part of the path.
+# Patterns that are left out even where another pattern allows them; one without a slash fits any part of the path.
 _PICKLE = "a pickle, which runs code when it is read; a student's weights are safetensors"
 DENIED: tuple[tuple[str, str], ...] = (
     ("_*", "begins with an underscore: belongs to the run (projections, markers of stages)"),
@@ -85,9 +85,9 @@ DENIED: tuple[tuple[str, str], ...] = (
     ("*.pkl", _PICKLE),
     ("*.ckpt", _PICKLE),
 )
-# Jobs whose models students learn from.
+# Jobs that make teachers.
 _NO_STUDENTS = {"teach": "hf-distill teach", "mlm": "hf-distill mlm"}
-# What the model that is trained calls the parts that are no student.
+# Names of weights in the trained module that are not the student's.
 _NOT_OF_A_STUDENT = ("teacher.", "student.", "objectives.")
 
 
@@ -238,7 +238,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _check_weights(selection: Selection) -> None:
-    """Look at the tensors: sharded strategies save what is trained, not the student alone, and a run may diverge."""
+    """Check that weights are finite and the student's alone: sharded strategies save the whole trained module."""
     from ..storage.finite import check_weight_file
 
     for file in selection.files:

@@ -66,7 +66,7 @@ def probes_of(tokenizer: Any, *, pairs: bool) -> Iterator[Probe]:
     words = " ".join(tokenizer.convert_tokens_to_string([token]).strip() for token in chosen)
     yield from (Probe(text) for text in dict.fromkeys((words, words.lower(), words.upper(), words.title())))
     yield from (Probe(f"a {token} b") for token in sorted(special))
-    # What was added may be found within words, and takes the spaces around it or leaves them.
+    # Added tokens may be found inside words, and may take the spaces around them.
     added = sorted(getattr(tokenizer, "get_added_vocab", dict)())
     yield from (Probe(f"a{token}b {token} {token.upper()}") for token in added[:WORDS] if token not in special)
     yield Probe(LONG, max_length=CUT_AT)
@@ -79,7 +79,7 @@ def encode(tokenizer: Any, probe: Probe) -> tuple[list[int], list[int] | None]:
     """Ids of a probe, and the segment of each where the tokenizer gives segments."""
     cut = {} if probe.max_length is None else {"truncation": True, "max_length": probe.max_length}
     texts = (probe.text,) if probe.pair is None else (probe.text, probe.pair)
-    # That a probe is longer than the model reads is nothing to warn of.
+    # No warning that a probe is longer than what the model reads.
     encoded = tokenizer(*texts, verbose=False, **cut)
     return list(encoded["input_ids"]), encoded.get("token_type_ids")
 
@@ -180,7 +180,7 @@ def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
 
 
 def _rules(tokenizer: Any) -> tuple[dict[str, Any], dict[str, float], list[tuple[str, ...]]]:
-    """What decides the pieces of a text but the list of pieces: rules without ids, scores of pieces, and merges."""
+    """Return what decides how a text is split, besides the vocabulary: rules without ids, scores of pieces, merges."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     model = rules["model"]
     vocabulary, merges = model.pop("vocab", {}), model.pop("merges", None) or []
@@ -207,7 +207,7 @@ def _leave_out_ids(processor: Any) -> None:
 
 
 def check_same_tokens(teacher_tokenizer: Any, student_tokenizer: Any, *, pairs: bool = False) -> None:
-    """Both sides read the same `input_ids`, so their tokenizers must make the same of every text.
+    """Check that two tokenizers make the same of every text, because both models read the same `input_ids`.
 
     Args:
         teacher_tokenizer: What the teacher was trained with.

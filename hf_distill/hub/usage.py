@@ -14,7 +14,7 @@ _AUTO_CLASSES = {
     "feature-extraction": "AutoModel",
 }
 
-# Texts of nobody's data, by language and by what they are for.
+# Sample texts, written for this package, by language and use.
 _TEXTS = {
     "en": {
         "text": "A quiet film that nobody will forget.",

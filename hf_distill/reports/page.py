@@ -85,7 +85,7 @@ def _cell(value: Any) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-# Where files lie and how progress is shown: no reason for a difference between results.
+# Settings of places and progress, which change no result.
 SILENT = {
     *("output_dir", "run_name", "project", "logging_dir", "disable_tqdm", "report_to", "logging_steps"),
     *("save_strategy", "save_steps", "save_total_limit", "resume_from_checkpoint", "push_to_hub", "hub_model_id"),

@@ -92,7 +92,7 @@ def first_position(config: Any) -> int:
 
 
 def attend(model: PreTrainedModel, block: Block, states: Tensor, mask: Tensor) -> Tensor:
-    """What the heads of a block gather, before the attention's output matrix.
+    """Compute the output of the heads of a block, before the attention's output matrix.
 
     Args:
         model: The model of the block.

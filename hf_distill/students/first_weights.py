@@ -178,7 +178,7 @@ def importance_on_texts(
     capture = SignalCapture(teacher, SignalRequest(hidden_states=frozenset(layers)))
     sums = torch.zeros(2, found.num_layers, found.hidden_size, dtype=torch.float64)
     tokens = 0
-    with _NeuronAnswers(found, axes) as answers:
+    with _NeuronActivations(found, axes) as answers:
         for batch in batches:
             answers.mask = batch["attention_mask"].bool()
             states = capture(**batch).hidden_states
@@ -191,8 +191,8 @@ def importance_on_texts(
     return Importance(shares.sum(0).float(), {layer: total / tokens for layer, total in answers.sums.items()})
 
 
-class _NeuronAnswers:
-    """Sums the sizes of what every neuron gives to the matrix behind it, over real tokens."""
+class _NeuronActivations:
+    """Sums the absolute activations of every feed-forward neuron over real tokens."""
 
     def __init__(self, found: ArchitectureInfo, axes: Mapping[str, tuple[Axis, ...]]) -> None:
         self.mask = torch.empty(0)
@@ -205,7 +205,7 @@ class _NeuronAnswers:
                     number = int(name.removeprefix(f"{found.spec.layers}.").split(".", 1)[0])
                     self._modules[number + 1] = found.base.get_submodule(name.removesuffix(".weight"))
 
-    def __enter__(self) -> _NeuronAnswers:
+    def __enter__(self) -> _NeuronActivations:
         for layer, module in self._modules.items():
             self._handles.append(module.register_forward_pre_hook(self._adder(layer)))
         return self

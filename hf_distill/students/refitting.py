@@ -96,7 +96,7 @@ def _refit_projection(teacher: PreTrainedModel, student: PreTrainedModel, cut: C
 def signals_of(teacher: PreTrainedModel, cut: Cut, layer: int, batches: Sequence[Batch]) -> Iterator[TeacherSignals]:
     """Compute the teacher's signals in one of its layers (1-based), batch by batch."""
     request = SignalRequest(hidden_states=frozenset({layer}), projections=frozenset({layer}))
-    capture, shown = SignalCapture(teacher, request), _ShownModules(teacher, layer)
+    capture, shown = SignalCapture(teacher, request), _ModuleOutputs(teacher, layer)
     query_gain = cut.gain
     with shown:
         for batch in batches:
@@ -119,8 +119,8 @@ def signals_of(teacher: PreTrainedModel, cut: Cut, layer: int, batches: Sequence
             )
 
 
-class _ShownModules:
-    """Keeps what the modules of a teacher's block give, which no signal of the capture is."""
+class _ModuleOutputs:
+    """Keeps the outputs of modules inside a teacher's block, which the capture does not record."""
 
     def __init__(self, teacher: PreTrainedModel, layer: int) -> None:
         found = describe_architecture(teacher)
@@ -153,7 +153,7 @@ class _ShownModules:
         return hook
 
     def state(self, name: str, mask: Tensor, hidden: Tensor) -> Tensor | None:
-        """States that a module showed, in the kept dimensions."""
+        """The recorded states of a module, in the kept dimensions."""
         return as_state(self._teacher, self._kept[name][mask][:, hidden]) if name in self._kept else None
 
     def neurons(self, mask: Tensor, chosen: Tensor) -> Tensor | None:

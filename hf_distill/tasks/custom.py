@@ -131,7 +131,7 @@ def _names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
 
 
 def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None:
-    """Few different fractions look like classes that were counted or averaged."""
+    """Warn where labels are a few different fractions, which may be classes that were counted or averaged."""
     if len(numbers) <= FEW_NUMBERS:
         logger.warning(
             f"Column {column!r} of {str(folder)!r} holds the numbers {numbers}, some with fractions: the task is a "
@@ -141,7 +141,7 @@ def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None
 
 
 def _refuse_several_labels(texts: Collection[str], column: str, folder: Path) -> None:
-    """A cell such as `World|long` is two labels, and no class of its own."""
+    """Refuse cells such as `World|long`, which hold two labels and are no class of their own."""
     for separator in "|;,":
         for text in sorted(texts):
             parts = [part.strip() for part in text.split(separator)]

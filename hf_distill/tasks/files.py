@@ -159,7 +159,7 @@ def _check_kinds(rows: Dataset, files: Sequence[Path], spec: RowsSpec) -> None:
     """
     columns = [*spec.text_columns, *getattr(spec, "choice_columns", ()), spec.label_column]
     for column in columns:
-        # What is of several kinds is kept as JSON; made text, each text would get quotes.
+        # `datasets` keeps values of several kinds as JSON, in which every text would have quotes.
         if column in rows.column_names and type(rows.features[column]).__name__ == "Json":
             values = rows[column][:EXAMPLES]
             kinds = {type(value).__name__: value for value in values if value is not None}

@@ -42,12 +42,12 @@ def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, spli
 
 
 def is_generic(names: Sequence[str]) -> bool:
-    """Whether names say nothing: numbers, or the `LABEL_0` of an unnamed head."""
+    """Whether names are placeholders: numbers, or the `LABEL_0` of an unnamed head."""
     return all(_GENERIC.fullmatch(name) for name in names)
 
 
 class LabelNames:
-    """The one rule by which a written label is one of the names: exactly, by a declared alias, or but for its case.
+    """Matches written labels with names, by one rule: exactly, by a declared alias, or regardless of case.
 
     Spaces around a name, and the way in which its accents are written, count as little as its case. Names that differ
     by case only stay two: a text that is neither of them exactly is then none of them.
@@ -82,7 +82,7 @@ class LabelNames:
 
 
 def _folded(text: str) -> str:
-    """A text without what says nothing: its case, spaces around it, and how its accents are written."""
+    """Return a text without differences that do not matter: case, spaces around it, the encoding of accents."""
     return unicodedata.normalize("NFC", text).strip().casefold()
 
 
@@ -106,7 +106,7 @@ def order_by_name(
 
 
 def order_by_number(found: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Positions in `found` of the labels of `wanted` where a side has numbers only: the numbers count the names.
+    """Positions in `found` of the labels of `wanted` where one side has numbers only, which count the other's names.
 
     `None` if neither side is generic, their sizes differ, or a number is there twice.
     """
@@ -159,7 +159,7 @@ def match_label_order(
 
 
 def names_of_head(config: Any) -> list[str]:
-    """Names of a model's outputs in their order: those of `id2label`; a line says so where `label2id` has others.
+    """Names of a model's outputs in the order of `id2label`; a warning says where `label2id` contradicts it.
 
     Args:
         config: Configuration of a model.
@@ -167,7 +167,7 @@ def names_of_head(config: Any) -> list[str]:
     by_index = {int(index): str(name) for index, name in (getattr(config, "id2label", None) or {}).items()}
     names = [by_index[index] for index in sorted(by_index)]
     label2id = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
-    # Whoever gives `id2label` alone is left with the numbered names of the other table.
+    # A configuration that was given `id2label` alone has generic names in `label2id`.
     if not is_generic(list(label2id)) and any(by_index.get(index) != name for name, index in label2id.items()):
         logger.warning_once(
             f"The configuration of {getattr(config, 'name_or_path', '') or type(config).__name__!r} contradicts "
@@ -298,7 +298,7 @@ class LabelLookup:
 
 
 def _check_range(dataset: Dataset, spec: TaskSpec, split: str) -> None:
-    """A ClassLabel column may still hold numbers that have no name."""
+    """Refuse numbers in a ClassLabel column that have no name."""
     values = {value for value in dataset.unique(spec.label_column) if value is not None}
     wrong = sorted(value for value in values if not HIDDEN_LABEL <= value < spec.num_labels)
     if wrong:

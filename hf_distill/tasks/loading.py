@@ -26,14 +26,14 @@ from hf_distill.tasks.labels import (
     visible_labels,
 )
 from hf_distill.tasks.rows.choices import normalise_choices
+from hf_distill.tasks.rows.preprocessing import preprocess_rows
 from hf_distill.tasks.rows.questions import has_answers, normalise_questions
-from hf_distill.tasks.rows.text_forms import form_rows
 from hf_distill.tasks.rows.words import normalise_words
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.get_logger(__name__)
 
-# Scores of one class, the second one: which it is depends on the names.
+# Scores of the second class alone: the names decide which class that is.
 NAME_METRICS = ("f1",)
 
 
@@ -210,7 +210,7 @@ def _load_from_hub(path: str, config: str | None, revision: str | None) -> dict[
 def _known_names(
     spec: TaskSpec, parts: Sequence[Dataset], source: str, asked_metrics: Sequence[str] | None = None
 ) -> TaskSpec:
-    """A task whose names of classes are those that its rows have, where nobody has verified them.
+    """Give a task the class names that its rows have, where its own were never verified.
 
     Rows that only number their classes leave them without names: the numbers are the names then, and a score that
     depends on which class is which is left out with a line.
@@ -280,7 +280,7 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
 
 def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
     """The task's columns only, texts as strings, labels in the task's order."""
-    rows = form_rows(rename_columns(rows, spec), spec, split=split)
+    rows = preprocess_rows(rename_columns(rows, spec), spec, split=split)
     is_test = split in spec.test_splits
     texts = [*spec.text_columns, *spec.choice_columns]
     needed = texts if is_test else [*texts, spec.label_column]
@@ -339,7 +339,7 @@ def rename_columns(rows: Dataset, spec: RowsSpec) -> Dataset:
 
 
 def drop_rows_without_text(rows: Dataset, columns: Sequence[str], *, is_training: bool, where: str) -> Dataset:
-    """Training rows without a text are dropped and counted; in any other split they would change the score.
+    """Drop and count training rows without a text; in other splits they stay, because dropping would change the score.
 
     Args:
         rows: Rows of a split.

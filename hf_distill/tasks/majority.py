@@ -1,4 +1,4 @@
-"""The score of a predictor that looks at no text; a model's score means something only beside it."""
+"""The score of always predicting the most frequent label, which every model's score is compared with."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.rows.predictions import tag_scores
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
-# A line has no rank: what says the same of every row has no correlation.
+# A constant prediction has no correlation with the labels.
 CORRELATIONS = ("pearson", "spearman")
 
 
 def majority_line(majority: Mapping[str, Any] | None) -> str | None:
-    """What whoever looks at no text scores, in words; `None` where nobody can."""
+    """Describe the score of always predicting the most frequent label; `None` where there is no such score."""
     if majority is None:
         return None
     score = "not defined" if majority["score"] is None else f"{majority['score']:.4f}"
@@ -28,7 +28,7 @@ def majority_line(majority: Mapping[str, Any] | None) -> str | None:
 
 
 def constant_remark(constant: str | float | None) -> str:
-    """What is said behind the score of a model that predicts one label only; nothing of any other."""
+    """Return a remark for the score of a model that predicts one label only, and nothing for any other model."""
     return "" if constant is None else f" (predicts only {constant!r}, whatever the text says)"
 
 
@@ -68,7 +68,7 @@ def constant_label(predictions: np.ndarray, references: np.ndarray, spec: TaskSp
         spec: The task.
     """
     shown = ~np.isnan(references) if spec.label_names is None else references >= 0
-    # Numbers that differ in the last digits only are no answers to different texts.
+    # Outputs of a regression that differ by rounding only are one output.
     said, known = np.unique(predictions[shown].round(5)), np.unique(references[shown])
     if len(said) != 1 or len(known) < 2:
         return None

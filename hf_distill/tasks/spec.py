@@ -73,7 +73,8 @@ class TaskSpec:
             refused.
         dropped_labels: Labels that are none (OCNLI's `-`: no majority): rows with them, and rows with a hidden label,
             are dropped from training and evaluation splits, and counted.
-        row_form: How a row's texts are made of other columns (`hf_distill.tasks.rows.text_forms`); `None` leaves them.
+        preprocessing: How a row's text is made of other columns (`hf_distill.tasks.rows.preprocessing`); `None` leaves
+            it as it is.
         headerless_columns: Columns of a tab-separated file that has no header line, empty if there is none such.
         label_range: Smallest and largest label of a regression task.
         answer_scorer: The official script that scores answers.
@@ -111,7 +112,7 @@ class TaskSpec:
     label_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     names_unverified: bool = False
     dropped_labels: tuple[str, ...] = ()
-    row_form: str | None = None
+    preprocessing: str | None = None
     headerless_columns: tuple[str, ...] = ()
     label_range: tuple[float, float] | None = None
     answer_scorer: AnswerScorer = "squad"
@@ -183,7 +184,7 @@ class TaskSpec:
             raise ValueError(f"Task {self.name!r}: classification needs two label names, got {self.label_names}.")
 
     def _check_details(self) -> None:
-        """Fields that only some tasks have."""
+        """Check the fields that only some tasks have."""
         if self.answer_scorer not in get_args(AnswerScorer):
             raise ValueError(
                 f"Task {self.name!r}: `answer_scorer` is {self.answer_scorer!r}; allowed are "
@@ -205,7 +206,7 @@ class TaskSpec:
             )
 
     def _check_tags(self) -> None:
-        """Tags must be such that entities can be read off them."""
+        """Check that entities can be read off the tags."""
         tags = self.label_names or ()
         wrong = [tag for tag in tags if tag != OUTSIDE_TAG and tag[:2] not in ("B-", "I-", "E-")]
         if wrong or OUTSIDE_TAG not in tags:

@@ -19,7 +19,7 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from ..capture.signals import SignalRequest, Signals
 from ..objectives import Objective, WeightedObjective
 from ..settings.distill import CombinationRule
-from ..tasks.rows.text import makes_rows_when_asked
+from ..tasks.rows.text import has_transform
 from .base import TeacherSource, union_of
 from .combination import combine_logits
 from .routing import (
@@ -239,7 +239,7 @@ class SeveralTeachers(TeacherSource):
                 self._check_routes(part, f"{what}[{name!r}]")
             return
         columns = getattr(dataset, "column_names", None)
-        if not isinstance(columns, list) or makes_rows_when_asked(dataset):
+        if not isinstance(columns, list) or has_transform(dataset):
             return  # A stream shows its columns batch by batch, and is checked there.
         allowed = f"a number from 0 to {len(self.teachers) - 1} for every row"
         if TEACHER_COLUMN not in columns:

@@ -14,7 +14,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
-from ..tasks.rows.text import makes_rows_when_asked
+from ..tasks.rows.text import has_transform
 
 logger = logging.get_logger(__name__)
 
@@ -32,7 +32,7 @@ def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
     if isinstance(dataset, (list, tuple)):
         lists: list[Any] = [row.get(column) if isinstance(row, Mapping) else None for row in dataset]
         return None if any(not hasattr(values, "__len__") for values in lists) else [len(values) for values in lists]
-    if makes_rows_when_asked(dataset) or not isinstance(dataset, datasets.Dataset):
+    if has_transform(dataset) or not isinstance(dataset, datasets.Dataset):
         return None
     if column not in dataset.column_names:
         return None
@@ -130,7 +130,7 @@ def counted(dataset: Any) -> Any:
 
 
 def _lengths(dataset: Any, column: str) -> list[int] | None:
-    if makes_rows_when_asked(dataset) or not isinstance(dataset, datasets.Dataset):
+    if has_transform(dataset) or not isinstance(dataset, datasets.Dataset):
         return stored_lengths(dataset)
     if column not in dataset.column_names:
         return stored_lengths(dataset) or stored_lengths(dataset, "inputs_embeds")

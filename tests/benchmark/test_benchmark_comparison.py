@@ -7,7 +7,7 @@ import statistics
 import pytest
 
 from hf_distill.reports.speed import comparison, engines
-from hf_distill.reports.speed.comparison import PAPER_SPEEDUPS, Entrant, Protocol, compare, paper_speedups
+from hf_distill.reports.speed.comparison import PAPER_SPEEDUPS, ComparedModel, Protocol, compare, paper_speedups
 from hf_distill.reports.speed.engines import ENGINES, EngineUnavailableError
 from hf_distill.reports.speed.latency import random_batch
 from hf_distill.settings import BenchmarkArguments
@@ -26,7 +26,7 @@ SMALL = Protocol(
 
 @pytest.fixture
 def entrants(teacher_model, student_model):
-    return Entrant("big", teacher_model), [Entrant("small", student_model)]
+    return ComparedModel("big", teacher_model), [ComparedModel("small", student_model)]
 
 
 @pytest.fixture

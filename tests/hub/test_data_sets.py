@@ -8,7 +8,7 @@ from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.hub import data_sets
 from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import load_task
-from hf_distill.tasks.rows.sources_and_targets import load_generation_task
+from hf_distill.tasks.rows.generation import load_generation_task
 
 LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")
 

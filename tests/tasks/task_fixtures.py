@@ -35,9 +35,9 @@ def row_of(spec, number):
             golds = {"text": [], "answer_start": []}
         return {"id": str(number), "question": text(number, 3), "context": context, "answers": golds}
     row = {column: text(number + place) for place, column in enumerate((*spec.text_columns, *spec.choice_columns))}
-    if spec.row_form == "keywords_joined":
+    if spec.preprocessing == "join_keywords":
         row["keyword"] = text(number, 3).split()
-    if spec.row_form == "spans_marked":
+    if spec.preprocessing == "mark_spans":
         first, second = row["text"].split()[:2]
         row["target"] = {
             "span1_text": second,

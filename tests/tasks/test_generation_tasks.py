@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hf_distill.tasks.catalogue.generation import GENERATION_TASKS, GenerationSpec, get_generation_task
 from hf_distill.tasks.metrics.text_scores import score_generated
-from hf_distill.tasks.rows.sources_and_targets import load_generation_task, tokenize_generation
+from hf_distill.tasks.rows.generation import load_generation_task, tokenize_generation
 
 SUMMARY = {"template": "{text}", "target_column": "short"}
 

@@ -24,9 +24,9 @@ from hf_distill.hub.loading import forward_columns
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.storage.files import new_file
 
-# What the graph is drawn from. A dimension of 1 would be taken for a constant.
+# Shape of the inputs that the graph is traced with. A dimension of 1 would become a constant.
 EXAMPLE_SHAPE = (2, 8)
-# What it is compared at: one short row, rows with padding, and a length that the graph was not drawn from.
+# Shapes at which file and model are compared: one short row, rows with padding, a length that was not traced.
 COMPARED_SHAPES = ((1, 2), (4, 24), (3, 128))
 
 
@@ -102,7 +102,7 @@ def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False)
     del graph.graph.value_info[:]
     with tempfile.TemporaryDirectory(dir=source.parent) as scratch, new_file(target) as part:
         prepared = Path(scratch) / ONNX_FILE
-        with _root_logger_as_it_was():
+        with _restored_root_logger():
             quantization.quant_pre_process(graph, prepared, skip_optimization=True, skip_symbolic_shape=True)
             quantization.quantize_dynamic(
                 prepared, part, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=reduce_range
@@ -214,8 +214,8 @@ def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _root_logger_as_it_was() -> Iterator[None]:
-    """ONNX Runtime writes to the root logger, which then takes a handler for everything that anybody writes."""
+def _restored_root_logger() -> Iterator[None]:
+    """Restore the root logger: ONNX Runtime logs through it, which gives it a handler for everybody's lines."""
     root = logging.getLogger()
     handlers = list(root.handlers)
     root.addHandler(logging.NullHandler())

@@ -31,7 +31,7 @@ PAUSE = 0.005
 # (batch size, length, number) -> batches on the models' device.
 Source = Callable[[int, int, int], list[Batch]]
 # Model and engine.
-Contestant = tuple[str, str]
+ModelOnEngine = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class ComparedModel:
     """One model of a comparison.
 
     Attributes:
@@ -76,7 +76,9 @@ class Entrant:
     source: str | None = None
 
 
-def compare(teacher: Entrant, students: Sequence[Entrant], protocol: Protocol, source: Source) -> dict[str, Any]:
+def compare(
+    teacher: ComparedModel, students: Sequence[ComparedModel], protocol: Protocol, source: Source
+) -> dict[str, Any]:
     """Time a teacher and its students.
 
     Args:
@@ -93,14 +95,14 @@ def compare(teacher: Entrant, students: Sequence[Entrant], protocol: Protocol, s
     Raises:
         ValueError: If a number is out of range, an engine is unknown, or no engine runs every model.
     """
-    entrants = [teacher, *students]
+    entries = [teacher, *students]
     shapes = [(batch, length) for length in protocol.grid_seq_lengths for batch in protocol.grid_batch_sizes]
-    _check(entrants, protocol, shapes)
+    _check(entries, protocol, shapes)
     left_out: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        engines = {e.name: Engines(e.model, Path(scratch) / str(i), e.tokenizer) for i, e in enumerate(entrants)}
+        engines = {e.name: Engines(e.model, Path(scratch) / str(i), e.tokenizer) for i, e in enumerate(entries)}
         runs = _open(engines, protocol, source(*shapes[0], 1)[0], left_out)
-        reference = _reference(runs, entrants, protocol.engines, left_out)
+        reference = _reference(runs, entries, protocol.engines, left_out)
         device = teacher.model.device
         grid = []
         for batch, length in shapes:
@@ -116,7 +118,7 @@ def compare(teacher: Entrant, students: Sequence[Entrant], protocol: Protocol, s
         rows = _rows(times, teacher.name, reference, shape)
     papers = paper_speedups(teacher, students)
     return {
-        "models": [_model_facts(entrant, engines[entrant.name]) for entrant in entrants],
+        "models": [_model_facts(entry, engines[entry.name]) for entry in entries],
         "reference_engine": reference,
         "protocol": [row | {"papers": papers.get(row["model"])} for row in rows],
         "grid": grid,
@@ -124,7 +126,7 @@ def compare(teacher: Entrant, students: Sequence[Entrant], protocol: Protocol, s
     }
 
 
-def paper_speedups(teacher: Entrant, students: Sequence[Entrant]) -> dict[str, float]:
+def paper_speedups(teacher: ComparedModel, students: Sequence[ComparedModel]) -> dict[str, float]:
     """The papers' speed-up of every student that has a shape of theirs, if the teacher has that of BERT base."""
     if _size(teacher.model) != PAPER_TEACHER:
         return {}
@@ -132,7 +134,7 @@ def paper_speedups(teacher: Entrant, students: Sequence[Entrant]) -> dict[str, f
     return {name: PAPER_SPEEDUPS[size] for name, size in sizes.items() if size in PAPER_SPEEDUPS}
 
 
-def _check(entrants: Sequence[Entrant], protocol: Protocol, shapes: Sequence[tuple[int, int]]) -> None:
+def _check(entries: Sequence[ComparedModel], protocol: Protocol, shapes: Sequence[tuple[int, int]]) -> None:
     unknown = [engine for engine in protocol.engines if engine not in ENGINES]
     if unknown or not protocol.engines:
         raise ValueError(f"`--engines` has {unknown or 'none'}; allowed are {', '.join(ENGINES)}.")
@@ -140,16 +142,16 @@ def _check(entrants: Sequence[Entrant], protocol: Protocol, shapes: Sequence[tup
         raise ValueError("`--grid_batch_sizes` and `--grid_seq_lengths` need a number each.")
     measured = [(size, length, protocol.grid_batches, 1) for size, length in shapes]
     measured.append((protocol.batch_size, protocol.seq_length, protocol.num_batches, protocol.warmup))
-    for entrant in entrants:
+    for entry in entries:
         for size, length, number, warmup in measured:
-            check_protocol(entrant.model, batch_size=size, seq_length=length, num_batches=number, warmup=warmup)
+            check_protocol(entry.model, batch_size=size, seq_length=length, num_batches=number, warmup=warmup)
 
 
 def _open(
     engines: dict[str, Engines], protocol: Protocol, example: Batch, left_out: list[dict[str, str]]
-) -> dict[Contestant, Run]:
+) -> dict[ModelOnEngine, Run]:
     """Everything that can be run; what cannot goes to `left_out`."""
-    runs: dict[Contestant, Run] = {}
+    runs: dict[ModelOnEngine, Run] = {}
     for engine in protocol.engines:
         for name, ways in engines.items():
             try:
@@ -161,17 +163,20 @@ def _open(
 
 
 def _reference(
-    runs: dict[Contestant, Run], entrants: Sequence[Entrant], engines: Sequence[str], left_out: list[dict[str, str]]
+    runs: dict[ModelOnEngine, Run],
+    entries: Sequence[ComparedModel],
+    engines: Sequence[str],
+    left_out: list[dict[str, str]],
 ) -> str:
     for engine in engines:
-        if all((entrant.name, engine) in runs for entrant in entrants):
+        if all((entry.name, engine) in runs for entry in entries):
             return engine
     reasons = "; ".join(f"{item['model']} on {item['engine']}: {item['reason']}" for item in left_out)
     raise ValueError(f"None of the engines {list(engines)} (`--engines`) runs every model: {reasons}")
 
 
 def _rows(
-    times: dict[Contestant, tuple[float, ...]], teacher: str, reference: str, shape: tuple[int, int]
+    times: dict[ModelOnEngine, tuple[float, ...]], teacher: str, reference: str, shape: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Return the measurements at one shape, a row per model and engine."""
     rows = []
@@ -195,17 +200,17 @@ def _rows(
     return rows
 
 
-def _model_facts(entrant: Entrant, engines: Engines) -> dict[str, Any]:
-    count = count_parameters(entrant.model)
+def _model_facts(entry: ComparedModel, engines: Engines) -> dict[str, Any]:
+    count = count_parameters(entry.model)
     return {
-        "name": entrant.name,
-        "architecture": type(entrant.model).__name__,
-        "layers": entrant.model.config.num_hidden_layers,
-        "hidden_size": entrant.model.config.hidden_size,
+        "name": entry.name,
+        "architecture": type(entry.model).__name__,
+        "layers": entry.model.config.num_hidden_layers,
+        "hidden_size": entry.model.config.hidden_size,
         "parameters": count.total,
         "embedding_parameters": count.embeddings,
         "layer_parameters": count.layers,
-        "dtype": str(entrant.model.dtype).removeprefix("torch."),
+        "dtype": str(entry.model.dtype).removeprefix("torch."),
         "bytes": dict(engines.bytes),
     }
 

@@ -83,7 +83,7 @@ CLUEWSC = _clue_task(
     name="clue/cluewsc2020",
     text_columns=("text",),
     label_names=("false", "true"),
-    row_form="spans_marked",
+    preprocessing="mark_spans",
     hub_config="cluewsc2020",
     folder_names=("cluewsc",),
     fine_tuning=settings(
@@ -99,7 +99,7 @@ CSL = _clue_task(
     text_columns=("keyword", "abst"),
     label_names=NUMBERED,
     metrics=("accuracy", "f1"),
-    row_form="keywords_joined",
+    preprocessing="join_keywords",
     hub_config="csl",
     fine_tuning=settings(epochs=5.0, learning_rate=3e-5, batch_size=32, max_length=256),
 )

@@ -40,7 +40,7 @@ def _as_few_shot(spec: TaskSpec, name: str) -> TaskSpec:
         few,
         metrics=spec.metrics,
         headline_metric=None,
-        row_form=spec.row_form,
+        preprocessing=spec.preprocessing,
         dropped_labels=spec.dropped_labels,
         licence=spec.licence,
         fine_tuning=_settings(max_length=length, source=_SOURCE),

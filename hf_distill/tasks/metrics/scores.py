@@ -19,7 +19,7 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def _of_finite_rows(score: Score) -> Score:
-    """The score after a look at both sides."""
+    """Check both sides before a score is computed: one finite number a row."""
 
     @functools.wraps(score)
     def checked(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -107,7 +107,7 @@ def _correlation(left: np.ndarray, right: np.ndarray, name: str) -> float:
     """Correlation of two float arrays."""
     directions = []
     for values in (left, right):
-        # Of any size: neither very large nor very small values are lost in a square.
+        # Scaled first, so that no square of a very large or very small value overflows or vanishes.
         values = values / max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
         centred = values - values.mean()
         length = np.linalg.norm(centred)

@@ -115,7 +115,7 @@ def score_answers(
         with_null=spec.may_have_no_answer,
     )
     scores = _script(spec, spans, {str(number): gold["text"] for number, gold in enumerate(rows[spec.label_column])})
-    # The scores of questions with and of those without an answer are there where there are such.
+    # SQuAD 2.0 scores questions with and without an answer apart, where there are any.
     return {name: scores[name] for name in spec.metrics if name in scores}
 
 
@@ -123,7 +123,7 @@ def _script(spec: TaskSpec, spans: list[SpanPrediction], references: dict[str, l
     """Scores of the best spans by the official script of the task."""
     predictions = {str(span.row): span.text for span in spans}
     if spec.answer_scorer == "squad_v2":
-        # The best spans with the differences, not answers already withheld: else no threshold above 0 could be found.
+        # The script searches the threshold itself, so it gets every best span, also of a question that has no answer.
         differences = {str(span.row): float(span.null_score_difference or 0.0) for span in spans}
         return squad_v2_scores(predictions, references, differences, no_answer_threshold=0.0)
     if spec.answer_scorer == "cmrc2018":

@@ -69,7 +69,7 @@ def columns_of(dataset: Any) -> list[str]:
     return list(row)
 
 
-def makes_rows_when_asked(dataset: Any) -> bool:
+def has_transform(dataset: Any) -> bool:
     """Whether a `Dataset` has a transform (`with_transform`): its columns say nothing about its rows."""
     return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
 

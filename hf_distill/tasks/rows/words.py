@@ -49,7 +49,7 @@ def normalise_words(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
 
 
 def _check_lists(rows: Dataset, column: str, spec: TaskSpec, split: str) -> None:
-    """A column must hold one list a row."""
+    """Check that a column holds one list a row."""
     if not isinstance(rows.features[column], List):
         raise ValueError(
             f"Split {split!r} of task {spec.name!r}: column {column!r} must hold a list in every row (words or their "

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
-from ...hub.failures import explained
+from ...hub.failures import as_push_error
 from ...hub.model_card import FACTS_FILE, write_model_card
 from ...hub.push import Target, kept_note, open_repository, upload
 from ...hub.selection import CARD_FILE, select_files
@@ -46,7 +46,7 @@ class Publisher:
         target = self._target(args, token, private)
         command = target.command(str(args.output_dir))
         note = f"Nothing was trained yet: train without `--push_to_hub`, and push afterwards with {command}"
-        with explained(target.repo, target.token, note):
+        with as_push_error(target.repo, target.token, note):
             self.repo = open_repository(target).repo
         return self.repo
 
@@ -87,7 +87,7 @@ class Publisher:
         trainer.create_model_card(**metadata)
         self.wait()
         target = self._target(args, token, private, revision)
-        with explained(target.repo, target.token, kept_note(target, str(args.output_dir))):
+        with as_push_error(target.repo, target.token, kept_note(target, str(args.output_dir))):
             target = open_repository(target)
         trainer.hub_model_id = self.repo = target.repo
         folder = str(args.output_dir)
@@ -152,7 +152,7 @@ def check_strategy(args: TrainingArguments) -> None:
 
 def _upload(folder: str, target: Target, title: str | None) -> CommitInfo:
     selection = select_files(folder)
-    with explained(target.repo, target.token, kept_note(target, selection.folder)):
+    with as_push_error(target.repo, target.token, kept_note(target, selection.folder)):
         return upload(selection, target, title)
 
 

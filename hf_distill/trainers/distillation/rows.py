@@ -19,7 +19,7 @@ from ...tasks.rows.text import (
     PAIR_COLUMN,
     check_texts,
     columns_of,
-    makes_rows_when_asked,
+    has_transform,
     tokenize_rows,
     tokenize_text,
 )
@@ -197,7 +197,7 @@ class RowReader:
             return dataset
         if has_length(dataset) and not len(dataset):
             raise ValueError(f"`{name}` has no rows.")
-        if self.order is not None and isinstance(dataset, HUGGING_FACE) and not makes_rows_when_asked(dataset):
+        if self.order is not None and isinstance(dataset, HUGGING_FACE) and not has_transform(dataset):
             dataset = self.order.apply(dataset, name)
         prepared = self._tokenized(dataset, [] if predicting else self.others)
         self._check_lengths(prepared, name)
@@ -208,7 +208,7 @@ class RowReader:
         if self._collator_reads(dataset):
             self.leaves_raw = True
             return dataset
-        if not isinstance(dataset, HUGGING_FACE) or makes_rows_when_asked(dataset):
+        if not isinstance(dataset, HUGGING_FACE) or has_transform(dataset):
             texts = self._texts_of_list(dataset)
             # The rows of any other are tokenized, if need be, when they are collated.
             return dataset if texts is None else self._tokenized(texts, others)

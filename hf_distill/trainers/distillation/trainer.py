@@ -28,7 +28,7 @@ from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.base import objective_items
 from ...settings import DistillationArguments
 from ...tasks.loading import LoadedTask
-from ...tasks.rows.text import makes_rows_when_asked
+from ...tasks.rows.text import has_transform
 from ...teachers.base import TeacherSource, own_tokens_of
 from ...teachers.opening import open_teachers, refuse_shared
 from ..base import (
@@ -432,7 +432,7 @@ class DistillationTrainer(BaseTrainer):
     @unless_stock
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         # A transform, or a collator of the user's, needs them.
-        if makes_rows_when_asked(dataset) or self.rows.leaves_raw:
+        if has_transform(dataset) or self.rows.leaves_raw:
             return dataset
         return super()._remove_unused_columns(dataset, description)
 

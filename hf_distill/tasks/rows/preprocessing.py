@@ -1,4 +1,4 @@
-"""Named functions that make the texts of a row from its official columns (`TaskSpec.row_form`)."""
+"""Named functions that make the text of a row from its official columns (`TaskSpec.preprocessing`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRONOUN_MARKS = ("[", "]")
 
 
 @dataclass(frozen=True)
-class RowForm:
+class Preprocessing:
     """A way to make one text column.
 
     Attributes:
@@ -58,35 +58,36 @@ def mark_spans(text: str, target: Mapping[str, Any]) -> str:
     return text
 
 
-ROW_FORMS: dict[str, RowForm] = {
-    "keywords_joined": RowForm(columns=("keyword",), make=join_keywords),
-    "spans_marked": RowForm(columns=("text", "target"), make=mark_spans),
+PREPROCESSINGS: dict[str, Preprocessing] = {
+    "join_keywords": Preprocessing(columns=("keyword",), make=join_keywords),
+    "mark_spans": Preprocessing(columns=("text", "target"), make=mark_spans),
 }
 
 
-def form_rows(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
-    """Rows whose text column holds what the model reads; unchanged where the task has no row form.
+def preprocess_rows(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
+    """Rows whose text column holds what the model reads; unchanged where the task has no preprocessing.
 
     Raises:
-        ValueError: If the form is unknown, a column that it reads is missing, or a row does not fit it.
+        ValueError: If the name is unknown, a column that is read is missing, or a row does not fit.
     """
-    if spec.row_form is None:
+    if spec.preprocessing is None:
         return rows
-    if spec.row_form not in ROW_FORMS:
+    if spec.preprocessing not in PREPROCESSINGS:
         raise ValueError(
-            f"Task {spec.name!r}: `row_form` is {spec.row_form!r}; allowed are {sorted(ROW_FORMS)} and null."
+            f"Task {spec.name!r}: `preprocessing` is {spec.preprocessing!r}; allowed are {sorted(PREPROCESSINGS)} and "
+            "null."
         )
-    form = ROW_FORMS[spec.row_form]
-    missing = [column for column in form.columns if column not in rows.column_names]
+    step = PREPROCESSINGS[spec.preprocessing]
+    missing = [column for column in step.columns if column not in rows.column_names]
     if missing:
         raise ValueError(
             f"Split {split!r} of task {spec.name!r} lacks columns {missing}, of which its texts are made "
-            f"({spec.row_form}); found {rows.column_names}."
+            f"({spec.preprocessing}); found {rows.column_names}."
         )
     texts = []
-    for number, values in enumerate(zip(*(rows[column] for column in form.columns), strict=True)):
+    for number, values in enumerate(zip(*(rows[column] for column in step.columns), strict=True)):
         try:
-            texts.append(form.make(*values))
+            texts.append(step.make(*values))
         except ValueError as error:
             raise ValueError(f"Split {split!r} of task {spec.name!r}, row {number}: {error}") from error
-    return rows.remove_columns(form.columns[0]).add_column(form.columns[0], texts, feature=Value("string"))
+    return rows.remove_columns(step.columns[0]).add_column(step.columns[0], texts, feature=Value("string"))

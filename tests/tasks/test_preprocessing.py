@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from hf_distill.tasks.catalogue.registry import get_task
-from hf_distill.tasks.rows.text_forms import form_rows, join_keywords, mark_spans
+from hf_distill.tasks.rows.preprocessing import join_keywords, mark_spans, preprocess_rows
 
 TEXT = "树叶飘入了树林，他走了"
 
@@ -39,7 +39,7 @@ def test_a_span_behind_the_end_is_an_error_with_its_row():
         ]
     )
     with pytest.raises(ValueError, match=r"row 1: the text .* has no characters 99 to 100 \(span2"):
-        form_rows(rows, get_task("clue/cluewsc2020"), split="train")
+        preprocess_rows(rows, get_task("clue/cluewsc2020"), split="train")
 
 
 def test_keywords_are_joined_by_spaces_and_text_stays():
@@ -51,8 +51,8 @@ def test_keywords_are_joined_by_spaces_and_text_stays():
 def test_columns_that_a_form_reads_must_be_there_and_the_form_known():
     rows = Dataset.from_list([{"text": TEXT}])
     with pytest.raises(ValueError, match=r"lacks columns \['target'\]"):
-        form_rows(rows, get_task("clue/cluewsc2020"), split="train")
-    spec = dataclasses.replace(get_task("clue/csl"), row_form="reversed")
-    with pytest.raises(ValueError, match=r"'reversed'; allowed are \['keywords_joined', 'spans_marked'\]"):
-        form_rows(rows, spec, split="train")
-    assert form_rows(rows, get_task("clue/tnews"), split="train") is rows
+        preprocess_rows(rows, get_task("clue/cluewsc2020"), split="train")
+    spec = dataclasses.replace(get_task("clue/csl"), preprocessing="reversed")
+    with pytest.raises(ValueError, match=r"'reversed'; allowed are \['join_keywords', 'mark_spans'\]"):
+        preprocess_rows(rows, spec, split="train")
+    assert preprocess_rows(rows, get_task("clue/tnews"), split="train") is rows
