@@ -33,9 +33,9 @@ import xxhash
 from datasets import disable_progress_bars
 from record import append_line, head_commit
 
-from hf_distill.corpus import corpus_label, load_general_corpus
 from hf_distill.corpus.build.anchors import collect_anchors, task_texts
 from hf_distill.corpus.build.keywords import make_query
+from hf_distill.corpus.build.sources import corpus_label, load_general_corpus
 from hf_distill.corpus.text.analysis import Analyzer
 from hf_distill.corpus.text.cleaning import LengthLimits, UsableTexts, find_usable_rows
 

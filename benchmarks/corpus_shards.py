@@ -27,8 +27,9 @@ from corpus_build import cpu_seconds, describe_machine, memory_mb, read_anchors
 from datasets import Dataset, disable_progress_bars
 from record import append_line, head_commit
 
-from hf_distill.corpus import CorpusResult, build_contextualized_corpus, corpus_label, load_general_corpus
 from hf_distill.corpus.build.anchors import collect_anchors
+from hf_distill.corpus.build.builder import CorpusResult, build_contextualized_corpus
+from hf_distill.corpus.build.sources import corpus_label, load_general_corpus
 from hf_distill.corpus.shards.first_pass import Shards
 from hf_distill.corpus.shards.merging import merge_shards
 from hf_distill.corpus.shards.second_pass import ShardSearch

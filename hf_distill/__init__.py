@@ -16,7 +16,7 @@ _MODULE_OF: dict[str, str] = {
     "AugmentationArguments": "settings",
     "AugmentedCorpus": "corpus.augment.builder",
     "CorpusArguments": "settings",
-    "CorpusResult": "corpus",
+    "CorpusResult": "corpus.build.builder",
     "DistillationArguments": "settings",
     "DistillationTrainer": "trainers.distillation.trainer",
     "EncoderForGeneration": "generation.model",
@@ -43,7 +43,7 @@ _MODULE_OF: dict[str, str] = {
     "WeightedObjective": "objectives",
     "adapter_teachers": "teachers.adapters",
     "build_augmented_corpus": "corpus.augment.builder",
-    "build_contextualized_corpus": "corpus",
+    "build_contextualized_corpus": "corpus.build.builder",
     "build_general_corpus": "corpus.build.general",
     "create_student": "students.creation",
     "evaluate_model": "trainers.fine_tuning.trainer",
@@ -52,7 +52,7 @@ _MODULE_OF: dict[str, str] = {
     "latency_ratio": "reports.speed.latency",
     "list_objectives": "objectives",
     "list_tasks": "tasks",
-    "load_general_corpus": "corpus",
+    "load_general_corpus": "corpus.build.sources",
     "load_preset": "settings.presets",
     "load_task": "tasks",
     "parse_shape": "students.shapes",
@@ -123,9 +123,10 @@ __all__ = [
 if TYPE_CHECKING:
     from .capture.signals import SignalRequest, Signals
     from .capture.transformer import SignalCapture, register_architecture
-    from .corpus import CorpusResult, build_contextualized_corpus, load_general_corpus
     from .corpus.augment.builder import AugmentedCorpus, build_augmented_corpus
+    from .corpus.build.builder import CorpusResult, build_contextualized_corpus
     from .corpus.build.general import GeneralCorpus, build_general_corpus
+    from .corpus.build.sources import load_general_corpus
     from .corpus.search.retrieval import register_engine
     from .generation.model import EncoderForGeneration
     from .generation.settings import GenerationSettings

@@ -22,7 +22,7 @@ from hf_distill.cli import main
 from hf_distill.corpus.search import retrieval
 from hf_distill.corpus.text.analysis import Analyzer
 from hf_distill.objectives import base, build_objectives
-from hf_distill.settings import plugins
+from hf_distill.settings import parsing
 from hf_distill.tasks.catalogue import registry
 
 TESTS = Path(__file__).parent
@@ -47,7 +47,7 @@ def my_plugin(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
     monkeypatch.setattr(retrieval, "_REGISTERED", {})
     monkeypatch.setattr(architectures, "_ARCHITECTURES", dict(architectures._ARCHITECTURES))
-    monkeypatch.setattr(plugins, "_LOADED", [])
+    monkeypatch.setattr(parsing, "_LOADED", [])
     yield "my_plugin"
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_plugin"]:
         del sys.modules[name]
@@ -105,9 +105,9 @@ def test_the_arguments_that_a_run_wrote_name_the_plugin_for_the_next_one(my_plug
     run("distill", "--plugins", my_plugin, *words, data / "student", *shape)
     written = data / "student" / "arguments.yaml"
     assert yaml.safe_load(written.read_text())["plugins"] == [my_plugin]
-    plugins._LOADED.clear()
+    parsing._LOADED.clear()
     run("distill", written, "--output_dir", data / "again")
-    assert plugins.loaded_plugins() == [my_plugin]
+    assert parsing.loaded_plugins() == [my_plugin]
     first, second = (json.loads((data / name / "results.json").read_text()) for name in ("student", "again"))
     assert second["train_loss"] == first["train_loss"]
 
@@ -168,7 +168,7 @@ def signals(states, mask):
 
 
 def test_the_objective_is_its_formula_and_leaves_padding_out(my_plugin):
-    plugins.load_plugins([my_plugin])
+    parsing.load_plugins([my_plugin])
     ((_, objective),) = [(item.name, item.objective) for item in build_objectives(["state_norms"])]
     objective.bind(2, 2)
     torch.manual_seed(0)
@@ -200,7 +200,7 @@ def test_the_teacher_is_one_for_the_trainer(my_plugin, tmp_path, tiny_student, t
 
 
 def test_the_engine_agrees_with_ours_to_the_last_bit(my_plugin, tmp_path):
-    plugins.load_plugins([my_plugin])
+    parsing.load_plugins([my_plugin])
     generator = np.random.default_rng(0)
     words = [f"w{number}" for number in range(30)]
     streams = Analyzer().encode([[" ".join(generator.choice(words, generator.integers(1, 20))) for _ in range(60)]])
@@ -215,7 +215,7 @@ def test_the_engine_agrees_with_ours_to_the_last_bit(my_plugin, tmp_path):
 
 
 def test_a_name_that_is_taken_is_refused(my_plugin):
-    plugins.load_plugins([my_plugin])
+    parsing.load_plugins([my_plugin])
     with pytest.raises(ValueError, match=r"already an engine 'table'; there are \['auto', 'retriv', .*'table'\]"):
         retrieval.register_engine(type("Other", (), {"name": "table", "max_rows": 0}))
     with pytest.raises(ValueError, match="already an engine 'bm25s'"):
@@ -238,6 +238,6 @@ def test_its_flag_is_in_every_help(capsys):
 
 
 def test_a_plugin_is_imported_once_and_named_once(my_plugin):
-    plugins.load_plugins([my_plugin, my_plugin])
-    plugins.load_plugins([my_plugin])
-    assert plugins.loaded_plugins() == [my_plugin]
+    parsing.load_plugins([my_plugin, my_plugin])
+    parsing.load_plugins([my_plugin])
+    assert parsing.loaded_plugins() == [my_plugin]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import datasets
-import torch
-import transformers
 
 from hf_distill.hub.disclosure import public
 from hf_distill.storage.files import write_json
@@ -19,19 +17,18 @@ RESULTS_FILE = "results.json"
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine that a result was made with."""
+    """Versions and machine that a result was made with; what torch knows only of a job that used it."""
     from hf_distill import __version__
 
-    on_gpu = torch.cuda.is_available()
+    torch: Any = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_available()
     return {
         "hf_distill": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "datasets": datasets.__version__,
+        **{name: version(name) for name in ("torch", "transformers", "datasets")},
         "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
         "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        **({} if torch is None else {"threads": torch.get_num_threads()}),
     }
 
 

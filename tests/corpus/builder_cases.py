@@ -3,7 +3,7 @@
 import numpy as np
 from datasets import Dataset
 
-from hf_distill.corpus import build_contextualized_corpus
+from hf_distill.corpus.build.builder import build_contextualized_corpus
 
 WORDS = "fox dog river movie actor plot scene music bridge garden winter story city train letter".split()
 

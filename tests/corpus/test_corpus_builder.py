@@ -228,7 +228,7 @@ def test_a_killed_build_continues_and_ends_in_the_same_corpus(tmp_path):
             f"""
             import os, signal, sys
             from datasets import Dataset
-            from hf_distill.corpus import build_contextualized_corpus
+            from hf_distill.corpus.build.builder import build_contextualized_corpus
             from hf_distill.corpus.build.queries import SearchHits
 
             def search_and_die(self, batch, indices):

@@ -1,6 +1,9 @@
 """The corpus job: from a task and a general corpus to a folder that others can load."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -10,7 +13,7 @@ from datasets import Dataset, load_dataset
 from hf_distill.cli import main
 from hf_distill.commands.corpus import PAPER_TOP_K
 from hf_distill.commands.corpus import run as build_corpus
-from hf_distill.corpus import load_general_corpus
+from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.tasks.loading import load_task
 
 TASK = {"train": ["a fine film", "a dull film", "a fine film"], "validation": ["the plot is thin"]}
@@ -141,3 +144,13 @@ def test_the_verb_takes_flags_or_a_file(data, capsys, as_yaml):
     assert statistics["top_k"]["used"] == (3 if as_yaml else 2)
     assert statistics["general_corpus"]["rows"] == 5
     assert "BM25 engine: bm25s (asked for)" in capsys.readouterr().out
+
+
+def test_a_corpus_is_built_without_torch(data):
+    words = ["corpus", "--task", "glue/sst2", "--data_dir", str(data / "sst2"), "--corpus", str(data / "general.txt")]
+    words += ["--engine", "bm25s", "--corpus_dir", str(data / "out")]
+    code = f"import sys; from hf_distill.cli import main; print(main({words}), 'torch' in sys.modules)"
+    environment = os.environ | {"HF_DATASETS_CACHE": str(data / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"
+    assert list((data / "out" / "data").glob("*.parquet"))

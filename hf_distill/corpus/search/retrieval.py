@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import xxhash
-from datasets.utils import logging
 
 from ...storage.files import checksum_of, disk_space, read_json, remove, write_json
 from ..text.analysis import TokenStreams
 from .ranking import Hits
 from .scoring import CorpusStatistics
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Part of every handle's pickled state: results that `Dataset.map` cached with other code are not taken for these.
 FORMAT = 2
