@@ -48,7 +48,7 @@ CHAPTERS = {
     "Methods": [
         *("students", "objectives", "presets", "paper_index", "watching", "several_teachers", "mtl"),
         *("precompute", "augment", "general", "compare", "tasks", "generate", "grid", "architectures"),
-        "other_models",
+        *("sentence_encoders", "other_models"),
     ],
     "Use": ["cluster", "convert", "hub", "export", "bench", "troubleshooting", "extending", "architecture"],
     "Reference": ["defaults", "api"],

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import runpy
 import shlex
+import warnings
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from hf_distill.corpus.search.engines import _retriv_import
 from hf_distill.corpus.search.retrieval import ENGINES
 from hf_distill.objectives import list_objectives
 from hf_distill.settings import parsing
+from hf_distill.students.sentence import Normalize, SentenceHead
 from hf_distill.students.shapes import NAMED_SHAPES, SHAPE_ALIASES
 from hf_distill.tasks.catalogue.glue import GLUE_TASKS
 
@@ -41,7 +43,10 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 # Packages of extras that the snippets of a page need.
-NEEDS = {"export.md": ["onnx", "onnxscript", "onnxruntime"]}
+NEEDS = {
+    "export.md": ["onnx", "onnxscript", "onnxruntime"],
+    "sentence_encoders.md": ["sentence_transformers"],
+}
 EVERYTHING = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 every_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: page.name if page.parent == ROOT else str(page.relative_to(ROOT))
@@ -78,6 +83,10 @@ def folder_with_stand_ins(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_confi
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.model_max_length = 128
     tokenizer.save_pretrained(model)
+    encoder = tmp_path / "sentence-transformers" / "all-mpnet-base-v2"
+    BertModel(config, add_pooling_layer=False).save_pretrained(encoder)
+    tokenizer.save_pretrained(encoder)
+    SentenceHead("mean", [Normalize()]).save(encoder, config.hidden_size)
     (tmp_path / "sentences.txt").write_text("\n".join(sentences[:8]) + "\n", encoding="utf-8")
     general = [f"{one} {other}" for one in sentences[16:30] for other in sentences[30:44]]
     pq.write_table(pa.table({"text": general}), tmp_path / "general.parquet")
@@ -92,7 +101,9 @@ def folder_with_stand_ins(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_confi
 @every_page
 def test_snippets_run_one_after_the_other(page, folder_with_stand_ins):
     for package in NEEDS.get(page.name, ()):
-        pytest.importorskip(package, reason="an extra that is not installed")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What it says at its import.
+            pytest.importorskip(package, reason="an extra that is not installed")
     namespace = {"__name__": page.stem}
     for number, block in enumerate(blocks(page, "python"), 1):
         exec(compile(block, f"{page.name}, python block {number}", "exec"), namespace)

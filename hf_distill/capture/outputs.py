@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from .architectures import UnsupportedArchitectureError, unwrap
 from .signals import SignalRequest, Signals
-from .transformer import SignalCapture, attention_mask_of, logits_of
+from .transformer import Pool, SignalCapture, attention_mask_of, logits_of, needed_pool
 
 
 def shows_its_signals(model: nn.Module) -> bool:
@@ -23,14 +23,20 @@ def shows_its_signals(model: nn.Module) -> bool:
     return bool(getattr(unwrap(model), "signals_in_output", False))
 
 
-def capture_of(model: nn.Module, request: SignalRequest) -> SignalCapture | OutputCapture:
+def capture_of(model: nn.Module, request: SignalRequest, pool: Pool | None = None) -> SignalCapture | OutputCapture:
     """The capture for a model of either kind.
+
+    Args:
+        model: The model.
+        request: The signals.
+        pool: Makes the vector of a text, where the request asks for it.
 
     Raises:
         UnsupportedArchitectureError: If the architecture is unknown or cannot give what is asked for.
         ValueError: If a layer does not exist, or logits are asked of a model without a head.
     """
-    return OutputCapture(model, request) if shows_its_signals(model) else SignalCapture(model, request)
+    kind = OutputCapture if shows_its_signals(model) else SignalCapture
+    return kind(model, request, pool=pool)
 
 
 class OutputCapture:
@@ -39,6 +45,7 @@ class OutputCapture:
     Args:
         model: A model as the module describes it.
         request: The signals.
+        pool: Makes the vector of a text of the last hidden states.
 
     Attributes:
         num_layers: Layers of the model.
@@ -51,9 +58,10 @@ class OutputCapture:
 
     has_head = True
 
-    def __init__(self, model: nn.Module, request: SignalRequest) -> None:
+    def __init__(self, model: nn.Module, request: SignalRequest, *, pool: Pool | None = None) -> None:
         self.model = model
         self.request = request
+        self.pool = needed_pool(request, pool)
         inner = unwrap(model)
         self.num_layers: int = inner.config.num_hidden_layers
         if request.projections or request.attention_scores:
@@ -81,7 +89,7 @@ class OutputCapture:
         Raises:
             RuntimeError: If the model ran and did not return what it should.
         """
-        wanted = self.request.hidden_states
+        wanted = self.request.hidden_states | ({self.num_layers} if self.pool is not None else set())
         output = self.model(**inputs, **({"output_hidden_states": True} if wanted else {}))
         signals = Signals(attention_mask=attention_mask_of(inputs))
         if self.request.logits:
@@ -94,5 +102,7 @@ class OutputCapture:
                     f"{type(unwrap(self.model)).__name__} must return {self.num_layers + 1} `hidden_states` (the "
                     f"embeddings and one per layer), but returned {given}."
                 )
-            signals.hidden_states = {layer: states[layer] for layer in wanted}
+            signals.hidden_states = {layer: states[layer] for layer in self.request.hidden_states}
+            if self.pool is not None:
+                signals.pooled = self.pool(states[-1], signals.attention_mask)
         return signals, output

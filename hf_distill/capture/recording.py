@@ -5,6 +5,7 @@ Shape legend: B batch, T padded length, A attention heads, G key/value heads, D 
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,8 @@ has eager attention cannot use it."""
 RECORDERS_ATTRIBUTE = "_hf_distill_recorders"
 
 IN_ATTENTION, AFTER_LAYER = 0, 1
+# After the base model, behind whose layers a final norm may come.
+AFTER_BASE = (sys.maxsize, AFTER_LAYER)
 
 
 class EarlyStopError(Exception):
@@ -76,6 +79,7 @@ class Recorder:
         self.hidden_states: dict[int, Tensor] = {}
         self.projections: dict[int, Projections] = {}
         self.score_parts: dict[int, ScoreParts] = {}
+        self.last_states: Tensor | None = None
         self._pending: dict[int, dict[str, Tensor]] = {}
 
     def start(self, *, stop_early: bool) -> None:
@@ -91,6 +95,7 @@ class Recorder:
         self.hidden_states = {}
         self.projections = {}
         self.score_parts = {}
+        self.last_states = None
         self._pending = {}
 
     def pending(self, layer: int) -> dict[str, Tensor]:
@@ -108,6 +113,11 @@ class Recorder:
         if layer in self.request.hidden_states and layer not in self.hidden_states:
             self.hidden_states[layer] = hidden_state
             self._stop_at((layer, AFTER_LAYER))
+
+    def record_last_states(self, states: Tensor) -> None:
+        """Store what the base model gives, (B, T, H)."""
+        self.last_states = states
+        self._stop_at(AFTER_BASE)
 
     def record_projections(self, layer: int, query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> None:
         """Store (B, T, A * D) queries and (B, T, G * D) keys and values."""
@@ -195,7 +205,7 @@ def _last_position(request: SignalRequest) -> tuple[int, int] | None:
     """Return the place of the last signal, as (layer, inside its attention or after it)."""
     inside = [(layer, IN_ATTENTION) for layer in request.projections | request.attention_scores]
     after = [(layer, AFTER_LAYER) for layer in request.hidden_states]
-    return max(inside + after, default=None)
+    return max(inside + after + ([AFTER_BASE] if request.pooled else []), default=None)
 
 
 # Without the mask function of the same name, transformers would leave out the padding mask.

@@ -25,12 +25,15 @@ class SignalRequest:
             before a final norm of the model.
         projections: Layers whose queries, keys and values are needed.
         attention_scores: Layers whose attention scores before mask and softmax (B, A, T, T) are needed.
+        pooled: Whether the one vector of a text (B, D) is needed, which a sentence encoder makes of its last hidden
+            states.
     """
 
     logits: bool = False
     hidden_states: frozenset[int] = frozenset()
     projections: frozenset[int] = frozenset()
     attention_scores: frozenset[int] = frozenset()
+    pooled: bool = False
 
     def __or__(self, other: SignalRequest) -> SignalRequest:
         """Everything that either request asks for."""
@@ -39,11 +42,13 @@ class SignalRequest:
             hidden_states=self.hidden_states | other.hidden_states,
             projections=self.projections | other.projections,
             attention_scores=self.attention_scores | other.attention_scores,
+            pooled=self.pooled or other.pooled,
         )
 
     def __bool__(self) -> bool:
         """Whether anything is asked for."""
-        return self.logits or bool(self.hidden_states or self.projections or self.attention_scores)
+        layers = self.hidden_states or self.projections or self.attention_scores
+        return self.logits or self.pooled or bool(layers)
 
 
 @dataclass
@@ -79,6 +84,7 @@ class Signals:
         projections: Layer -> `Projections`.
         attention_scores: Layer -> (B, A, T, T), scaled, without padding mask, before softmax and dropout; a
             positional bias that belongs to the score is in it.
+        pooled: (B, D), the vector of every text, or `None`.
     """
 
     attention_mask: Tensor
@@ -86,6 +92,7 @@ class Signals:
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     projections: dict[int, Projections] = field(default_factory=dict)
     attention_scores: dict[int, Tensor] = field(default_factory=dict)
+    pooled: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Signals:
         """The same with every tensor changed, the mask too."""
@@ -95,6 +102,7 @@ class Signals:
             hidden_states={layer: change(values) for layer, values in self.hidden_states.items()},
             projections={layer: found.map(change) for layer, found in self.projections.items()},
             attention_scores={layer: change(values) for layer, values in self.attention_scores.items()},
+            pooled=None if self.pooled is None else change(self.pooled),
         )
 
     def to(self, device: torch.device) -> Signals:
@@ -116,3 +124,5 @@ def named_signals(signals: Signals) -> Iterable[tuple[str, Tensor]]:
             yield f"{name} of layer {layer}", getattr(found, name)
     for layer, scores in signals.attention_scores.items():
         yield f"attention scores of layer {layer}", scores
+    if signals.pooled is not None:
+        yield "vectors of texts", signals.pooled

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -30,7 +30,14 @@ from hf_distill.capture.architectures import (
     unwrap,
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
-from hf_distill.capture.recording import ATTENTION_NAME, EarlyStopError, Recorder, attach, detach, recorders_of
+from hf_distill.capture.recording import (
+    ATTENTION_NAME,
+    EarlyStopError,
+    Recorder,
+    attach,
+    detach,
+    recorders_of,
+)
 from hf_distill.capture.signals import SignalRequest, Signals
 
 __all__ = [
@@ -43,6 +50,9 @@ __all__ = [
 ]
 
 logger = logging.get_logger(__name__)
+
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""(B, T, H) last hidden states and (B, T) mask -> (B, D) vectors of the texts."""
 
 
 class SignalCapture:
@@ -63,6 +73,7 @@ class SignalCapture:
         model: Base model, model with a head, or either with peft adapters or under `torch.compile`.
         request: The signals. Layers are resolved: 1 to `num_layers`, and 0 (embeddings) for hidden states.
         early_stop: Whether to stop after the last signal.
+        pool: Makes the vector of a text, where the request asks for it.
 
     Attributes:
         num_layers: Layers of the model.
@@ -76,7 +87,9 @@ class SignalCapture:
             `DistributedDataParallel` or `DataParallel`.
     """
 
-    def __init__(self, model: nn.Module, request: SignalRequest, *, early_stop: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, request: SignalRequest, *, early_stop: bool = True, pool: Pool | None = None
+    ) -> None:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             # Outputs beside those of the wrapper's forward are unknown to it: gradients would not be averaged.
             raise ValueError(
@@ -86,6 +99,7 @@ class SignalCapture:
         self.model = model
         self.request = request
         self.early_stop = early_stop
+        self.pool = needed_pool(request, pool)
         self.architecture = describe_architecture(model)
         self.num_layers = self.architecture.num_layers
         self.hidden_size = self.architecture.hidden_size
@@ -140,11 +154,13 @@ class SignalCapture:
                 other.active = True
             signals.hidden_states = recorder.hidden_states
             signals.projections = recorder.projections
-            score_parts = recorder.score_parts
+            score_parts, last_states = recorder.score_parts, recorder.last_states
             recorder.clear()
         signals.attention_scores = {layer: parts.scores() for layer, parts in score_parts.items()}
         if self.request.logits and output is not None:
             signals.logits = logits_of(output, self._inner)
+        if self.pool is not None and last_states is not None:
+            signals.pooled = self.pool(last_states, signals.attention_mask)
         self._check_complete(signals)
         return signals, output
 
@@ -165,7 +181,7 @@ class SignalCapture:
         last = self._recorder.last
         if not self.early_stop or self.request.logits or last is None or torch.compiler.is_compiling():
             return False
-        return not _is_sharded(self.architecture.layer(max(last[0], 1)))
+        return not _is_sharded(self.architecture.layer(min(max(last[0], 1), self.num_layers)))
 
     def _prepare(self, stack: ExitStack, inputs: dict[str, Any]) -> None:
         """Enter the contexts that this pass needs; none in the usual case."""
@@ -212,6 +228,8 @@ class SignalCapture:
                 handles.append(module.register_forward_hook(_RecordOutput(recorder, index)))
         if 0 in wanted:
             handles.append(info.layer(1).register_forward_pre_hook(_RecordInput(recorder), with_kwargs=True))
+        if self.request.pooled:
+            handles.append(info.base.register_forward_hook(_RecordBase(recorder)))
         return handles
 
     def _install_attention(self) -> list[nn.Module]:
@@ -259,6 +277,17 @@ class _RecordOutput:
         if self.recorder.active:
             layer = self.recorder.current if self.layer is None else self.layer
             self.recorder.record_hidden_state(layer, output[0] if isinstance(output, tuple) else output)
+
+
+class _RecordBase:
+    """Forward hook of the base model: its first output is the last hidden states, after a final norm."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.recorder.active:
+            self.recorder.record_last_states(output[0])
 
 
 class _RecordInput:
@@ -336,6 +365,17 @@ def _check_request(request: SignalRequest, info: ArchitectureInfo, inner: nn.Mod
             f"SignalRequest.logits: {type(inner).__name__} is a base model without a head, so it has no logits. Load "
             "it with a head, e.g. AutoModelForSequenceClassification or AutoModelForMaskedLM."
         )
+
+
+def needed_pool(request: SignalRequest, pool: Pool | None) -> Pool | None:
+    """The pooling of a capture whose request asks for the vector of a text, else `None`.
+
+    Raises:
+        ValueError: If it is asked for, and there is none.
+    """
+    if request.pooled and pool is None:
+        raise ValueError("SignalRequest.pooled: say how tokens become the vector of a text (`pool`).")
+    return pool if request.pooled else None
 
 
 def _output_module(info: ArchitectureInfo, index: int) -> nn.Module:

@@ -27,6 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "peft": ("peft",),
     "plots": ("matplotlib",),
+    "sentence": ("sentence-transformers",),
     "tensorboard": ("tensorboard",),
     "trackio": ("trackio",),
     "retriv": ("retriv", "indxr", "multipipe", "nltk", "oneliner_utils", "unidecode"),

@@ -18,6 +18,20 @@ CITATIONS: dict[str, str] = {
   booktitle = {Findings of the Association for Computational Linguistics: ACL-IJCNLP 2021},
   year = {2021}
 }""",
+    "embeddistill": """@article{kim2023embeddistill,
+  title = {{EmbedDistill}: A Geometric Knowledge Distillation for Information Retrieval},
+  author = {Kim, Seungyeon and Rawat, Ankit Singh and Zaheer, Manzil and Jayasumana, Sadeep
+            and Sadhanala, Veeranjaneyulu and Jitkrittum, Wittawat and Menon, Aditya Krishna and Fergus, Rob
+            and Kumar, Sanjiv},
+  journal = {arXiv preprint arXiv:2301.12005},
+  year = {2023}
+}""",
+    "similarity_preserving": """@inproceedings{tung2019similarity,
+  title = {Similarity-Preserving Knowledge Distillation},
+  author = {Tung, Frederick and Mori, Greg},
+  booktitle = {Proceedings of the {IEEE/CVF} International Conference on Computer Vision},
+  year = {2019}
+}""",
     "hinton2015": """@article{hinton2015distilling,
   title = {Distilling the Knowledge in a Neural Network},
   author = {Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff},

@@ -20,10 +20,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
+from transformers.utils import cached_file
 
 from ..storage.finite import listed
 from ..storage.plain_values import as_hint
 from ..storage.steps import damage_of_file
+from .selection import MODULES_FILE
 
 # What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that
 # is more than tensors is not run.
@@ -130,6 +132,8 @@ def load_skeleton(folder: str, *, flag: str) -> Any:
         raise load_error(folder, error, flag=flag) from error
 
 
+# Ends of the names of classes with a head of pretraining.
+_PRETRAINING = ("ForMaskedLM", "ForPreTraining")
 # Classes of this package, so that a folder of one loads although transformers does not know it.
 _OWN_TYPES = {"bigru": "hf_distill.students.recurrent"}
 
@@ -146,9 +150,33 @@ def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any,
         raise load_error(model, error, flag=flag) from error
     own = sys.modules.get(_OWN_TYPES.get(config.model_type, ""))
     model_class = getattr(own or transformers, name, None) or _registered_class(config, name) or AutoModel
+    if name.endswith(_PRETRAINING) and find_file(model, MODULES_FILE, **revision) is not None:
+        # Many sentence encoders name the class that they were pretrained with, whose head they do not have.
+        model_class = modeling_auto.MODEL_MAPPING.get(type(config), model_class)
     # A pooler that the checkpoint lacks would be random, and nothing here reads a base model's pooler.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     return config, model_class, {"add_pooling_layer": False} if has_pooler else {}
+
+
+def find_file(model: str, file: str, revision: str | None = None) -> str | None:
+    """Path of a file of a model, or `None` if the model has none of that name.
+
+    Args:
+        model: Hub id or local folder.
+        file: Its path in the folder or repository.
+        revision: Branch, tag or commit on the Hub.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder / file) if (folder / file).is_file() else None
+    return cached_file(
+        model,
+        file,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
 
 
 def named_architectures(config: PreTrainedConfig) -> list[str]:

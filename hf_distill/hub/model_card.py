@@ -33,6 +33,9 @@ _SAYS_NOTHING = re.compile(r"(?i)model|final|best|last|weights|checkpoint-\d+|sn
 # Columns of the table of scores that are shown where any score has them, left and right of the ratio.
 _SCORE_COLUMNS = ("teacher", "baseline", "majority")
 _SCORE_ORIGIN = ("rows", "seed", "commit")
+# The Hub's name for what a sentence encoder does, and the tags by which that ecosystem finds one.
+SENTENCES = "sentence-similarity"
+_SENTENCE_TAGS = ("sentence-transformers", SENTENCES, "feature-extraction")
 # What the card says beside a speed-up.
 _SPEED_FIELDS = ("num_batches", "batch_size", "seq_length", "device", "dtype")
 
@@ -51,6 +54,7 @@ class ModelFacts:
         num_heads: Attention heads.
         intermediate_size: Feed-forward width.
         vocab_size: Tokens in the vocabulary.
+        vector: How a sentence encoder makes one vector of a text, and its width.
         parameters: All parameters.
         embedding_parameters: Those of the embeddings.
         bytes: Weights on disk.
@@ -67,6 +71,7 @@ class ModelFacts:
     num_heads: int | None = None
     intermediate_size: int | None = None
     vocab_size: int | None = None
+    vector: str | None = None
     parameters: int | None = None
     embedding_parameters: int | None = None
     bytes: int | None = None
@@ -287,11 +292,13 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
     ]
     datasets = [score.hub_dataset for score in facts.scores] + [facts.corpus.hub_id if facts.corpus else None]
     distilled = ["knowledge-distillation"] if facts.teacher or facts.objectives else []
+    encodes = facts.pipeline_tag == SENTENCES
     tags = ["hf_distill", *distilled, *(item.name for item in facts.objectives), *facts.tags]
+    tags = [*(_SENTENCE_TAGS if encodes else ()), *tags]
     return ModelCardData(
         language=_distinct(facts.language) or None,
         license=facts.licence,
-        library_name="transformers",
+        library_name="sentence-transformers" if encodes else "transformers",
         base_model=_distinct([*(teacher.hub_id for teacher in facts.teacher), facts.base_model]) or None,
         tags=_distinct(tags),
         datasets=_distinct(datasets) or None,

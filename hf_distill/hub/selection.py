@@ -20,6 +20,8 @@ from hf_distill.storage.files import read_json
 RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
 CARD_FILE = "README.md"
+# What a sentence encoder is made of: in every folder of sentence-transformers.
+MODULES_FILE = "modules.json"
 
 # Files that a reader would mix up with the new ones if an earlier push had left some there.
 WEIGHTS = (
@@ -53,6 +55,9 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
         "config.json",
         "generation_config.json",
         "encoder_generation.json",
+        MODULES_FILE,
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
         "adapter_config.json",
         "results.json",
         "distillation.json",
@@ -218,7 +223,7 @@ def _reason(path: str, repo_type: RepoType, root: Path) -> str | None:
     for pattern, reason in DENIED:
         if any(fnmatchcase(part, pattern) for part in parts):
             return reason
-    if _matches(path, ALLOWED[repo_type]):
+    if _matches(path, ALLOWED[repo_type]) or path in _files_of_modules(root):
         return None
     above = [root.joinpath(*parts[:depth]) for depth in range(1, len(parts))]
     if any((folder / "config.json").is_file() for folder in above):
@@ -226,6 +231,18 @@ def _reason(path: str, repo_type: RepoType, root: Path) -> str | None:
     if parts[0] == "work" and repo_type == "dataset":
         return "work of the build"
     return f"not part of a {WHAT[repo_type]}"
+
+
+def _files_of_modules(root: Path) -> set[str]:
+    """Files of the modules of a sentence encoder: those of the encoder itself stand in `ALLOWED`."""
+    try:
+        modules = read_json(root / MODULES_FILE)
+    except (OSError, ValueError):
+        return set()
+    listed = modules if isinstance(modules, list) else []
+    paths = [module.get("path") for module in listed if isinstance(module, dict)]
+    files = ("config.json", "model.safetensors")
+    return {f"{path}/{file}" for path in paths if isinstance(path, str) and path for file in files}
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

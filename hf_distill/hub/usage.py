@@ -12,6 +12,7 @@ _AUTO_CLASSES = {
     "fill-mask": "AutoModelForMaskedLM",
     "text-generation": "AutoModelForCausalLM",
     "feature-extraction": "AutoModel",
+    "sentence-similarity": "AutoModel",
 }
 
 # Sample texts, written for this package, by language and use.
@@ -58,6 +59,12 @@ _VECTORS = """from transformers import pipeline
 encode = pipeline("feature-extraction", model="{name}")
 print(encode({text}, return_tensors=True).shape)  # rows, tokens, width"""
 
+_SIMILAR = """from sentence_transformers import SentenceTransformer
+
+encoder = SentenceTransformer("{name}")
+vectors = encoder.encode({texts})
+print(encoder.similarity(vectors, vectors))"""
+
 _WRITE = """from transformers import pipeline
 
 write = pipeline("text-generation", model="{name}")
@@ -103,6 +110,7 @@ _SNIPPETS = {
     "token-classification": _WORDS,
     "fill-mask": _MASK,
     "feature-extraction": _VECTORS,
+    "sentence-similarity": _SIMILAR,
     "text-generation": _WRITE,
     "question-answering": _ANSWER,
     "multiple-choice": _CHOOSE,
@@ -129,7 +137,8 @@ def usage(
         return None
     texts = _TEXTS.get(language, _TEXTS["en"])
     first, second = texts["pair"]
-    given = {**texts, "text": {"text": first, "text_pair": second}} if pairs else texts
+    given = {**texts, "texts": [first, second]}
+    given |= {"text": {"text": first, "text_pair": second}} if pairs else {}
     # Lists and mappings of texts are written alike in JSON and in Python.
     return snippet.format(name=name, **{key: json.dumps(value, ensure_ascii=False) for key, value in given.items()})
 

@@ -17,6 +17,7 @@ from .features import CosineObjective, FSPObjective, HiddenObjective, NSTObjecti
 from .logits import LabelsObjective, LogitsObjective
 from .projections import make_projection
 from .relation import MiniLMObjective, RelationObjective, relation_loss
+from .sentence import EmbeddingObjective, SimilarityObjective
 from .tinybert import TinyBERTObjective, TinyBERTPredictionObjective
 from .transport import BertEMDObjective, solve_transport
 
@@ -25,6 +26,7 @@ __all__ = [
     "AttentionObjective",
     "BertEMDObjective",
     "CosineObjective",
+    "EmbeddingObjective",
     "FSPObjective",
     "HiddenObjective",
     "LabelsObjective",
@@ -34,6 +36,7 @@ __all__ = [
     "Objective",
     "PKDObjective",
     "RelationObjective",
+    "SimilarityObjective",
     "TinyBERTObjective",
     "TinyBERTPredictionObjective",
     "WeightedObjective",

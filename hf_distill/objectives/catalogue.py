@@ -15,6 +15,7 @@ SIGNALS = {
     "hidden_states": "hidden states",
     "projections": "queries, keys and values",
     "attention_scores": "attention scores",
+    "pooled": "vectors of texts",
 }
 OPTIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

@@ -15,6 +15,7 @@ from .teach import MatmulMode, TeacherDtype, filled_up
 from .values import check_numbers
 
 CombinationRule = Literal["mean_logits", "mean_probabilities", "confidence", "route"]
+PoolingMode = Literal["mean", "cls", "lasttoken", "weightedmean", "max", "mean_sqrt_len_tokens"]
 RULES: tuple[str, ...] = get_args(CombinationRule)
 
 
@@ -276,6 +277,20 @@ class DistillationArguments(TrainingArguments):
             "1, flsw and cwsm give every row its own; or a mapping (JSON) with name and options."
         },
     )
+    student_pooling: PoolingMode | None = field(
+        default=None,
+        metadata={
+            "help": "Sentence encoders: how the student makes one vector of a text (mean, cls, lasttoken, "
+            "weightedmean, max, mean_sqrt_len_tokens). Default: as its own folder says, else as the teacher does."
+        },
+    )
+    student_dense_width: int | None = field(
+        default=None,
+        metadata={
+            "help": "Sentence encoders: give the student's vectors this width by a dense layer, which is trained and "
+            "saved with it. Default: none; vectors of other widths are compared through a projection beside it."
+        },
+    )
     teacher_dtype: TeacherDtype = field(
         default="auto",
         metadata={
@@ -341,6 +356,8 @@ class DistillationArguments(TrainingArguments):
             raise ValueError(
                 f"`--gradual_unfreezing` is {shares}; give two rising shares of the steps, such as 0 0.5."
             )
+        if self.student_dense_width is not None and self.student_dense_width < 1:
+            raise ValueError(f"`--student_dense_width` is {self.student_dense_width}; it must be at least 1.")
         self._choose_metric()
         logs, evaluations = self.logging_steps, self.eval_steps
         super().__post_init__()

@@ -27,6 +27,7 @@ from .class_change import translated_config
 from .configuration import student_config
 from .embedding_init import compress_embeddings
 from .first_weights import CALIBRATION_TOKENS, give_first_weights
+from .sentence import as_encoder
 from .shapes import StudentShape, parse_shape, shape_of
 from .slicing import take_weights
 
@@ -59,7 +60,7 @@ def create_student(
     architecture has it. `first_weights_of` tells what it took from its teacher.
 
     Args:
-        teacher: A model, its configuration, a Hub id or a local folder.
+        teacher: A model, its configuration, a Hub id or a local folder; of a `SentenceTransformer` the encoder in it.
         shape: A name or grammar of `parse_shape`, or a `StudentShape`.
         init: The first weights. `"teacher"`: cut out of the teacher's, and refitted where there is text (see
             `give_first_weights`); `"teacher_layers"`: embeddings, head and chosen layers of a teacher of equal widths;
@@ -87,6 +88,7 @@ def create_student(
     """
     if init is not None and init not in INITIALISATIONS:
         raise ValueError(f"Unknown initialisation {init!r} (--student_init): use one of {', '.join(INITIALISATIONS)}.")
+    teacher, _ = as_encoder(teacher)
     shape = parse_shape(shape) if isinstance(shape, str) else shape
     teacher_config = _teacher_config(teacher)
     wanted = init or _default_init(teacher, teacher_config, shape)

@@ -283,6 +283,7 @@ def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
         logits=signals.logits,
         hidden_states={layer: mean(states) for layer, states in signals.hidden_states.items()},
         projections={layer: found.map(mean) for layer, found in signals.projections.items()},
+        pooled=signals.pooled,
     )
 
 
@@ -311,6 +312,7 @@ class AlignedTeacher(TeacherSource):
                 "compared. Objectives on logits of rows, hidden states and relations can."
             )
         self.teacher.request(request)
+        self.head = self.teacher.head
 
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""

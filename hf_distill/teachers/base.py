@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from ..capture.signals import SignalRequest
 from ..objectives import WeightedObjective
+from ..students.sentence import SentenceHead
 from ..tasks.labels import names_of_head, order_by_name, order_by_number
 
 logger = logging.get_logger(__name__)
@@ -60,6 +61,7 @@ class TeacherSource:
         model: The model that runs in this process; `None` if none does.
         dtype: The arithmetic that was chosen for it, a name of `--teacher_dtype`.
         device: Where it computes; batches of another device are fetched.
+        head: How a sentence encoder makes one vector of a text (`SentenceHead`); `None` of another teacher.
         dataset: The only rows that the teacher knows, for a teacher whose signals were stored with them.
         own_tokens: The columns that it reads in place of the student's tokens, where it has another tokenizer.
         shared_ids: Ids of the tokenizer that teacher and student are known to have in common, if they are.
@@ -74,6 +76,7 @@ class TeacherSource:
     model: Any = None
     dtype: str = "auto"
     device: torch.device = CPU
+    head: SentenceHead | None = None
     dataset: Any = None
     own_tokens: TokenColumns | None = None
     shared_ids: int | None = None

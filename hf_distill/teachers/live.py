@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 import torch
 import xxhash
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from ..capture.outputs import capture_of
 from ..capture.signals import SignalRequest, Signals
@@ -21,9 +22,12 @@ from ..hub.model_card import shown_name
 from ..kernels.packed_linears import PackedLinears
 from ..settings.teach import TeacherDtype
 from ..storage.finite import check_weights
+from ..students.sentence import SentenceHead, as_encoder, head_of
 from .base import TeacherSource, label_permutation
 from .int8 import int8_copy
 from .placed import first_device, place_of, weights_of
+
+logger = logging.get_logger(__name__)
 
 
 class LiveTeacher(TeacherSource):
@@ -33,16 +37,24 @@ class LiveTeacher(TeacherSource):
     the last signal that was requested. A model that has a place already (`hf_distill.teachers.placed`) keeps it.
     """
 
-    def __init__(self, model: Any, dtype: str = "auto", device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        dtype: str = "auto",
+        device: str | torch.device | None = None,
+        head: SentenceHead | None = None,
+    ) -> None:
         """Freeze `model`.
 
         Args:
-            model: The teacher, a transformers model with or without head and adapters. Its parameters stop requiring
-                gradients.
+            model: The teacher, a transformers model with or without head and adapters, or a `SentenceTransformer`. Its
+                parameters stop requiring gradients.
             dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
                 normalisations stay in float32), `int8` (on the CPU, see `hf_distill.teachers.int8`), or `auto`:
                 whatever is in force where it is called.
             device: Where it stays, whatever the device of training; `None` follows that device.
+            head: How a sentence encoder makes one vector of a text. Default: that of the `SentenceTransformer`, or of
+                the folder or repository that the model was loaded from.
 
         Raises:
             ValueError: If there is no such arithmetic or device, one of them does not apply to the model, or a weight
@@ -51,6 +63,9 @@ class LiveTeacher(TeacherSource):
         if dtype not in get_args(TeacherDtype):
             raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
         self.own_device = None if device is None else _existing_device(device)
+        # Such as a `SentenceTransformer`.
+        model, own_head = as_encoder(model) if isinstance(model, nn.Sequential) else (model, None)
+        self.head = head or own_head
         self.placed = place_of(model)
         if self.placed and (dtype == "int8" or device is not None):
             flag = f"--teacher_device {device}" if dtype != "int8" else "--teacher_dtype int8"
@@ -71,7 +86,19 @@ class LiveTeacher(TeacherSource):
 
     def request(self, request: SignalRequest) -> None:
         """Say which signals `signals` must give."""
-        self._capture = capture_of(self.model, request)
+        if request.pooled:
+            self.head = self.head or head_of(self.model) or self._mean()
+            self.head.requires_grad_(False).eval().to(self.device)
+        self._capture = capture_of(self.model, request, self.head)
+
+    def _mean(self) -> SentenceHead:
+        """The head of a model that does not say how its tokens become one vector."""
+        logger.warning_once(
+            f"The teacher {self.source()['name']} is no folder of sentence-transformers (modules.json): the mean of "
+            "its tokens is taken for the vector of a text. Give `LiveTeacher(model, head=SentenceHead(...))` for "
+            "another pooling."
+        )
+        return SentenceHead("mean")
 
     def to(self, device: torch.device) -> None:
         """Move to the device of training, or to the own one.
@@ -90,6 +117,8 @@ class LiveTeacher(TeacherSource):
                 )
             return
         self.model.to(device)
+        if self.head is not None:
+            self.head.to(device)
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
@@ -152,7 +181,11 @@ class LiveTeacher(TeacherSource):
         digest = xxhash.xxh3_128()
         for name, weight in weights_of(self.model):
             update_digest(digest, {name: weight})
+        pools = self._capture.request.pooled and self.head is not None
+        if pools:
+            update_digest(digest, self.head.state_dict())
         found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+        found |= {"teacher_vector": self.head.describe()} if pools else {}
         # Other arithmetic rounds the same weights; int8 weights are others.
         return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
 

@@ -6,7 +6,7 @@ Shape legend: B rows of the batch, N teachers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -68,6 +68,7 @@ def only_requested(signals: Signals, request: SignalRequest) -> Signals:
         hidden_states={layer: signals.hidden_states[layer] for layer in request.hidden_states},
         projections={layer: signals.projections[layer] for layer in request.projections},
         attention_scores={layer: signals.attention_scores[layer] for layer in request.attention_scores},
+        pooled=signals.pooled if request.pooled else None,
     )
 
 
@@ -78,6 +79,8 @@ def shapes_of(signals: Signals) -> dict[str, tuple[int, ...]]:
     shapes |= {f"attention scores {layer}": tuple(v.shape[1:]) for layer, v in signals.attention_scores.items()}
     for layer, found in signals.projections.items():
         shapes[f"projections {layer}"] = (found.num_heads, *(x.shape[-1] for x in (found.query, found.key)))
+    if signals.pooled is not None:
+        shapes["vectors of texts"] = tuple(signals.pooled.shape[1:])
     return shapes
 
 
@@ -100,4 +103,5 @@ def _merge(parts: Sequence[Signals], merge: Callable[[list[Tensor]], Tensor]) ->
         attention_scores={
             layer: merge([part.attention_scores[layer] for part in parts]) for layer in first.attention_scores
         },
+        pooled=None if first.pooled is None else merge([cast(Tensor, part.pooled) for part in parts]),
     )

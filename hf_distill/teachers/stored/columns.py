@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,8 +123,8 @@ class StoredSignal:
     """One tensor of `Signals` and how it is stored.
 
     Attributes:
-        kind: `logits`, `hidden_states`, `query`, `key`, `value` or `attention_scores`.
-        key: Name of the output, or the layer as text.
+        kind: `logits`, `hidden_states`, `query`, `key`, `value`, `attention_scores` or `pooled`.
+        key: Name of the output, or the layer as text; "" of the vector of a text.
         positions: Axes over the tokens.
         width: Numbers per position: classes, hidden or projection width, heads of attention scores; 0 where the
             signal has no such axis (start and end scores, (B, T)).
@@ -146,7 +146,8 @@ class StoredSignal:
     @property
     def name(self) -> str:
         """Name of the (first) column."""
-        return f"{self.owner}_{self.key}" if self.kind == "logits" else f"{self.owner}_{self.kind}_{self.key}"
+        parts = {"logits": [self.key], "pooled": [self.kind]}.get(self.kind, [self.kind, self.key])
+        return "_".join([self.owner, *parts])
 
     @property
     def columns(self) -> list[Column]:
@@ -161,8 +162,8 @@ class StoredSignal:
 
     def is_part_of(self, request: SignalRequest) -> bool:
         """Whether a request asks for it."""
-        if self.kind == "logits":
-            return request.logits
+        if self.kind in ("logits", "pooled"):
+            return getattr(request, self.kind)
         return int(self.key) in getattr(request, "projections" if self.kind in SIDES else self.kind)
 
     def encode(self, signals: Signals) -> list[Tensor]:
@@ -182,6 +183,8 @@ class StoredSignal:
             tensor = spread_rest(tensors[0].float(), tensors[1].long(), tensors[2], self.width)
         if self.kind == "logits":
             signals.logits[self.key] = tensor.squeeze(-1) if self.width == 0 else tensor
+        elif self.kind == "pooled":
+            signals.pooled = tensor
         elif self.kind == "attention_scores":
             signals.attention_scores[int(self.key)] = tensor.permute(0, 3, 1, 2)
         elif self.kind == "hidden_states":
@@ -192,6 +195,8 @@ class StoredSignal:
             setattr(found, self.kind, tensor)
 
     def _find(self, signals: Signals) -> Tensor:
+        if self.kind == "pooled":
+            return cast(Tensor, signals.pooled)
         if self.kind in SIDES:
             return getattr(signals.projections[int(self.key)], self.kind)
         found: dict[Any, Tensor] = getattr(signals, self.kind)
@@ -255,6 +260,8 @@ def signals_of(short: Signals, long: Signals, dtype: str, top_k: int | None) -> 
             stored.append(StoredSignal(side, str(layer), 1, width, dtype, num_heads=found.num_heads))
     for layer, scores in sorted(short.attention_scores.items()):
         stored.append(StoredSignal("attention_scores", str(layer), 2, scores.shape[1], dtype))
+    if short.pooled is not None:
+        stored.append(StoredSignal("pooled", "", 0, short.pooled.shape[-1], dtype))
     return stored
 
 

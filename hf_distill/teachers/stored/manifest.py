@@ -32,6 +32,7 @@ class _Request:
     hidden_states: list[int] = field(default_factory=list)
     projections: list[int] = field(default_factory=list)
     attention_scores: list[int] = field(default_factory=list)
+    pooled: bool = False
 
 
 _FIELDS: dict[str, Any] = {
@@ -148,18 +149,20 @@ def request_fields(request: SignalRequest) -> dict[str, Any]:
         "hidden_states": sorted(request.hidden_states),
         "projections": sorted(request.projections),
         "attention_scores": sorted(request.attention_scores),
+        **({"pooled": True} if request.pooled else {}),
     }
 
 
 def request_from(fields: Mapping[str, Any]) -> SignalRequest:
     """The reverse of `request_fields`."""
-    layers = {name: frozenset(value) for name, value in fields.items() if name != "logits"}
-    return SignalRequest(logits=fields["logits"], **layers)
+    flags = {name: bool(fields.get(name)) for name in ("logits", "pooled")}
+    return SignalRequest(**flags, **{name: frozenset(value) for name, value in fields.items() if name not in flags})
 
 
 def missing_signals(request: SignalRequest, stored: SignalRequest) -> str:
     """Name the signals of a request that the store lacks, in words; "" if it lacks nothing."""
-    found = ["logits"] if request.logits and not stored.logits else []
+    names = {"logits": "logits", "pooled": "vectors of texts"}
+    found = [words for name, words in names.items() if getattr(request, name) and not getattr(stored, name)]
     for name in ("hidden_states", "projections", "attention_scores"):
         layers = sorted(getattr(request, name) - getattr(stored, name))
         if layers:

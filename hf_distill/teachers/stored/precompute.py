@@ -241,6 +241,8 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: TeacherSource, proce
     with new_files(folder) as part:
         config.save_pretrained(part)
         processing_class.save_pretrained(part)
+    if live.head is not None:
+        live.head.save(folder, config.hidden_size)
     # Last, so that a folder with a manifest has the rest.
     write_manifest(folder, manifest)
 

@@ -17,6 +17,7 @@ from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
 
 from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import load_skeleton, load_tokenizer
+from ...students.sentence import read_head
 from ..base import TeacherSource, label_permutation
 from .columns import Column, StoredSignal, decode_signals
 from .manifest import (
@@ -64,6 +65,8 @@ class StoredTeacher(TeacherSource):
         self.model_type: str = self.manifest["model_type"]
         self.stored_request = request_from(self.manifest["request"])
         self.label_order: Tensor | None = None
+        # How the teacher made one vector of a text, if it did.
+        self.head = read_head(self.folder) if self.stored_request.pooled else None
         self._stored = [StoredSignal(**fields) for fields in self.manifest["signals"]]
         self._written_names = [column.name for signal in self._stored for column in signal.columns]
         self._stored = [replace(signal, owner=name) for signal in self._stored]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ AGREEMENT = "agreement"
 
 
 def can_agree(objective: Objective) -> bool:
-    """Whether an objective sees outputs, hidden states, or queries, keys and values of both sides."""
+    """Whether an objective sees outputs, vectors of texts, hidden states, or queries, keys and values of both."""
     return bool(_kind(objective))
 
 
@@ -63,6 +63,8 @@ def agreement_sums(
         sums = {}
         for part in SIDES.values():
             sums |= _feature_sums(part, getattr(ours, part), getattr(theirs, part), student.attention_mask)
+    elif kind == "pooled":
+        sums = _feature_sums("features", cast(Tensor, student.pooled), cast(Tensor, teacher.pooled), None)
     else:
         sums = {}
     return {f"{name}|{key}": value for key, value in sums.items()}
@@ -124,7 +126,7 @@ def _kind(objective: Objective) -> str:
     ours, theirs = objective.student_request, objective.teacher_request
     if ours.logits and theirs.logits:
         return "outputs"
-    kinds = ("hidden_states", "projections")
+    kinds = ("pooled", "hidden_states", "projections")
     return next((kind for kind in kinds if getattr(ours, kind) and getattr(theirs, kind)), "")
 
 

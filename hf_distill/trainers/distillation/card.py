@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...capture.outputs import shows_its_signals
 from ...hub.model_card import (
+    SENTENCES,
     CardFacts,
     ModelFacts,
     ObjectiveFacts,
@@ -21,6 +22,7 @@ from ...hub.model_card import (
 from ...settings import DistillationArguments
 from ...settings.parsing import arguments_to_dict
 from ...storage.files import read_json
+from ...students.sentence import SentenceHead
 from ...students.shapes import shape_of
 from ...students.sizes import count_parameters
 from ...tasks.labels import names_of_head
@@ -125,7 +127,12 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
     return CardFacts(
         model_name=model_name,
         teacher=[facts for teacher in trainer.teachers if (facts := _teacher_facts(teacher)) is not None],
-        student=model_facts(trainer.student, model_name, hub_id=trainer.hub_model_id or args.hub_model_id),
+        student=model_facts(
+            trainer.student,
+            model_name,
+            hub_id=trainer.hub_model_id or args.hub_model_id,
+            vector=_vector_of(trainer.model.sentence_head, trainer.student.config),
+        ),
         objectives=[
             ObjectiveFacts(name, trainer.model.weights[name], settings=_given(settings))
             for name, settings in described.items()
@@ -142,7 +149,7 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
             "torch": transformers.utils.import_utils.get_torch_version(),
         },
         citations=[objective.citation for objective in objectives.values() if objective.citation],
-        pipeline_tag=pipeline_tag(trainer.student),
+        pipeline_tag=pipeline_tag(trainer.student) if trainer.model.sentence_head is None else SENTENCES,
         labels=labels_of(trainer.student),
     )
 
@@ -152,7 +159,13 @@ def _teacher_facts(teacher: TeacherSource) -> ModelFacts | None:
     model = teacher.skeleton()
     if model is None:
         return None
-    return model_facts(model, **teacher.source(), lineage=lineage_of(getattr(model.config, "name_or_path", "")))
+    lineage = lineage_of(getattr(model.config, "name_or_path", ""))
+    return model_facts(model, **teacher.source(), lineage=lineage, vector=_vector_of(teacher.head, model.config))
+
+
+def _vector_of(head: SentenceHead | None, config: Any) -> str | None:
+    """Say how a sentence encoder makes one vector of a text: `mean, normalize: 384 numbers`."""
+    return None if head is None else f"{head.describe()}: {head.width(config.hidden_size)} numbers"
 
 
 def lineage_of(folder: str) -> str | None:

@@ -21,6 +21,7 @@ from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import forward_columns
 from ...objectives import Objective, WeightedObjective
 from ...objectives.schedules import Schedule
+from ...students.sentence import SentenceHead
 from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
 from ...teachers.base import TokenColumns
 from ...teachers.routing import only_requested
@@ -59,6 +60,8 @@ class DistillationModel(PreTrainedModel):
     Attributes:
         student: The plain model (or `PeftModel`) that users get.
         objectives: Modules by name; their parameters, if any, train beside the student and are never saved in it.
+        sentence_head: Makes one vector of a text, where the student is a sentence encoder; saved with it as modules of
+            sentence-transformers.
     """
 
     accepts_loss_kwargs = True
@@ -73,6 +76,7 @@ class DistillationModel(PreTrainedModel):
         student: Any,
         objectives: list[WeightedObjective],
         own_tokens: Mapping[str, TokenColumns | None] | None = None,
+        head: SentenceHead | None = None,
     ) -> None:
         """Wrap `student`.
 
@@ -80,9 +84,11 @@ class DistillationModel(PreTrainedModel):
             student: The plain model.
             objectives: Bound to its depth already.
             own_tokens: The columns that the teacher of each objective reads, where they are not the student's.
+            head: Makes one vector of a text of the student's hidden states.
         """
         super().__init__(student.config)
         self.student = student
+        self.sentence_head = head
         self.objectives = nn.ModuleDict({item.name: item.objective for item in objectives})
         self.weights = {item.name: item.weight for item in objectives}
         self.schedules = {item.name: item.schedule for item in objectives if item.schedule is not None}
@@ -94,10 +100,10 @@ class DistillationModel(PreTrainedModel):
         request = SignalRequest()
         for item in objectives:
             request = request | item.objective.student_request
-        self._capture = capture_of(student, request)
+        self._capture = capture_of(student, request, head)
         # A base model has no head whose outputs metrics could read.
         with_logits = request | SignalRequest(logits=True) if self._capture.has_head else request
-        self._capture_with_logits = capture_of(student, with_logits)
+        self._capture_with_logits = capture_of(student, with_logits, head)
         self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
         self.deepest_layer = deepest_hidden_state(request, self._capture.num_layers)
         self._features_capture: Any = None
@@ -283,10 +289,16 @@ class DistillationModel(PreTrainedModel):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: Any, state_dict: dict[str, Tensor] | None = None, **kwargs: Any
     ) -> None:
-        """Write the plain student; `state_dict`, if given, is one of the wrapper."""
+        """Write the plain student, and its modules where it is a sentence encoder.
+
+        `state_dict`, if given, is one of the wrapper.
+        """
         if state_dict is not None:
             state_dict = {k.removeprefix("student."): v for k, v in state_dict.items() if k.startswith("student.")}
         self.student.save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        if self.sentence_head is not None:
+            width = getattr(self._capture, "hidden_size", None) or self.student.config.hidden_size
+            self.sentence_head.save(save_directory, width)
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Switch activation checkpointing on in the student."""
@@ -326,7 +338,8 @@ class DistillationModel(PreTrainedModel):
 def deepest_hidden_state(request: SignalRequest, num_layers: int) -> int:
     """The deepest layer whose output signals depend on: queries, keys, values and scores on that below their own."""
     inside = request.projections | request.attention_scores
-    layers = {*request.hidden_states, *(layer - 1 for layer in inside), *([num_layers] if request.logits else [])}
+    at_the_end = [num_layers] if request.logits or request.pooled else []
+    layers = {*request.hidden_states, *(layer - 1 for layer in inside), *at_the_end}
     return max(layers, default=num_layers)
 
 

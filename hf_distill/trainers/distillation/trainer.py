@@ -27,6 +27,7 @@ from ...kernels.precision import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.base import objective_items
 from ...settings import DistillationArguments
+from ...students.sentence import SentenceHead, as_encoder, head_of, read_head
 from ...tasks.loading import LoadedTask
 from ...tasks.rows.text import has_transform
 from ...teachers.base import TeacherSource, own_tokens_of
@@ -140,6 +141,8 @@ class DistillationTrainer(BaseTrainer):
         self.peft_config = peft_config
         self._given_model, self._is_started = model is not None, False
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
+        # Such as a `SentenceTransformer`.
+        student, self._student_head = as_encoder(student) if isinstance(student, nn.Sequential) else (student, None)
         self._check_given(eval_task, compute_loss_func=compute_loss_func)
         self.teacher: TeacherSource | None = None
         if teacher_model is not None:
@@ -248,7 +251,20 @@ class DistillationTrainer(BaseTrainer):
                 own_tokens[item.name] = teacher.own_tokens
         if self.teacher is not None:
             self.teacher.connect(objectives, student.config)
-        return DistillationModel(student, objectives, own_tokens)
+        return DistillationModel(student, objectives, own_tokens, self._head_for(student, objectives))
+
+    def _head_for(self, student: Any, objectives: Sequence[WeightedObjective]) -> SentenceHead | None:
+        """Return what makes one vector of a text: the student's own, else like that of its teacher."""
+        learns_vectors = any(item.objective.student_request.pooled for item in objectives)
+        was_loaded = bool(getattr(student.config, "name_or_path", None))
+        own = self._student_head or (head_of(student) if was_loaded else None)
+        if not learns_vectors:
+            return own
+        if own is not None and self.args.student_pooling is None and self.args.student_dense_width is None:
+            return own
+        like: SentenceHead = own or next((one.head for one in self.teachers if one.head is not None), SentenceHead())
+        width = getattr(capture_of(student, SignalRequest()), "hidden_size", None) or student.config.hidden_size
+        return like.for_student(width, pooling=self.args.student_pooling, dense_width=self.args.student_dense_width)
 
     def _build_objectives(self, student: Any) -> list[WeightedObjective]:
         """Every objective with the settings that follow from student and teacher."""
@@ -635,6 +651,9 @@ class DistillationTrainer(BaseTrainer):
         # A checkpoint holds the plain student; sharded strategies save and load the whole wrapper.
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         super()._load_from_checkpoint(resume_from_checkpoint, model if sharded else self.student)
+        head = self.model.sentence_head
+        if head is not None and head.state_dict() and not sharded:
+            head.load_state_dict(read_head(resume_from_checkpoint).state_dict())  # type: ignore[union-attr]
 
     @unless_stock
     def _load_best_model(self) -> None:

@@ -1,0 +1,407 @@
+"""Sentence encoders: the head of an encoder, its files, and students of sentence encoders."""
+
+import functools
+import json
+import math
+import warnings
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, BertModel, set_seed
+
+from hf_distill import (
+    DistillationArguments,
+    DistillationTrainer,
+    MultiTeacherArguments,
+    MultiTeacherTrainer,
+    StoredTeacher,
+    create_student,
+    precompute,
+)
+from hf_distill.capture.outputs import capture_of
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.hub.loading import load_model
+from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
+from hf_distill.teachers.live import LiveTeacher
+
+
+@pytest.fixture
+def encoder(tiny_bert_config):
+    """A bare encoder whose attention is sharp enough that texts differ."""
+    set_seed(0)
+    model = BertModel(tiny_bert_config(), add_pooling_layer=False)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.dim() == 2:
+                parameter.mul_(4)
+    return model.eval()
+
+
+@pytest.fixture
+def sentence_transformers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("sentence_transformers", reason="the extra `sentence` is not installed")
+
+
+def save_sentence_encoder(folder, encoder, tokenizer, head):
+    encoder.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    head.save(folder, encoder.config.hidden_size)
+    return str(folder)
+
+
+@pytest.fixture
+def teacher_folder(encoder, tiny_tokenizer, tmp_path):
+    head = SentenceHead("mean", [Normalize()], prompts={"query": "find "}, max_length=32)
+    return save_sentence_encoder(tmp_path / "teacher", encoder, tiny_tokenizer, head)
+
+
+def vectors(encoder, head, tokenizer, texts):
+    """Reference: one text at a time, without padding."""
+    found = []
+    for text in texts:
+        inputs = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            states = encoder(**inputs).last_hidden_state
+            found.append(head(states, inputs["attention_mask"])[0])
+    return torch.stack(found)
+
+
+def arguments(tmp_path, kind=DistillationArguments, **fields):
+    defaults = {
+        "output_dir": str(tmp_path / "student"),
+        "max_steps": 2,
+        "per_device_train_batch_size": 8,
+        "report_to": "none",
+        "use_cpu": True,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "learning_rate": 1e-3,
+        "max_length": 32,
+    }
+    return kind(**{**defaults, **fields})
+
+
+# ---- The head ----
+
+
+def slow_pool(states, length, mode):
+    real = states[:length]
+    weights = torch.arange(1, length + 1).float()[:, None]
+    return {
+        "mean": real.mean(0),
+        "cls": real[0],
+        "lasttoken": real[-1],
+        "max": real.max(0).values,
+        "weightedmean": (real * weights).sum(0) / weights.sum(),
+        "mean_sqrt_len_tokens": real.sum(0) / math.sqrt(length),
+    }[mode]
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_every_pooling_sees_real_tokens_only(mode, side):
+    states = torch.randn(3, 6, 5)
+    lengths = [6, 4, 1]
+    mask = torch.tensor([[1] * n + [0] * (6 - n) for n in lengths])
+    rows = states.clone()
+    if side == "left":
+        mask = mask.flip(1)
+        rows = torch.stack([torch.cat((row[n:], row[:n])) for row, n in zip(states, lengths, strict=True)])
+    expected = torch.stack([slow_pool(row, n, mode) for row, n in zip(states, lengths, strict=True)])
+    torch.testing.assert_close(SentenceHead(mode)(rows, mask), expected)
+
+
+def test_an_unknown_pooling_is_named():
+    with pytest.raises(ValueError, match=r"median.*allowed are mean, cls"):
+        SentenceHead("median")
+
+
+def test_a_head_comes_back_from_its_files(tmp_path):
+    head = SentenceHead(
+        ("cls", "mean"),
+        [Dense(8, 3, activation="Tanh"), Normalize(), Dense(3, 2, bias=False)],
+        prompts={"query": "query: "},
+        default_prompt="query",
+        max_length=17,
+    )
+    head.save(tmp_path, 4)
+    again = read_head(str(tmp_path))
+    states, mask = torch.randn(2, 3, 4), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    torch.testing.assert_close(again(states, mask), head(states, mask))
+    assert again.describe() == "cls+mean, dense 8 -> 3, normalize, dense 3 -> 2"
+    assert (again.prompts, again.default_prompt, again.max_length) == ({"query": "query: "}, "query", 17)
+    assert read_head(str(tmp_path / "1_Pooling")) is None
+
+
+def test_an_order_of_poolings_that_the_old_fields_cannot_say_is_kept(tmp_path):
+    SentenceHead(("mean", "cls")).save(tmp_path, 4)
+    assert read_head(str(tmp_path)).pooling == ("mean", "cls")
+
+
+def test_modules_that_are_unknown_or_lead_elsewhere_are_refused(tmp_path):
+    SentenceHead("mean").save(tmp_path, 4)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    for more, message in (
+        ({"path": "2_CNN", "type": "sentence_transformers.models.CNN"}, "CNN; known are"),
+        ({"path": "../other", "type": "sentence_transformers.models.Dense"}, "leads out of the folder"),
+    ):
+        (tmp_path / "modules.json").write_text(json.dumps([*modules, {"idx": 2, "name": "2", **more}]))
+        with pytest.raises(ValueError, match=message):
+            read_head(str(tmp_path))
+
+
+def test_an_encoder_that_names_the_class_of_its_pretraining_is_loaded_without_that_head(teacher_folder):
+    config = json.loads((path := __import__("pathlib").Path(teacher_folder, "config.json")).read_text())
+    path.write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    assert type(load_model(teacher_folder, flag="--teacher_model")).__name__ == "BertModel"
+
+
+# ---- The signal ----
+
+
+def test_a_capture_gives_the_vector_and_stops_before_the_head(tiny_teacher, tiny_tokenizer, sentences):
+    """Padding changes nothing, and the classifier does not run."""
+    head = SentenceHead("mean", [Normalize()])
+    inputs = tiny_tokenizer(sentences[:5], padding=True, return_tensors="pt")
+    capture = capture_of(tiny_teacher, SignalRequest(pooled=True), head)
+    signals, output = capture.run(**inputs)
+    assert output is None
+    torch.testing.assert_close(
+        signals.pooled, vectors(tiny_teacher.bert, head, tiny_tokenizer, sentences[:5]), rtol=1e-5, atol=1e-5
+    )
+    both = capture_of(tiny_teacher, SignalRequest(pooled=True, logits=True), head)(**inputs)
+    torch.testing.assert_close(both.pooled, signals.pooled)
+    assert both.logits["logits"].shape == (5, 2)
+
+
+def test_a_capture_needs_to_know_the_pooling(tiny_teacher):
+    with pytest.raises(ValueError, match="say how tokens become the vector"):
+        capture_of(tiny_teacher, SignalRequest(pooled=True))
+
+
+# ---- Training ----
+
+
+@pytest.mark.parametrize("objective", ["embedding", "similarity"])
+def test_a_student_comes_nearer_and_loads_as_a_sentence_encoder(
+    objective, teacher_folder, tiny_tokenizer, sentences, tmp_path
+):
+    rows = Dataset.from_dict({"text": sentences})
+    student = create_student(teacher_folder, "2x12:4h")
+    args = arguments(tmp_path, max_steps=30, objectives=[objective], learning_rate=5e-3, eval_agreement=True)
+    trainer = DistillationTrainer(
+        student, args, teacher_model=teacher_folder, train_dataset=rows, eval_dataset=rows,
+        processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_loss"] < 0.8 * before["eval_loss"]
+    assert after["eval_agreement"] > before["eval_agreement"]
+    trainer.save_model()
+    head = head_of(load_model(args.output_dir, flag="--model"))
+    assert head.describe() == "mean, normalize"
+    assert head.prompts == {"query": "find "}
+    assert AutoModel.from_pretrained(args.output_dir).config.hidden_size == 12
+
+
+def test_a_dense_layer_is_trained_saved_and_gone_on_with(teacher_folder, tiny_tokenizer, sentences, tmp_path):
+    def train(folder, **fields):
+        args = arguments(
+            tmp_path, output_dir=str(tmp_path / folder), objectives=["embedding"], student_dense_width=24,
+            save_strategy="steps", save_steps=2, **fields,
+        )  # fmt: skip
+        trainer = DistillationTrainer(
+            create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
+            train_dataset=Dataset.from_dict({"text": sentences}), processing_class=tiny_tokenizer,
+        )  # fmt: skip
+        return trainer
+
+    whole = train("whole", max_steps=4)
+    began = whole.model.sentence_head.steps[0].linear.weight.clone()
+    whole.train()
+    resumed = train("resumed", max_steps=4)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    dense = whole.model.sentence_head.steps[0].linear.weight
+    assert not torch.equal(dense, began)
+    assert not list(whole.model.objectives["embedding"].parameters())
+    for trainer in (whole, resumed):
+        trainer.save_model()
+        head = read_head(trainer.args.output_dir)
+        assert head.describe() == "mean, dense 12 -> 24, normalize"
+        torch.testing.assert_close(head.steps[0].linear.weight, dense, rtol=0, atol=0)
+
+
+def test_a_student_that_is_a_sentence_encoder_keeps_its_modules(teacher_folder, tiny_tokenizer, encoder, tmp_path):
+    student = BertModel(encoder.config, add_pooling_layer=False)
+    folder = save_sentence_encoder(
+        tmp_path / "first", student, tiny_tokenizer, SentenceHead("cls", [Dense(24, 6), Normalize()])
+    )
+    trainer = DistillationTrainer(
+        folder, arguments(tmp_path, objectives=["hidden"]), teacher_model=teacher_folder,
+        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    trainer.save_model()
+    assert read_head(trainer.args.output_dir).describe() == "cls, dense 24 -> 6, normalize"
+
+
+def test_a_teacher_without_modules_is_pooled_by_the_mean_and_says_so(encoder, caplog, tiny_tokenizer):
+    teacher = LiveTeacher(encoder)
+    teacher.request(SignalRequest(pooled=True))
+    inputs = tiny_tokenizer(["the cat", "a dog sees a bird"], padding=True, return_tensors="pt")
+    expected = vectors(encoder, SentenceHead("mean"), tiny_tokenizer, ["the cat", "a dog sees a bird"])
+    torch.testing.assert_close(teacher.signals(inputs).pooled, expected, rtol=1e-5, atol=1e-5)
+
+
+# ---- Against sentence-transformers ----
+
+
+@pytest.mark.parametrize(
+    "steps", [[], [Normalize()], [Dense(24, 7, activation="Tanh"), Normalize()]], ids=["bare", "unit", "dense"]
+)
+@pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken", "weightedmean", "max"])
+def test_what_is_saved_here_gives_the_same_vectors_there(
+    sentence_transformers, mode, steps, encoder, tiny_tokenizer, sentences, tmp_path
+):
+    head = SentenceHead(mode, steps, prompts={"query": "find "}, max_length=9)
+    folder = save_sentence_encoder(tmp_path, encoder, tiny_tokenizer, head)
+    model = sentence_transformers.SentenceTransformer(folder, device="cpu")
+    cutting = functools.partial(tiny_tokenizer, truncation=True, max_length=9)
+    ours = vectors(encoder, head, cutting, sentences)
+    torch.testing.assert_close(torch.tensor(model.encode(sentences)), ours.detach(), rtol=1e-5, atol=1e-5)
+    assert model.prompts["query"] == "find "
+    assert model.max_seq_length == 9
+    # And the object, as a teacher.
+    inner, read = as_encoder(model)
+    torch.testing.assert_close(
+        vectors(inner, read, cutting, sentences[:4]),
+        ours[:4], rtol=1e-5, atol=1e-5,
+    )  # fmt: skip
+    # And what that package saves.
+    model.save(str(tmp_path / "theirs"))
+    torch.testing.assert_close(
+        vectors(inner, read_head(str(tmp_path / "theirs")), tiny_tokenizer, ["the cat"]),
+        vectors(encoder, head, tiny_tokenizer, ["the cat"]), rtol=1e-5, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_an_object_of_sentence_transformers_is_a_teacher_and_a_student(
+    sentence_transformers, teacher_folder, tiny_tokenizer, tmp_path
+):
+    teacher = sentence_transformers.SentenceTransformer(teacher_folder, device="cpu")
+    student = create_student(teacher, "2x12:4h")
+    trainer = DistillationTrainer(
+        student, arguments(tmp_path, objectives=["similarity"]), teacher_model=teacher,
+        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_model()
+    saved = sentence_transformers.SentenceTransformer(trainer.args.output_dir, device="cpu")
+    again = DistillationTrainer(
+        saved, arguments(tmp_path / "2", objectives=["embedding"]), teacher_model=teacher_folder,
+        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    assert again.model.sentence_head.describe() == "mean, normalize"
+    assert isinstance(again.model.objectives["embedding"].projections[0], nn.Linear)
+    assert AutoTokenizer.from_pretrained(trainer.args.output_dir).model_max_length
+
+
+def test_the_card_is_one_of_that_ecosystem(teacher_folder, tiny_tokenizer, tmp_path):
+    trainer = DistillationTrainer(
+        create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, objectives=["embedding"]),
+        teacher_model=teacher_folder, train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}),
+        processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card()
+    text = (tmp_path / "student" / "README.md").read_text()
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["library_name"] == "sentence-transformers"
+    assert header["pipeline_tag"] == "sentence-similarity"
+    assert {"sentence-transformers", "sentence-similarity", "knowledge-distillation"} <= set(header["tags"])
+    assert 'SentenceTransformer("student")' in text
+    assert "| vector of a text | mean, normalize: 12 numbers | mean, normalize: 24 numbers |" in text
+
+
+def test_a_push_takes_every_module_along(hub, teacher_folder, tiny_tokenizer, tmp_path):
+    args = arguments(tmp_path, objectives=["embedding"], student_dense_width=24, hub_model_id="anna/encoder")
+    trainer = DistillationTrainer(
+        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
+        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    trainer.push_to_hub()
+    model = load_model("anna/encoder", flag="--model")
+    head = head_of(model)
+    assert head.describe() == "mean, dense 12 -> 24, normalize"
+    expected = vectors(trainer.student.eval(), trainer.model.sentence_head, tiny_tokenizer, ["the cat", "a dog"])
+    torch.testing.assert_close(vectors(model.eval(), head, tiny_tokenizer, ["the cat", "a dog"]), expected)
+
+
+def test_what_was_pushed_loads_there(sentence_transformers, hub, teacher_folder, tiny_tokenizer, tmp_path):
+    args = arguments(tmp_path, objectives=["similarity"], hub_model_id="anna/encoder")
+    trainer = DistillationTrainer(
+        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
+        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    trainer.push_to_hub()
+    model = sentence_transformers.SentenceTransformer("anna/encoder", device="cpu")
+    expected = vectors(trainer.student.eval(), trainer.model.sentence_head, tiny_tokenizer, ["the cat", "a dog"])
+    torch.testing.assert_close(torch.tensor(model.encode(["the cat", "a dog"])), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_that_are_stored_train_as_those_of_the_teacher(teacher_folder, tiny_tokenizer, sentences, tmp_path):
+    rows = Dataset.from_dict({"text": sentences})
+    precompute(rows, teacher_folder, ["embedding", "similarity"], tmp_path / "stored", dtype="float32", max_length=32)
+    losses = []
+    for teacher in (teacher_folder, str(tmp_path / "stored")):
+        trainer = DistillationTrainer(
+            create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, objectives=["embedding", "similarity"]),
+            teacher_model=teacher, train_dataset=rows if teacher == teacher_folder else None,
+            processing_class=tiny_tokenizer,
+        )  # fmt: skip
+        losses.append(trainer.train().training_loss)
+        assert trainer.model.sentence_head.describe() == "mean, normalize"
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    stored = StoredTeacher(tmp_path / "stored")
+    assert len(stored.dataset[0]["teacher_pooled"]) == 24
+
+
+def test_several_teachers_each_give_their_vectors(teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path):
+    items = [{"objective": "embedding", "teacher": 0}, {"objective": "similarity", "teacher": 1}]
+    trainer = MultiTeacherTrainer(
+        create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, kind=MultiTeacherArguments),
+        teacher_models=[teacher_folder, encoder], objectives=items,
+        train_dataset=Dataset.from_dict({"text": sentences}), processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    assert math.isfinite(trainer.train().training_loss)
+    assert trainer.model.sentence_head.describe() == "mean, normalize"
+
+
+def test_a_teacher_with_a_tokenizer_of_its_own(teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path):
+    """Vectors are of rows: nothing has to be aligned, and the loss is that of the teacher's own reading."""
+    other = AutoTokenizer.from_pretrained(teacher_folder)
+    words = sorted(other.get_vocab().items(), key=lambda pair: pair[1])
+    flipped = {word: i for i, (word, _) in enumerate([*words[:5], *reversed(words[5:])])}
+    backend = json.loads(other.backend_tokenizer.to_str())
+    backend["model"]["vocab"] = flipped
+    student_tokenizer = type(other)(tokenizer_object=Tokenizer.from_str(json.dumps(backend)), model_max_length=64)
+    trainer = DistillationTrainer(
+        create_student(teacher_folder, "2x12:4h", init="random"),
+        arguments(tmp_path, objectives=["embedding"], align_tokenizers=True),
+        teacher_model=teacher_folder, train_dataset=Dataset.from_dict({"text": sentences[:8]}),
+        processing_class=student_tokenizer,
+    )  # fmt: skip
+    batch = next(iter(trainer.get_train_dataloader()))
+    found = trainer.teacher.signals(batch).pooled
+    texts = [tiny_tokenizer.decode(ids, skip_special_tokens=True) for ids in batch["teacher0_input_ids"]]
+    expected = vectors(encoder, SentenceHead("mean", [Normalize()]), tiny_tokenizer, texts)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
