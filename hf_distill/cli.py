@@ -62,6 +62,11 @@ VERBS = {
         "Store a teacher's signals, so that students are distilled without it.",
         ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
     ),
+    "vocabulary": Verb(
+        "Trim a model's vocabulary to what texts need: vocabulary MODEL --textbook TEXT.",
+        ("VocabularyArguments",),
+        words=("model",),
+    ),
     "distill": Verb(
         "Distil a teacher into a student on a textbook.",
         ("StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments", "RunArguments"),

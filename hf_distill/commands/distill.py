@@ -18,11 +18,11 @@ from transformers.utils import logging
 from hf_distill.commands.cards import distillation_details, shown_command
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
-from hf_distill.commands.textbook import read_textbook, stored_rows
+from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
 from hf_distill.corpus.build.sources import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
-from hf_distill.hub.tokenizers import check_same_tokens
+from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
 from hf_distill.settings import (
     DistillationArguments,
     MultiTeacherArguments,
@@ -35,7 +35,7 @@ from hf_distill.settings.parsing import changed_arguments, write_arguments
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sizes import count_parameters, size_table
-from hf_distill.tasks.rows.text import PAIR_COLUMN
+from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
 from hf_distill.teachers.stored.manifest import is_stored_teacher
 from hf_distill.teachers.stored.teacher import StoredTeacher
 from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
@@ -223,7 +223,8 @@ def prepare(
         _check_student_init(student)
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
-        if training.align_tokenizers:
+        # The student's vocabulary may be a part of the teacher's.
+        if training.align_tokenizers or ids_of_same_pieces(tokenizer, own) is not None:
             tokenizer = own
         else:
             check_same_tokens(tokenizer, own)
@@ -237,7 +238,11 @@ def prepare(
     # The weights of a run that goes on come from its checkpoint.
     begins = training.resume_from_checkpoint is None or not has_checkpoints(training.output_dir)
     text = calibration_text(student, training, train_rows) if existing is None and begins else None
-    student_model = existing or make_student(student, first, training.seed, text, tokenizer)
+    trimmed = None if existing is not None else trim(student, training, teachers, train_rows)
+    if trimmed is not None:
+        tokenizer = trimmed.tokenizer
+    origin = first if trimmed is None else trimmed.model
+    student_model = existing or make_student(student, origin, training.seed, text, tokenizer)
     if (
         eval_rows is None
         and training.eval_task is None
@@ -265,7 +270,7 @@ def prepare(
     teachers.let_go()
     has_evaluation = trainer.eval_dataset is not None
     begun = student.student_model or _init_of(student, student_model)
-    weights = _first_weights(student, student_model)
+    weights = _first_weights(student, student_model) + (f"; vocabulary: {trimmed}" if trimmed else "")
     return Prepared(
         trainer, list(teachers.names), teacher_parameters, sizes, begun, weights, len(train_rows), has_evaluation
     )
@@ -306,10 +311,30 @@ def calibration_text(
     rows = textbook
     if student.calibration_text is not None:
         rows = load_general_corpus(student.calibration_text, flag="--calibration_text")
-    columns = [name for name in (training.text_column, PAIR_COLUMN) if name in rows.column_names]
-    if not columns or not student.calibration_tokens:
+    return texts_in(rows, training.text_column) if student.calibration_tokens else None
+
+
+def trim(
+    student: StudentArguments, training: DistillationArguments, teachers: Any, rows: datasets.Dataset
+) -> TrimmedVocabulary | None:
+    """The first teacher with the vocabulary of a student that is to have a smaller one; `None` if it is not.
+
+    Raises:
+        ValueError: If there is no text to trim it by, or a teacher cannot read the tokens of such a student.
+    """
+    if student.student_vocabulary is None:
         return None
-    return (row[name] for row in rows.select_columns(columns) for name in columns if row[name])
+    if teachers.stored or training.align_tokenizers:
+        what = "a stored teacher's rows have" if teachers.stored else "`--align_tokenizers` compares"
+        raise ValueError(
+            f"`--student_vocabulary {student.student_vocabulary}` goes with live teachers of one tokenizer, but "
+            f"{what} the tokens of the full one: store the signals of a teacher that `hf-distill vocabulary` made."
+        )
+    texts = texts_in(rows, training.text_column)
+    if texts is None:
+        raise ValueError("`--student_vocabulary` counts the pieces of text, but the textbook has tokens only.")
+    size = student.student_vocabulary or None
+    return trim_vocabulary(teachers.tokenizers[0], teachers.models[0], texts, size=size)
 
 
 def make_student(

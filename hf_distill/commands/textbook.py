@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ def read_textbook(
     """
     rows = read_rows(textbook, training.text_column, tokenizer, training.max_length, config)
     return hold_back(rows, textbook.textbook_eval_rows, training.seed)
+
+
+def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:
+    """The texts of rows one after the other, first and second ones of pairs; `None` if they have tokens only."""
+    columns = [name for name in (column, PAIR_COLUMN) if name in rows.column_names]
+    if not columns:
+        return None
+    return (row[name] for row in rows.select_columns(columns) for name in columns if row[name])
 
 
 def read_rows(

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .task import TaskArguments as TaskArguments
     from .teach import FineTuningArguments as FineTuningArguments
     from .teach import TeacherArguments as TeacherArguments
+    from .vocabulary import VocabularyArguments as VocabularyArguments
 
 _MODULE_OF = {
     "AdaptationArguments": "adapt",
@@ -93,6 +94,7 @@ _MODULE_OF = {
     "TasksArguments": "mtl",
     "TeacherArguments": "teach",
     "TextbookArguments": "distill",
+    "VocabularyArguments": "vocabulary",
 }
 
 __all__ = list(_MODULE_OF)

@@ -46,6 +46,13 @@ class StudentArguments:
             "first layer. Such a student is an ELECTRA."
         },
     )
+    student_vocabulary: int | None = field(
+        default=None,
+        metadata={
+            "help": "Trim the student's vocabulary to so many pieces, those that the textbook needs most; 0 keeps all "
+            "that occur in it. Default: the teacher's vocabulary."
+        },
+    )
     calibration_text: str | None = field(
         default=None,
         metadata={
@@ -60,6 +67,16 @@ class StudentArguments:
     student_model: str | None = field(
         default=None, metadata={"help": "Hub id or folder of a student to train on; the shape is then not used."}
     )
+
+    def __post_init__(self) -> None:
+        """Check the size of the vocabulary."""
+        if self.student_vocabulary is not None and self.student_vocabulary < 0:
+            raise ValueError(f"`--student_vocabulary` is {self.student_vocabulary}; it must be at least 0.")
+        if self.student_vocabulary is not None and self.student_model is not None:
+            raise ValueError(
+                "`--student_vocabulary` is for a student that is made; trim `--student_model` with `hf-distill "
+                "vocabulary`."
+            )
 
 
 @dataclass

@@ -1,0 +1,76 @@
+"""Trim the vocabulary of a model to what texts need."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.textbook import read_rows, texts_in
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.settings import TextbookArguments, VocabularyArguments
+from hf_distill.settings.parsing import write_arguments
+from hf_distill.storage.files import model_files
+from hf_distill.students.sizes import count_parameters
+from hf_distill.students.vocabulary import trim_vocabulary
+
+
+@writes_folder()
+def run(arguments: VocabularyArguments) -> dict[str, Any]:
+    """Write a model with fewer word embeddings, and the tokenizer of its pieces.
+
+    Writes to `output_dir`: model and tokenizer, which load as any other, `results.json` and `arguments.yaml`.
+
+    Args:
+        arguments: The model, the text, and how many pieces may stay.
+
+    Returns:
+        The content of `results.json`: pieces and parameters before and after, and of texts that were not counted the
+        share of unknown pieces before and after and the share of pieces that are gone.
+
+    Raises:
+        OSError: If there is no such model.
+        ValueError: If no model or text is named, or the vocabulary cannot be trimmed to this size.
+    """
+    if arguments.model is None:
+        raise ValueError("`--model` is missing: give the Hub id or folder of the model whose vocabulary is trimmed.")
+    started = time.perf_counter()
+    model = load_model(arguments.model, flag="--model")
+    tokenizer = load_tokenizer(arguments.model, flag="--model")
+    textbook = TextbookArguments(
+        arguments.textbook, data_dir=arguments.data_dir, max_textbook_rows=arguments.max_textbook_rows
+    )
+    rows = read_rows(textbook, arguments.text_column, tokenizer)
+    trimmed = trim_vocabulary(tokenizer, model, texts_in(rows, arguments.text_column) or (), size=arguments.size)
+    small: Any = trimmed.model
+    with model_files(arguments.output_dir) as part:
+        small.save_pretrained(part)
+        trimmed.tokenizer.save_pretrained(part)
+    facts = {
+        "job": "vocabulary",
+        "model": arguments.output_dir,
+        "source": arguments.model,
+        "pieces": len(trimmed.kept),
+        "pieces_before": trimmed.pieces_before,
+        "parameters": count_parameters(small).total,
+        "parameters_before": count_parameters(model).total,
+        "measured_texts": trimmed.measured_texts,
+        "unknown": trimmed.unknown,
+        "unknown_before": trimmed.unknown_before,
+        "changed": trimmed.changed,
+        "textbook": arguments.textbook,
+        "textbook_rows": len(rows),
+        "in_words": str(trimmed),
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_results(arguments.output_dir, facts)
+    write_arguments(arguments.output_dir, arguments)
+    return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say what stayed, what that costs, and where the model is."""
+    sizes = f"{results['parameters'] / 1e6:.1f} of {results['parameters_before'] / 1e6:.1f} million parameters"
+    return f"{results['in_words']}; {sizes}; model in {results['model']}"

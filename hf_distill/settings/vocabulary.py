@@ -1,0 +1,41 @@
+"""Settings for trimming the vocabulary of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class VocabularyArguments:
+    """The model whose vocabulary is trimmed, and the text that it is trimmed by."""
+
+    model: str | None = field(
+        default=None, metadata={"help": "Hub id or local folder of a model; the first word may stand for it."}
+    )
+    textbook: list[str] | None = field(
+        default=None,
+        metadata={"help": "Text like that which the model will read: files, folders, Hub ids or names of tasks."},
+    )
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Local files of a task named by --textbook, or a parent of such folders."}
+    )
+    text_column: str = field(default="text", metadata={"help": "Column with the text."})
+    max_textbook_rows: int | None = field(
+        default=None, metadata={"help": "Count the pieces of the first so many rows of each text. Default: all."}
+    )
+    size: int | None = field(
+        default=None,
+        metadata={"help": "Most pieces to keep, the most frequent ones. Default: all that the text needs."},
+    )
+    output_dir: str = field(
+        default="outputs/vocabulary", metadata={"help": "Folder for the smaller model and its tokenizer."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers; a single text may be given as a string."""
+        if isinstance(self.textbook, str):
+            self.textbook = [self.textbook]
+        for name in ("max_textbook_rows", "size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
