@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .batch import reading
+
 
 def logits_at(model: Any, inputs: Mapping[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
     """Run a model with a masked-LM head, whose head sees the chosen tokens alone.
@@ -41,7 +43,8 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], rows: Tensor, positions:
 
     hook = encoder.register_forward_hook(keep_chosen)
     try:
-        logits = model(**inputs, return_dict=True).logits
+        with reading(inputs.get("attention_mask")):
+            logits = model(**inputs, return_dict=True).logits
     finally:
         hook.remove()
     if logits.shape[:2] != (len(rows), 1):

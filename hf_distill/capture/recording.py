@@ -14,6 +14,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from hf_distill.capture.batch import has_padding
 from hf_distill.capture.signals import Projections, SignalRequest
 from hf_distill.kernels.product_attention import attention_by_products, products_apply
 
@@ -208,6 +209,26 @@ def _last_position(request: SignalRequest) -> tuple[int, int] | None:
     return max(inside + after + ([AFTER_BASE] if request.pooled else []), default=None)
 
 
-# Without the mask function of the same name, transformers would leave out the padding mask.
+def known_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """The mask of SDPA as transformers makes it, without asking a device whether a batch has padding.
+
+    Args:
+        args: As for `sdpa_mask`.
+        attention_mask: (B, T); of a batch whose host knows that it has no padding, none is needed.
+        kwargs: As for `sdpa_mask`.
+
+    Returns:
+        What `sdpa_mask` returns.
+    """
+    padded = None if attention_mask is None or torch.compiler.is_compiling() else has_padding(attention_mask)
+    if padded:
+        # Skipped are masks without padding alone; to find one, the device would have to be asked.
+        kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    return sdpa_mask(*args, attention_mask=None if padded is False else attention_mask, **kwargs)
+
+
 AttentionInterface.register(ATTENTION_NAME, recording_attention)
-AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+# Without the mask function of the same name, transformers would leave out the padding mask. Where no facts are known,
+# it is that of transformers.
+for _name in (ATTENTION_NAME, "sdpa"):
+    AttentionMaskInterface.register(_name, known_mask)

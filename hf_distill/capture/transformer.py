@@ -30,6 +30,7 @@ from hf_distill.capture.architectures import (
     unwrap,
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
+from hf_distill.capture.batch import reading
 from hf_distill.capture.recording import (
     ATTENTION_NAME,
     EarlyStopError,
@@ -184,7 +185,9 @@ class SignalCapture:
         return not _is_sharded(self.architecture.layer(min(max(last[0], 1), self.num_layers)))
 
     def _prepare(self, stack: ExitStack, inputs: dict[str, Any]) -> None:
-        """Enter the contexts that this pass needs; none in the usual case."""
+        """Enter the contexts that this pass needs."""
+        if not torch.compiler.is_compiling():
+            stack.enter_context(reading(inputs.get("attention_mask")))
         for hooks in self._attention_hooks:
             hooks.ensure_installed()
             stack.enter_context(hooks.during_forward())

@@ -20,9 +20,10 @@ from transformers import AutoModelForMaskedLM
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import cached_file, logging
 
+from hf_distill.capture.batch import shown_cells
 from hf_distill.capture.forward import logits_at
 from hf_distill.generation.decoding import beam_search
-from hf_distill.generation.packing import IGNORED, SpecialIds
+from hf_distill.generation.packing import SpecialIds
 from hf_distill.generation.settings import WAYS, GenerationSettings
 from hf_distill.hub.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
 from hf_distill.storage.files import model_files, read_json, write_json
@@ -131,7 +132,7 @@ class EncoderForGeneration(nn.Module):
         Returns:
             `loss`, a mean over the target tokens, and (N, V) `logits` of the places with a label, in order.
         """
-        rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+        rows, columns = shown_cells(labels)
         logits = self.predict(input_ids, position_ids, token_type_ids, attention_mask, rows, columns)
         total = smoothed_loss(logits, labels[rows, columns], self.ids.pad, self.label_smoothing).sum()
         count = max(1, len(rows)) if num_items_in_batch is None else num_items_in_batch

@@ -15,9 +15,10 @@ import xxhash
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
+from hf_distill.capture.batch import shown_cells
 from hf_distill.generation.decoding import beam_search
 from hf_distill.generation.model import EncoderForGeneration
-from hf_distill.generation.packing import IGNORED, SpecialIds, pack
+from hf_distill.generation.packing import SpecialIds, pack
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.settings import GenerationTrainingArguments
@@ -245,7 +246,7 @@ class GenerationTrainer(FineTuningTrainer):
     def _row_losses(self, batch: dict[str, Tensor]) -> Tensor:
         """(B, 2) summed cross-entropy and number of the target tokens of every row."""
         labels = batch["labels"]
-        rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+        rows, columns = shown_cells(labels)
         with self.compute_loss_context_manager(), self.accelerator.autocast():
             logits = self.model(**batch).logits
         losses = torch.nn.functional.cross_entropy(logits.float(), labels[rows, columns], reduction="none")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ..capture.batch import shown_places
 from ..capture.signals import SignalRequest, Signals
 from .base import Objective, Unit, register_objective
 from .temperature import Temperature, TemperatureSpec
@@ -278,8 +279,9 @@ class LogitsObjective(Objective):
             teacher = shift_probability(teacher, gold_labels(name, teacher, labels, self.title, attention_mask))
         if self.positions == "labels":
             # Chosen before the softmax: a masked-LM head has the whole vocabulary at every position.
-            shown = gold_labels(name, student, labels, self.title) >= 0
-            student, teacher, mask = student[shown], teacher[shown], None
+            places = shown_places(gold_labels(name, student, labels, self.title))
+            student, teacher = (x.flatten(0, -2).index_select(0, places) for x in (student, teacher))
+            mask = None
         if is_span and self.logits_loss == "mse":
             return _row_mean((student - teacher).square(), attention_mask)
         if not is_span and (self.problem_type == "regression" or student.shape[-1] == 1):

@@ -2,8 +2,8 @@
 
 The layers of both sides have masses; the transport of the student's masses to the teacher's that costs least says how
 much each pair of layers counts. It is found exactly (scipy) on detached costs: gradients go through the costs only.
-Each step waits for the costs of its batch on the CPU. As the transport belongs to the batch it was found on,
-accumulated small batches are not quite one large batch here.
+Each step waits once for the costs of its batch, which the CPU needs. As the transport belongs to the batch it was
+found on, accumulated small batches are not quite one large batch here.
 
 Shape legend: B rows, A heads, T padded length, D width, M student layers, L teacher layers.
 """
@@ -70,6 +70,28 @@ def _linear_program(costs: np.ndarray, rows: np.ndarray, columns: np.ndarray) ->
         costs.ravel() / scale, A_eq=np.vstack((row_sums, column_sums)), b_eq=np.concatenate((rows, columns[:-1]))
     )
     return np.clip(found.x, 0.0, None).reshape(costs.shape)
+
+
+class _Layers:
+    """The features of all layers of both sides, and how far they are from each other."""
+
+    def __init__(self, student: list[Tensor], teacher: list[Tensor], mask: Tensor, distance: RowLoss) -> None:
+        self.student, self.teacher = [x.float() for x in student], [x.float() for x in teacher]
+        self.mask, self.distance = mask, distance
+
+    @torch.no_grad()
+    def costs(self) -> Tensor:
+        """(M, L) distance of every pair of layers."""
+        return torch.stack([torch.stack([self._between(s, t) for t in self.teacher]) for s in self.student])
+
+    def moved(self, flow: np.ndarray) -> Tensor:
+        """The cost of a flow (M, L), with gradient."""
+        # Most pairs carry nothing: only those that do are computed with their graph.
+        parts = [float(flow[i, j]) * self._between(self.student[i], self.teacher[j]) for i, j in np.argwhere(flow > 0)]
+        return torch.stack(parts).sum()
+
+    def _between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return self.distance(student, teacher, self.mask).mean()
 
 
 @register_objective("bert_emd")
@@ -158,32 +180,26 @@ class BertEMDObjective(Objective):
         target = [teacher.hidden_states[i] for i in range(len(self.teacher_masses) + 1)]
         with torch.autocast(mask.device.type, enabled=False):
             embeddings = squared_error(projected[0].float(), target[0].float(), mask).mean()
-            moved = {"hidden": self._transport(projected[1:], target[1:], mask, squared_error)}
+            kinds = {"hidden": _Layers(projected[1:], target[1:], mask, squared_error)}
             if self.attention:
                 student_scores = [student.attention_scores[i + 1] for i in range(len(self.student_masses))]
                 teacher_scores = [teacher.attention_scores[i + 1] for i in range(len(self.teacher_masses))]
-                moved["attention"] = self._transport(student_scores, teacher_scores, mask, score_error)
+                kinds["attention"] = _Layers(student_scores, teacher_scores, mask, score_error)
+            costs = torch.stack([kind.costs() for kind in kinds.values()])
+            flows = self._solve(costs)
+            moved = {name: kind.moved(flow) for (name, kind), flow in zip(kinds.items(), flows, strict=True)}
         if self.cost_attention and self.training:
-            self._update_masses([spent for _, spent in moved.values()])
-        return {"embeddings": embeddings, **{name: self.layer_weight * loss for name, (loss, _) in moved.items()}}
-
-    def _transport(
-        self, student: list[Tensor], teacher: list[Tensor], mask: Tensor, distance: RowLoss
-    ) -> tuple[Tensor, Tensor]:
-        """The cost of the cheapest flow, with gradient, and what was spent on every pair of layers, (M, L)."""
-        student, teacher = [x.float() for x in student], [x.float() for x in teacher]
-        with torch.no_grad():
-            costs = torch.stack([torch.stack([distance(s, t, mask).mean() for t in teacher]) for s in student])
-        flow = self._solve(costs)
-        # Most pairs carry nothing: only those that do are computed with their graph.
-        carrying = [(i, j) for i in range(len(student)) for j in range(len(teacher)) if flow[i, j] > 0]
-        parts = [float(flow[i, j]) * distance(student[i], teacher[j], mask).mean() for i, j in carrying]
-        return torch.stack(parts).sum(), costs * torch.as_tensor(flow, dtype=costs.dtype, device=costs.device)
+            spent = costs * torch.as_tensor(flows, dtype=costs.dtype).to(costs.device, non_blocking=True)
+            self._update_masses(list(spent))
+        return {"embeddings": embeddings, **{name: self.layer_weight * loss for name, loss in moved.items()}}
 
     @torch.compiler.disable
     def _solve(self, costs: Tensor) -> np.ndarray:
-        sides = (costs, self.student_masses, self.teacher_masses)
-        return solve_transport(*(x.detach().cpu().double().numpy() for x in sides))
+        """The cheapest flows (K, M, L) for the costs (K, M, L) of K kinds of features; the one wait of a step."""
+        numbers = torch.cat((costs.detach().flatten(), self.student_masses, self.teacher_masses)).cpu().double()
+        students = len(self.student_masses)
+        found, masses = numbers[: costs.numel()].view(costs.shape).numpy(), numbers[costs.numel() :].numpy()
+        return np.stack([solve_transport(one, masses[:students], masses[students:]) for one in found])
 
     def _update_masses(self, spent: list[Tensor]) -> None:
         """Masses in inverse proportion to what a unit of a layer's mass cost, mean over the kinds of features."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..capture.batch import on_host
 from ..capture.outputs import capture_of
 from ..capture.signals import SignalRequest, Signals
 from ..hub.loading import forward_columns, update_digest
@@ -156,10 +157,7 @@ class LiveTeacher(TeacherSource):
         there = next(value.device for value in known.values() if torch.is_tensor(value))
         here = self.device
         if here != there:
-            known = {
-                name: value.to(here, non_blocking=here.type != "cpu") if torch.is_tensor(value) else value
-                for name, value in known.items()
-            }
+            known = {name: _moved(value, here) if torch.is_tensor(value) else value for name, value in known.items()}
         if self._ids is not None and "input_ids" in known:
             self._ids = self._ids.to(here)
             known["input_ids"] = self._ids[known["input_ids"]]
@@ -226,3 +224,8 @@ def _existing_device(name: str | torch.device) -> torch.device:
     if str(name) not in known:
         raise ValueError(f"`--teacher_device` is {str(name)!r}; this machine has {', '.join(known)}.")
     return torch.device(name)
+
+
+def _moved(values: Tensor, device: torch.device) -> Tensor:
+    """An input on another device; nobody waits where the host has it still."""
+    return on_host(values) if device.type == "cpu" else values.to(device, non_blocking=True)

@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ..capture import batch
+from ..capture.batch import facts_of, places_where
 from ..capture.signals import Projections, SignalRequest, Signals
 
 TEACHER_COLUMN = "teacher_id"
@@ -28,8 +30,10 @@ def rows_of_teachers(inputs: Mapping[str, Any], num_teachers: int) -> list[Tenso
             f"`--combine route` needs the column {TEACHER_COLUMN!r} in the data, with a number from 0 to "
             f"{num_teachers - 1} for every row; the batch has {sorted(inputs)}."
         )
+    counts = facts_of(ids).counts
     ids = ids.reshape(-1)
-    rows = [(ids == teacher).nonzero().squeeze(-1) for teacher in range(num_teachers)]
+    sizes = [counts.get(teacher, 0) if counts else None for teacher in range(num_teachers)]
+    rows = [places_where(ids == teacher, size) for teacher, size in enumerate(sizes)]
     if sum(map(len, rows)) != len(ids):
         wrong = sorted({int(i) for i in ids.tolist()} - set(range(num_teachers)))
         raise ValueError(
@@ -41,7 +45,7 @@ def rows_of_teachers(inputs: Mapping[str, Any], num_teachers: int) -> list[Tenso
 
 def take_inputs(inputs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     """Some rows of a batch; what is no tensor stays as it is."""
-    return {name: value.index_select(0, rows) if torch.is_tensor(value) else value for name, value in inputs.items()}
+    return {name: batch.take_rows(value, rows) if torch.is_tensor(value) else value for name, value in inputs.items()}
 
 
 def take_rows(signals: Signals, rows: Tensor) -> Signals:

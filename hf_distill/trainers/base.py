@@ -22,6 +22,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
 from transformers.utils import logging
 
+from ..capture.batch import KnowingCollator
 from ..settings import DistillationArguments, FineTuningArguments
 from ..storage.files import model_files, remove
 from ..storage.finite import FiniteWatch, check_weights
@@ -81,6 +82,7 @@ class BaseTrainer(Trainer):
     model: Any
     accelerator: Any
     train_dataset: Any
+    data_collator: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As `Trainer`."""
@@ -123,7 +125,7 @@ class BaseTrainer(Trainer):
         check_apart(folder, self.input_folders())
         self.finite, self._costs = FiniteWatch(), RunCosts()
         try:
-            with writing_to(folder):
+            with writing_to(folder), self._no_filter():
                 checkpoint = self.checkpoints.chosen(
                     resume_from_checkpoint, self.args, self._deciding(), stock=self.is_stock
                 )
@@ -170,7 +172,27 @@ class BaseTrainer(Trainer):
             return None
         return torch.utils.data.SequentialSampler(eval_dataset)
 
-    # ---- Numbers that are not finite ----
+    # ---- Numbers that are not finite, and numbers that the host knows ----
+
+    @contextmanager
+    def _no_filter(self) -> Iterator[None]:
+        """`Trainer`'s filter of losses would wait for every one of them; here one that is not finite ends the run."""
+        before = self.args.logging_nan_inf_filter
+        self.args.logging_nan_inf_filter = before and self.is_stock
+        try:
+            yield
+        finally:
+            self.args.logging_nan_inf_filter = before
+
+    @unless_stock
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+        # Facts of a batch come with it, so that no step has to ask the device.
+        collator: Any = self.data_collator
+        self.data_collator = KnowingCollator(collator)
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.data_collator = collator
 
     def watch(self, values: Mapping[str, Any]) -> None:
         """Look at numbers of the step that is being computed; nothing waits for the device."""

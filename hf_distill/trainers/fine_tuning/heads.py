@@ -69,8 +69,9 @@ class RowHead:
         logits = in_task_order(outputs["logits"], self.order).float()
         if self.spec.label_names is None:
             shown = ~labels.isnan()
-            total = functional.mse_loss(logits.squeeze(-1)[shown], labels.float()[shown], reduction="sum")
-            return total, shown.sum()
+            # What has no label gives 0, so that no size depends on the numbers.
+            given, wanted = (x.float().masked_fill(~shown, 0.0) for x in (logits.squeeze(-1), labels))
+            return functional.mse_loss(given, wanted, reduction="sum"), shown.sum()
         return _cross_entropy(logits, labels, label_smoothing)
 
     def kept(self, outputs: Any) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from ...capture.batch import shown_cells
 from ...capture.forward import logits_at
 from ...kernels.precision import configure_fp32_matmul
 from ...settings import DistillationArguments
@@ -26,8 +27,6 @@ UNUSED = {
     "label_smoothing_factor": "the loss is the plain cross-entropy of the masked tokens",
     "use_liger_kernel": "its kernels put the loss into the model, and only masked tokens go through the head here",
 }
-# What a label is where nothing was masked.
-UNMASKED = -100
 
 
 class MaskedHeadTrainer(BaseTrainer):
@@ -130,6 +129,6 @@ class MaskedHeadTrainer(BaseTrainer):
     def _masked(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """(N, V) logits and (N,) labels."""
         labels = inputs["labels"]
-        rows, positions = (labels != UNMASKED).nonzero(as_tuple=True)
+        rows, positions = shown_cells(labels)
         given = {name: value for name, value in inputs.items() if name != "labels"}
         return logits_at(model, given, rows, positions), labels[rows, positions]

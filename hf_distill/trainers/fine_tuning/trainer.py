@@ -24,6 +24,7 @@ from transformers import (
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
+from hf_distill.capture.batch import reading
 from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
@@ -165,7 +166,8 @@ class FineTuningTrainer(BaseTrainer):
                 num_items_in_batch = None
                 # A batch of repeated rows alone is left out when the losses are gathered.
                 self.compute_loss_func.num_rows = max(1, rows_that_count(inputs, self.accelerator)[1])
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with reading(inputs.get("attention_mask")):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
 def finetune(

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_distill.capture.batch import reading
 from hf_distill.settings import TeacherArguments
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
@@ -90,7 +92,8 @@ class MultiTaskModel(nn.Module):
 
     def forward(self, task: str, **inputs: Tensor) -> Any:
         """Output of a task's head: `logits` (B, C) or (B, T, C), or `start_logits` and `end_logits` (B, T)."""
-        return self.heads[key(task)](**inputs)
+        with reading(inputs.get("attention_mask")) if not torch.compiler.is_compiling() else nullcontext():
+            return self.heads[key(task)](**inputs)
 
     def task_model(self, task: str) -> PreTrainedModel:
         """The plain model of one task; it shares the weights.

@@ -1,0 +1,179 @@
+"""Batches of which the host knows what a step would otherwise ask the device for.
+
+Whoever makes a batch has its numbers at hand: whether a row is padded, how many labels count, how many rows each
+teacher has. Asked of tensors on a GPU, each of these questions makes the host wait until everything before it is
+computed, and the GPU then waits for the host. `Batch` asks them while the numbers are still on the host, and hands the
+answers on beside the tensors.
+
+Shape legend: B rows, T padded length, N numbers that are chosen.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+
+_FACTS = "_hf_distill_facts"
+# Devices to which a copy may be queued: what uses it is queued behind it.
+QUEUING = ("cuda", "xpu")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one tensor of a batch.
+
+    Attributes:
+        has_padding: Of a mask (B, T): whether there may be padding.
+        num_shown: Of labels: how many are not negative.
+        counts: Of the numbers of teachers: how often each occurs.
+        on_host: The numbers themselves, before they went to a device.
+    """
+
+    has_padding: bool | None = None
+    num_shown: int | None = None
+    counts: Mapping[int, int] = field(default_factory=dict)
+    on_host: Tensor | None = None
+
+
+class Batch(dict[str, Any]):
+    """A batch with the facts of its tensors.
+
+    Attributes:
+        facts: Name of a tensor -> what is known of it.
+    """
+
+    def __init__(self, values: Mapping[str, Any], facts: Mapping[str, Facts] | None = None) -> None:
+        """Take the tensors as they are; facts are kept where a batch is one already."""
+        super().__init__(values)
+        self.facts = dict(getattr(values, "facts", {}) if facts is None else facts)
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        """The batch on a device; to a GPU its copies are queued, and nobody waits for them."""
+        queue = non_blocking or torch.device(device).type in QUEUING
+        moved = {name: send_to_device(value, device, non_blocking=queue) for name, value in self.items()}
+        for name, value in self.items():
+            if isinstance(value, Tensor):
+                leaves_host = value.device.type == "cpu" != moved[name].device.type
+                _remember(moved[name], replace(self.facts.get(name, Facts()), on_host=value if leaves_host else None))
+        return Batch(moved, self.facts)
+
+
+class KnowingCollator:
+    """A collator whose batches bring facts along.
+
+    Attributes:
+        inner: Makes the batch.
+    """
+
+    def __init__(self, inner: Callable[[Any], Any]) -> None:
+        """Wrap a collator."""
+        self.inner = inner
+
+    def __call__(self, rows: Any) -> Any:
+        """One batch; what is no mapping of names stays as it is."""
+        batch = self.inner(rows)
+        if not isinstance(batch, Mapping) or not all(isinstance(name, str) for name in batch):
+            return batch
+        known = {name: _facts_of_numbers(name, value) for name, value in batch.items()}
+        return Batch(dict(batch), {name: facts for name, facts in known.items() if facts is not None})
+
+
+def _facts_of_numbers(name: str, values: Any) -> Facts | None:
+    """The facts of a tensor on the host by what its name says that it is."""
+    if not isinstance(values, Tensor) or values.device.type != "cpu" or values.is_floating_point():
+        return None
+    if name.endswith("attention_mask") and values.dim() > 1:
+        return Facts(has_padding=not bool(values.all()))
+    if name == "labels":
+        return Facts(num_shown=int((values >= 0).sum()))
+    if name == "teacher_id":
+        numbers, counts = values.flatten().unique(return_counts=True)
+        return Facts(counts=dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+    return None
+
+
+def facts_of(values: Tensor | None) -> Facts:
+    """What is known of a tensor: nothing, unless it came in a `Batch` and is as it came."""
+    facts, version = getattr(values, _FACTS, (Facts(), None))
+    return facts if version is None or version == _version(values) else Facts()
+
+
+def _remember(values: Tensor, facts: Facts) -> None:
+    setattr(values, _FACTS, (facts, _version(values)))
+
+
+def _version(values: Any) -> int | None:
+    """How often a tensor was changed in place."""
+    return None if values.is_inference() else values._version
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of a tensor of a batch; of rows without padding none has any."""
+    taken = values.index_select(0, rows)
+    has_padding = facts_of(values).has_padding
+    if has_padding is not None:
+        _remember(taken, Facts(has_padding=has_padding))
+    return taken
+
+
+def on_host(values: Tensor) -> Tensor:
+    """A tensor of a batch on the host: the one that the batch was made of, if the host has it still."""
+    known = facts_of(values).on_host
+    return values.cpu() if known is None else known
+
+
+def shown_places(labels: Tensor) -> Tensor:
+    """(N,) places of the labels that are not negative, in labels laid out flat."""
+    return places_where((labels >= 0).flatten(), facts_of(labels).num_shown)
+
+
+def shown_cells(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) rows and (N,) columns of the labels (B, T) that are not negative."""
+    places = shown_places(labels)
+    return places // labels.shape[1], places % labels.shape[1]
+
+
+def places_where(chosen: Tensor, count: int | None) -> Tensor:
+    """(N,) places where a flat tensor is true.
+
+    Args:
+        chosen: Of bool.
+        count: N, where the host knows it; otherwise it waits for the device to count.
+    """
+    if count is None or torch.compiler.is_compiling():
+        return chosen.nonzero()[:, 0]
+    return torch.nonzero_static(chosen, size=count)[:, 0]
+
+
+class _Read(threading.local):
+    """The mask of the batch that a model reads now, in this thread."""
+
+    mask: Tensor | None = None
+
+
+_NOW = _Read()
+
+
+@contextmanager
+def reading(mask: Tensor | None) -> Iterator[None]:
+    """A model reads a batch with this mask (B, T) within this context: its mask function may know of padding."""
+    before, _NOW.mask = _NOW.mask, mask
+    try:
+        yield
+    finally:
+        _NOW.mask = before
+
+
+def has_padding(mask: Tensor) -> bool | None:
+    """Whether the mask that a model hands to its mask function may have padding; `None` if the host does not know."""
+    known = _NOW.mask
+    # Several choices a row are laid out as rows.
+    is_known = known is not None and known.shape[-1] == mask.shape[-1] and known.numel() == mask.numel()
+    return facts_of(known).has_padding if is_known else None
