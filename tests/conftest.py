@@ -28,8 +28,7 @@ WORDS = (
 ).split()
 
 
-@pytest.fixture(scope="session")
-def tiny_tokenizer():
+def word_tokenizer():
     """A fast BERT tokenizer over some hundred English words."""
     vocabulary = {t: i for i, t in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS)])}
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -39,6 +38,12 @@ def tiny_tokenizer():
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return BertTokenizerFast(tokenizer_object=backend, model_max_length=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """See `word_tokenizer`."""
+    return word_tokenizer()
 
 
 @pytest.fixture(scope="session")

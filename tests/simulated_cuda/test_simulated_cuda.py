@@ -1,0 +1,42 @@
+"""No training mixes devices or waits for the device in a step: every objective, trainer and kind of teacher.
+
+The device is simulated (`device.py`): whole trainings run on it, and what a GPU would refuse or wait for is seen.
+"""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+import report
+
+from hf_distill.objectives import list_objectives
+
+# What cannot be computed without a wait, and what is not done yet: waits and blocking copies of one step.
+ALLOWED = {
+    "bert_emd": (1, 0),  # The CPU finds the cheapest transport.
+    "two teachers, offloaded": (118, 118),  # Weights go and come in every batch.
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="there is no C++ compiler")
+def test_no_training_mixes_devices_or_waits():
+    found = report.measured()
+    problems = []
+    for name, costs in found.items():
+        if "error" in costs or costs["mixes"]:
+            problems.append((name, costs.get("error") or costs["mixes"]))
+        elif "waits" in costs:
+            waits, blocking, *_ = report.costs(costs)
+            most = ALLOWED.get(name, (0, 0))
+            if waits > most[0] or blocking > most[1]:
+                problems.append((name, costs["waits"], costs["copies"]))
+    assert not problems, "\n".join(map(str, problems))
+
+
+def test_every_objective_has_a_training():
+    """By name in the source: importing it would make this process believe in a GPU."""
+    source = Path(report.__file__).with_name("runs.py").read_text()
+    assert [name for name in list_objectives() if f'"{name}"' not in source] == []
+    assert importlib.util.find_spec("device") is not None
