@@ -27,6 +27,7 @@ from hf_distill.capture.signals import SignalRequest
 from hf_distill.hub.loading import load_model
 from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
 from hf_distill.teachers.live import LiveTeacher
+from hf_distill.trainers.distillation import trainer as trainer_module
 
 
 @pytest.fixture
@@ -405,3 +406,54 @@ def test_a_teacher_with_a_tokenizer_of_its_own(teacher_folder, encoder, tiny_tok
     texts = [tiny_tokenizer.decode(ids, skip_special_tokens=True) for ids in batch["teacher0_input_ids"]]
     expected = vectors(encoder, SentenceHead("mean", [Normalize()]), tiny_tokenizer, texts)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("own", ["tokenized before", "tokenized by the collator"])
+def test_a_teacher_may_read_another_text(own, teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path):
+    """A translation behind a prompt: the teacher's vectors are those of its own text, in every kind of rows."""
+    texts = [{"text": text, "english": other} for text, other in zip(sentences[:8], sentences[8:16], strict=True)]
+    rows = Dataset.from_list(texts)
+    if own == "tokenized by the collator":
+        rows = rows.with_transform(lambda batch: batch)
+    args = arguments(
+        tmp_path, objectives=["embedding"], teacher_text_column="english", teacher_prompt="the ",
+        train_sampling_strategy="sequential", remove_unused_columns=own == "tokenized before",
+    )  # fmt: skip
+    trainer = DistillationTrainer(
+        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder, train_dataset=rows,
+        processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    batch = next(iter(trainer.get_train_dataloader()))
+    read = [f"the {row['english']}" for row in texts]
+    expected = vectors(encoder, SentenceHead("mean", [Normalize()]), tiny_tokenizer, read)
+    torch.testing.assert_close(trainer.teacher.signals(batch).pooled, expected, rtol=1e-4, atol=1e-5)
+    ids = tiny_tokenizer([row["text"] for row in texts], padding=True, return_tensors="pt")["input_ids"]
+    assert torch.equal(batch["input_ids"], ids)
+    assert math.isfinite(trainer.train().training_loss)
+    assert trainer.model.sentence_head.prompts == {}
+    assert trainer.manifest()["teacher_prompt"] == "the "
+
+
+def test_other_texts_are_for_what_speaks_about_rows(teacher_folder, tiny_tokenizer, tmp_path):
+    def make(objective, columns, **fields):
+        return DistillationTrainer(
+            create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, objectives=[objective], **fields),
+            teacher_model=teacher_folder, train_dataset=Dataset.from_dict(columns), processing_class=tiny_tokenizer,
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="read different texts"):
+        make("relation", {"text": ["the cat"]}, teacher_prompt="the ")
+    with pytest.raises(ValueError, match="no column 'english' for the teacher to read"):
+        make("embedding", {"text": ["the cat"]}, teacher_text_column="english")
+
+
+def test_a_prompt_that_the_teacher_has_by_default_is_asked_for(encoder, tiny_tokenizer, tmp_path, caplog):
+    head = SentenceHead("mean", prompts={"query": "find "}, default_prompt="query")
+    folder = save_sentence_encoder(tmp_path / "prompted", encoder, tiny_tokenizer, head)
+    trainer_module.logger.warning_once.cache_clear()
+    with caplog.at_level("WARNING"):
+        DistillationTrainer(
+            create_student(folder, "2x12:4h"), arguments(tmp_path, objectives=["embedding"]), teacher_model=folder,
+            train_dataset=Dataset.from_dict({"text": ["the cat"]}), processing_class=tiny_tokenizer,
+        )  # fmt: skip
+    assert "give it as `--teacher_prompt`" in caplog.text

@@ -42,7 +42,9 @@ def read_textbook(
         FileNotFoundError: If a source does not exist.
         ValueError: If a source has no text, or more rows are to be held back than there are.
     """
-    rows = read_rows(textbook, training.text_column, tokenizer, training.max_length, config)
+    rows = read_rows(
+        textbook, training.text_column, tokenizer, training.max_length, config, training.teacher_text_column
+    )
     return hold_back(rows, textbook.textbook_eval_rows, training.seed)
 
 
@@ -55,14 +57,19 @@ def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:
 
 
 def read_rows(
-    textbook: TextbookArguments, column: str, tokenizer: Any = None, max_length: int = 128, config: Any = None
+    textbook: TextbookArguments,
+    column: str,
+    tokenizer: Any = None,
+    max_length: int = 128,
+    config: Any = None,
+    teacher_column: str | None = None,
 ) -> datasets.Dataset:
     """The rows of every source, in the order of their names; none is held back.
 
     Returns:
-        Rows with the column of the text, `text_pair` (None for a single text) where a source has pairs, `teacher_id`
-        if every source has it, and `labels` if they were asked for. Of tasks that are about words or answers: tokens,
-        with their labels.
+        Rows with the column of the text; that of the teacher's text if it reads another; `text_pair` (None for a
+        single text) where a source has pairs; `teacher_id` if every source has it; and `labels` if they were asked
+        for. Of tasks that are about words or answers: tokens, with their labels.
 
     Raises:
         FileNotFoundError: If a source does not exist.
@@ -80,7 +87,7 @@ def read_rows(
             _task_text(tasks[source], column) if source in tasks else _plain_text(source, column) for source in sources
         ]
         parts = [_first_rows(rows, textbook.max_textbook_rows) for rows in parts]
-        parts = _same_columns(parts, column)
+        parts = _same_columns(parts, column, teacher_column)
     if len(parts) > 1:
         counts = (f"{len(rows)} rows of {source}" for source, rows in zip(sources, parts, strict=True))
         logger.warning(f"Textbook: {', '.join(counts)}")
@@ -200,9 +207,14 @@ def _first_rows(rows: datasets.Dataset, limit: int | None) -> datasets.Dataset:
     return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
-def _same_columns(parts: list[datasets.Dataset], column: str) -> list[datasets.Dataset]:
-    """Text, the second text of pairs where any part has it, and the teacher where all have it."""
+def _same_columns(parts: list[datasets.Dataset], column: str, teacher_column: str | None) -> list[datasets.Dataset]:
+    """Text, the teacher's text if it reads another, the second text of pairs where any part has it, and the teacher.
+
+    The number of the teacher is kept where all parts have it.
+    """
     columns = {column: "string"}
+    if teacher_column is not None and all(teacher_column in rows.column_names for rows in parts):
+        columns[teacher_column] = "string"
     if any(PAIR_COLUMN in rows.column_names for rows in parts):
         columns[PAIR_COLUMN] = "string"
     if all(TEACHER_COLUMN in rows.column_names for rows in parts):

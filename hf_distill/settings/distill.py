@@ -294,6 +294,16 @@ class DistillationArguments(TrainingArguments):
             "1, flsw and cwsm give every row its own; or a mapping (JSON) with name and options."
         },
     )
+    teacher_text_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Let the teacher read another column than the student, such as the translation of its text; for "
+            "objectives on vectors of texts and logits of rows."
+        },
+    )
+    teacher_prompt: str | None = field(
+        default=None, metadata={"help": "Put this before every text that the teacher reads, such as 'query: '."}
+    )
     student_pooling: PoolingMode | None = field(
         default=None,
         metadata={

@@ -132,16 +132,23 @@ def tokenize_aligned(
             f"Several tokenizers need text to read: the data set has no column {text_column!r} (`--text_column`), but "
             f"{columns}. Rows that are tokenized already fit one tokenizer only."
         )
-    for side in (tokenizer, *(other.tokenizer for other in others)):
+    read = {text_column, *(other.text_column for other in others if other.text_column is not None)}
+    if read - set(columns):
+        raise ValueError(
+            f"The data set has no column {sorted(read - set(columns))[0]!r} for the teacher to read "
+            f"(`--teacher_text_column`), but {columns}."
+        )
+    for side in (tokenizer, *(other.tokenizer for other in others if not other.is_other_text)):
         if not getattr(side, "is_fast", False):
             raise ValueError(
                 f"{type(side).__name__} gives no character offsets: to align tokenizers, all must be fast ones."
             )
 
     def encode(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-        check_texts(batch, text_column, numbers)
-        rows = list(zip(batch[text_column], batch.get(PAIR_COLUMN, [None] * len(batch[text_column])), strict=True))
-        encoded = [_encode_row(tokenizer, others, first, second, max_length) for first, second in rows]
+        for column in read:
+            check_texts(batch, column, numbers)
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        encoded = [_encode_row(tokenizer, others, row, text_column, max_length) for row in rows]
         return {name: [row[name] for row in encoded] for name in encoded[0]}
 
     kept = set(keep)
@@ -151,17 +158,23 @@ def tokenize_aligned(
 
 
 def _encode_row(
-    tokenizer: Any, others: Sequence[TokenColumns], first: str, second: str | None, max_length: int
+    tokenizer: Any, others: Sequence[TokenColumns], row: Mapping[str, Any], text_column: str, max_length: int
 ) -> dict[str, list[int] | int]:
-    texts = (first,) if second is None else (first, second)
+    second = row.get(PAIR_COLUMN)
+    texts = (row[text_column],) if second is None else (row[text_column], second)
     ours = tokenizer(*texts, truncation=True, max_length=max_length)
-    row: dict[str, list[int] | int] = {**ours, LENGTH_COLUMN: len(ours["input_ids"])}
-    for prefix, teacher_tokenizer in others:
-        theirs = teacher_tokenizer(*texts, truncation=True, max_length=max_length)
-        student_pieces, pieces = align(_spans(ours, texts), _spans(theirs, texts))
+    found: dict[str, list[int] | int] = {**ours, LENGTH_COLUMN: len(ours["input_ids"])}
+    for other in others:
+        # A second text belongs to that of the student.
+        read = texts if other.text_column is None else (row[other.text_column],)
+        theirs = other.tokenizer(other.prompt + read[0], *read[1:], truncation=True, max_length=max_length)
+        if other.is_other_text:
+            pieces, student_pieces = ([NO_PIECE] * len(side["input_ids"]) for side in (theirs, ours))
+        else:
+            student_pieces, pieces = align(_spans(ours, texts), _spans(theirs, texts))
         columns = {**theirs, PIECES: pieces, STUDENT_PIECES: student_pieces}
-        row |= {prefix + name: values for name, values in columns.items()}
-    return row
+        found |= {other.prefix + name: values for name, values in columns.items()}
+    return found
 
 
 def _spans(encoding: Any, texts: Sequence[str]) -> list[Span | None]:
@@ -225,10 +238,12 @@ class AlignedCollator:
         """A row with what every other tokenizer makes of its text, if that is not there yet."""
         if self.text_column not in row or all(other.prefix + PIECES in row for other, _ in self.others):
             return dict(row)
-        check_texts({name: [row.get(name)] for name in (self.text_column, PAIR_COLUMN)}, self.text_column, [0])
-        texts = row[self.text_column], row.get(PAIR_COLUMN)
-        encoded = _encode_row(self.tokenizer, [other for other, _ in self.others], *texts, self.max_length)
-        return {**{k: v for k, v in row.items() if k not in (self.text_column, PAIR_COLUMN)}, **encoded}
+        others = [other for other, _ in self.others]
+        read = {self.text_column, *(other.text_column for other in others if other.text_column is not None)}
+        for column in read:
+            check_texts({name: [row.get(name)] for name in (column, PAIR_COLUMN)}, column, [0])
+        encoded = _encode_row(self.tokenizer, others, row, self.text_column, self.max_length)
+        return {**{k: v for k, v in row.items() if k not in (*read, PAIR_COLUMN)}, **encoded}
 
     @staticmethod
     def _of(
@@ -311,6 +326,11 @@ class AlignedTeacher(TeacherSource):
                 "Teacher and student have different tokenizers (`--align_tokenizers`): their attention maps cannot be "
                 "compared. Objectives on logits of rows, hidden states and relations can."
             )
+        if self.own_tokens.is_other_text and (request.hidden_states or request.projections):
+            raise ValueError(
+                "Teacher and student read different texts (`--teacher_text_column`, `--teacher_prompt`): no token of "
+                "one is one of the other. Objectives on vectors of texts and logits of rows can compare them."
+            )
         self.teacher.request(request)
         self.head = self.teacher.head
 
@@ -358,7 +378,9 @@ class AlignedTeacher(TeacherSource):
 
     def fingerprint(self) -> dict[str, str]:
         """The teacher's, and its tokenizer's."""
-        return {**self.teacher.fingerprint(), "teacher_tokenizer": tokenizer_hash(self.own_tokens.tokenizer)}
+        found = {**self.teacher.fingerprint(), "teacher_tokenizer": tokenizer_hash(self.own_tokens.tokenizer)}
+        reads = {"teacher_text_column": self.own_tokens.text_column, "teacher_prompt": self.own_tokens.prompt}
+        return {**found, **({name: str(value) for name, value in reads.items() if value})}
 
     def describe(self) -> str:
         """Describe the teacher in words."""

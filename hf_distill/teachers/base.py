@@ -28,10 +28,19 @@ class TokenColumns(NamedTuple):
     Attributes:
         prefix: Begins their names.
         tokenizer: Makes them.
+        text_column: The column that it reads, where that is not the student's text.
+        prompt: Put before the text.
     """
 
     prefix: str
     tokenizer: Any
+    text_column: str | None = None
+    prompt: str = ""
+
+    @property
+    def is_other_text(self) -> bool:
+        """Whether it reads another text than the student does, so that no token of one is one of the other."""
+        return self.text_column is not None or bool(self.prompt)
 
     def owns(self, column: str) -> bool:
         """Whether a column is one of them."""

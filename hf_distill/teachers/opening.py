@@ -101,8 +101,8 @@ def open_teachers(
     names = [f"teacher_{index}" for index in range(len(several))] if is_list else ["teacher"]
     sources = [open_teacher(one, name=name, **options) for one, name in zip(several, names, strict=True)]
     own = _one_for_each(own_tokenizer, len(sources))
-    if args.align_tokenizers:
-        sources = _let_read(sources, several, tokenizer, own)
+    if args.align_tokenizers or args.teacher_text_column is not None or args.teacher_prompt:
+        sources = _let_read(sources, several, tokenizer, own, args)
         _refuse_collator(sources, collator, args)
     else:
         for index, (source, one, theirs) in enumerate(zip(sources, several, own, strict=True)):
@@ -279,35 +279,46 @@ def _num_ids(tokenizer: Any) -> int | None:
 
 
 def _let_read(
-    sources: Sequence[TeacherSource], given: Sequence[Any], tokenizer: Any, own_tokenizers: Sequence[Any]
+    sources: Sequence[TeacherSource],
+    given: Sequence[Any],
+    tokenizer: Any,
+    own_tokenizers: Sequence[Any],
+    args: DistillationArguments,
 ) -> list[TeacherSource]:
-    """The teachers, those with another tokenizer than the student's wrapped so that they read their own tokens."""
+    """The teachers, those with another tokenizer or text than the student wrapped so that they read their own."""
+    flag = "align_tokenizers"
+    if not args.align_tokenizers:
+        flag = "teacher_prompt" if args.teacher_text_column is None else "teacher_text_column"
     if tokenizer is None:
-        raise ValueError("`--align_tokenizers` needs the student's tokenizer: give it as `processing_class`.")
+        raise ValueError(f"`--{flag}` needs the student's tokenizer: give it as `processing_class`.")
+    text = {"text_column": args.teacher_text_column, "prompt": args.teacher_prompt or ""}
     known: list[TokenColumns] = []
     found: list[TeacherSource] = []
     for index, (source, one, theirs) in enumerate(zip(sources, given, own_tokenizers, strict=True)):
         who = f"teacher {index}" if len(sources) > 1 else "the teacher"
         if source.model is None:
             raise ValueError(
-                f"`--align_tokenizers` needs live teachers, which read the text anew, but {who} does not run here: "
+                f"`--{flag}` needs live teachers, which read the text anew, but {who} does not run here: "
                 f"{source.describe()}."
             )
         if theirs is None and isinstance(one, (str, os.PathLike)):
             theirs = load_tokenizer(os.fspath(one), flag="--teacher_model")
+        if theirs is None and not args.align_tokenizers:
+            # Another text, and nothing said of another tokenizer.
+            theirs = _tokenizer_beside(one, tokenizer)
         if theirs is None:
             raise ValueError(
-                f"`--align_tokenizers` needs the tokenizer of {who}: give it as `teacher_processing_class`, or give "
+                f"`--{flag}` needs the tokenizer of {who}: give it as `teacher_processing_class`, or give "
                 f"{who} as an id or folder that has it."
             )
         source.read_ids(None)
-        if reads_like(theirs, tokenizer):
+        if reads_like(theirs, tokenizer) and not any(text.values()):
             source.shared_ids = _num_ids(tokenizer)
             found.append(source)
             continue
         columns = next((columns for columns in known if reads_like(theirs, columns.tokenizer)), None)
         if columns is None:
-            columns = TokenColumns(f"teacher{index}_", theirs)
+            columns = TokenColumns(f"teacher{index}_", theirs, **text)
             known.append(columns)
         found.append(AlignedTeacher(source, columns))
     return found
@@ -318,7 +329,8 @@ def _refuse_collator(sources: Sequence[TeacherSource], collator: Any, args: Dist
     if own_tokens_of(sources) and (collator is not None or args.mlm_probability is not None):
         what = "`data_collator`" if args.mlm_probability is None else "`--mlm_probability`"
         raise ValueError(
-            f"`--align_tokenizers` pads the rows of every tokenizer by itself: {what} cannot be used with it."
+            f"Teachers that read their own tokens or texts (`--align_tokenizers`, `--teacher_text_column`, "
+            f"`--teacher_prompt`) need the collator that pads them all: {what} cannot be used with them."
         )
 
 

@@ -238,7 +238,8 @@ class RowReader:
         rows = [{column: row} if isinstance(row, str) else row for row in dataset]
         if any(not isinstance(row, Mapping) or column not in row or any(t in row for t in TOKENS) for row in rows):
             return None
-        kept = [name for name in (column, PAIR_COLUMN, *self.keep) if any(name in row for row in rows)]
+        theirs = [other.text_column for other in self.others if other.text_column is not None]
+        kept = [name for name in (column, PAIR_COLUMN, *theirs, *self.keep) if any(name in row for row in rows)]
         batch = {name: [row.get(name) for row in rows] for name in kept}
         check_texts(batch, column, range(len(rows)))
         return datasets.Dataset.from_dict(batch)

@@ -264,7 +264,17 @@ class DistillationTrainer(BaseTrainer):
             return own
         like: SentenceHead = own or next((one.head for one in self.teachers if one.head is not None), SentenceHead())
         width = getattr(capture_of(student, SignalRequest()), "hidden_size", None) or student.config.hidden_size
-        return like.for_student(width, pooling=self.args.student_pooling, dense_width=self.args.student_dense_width)
+        args = self.args
+        if own is None and like.default_prompt is not None and args.teacher_prompt is None:
+            logger.warning_once(
+                f"In sentence-transformers the teacher reads {like.prompts.get(like.default_prompt)!r} before every "
+                "text (its default prompt), which is not done here: give it as `--teacher_prompt`."
+            )
+        head = like.for_student(width, pooling=args.student_pooling, dense_width=args.student_dense_width)
+        if own is None and (args.teacher_prompt is not None or args.teacher_text_column is not None):
+            # The student learns to do without.
+            head.prompts, head.default_prompt = {}, None
+        return head
 
     def _build_objectives(self, student: Any) -> list[WeightedObjective]:
         """Every objective with the settings that follow from student and teacher."""
