@@ -6,6 +6,7 @@ accents, of any script, with the same special tokens around them, alone and in p
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,15 +154,16 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
     """For every id of one tokenizer the id of the same piece in another, larger one.
 
-    So it is where a vocabulary was trimmed: both cut text by the same rules, and differ in their pieces only. Text
-    that a piece is missing for is cut into smaller ones, which the larger tokenizer has too.
+    So it is where a vocabulary was trimmed: both cut text by the same rules, and one has some of the other's pieces, in
+    their order. Text that a piece is missing for is cut into smaller ones, which the larger tokenizer has too.
 
     Args:
         theirs: The tokenizer with more pieces.
         ours: The tokenizer with some of them.
 
     Returns:
-        The ids; `None` where the rules differ, a piece is unknown there, or one of them is not a fast tokenizer.
+        The ids; `None` where the rules or the order differ, a piece is unknown there, or one of them is not a fast
+        tokenizer.
     """
     if not (getattr(theirs, "is_fast", False) and getattr(ours, "is_fast", False)):
         return None
@@ -172,6 +174,9 @@ def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
     kept = set(our_merges)
     # Merges count by their order.
     if [merge for merge in their_merges if merge in kept] != our_merges:
+        return None
+    order = sorted(numbers, key=lambda piece: numbers[piece])
+    if any(ids[one] >= ids[next_one] for one, next_one in itertools.pairwise(order)):
         return None
     found = [ids.get(theirs.unk_token, 0)] * (max(numbers.values()) + 1)
     for piece, number in numbers.items():
