@@ -154,8 +154,8 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
     """For every id of one tokenizer the id of the same piece in another, larger one.
 
-    So it is where a vocabulary was trimmed: both cut text by the same rules, and one has some of the other's pieces, in
-    their order. Text that a piece is missing for is cut into smaller ones, which the larger tokenizer has too.
+    So it is where a vocabulary was trimmed: both cut text by the same rules, and one has some of the other's pieces,
+    in their order. Text that a piece is missing for is cut into smaller ones, which the larger tokenizer has too.
 
     Args:
         theirs: The tokenizer with more pieces.
