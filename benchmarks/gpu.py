@@ -139,7 +139,7 @@ def make_models(workload: Workload, length: int, small: bool, sharp: float = 1.0
             if parameter.dim() == 2:
                 parameter.mul_(sharp)
     depth, narrow = workload.student
-    return teacher, create_student(config, f"{depth}x{narrow}", init="random")
+    return teacher, create_student(teacher, f"{depth}x{narrow}", init="random")
 
 
 def make_trainer(
@@ -318,9 +318,9 @@ def cases(settings: Settings) -> list[tuple[str, float, Callable[[], dict[str, A
     ):
         add("relation", 5, measure_relation, name, rows, length, dtype, mixed)
     add("tiles", 30, measure_tiles)
-    for name in ("w1_large", "w1_base") if settings.small else WORKLOADS:
-        add("step", 8, measure_step, name, 64, 512)
     if not settings.small:
+        for name in WORKLOADS:
+            add("step", 8, measure_step, name, 64, 512)
         add("step", 8, measure_step, "t4_tiny", 32, 128)
     add("switch", 8, measure_switch, "w1_base", 256, 128, "slices", way="slices")
     if ON_GPU:
