@@ -37,7 +37,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, set_see
 
 from hf_distill.corpus.augment.masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
 from hf_distill.corpus.augment.words import SplitText, WordSplitter
-from hf_distill.corpus.build.sources import corpus_label
+from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.corpus.text.analysis import stop_words
 from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.students.shapes import parse_shape

@@ -33,11 +33,10 @@ import xxhash
 from datasets import disable_progress_bars
 from record import append_line, head_commit
 
-from hf_distill.corpus.build.anchors import collect_anchors, task_texts
-from hf_distill.corpus.build.keywords import make_query
-from hf_distill.corpus.build.sources import corpus_label, load_general_corpus
+from hf_distill.corpus.build.anchors import collect_anchors, make_query, task_texts
+from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.corpus.text.cleaning import LengthLimits, UsableTexts, find_usable_rows
+from hf_distill.corpus.text.rows import LengthLimits, UsableTexts, find_usable_rows
 
 Search = Callable[[Sequence[Sequence[str]], int], Any]
 Index = Callable[[UsableTexts, Path, Analyzer], Search]
@@ -90,16 +89,16 @@ def bm25s_library(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Searc
 
 def retriv_library(texts: UsableTexts, folder: Path, analyzer: Analyzer) -> Search:
     """Indexing by retriv alone, given the terms of the analysis between blanks; one search after the other."""
-    from hf_distill.corpus.search.engines import _retriv_import
+    from hf_distill.corpus.search.engines import retriv
 
     steps = (
         "lowercasing ampersand_normalization special_chars_normalization acronyms_normalization punctuation_removal"
     )
-    retriever = _retriv_import.sparse_retriever_module().SparseRetriever(
+    retriever = retriv.sparse_retriever_module().SparseRetriever(
         tokenizer="whitespace", stemmer=None, stopwords=None, **{f"do_{step}": False for step in steps.split()}
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with _retriv_import.base_path(folder):
+    with retriv.base_path(folder):
         collection = ({"id": str(row), "text": " ".join(analyzer.tokens(t))} for row, t in enumerate(every(texts)))
         retriever.index(collection, show_progress=False)
     return lambda queries, k: [retriever.search(" ".join(q), return_docs=False, cutoff=k) for q in queries if q]

@@ -29,7 +29,7 @@ from record import append_line, head_commit
 
 from hf_distill.corpus.build.anchors import collect_anchors
 from hf_distill.corpus.build.builder import CorpusResult, build_contextualized_corpus
-from hf_distill.corpus.build.sources import corpus_label, load_general_corpus
+from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
 from hf_distill.corpus.shards.first_pass import Shards
 from hf_distill.corpus.shards.merging import merge_shards
 from hf_distill.corpus.shards.second_pass import ShardSearch

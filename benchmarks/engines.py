@@ -27,7 +27,7 @@ from datasets.arrow_writer import ArrowWriter
 from record import head_commit
 
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.corpus.text.cleaning import UsableTexts
+from hf_distill.corpus.text.rows import UsableTexts
 
 NUM_WORDS, NUM_STOP_WORDS = 1_000_000, 150
 SHORTEST, LONGEST, QUERY_WORDS = 6, 32, 10

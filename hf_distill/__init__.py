@@ -52,7 +52,7 @@ _MODULE_OF: dict[str, str] = {
     "latency_ratio": "reports.speed.latency",
     "list_objectives": "objectives",
     "list_tasks": "tasks",
-    "load_general_corpus": "corpus.build.sources",
+    "load_general_corpus": "corpus.build.loading",
     "load_preset": "settings.presets",
     "load_task": "tasks",
     "parse_shape": "students.shapes",
@@ -126,7 +126,7 @@ if TYPE_CHECKING:
     from .corpus.augment.builder import AugmentedCorpus, build_augmented_corpus
     from .corpus.build.builder import CorpusResult, build_contextualized_corpus
     from .corpus.build.general import GeneralCorpus, build_general_corpus
-    from .corpus.build.sources import load_general_corpus
+    from .corpus.build.loading import load_general_corpus
     from .corpus.search.retrieval import register_engine
     from .generation.model import EncoderForGeneration
     from .generation.settings import GenerationSettings

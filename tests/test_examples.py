@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from hf_distill import EncoderForGeneration, StoredTeacher
-from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.settings import DistillationArguments, FineTuningArguments
 from hf_distill.settings.parsing import from_mapping, read_config
 

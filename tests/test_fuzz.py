@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_distill.corpus.build.naming import named_corpora, split_config
+from hf_distill.corpus.build.loading import named_corpora, split_config
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.hub.disclosure import public, public_command, without_secrets
 from hf_distill.hub.model_card import CardFacts, ModelFacts, render_card
@@ -55,7 +55,7 @@ from hf_distill.settings.parsing import from_mapping, load_plugins, parse
 from hf_distill.settings.presets import read_preset
 from hf_distill.settings.values import json_mapping
 from hf_distill.storage.files import read_json, read_mapping, read_yaml
-from hf_distill.storage.names import safe_name, safe_path
+from hf_distill.storage.folders import safe_name, safe_path
 from hf_distill.students.shapes import parse_shape
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.custom import custom_spec

@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.corpus.search.engines import _retriv_import
+from hf_distill.corpus.search.engines import retriv
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
@@ -52,7 +52,7 @@ def quiet(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     matplotlib.use("agg")
     # retriv compiles its search anew in every process; the engines' own tests have both.
-    monkeypatch.setattr(_retriv_import, "is_installed", lambda: False)
+    monkeypatch.setattr(retriv, "is_installed", lambda: False)
 
 
 # --- what a notebook looks like -------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from hf_distill.commands.corpus_folder import STATISTICS_FILE, is_built_folder
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.corpus.build.anchors import task_texts
-from hf_distill.corpus.build.naming import named_corpora, split_config
-from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.build.loading import load_general_corpus, named_corpora, split_config
 from hf_distill.corpus.compare.comparison import (
     EVALUATION,
     ComparisonSettings,

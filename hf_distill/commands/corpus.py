@@ -18,8 +18,8 @@ from hf_distill.commands.corpus_folder import command_line, shown_settings, writ
 from hf_distill.commands.folders import writes_folder
 from hf_distill.corpus.build.anchors import Anchors, collect_anchors, task_texts
 from hf_distill.corpus.build.builder import CorpusResult, build_contextualized_corpus
-from hf_distill.corpus.build.sources import corpus_label, load_general_corpus
-from hf_distill.corpus.search.engines.cores import available_cores
+from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
+from hf_distill.corpus.search.scoring import available_cores
 from hf_distill.corpus.shards.first_pass import Shards
 from hf_distill.corpus.shards.merging import merge_shards
 from hf_distill.corpus.shards.runners import run_in_processes, run_with_ray

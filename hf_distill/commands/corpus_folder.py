@@ -9,8 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_distill.corpus.build.naming import named_corpora
-from hf_distill.corpus.build.sources import corpus_label
+from hf_distill.corpus.build.loading import corpus_label, named_corpora
 from hf_distill.hub.disclosure import public, public_command
 from hf_distill.settings.parsing import changed_arguments
 from hf_distill.storage.files import new_folder, remove, write_json

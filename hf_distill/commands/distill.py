@@ -19,7 +19,7 @@ from hf_distill.commands.cards import distillation_details, shown_command
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
-from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces

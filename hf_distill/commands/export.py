@@ -22,7 +22,7 @@ from hf_distill.settings import ExportArguments, FineTuningArguments, ScoredTask
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import new_files
 from hf_distill.storage.finite import check_weights
-from hf_distill.storage.folders import writing_to
+from hf_distill.storage.steps import writing_to
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 

@@ -7,7 +7,8 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from hf_distill.storage.folders import check_apart, writing_to
+from hf_distill.storage.folders import check_apart
+from hf_distill.storage.steps import writing_to
 
 P = ParamSpec("P")
 R = TypeVar("R")

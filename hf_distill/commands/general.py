@@ -9,8 +9,7 @@ from typing import Any
 from hf_distill.commands.corpus_folder import command_line, shown_settings, write_rows
 from hf_distill.commands.folders import writes_folder
 from hf_distill.corpus.build.general import build_general_corpus
-from hf_distill.corpus.build.naming import named_corpora, split_config
-from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.build.loading import load_general_corpus, named_corpora, split_config
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.settings import GeneralCorpusArguments
 from hf_distill.settings.parsing import write_arguments

@@ -19,7 +19,7 @@ from hf_distill.commands import corpus as corpus_verb
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.pipeline_stages import Stages
 from hf_distill.commands.results import environment, write_results
-from hf_distill.corpus.build.sources import corpus_label
+from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.hub.loading import load_model
 from hf_distill.hub.model_card import (
     CardFacts,

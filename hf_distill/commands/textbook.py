@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 from transformers.utils import logging
 
-from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.settings import DistillationArguments, TextbookArguments
 from hf_distill.tasks.catalogue.registry import is_registered
 from hf_distill.tasks.custom import TASK_FILE

@@ -22,9 +22,9 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.utils import cached_file
 
+from ..storage.files import damage_of_file
 from ..storage.finite import listed
 from ..storage.plain_values import as_hint
-from ..storage.steps import damage_of_file
 from .selection import MODULES_FILE
 
 # What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..storage.names import safe_name
+from ..storage.folders import safe_name
 from .values import json_mapping
 
 # What a grid searches.

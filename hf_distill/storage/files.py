@@ -15,7 +15,8 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ _FULL_WORDS = (
     *("(os error 28)", "(os error 122)", "(os error 27)"),
     *("PytorchStreamWriter failed", "file write failed", ". unexpected pos "),
 )
+_CUT_SHORT = "is damaged or cut short"
 _FULL_FOR_NUMPY = re.compile(r"\d+ requested and \d+ written")
 
 
@@ -194,11 +196,12 @@ def model_files(folder: PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(folder: PathLike) -> Iterator[Path]:
-    """An empty folder that takes the place of `folder` as a whole when the block ends without an error.
+def new_folder(folder: PathLike, *, unless: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `folder` as a whole when the block ends without an error.
 
     Args:
         folder: The folder; one that is there stays as it is until then, and is gone afterwards.
+        unless: Whether, at the end, the one that is there is to stay: another process was faster.
 
     Raises:
         OSError: If it cannot be written; `DiskFullError` if the disk is full.
@@ -211,9 +214,16 @@ def new_folder(folder: PathLike) -> Iterator[Path]:
         for file in part.rglob("*"):
             if file.is_file():
                 _to_disk(file)
+        if unless():
+            return
         if folder.exists():
             os.rename(folder, scratch / f"{folder.name}.before")
-        os.rename(part, folder)
+        try:
+            os.rename(part, folder)
+        except OSError:
+            # Between the two lines the other one may have come.
+            if not unless():
+                raise
 
 
 def remove(path: PathLike) -> None:
@@ -449,6 +459,68 @@ def checksum_of(path: PathLike) -> str:
         while data := file.read(_READ):
             digest.update(data)
     return digest.hexdigest()
+
+
+def damage_of_file(path: PathLike) -> str | None:
+    """Say what is wrong with a file as far as the file alone shows it; `None` if nothing does.
+
+    JSON is parsed, the header of safetensors is compared with the file's size, and the checksums of the archives that
+    `torch.save` writes are computed. Files of other kinds are not looked at.
+    """
+    path = Path(path)
+    check = _CHECKS.get(path.suffix)
+    try:
+        reason = None if check is None else check(path)
+    except DamagedFileError as error:
+        return str(error)
+    except OSError as error:
+        return f"{str(path)!r} cannot be read: {error.strerror or error}"
+    return None if reason is None else f"{str(path)!r} {reason}"
+
+
+def _json(path: Path) -> None:
+    read_json(path)
+
+
+def _safetensors(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = int.from_bytes(head, "little")
+        size = path.stat().st_size
+        if len(head) < 8 or 8 + length > size:
+            return _CUT_SHORT
+        try:
+            header = json.loads(file.read(length))
+            ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            return "is damaged: its header cannot be read"
+    expected = 8 + length + max(ends, default=0)
+    return None if size == expected else f"{_CUT_SHORT}: it has {size} bytes, its header tells of {expected}"
+
+
+def _archive(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(2)
+    if not head:
+        return "is empty"
+    if head != b"PK":
+        # The pickles of old versions have no checksums.
+        return None if path.suffix == ".bin" else _CUT_SHORT
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, RuntimeError):
+        return _CUT_SHORT
+    return None if broken is None else f"is damaged (in {broken!r})"
+
+
+_CHECKS = {
+    ".json": _json,
+    ".safetensors": _safetensors,
+    ".pt": _archive,
+    ".pth": _archive,
+    ".bin": _archive,
+}
 
 
 def _damaged(path: PathLike, kind: str, error: Exception) -> DamagedFileError:

@@ -1,114 +1,64 @@
-"""Folders that are written: one run at a time, and none that the run reads.
-
-The lock is a file in the folder with the process and the machine that hold it. The system lets it go when its process
-ends, however it ends, so that a killed run never stands in the way of the next one.
-"""
+"""Names and folders that a run is given: names stay inside the folder they are for, outputs stay apart from inputs."""
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import re
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from .files import PathLike
 
-from .files import PathLike, disk_space, is_alive
-
-# The underscore keeps it out of every push to the Hub.
-LOCK = "_lock"
-# Folders that are held, and the process that holds them: a fork holds nothing.
-_HELD: dict[str, int] = {}
+# What no file system, or none of the usual three, takes for a file.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[/\\\x00-\x1f\x7f<>:"|?*]')
+LONGEST = 200
 
 
-class FolderInUseError(OSError):
-    """Another process writes to the folder. The message names it, and the flag of another folder."""
-
-
-@contextmanager
-def writing_to(folder: PathLike, flag: str = "--output_dir") -> Iterator[Path]:
-    """Hold a folder while this run writes to it; it is made if needed. A full disk is an error of one line.
-
-    A process may hold a folder several times (a job, and the trainer that it starts). The processes of one `torchrun`
-    are one run, for which the first of them holds it.
+def safe_name(name: Any, where: str) -> str:
+    """The name itself, if it is that of one file or folder and of nothing else.
 
     Args:
-        folder: The folder.
-        flag: The argument that named it.
+        name: What a user, a file or a flag gave.
+        where: The flag or field that gave it, for the error.
 
     Raises:
-        FolderInUseError: If another process holds it.
-        DiskFullError: If the disk is full.
+        ValueError: If it is no text, empty, longer than 200 bytes, `.` or `..`, begins or ends with a blank, has a
+            separator or another character that file systems refuse, or is a name of a device.
     """
-    path = Path(folder).expanduser()
-    with ExitStack() as stack, disk_space(path, flags=flag):
-        if int(os.environ.get("RANK", "0")) == 0:
-            stack.enter_context(_held(path, flag))
-        yield path
-
-
-@contextmanager
-def _held(folder: Path, flag: str) -> Iterator[None]:
-    key = os.path.realpath(folder)
-    if _HELD.get(key) == os.getpid():
-        yield
-        return
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = Path(key, LOCK)
-    lock = _acquire(path, f"`{flag}` {str(folder)!r}")
-    _HELD[key] = os.getpid()
+    if not isinstance(name, str):
+        raise ValueError(f"{where} is {name!r}; a name must be text (put it between quotes).")
+    found = _FORBIDDEN.search(name)
+    if found:
+        raise ValueError(f"{where} is {name!r}; a name becomes a folder, so it cannot have {found[0]!r}.")
     try:
-        yield
-    finally:
-        del _HELD[key]
-        path.unlink(missing_ok=True)
-        if lock is not None:
-            lock.release()
-        if is_new:
-            # A run that was refused leaves no empty folder.
-            with suppress(OSError):
-                folder.rmdir()
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where} is {name!r}; the name is no valid text ({error.reason}).") from error
+    if not name or name != name.strip() or name.endswith(".") or _RESERVED.fullmatch(name) or size > LONGEST:
+        raise ValueError(
+            f"{where} is {name[:60]!r}; a name becomes a folder: one to {LONGEST} bytes, no blank at its ends, no dot "
+            "at its end, no name of a device."
+        )
+    return name
 
 
-def _acquire(path: Path, what: str) -> BaseFileLock | None:
-    """The lock; `None` on a file system that has none."""
-    lock = FileLock(path, timeout=0)
-    for attempt in range(2):
+def safe_path(name: Any, where: str) -> str:
+    """The name itself, if it is one of `safe_name`, or several with a slash between them such as `glue/sst2`.
+
+    Raises:
+        ValueError: As `safe_name`, for each part.
+    """
+    if not isinstance(name, str):
+        return safe_name(name, where)
+    for part in name.split("/"):
         try:
-            lock.acquire()
-        except Timeout:
-            owner = _owner(path)
-            gone = owner.get("machine") == socket.gethostname() and not is_alive(int(owner["process"]))
-            if attempt == 0 and gone:
-                # Workers that outlive a killed process hold what it held.
-                path.unlink(missing_ok=True)
-                continue
-            holder = f"process {owner['process']} on {owner['machine']}" if owner else "another process"
-            raise FolderInUseError(
-                f"{what} is being written by {holder}: wait for its end, or name another folder."
-            ) from None
-        except NotImplementedError:
-            return None
-        break
-    # In place: the lock is on this very file.
-    with path.open("r+", encoding="utf-8") as file:
-        file.truncate()
-        json.dump({"process": os.getpid(), "machine": socket.gethostname()}, file)
-    return lock
-
-
-def _owner(path: Path) -> dict[str, Any]:
-    """Process and machine of a lock; nothing where it is being taken just now."""
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        return {"process": int(owner["process"]), "machine": str(owner["machine"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+            safe_name(part, where)
+        except ValueError as error:
+            raise ValueError(f"{error} (of {name!r})" if part != name else str(error)) from None
+    return name
 
 
 def check_apart(

@@ -1,27 +1,72 @@
-"""Steps that are finished or absent: a folder with a marker that says what made it and what is in it.
+"""Folders of jobs: one job at a time writes to one, and its steps are finished or absent.
 
-The marker is written twice: before the work, so that a killed step is known for what it is, and by a rename when all
-files are on the disk, with their sizes and checksums. A folder without a marker was made by somebody else.
+A step is a folder with a marker, which says what made the step and what is in it. The marker is written twice: before
+the work, so that a killed step is known for what it is, and by a rename when all files are on the disk, with their
+sizes and checksums. In between it may tell how far the work is. A folder without a marker was made by somebody else.
+
+Who writes alone writes in place (`begin` or `go_on`, then `finish`). A `Step` may be made by several jobs at once:
+each works in a folder of its own, which takes its place by a rename.
+
+A job holds the folder that it writes to by a lock, a file with the process and the machine that hold it. The system
+lets it go when the process ends, however it ends, so that a killed run never stands in the way of the next one.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import zipfile
-from collections.abc import Collection, Mapping
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from .files import DamagedFileError, PathLike, checksum_of, read_json, remove, to_disk, write_json
+from filelock import BaseFileLock, FileLock, Timeout
 
-# The underscore keeps it out of every push to the Hub.
-MARKER = "_finished.json"
-_CUT_SHORT = "is damaged or cut short"
+from .files import (
+    DamagedFileError,
+    PathLike,
+    checksum_of,
+    disk_space,
+    is_alive,
+    new_folder,
+    read_json,
+    remove,
+    to_disk,
+    write_json,
+)
+
+logger = logging.getLogger(__name__)
+
+# The underscores keep them out of every push to the Hub.
+MARKER, LOCK = "_finished.json", "_lock"
+# Folders that are held, and the process that holds them: a fork holds nothing.
+_HELD: dict[str, int] = {}
+# Files of which this process has read every byte and compared it with the marker: path, size, time of the last change.
+_compared: dict[tuple[str, int, int], str] = {}
 
 
-def begin(folder: PathLike) -> Path:
-    """An empty folder whose marker says that its step is not finished; what was there is removed.
+class DamagedStepError(ValueError):
+    """A file of a finished step is missing or is not what was written. The message names it and the way out."""
+
+
+class FolderInUseError(OSError):
+    """Another process writes to the folder. The message names it, and the flag of another folder."""
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+
+def begin(folder: PathLike, settings: Mapping[str, Any] | None = None) -> Path:
+    """Empty a folder and mark it as that of an unfinished step.
+
+    Args:
+        folder: The folder; what is in it is removed.
+        settings: What decides the step, JSON-able; `go_on` compares it.
 
     Returns:
         The folder.
@@ -29,27 +74,83 @@ def begin(folder: PathLike) -> Path:
     folder = Path(folder)
     if (folder / MARKER).is_file():
         # Killed from here on, the rest of an earlier step is nobody's finished step.
-        write_json(folder / MARKER, {"finished": False})
+        _write_marker(folder, {})
     remove(folder)
-    write_json(folder / MARKER, {"finished": False})
+    _write_marker(folder, settings or {})
     return folder
 
 
-def finish(folder: PathLike, settings: Mapping[str, Any] | None = None) -> None:
-    """Say that a step is finished, when its files are on the disk.
+def go_on(folder: PathLike, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Go on with a step that was begun with the same settings, or begin it.
+
+    Returns:
+        Its marker: `facts` and `files` are what `note` was told before.
+    """
+    try:
+        marker = read_marker(folder)
+    except DamagedFileError:
+        marker = None
+    if marker is None or differences(marker.get("settings", {}), settings):
+        begin(folder, settings)
+        marker = read_marker(folder)
+    return cast("dict[str, Any]", marker)
+
+
+def note(
+    folder: PathLike,
+    marker: dict[str, Any],
+    *,
+    facts: Mapping[str, Any] | None = None,
+    files: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Note how far a step is; what is noted must be on the disk.
 
     Args:
         folder: Where its files are.
+        marker: Its marker, as `go_on` gave it; is changed.
+        facts: What is done.
+        files: Names of finished files, each with its `bytes` and `checksum` (see `describe_file`) and with whatever
+            else is to be known of it.
+    """
+    marker |= {"facts": {**marker["facts"], **(facts or {})}, "files": {**marker["files"], **(files or {})}}
+    write_json(Path(folder, MARKER), marker, indent=None, default=str)
+
+
+def finish(
+    folder: PathLike, settings: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Say that a step is finished, when its files are on the disk.
+
+    Args:
+        folder: Where its files are. Of those that `note` was told of, the checksums are not computed again.
         settings: What made it, JSON-able.
+        facts: What came of it, JSON-able.
+
+    Returns:
+        The marker.
     """
     folder = Path(folder)
     to_disk(folder)
+    noted = (read_marker(folder) or {}).get("files", {})
     files = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "checksum": checksum_of(file)}
+        name: noted.get(name) or describe_file(file)
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file != folder / MARKER
+        if file.is_file() and (name := file.relative_to(folder).as_posix()) != MARKER
     }
-    write_json(folder / MARKER, {"finished": True, "settings": dict(settings or {}), "files": files}, default=str)
+    return _write_marker(folder, settings or {}, facts or {}, files, finished=True)
+
+
+def _write_marker(
+    folder: Path,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    files: Mapping[str, Any] | None = None,
+    *,
+    finished: bool = False,
+) -> dict[str, Any]:
+    marker = {"finished": finished, "settings": dict(settings), "facts": dict(facts or {}), "files": dict(files or {})}
+    write_json(folder / MARKER, marker, default=str)
+    return marker
 
 
 def read_marker(folder: PathLike) -> dict[str, Any] | None:
@@ -70,12 +171,41 @@ def read_marker(folder: PathLike) -> dict[str, Any] | None:
     return marker
 
 
-def damage_of_step(folder: PathLike, *, besides: Collection[str] = ()) -> str | None:
+def describe_file(path: PathLike) -> dict[str, Any]:
+    """Size and checksum of a file, by which a marker knows it again."""
+    return {"bytes": Path(path).stat().st_size, "checksum": checksum_of(path)}
+
+
+def damage_of_noted(path: PathLike, noted: Mapping[str, Any], *, content: bool = True) -> str | None:
+    """Say in what a file differs from what a marker notes of it; `None` if in nothing.
+
+    Args:
+        path: The file.
+        noted: Its `bytes` and `checksum`.
+        content: Whether its content is compared too, once in a process; else its size alone.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return f"{str(path)!r} is missing"
+    facts = path.stat()
+    if facts.st_size != noted["bytes"]:
+        return f"{str(path)!r} is damaged or cut short: it has {facts.st_size} bytes, {noted['bytes']} were written"
+    if content:
+        seen = os.path.realpath(path), facts.st_size, facts.st_mtime_ns
+        if seen not in _compared:
+            _compared[seen] = checksum_of(path)
+        if _compared[seen] != noted["checksum"]:
+            return f"{str(path)!r} is damaged: its content is not what was written"
+    return None
+
+
+def damage_of_step(folder: PathLike, *, besides: Collection[str] = (), content: bool = True) -> str | None:
     """Say what is wrong with a step that has a marker, naming the file; `None` if it is whole.
 
     Args:
         folder: Where its files are.
         besides: Files that are not looked at.
+        content: Whether contents are compared, not sizes alone.
     """
     try:
         marker = read_marker(folder)
@@ -83,38 +213,13 @@ def damage_of_step(folder: PathLike, *, besides: Collection[str] = ()) -> str | 
         return str(error)
     if marker is None or not marker.get("finished"):
         return f"{os.fspath(folder)!r} was not finished"
-    for name, noted in marker["files"].items():
-        path = Path(folder, name)
-        if name in besides:
-            continue
-        if not path.is_file():
-            return f"{str(path)!r} is missing"
-        if path.stat().st_size != noted["bytes"]:
-            return f"{str(path)!r} {_CUT_SHORT}: it has {path.stat().st_size} bytes, {noted['bytes']} were written"
-        if checksum_of(path) != noted["checksum"]:
-            return f"{str(path)!r} is damaged: its content is not what was written"
-    return None
-
-
-def damage_of_file(path: PathLike) -> str | None:
-    """Say what is wrong with a file as far as the file alone shows it; `None` if nothing does.
-
-    JSON is parsed, the header of safetensors is compared with the file's size, and the checksums of the archives that
-    `torch.save` writes are computed. Files of other kinds are not looked at.
-    """
-    path = Path(path)
-    check = _CHECKS.get(path.suffix)
-    try:
-        reason = None if check is None else check(path)
-    except DamagedFileError as error:
-        return str(error)
-    except OSError as error:
-        return f"{str(path)!r} cannot be read: {error.strerror or error}"
-    return None if reason is None else f"{str(path)!r} {reason}"
+    looked_at = ((name, noted) for name, noted in marker["files"].items() if name not in besides)
+    found = (damage_of_noted(Path(folder, name), noted, content=content) for name, noted in looked_at)
+    return next((reason for reason in found if reason is not None), None)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], there: str = "there") -> str:
-    """The fields in which what made two results differs, with both values; "" if none does.
+    """Name the fields in which what made two results differs, with both values; "" if none does.
 
     Args:
         before: Settings of what is on the disk.
@@ -126,46 +231,257 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], there: str = 
     return "; ".join(f"{name}: {before.get(name)} {there}, {now.get(name)} now" for name in names)
 
 
-def _json(path: Path) -> None:
-    read_json(path)
+@dataclass(frozen=True)
+class Step:
+    """A step that any number of jobs may make, on several machines at once and more than once: they share its folder.
 
+    Attributes:
+        folder: Where it is, once it is finished.
+        settings: Everything that changes it, JSON-able; a step with others is not this one.
+        what: What to call it in messages.
+        way_out: What to do if it is damaged.
+        flags: The flags that name another place for it.
+    """
 
-def _safetensors(path: Path) -> str | None:
-    with path.open("rb") as file:
-        head = file.read(8)
-        length = int.from_bytes(head, "little")
-        size = path.stat().st_size
-        if len(head) < 8 or 8 + length > size:
-            return _CUT_SHORT
+    folder: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    what: str = "The step"
+    way_out: str = "Start again."
+    flags: str = "--work_dir"
+
+    def facts(self) -> dict[str, Any] | None:
+        """Return what `make` returned; `None` if the step is not finished or was made with other settings."""
+        marker = self._marker()
+        return None if marker is None else cast("dict[str, Any]", marker["facts"])
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of the step, after a look at its content.
+
+        Raises:
+            DamagedStepError: If it is missing or has changed.
+        """
+        marker = self._marker()
+        if marker is None or name not in marker["files"]:
+            raise DamagedStepError(f"{self.what} has no file {str(self.folder / name)!r}. {self.way_out}")
+        reason = damage_of_noted(self.folder / name, marker["files"][name])
+        if reason is not None:
+            raise DamagedStepError(f"{self.what} is damaged: {reason}. {self.way_out}")
+        return self.folder / name
+
+    def check(self, folder: str | None = None) -> None:
+        """Look at the contents of all files, or of those in a folder of the step.
+
+        Raises:
+            DamagedStepError: If one is missing or has changed.
+        """
+        for name in (self._marker() or {"files": ()})["files"]:
+            if folder is None or Path(name).parent == Path(folder):
+                self.file(name)
+
+    def make(self, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Make the step unless it is there; one that is damaged is made anew.
+
+        Args:
+            work: Writes the files into an empty folder and returns facts, JSON-able.
+
+        Returns:
+            The facts, with those of `measured` added; those of the first time if the step was finished before.
+
+        Raises:
+            OSError: If it cannot be written; what it wrote is removed.
+        """
+        facts = self.facts()
+        if facts is not None:
+            try:
+                self.check()
+            except DamagedStepError as error:
+                logger.warning(f"{error} It is made anew.")
+                remove(self.folder)
+            else:
+                logger.info(f"{self.what} is finished in {str(self.folder)!r}: skipped.")
+                return facts
+        room = disk_space(self.folder.parent, self.what, self.flags)
+        with room, new_folder(self.folder, unless=lambda: self.facts() is not None) as new:
+            finish(new, self.settings, measured(lambda: work(new), new))
+        return cast("dict[str, Any]", self.facts())
+
+    def _marker(self) -> dict[str, Any] | None:
         try:
-            header = json.loads(file.read(length))
-            ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-            return "is damaged: its header cannot be read"
-    expected = 8 + length + max(ends, default=0)
-    return None if size == expected else f"{_CUT_SHORT}: it has {size} bytes, its header tells of {expected}"
+            marker = read_marker(self.folder)
+        except (OSError, ValueError):
+            return None
+        if marker is None or not marker["finished"] or differences(marker["settings"], self.settings):
+            return None
+        return marker
 
 
-def _archive(path: Path) -> str | None:
-    with path.open("rb") as file:
-        head = file.read(2)
-    if not head:
-        return "is empty"
-    if head != b"PK":
-        # The pickles of old versions have no checksums.
-        return None if path.suffix == ".bin" else _CUT_SHORT
+class WorkFolder:
+    """The folder of a job that is done in steps, for one set of settings.
+
+    Args:
+        path: Folder, made if needed.
+        settings: Everything that changes the result, JSON-able.
+        what: What the job makes, for messages.
+
+    Raises:
+        ValueError: If the folder belongs to a job with other settings; the message lists the differences.
+    """
+
+    def __init__(self, path: PathLike, settings: Mapping[str, Any], what: str = "a corpus") -> None:
+        self.path = Path(path)
+        marker = read_marker(self.path)
+        if marker is None:
+            _write_marker(self.path, settings)
+            return
+        different = differences(marker["settings"], settings)
+        if different:
+            raise ValueError(
+                f"The work folder {str(self.path)!r} belongs to {what} with other settings ({different}). Choose "
+                "another one (--work_dir), or delete it to build anew."
+            )
+
+    def alone(self) -> AbstractContextManager[Path]:
+        """Hold the folder for the job of this process; workers of its own may do steps meanwhile.
+
+        Raises:
+            FolderInUseError: If another process works there.
+        """
+        return writing_to(self.path, "--work_dir")
+
+    def step(self, name: str, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Do a step unless it is finished (see `Step.make`), and return its facts."""
+        return self._step(name).make(work)
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a step has its marker."""
+        return self._step(name).facts() is not None
+
+    def folder(self, name: str) -> Path:
+        """Return the folder in which a step keeps its files."""
+        return self.path / name
+
+    def _step(self, name: str) -> Step:
+        return Step(self.folder(name), what=f"The step {name!r}")
+
+
+def measured(work: Callable[[], dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
+    """Do some work, and add to its facts what it cost.
+
+    Args:
+        work: Does it and returns its facts.
+        folder: Where it left files.
+
+    Returns:
+        The facts, with `seconds`, `disk_bytes` of the folder, and `peak_memory_mb`: the most memory that the process,
+        or one of those it started, has had up to here, mapped files included (where the system tells).
+    """
+    start = time.perf_counter()
+    facts = work()
+    facts["seconds"] = round(time.perf_counter() - start, 3)
+    if folder is not None:
+        facts["disk_bytes"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    peak = _peak_memory()
+    if peak is not None:
+        facts["peak_memory_mb"] = round(peak / 2**20, 1)
+    return facts
+
+
+def total_seconds(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of every step, by the facts of all, and their sum."""
+    seconds = {name: float(facts["seconds"]) for name, facts in steps.items()}
+    return {**seconds, "total": round(sum(seconds.values()), 3)}
+
+
+def _peak_memory() -> int | None:
+    """Bytes; `None` on Windows."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, RuntimeError):
-        return _CUT_SHORT
-    return None if broken is None else f"is damaged (in {broken!r})"
+        import resource
+    except ImportError:
+        return None
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
-_CHECKS = {
-    ".json": _json,
-    ".safetensors": _safetensors,
-    ".pt": _archive,
-    ".pth": _archive,
-    ".bin": _archive,
-}
+# --- locks ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing_to(folder: PathLike, flag: str = "--output_dir") -> Iterator[Path]:
+    """Hold a folder while this run writes to it; it is made if needed. A full disk is an error of one line.
+
+    A process may hold a folder several times (a job, and the trainer that it starts). The processes of one `torchrun`
+    are one run, for which the first of them holds it.
+
+    Args:
+        folder: The folder.
+        flag: The argument that named it.
+
+    Raises:
+        FolderInUseError: If another process holds it.
+        DiskFullError: If the disk is full.
+    """
+    path = Path(folder).expanduser()
+    with ExitStack() as stack, disk_space(path, flags=flag):
+        if int(os.environ.get("RANK", "0")) == 0:
+            stack.enter_context(_held(path, flag))
+        yield path
+
+
+@contextmanager
+def _held(folder: Path, flag: str) -> Iterator[None]:
+    key = os.path.realpath(folder)
+    if _HELD.get(key) == os.getpid():
+        yield
+        return
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(key, LOCK)
+    lock = _acquire(path, f"`{flag}` {str(folder)!r}")
+    _HELD[key] = os.getpid()
+    try:
+        yield
+    finally:
+        del _HELD[key]
+        path.unlink(missing_ok=True)
+        if lock is not None:
+            lock.release()
+        if is_new:
+            # A run that was refused leaves no empty folder.
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _acquire(path: Path, what: str) -> BaseFileLock | None:
+    """The lock; `None` on a file system that has none."""
+    lock = FileLock(path, timeout=0)
+    for attempt in range(2):
+        try:
+            lock.acquire()
+        except Timeout:
+            owner = _owner(path)
+            gone = owner.get("machine") == socket.gethostname() and not is_alive(int(owner["process"]))
+            if attempt == 0 and gone:
+                # Workers that outlive a killed process hold what it held.
+                path.unlink(missing_ok=True)
+                continue
+            holder = f"process {owner['process']} on {owner['machine']}" if owner else "another process"
+            raise FolderInUseError(
+                f"{what} is being written by {holder}: wait for its end, or name another folder."
+            ) from None
+        except NotImplementedError:
+            return None
+        break
+    # In place: the lock is on this very file.
+    with path.open("r+", encoding="utf-8") as file:
+        file.truncate()
+        json.dump({"process": os.getpid(), "machine": socket.gethostname()}, file)
+    return lock
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    """Process and machine of a lock; nothing where it is being taken just now."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return {"process": int(owner["process"]), "machine": str(owner["machine"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

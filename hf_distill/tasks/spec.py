@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
-from hf_distill.storage.names import safe_path
+from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_mapping, check_range
 from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field
 

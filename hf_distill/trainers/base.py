@@ -26,7 +26,8 @@ from ..capture.batch import KnowingCollator
 from ..settings import DistillationArguments, FineTuningArguments
 from ..storage.files import model_files, remove
 from ..storage.finite import FiniteWatch, check_weights
-from ..storage.folders import check_apart, writing_to
+from ..storage.folders import check_apart
+from ..storage.steps import writing_to
 from ..teachers.opening import may_teach
 from .checkpoints import Checkpoints, deciding
 from .finite import GRADIENT, LOSS, OUTPUT, WEIGHT, end_if_not_finite, moments_of

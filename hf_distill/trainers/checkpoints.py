@@ -23,6 +23,7 @@ from transformers.utils import logging
 from ..storage.files import (
     WEIGHTS,
     PathLike,
+    damage_of_file,
     disk_space,
     new_file,
     read_json,
@@ -30,7 +31,7 @@ from ..storage.files import (
     remove,
     write_json,
 )
-from ..storage.steps import MARKER, begin, damage_of_file, damage_of_step, differences, finish, read_marker
+from ..storage.steps import MARKER, begin, damage_of_step, differences, finish, read_marker
 
 logger = logging.get_logger(__name__)
 

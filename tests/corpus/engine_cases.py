@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_distill.corpus.search.engines import _retriv_import
+from hf_distill.corpus.search.engines import retriv
 from hf_distill.corpus.search.retrieval import ENGINES, save_index
 from hf_distill.corpus.text.analysis import Analyzer
 
-NEEDS = {"retriv": _retriv_import.INSTALL, "tantivy": "pip install 'hf_distill[tantivy]'"}
+NEEDS = {"retriv": retriv.INSTALL, "tantivy": "pip install 'hf_distill[tantivy]'"}
 PLAIN = Analyzer("none")
 
 

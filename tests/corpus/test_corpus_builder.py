@@ -15,20 +15,16 @@ from datasets import Dataset
 from engine_cases import engine_cases, full_disk
 from search_server_double import SearchServerDouble
 
-from hf_distill.corpus.build.anchors import Anchors
+from hf_distill.corpus.build.anchors import Anchors, MakeQueries, make_query
 from hf_distill.corpus.build.builder import CorpusBuild
 from hf_distill.corpus.build.duplicates import normalize
-from hf_distill.corpus.build.keywords import make_query
-from hf_distill.corpus.build.queries import MakeQueries
 from hf_distill.corpus.build.selection import rank_limit
-from hf_distill.corpus.search.engines import _retriv_import
+from hf_distill.corpus.search.engines import retriv
 from hf_distill.corpus.search.retrieval import engine_class
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.corpus.text.cleaning import DROP_REASONS
+from hf_distill.corpus.text.rows import DROP_REASONS
 
-needs_retriv = pytest.mark.skipif(
-    not _retriv_import.is_installed(), reason=f"retriv is not installed: {_retriv_import.INSTALL}"
-)
+needs_retriv = pytest.mark.skipif(not retriv.is_installed(), reason=f"retriv is not installed: {retriv.INSTALL}")
 
 
 def plain_reference(anchors, texts, k, share=1.0, evaluation=()):
@@ -229,7 +225,7 @@ def test_a_killed_build_continues_and_ends_in_the_same_corpus(tmp_path):
             import os, signal, sys
             from datasets import Dataset
             from hf_distill.corpus.build.builder import build_contextualized_corpus
-            from hf_distill.corpus.build.queries import SearchHits
+            from hf_distill.corpus.build.anchors import SearchHits
 
             def search_and_die(self, batch, indices):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -250,8 +246,8 @@ def test_a_killed_build_continues_and_ends_in_the_same_corpus(tmp_path):
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    finished = sorted(file.stem for file in (tmp_path / "work").glob("*.json"))
-    assert finished == ["index", "queries", "settings"]
+    finished = sorted(marker.parent.name for marker in (tmp_path / "work").glob("*/_finished.json"))
+    assert finished == ["index", "queries"]
     assert rows_of(build(tmp_path / "work")) == rows_of(build(tmp_path / "whole"))
 
 
@@ -268,7 +264,7 @@ def test_a_search_after_the_index_was_deleted_makes_it_again(tmp_path):
     build(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     shutil.rmtree(tmp_path / "b" / "indexes")
-    (tmp_path / "b" / "hits.json").unlink()
+    shutil.rmtree(tmp_path / "b" / "hits")
     assert rows_of(build(tmp_path / "b")) == rows_of(build(tmp_path / "a"))
 
 
@@ -297,9 +293,9 @@ def test_an_index_is_shared_between_builds(tmp_path):
     shared = {"index_dir": str(tmp_path / "indexes")}
     first = build(tmp_path / "a", **shared)
     (folder,) = (tmp_path / "indexes").iterdir()
-    before = (folder / "manifest.json").stat().st_mtime_ns
+    before = (folder / "_finished.json").stat().st_mtime_ns
     build(tmp_path / "b", anchors=ANCHORS[:7], **shared)
-    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    assert (folder / "_finished.json").stat().st_mtime_ns == before
     build(tmp_path / "c", bm25_b=0.3, **shared)
     assert len(list((tmp_path / "indexes").iterdir())) == 2
     assert rows_of(first) == rows_of(build(tmp_path / "d"))
@@ -313,7 +309,7 @@ def test_an_index_whose_content_was_damaged_is_made_again_and_said_so(tmp_path, 
     block.write_bytes(content[:9] + bytes([content[9] ^ 255]) + content[10:])
     with caplog.at_level("WARNING", logger="hf_distill.corpus.build.builder"):
         again = build(tmp_path / "b", **shared)
-    assert "the content of 'blocks/000000.bin' is not what was written" in caplog.text
+    assert "000000.bin' is damaged: its content is not what was written" in caplog.text
     assert rows_of(first) == rows_of(again)
     assert block.read_bytes() == content
 
@@ -332,7 +328,7 @@ def test_what_every_step_cost_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("engine", engine_cases("bm25s", "blocks", "tantivy"))
-@pytest.mark.parametrize("prefix", ["ids.bin", "manifest.json"])
+@pytest.mark.parametrize("prefix", ["ids.bin", "_finished.json"])
 def test_a_full_disk_is_an_error_and_the_build_goes_on_later(tmp_path, engine, prefix):
     whole = build(tmp_path / "whole", engine=engine)
     said = r"The disk is full: .*Nothing unfinished is taken for finished"

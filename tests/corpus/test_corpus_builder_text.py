@@ -7,7 +7,7 @@ from builder_cases import ANCHORS, GENERAL, build
 from datasets import Dataset
 
 from hf_distill.corpus.build.duplicates import normalize
-from hf_distill.corpus.text.cleaning import DROP_REASONS
+from hf_distill.corpus.text.rows import DROP_REASONS
 
 DIRTY = Dataset.from_dict(
     {"text": [*GENERAL["text"][:], None, "", "FOX dog!", "fox dog", "fox dog", "x" * 9000, "dog " * 60]}

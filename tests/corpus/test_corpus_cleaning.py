@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, concatenate_datasets
 
-from hf_distill.corpus.text.cleaning import (
+from hf_distill.corpus.text.rows import (
     DROP_REASONS,
     LengthLimits,
     checksum_of_column,

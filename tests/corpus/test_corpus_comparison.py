@@ -6,10 +6,15 @@ import random
 import numpy as np
 import pytest
 
-from hf_distill.corpus.compare.comparison import ComparisonSettings, compare_corpora, measure_corpus
+from hf_distill.corpus.compare.comparison import (
+    ComparisonSettings,
+    compare_corpora,
+    frequent_words,
+    measure_corpus,
+    overlap_share,
+)
 from hf_distill.corpus.compare.report import format_comparison, markdown_table
 from hf_distill.corpus.text.analysis import stop_words
-from hf_distill.corpus.text.vocabulary import frequent_words, overlap_share
 
 SETTINGS = ComparisonSettings(top_words=60, top_shares=(0.5, 1.0), seeds=(1, 2, 3))
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_distill.corpus.build.decontamination import EvaluationTexts, ngram_hashes
-from hf_distill.corpus.build.duplicates import hash_texts, normalize
+from hf_distill.corpus.build.duplicates import EvaluationTexts, hash_texts, ngram_hashes, normalize
 
 
 def equal(evaluation, texts):

@@ -8,8 +8,8 @@ from datasets.fingerprint import Hasher
 
 pytest.importorskip("sentencex", reason="pip install 'hf_distill[documents]'")
 
-from hf_distill.corpus.text.documents import SplitDocuments, sentences_of, split_documents
-from hf_distill.corpus.text.words import units
+from hf_distill.corpus.text.analysis import units
+from hf_distill.corpus.text.rows import SplitDocuments, sentences_of, split_documents
 
 TEXT = 'Dr. Smith went to the U.S. in 1999. He said: "Go away!" The end?\nA new line here\n\nAnother paragraph.'
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from engine_cases import PLAIN, QUERIES, Indexer, full_disk, random_texts
 
-from hf_distill.corpus.search.engines import _blocks_files, _blocks_kernel, blocks
-from hf_distill.corpus.search.retrieval import IndexHandle, save_index
+from hf_distill.corpus.search.engines import _blocks_kernel, blocks
+from hf_distill.corpus.search.retrieval import IndexHandle, find_index, save_index
 from hf_distill.corpus.search.scoring import CorpusStatistics
 from hf_distill.corpus.text.analysis import TokenStreams
 
@@ -47,7 +47,7 @@ def test_blocks_and_windows_of_any_size_give_the_same_bits(tmp_path, monkeypatch
 
 
 def test_a_block_ends_early_where_rows_are_long(tmp_path, monkeypatch, expected):
-    monkeypatch.setattr(_blocks_files, "_BLOCK_TOKENS", 100)
+    monkeypatch.setattr(blocks, "_BLOCK_TOKENS", 100)
     engine = Indexer("blocks", tmp_path)(TEXTS)
     assert len(engine._blocks) > 30
     assert_same_bits(engine.search(QUERIES, 9), expected)
@@ -105,15 +105,15 @@ from hf_distill.corpus.search.engines import blocks
 from hf_distill.corpus.search.retrieval import save_index
 
 blocks._BLOCK_ROWS = 64
-real = blocks.write_block
+real = blocks._write_block
 
-def write_and_die(folder, number, *rest):
-    if number == 3:
-        (folder / "000003.bin").write_bytes(b"half")
+def write_and_die(streams, start, stop, file, scratch):
+    if file.name == "000003.bin":
+        file.write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(folder, number, *rest)
+    return real(streams, start, stop, file, scratch)
 
-blocks.write_block = write_and_die
+blocks._write_block = write_and_die
 save_index(STREAMS, sys.argv[1], SETTINGS)
 """
 
@@ -132,14 +132,12 @@ def test_a_killed_build_goes_on_after_the_last_finished_block_and_ends_in_the_sa
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    with pytest.raises(ValueError, match="holds no complete index"):
+    with pytest.raises(ValueError, match=r"is no whole index: .* was not finished"):
         IndexHandle(tmp_path / "killed")
-    written, real = [], blocks.write_block
-    monkeypatch.setattr(
-        blocks, "write_block", lambda folder, number, *rest: written.append(number) or real(folder, number, *rest)
-    )
+    written, real = [], blocks._write_block
+    monkeypatch.setattr(blocks, "_write_block", lambda *given: written.append(given[3].name) or real(*given))
     save_index(STREAMS, tmp_path / "killed", SETTINGS)
-    assert written == [3, 4]
+    assert written == ["000003.bin", "000004.bin"]
     save_index(STREAMS, tmp_path / "whole", SETTINGS)
     assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
 
@@ -147,25 +145,25 @@ def test_a_killed_build_goes_on_after_the_last_finished_block_and_ends_in_the_sa
 @pytest.fixture
 def stopped(tmp_path, monkeypatch, small_blocks):
     """An unfinished build whose first two blocks are there."""
-    real = blocks.write_block
+    real = blocks._write_block
 
-    def stop(folder, number, *rest):
-        if number == 2:
+    def stop(streams, start, end, file, *rest):
+        if file.name == "000002.bin":
             raise KeyboardInterrupt
-        return real(folder, number, *rest)
+        return real(streams, start, end, file, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(blocks, "write_block", stop)
+        patch.setattr(blocks, "_write_block", stop)
         with pytest.raises(KeyboardInterrupt):
             save_index(STREAMS, tmp_path / "index", SETTINGS)
-    return tmp_path / "index.partial"
+    return tmp_path / "index"
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-4], lambda data: data[:8] + b"\xff" + data[9:], None])
 def test_a_damaged_block_of_an_unfinished_build_is_written_again(tmp_path, stopped, damage, expected):
     block = stopped / "blocks" / "000001.bin"
     if damage is None:
-        (stopped / "blocks" / "000001.json").write_text("{")
+        (stopped / "blocks" / "_finished.json").write_text("{")
     else:
         block.write_bytes(damage(block.read_bytes()))
     assert_same_bits(save_index(STREAMS, tmp_path / "index", SETTINGS).open().search(QUERIES, 9), expected)
@@ -181,12 +179,12 @@ def test_what_another_build_left_is_not_gone_on_with(tmp_path, stopped, other):
 
 
 def test_a_full_disk_is_an_error_that_says_what_to_do_and_the_build_goes_on_later(tmp_path, stopped, expected):
-    said = r"disk is full: an index .*index\.partial.*name a folder .*--index_dir"
+    said = r"disk is full: an index .*name a folder .*--index_dir"
     with full_disk("000002.bin"), pytest.raises(OSError, match=said) as caught:
         save_index(STREAMS, tmp_path / "index", SETTINGS)
     assert caught.value.errno == 28
     assert not (stopped / "blocks" / "000002.bin").exists()
-    assert not (tmp_path / "index").exists()
+    assert find_index(tmp_path / "index", SETTINGS) is None
     assert_same_bits(save_index(STREAMS, tmp_path / "index", SETTINGS).open().search(QUERIES, 9), expected)
 
 
@@ -194,12 +192,12 @@ def test_a_truncated_or_missing_block_is_refused_when_the_index_is_opened(tmp_pa
     handle = save_index(STREAMS, tmp_path / "index", SETTINGS)
     block = tmp_path / "index" / "blocks" / "000001.bin"
     block.write_bytes(block.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"is damaged: 'blocks/000001.bin' is missing or not"):
+    with pytest.raises(ValueError, match=r"is no whole index: .*000001.bin' is damaged or cut short"):
         IndexHandle(tmp_path / "index")
-    with pytest.raises(ValueError, match=r"The index is damaged: .*000001.bin' is missing or not"):
+    with pytest.raises(ValueError, match=r"The index is damaged: .*000001.bin' is damaged or cut short"):
         handle.open()
     block.unlink()
-    with pytest.raises(ValueError, match=r"is damaged: 'blocks/000001.bin' is missing or not"):
+    with pytest.raises(ValueError, match=r"is no whole index: .*000001.bin' is missing"):
         IndexHandle(tmp_path / "index")
 
 
@@ -210,15 +208,15 @@ def test_a_changed_byte_is_found_when_the_content_is_verified(tmp_path, small_bl
     data = bytearray(block.read_bytes())
     data[5] ^= 1
     block.write_bytes(bytes(data))
-    with pytest.raises(ValueError, match=r"is damaged: the content of 'blocks/000001.bin' is not what was written"):
+    with pytest.raises(ValueError, match=r"000001.bin' is damaged: its content is not what was written"):
         handle.verify()
 
 
 def test_a_damaged_note_of_a_block_is_refused(tmp_path, small_blocks):
     handle = save_index(STREAMS, tmp_path / "index", SETTINGS)
-    note = tmp_path / "index" / "blocks" / "000000.json"
-    note.write_text(json.dumps({"rows": 3}))
-    with pytest.raises(ValueError, match=r"The block .*000000.json' is missing or damaged"):
+    marker = tmp_path / "index" / "blocks" / "_finished.json"
+    marker.write_text(json.dumps({"files": {"000000.bin": {"rows": 3, "bytes": 1, "checksum": ""}}}))
+    with pytest.raises(ValueError, match=r"The index in .*blocks' is damaged .*build it anew"):
         handle.open()
 
 

@@ -7,6 +7,7 @@ import pytest
 from engine_cases import PLAIN, QUERIES, Indexer, engine_cases, random_texts
 
 from hf_distill.corpus.search.retrieval import IndexHandle, choose_engine
+from hf_distill.storage.steps import MARKER
 
 pytestmark = [pytest.mark.parametrize("engine", engine_cases("tantivy"))]
 TEXTS = random_texts(seed=21, count=200, longest=60)
@@ -19,7 +20,8 @@ def test_an_index_is_opened_again_from_its_folder(engine, tmp_path):
     again = handle.open().search(QUERIES, 9)
     assert np.array_equal(first.rows, again.rows)
     assert np.array_equal(first.scores, again.scores)
-    assert handle.size() == sum(f.stat().st_size for f in (tmp_path / "tantivy-1").rglob("*") if f.is_file())
+    files = (file for file in (tmp_path / "tantivy-1").rglob("*") if file.is_file() and file.name != MARKER)
+    assert handle.size() == sum(file.stat().st_size for file in files)
 
 
 def test_the_arrays_beside_the_index_are_memory_maps(engine, tmp_path):
@@ -32,7 +34,7 @@ def test_a_damaged_segment_is_refused(engine, tmp_path):
     Indexer(engine, tmp_path)(TEXTS)
     postings = next((tmp_path / "tantivy-1" / "tantivy").glob("*.idx"))
     postings.write_bytes(postings.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"is damaged: 'tantivy/.*\.idx' is missing or not"):
+    with pytest.raises(ValueError, match=r"\.idx' is damaged or cut short"):
         IndexHandle(tmp_path / "tantivy-1")
 
 

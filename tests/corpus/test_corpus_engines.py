@@ -13,14 +13,12 @@ import torch
 from corpus_oracle import assert_same_up_to_ties
 from engine_cases import QUERIES, Indexer, random_texts
 
-from hf_distill.corpus.build.keywords import make_query
-from hf_distill.corpus.search.engines import _retriv_import, retriv
+from hf_distill.corpus.build.anchors import make_query
+from hf_distill.corpus.search.engines import retriv
 from hf_distill.corpus.search.retrieval import save_index
 from hf_distill.corpus.text.analysis import Analyzer
 
-needs_retriv = pytest.mark.skipif(
-    not _retriv_import.is_installed(), reason=f"retriv is not installed: {_retriv_import.INSTALL}"
-)
+needs_retriv = pytest.mark.skipif(not retriv.is_installed(), reason=f"retriv is not installed: {retriv.INSTALL}")
 
 REAL_TEXT = Path(__file__).parents[2] / "examples" / "data" / "general_corpus" / "train.parquet"
 
@@ -65,10 +63,10 @@ def test_retriv_is_given_what_its_own_indexing_makes(tmp_path):
     steps = (
         "lowercasing ampersand_normalization special_chars_normalization acronyms_normalization punctuation_removal"
     )
-    own = _retriv_import.sparse_retriever_module().SparseRetriever(
+    own = retriv.sparse_retriever_module().SparseRetriever(
         tokenizer="whitespace", stemmer=None, stopwords=None, **{f"do_{step}": False for step in steps.split()}
     )
-    with _retriv_import.base_path(tmp_path):
+    with retriv.base_path(tmp_path):
         own.index([{"id": row, "text": " ".join(t)} for row, t in enumerate(streams.texts())], show_progress=False)
     assert own.vocabulary == set(streams.vocabulary)
     np.testing.assert_allclose(ours._retriever.relative_doc_lens, own.relative_doc_lens, rtol=1e-6)
@@ -107,7 +105,7 @@ def column(model, term):
 def test_importing_retriv_loads_no_dense_half_and_touches_no_environment(tmp_path):
     code = (
         "import os, sys; before = dict(os.environ)\n"
-        "from hf_distill.corpus.search.engines._retriv_import import sparse_retriever_module\n"
+        "from hf_distill.corpus.search.engines.retriv import sparse_retriever_module\n"
         "sparse_retriever_module()\n"
         "print(sorted({'torch', 'faiss', 'autofaiss', 'ranx', 'optuna', 'krovetzstemmer'} & set(sys.modules)))\n"
         "print(dict(os.environ) == before)"
@@ -123,9 +121,9 @@ def test_retriv_refuses_a_word_that_it_cannot_count(tmp_path):
 
 
 def test_a_missing_retriv_is_an_error_that_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(_retriv_import.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(retriv.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"`--engine retriv` needs .*pip install --no-deps retriv"):
-        _retriv_import.sparse_retriever_module.__wrapped__()
+        retriv.sparse_retriever_module.__wrapped__()
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hf_distill.corpus.build import general
 from hf_distill.corpus.build.general import build_general_corpus, share_rows
-from hf_distill.corpus.build.naming import named_corpora, split_config
+from hf_distill.corpus.build.loading import named_corpora, split_config
 from hf_distill.settings import GeneralCorpusArguments
 
 

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from hf_distill.corpus.build.keywords import content_words, make_query, rake_phrases
+from hf_distill.corpus.build.anchors import content_words, make_query, rake_phrases
 from hf_distill.corpus.text.analysis import Analyzer, stop_words
 
 STOP = {"of", "the", "and", "is", "a", "over", "it", "to", "s"}

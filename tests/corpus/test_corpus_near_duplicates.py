@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("datasketch", reason="pip install 'hf_distill[near_duplicates]'")
 
-from hf_distill.corpus.build.near_duplicates import find_near_duplicates, jaccard, rows_per_band, shingles
+from hf_distill.corpus.build.duplicates import find_near_duplicates, jaccard, rows_per_band, shingles
 
 WORDS = "fox dog river movie actor plot scene music bridge garden winter story city train letter sea".split()
 

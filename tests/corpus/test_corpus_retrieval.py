@@ -1,6 +1,5 @@
 """Choosing an engine, saving an index, and the handle that `Dataset.map` pickles."""
 
-import json
 import pickle
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from datasets.fingerprint import Hasher
 
 from hf_distill.corpus.search import retrieval
-from hf_distill.corpus.search.ranking import Hits, top_hits
 from hf_distill.corpus.search.retrieval import (
     IndexHandle,
     choose_engine,
@@ -17,7 +15,9 @@ from hf_distill.corpus.search.retrieval import (
     make_engine,
     save_index,
 )
+from hf_distill.corpus.search.scoring import Hits, top_hits
 from hf_distill.corpus.text.analysis import Analyzer
+from hf_distill.storage.steps import begin, finish
 
 SETTINGS = {"engine": "bm25s", "k1": 1.2, "b": 0.75}
 STREAMS = Analyzer().encode([["red fox", "blue dog", "red dog"]])
@@ -96,8 +96,8 @@ def test_an_index_is_found_again_only_for_the_same_settings(tmp_path):
 
 
 def test_an_unfinished_index_is_not_found_and_built_anew(tmp_path):
-    (tmp_path / "index.partial").mkdir()
-    (tmp_path / "index.partial" / "old.npy").write_bytes(b"half")
+    begin(tmp_path / "index", SETTINGS)
+    (tmp_path / "index" / "old.npy").write_bytes(b"half")
     assert find_index(tmp_path / "index", SETTINGS) is None
     save_index(STREAMS, tmp_path / "index", SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
@@ -107,16 +107,15 @@ def test_an_unfinished_index_is_not_found_and_built_anew(tmp_path):
 def test_a_damaged_index_is_refused(tmp_path):
     save_index(STREAMS, tmp_path / "index", SETTINGS)
     (tmp_path / "index" / "data.csc.index.npy").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"is damaged: 'data.csc.index.npy'"):
+    with pytest.raises(ValueError, match=r"is no whole index: .*data.csc.index.npy' is damaged or cut short"):
         IndexHandle(tmp_path / "index")
     assert find_index(tmp_path / "index", SETTINGS) is None
 
 
 def test_an_index_of_another_format_is_refused(tmp_path):
     save_index(STREAMS, tmp_path / "index", SETTINGS)
-    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
-    (tmp_path / "index" / "manifest.json").write_text(json.dumps({**manifest, "format": 0}))
-    with pytest.raises(ValueError, match="has format 0; this version reads 2"):
+    finish(tmp_path / "index", SETTINGS, {"format": 0})
+    with pytest.raises(ValueError, match="has format 0; this version reads 3"):
         IndexHandle(tmp_path / "index")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_distill.corpus.build.decontamination import EvaluationTexts
+from hf_distill.corpus.build.duplicates import EvaluationTexts
 from hf_distill.corpus.build.selection import REASONS, Candidates, choose_rows, merge_hits, rank_limit
 
 

@@ -5,7 +5,7 @@ import pytest
 from engine_cases import Indexer, engine_cases
 from search_server_double import SearchServerDouble, stored_length
 
-from hf_distill.corpus.search.engines.settling import score_slack, settle
+from hf_distill.corpus.search.scoring import score_slack, settled_hits
 
 
 def saturation(counts, lengths, mean, k1, b):
@@ -34,19 +34,19 @@ ROWS, EXACT = np.array([7, 3, 9]), np.array([2.0, 3.0, 2.0], dtype=np.float32)
 
 
 def test_hits_are_settled_when_no_other_row_can_reach_them():
-    rows, scores = settle(ROWS, EXACT, 1.9, 2, 1.01, complete=False)
+    rows, scores = settled_hits(ROWS, EXACT, 1.9, 2, 1.01, complete=False)
     assert rows.tolist() == [3, 7]
     assert scores.tolist() == [3.0, 2.0]
 
 
 def test_a_row_outside_that_could_tie_keeps_them_open():
-    assert settle(ROWS, EXACT, 2.0, 2, 1.0, complete=False) is None
-    assert settle(ROWS, EXACT, 2.0, 1, 1.0, complete=False)[0].tolist() == [3]
+    assert settled_hits(ROWS, EXACT, 2.0, 2, 1.0, complete=False) is None
+    assert settled_hits(ROWS, EXACT, 2.0, 1, 1.0, complete=False)[0].tolist() == [3]
 
 
 def test_too_few_candidates_keep_them_open_unless_there_are_no_more():
-    assert settle(ROWS, EXACT, 0.1, 4, 1.0, complete=False) is None
-    assert settle(ROWS, EXACT, 9.9, 4, 1.0, complete=True)[0].tolist() == [3, 7, 9]
+    assert settled_hits(ROWS, EXACT, 0.1, 4, 1.0, complete=False) is None
+    assert settled_hits(ROWS, EXACT, 9.9, 4, 1.0, complete=True)[0].tolist() == [3, 7, 9]
 
 
 @pytest.fixture(scope="module")

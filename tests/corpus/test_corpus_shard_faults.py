@@ -13,22 +13,22 @@ from builder_cases import build, rows_of
 from shard_cases import build_sharded, prepare_all, search_all, search_of, shards_of
 
 from hf_distill.corpus.shards.merging import merge_shards
-from hf_distill.corpus.shards.parts import DamagedPartError, Part
+from hf_distill.storage.steps import DamagedStepError, Step
 
 TESTS = Path(__file__).parent
 
 # Where a process is killed: in the middle of each step of both passes and of the merge.
 STEPS = [
-    "search.streams.write_streams",
-    "search.scoring.CorpusStatistics.save",
-    "shards.first_pass.Shards._merge_statistics",
-    "shards.second_pass.make_queries",
-    "shards.second_pass.save_index",
-    "build.queries.SearchHits.__call__",
-    "shards.parts.write_json",
-    "shards.merging.merge_shard_hits",
-    "build.builder.choose_rows",
-    "build.builder.describe_rows",
+    "corpus.shards.first_pass:write_streams",
+    "corpus.shards.first_pass:CorpusStatistics.save",
+    "corpus.shards.first_pass:Shards._merge_statistics",
+    "corpus.shards.second_pass:make_queries",
+    "corpus.shards.second_pass:save_index",
+    "corpus.build.anchors:SearchHits.__call__",
+    "storage.steps:finish",
+    "corpus.shards.merging:merge_shard_hits",
+    "corpus.build.builder:choose_rows",
+    "corpus.build.builder:describe_rows",
 ]
 
 
@@ -47,20 +47,19 @@ def run_until_killed(work_dir, steps):
         for step in steps:
             child = os.fork()
             if not child:
-                room, module, *owners, name = step.split(".")
-                target = importlib.import_module(f"hf_distill.corpus.{room}.{module}")
+                module, _, path = step.partition(":")
+                *owners, name = path.split(".")
+                target = importlib.import_module(f"hf_distill.{module}")
                 for owner in owners:
                     target = getattr(target, owner)
                 def die(*words, real=getattr(target, name), **named):
                     done = real(*words, **named)
                     os.kill(os.getpid(), signal.SIGKILL)
                 setattr(target, name, die)
-                if module in ("scoring", "streams"):
-                    setattr(importlib.import_module("hf_distill.corpus.shards.first_pass"), name, die)
                 build_sharded(work_dir, 3)
                 os._exit(0)
             status = os.waitpid(child, 0)[1]
-            print(status, len(list(pathlib.Path(work_dir).rglob("*.partial"))), flush=True)
+            print(status, len(list(pathlib.Path(work_dir).rglob(".partial-*"))), flush=True)
         """
     )
     done = subprocess.run(
@@ -78,8 +77,8 @@ def test_a_build_that_is_killed_in_every_step_ends_in_the_same_corpus(tmp_path):
     assert [status for status, _ in ends] == [signal.SIGKILL] * len(STEPS)
     # What a killed process left behind is removed by the next.
     assert [left for _, left in ends][:2] == [1, 1]
-    assert not list((tmp_path / "shards").rglob("prepared-*.partial"))
     assert rows_of(build_sharded(tmp_path / "shards", 3)) == rows_of(build(tmp_path / "whole"))
+    assert not list((tmp_path / "shards").rglob(".partial-*"))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_a_full_disk_is_an_error_that_names_the_shard_and_the_next_try_goes_on(t
         ) as caught:
             build_sharded(tmp_path / "shards", 3)
     assert caught.value.errno == errno.ENOSPC
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob(".partial-*"))
     assert rows_of(build_sharded(tmp_path / "shards", 3)) == rows_of(build(tmp_path / "whole"))
 
 
@@ -117,7 +116,7 @@ def test_a_damaged_file_of_the_first_pass_is_found_and_made_anew(tmp_path, file)
     prepare_all(tmp_path / "shards", 3)
     damage(one(tmp_path / "shards", f"prepared-00001-of-00003/{file}"))
     message = r"^Shard 1 of 3 .*is not what was written. Run it again.*`--shard 1 "
-    with pytest.raises(DamagedPartError, match=message) as caught:
+    with pytest.raises(DamagedStepError, match=message) as caught:
         merge_shards(search_all(tmp_path / "shards", 3, first_pass=False))
     assert file in str(caught.value)
     shards_of(tmp_path / "shards", 3).prepare(1)
@@ -127,9 +126,11 @@ def test_a_damaged_file_of_the_first_pass_is_found_and_made_anew(tmp_path, file)
 def test_damaged_hits_are_found_by_the_merge_and_made_anew_by_their_shard(tmp_path, caplog):
     search_all(tmp_path / "shards", 3)
     damage(one(tmp_path / "shards", "hits-00002-of-00003/**/hits.arrow"))
-    with pytest.raises(DamagedPartError, match=r"^Shard 2 of 3 .*hits\.arrow' is missing or is not .*`--shard 2 "):
+    with pytest.raises(
+        DamagedStepError, match=r"^Shard 2 of 3 .*hits\.arrow' is damaged: its content is not .*`--shard 2 "
+    ):
         merge_shards(search_of(tmp_path / "shards", 3))
-    with caplog.at_level("WARNING", logger="hf_distill.corpus.shards.parts"):
+    with caplog.at_level("WARNING", logger="hf_distill.storage.steps"):
         search_of(tmp_path / "shards", 3).run(2)
     assert "It is made anew." in caplog.text
     assert rows_of(merge_shards(search_of(tmp_path / "shards", 3))) == rows_of(build(tmp_path / "whole"))
@@ -139,7 +140,7 @@ def test_damaged_hits_are_found_by_the_merge_and_made_anew_by_their_shard(tmp_pa
 def test_damaged_statistics_and_indexes_are_made_anew(tmp_path, pattern):
     search_all(tmp_path / "shards", 3)
     damage(one(tmp_path / "shards", pattern))
-    for marker in tmp_path.rglob("hits-*/part.json"):
+    for marker in tmp_path.rglob("hits-*/_finished.json"):
         marker.unlink()
     assert rows_of(build_sharded(tmp_path / "shards", 3)) == rows_of(build(tmp_path / "whole"))
 
@@ -147,7 +148,7 @@ def test_damaged_statistics_and_indexes_are_made_anew(tmp_path, pattern):
 def test_a_missing_file_is_found_too(tmp_path):
     search_all(tmp_path, 3)
     one(tmp_path, "hits-00000-of-00003/**/hits.arrow").unlink()
-    with pytest.raises(DamagedPartError, match=r"^Shard 0 of 3"):
+    with pytest.raises(DamagedStepError, match=r"^Shard 0 of 3"):
         merge_shards(search_of(tmp_path, 3))
 
 
@@ -155,13 +156,13 @@ def test_hits_that_were_found_by_other_text_are_not_merged(tmp_path):
     """A shard that was made anew with other rows is another one: what others found by it does not count."""
     search = search_all(tmp_path, 3)
     part = search.hits(1)
-    other = Part(part.folder, {**part.settings, "corpus": "another"}, part.what, part.way_out)
+    other = Step(part.folder, {**part.settings, "corpus": "another"}, part.what, part.way_out)
     assert other.facts() is None
     assert part.facts() is not None
 
 
 def test_two_jobs_on_the_same_shard_at_once_leave_one_result(tmp_path):
-    part = Part(tmp_path / "part", {"a": 1}, "A part", "Run it again.")
+    part = Step(tmp_path / "part", {"a": 1}, "A part", "Run it again.")
 
     def work(folder):
         (folder / "file").write_text("same")
@@ -179,6 +180,6 @@ def test_a_part_of_other_settings_is_replaced(tmp_path):
         return {}
 
     for value in (1, 2):
-        Part(tmp_path / "part", {"a": value}, "A part", "Run it again.").make(write)
-    assert Part(tmp_path / "part", {"a": 1}, "A part", "Run it again.").facts() is None
-    assert Part(tmp_path / "part", {"a": 2}, "A part", "Run it again.").file("file").read_text() == "text"
+        Step(tmp_path / "part", {"a": value}, "A part", "Run it again.").make(write)
+    assert Step(tmp_path / "part", {"a": 1}, "A part", "Run it again.").facts() is None
+    assert Step(tmp_path / "part", {"a": 2}, "A part", "Run it again.").file("file").read_text() == "text"

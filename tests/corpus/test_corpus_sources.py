@@ -8,7 +8,7 @@ import pytest
 from builder_cases import GENERAL, build, rows_of
 from datasets import Dataset, DatasetDict, IterableDataset
 
-from hf_distill.corpus.build.sources import corpus_label, load_general_corpus
+from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
 
 TEXTS = ["red fox", "blue dog", "caf\u00e9"]
 

@@ -1,6 +1,5 @@
 """Token streams on disk: those of one pass in memory, for any parts and processes, and after a kill at any moment."""
 
-import json
 import os
 import signal
 
@@ -12,7 +11,8 @@ from engine_cases import Indexer, engine_cases, full_disk, random_texts
 from hf_distill.corpus.search import streams as module
 from hf_distill.corpus.search.streams import write_streams
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.corpus.text.cleaning import LengthLimits, UsableTexts, find_usable_rows
+from hf_distill.corpus.text.rows import LengthLimits, UsableTexts, find_usable_rows
+from hf_distill.storage.steps import MARKER, read_marker
 
 ANALYZER = Analyzer()
 TEXTS = [*random_texts(seed=31, count=90, words=70), "", "!!", "The red foxes", "caf\u00e9 \u4e2d\u6587\u597d"]
@@ -73,16 +73,16 @@ def killed_after(folder, num_texts, leave_more):
     """What is in a folder when a build is killed while it appends the part that begins at `num_texts`."""
     child = os.fork()
     if child == 0:
-        real = module.write_json
+        real = module.note
 
-        def note_and_die(path, content):
-            if content["texts"] > num_texts and leave_more:
+        def note_and_die(folder, marker, *, facts):
+            if facts["texts"] > num_texts and leave_more:
                 os.kill(os.getpid(), signal.SIGKILL)
-            real(path, content)
-            if content["texts"] > num_texts - 20 and not leave_more:
+            real(folder, marker, facts=facts)
+            if facts["texts"] > num_texts - 20 and not leave_more:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        module.write_json = note_and_die
+        module.note = note_and_die
         write(folder, num_proc=1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -109,7 +109,7 @@ def test_a_killed_build_goes_on_with_the_next_part(tmp_path, num_texts, leave_mo
     assert_same(whole)
 
 
-@pytest.mark.parametrize("damage", ["ids.bin", "offsets.bin", "vocabulary.txt", "journal.json"])
+@pytest.mark.parametrize("damage", ["ids.bin", "offsets.bin", "vocabulary.txt", MARKER])
 def test_what_is_shorter_than_noted_is_made_anew(tmp_path, damage):
     write(tmp_path / "streams")
     file = tmp_path / "streams" / damage
@@ -120,7 +120,7 @@ def test_what_is_shorter_than_noted_is_made_anew(tmp_path, damage):
 def test_streams_of_other_settings_are_made_anew(tmp_path):
     write(tmp_path / "streams")
     assert_same(write(tmp_path / "streams", settings={"corpus": "another"}))
-    assert json.loads((tmp_path / "streams" / "journal.json").read_text())["settings"]["corpus"] == "another"
+    assert read_marker(tmp_path / "streams")["settings"]["corpus"] == "another"
 
 
 def die(start, stop):
@@ -142,7 +142,7 @@ def test_a_full_disk_is_an_error_that_says_what_to_do_and_the_build_goes_on_late
     said = r"disk is full: token streams .*streams.*--work_dir"
     with full_disk("vocabulary.txt"), pytest.raises(OSError, match=said):
         write(tmp_path / "streams", num_proc=1)
-    assert json.loads((tmp_path / "streams" / "journal.json").read_text())["texts"] == 40
+    assert read_marker(tmp_path / "streams")["facts"]["texts"] == 40
     assert_same(write(tmp_path / "streams"))
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from hf_distill.corpus.compare.comparison import frequent_words, overlap_jaccard, overlap_share
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.corpus.text.vocabulary import frequent_words, overlap_jaccard, overlap_share
 
 
 def encode(texts):

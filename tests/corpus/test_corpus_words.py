@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from hf_distill.corpus.text import words as module
-from hf_distill.corpus.text.words import (
+from hf_distill.corpus.text import analysis as module
+from hf_distill.corpus.text.analysis import (
     chinese_segmenter,
     chinese_words,
     chinese_words_and_marks,
@@ -113,7 +113,7 @@ def test_jieba_takes_the_place_of_rjieba_in_silence():
     # A process of its own: jieba's own code warns when it is compiled.
     code = (
         "import sys; sys.modules['rjieba'] = None\n"
-        "from hf_distill.corpus import words\n"
+        "from hf_distill.corpus.text import analysis as words\n"
         "real = words.find_spec; words.find_spec = lambda name: None if name == 'rjieba' else real(name)\n"
         "print(words.chinese_segmenter()[0].split()[0], words.chinese_words('我喜欢这部电影'))"
     )

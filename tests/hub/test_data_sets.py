@@ -4,7 +4,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub import data_sets
 from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import load_task

@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(data):
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    marker = data / "out" / "work" / "candidates-00000.json"
+    marker = data / "out" / "work" / "candidates-00000" / "_finished.json"
     while process.poll() is None and not marker.is_file():
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)

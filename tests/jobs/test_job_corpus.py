@@ -13,7 +13,7 @@ from datasets import Dataset, load_dataset
 from hf_distill.cli import main
 from hf_distill.commands.corpus import PAPER_TOP_K
 from hf_distill.commands.corpus import run as build_corpus
-from hf_distill.corpus.build.sources import load_general_corpus
+from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.tasks.loading import load_task
 
 TASK = {"train": ["a fine film", "a dull film", "a fine film"], "validation": ["the plot is thin"]}

@@ -59,7 +59,7 @@ def test_all_shards_by_processes_of_this_machine_go_on_after_what_is_finished(da
     assert results["statistics"]["num_shards"] == 2
     assert rows_in(data / "out") == rows_in(data / "whole")
     names = [path.name for path in (data / "out" / "work").rglob("*")]
-    assert not [name for name in names if name.endswith(".partial")]
+    assert not [name for name in names if ".partial" in name]
 
 
 def test_the_verb_does_one_shard_and_says_what_comes_next(data, capsys):

@@ -64,7 +64,7 @@ def test_a_build_by_ray_that_loses_a_node_gives_the_corpus_of_one_index(tmp_path
     def lose_a_node():
         """Without notice, as soon as a shard is in work."""
         until = time.monotonic() + 60
-        while not list((tmp_path / "sharded").rglob("prepared-*.partial")) and time.monotonic() < until:
+        while not list((tmp_path / "sharded").rglob(".partial-*/prepared-*")) and time.monotonic() < until:
             time.sleep(0.02)
         cluster.remove_node(cluster.to_lose, allow_graceful=False)
 

@@ -20,7 +20,8 @@ from hf_distill.settings import (
     TextbookArguments,
 )
 from hf_distill.storage.files import SCRATCH, DiskFullError
-from hf_distill.storage.folders import LOCK, FolderInUseError, check_apart, writing_to
+from hf_distill.storage.folders import check_apart
+from hf_distill.storage.steps import LOCK, FolderInUseError, writing_to
 
 
 def _hold(folder):

@@ -7,7 +7,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from hf_distill.storage.steps import MARKER, begin, damage_of_file, damage_of_step, differences, finish, read_marker
+from hf_distill.storage.files import damage_of_file
+from hf_distill.storage.steps import MARKER, begin, damage_of_step, differences, finish, read_marker
 
 
 @pytest.fixture

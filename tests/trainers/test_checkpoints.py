@@ -34,8 +34,7 @@ from hf_distill import (
 from hf_distill.generation.packing import SpecialIds
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import SCRATCH, DiskFullError
-from hf_distill.storage.folders import LOCK, FolderInUseError, writing_to
-from hf_distill.storage.steps import MARKER
+from hf_distill.storage.steps import LOCK, MARKER, FolderInUseError, writing_to
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 from hf_distill.trainers import checkpoints

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import xxhash
@@ -22,14 +22,12 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
-from ..build.sources import corpus_label
-from ..build.statistics import total_seconds
-from ..build.work_folder import WorkFolder, read_arrow
+from ...settings.augment import AugmentationArguments
+from ...storage.steps import WorkFolder
+from ..build.loading import corpus_label
+from ..text.rows import read_arrow
 from .candidates import COUNTS, CandidateFinder
 from .sampler import Replacements, draw_row, random_of
-
-if TYPE_CHECKING:
-    from hf_distill.settings import AugmentationArguments
 
 # A change of what any step does must change it: finished steps of older code are then refused.
 AUGMENTER_VERSION = 2
@@ -86,7 +84,7 @@ def build_augmented_corpus(
         OSError: If model or embeddings are not there, or one of several processes dies.
         ValueError: If a column is missing, a text is None, or the work folder belongs to another corpus.
     """
-    args = _arguments(args, overrides)
+    args = replace(args or AugmentationArguments(), **overrides)
     if masked_lm is not None and (args.num_proc or 1) > 1:
         raise ValueError(f"`--num_proc` is {args.num_proc}, but a model in memory is in one process: give its name.")
     _check_rows(rows, columns, label_column)
@@ -128,6 +126,7 @@ class _Build:
         facts = self.work.step("rows", self._draw)
         counts = {name: sum(shard[name] for shard in shards) for name in COUNTS}
         seconds = {"candidates": sum(shard["seconds"] for shard in shards), "rows": facts["seconds"]}
+        seconds["total"] = sum(seconds.values())
         statistics = {
             **{name: value for name, value in facts.items() if name != "seconds"},
             "source_rows": len(self.rows),
@@ -138,7 +137,7 @@ class _Build:
                 **self.finder.describe(),
             },
             "settings": self.settings,
-            "seconds": {name: round(value, 3) for name, value in total_seconds(_as_steps(seconds)).items()},
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
         }
         return AugmentedCorpus(read_arrow(self.work.folder("rows")), statistics)
 
@@ -303,10 +302,6 @@ def _distinct_texts(rows: Dataset, columns: Sequence[str]) -> tuple[list[str], s
     return list(seen), digest.hexdigest()
 
 
-def _as_steps(seconds: dict[str, float]) -> dict[str, dict[str, float]]:
-    return {name: {"seconds": value} for name, value in seconds.items()}
-
-
 def _check_rows(rows: Dataset, columns: Sequence[str], label_column: str | None) -> None:
     if len(columns) not in (1, 2):
         raise ValueError(f"`--text_columns` are {list(columns)}: texts are single ones or pairs.")
@@ -315,9 +310,3 @@ def _check_rows(rows: Dataset, columns: Sequence[str], label_column: str | None)
         raise ValueError(f"The rows have no columns {missing}; they have {rows.column_names}.")
     if len(rows) == 0:
         raise ValueError("There is no row to augment.")
-
-
-def _arguments(args: AugmentationArguments | None, overrides: dict[str, Any]) -> AugmentationArguments:
-    from hf_distill.settings import AugmentationArguments
-
-    return replace(args or AugmentationArguments(), **overrides)

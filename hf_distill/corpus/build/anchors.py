@@ -1,19 +1,31 @@
 """Anchors: the sentences of a task's rows for which similar sentences are looked for in general text.
 
-Every text column of a pair is taken apart, and each sentence counts once (Contextualized Corpus, section 2).
+Every text column of a pair is taken apart, and each sentence counts once (Contextualized Corpus, section 2). An anchor
+is searched by its keywords: RAKE's phrases (Rose et al. 2010; TLM takes the 20 best), its content words, or its whole
+text. BM25 ignores order, so for most single sentences RAKE's phrases are the sentence without its stop words; the two
+differ once a sentence has more than `max_phrases` phrases.
+
+`Dataset.map` makes the queries and searches them. Its two functions are classes with a small pickled state, so that
+fingerprints are cheap, stable and the same for any number of processes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import xxhash
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from datasets.utils.logging import get_logger
 
-from ..text.cleaning import clean
+from ..search.retrieval import IndexHandle
+from ..text.analysis import Analyzer, words_and_marks
+from ..text.rows import clean
 
 logger = get_logger(__name__)
 
@@ -132,3 +144,209 @@ def collect_anchors(texts: Iterable[str | None], max_anchors: int | None = None)
             f"There are no anchors: of {counts['texts']} texts {counts['none']} are None, the rest empty."
         )
     return Anchors(anchors, counts)
+
+
+# --- keywords --------------------------------------------------------------------------------------------------------
+
+QueryMode = Literal["rake", "content_words", "text"]
+QUERY_MODES: tuple[str, ...] = ("rake", "content_words", "text")
+
+Split = Callable[[str], list[str]]
+
+
+def rake_phrases(
+    text: str, stop_words: Collection[str], max_phrases: int | None = None, split: Split = words_and_marks
+) -> list[str]:
+    """Keyword phrases of a text, best first.
+
+    A phrase is a maximal run of words without stop words and punctuation. A word scores degree / frequency, where its
+    degree is the sum of the lengths of the phrases that hold it; a phrase scores the sum over its words. Equal scores
+    are ordered by the phrase, descending; a phrase that occurs twice is listed twice.
+
+    Args:
+        text: Any text.
+        stop_words: Lower-cased words that end a phrase.
+        max_phrases: How many phrases to keep; all by default.
+        split: Text to lower-cased words and the marks between them; Chinese needs a segmenter's.
+    """
+    phrases: list[list[str]] = [[]]
+    for token in split(text):
+        if token in stop_words or not token[0].isalnum():
+            phrases.append([])
+        else:
+            phrases[-1].append(token)
+    phrases = [phrase for phrase in phrases if phrase]
+    degree: dict[str, int] = defaultdict(int)
+    frequency: dict[str, int] = defaultdict(int)
+    for phrase in phrases:
+        for word in phrase:
+            degree[word] += len(phrase)
+            frequency[word] += 1
+    scored = ((sum(degree[word] / frequency[word] for word in phrase), " ".join(phrase)) for phrase in phrases)
+    return [phrase for _, phrase in sorted(scored, reverse=True)[:max_phrases]]
+
+
+def content_words(text: str, stop_words: Collection[str], split: Split = words_and_marks) -> list[str]:
+    """Words of a text that are not stop words, in order, repeats kept."""
+    return [token for token in split(text) if token[0].isalnum() and token not in stop_words]
+
+
+def make_query(
+    text: str,
+    mode: QueryMode,
+    stop_words: Collection[str],
+    max_phrases: int = 20,
+    split: Split = words_and_marks,
+) -> str:
+    """Query of an anchor; empty if the anchor has no keyword.
+
+    Args:
+        text: The anchor.
+        mode: `rake` (the `max_phrases` best phrases), `content_words` (all words but stop words) or `text`.
+        stop_words: Lower-cased stop words.
+        max_phrases: Phrases to keep in mode `rake`.
+        split: Text to lower-cased words and the marks between them.
+
+    Raises:
+        ValueError: If the mode is unknown.
+    """
+    if mode == "rake":
+        return " ".join(rake_phrases(text, stop_words, max_phrases, split))
+    if mode == "content_words":
+        return " ".join(content_words(text, stop_words, split))
+    if mode == "text":
+        return text
+    raise ValueError(f"`--query` is {mode!r}; allowed are {list(QUERY_MODES)}.")
+
+
+# --- queries and hits ------------------------------------------------------------------------------------------------
+
+QUERY_FEATURES = Features(
+    {"anchor": Value("string"), "terms": List(Value("string")), "fallback": Value("bool")},
+)
+HIT_FEATURES = Features(
+    {"anchor": Value("int32"), "row": Value("int64"), "rank": Value("int32"), "score": Value("float32")}
+)
+
+
+class MakeQueries:
+    """Batch of anchors -> terms to search for.
+
+    An anchor without keywords is searched by its whole text. If that has no term either (stop words and punctuation
+    only), its terms are empty and it finds nothing; the builder counts it.
+
+    Args:
+        mode: How queries are made (`hf_distill.corpus.build.anchors.make_query`).
+        max_phrases: RAKE phrases per query.
+        analyzer: The same as for the corpus.
+    """
+
+    def __init__(self, mode: QueryMode, max_phrases: int, analyzer: Analyzer) -> None:
+        self.mode, self.max_phrases, self.analyzer = mode, max_phrases, analyzer
+
+    def __call__(self, batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        """Adds the columns `terms` and `fallback`."""
+        analyzer = self.analyzer
+        terms: list[list[str]] = []
+        fallback: list[bool] = []
+        for anchor in batch["anchor"]:
+            query = make_query(anchor, self.mode, analyzer.stop_words, self.max_phrases, analyzer.words_and_marks)
+            found = analyzer.tokens(query) if self.mode == "text" else analyzer.tokens_of_words(query)
+            fallback.append(not found)
+            terms.append(found or analyzer.tokens(anchor))
+        return {"terms": terms, "fallback": fallback}
+
+
+class SearchHits:
+    """Batch of queries -> their hits, one row each.
+
+    Args:
+        handle: The index.
+        k: Hits per query.
+        num_threads: Threads per search; all cores by default. Must be 1 in forked workers.
+        first_row: Number of the index's first row in the corpus of which it is a shard.
+    """
+
+    def __init__(self, handle: IndexHandle, k: int, num_threads: int | None, first_row: int = 0) -> None:
+        self.handle, self.k, self.num_threads, self.first_row = handle, k, num_threads, first_row
+
+    def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+        """Columns of `HIT_FEATURES`; `row` counts the rows of the index from `first_row`, `anchor` the queries."""
+        hits = self.handle.open().search(batch["terms"], self.k, num_threads=self.num_threads)
+        anchors = np.repeat(np.asarray(indices, dtype=np.int32), np.diff(hits.offsets))
+        return {"anchor": anchors, "row": hits.rows + self.first_row, "rank": hits.ranks(), "score": hits.scores}
+
+
+def make_queries(
+    anchors: Sequence[str], mode: QueryMode, max_phrases: int, analyzer: Analyzer, file: Path, *, num_proc: int | None
+) -> Dataset:
+    """Anchors to terms.
+
+    Args:
+        anchors: The anchors.
+        mode: How queries are made.
+        max_phrases: RAKE phrases per query.
+        analyzer: The same as for the corpus.
+        file: Where the queries (`QUERY_FEATURES`) are written, anchor after anchor.
+        num_proc: Processes; by default this one.
+    """
+    return Dataset.from_dict({"anchor": anchors}).map(
+        MakeQueries(mode, max_phrases, analyzer),
+        batched=True,
+        num_proc=num_proc,
+        features=QUERY_FEATURES,
+        cache_file_name=str(file),
+        desc="Making queries",
+    )
+
+
+def search_queries(
+    queries: Dataset,
+    handle: IndexHandle,
+    k: int,
+    file: Path,
+    *,
+    num_proc: int | None,
+    batch_size: int,
+    num_threads: int | None = None,
+    first_row: int = 0,
+) -> Dataset:
+    """Terms to hits, by all cores: threads of one process, or one thread in each of several.
+
+    Args:
+        queries: Rows with the column `terms`.
+        handle: The index.
+        k: Hits per query.
+        file: Where the hits (`HIT_FEATURES`) are written, query after query.
+        num_proc: Processes; by default this one.
+        batch_size: Queries searched together.
+        num_threads: Threads of this process; all cores by default.
+        first_row: Number of the index's first row in the corpus of which it is a shard.
+    """
+    queries = queries.select_columns(["terms"])
+    if num_proc is not None:
+        # Compiled once here, not once in every worker.
+        handle.open().search([queries[0]["terms"]], 1, num_threads=1)
+    return queries.map(
+        SearchHits(handle, k, num_threads if num_proc is None else 1, first_row),
+        batched=True,
+        batch_size=batch_size,
+        with_indices=True,
+        remove_columns=queries.column_names,
+        num_proc=num_proc,
+        features=HIT_FEATURES,
+        cache_file_name=str(file),
+        desc=f"Searching ({handle.settings['engine']})",
+    )
+
+
+def describe_queries(queries: Dataset) -> dict[str, Any]:
+    """Queries, how many fell back to the anchor's text, how many have no term at all, mean terms."""
+    fallback = np.asarray(queries.with_format("arrow")["fallback"][:].to_numpy(zero_copy_only=False))
+    lengths = np.asarray(queries.with_format("arrow")["terms"][:].combine_chunks().value_lengths().to_numpy())
+    return {
+        "queries": len(queries),
+        "searched_by_text": int((fallback & (lengths > 0)).sum()),
+        "without_terms": int((lengths == 0).sum()),
+        "mean_terms": round(float(lengths.mean()), 2) if len(lengths) else 0.0,
+    }

@@ -1,19 +1,34 @@
-"""Finds equal texts, of which a corpus keeps one.
+"""Finds texts that are the same as others: equal ones, nearly equal ones, and texts of validation and test sets.
 
-Texts are compared as 64-bit xxh3 hashes, of the text itself or of its normalised form. At four million rows a chance
+Equal texts have the same 64-bit xxh3 hash, of the text itself or of its normalised form. At four million rows a chance
 collision has a probability of 4e-7.
 
-Shape legend: M texts.
+Texts are nearly equal if their share of common shingles (Jaccard) reaches a threshold. MinHash with locality-sensitive
+hashing (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3) finds the pairs that are worth comparing,
+by datasketch's signatures. Each pair is then compared exactly, so chance never drops a row; it only overlooks one in a
+hundred pairs at the threshold.
+
+A row is kept out of a corpus if it equals an evaluation text, holds one, or shares an n-gram with one. Rows and texts
+are compared without case, punctuation and spacing. Words are counted; in scripts without spaces, characters.
+
+Shape legend: M texts, W words over all of them, n words of an n-gram, B bands of a signature.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import regex
 import xxhash
+
+from hf_distill._optional import require
+
+from ..text.analysis import units
+
+# --- equal texts -----------------------------------------------------------------------------------------------------
 
 # Marks belong to words: without its vowel signs a Hindi word is another one.
 _NON_WORD = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
@@ -48,3 +63,205 @@ def first_of_equal(hashes: np.ndarray, priority: np.ndarray) -> np.ndarray:
     stays = np.empty(len(hashes), dtype=np.int64)
     stays[order] = order[begins][np.cumsum(begins) - 1]
     return stays
+
+
+# --- nearly equal texts ----------------------------------------------------------------------------------------------
+
+# Words of a shingle; in scripts without spaces, characters.
+SHINGLE = 3
+_PERMUTATIONS = 128
+_SEED = 1
+# An odd number without pattern (the golden ratio's fraction): multiplied, each bit changes about half of those above.
+_MIXER = np.uint64(0x9E3779B97F4A7C15)
+# A pair at the threshold shares a band, and so is compared, with at least this probability.
+_RECALL = 0.99
+
+
+def shingles(text: str) -> np.ndarray:
+    """(S,) uint32, ascending distinct hashes of a text's shingles; of the whole text where it is shorter than one."""
+    words = units(text)
+    parts = (" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1)))
+    return np.unique(np.fromiter((xxhash.xxh32_intdigest(part.encode()) for part in parts), dtype=np.uint32))
+
+
+def jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Common elements over all elements of two sets, given as ascending distinct numbers."""
+    common = len(np.intersect1d(first, second, assume_unique=True))
+    return common / (len(first) + len(second) - common)
+
+
+def rows_per_band(threshold: float) -> int:
+    """The most numbers of a signature in one band with which a pair at the threshold is still found."""
+    for rows in range(_PERMUTATIONS, 1, -1):
+        if 1 - (1 - threshold**rows) ** (_PERMUTATIONS // rows) >= _RECALL:
+            return rows
+    return 1
+
+
+def find_near_duplicates(
+    num_texts: int,
+    texts_of: Callable[[np.ndarray], Iterable[list[str]]],
+    threshold: float,
+) -> np.ndarray:
+    """Find the texts that are nearly equal to one that stays.
+
+    Texts are looked at in their order, and a text is dropped if it is nearly an earlier one that was kept. So the
+    first texts alone give the same result for them as all texts do.
+
+    Args:
+        num_texts: M.
+        texts_of: Texts of some positions, ascending, in batches.
+        threshold: Least Jaccard similarity of near-duplicates.
+
+    Returns:
+        (M,) int64, the position of the kept text that a text nearly is, or -1 for a text that stays.
+
+    Raises:
+        ImportError: If datasketch is not installed.
+    """
+    bands = np.concatenate(
+        [_band_hashes(texts, threshold) for texts in texts_of(np.arange(num_texts))] or [np.empty((0, 1), np.uint32)]
+    )
+    suspects = _share_a_band(bands)
+    nearly = np.full(num_texts, -1, dtype=np.int64)
+    kept: list[dict[int, list[int]]] = [{} for _ in range(bands.shape[1])]
+    sets: dict[int, np.ndarray] = {}
+    for position, text in zip(suspects.tolist(), _flat(texts_of(suspects)), strict=True):
+        own = shingles(text)
+        keys = bands[position].tolist()
+        others = sorted({other for band, key in zip(kept, keys, strict=True) for other in band.get(key, ())})
+        nearest = next((other for other in others if jaccard(own, sets[other]) >= threshold), None)
+        if nearest is not None:
+            nearly[position] = nearest
+            continue
+        sets[position] = own
+        for band, key in zip(kept, keys, strict=True):
+            band.setdefault(key, []).append(position)
+    return nearly
+
+
+def _band_hashes(texts: list[str], threshold: float) -> np.ndarray:
+    """(M, B) uint32, equal in a band where the signatures are; 32 bits do, as every pair is compared."""
+    datasketch: Any = require("datasketch", extra="near_duplicates", needed_by="`--deduplicate near`")
+    # The shingles are hashed already.
+    signatures = datasketch.MinHash.bulk(
+        (shingles(text).tolist() for text in texts), num_perm=_PERMUTATIONS, seed=_SEED, hashfunc=int
+    )
+    rows = rows_per_band(threshold)
+    num_bands = _PERMUTATIONS // rows
+    values = np.stack([signature.hashvalues for signature in signatures])[:, : num_bands * rows]
+    parts = values.astype(np.uint64).reshape(len(texts), num_bands, rows)
+    mixed = np.zeros((len(texts), num_bands), dtype=np.uint64)
+    for row in range(rows):
+        mixed = (mixed ^ parts[:, :, row]) * _MIXER
+    return (mixed >> np.uint64(32)).astype(np.uint32)
+
+
+def _share_a_band(bands: np.ndarray) -> np.ndarray:
+    """Ascending positions of texts that share a band with another."""
+    shared = np.zeros(len(bands), dtype=bool)
+    for band in bands.T:
+        _, places, counts = np.unique(band, return_inverse=True, return_counts=True)
+        shared |= counts[places] > 1
+    return np.flatnonzero(shared)
+
+
+def _flat(batches: Iterable[list[str]]) -> Iterator[str]:
+    for batch in batches:
+        yield from batch
+
+
+# --- evaluation texts ------------------------------------------------------------------------------------------------
+
+# An evaluation text is looked for inside longer rows only if it has so many words: shorter ones ("a good movie") turn
+# up in unrelated sentences.
+MIN_CONTAINED_WORDS = 8
+
+# Odd: powers of it do not vanish modulo 2**64.
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+
+class EvaluationTexts:
+    """The texts of validation and test sets.
+
+    Args:
+        texts: The texts; None and empty ones are ignored.
+        contains: Whether to look for them inside longer rows too.
+        ngram: Whether rows that share so many words in a row with one are looked for; 13 is the usual number (Brown et
+            al. 2020, appendix C). Texts with fewer words have no n-gram.
+    """
+
+    def __init__(self, texts: Iterable[str | None], *, contains: bool = False, ngram: int | None = None) -> None:
+        normalized = sorted({normalize(text) for text in texts if text is not None and text.strip()})
+        self.num_texts = len(normalized)
+        self.contains, self.ngram = contains, ngram
+        self._hashes = np.sort(hash_texts(normalized))
+        self.checksum = xxhash.xxh3_64_hexdigest(self._hashes.astype("<u8").tobytes())
+        self._by_opening: dict[str, list[str]] = {}
+        for text in normalized if contains else ():
+            words = units(text)
+            if len(words) >= MIN_CONTAINED_WORDS:
+                opening = " ".join(words[:MIN_CONTAINED_WORDS])
+                self._by_opening.setdefault(opening, []).append(f" {' '.join(words)} ")
+        self._ngrams = np.unique(ngram_hashes(normalized, ngram)[0]) if ngram else np.empty(0, np.uint64)
+
+    def equal(self, normalized_hashes: np.ndarray) -> np.ndarray:
+        """(M,) bool: which normalised rows, given by their hashes, equal an evaluation text."""
+        return _among(normalized_hashes, self._hashes)
+
+    def contained(self, normalized: Sequence[str]) -> np.ndarray:
+        """(M,) bool: which normalised rows hold an evaluation text of at least `MIN_CONTAINED_WORDS` words."""
+        if not self._by_opening:
+            return np.zeros(len(normalized), dtype=bool)
+        return np.fromiter((self._holds_one(units(text)) for text in normalized), dtype=bool, count=len(normalized))
+
+    def shared(self, normalized: Sequence[str]) -> np.ndarray:
+        """(M,) bool: which normalised rows share an n-gram with an evaluation text."""
+        found = np.zeros(len(normalized), dtype=bool)
+        if self.ngram and len(self._ngrams):
+            hashes, owners = ngram_hashes(normalized, self.ngram)
+            found[owners[_among(hashes, self._ngrams)]] = True
+        return found
+
+    def _holds_one(self, words: list[str]) -> bool:
+        text = f" {' '.join(words)} "
+        for start in range(len(words) - MIN_CONTAINED_WORDS + 1):
+            candidates = self._by_opening.get(" ".join(words[start : start + MIN_CONTAINED_WORDS]))
+            if candidates and any(candidate in text for candidate in candidates):
+                return True
+        return False
+
+
+def ngram_hashes(normalized: Sequence[str], ngram: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all n-grams of some texts, and the text that each belongs to.
+
+    An n-gram's hash is the polynomial of its words' 64-bit hashes modulo 2**64, so that all of a batch are computed
+    in n steps.
+
+    Args:
+        normalized: Normalised texts.
+        ngram: n.
+
+    Returns:
+        uint64 hashes and int64 positions of the texts, of the same length.
+    """
+    split = [units(text) for text in normalized]
+    lengths = np.fromiter(map(len, split), dtype=np.int64, count=len(split))
+    owners = np.repeat(np.arange(len(split)), lengths)
+    words = hash_texts(word for text in split for word in text)
+    num_places = len(words) - ngram + 1
+    if num_places <= 0:
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
+    hashes = np.zeros(num_places, dtype=np.uint64)
+    for offset in range(ngram):
+        hashes = hashes * _BASE + words[offset : offset + num_places]
+    within = owners[:num_places] == owners[ngram - 1 :]
+    return hashes[within], owners[:num_places][within]
+
+
+def _among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(M,) bool: which values are among the known ones, which ascend."""
+    if not len(known):
+        return np.zeros(len(values), dtype=bool)
+    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return known[places] == values

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
@@ -22,24 +22,23 @@ from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
+from ...settings.general import GeneralCorpusArguments
+from ...storage.steps import WorkFolder, total_seconds
 from ..compare.diversity import sample_order
 from ..search.retrieval import settings_key
-from ..text.cleaning import (
+from ..text.rows import (
     READ_BATCH,
     LengthLimits,
     UsableRows,
     checksum_of_column,
     clean,
+    describe_rows,
     find_usable_rows,
+    read_arrow,
+    units_of,
     usable_texts,
 )
-from ..text.documents import units_of
 from .duplicates import first_of_equal, hash_texts, normalize
-from .statistics import describe_rows, total_seconds
-from .work_folder import WorkFolder, read_arrow
-
-if TYPE_CHECKING:
-    from hf_distill.settings import GeneralCorpusArguments
 
 # A change of what any step does must change it.
 GENERAL_VERSION = 1
@@ -80,8 +79,6 @@ def build_general_corpus(
             do not fit the corpora, or the work folder belongs to other settings.
         ImportError: If sentences are asked for and sentencex is not installed.
     """
-    from hf_distill.settings import GeneralCorpusArguments
-
     args = replace(args or GeneralCorpusArguments(), **overrides)
     if not corpora:
         raise ValueError("Name at least one general corpus: `--corpora` FILE, FOLDER or Hub id.")

@@ -1,4 +1,6 @@
-"""Hits of all anchors -> the rows of the corpus: merge, top share, decontamination, one of equal texts, order.
+"""Turns the hits of all anchors into the rows of the corpus: merge, top share, decontamination, duplicates, order.
+
+Every row that was looked at has a fate. A user who wants to see the rows that were left out gets them with the reason.
 
 Shape legend: N indexed rows, M candidate rows.
 """
@@ -9,13 +11,15 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+import pyarrow as pa
+from datasets import Dataset, Features, Value
+from datasets.arrow_writer import ArrowWriter
 
-from .decontamination import EvaluationTexts
-from .duplicates import first_of_equal, hash_texts, normalize
-from .near_duplicates import find_near_duplicates
+from ..text.rows import LengthLimits, UsableRows, judge, read_texts
+from .duplicates import EvaluationTexts, find_near_duplicates, first_of_equal, hash_texts, normalize
 
 _READ = 1_000_000
 
@@ -57,7 +61,7 @@ def merge_hits(hits: Dataset) -> Candidates:
     """The union of all anchors' hits, in memory that grows with the rows found, not with those of the corpus.
 
     Args:
-        hits: Rows of `hf_distill.corpus.build.queries.HIT_FEATURES`.
+        hits: Rows of `hf_distill.corpus.build.anchors.HIT_FEATURES`.
     """
     union = Candidates(*(np.empty(0, kind) for kind in (np.int64, np.int32, np.float32, np.int32)))
     waiting: list[Candidates] = []
@@ -206,3 +210,68 @@ def _follow(selection: Selection) -> None:
         moved = selection.instead[places] >= 0
         replaced, places = replaced[moved], places[moved]
         selection.instead[replaced] = selection.instead[places]
+
+
+# --- dropped rows ----------------------------------------------------------------------------------------------------
+
+DROPPED_FEATURES = Features(
+    {"row": Value("int64"), "text": Value("string"), "reason": Value("string"), "instead": Value("int64")}
+)
+
+
+def write_dropped(
+    path: Path,
+    corpus: Dataset,
+    text_column: str,
+    limits: LengthLimits,
+    usable: UsableRows,
+    selection: Selection,
+) -> int:
+    """Writes an Arrow file with the columns `row` (of the general corpus), `text`, `reason` and `instead`.
+
+    A row is in it if it could not be used, or if an anchor found it and it was left out after all; `instead` is the
+    row that stays for a duplicate.
+
+    Args:
+        path: File to write.
+        corpus: The general corpus.
+        text_column: Its column with the text.
+        limits: By which rows were judged.
+        usable: The rows that could be used.
+        selection: What became of those that were found.
+
+    Returns:
+        Rows written.
+    """
+    gone = np.flatnonzero(selection.fates >= 0)
+    rows = usable.rows[selection.candidates.rows[gone]]
+    reasons = [REASONS[fate] for fate in selection.fates[gone].tolist()]
+    # A row number of -1 would count from the end.
+    instead = [usable.rows[row].item() if row >= 0 else None for row in selection.instead[gone].tolist()]
+    found = dict(zip(rows.tolist(), zip(reasons, instead, strict=True), strict=True))
+    is_usable = np.zeros(len(corpus), dtype=bool)
+    is_usable[usable.rows] = True
+    num_rows, start = 0, 0
+    with ArrowWriter(path=str(path), features=DROPPED_FEATURES) as writer:
+        for texts in read_texts(corpus, text_column, "Writing dropped rows"):
+            lines: list[tuple[int, str | None, str, int | None]] = []
+            for row, text in enumerate(texts, start):
+                if not is_usable[row]:
+                    lines.append((row, text, judge(text, limits)[0], None))
+                elif row in found:
+                    lines.append((row, text, *found[row]))
+            if lines:
+                writer.write_table(_table(lines))
+            num_rows += len(lines)
+            start += len(texts)
+        writer.finalize()
+    return num_rows
+
+
+def _table(lines: list[tuple[int, str | None, str, int | None]]) -> pa.Table:
+    columns = zip(*lines, strict=True)
+    arrays = [
+        pa.array(column, type=feature.pa_type)
+        for column, feature in zip(columns, DROPPED_FEATURES.values(), strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, names=list(DROPPED_FEATURES))

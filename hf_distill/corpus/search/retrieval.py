@@ -1,6 +1,6 @@
 """Retrieval as one small protocol: index token streams once, search many queries, get rows and scores.
 
-Every engine gives its hits in the total order of `hf_distill.corpus.search.ranking`, so engines can be exchanged.
+Every engine gives its hits in the total order of `hf_distill.corpus.search.scoring`, so engines can be exchanged.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Protocol, TypeVar, cast
 
 import xxhash
 
-from ...storage.files import checksum_of, disk_space, read_json, remove, write_json
+from ...storage.files import disk_space
+from ...storage.steps import begin, damage_of_step, differences, finish, go_on, read_marker
 from ..text.analysis import TokenStreams
-from .ranking import Hits
-from .scoring import CorpusStatistics
+from .scoring import CorpusStatistics, Hits
 
 logger = logging.getLogger(__name__)
 
 # Part of every handle's pickled state: results that `Dataset.map` cached with other code are not taken for these.
-FORMAT = 2
+FORMAT = 3
 
 _ENGINES = {
     "retriv": ("hf_distill.corpus.search.engines.retriv", "RetrivEngine"),
@@ -35,9 +35,6 @@ _ENGINES = {
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
 # Engines of the user's own.
 _REGISTERED: dict[str, type[Engine]] = {}
-
-# Beside an unfinished index: what it is to become.
-_BEGUN = "begun.json"
 
 # Open engines of this process by folder and checksum: a memory map must never be part of a pickled function.
 _OPEN: dict[tuple[str, str], Engine] = {}
@@ -168,21 +165,25 @@ class IndexHandle:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Reads the index's manifest.
+        """Read the index's marker.
 
         Args:
             path: Folder that `save_index` wrote.
 
         Raises:
-            ValueError: If the folder holds no complete index.
+            ValueError: If the folder holds no complete index of this format, or a file is missing or of another size.
         """
         self.path = str(path)
-        manifest = _read_manifest(Path(path))
-        self.settings: dict[str, Any] = manifest["settings"]
-        self.num_rows: int = manifest["rows"]
-        self.num_terms: int = manifest["terms"]
-        self.checksum = xxhash.xxh3_64_hexdigest(json.dumps(manifest, sort_keys=True).encode())
+        marker = read_marker(path) or {}
         self.format = FORMAT
+        found = marker.get("facts", {}).get("format", FORMAT)
+        if found != FORMAT:
+            raise ValueError(f"The index {self.path!r} has format {found}; this version reads {FORMAT}.")
+        self._check(content=False)
+        self.settings: dict[str, Any] = marker["settings"]
+        self.num_rows: int = marker["facts"]["rows"]
+        self.num_terms: int = marker["facts"]["terms"]
+        self.checksum = xxhash.xxh3_64_hexdigest(json.dumps(marker, sort_keys=True).encode())
         # A worker that did not inherit this process's imports registers the engine by importing its module.
         self.module = engine_class(self.settings["engine"]).__module__
 
@@ -195,17 +196,17 @@ class IndexHandle:
         return _OPEN[key]
 
     def verify(self) -> None:
-        """Reads the whole index and compares it with what was written; opening it compares sizes only.
+        """Compare the content of the index with what was written, once in a process; opening it compares sizes only.
 
         Raises:
             ValueError: If a file is damaged.
         """
-        for name, expected in _read_manifest(Path(self.path))["checksums"].items():
-            if checksum_of(Path(self.path) / name) != expected:
-                raise ValueError(
-                    f"The index {self.path!r} is damaged: the content of {name!r} is not what was written. Delete "
-                    "the folder to build it anew."
-                )
+        self._check(content=True)
+
+    def _check(self, *, content: bool) -> None:
+        damage = damage_of_step(self.path, content=content)
+        if damage is not None:
+            raise ValueError(f"{self.path!r} is no whole index: {damage}. Delete the folder to build it anew.")
 
     def close(self) -> None:
         """Lets the engine of this process go, with its memory and its view of the files."""
@@ -213,7 +214,8 @@ class IndexHandle:
 
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(file.stat().st_size for file in _files(Path(self.path)))
+        files = (read_marker(self.path) or {"files": {}})["files"]
+        return sum(noted["bytes"] for noted in files.values())
 
 
 def save_index(
@@ -224,7 +226,7 @@ def save_index(
     statistics: CorpusStatistics | None = None,
     **options: Any,
 ) -> IndexHandle:
-    """Indexes token streams and saves the index; it appears under `path` only once it is complete.
+    """Index token streams and save the index, which counts as there only once it is complete.
 
     Args:
         streams: What to index.
@@ -235,44 +237,16 @@ def save_index(
         options: What only this engine takes, and no hit depends on (`url` of a search server).
     """
     path = Path(path)
-    partial_path = path.with_name(path.name + ".partial")
     engine = engine_class(settings["engine"])
-    begun = {"format": FORMAT, "settings": settings, "streams": streams.checksum()}
-    _begin(partial_path, begun, goes_on=getattr(engine, "continues", False))
-    with disk_space(partial_path, "an index", "--index_dir, --work_dir"):
-        engine.build(streams, partial_path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options)
-        files = {str(file.relative_to(partial_path)): file for file in _files(partial_path) if file.name != _BEGUN}
-        manifest = {
-            **begun,
-            "rows": streams.num_texts,
-            "terms": len(streams.vocabulary),
-            "files": {name: file.stat().st_size for name, file in files.items()},
-            "checksums": {name: checksum_of(file) for name, file in files.items()},
-        }
-        write_json(partial_path / "manifest.json", manifest)
-    (partial_path / _BEGUN).unlink()
-    remove(path)
-    partial_path.rename(path)
+    with disk_space(path, "an index", "--index_dir, --work_dir"):
+        if not getattr(engine, "continues", False) or go_on(path, settings)["finished"]:
+            begin(path, settings)
+        engine.build(streams, path, k1=settings["k1"], b=settings["b"], statistics=statistics, **options)
+        finish(path, settings, {"format": FORMAT, "rows": streams.num_texts, "terms": len(streams.vocabulary)})
     handle = IndexHandle(path)
     # An index that is made again has the same checksum; what is open maps the files of before.
     _OPEN.pop((handle.path, handle.checksum), None)
     return handle
-
-
-def _begin(folder: Path, begun: dict[str, Any], *, goes_on: bool) -> None:
-    """An empty folder, or what a killed build of just this index left in it where the engine can go on."""
-    note = folder / _BEGUN
-    try:
-        same = goes_on and read_json(note) == json.loads(json.dumps(begun))
-    except (OSError, ValueError):
-        same = False
-    if same:
-        for file in folder.rglob("*.partial"):
-            file.unlink()
-    else:
-        remove(folder)
-        folder.mkdir(parents=True)
-        write_json(note, begun)
 
 
 def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None:
@@ -281,27 +255,9 @@ def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None
         handle = IndexHandle(path)
     except ValueError:
         return None
-    return handle if handle.settings == settings else None
+    return None if differences(handle.settings, settings) else handle
 
 
 def settings_key(settings: dict[str, Any]) -> str:
     """Short name of some settings, for folders."""
     return xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = read_json(path / "manifest.json")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} holds no complete index: {error}") from error
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"The index {str(path)!r} has format {manifest.get('format')}; this version reads {FORMAT}.")
-    for name, size in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != size:
-            raise ValueError(f"The index {str(path)!r} is damaged: {name!r} is missing or not {size} bytes long.")
-    return cast("dict[str, Any]", manifest)

@@ -1,4 +1,4 @@
-"""BM25 as every engine here computes it, and the statistics of the whole corpus that it needs.
+"""The arithmetic of all engines: BM25's scores, the corpus statistics they need, postings, and the one order of hits.
 
     score = sum over the query's terms of  idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / mean length))
     idf   = ln(1 + (N - df + 0.5) / (df + 0.5))
@@ -7,12 +7,22 @@ The terms of the sum are float64 rounded to float32 and added in the order of th
 these functions agree in the last bit. N, df and the mean length may be those of a larger corpus of which an index
 holds a part (a shard): then the shard scores as the whole would.
 
-Shape legend: N rows, V terms, P postings, Q terms of a query (repeats included), D distinct ones.
+Hits are ordered by score descending, then by row ascending, and only scores above zero count. Libraries leave ties in
+any order, and at the cut drop any of them. Whatever an engine computes, its hits pass through here, so that a build is
+reproducible and a sharded search can equal a whole one.
+
+Lucene, and with it tantivy and Elasticsearch, keeps the length of a row in one byte: exact up to 40 terms, beyond that
+rounded down by up to an eighth. Such an index finds candidates; their exact scores are computed here from the terms
+themselves, and `settled_hits` says when no other row can be among the best.
+
+Shape legend: N rows, V terms, P postings (pairs of a term and a row that holds it), Q terms of a query (repeats
+included), D distinct ones, C candidates, H hits over all queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +30,8 @@ import numpy as np
 import xxhash
 
 from ..text.analysis import TokenStreams
+
+# --- scores ----------------------------------------------------------------------------------------------------------
 
 # Rows whose repeated terms are looked for together: bounds the memory of counting to some dozen MB.
 _CHUNK = 100_000
@@ -178,3 +190,157 @@ class CorpusStatistics:
             return np.zeros(len(hashes), dtype=np.int64)
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
         return np.where(self.hashes[places] == hashes, self.frequencies[places], 0)
+
+
+# --- postings --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Postings:
+    """Postings of N rows.
+
+    Attributes:
+        indptr: (V + 1,) int64; term t owns `rows[indptr[t]:indptr[t + 1]]`.
+        rows: (P,) int32, ascending within a term.
+        counts: (P,) int32, occurrences of the term in the row.
+        lengths: (N,) int32, terms in a row, repeats counted.
+    """
+
+    indptr: np.ndarray
+    rows: np.ndarray
+    counts: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def mean_length(self) -> float:
+        """Mean of the lengths; 0 where there is no row."""
+        return float(self.lengths.mean()) if len(self.lengths) else 0.0
+
+
+def build_postings(streams: TokenStreams) -> Postings:
+    """Inverts token streams."""
+    from scipy.sparse import csr_matrix
+
+    shape = (streams.num_texts, len(streams.vocabulary))
+    ones = np.ones(len(streams.ids), dtype=np.int32)
+    by_term = csr_matrix((ones, streams.ids, streams.offsets), shape=shape).tocsc()
+    by_term.sum_duplicates()
+    return Postings(
+        indptr=by_term.indptr.astype(np.int64),
+        rows=by_term.indices.astype(np.int32, copy=False),
+        counts=by_term.data,
+        lengths=np.diff(streams.offsets).astype(np.int32),
+    )
+
+
+# --- hits ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Hits of Q queries, flat, in the total order within each query.
+
+    Attributes:
+        offsets: (Q + 1,) int64; query i owns `rows[offsets[i]:offsets[i + 1]]`.
+        rows: (H,) int64, row numbers.
+        scores: (H,) float32, above zero.
+    """
+
+    offsets: np.ndarray
+    rows: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            yield self.rows[start:stop], self.scores[start:stop]
+
+    def ranks(self) -> np.ndarray:
+        """(H,) int32, 0 for the best hit of a query."""
+        return (np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))).astype(np.int32)
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Hits:
+        """From the ordered hits of every query."""
+        lengths = np.fromiter((len(part) for part in rows), dtype=np.int64, count=len(rows))
+        return cls(
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+            rows=np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64, copy=False),
+            scores=np.concatenate([np.empty(0, np.float32), *scores]).astype(np.float32, copy=False),
+        )
+
+
+def top_hits(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first k hits in the total order.
+
+    Args:
+        rows: Candidate rows, each once, in any order. Must hold every row whose score is at least the k-th best.
+        scores: Their scores.
+        k: How many to keep.
+    """
+    positive = scores > 0
+    if not positive.all():
+        rows, scores = rows[positive], scores[positive]
+    order = np.lexsort((rows, -scores))[:k]
+    return rows[order], scores[order]
+
+
+# --- exact hits of an index with rounded lengths ---------------------------------------------------------------------
+
+# Covers the rounding of sums of float32 numbers, which are added in any order.
+_ROUNDING = 1e-5
+
+
+def score_slack(
+    lengths: np.ndarray, mean_length: float, k1: float, b: float, own_mean: float, own_k1: float, own_b: float
+) -> float:
+    """The largest factor by which an exact score can exceed the index's own.
+
+    The quotient of the two saturations tf * (k1 + 1) / (tf + norm) is monotone in tf, so its maximum over a row is at
+    tf = 1 or at tf = length.
+
+    Args:
+        lengths: (N,) or fewer: the different lengths of the rows.
+        mean_length: Mean length that the exact scores use.
+        k1: BM25's k1 of the exact scores.
+        b: BM25's b of the exact scores.
+        own_mean: Mean length that the index uses.
+        own_k1: The index's k1.
+        own_b: The index's b.
+    """
+    lengths = np.unique(lengths[lengths > 0]).astype(np.float64)
+    if not len(lengths):
+        return 1.0
+    norms, own_norms = length_norms(lengths, mean_length, k1, b), length_norms(lengths, own_mean, own_k1, own_b)
+    factors = [(k1 + 1) / (own_k1 + 1) * (counts + own_norms) / (counts + norms) for counts in (1.0, lengths)]
+    return float(np.max(factors)) * (1 + _ROUNDING)
+
+
+def settled_hits(
+    rows: np.ndarray, exact: np.ndarray, worst_own: float, k: int, slack: float, *, complete: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first k hits in the total order, or None if a row that is no candidate could be among them.
+
+    Args:
+        rows: (C,) candidates.
+        exact: (C,) float32, their exact scores.
+        worst_own: The lowest of the index's own scores of the candidates; no other row has a higher one.
+        k: Hits asked for.
+        slack: See `score_slack`.
+        complete: Whether every row that shares a term with the query is a candidate.
+    """
+    best_rows, best_scores = top_hits(rows, exact, k)
+    # Strictly above: a row outside with the same score could have the lower number.
+    if complete or (len(best_rows) == k and best_scores[-1] > slack * worst_own):
+        return best_rows, best_scores
+    return None
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

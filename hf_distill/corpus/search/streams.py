@@ -1,8 +1,8 @@
 """Token streams on disk: the terms of a corpus of any size, written part by part by all cores, read memory-mapped.
 
-Three files only ever grow, and a journal says up to where they are right. A part is appended, forced to the disk, and
-only then entered in the journal; a build that was killed cuts off what is beyond the journal and goes on with the next
-part. Parts are appended in their order and terms are numbered as they first appear, so the streams are those of
+Three files only ever grow, and the marker of their step says up to where they are right. A part is appended, forced to
+the disk, and only then noted; a build that was killed cuts off what is beyond the note and goes on with the next part.
+Parts are appended in their order and terms are numbered as they first appear, so the streams are those of
 `Analyzer.encode`, whatever the number of processes.
 
 Shape legend: N texts, T terms over all texts, V distinct terms.
@@ -10,7 +10,6 @@ Shape legend: N texts, T terms over all texts, V distinct terms.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import deque
@@ -27,15 +26,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from datasets.utils import logging, tqdm
 
-from ...storage.files import disk_space, read_json, remove, write_json
+from ...storage.files import disk_space
+from ...storage.steps import begin, go_on, note
 from ..text.analysis import Analyzer, TokenStreams
-from .engines.cores import available_cores
+from .scoring import available_cores
 
 logger = logging.get_logger(__name__)
 
 # Texts of a part: what is lost when a build is killed, and what a process holds in memory.
 PART_TEXTS = 100_000
-FORMAT = 1
+FORMAT = 2
 
 Read = Callable[[int, int], Iterable[Sequence[str]]]
 
@@ -122,9 +122,9 @@ def _analyse(start: int, stop: int) -> TokenStreams:
     return analyzer.encode(read(start, stop))
 
 
-@dataclass
-class _Journal:
-    """Up to where the files are right.
+@dataclass(frozen=True)
+class _Progress:
+    """How far the files are right.
 
     Attributes:
         texts: Finished texts.
@@ -135,6 +135,11 @@ class _Journal:
     texts: int = 0
     ids: int = 0
     vocabulary: int = 0
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the three files."""
+        offsets = 8 * (self.texts + 1) if self.texts else 0
+        return {"ids.bin": self.ids, "offsets.bin": offsets, "vocabulary.txt": self.vocabulary}
 
 
 @dataclass
@@ -147,59 +152,50 @@ class _Writer:
     _files: dict[str, BinaryIO] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._journal = self._read_journal()
-        if self._journal is None:
-            remove(self.folder)
-            self.folder.mkdir(parents=True)
-            self._journal = _Journal()
+        self._marker = go_on(self.folder, self.settings)
+        self._progress = _Progress(**self._marker["facts"])
+        if any(_size(self.folder / name) < size for name, size in self._progress.sizes().items()):
+            begin(self.folder, self.settings)
+            self._marker, self._progress = go_on(self.folder, self.settings), _Progress()
         self._stack = ExitStack()
 
     @property
     def num_texts(self) -> int:
         """Finished texts."""
-        return self._state.texts
-
-    @property
-    def _state(self) -> _Journal:
-        assert self._journal is not None
-        return self._journal
+        return self._progress.texts
 
     def __enter__(self) -> None:
-        state = self._state
-        sizes = {"ids.bin": state.ids, "offsets.bin": 8 * (state.texts + 1), "vocabulary.txt": state.vocabulary}
-        for name, size in sizes.items():
+        for name, size in self._progress.sizes().items():
             file = self._stack.enter_context((self.folder / name).open("ab"))
-            if state.texts == 0:
-                size = 0
             if os.fstat(file.fileno()).st_size > size:
                 file.truncate(size)
             if size == 0 and name == "offsets.bin":
                 file.write(np.zeros(1, "<i8").tobytes())
             self._files[name] = file
-        self._numbers = {term: number for number, term in enumerate(_read_vocabulary(self.folder, state.vocabulary))}
+        self._numbers = {term: number for number, term in enumerate(self._vocabulary())}
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def append(self, part: TokenStreams) -> None:
         """Adds the streams of the next texts."""
-        before, numbers, state = len(self._numbers), self._numbers, self._state
+        before, numbers, done = len(self._numbers), self._numbers, self._progress
         table = np.array([numbers.setdefault(term, len(numbers)) for term in part.vocabulary], "<i4")
         new = [term for term, number in zip(part.vocabulary, table.tolist(), strict=True) if number >= before]
         ids = (table[part.ids] if len(table) else part.ids).astype("<i4", copy=False)
         written = {
             "ids.bin": ids.data,
-            "offsets.bin": (part.offsets[1:] + state.ids // 4).astype("<i8").data,
+            "offsets.bin": (part.offsets[1:] + done.ids // 4).astype("<i8").data,
             "vocabulary.txt": "".join(f"{term}\n" for term in new).encode("utf-8", "surrogatepass"),
         }
         for name, data in written.items():
             self._files[name].write(data)
             self._files[name].flush()
             os.fsync(self._files[name].fileno())
-        self._journal = _Journal(
-            state.texts + part.num_texts, state.ids + ids.nbytes, state.vocabulary + len(written["vocabulary.txt"])
+        self._progress = _Progress(
+            done.texts + part.num_texts, done.ids + ids.nbytes, done.vocabulary + len(written["vocabulary.txt"])
         )
-        write_json(self.folder / "journal.json", {"settings": self.settings, **vars(self._journal)})
+        note(self.folder, self._marker, facts=vars(self._progress))
 
     def streams(self) -> TokenStreams:
         """The finished streams, memory-mapped."""
@@ -207,24 +203,13 @@ class _Writer:
             _mapped(self.folder / "ids.bin", "<i4"), _mapped(self.folder / "offsets.bin", "<i8"), list(self._numbers)
         )
 
-    def _read_journal(self) -> _Journal | None:
-        """Read how far a killed build of these streams came; None without one, or if a file is shorter than noted."""
-        try:
-            noted = read_json(self.folder / "journal.json")
-            same = noted.pop("settings") == json.loads(json.dumps(self.settings))
-            journal = _Journal(**noted)
-            sizes = {
-                name: (self.folder / name).stat().st_size for name in ("ids.bin", "offsets.bin", "vocabulary.txt")
-            }
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-        least = {"ids.bin": journal.ids, "offsets.bin": 8 * (journal.texts + 1), "vocabulary.txt": journal.vocabulary}
-        return journal if same and all(sizes[name] >= size for name, size in least.items()) else None
+    def _vocabulary(self) -> list[str]:
+        data = (self.folder / "vocabulary.txt").read_bytes()[: self._progress.vocabulary]
+        return data.decode("utf-8", "surrogatepass").split("\n")[:-1]
 
 
-def _read_vocabulary(folder: Path, size: int) -> list[str]:
-    text = (folder / "vocabulary.txt").read_bytes()[:size].decode("utf-8", "surrogatepass")
-    return text.split("\n")[:-1]
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _mapped(file: Path, dtype: str) -> np.ndarray:

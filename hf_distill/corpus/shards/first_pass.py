@@ -3,7 +3,7 @@
 BM25 scores by statistics of all rows, so there are two passes over a shard. The first, here, reads its text: usable
 rows, terms, statistics. The second, `hf_distill.corpus.shards.second_pass`, indexes it with the statistics of all
 shards and searches all anchors in it. `hf_distill.corpus.shards.merging` makes the corpus of what was found. What a
-pass leaves are files (`hf_distill.corpus.shards.parts`), so that any number of jobs on any machines with a common
+pass leaves are steps (`hf_distill.storage.steps.Step`), so that any number of jobs on any machines with a common
 folder can do them, in any order and more than once.
 
 Shape legend: S shards, N usable rows of all shards.
@@ -15,26 +15,21 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
+from ...settings.corpus import CorpusArguments
+from ...storage.steps import Step, WorkFolder
 from ..build.builder import BUILDER_VERSION, length_limits
-from ..build.sources import corpus_label
-from ..build.stream_cache import mapped_rows
-from ..build.work_folder import WorkFolder
+from ..build.loading import corpus_label, mapped_rows
 from ..search.retrieval import settings_key
 from ..search.scoring import CorpusStatistics
 from ..search.streams import write_streams
 from ..text.analysis import Analyzer, TokenStreams
-from ..text.cleaning import UsableTexts, check_corpus, checksum_of_column, find_usable_rows
-from ..text.documents import units_of
-from .parts import Part
-
-if TYPE_CHECKING:
-    from hf_distill.settings import CorpusArguments
+from ..text.rows import UsableTexts, check_corpus, checksum_of_column, find_usable_rows, read_arrow, units_of
 
 # Texts that stand for all of them in the settings: another corpus of the same name and size is noticed.
 _SAMPLE = 256
@@ -94,9 +89,9 @@ class Shards:
             **{name: getattr(args, name) for name in ("max_chars", "min_words", "max_words")},
         }
 
-    def prepared(self, shard: int) -> Part:
+    def prepared(self, shard: int) -> Step:
         """The first pass over a shard."""
-        return self.part(self.folder, f"prepared-{shard:05d}-of-{self.num_shards:05d}", self.settings, shard)
+        return self.step(self.folder, f"prepared-{shard:05d}-of-{self.num_shards:05d}", self.settings, shard)
 
     def prepare(self, shard: int, *, num_proc: int | None = None) -> dict[str, Any]:
         """Reads a shard: usable rows, terms, statistics. Returns facts; does nothing if it is finished.
@@ -132,9 +127,9 @@ class Shards:
 
     def streams(self, shard: int) -> TokenStreams:
         """The terms of a prepared shard, memory-mapped."""
-        part = self.prepared(shard)
-        part.check("terms")
-        return self._streams(part.folder, self.units(shard), np.load(part.file("rows.npy")), 1)
+        prepared = self.prepared(shard)
+        prepared.check("terms")
+        return self._streams(prepared.folder, self.units(shard), np.load(prepared.file("rows.npy")), 1)
 
     def _streams(self, folder: Path, units: Dataset, rows: np.ndarray, num_proc: int | None) -> TokenStreams:
         """The terms of a shard: written, or opened where they are."""
@@ -150,7 +145,7 @@ class Shards:
         """The rows of a prepared shard as they are searched and kept: its documents, their sentences or passages."""
         if self.args.unit == "row" or not len(self._documents(shard)):
             return self._documents(shard)
-        return self.prepared(shard).rows("units")
+        return checked_rows(self.prepared(shard), "units")
 
     def all_units(self) -> Dataset:
         """The rows of all shards."""
@@ -202,11 +197,11 @@ class Shards:
         return f"Run it again with `{flags}`" + (" for each of them." if shard is None else ".")
 
     @cached_property
-    def statistics(self) -> Part:
+    def statistics(self) -> Step:
         """Those of all shards; merged by the first job that asks for them."""
-        part = self.part(self.folder, "statistics", {"shards": self.whole.checksum})
-        part.make(self._merge_statistics)
-        return part
+        step = self.step(self.folder, "statistics", {"shards": self.whole.checksum})
+        step.make(self._merge_statistics)
+        return step
 
     def _merge_statistics(self, folder: Path) -> dict[str, Any]:
         files = (self.prepared(shard).file("statistics.npz") for shard in range(self.num_shards))
@@ -217,9 +212,9 @@ class Shards:
 
     def usable_rows(self) -> np.ndarray:
         """(N,) int64, memory-mapped: the units of all shards that were indexed."""
-        part = self.part(self.folder, "rows", {"shards": self.whole.checksum})
-        part.make(self._merge_rows)
-        return np.asarray(np.load(part.file("rows.npy"), mmap_mode="r"))
+        step = self.step(self.folder, "rows", {"shards": self.whole.checksum})
+        step.make(self._merge_rows)
+        return np.asarray(np.load(step.file("rows.npy"), mmap_mode="r"))
 
     def _merge_rows(self, folder: Path) -> dict[str, Any]:
         whole = self.whole
@@ -230,10 +225,21 @@ class Shards:
         rows.flush()
         return {"rows": whole.num_usable}
 
-    def part(self, folder: Path, name: str, settings: dict[str, Any], shard: int | None = None) -> Part:
-        """Return the part that a job leaves on disk: that of a shard, or of all of them."""
+    def step(self, folder: Path, name: str, settings: dict[str, Any], shard: int | None = None) -> Step:
+        """Return the step that a job does: for a shard, or for all of them."""
         what = name if shard is None else f"Shard {shard} of {self.num_shards} ({name})"
-        return Part(folder / name, settings, what, self.way_out(0 if shard is None else shard))
+        way_out = self.way_out(0 if shard is None else shard)
+        return Step(folder / name, settings, what, way_out, flags="--work_dir, --index_dir")
+
+
+def checked_rows(step: Step, folder: str) -> Dataset:
+    """Read the Arrow files in a folder of a finished step, after a look at their content.
+
+    Raises:
+        DamagedStepError: If one is missing or has changed.
+    """
+    step.check(folder)
+    return read_arrow(step.folder / folder)
 
 
 def total_cost(facts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
+from ..build.anchors import HIT_FEATURES
 from ..build.builder import CorpusBuild, CorpusResult
-from ..build.queries import HIT_FEATURES
 from ..search.retrieval import EngineChoice
-from ..text.cleaning import UsableRows
-from .first_pass import total_cost
+from ..text.rows import UsableRows
+from .first_pass import checked_rows, total_cost
 from .second_pass import ShardSearch
 
 # Hits of all shards that are sorted together: bounds the memory to some 200 MB.
@@ -150,7 +150,7 @@ class _MergedBuild(CorpusBuild):
         }
 
     def _search(self, folder: Path) -> dict[str, Any]:
-        shards = [self.search.hits(shard).rows("hits") for shard in range(self.search.shards.num_shards)]
+        shards = [checked_rows(self.search.hits(shard), "hits") for shard in range(self.search.shards.num_shards)]
         num_hits, without = merge_shard_hits(shards, folder / "hits.arrow", len(self.anchors.texts), self.k)
         if num_hits == 0:
             raise ValueError(f"None of the {len(self.anchors.texts)} anchors shares a word with the general corpus.")

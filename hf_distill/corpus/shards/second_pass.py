@@ -13,15 +13,12 @@ from typing import Any
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
-from ..build.anchors import Anchors
+from ...storage.steps import Step, WorkFolder
+from ..build.anchors import HIT_FEATURES, Anchors, describe_queries, make_queries, search_queries
 from ..build.builder import DEFAULT_TOP_K
-from ..build.queries import HIT_FEATURES, make_queries, search_queries
-from ..build.statistics import describe_queries
-from ..build.work_folder import WorkFolder
 from ..search.retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, save_index, settings_key
 from ..search.scoring import CorpusStatistics
-from .first_pass import Shards
-from .parts import Part
+from .first_pass import Shards, checked_rows
 
 _OWN_STATISTICS = "retriv scores by the statistics of its own rows, not by those of all shards"
 
@@ -71,12 +68,12 @@ class ShardSearch:
         return EngineChoice("bm25s", f"{_OWN_STATISTICS}; bm25s is always installed")
 
     @cached_property
-    def queries(self) -> Part:
+    def queries(self) -> Step:
         """The terms to search for, made by the first job that asks for them."""
         names = ("analysis", "anchors", "query", "max_phrases")
-        part = self.shards.part(self.folder, "queries", {name: self.settings[name] for name in names})
-        part.make(self._make_queries)
-        return part
+        step = self.shards.step(self.folder, "queries", {name: self.settings[name] for name in names})
+        step.make(self._make_queries)
+        return step
 
     def _make_queries(self, folder: Path) -> dict[str, Any]:
         texts, args = self.anchors.texts, self.args
@@ -90,17 +87,17 @@ class ShardSearch:
         )
         return describe_queries(queries)
 
-    def index(self, shard: int) -> Part:
+    def index(self, shard: int) -> Step:
         """The index of a shard."""
         name = f"{self.engine.name}-{settings_key(self.index_settings)}-{shard:05d}-of-{self.shards.num_shards:05d}"
         settings = {**self.index_settings, "corpus": self.shards.whole.checksums[shard]}
-        return self.shards.part(self.shards.folder, name, settings, shard)
+        return self.shards.step(self.shards.folder, name, settings, shard)
 
-    def hits(self, shard: int) -> Part:
+    def hits(self, shard: int) -> Step:
         """The hits of the anchors in a shard: Arrow files of `HIT_FEATURES`, rows numbered as in the whole corpus."""
         name = f"hits-{shard:05d}-of-{self.shards.num_shards:05d}"
         settings = {**self.settings, "corpus": self.shards.whole.checksums[shard]}
-        return self.shards.part(self.folder, name, settings, shard)
+        return self.shards.step(self.folder, name, settings, shard)
 
     def unfinished(self) -> list[int]:
         """Shards that were not searched."""
@@ -127,11 +124,11 @@ class ShardSearch:
             with ArrowWriter(path=str(file), features=HIT_FEATURES) as writer:
                 writer.finalize()
             return {"hits": 0, "index": {"rows": 0, "bytes": 0, "seconds": 0.0, "reused": False}}
-        part = self.index(shard)
-        reused = part.facts() is not None
-        index = part.make(lambda inside: self._make_index(shard, inside))
-        queries = self.queries.rows("queries")
-        handle = IndexHandle(part.folder / "index")
+        step = self.index(shard)
+        reused = step.facts() is not None
+        index = step.make(lambda inside: self._make_index(shard, inside))
+        queries = checked_rows(self.queries, "queries")
+        handle = IndexHandle(step.folder / "index")
         # One that is open from before may be that of damaged files.
         handle.close()
         hits: Dataset = search_queries(

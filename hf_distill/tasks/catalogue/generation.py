@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_origin, get_type_hints
 
-from hf_distill.storage.names import safe_path
+from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range
 from hf_distill.tasks.spec_values import FineTuningDefaults
 

@@ -7,14 +7,34 @@ are scored window by window: the sums of a window stay in the second-level cache
 Shape legend: V terms of the index, T tokens and P postings of a block, D distinct terms and Q queries of a batch,
 C pairs, k hits asked for, H hits kept per query (4 k).
 """
-# mypy: disable-error-code="misc"
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from ._hits_kernel import LAST_ROW, ROW_BITS, keep_best
+# mypy: disable-error-code="misc"
+
+
+# A hit is one number: the bits of its score (which order as positive floats do) above its row counted down. The
+# larger number is the better hit, no two are equal, and so selecting and sorting know nothing of ties.
+ROW_BITS = np.uint64(32)
+LAST_ROW = np.uint64(0xFFFFFFFF)
+
+
+@njit(cache=True, nogil=True)
+def keep_best(hits: np.ndarray, size: int, k: int) -> int:  # pragma: no cover - compiled
+    """Moves the k best of the first `size` hits to the front, the worst of them first; returns how many there are."""
+    if size <= k:
+        return size
+    hits[:size] = np.partition(hits[:size], size - k)
+    for index in range(k):
+        hits[index] = hits[size - k + index]
+    return k
+
+
+# mypy: disable-error-code="misc"
+
 
 # Rows scored together.
 WINDOW = 131_072

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ._hits_kernel import LAST_ROW, ROW_BITS, keep_best
+from ._blocks_kernel import LAST_ROW, ROW_BITS, keep_best
 
 
 @njit(cache=True, nogil=True)

@@ -9,25 +9,26 @@ and scores as part of whatever corpus it is told of.
 A build needs memory for a block and for the vocabulary. Each finished block is on the disk for good: a build that was
 killed goes on after the last one, and ends in the same bytes.
 
-Shape legend: N rows, V terms, Q queries, D distinct terms of a batch of queries.
+Shape legend: N rows, V terms, Q queries, D distinct terms of a batch of queries or of a block, P postings of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from datasets.utils import logging, tqdm
 
+from ....storage.files import write_arrays
+from ....storage.steps import damage_of_noted, finish, go_on, note, read_marker
 from ...text.analysis import TokenStreams
-from ..ranking import Hits
-from ..scoring import CorpusStatistics, hash_terms, inverse_document_frequency, length_norms
-from ._blocks_files import Block, BlockArrays, block_bounds, finished_block, open_block, read_block, write_block
-from .cores import available_cores
+from ..scoring import CorpusStatistics, Hits, available_cores, hash_terms, inverse_document_frequency, length_norms
 
 logger = logging.get_logger(__name__)
 
@@ -58,9 +59,9 @@ class BlocksEngine:
         """
         self._hashes, self._frequencies = _load(folder, "hashes"), _load(folder, "frequencies")
         size, (self._k1, self._b, self._mean_length) = _load(folder, "size"), _load(folder, "bm25").tolist()
-        self.num_rows, self._corpus_rows, num_blocks = size.tolist()
-        notes = [read_block(folder / "blocks", number) for number in range(num_blocks)]
-        self._blocks = [(note, open_block(folder / "blocks", number, note)) for number, note in enumerate(notes)]
+        self.num_rows, self._corpus_rows = size.tolist()
+        blocks = read_blocks(folder / "blocks")
+        self._blocks = [(block, open_block(folder / "blocks", number, block)) for number, block in enumerate(blocks)]
 
     @staticmethod
     def check() -> None:
@@ -79,15 +80,14 @@ class BlocksEngine:
 
         Args:
             streams: What to index.
-            folder: Where to; the blocks of an unfinished build that it holds must be of the same streams.
+            folder: Where to; whole blocks of the same streams that are there are kept.
             k1: BM25's k1.
             b: BM25's b.
             statistics: Those of the corpus that the rows are a shard of; `with_statistics` can give others later.
         """
         hashes = hash_terms(streams.vocabulary)
         order = np.argsort(hashes)
-        (folder / "blocks").mkdir(parents=True, exist_ok=True)
-        frequencies, num_blocks = _write_blocks(streams, folder / "blocks", order)
+        frequencies = _write_blocks(streams, folder / "blocks", order)
         corpus_rows, mean_length = streams.num_texts, len(streams.ids) / max(1, streams.num_texts)
         if statistics is not None:
             statistics.idf_of(streams.vocabulary)  # says which term they lack
@@ -97,7 +97,7 @@ class BlocksEngine:
         arrays = {
             "hashes": hashes[order],
             "frequencies": frequencies.astype(narrow),
-            "size": np.array([streams.num_texts, corpus_rows, num_blocks]),
+            "size": np.array([streams.num_texts, corpus_rows]),
             "bm25": np.array([k1, b, mean_length]),
         }
         for name, array in arrays.items():
@@ -215,8 +215,8 @@ def _spans(arrays: BlockArrays, terms: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return starts, np.where(there, arrays.starts[np.minimum(places + 1, len(arrays.terms))].astype(np.int64), starts)
 
 
-def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> tuple[np.ndarray, int]:
-    """Writes the blocks that are not there yet.
+def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> np.ndarray:
+    """Write the blocks that are not there yet.
 
     Args:
         streams: What to index.
@@ -224,23 +224,26 @@ def _write_blocks(streams: TokenStreams, folder: Path, order: np.ndarray) -> tup
         order: (V,) the streams' terms in the order of the index.
 
     Returns:
-        (V,) int64, rows that hold each term, in the order of the index; and the number of blocks.
+        (V,) int64, rows that hold each term, in the order of the index.
     """
     size = len(streams.vocabulary)
     place = np.empty(size, np.int32)
     place[order] = np.arange(size, dtype=np.int32)
     scratch = _Scratch(place)
-    frequencies, num_blocks = np.zeros(size, np.int64), 0
+    frequencies = np.zeros(size, np.int64)
+    settings = {"streams": streams.checksum(), "rows": _BLOCK_ROWS, "tokens": _BLOCK_TOKENS}
+    marker = go_on(folder, settings)
     with tqdm(total=streams.num_texts, desc="Indexing (blocks)", unit=" rows", unit_scale=True) as bar:
         for number, (start, stop) in enumerate(block_bounds(streams.offsets, _BLOCK_ROWS)):
-            block = finished_block(folder, number)
+            block = finished_block(folder, number, marker)
             if block is None:
-                block = _write_one(streams, start, stop, folder, number, scratch)
+                block = _write_block(streams, start, stop, folder / block_name(number), scratch)
+                note(folder, marker, files={block_name(number): vars(block)})
             arrays = open_block(folder, number, block)
             frequencies[arrays.terms] += np.diff(arrays.starts.astype(np.int64))
-            num_blocks = number + 1
             bar.update(stop - start)
-    return frequencies, num_blocks
+    finish(folder, settings)
+    return frequencies
 
 
 class _Scratch:
@@ -250,8 +253,8 @@ class _Scratch:
         self.counts, self.last_rows, self.places = np.zeros_like(places), np.empty_like(places), places
 
 
-def _write_one(streams: TokenStreams, start: int, stop: int, folder: Path, number: int, scratch: _Scratch) -> Block:
-    """Inverts some rows and writes their block."""
+def _write_block(streams: TokenStreams, start: int, stop: int, file: Path, scratch: _Scratch) -> Block:
+    """Invert some rows and write their block."""
     kernel = _kernel()
     offsets = np.asarray(streams.offsets[start : stop + 1])
     ids = streams.ids[offsets[0] : offsets[-1]]
@@ -275,7 +278,7 @@ def _write_one(streams: TokenStreams, start: int, stop: int, folder: Path, numbe
     postings = postings.astype(np.uint64) if wide else postings
     pair_of_row = np.searchsorted(different_lengths, lengths)
     kernel.add_pairs(postings, repeats, _rank(different_repeats) * len(different_lengths), pair_of_row, row_bits)
-    facts = {
+    facts: dict[str, Any] = {
         "first_row": start,
         "rows": stop - start,
         "postings": len(postings),
@@ -286,7 +289,8 @@ def _write_one(streams: TokenStreams, start: int, stop: int, folder: Path, numbe
         "lengths": different_lengths.tolist(),
     }
     arrays = BlockArrays(postings, starts.astype(np.uint32), scratch.places[terms].astype(np.uint32))
-    return write_block(folder, number, facts, arrays)
+    num_bytes, checksum = write_arrays(file, [arrays.postings, arrays.starts, arrays.terms])
+    return Block(**facts, bytes=num_bytes, checksum=checksum)
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
@@ -306,3 +310,116 @@ def _kernel() -> ModuleType:
     from . import _blocks_kernel
 
     return _blocks_kernel
+
+
+# --- files of blocks -------------------------------------------------------------------------------------------------
+
+# Tokens of a block at most: bounds the memory of a build where rows are long.
+_BLOCK_TOKENS = 16_000_000
+
+
+@dataclass(frozen=True)
+class Block:
+    """The content of a block's file, and the place of its rows in the corpus.
+
+    Attributes:
+        first_row: Its first row.
+        rows: How many it has.
+        postings: P.
+        terms: D.
+        row_bits: Lower bits of a posting that are its row; those above are its pair.
+        wide: Whether a posting has 64 bits, not 32.
+        occurrences: Different numbers of occurrences of a term in a row, ascending.
+        lengths: Different lengths of rows, ascending. A posting's pair is the place of its occurrences times the
+            number of lengths, and the place of its length.
+        bytes: Size of the file.
+        checksum: Of its content.
+    """
+
+    first_row: int
+    rows: int
+    postings: int
+    terms: int
+    row_bits: int
+    wide: bool
+    occurrences: list[int]
+    lengths: list[int]
+    bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class BlockArrays:
+    """The arrays of a block, memory-mapped.
+
+    Attributes:
+        postings: (P,) uint32 or uint64, term after term, rows ascending within a term.
+        starts: (D + 1,) uint32, first posting of each of its terms.
+        terms: (D,) uint32, its terms, ascending.
+    """
+
+    postings: np.ndarray
+    starts: np.ndarray
+    terms: np.ndarray
+
+
+def block_bounds(offsets: np.ndarray, block_rows: int) -> Iterator[tuple[int, int]]:
+    """First row of every block, and the one after its last: a number of rows, or of tokens where rows are long.
+
+    Args:
+        offsets: where rows start in their streams, and the end.
+        block_rows: Rows of a block at most.
+    """
+    start, num_rows = 0, len(offsets) - 1
+    while start < num_rows:
+        within = int(np.searchsorted(offsets, offsets[start] + _BLOCK_TOKENS, side="right")) - 1
+        stop = min(num_rows, start + block_rows, max(start + 1, within))
+        yield start, stop
+        start = stop
+
+
+def block_name(number: int) -> str:
+    """Return the name of the file of a block."""
+    return f"{number:06d}.bin"
+
+
+def finished_block(folder: Path, number: int, marker: Mapping[str, Any]) -> Block | None:
+    """Return a block that was written before, if it is whole: an unfinished or damaged one is written again."""
+    noted = marker["files"].get(block_name(number))
+    if noted is None or damage_of_noted(folder / block_name(number), noted) is not None:
+        return None
+    return Block(**noted)
+
+
+def read_blocks(folder: Path) -> list[Block]:
+    """Read what the marker of a finished index notes of its blocks.
+
+    Raises:
+        ValueError: If it is missing or damaged.
+    """
+    try:
+        files = (read_marker(folder) or {})["files"]
+        return [Block(**files[block_name(number)]) for number in range(len(files))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"The index in {str(folder)!r} is damaged ({error}): build it anew.") from error
+
+
+def open_block(folder: Path, number: int, block: Block) -> BlockArrays:
+    """Maps the arrays of a block.
+
+    Raises:
+        ValueError: If the file is missing or not as long as it was written.
+    """
+    file = folder / block_name(number)
+    damage = damage_of_noted(file, vars(block), content=False)
+    if damage is not None:
+        raise ValueError(f"The index is damaged: {damage}. Build it anew.")
+    width = 8 if block.wide else 4
+    content = np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+    starts = block.postings * width
+    terms = starts + 4 * (block.terms + 1)
+    return BlockArrays(
+        postings=content[:starts].view(f"u{width}"),
+        starts=content[starts:terms].view(np.uint32),
+        terms=content[terms:].view(np.uint32),
+    )

@@ -18,10 +18,16 @@ from typing import Any
 import numpy as np
 
 from ...text.analysis import TokenStreams
-from ..postings import Postings, build_postings
-from ..ranking import Hits
-from ..scoring import CorpusStatistics, inverse_document_frequency, length_norms, posting_scores
-from .cores import available_cores
+from ..scoring import (
+    CorpusStatistics,
+    Hits,
+    Postings,
+    available_cores,
+    build_postings,
+    inverse_document_frequency,
+    length_norms,
+    posting_scores,
+)
 
 # Postings scored at a time while the index is built: bounds the float64 temporaries to a few dozen MB.
 _CHUNK = 2_000_000

@@ -2,7 +2,7 @@
 
 A server's Lucene rounds lengths, leaves rows without terms out of its statistics, and by its version multiplies with
 k1 + 1 or not. So the server finds the candidates, by its statistics over all of its shards and in the order score,
-then row, and sends their terms along; exact scores are computed here (`hf_distill.corpus.search.engines.settling`).
+then row, and sends their terms along; exact scores are computed here (`hf_distill.corpus.search.scoring`).
 The hits are those of the engine `bm25s`, to the last bit.
 
 Shape legend: N rows, C candidates, D distinct terms of a query.
@@ -22,10 +22,16 @@ from datasets.utils import logging, tqdm
 
 from ....storage.files import read_json, write_json
 from ...text.analysis import TokenStreams
-from ..ranking import Hits
-from ..scoring import CorpusStatistics, inverse_document_frequency, length_norms, row_scores
+from ..scoring import (
+    CorpusStatistics,
+    Hits,
+    inverse_document_frequency,
+    length_norms,
+    row_scores,
+    score_slack,
+    settled_hits,
+)
 from .search_server import FLAG, SearchServer, check
-from .settling import score_slack, settle
 
 logger = logging.get_logger(__name__)
 
@@ -183,7 +189,7 @@ class ElasticsearchEngine:
         norms = length_norms(lengths, self._statistics.mean_length, self._where.k1, self._where.b)
         order = [search.distinct.index(term) for term in search.terms]
         scores = row_scores(counts, order, idf, norms, self._where.k1)
-        return settle(rows, scores, search.worst, k, self._where.slack, complete=complete)
+        return settled_hits(rows, scores, search.worst, k, self._where.slack, complete=complete)
 
 
 class _Search:

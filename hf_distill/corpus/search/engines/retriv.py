@@ -4,26 +4,32 @@ The retriever's fields (postings, relative lengths) are handed to it memory-mapp
 `index`, which tokenizes again in a process pool, copies the corpus to JSON lines and pickles everything; a test shows
 that they are the same. Search is retriv's own. What retriv leaves open is settled here: the order of ties, ties at
 the cut, results keyed by query id, and the parallel region that breaks forked workers.
+
+Only the sparse half of retriv is imported. `pip install retriv` replaces torch and breaks numpy 2, and `import retriv`
+loads torch, transformers, faiss, ranx and optuna, overwrites two environment variables and takes ten seconds. Its BM25
+needs none of that: a package object without retriv's own `__init__` is enough. A program that uses the rest of retriv
+imports it before this engine.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ....storage.files import write_text
 from ...text.analysis import TokenStreams
-from ..postings import build_postings
-from ..ranking import Hits, top_hits
-from ..scoring import CorpusStatistics, relative_lengths
-from ._retriv_import import sparse_retriever_module
-from .cores import available_cores
+from ..scoring import CorpusStatistics, Hits, available_cores, build_postings, relative_lengths, top_hits
 
 # retriv holds term frequencies in 16 bits.
 _MAX_COUNT = np.iinfo(np.int16).max
@@ -223,3 +229,81 @@ class _InvertedIndex:
 
 def _load(folder: Path, name: str) -> np.ndarray:
     return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c"))
+
+
+# --- the sparse half of retriv ---------------------------------------------------------------------------------------
+
+INSTALL = "pip install 'hf_distill[retriv]' && pip install --no-deps retriv==0.2.3"
+
+
+def is_installed() -> bool:
+    """Whether retriv is there, without importing it."""
+    return importlib.util.find_spec("retriv") is not None
+
+
+@lru_cache(maxsize=1)
+def sparse_retriever_module() -> ModuleType:
+    """The module `retriv.sparse_retriever.sparse_retriever`.
+
+    Raises:
+        ImportError: If retriv or something that its sparse half needs is missing; the message says what to install.
+    """
+    spec = importlib.util.find_spec("retriv")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ImportError(
+            f"`--engine retriv` needs the package `retriv`, which is not installed. Install it with: {INSTALL}"
+        )
+    if hasattr(sys.modules.get("retriv"), "SparseRetriever"):
+        return importlib.import_module("retriv.sparse_retriever.sparse_retriever")
+    for name in [name for name in sys.modules if name == "retriv" or name.startswith("retriv.")]:
+        del sys.modules[name]  # left over from an `import retriv` that failed half-way
+    package = ModuleType("retriv")
+    package.__path__ = list(spec.submodule_search_locations)
+    package.__spec__ = spec
+    # These stay: numba finds retriv's compiled functions through their modules' names.
+    sys.modules["retriv"] = package
+    sys.modules["retriv.autotune"] = _stub("retriv.autotune", "tune_bm25", "tune_merger")
+    without_krovetz = importlib.util.find_spec("krovetzstemmer") is None
+    if without_krovetz:
+        sys.modules["krovetzstemmer"] = _stub("krovetzstemmer", "Stemmer")
+    try:
+        return importlib.import_module("retriv.sparse_retriever.sparse_retriever")
+    except ImportError as error:
+        del sys.modules["retriv"], sys.modules["retriv.autotune"]
+        raise ImportError(
+            f"`--engine retriv`: retriv is installed, but its sparse half cannot be imported ({error}). "
+            f"Install what it needs with: {INSTALL}"
+        ) from error
+    finally:
+        if without_krovetz:
+            del sys.modules["krovetzstemmer"]
+
+
+@contextmanager
+def base_path(folder: Path) -> Iterator[None]:
+    """Lets retriv keep its files in `folder` for a while; its own indexing functions always write some."""
+    before = os.environ.get("RETRIV_BASE_PATH")
+    os.environ["RETRIV_BASE_PATH"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RETRIV_BASE_PATH"]
+        else:
+            os.environ["RETRIV_BASE_PATH"] = before
+
+
+def _stub(name: str, *callables: str) -> ModuleType:
+    """A module whose callables can be constructed at import but not used."""
+
+    class Unavailable:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def __call__(self, *_: Any, **__: Any) -> Any:
+            raise NotImplementedError(f"{name} is not part of the sparse half of retriv that hf_distill loads.")
+
+    module = ModuleType(name)
+    for attribute in callables:
+        setattr(module, attribute, Unavailable)
+    return module

@@ -2,7 +2,7 @@
 
 tantivy's index is written with bounded memory and read through memory maps. It finds candidates; their scores are
 computed from the rows' terms, which stand beside it as flat arrays, because tantivy rounds lengths and has k1 and b
-built in (`hf_distill.corpus.search.engines.settling`). So its hits are those of the engine `bm25s`, to the last bit,
+built in (`hf_distill.corpus.search.scoring`). So its hits are those of the engine `bm25s`, to the last bit,
 for any k1 and b, and for the statistics of a larger corpus too.
 
 Shape legend: N rows, V terms of the vocabulary, T terms over all rows, C candidates, D distinct terms of a query.
@@ -20,17 +20,18 @@ import numpy as np
 from hf_distill._optional import require
 
 from ...text.analysis import TokenStreams
-from ..ranking import Hits
 from ..scoring import (
     CorpusStatistics,
+    Hits,
+    available_cores,
     document_frequencies,
     hash_terms,
     inverse_document_frequency,
     length_norms,
     row_scores,
+    score_slack,
+    settled_hits,
 )
-from .cores import available_cores
-from .settling import score_slack, settle
 
 # What tantivy computes with, always.
 _OWN_K1, _OWN_B = 1.2, 0.75
@@ -143,7 +144,7 @@ class TantivyEngine:
             rows = np.array(self._searcher.fast_field_values("row", [place for _, place in found]), dtype=np.int64)
             complete = len(found) < limit or limit == self.num_rows
             exact = self._scores(rows, terms)
-            settled = settle(rows, exact, found[-1][0] + error, k, self._slack, complete=complete)
+            settled = settled_hits(rows, exact, found[-1][0] + error, k, self._slack, complete=complete)
             if settled is not None:
                 return settled
             limit *= 2
