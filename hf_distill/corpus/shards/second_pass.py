@@ -149,7 +149,7 @@ class ShardSearch:
         handle = save_index(
             self.shards.streams(shard),
             folder / "index",
-            self.index(shard).settings,
+            dict(self.index(shard).settings),
             statistics=CorpusStatistics.load(self.shards.statistics.file("statistics.npz")),
             **options,
         )
