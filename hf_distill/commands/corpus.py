@@ -1,7 +1,7 @@
 """Build a contextualized corpus for a task: folder with parquet files, card and statistics.
 
 In shards there is one job per shard and pass, and the merge at the end. A job takes names of files and leaves files
-(`hf_distill.corpus.shards.parts`), so it can run anywhere where the same files are: in a process here, in a task of
+(`hf_distill.storage.steps`), so it can run anywhere where the same files are: in a process here, in a task of
 Ray, in a job of a scheduler that calls `hf-distill corpus --shard`.
 """
 
