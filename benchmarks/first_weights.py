@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=["glue/sst2", "glue/rte"])
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--commit", help="The commit that runs, where there is no repository. Default: HEAD.")
     parser.add_argument("--work_dir", default="runs/first_weights")
     parser.add_argument("--output", default="benchmarks/results/first_weights.jsonl")
     words = parser.parse_args()
@@ -226,7 +227,7 @@ def main() -> None:
                 if key_of(result) in done:
                     continue
                 result |= {"objectives": words.objectives} | measure(words, init, updates, seed)
-                result |= {"commit": head_commit(), "environment": environment()}
+                result |= {"commit": words.commit or head_commit(), "environment": environment()}
                 append_line(words.output, result)
 
 
