@@ -44,7 +44,8 @@ def my_plugin(tmp_path, monkeypatch):
     assert len(list(folder.iterdir())) == 7
     monkeypatch.syspath_prepend(str(folder.parent))
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    tasks = dict(registry.registered_tasks())
+    monkeypatch.setattr(registry, "registered_tasks", lambda: tasks)
     monkeypatch.setattr(retrieval, "_REGISTERED", {})
     monkeypatch.setattr(architectures, "_ARCHITECTURES", dict(architectures._ARCHITECTURES))
     monkeypatch.setattr(parsing, "_LOADED", [])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_mapping, check_range
-from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field
+from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field, types_of
 
 ProblemType = Literal["single_label_classification", "regression"]
 TaskKind = Literal["text_classification", "token_classification", "question_answering", "multiple_choice"]
@@ -317,7 +317,7 @@ class TaskSpec:
         Raises:
             ValueError: If a field is unknown or missing, or has a value of the wrong kind.
         """
-        hints = get_type_hints(cls)
+        hints = types_of(cls)
         values = as_mapping(values, "A task")
         unknown = sorted(set(values) - set(hints))
         if unknown:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range, shown
+
+# The types of a class's fields; evaluating them anew for every task takes most of the time of the catalogue.
+types_of = functools.cache(get_type_hints)
 
 # Fields that map a name to names.
 MAPPINGS = ("averages", "column_aliases", "label_aliases", "split_aliases", "split_sources")
@@ -82,7 +86,7 @@ _LEAST = {"epochs": 0, "learning_rate": 0, "batch_size": 1, "warmup": 0, "weight
 
 def _fine_tuning(value: Any, where: str) -> FineTuningDefaults:
     """Fine-tuning settings from a mapping."""
-    settings = as_fields(value, get_type_hints(FineTuningDefaults), where)
+    settings = as_fields(value, types_of(FineTuningDefaults), where)
     for name, least in (_LEAST | {"doc_stride": 0}).items():
         check_range(settings.get(name), f"{where}: `{name}`", least=least)
     return FineTuningDefaults(**{"source": "the user's task file"} | settings)

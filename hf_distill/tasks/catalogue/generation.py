@@ -1,4 +1,4 @@
-"""Tasks whose answer is a text, as data: question generation and abstractive summaries (MiniLM's supplement).
+"""Tasks whose answer is a text: `GenerationSpec`, and those of `generation.yaml`.
 
 A source is made of a template: `{document}`, or `{context}{separator}{answer}`, whose parts are tokenised apart and
 joined by the tokenizer's separator.
@@ -10,11 +10,11 @@ import difflib
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, get_origin, get_type_hints
 
 from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range
+from hf_distill.tasks.catalogue.registry import read_family
 from hf_distill.tasks.spec_values import FineTuningDefaults
 
 SEPARATOR = "separator"
@@ -245,70 +245,8 @@ def _columns(template: str) -> list[str]:
         raise ValueError(f"`--source_template` has the part {template!r}, which cannot be read: {error}.") from error
 
 
-QUESTION_GENERATION = GenerationSpec(
-    name="qg/squad",
-    template="{context}{separator}{answer}",
-    target_column="question",
-    metrics=("bleu", "meteor", "rougeL", "rouge1", "rouge2"),
-    kept_column="answer",
-    first_answer=True,
-    test_splits=(),
-    hub_path="rajpurkar/squad",
-    folder_names=("squad", "SQuAD", "squad_v1"),
-    settings=GenerationDefaults(
-        learning_rate=3e-5,
-        shallow_learning_rate=8e-5,
-        epochs=25.0,
-        shallow_epochs=25.0,
-        batch_size=32,
-        length_penalty=1.3,
-        no_repeat_ngram_size=0,
-        ngram_ignore=(),
-        source="MiniLM's supplement, section 5 (question generation on SQuAD 1.1)",
-    ),
-    licence="CC BY-SA 4.0",
-)
-
-_summary = partial(GenerationSpec, template="{document}", target_column="summary")
-
-XSUM = _summary(
-    name="xsum",
-    hub_path="EdinburghNLP/xsum",
-    folder_names=("XSum", "xsum_sample"),
-    settings=GenerationDefaults(source="MiniLM's supplement, section 5 (XSum)"),
-)
-CNN_DAILYMAIL = _summary(
-    name="cnn_dailymail",
-    metrics=("rouge2", "rouge1", "rougeLsum", "rougeL", "bleu", "meteor"),
-    hub_path="abisee/cnn_dailymail",
-    hub_config="3.0.0",
-    folder_names=("cnn_dm", "cnndm"),
-    column_aliases={"document": ("article",), "summary": ("highlights",)},
-    settings=GenerationDefaults(
-        epochs=25.0,
-        shallow_epochs=25.0,
-        max_source_length=608,
-        max_target_length=160,
-        length_penalty=0.7,
-        source="MiniLM's supplement, section 5 (CNN/DailyMail, 768 tokens)",
-    ),
-    licence="Apache 2.0",
-)
-DIALOGSUM = _summary(
-    name="dialogsum",
-    merge_references=True,
-    hub_path="knkarthick/dialogsum",
-    column_aliases={"document": ("dialogue",)},
-    settings=GenerationDefaults(
-        max_source_length=448,
-        max_target_length=64,
-        source="settings of XSum (MiniLM's supplement, section 5), which has no DialogSum; targets of 64 tokens",
-    ),
-    licence="CC BY-NC-SA 4.0",
-)
-
 GENERATION_TASKS: dict[str, GenerationSpec] = {
-    spec.name: spec for spec in (QUESTION_GENERATION, XSUM, CNN_DAILYMAIL, DIALOGSUM)
+    name: GenerationSpec.from_dict(fields) for name, fields in read_family("generation").items()
 }
 
 
