@@ -59,7 +59,7 @@ _MODULE_OF: dict[str, str] = {
     "precompute": "teachers.stored.precompute",
     "push_folder": "hub.push",
     "quantize_onnx": "reports.onnx.onnx_export",
-    "register_architecture": "capture.transformer",
+    "register_architecture": "capture.architectures",
     "register_engine": "corpus.search.retrieval",
     "register_objective": "objectives",
     "register_task": "tasks",
@@ -121,8 +121,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .capture.architectures import register_architecture
     from .capture.signals import SignalRequest, Signals
-    from .capture.transformer import SignalCapture, register_architecture
+    from .capture.transformer import SignalCapture
     from .corpus.augment.builder import AugmentedCorpus, build_augmented_corpus
     from .corpus.build.builder import CorpusResult, build_contextualized_corpus
     from .corpus.build.general import GeneralCorpus, build_general_corpus

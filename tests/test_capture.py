@@ -26,13 +26,9 @@ from transformers import (
 )
 
 from hf_distill.capture import architectures
+from hf_distill.capture.architectures import UnsupportedArchitectureError, describe_architecture, register_architecture
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.capture.transformer import (
-    SignalCapture,
-    UnsupportedArchitectureError,
-    describe_architecture,
-    register_architecture,
-)
+from hf_distill.capture.transformer import SignalCapture
 
 HEADS = [BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification]
 

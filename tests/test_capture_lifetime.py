@@ -17,9 +17,7 @@ from transformers import (
 
 from hf_distill.capture import transformer as capture_module
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.capture.transformer import (
-    SignalCapture,
-)
+from hf_distill.capture.transformer import SignalCapture
 
 
 @pytest.fixture

@@ -13,11 +13,9 @@ from transformers import (
     MPNetModel,
 )
 
+from hf_distill.capture.architectures import UnsupportedArchitectureError
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.capture.transformer import (
-    SignalCapture,
-    UnsupportedArchitectureError,
-)
+from hf_distill.capture.transformer import SignalCapture
 
 
 @pytest.fixture

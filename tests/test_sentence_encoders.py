@@ -22,8 +22,8 @@ from hf_distill import (
     create_student,
     precompute,
 )
-from hf_distill.capture.outputs import capture_of
 from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import capture_of
 from hf_distill.hub.loading import load_model
 from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
 from hf_distill.teachers.live import LiveTeacher

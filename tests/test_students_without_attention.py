@@ -9,8 +9,8 @@ from torch import nn
 from transformers import BertForTokenClassification, set_seed
 
 from hf_distill.capture.architectures import UnsupportedArchitectureError
-from hf_distill.capture.outputs import capture_of
 from hf_distill.capture.signals import SignalRequest
+from hf_distill.capture.transformer import capture_of
 from hf_distill.hub.loading import load_model
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import DistillationArguments

@@ -6,6 +6,7 @@ transformers itself declares about them, if they use its attention interface.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -189,6 +190,27 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
+def shows_its_signals(model: nn.Module) -> bool:
+    """Whether a model gives its signals in its output instead of being a transformer to look into."""
+    return bool(getattr(unwrap(model), "signals_in_output", False))
+
+
+def forward_columns(model: Any) -> list[str]:
+    """Names of the inputs that a model reads (of the base model, below an adapter): those that its `forward` knows.
+
+    A model with one kind of segment, such as RoBERTa, was trained on pairs without segment ids: those of another
+    model's tokenizer are beyond its table, and not for it.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    has_one_segment = getattr(getattr(inner, "config", None), "type_vocab_size", None) == 1
+    return [
+        name
+        for name, parameter in inspect.signature(inner.forward).parameters.items()
+        if parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        and not (has_one_segment and name == "token_type_ids")
+    ]
+
+
 def describe_architecture(model: nn.Module) -> ArchitectureInfo:
     """Sizes and module paths of a model, with or without a head or peft adapters.
 
@@ -278,7 +300,7 @@ def _explain(base: PreTrainedModel, spec: ArchitectureSpec | None) -> str:
     listed = ", ".join(candidates[:6]) or "none found"
     return (
         f"Cannot capture signals from {type(base).__name__}: model_type {model_type!r} {reason}. Modules that look "
-        f"like query, key and value projections: {listed}. Add the architecture with hf_distill.capture.transformer."
+        f"like query, key and value projections: {listed}. Add the architecture with hf_distill."
         f"register_architecture({model_type!r}, layers='path of the list of layers', attention='path of the attention "
         "module inside a layer'), and query=, key=, value= (paths inside the attention module) if the model does not "
         f"use transformers' attention interface. Known: {', '.join(sorted(_ARCHITECTURES))}."

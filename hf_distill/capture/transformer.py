@@ -1,8 +1,13 @@
-"""Signals of a transformers model from one forward pass, computed by the model's own fast kernels.
+"""Signals of a model from one forward pass, computed by the model's own fast kernels.
 
 Queries, keys and values are taken where the attention uses them: one function, registered in transformers' attention
 interface, shows them to the capture and then calls SDPA, or its stand-in for frozen models on the CPU. The few models
 outside the interface get hooks. What comes after the last signal asked for is not computed.
+
+A model that is no transformer takes part by three things: the class attribute `signals_in_output = True`;
+`config.num_hidden_layers`, `config.hidden_size` and `config.vocab_size`; and a `forward` that returns its logits by
+name and, called with `output_hidden_states=True`, `hidden_states` (the embedding output first, then one per layer).
+There is no attention to look into, so objectives on projections and attention scores cannot apply, and say so.
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size.
 """
@@ -23,10 +28,9 @@ from transformers.utils import ModelOutput, logging
 
 from hf_distill.capture.architectures import (
     ArchitectureInfo,
-    ArchitectureSpec,
     UnsupportedArchitectureError,
     describe_architecture,
-    register_architecture,
+    shows_its_signals,
     unwrap,
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
@@ -41,19 +45,26 @@ from hf_distill.capture.recording import (
 )
 from hf_distill.capture.signals import SignalRequest, Signals
 
-__all__ = [
-    "ArchitectureInfo",
-    "ArchitectureSpec",
-    "SignalCapture",
-    "UnsupportedArchitectureError",
-    "describe_architecture",
-    "register_architecture",
-]
-
 logger = logging.get_logger(__name__)
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 """(B, T, H) last hidden states and (B, T) mask -> (B, D) vectors of the texts."""
+
+
+def capture_of(model: nn.Module, request: SignalRequest, pool: Pool | None = None) -> SignalCapture | OutputCapture:
+    """The capture for a model of either kind.
+
+    Args:
+        model: The model.
+        request: The signals.
+        pool: Makes the vector of a text, where the request asks for it.
+
+    Raises:
+        UnsupportedArchitectureError: If the architecture is unknown or cannot give what is asked for.
+        ValueError: If a layer does not exist, or logits are asked of a model without a head.
+    """
+    kind = OutputCapture if shows_its_signals(model) else SignalCapture
+    return kind(model, request, pool=pool)
 
 
 class SignalCapture:
@@ -161,7 +172,7 @@ class SignalCapture:
         if self.request.logits and output is not None:
             signals.logits = logits_of(output, self._inner)
         if self.pool is not None and last_states is not None:
-            signals.pooled = self.pool(last_states, signals.attention_mask)
+            signals.pooled = self.pool(last_states.to(signals.attention_mask.device), signals.attention_mask)
         self._check_complete(signals)
         return signals, output
 
@@ -267,6 +278,75 @@ class SignalCapture:
                 f"{self._inner.config._attn_implementation!r} and must be {ATTENTION_NAME!r}; the model may also have "
                 "been compiled, or its layers replaced, after the SignalCapture was made. Make the capture last."
             )
+
+
+class OutputCapture:
+    """Runs a model that shows its signals in its output, and returns those of a request.
+
+    Args:
+        model: A model that is no transformer, as the module describes it.
+        request: The signals.
+        pool: Makes the vector of a text of the last hidden states.
+
+    Attributes:
+        num_layers: Layers of the model.
+        has_head: Whether it gives logits.
+
+    Raises:
+        UnsupportedArchitectureError: If the request asks for projections or attention scores.
+        ValueError: If a layer does not exist.
+    """
+
+    has_head = True
+
+    def __init__(self, model: nn.Module, request: SignalRequest, *, pool: Pool | None = None) -> None:
+        self.model = model
+        self.request = request
+        self.pool = needed_pool(request, pool)
+        inner = unwrap(model)
+        self.num_layers: int = inner.config.num_hidden_layers
+        if request.projections or request.attention_scores:
+            raise UnsupportedArchitectureError(
+                f"{type(inner).__name__} has no attention, so objectives on relations and attention scores cannot "
+                "apply to it. Objectives on logits and hidden states can (`hf-distill info objectives`)."
+            )
+        wrong = sorted(layer for layer in request.hidden_states if not 0 <= layer <= self.num_layers)
+        if wrong:
+            raise ValueError(
+                f"SignalRequest.hidden_states: layers {wrong} do not exist. {type(inner).__name__} has layers 0 "
+                f"(embeddings) to {self.num_layers}."
+            )
+
+    def prefer_products(self) -> None:
+        """Nothing to do: there is no attention whose kernel could be chosen."""
+
+    def __call__(self, **inputs: Any) -> Signals:
+        """Run `model(**inputs)` and return the signals."""
+        return self.run(**inputs)[0]
+
+    def run(self, **inputs: Any) -> tuple[Signals, ModelOutput]:
+        """Run `model(**inputs)`; returns the signals and the model's output.
+
+        Raises:
+            RuntimeError: If the model ran and did not return what it should.
+        """
+        wanted = self.request.hidden_states | ({self.num_layers} if self.pool is not None else set())
+        output = self.model(**inputs, **({"output_hidden_states": True} if wanted else {}))
+        signals = Signals(attention_mask=attention_mask_of(inputs))
+        if self.request.logits:
+            signals.logits = logits_of(output, unwrap(self.model))
+        if wanted:
+            states = output.get("hidden_states")
+            if states is None or len(states) != self.num_layers + 1:
+                given = "none" if states is None else len(states)
+                raise RuntimeError(
+                    f"{type(unwrap(self.model)).__name__} must return {self.num_layers + 1} `hidden_states` (the "
+                    f"embeddings and one per layer), but returned {given}."
+                )
+            signals.hidden_states = {layer: states[layer] for layer in self.request.hidden_states}
+            if self.pool is not None:
+                signals.pooled = self.pool(states[-1], signals.attention_mask)
+        return signals, output
 
 
 class _RecordOutput:

@@ -15,10 +15,11 @@ from torch import nn
 from transformers import BertConfig
 from transformers.utils import logging
 
+from hf_distill.capture.architectures import forward_columns
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.hub.disclosure import public
-from hf_distill.hub.loading import forward_columns, load_model, load_tokenizer
+from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.tokenizers import check_same_tokens
 from hf_distill.kernels.precision import configure_fp32_matmul
 from hf_distill.reports.speed.comparison import ComparedModel, Protocol, Source, compare

@@ -20,12 +20,13 @@ from transformers import AutoModelForMaskedLM
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import cached_file, logging
 
+from hf_distill.capture.architectures import forward_columns
 from hf_distill.capture.batch import shown_cells
 from hf_distill.capture.forward import logits_at
 from hf_distill.generation.decoding import beam_search
 from hf_distill.generation.packing import SpecialIds
 from hf_distill.generation.settings import WAYS, GenerationSettings
-from hf_distill.hub.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
+from hf_distill.hub.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.storage.files import model_files, read_json, write_json
 
 logger = logging.get_logger(__name__)

@@ -250,19 +250,3 @@ def _plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     names, _ = tensor.__tensor_flatten__()
     for name in names:
         yield from _plain_tensors(getattr(tensor, name))
-
-
-def forward_columns(model: Any) -> list[str]:
-    """Names of the inputs that a model reads (of the base model, below an adapter): those that its `forward` knows.
-
-    A model with one kind of segment, such as RoBERTa, was trained on pairs without segment ids: those of another
-    model's tokenizer are beyond its table, and not for it.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    has_one_segment = getattr(getattr(inner, "config", None), "type_vocab_size", None) == 1
-    return [
-        name
-        for name, parameter in inspect.signature(inner.forward).parameters.items()
-        if parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        and not (has_one_segment and name == "token_type_ids")
-    ]

@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill._optional import require
+from hf_distill.capture.architectures import describe_architecture
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.capture.transformer import SignalCapture, describe_architecture
+from hf_distill.capture.transformer import SignalCapture
 from hf_distill.storage.files import new_file
 
 # Beyond this many tokens nobody can read them along the edges.

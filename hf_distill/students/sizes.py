@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from hf_distill.capture.architectures import describe_architecture
-from hf_distill.capture.outputs import shows_its_signals
+from hf_distill.capture.architectures import describe_architecture, shows_its_signals
 
 from .shapes import shape_of
 

@@ -1,24 +1,30 @@
 """A teacher that is a model and runs beside the student.
 
+Some models have a place already: spread over devices, offloaded to memory or disk, or quantised. accelerate gave their
+modules hooks, which bring inputs and weights together while they run; a quantiser gave them weights that may not leave
+their device. A teacher of this kind is never moved: inputs go to its first device, and signals come back.
+
 Shape legend: B rows, T padded length, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 
 import torch
 import xxhash
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..capture.architectures import forward_columns
 from ..capture.batch import on_host
-from ..capture.outputs import capture_of
 from ..capture.signals import SignalRequest, Signals
-from ..hub.loading import forward_columns, update_digest
+from ..capture.transformer import capture_of
+from ..hub.loading import update_digest
 from ..hub.model_card import shown_name
 from ..kernels.packed_linears import PackedLinears
 from ..settings.teach import TeacherDtype
@@ -26,7 +32,6 @@ from ..storage.finite import check_weights
 from ..students.sentence import SentenceHead, as_encoder, head_of
 from .base import TeacherSource, label_permutation
 from .int8 import int8_copy
-from .placed import first_device, place_of, weights_of
 
 logger = logging.get_logger(__name__)
 
@@ -35,7 +40,7 @@ class LiveTeacher(TeacherSource):
     """A frozen model, always in evaluation mode, that runs beside the student.
 
     It is no part of the trained model: the optimizer, checkpoints and `save_model` never see it. It stops right after
-    the last signal that was requested. A model that has a place already (`hf_distill.teachers.placed`) keeps it.
+    the last signal that was requested. A model that has a place already keeps it.
     """
 
     def __init__(
@@ -229,3 +234,49 @@ def _existing_device(name: str | torch.device) -> torch.device:
 def _moved(values: Tensor, device: torch.device) -> Tensor:
     """An input on another device; nobody waits where the host has it still."""
     return on_host(values) if device.type == "cpu" else values.to(device, non_blocking=True)
+
+
+# ---- Models that have a place already ----
+
+
+def place_of(model: Any) -> str:
+    """Say in words how a model was placed; "" for one that may be moved.
+
+    Args:
+        model: A model, perhaps with adapters around it.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    words = []
+    if getattr(inner, "is_quantized", False) or getattr(inner, "hf_quantizer", None) is not None:
+        method = getattr(inner, "quantization_method", None)
+        words.append("quantised" if method is None else f"quantised by {getattr(method, 'value', method)}")
+    places = getattr(inner, "hf_device_map", None)
+    if places:
+        words.append(f"on {', '.join(sorted({str(place) for place in places.values()}))}")
+    elif any(_hook_of(module) is not None for module in inner.modules()):
+        words.append("offloaded")
+    return ", ".join(words)
+
+
+def first_device(model: Any) -> torch.device:
+    """The device of the embeddings while the model runs: their weights may be elsewhere meanwhile."""
+    embeddings = model.get_input_embeddings()
+    device = getattr(_hook_of(embeddings), "execution_device", None)
+    return next(embeddings.parameters()).device if device is None else torch.device(device)
+
+
+def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every weight in the order of the names; what is offloaded is fetched, one at a time."""
+    for name, value in sorted(model.state_dict().items()):
+        if value.device.type != "meta":
+            yield name, value
+            continue
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        with align_module_device(module, torch.device("cpu")):
+            yield name, getattr(module, own)
+
+
+def _hook_of(module: nn.Module) -> Any:
+    """The hook that accelerate put around the forward of a module."""
+    return getattr(module, "_hf_hook", None)

@@ -17,8 +17,7 @@ from transformers import (
 )
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
-from hf_distill.capture.architectures import describe_architecture
-from hf_distill.hub.loading import forward_columns
+from hf_distill.capture.architectures import describe_architecture, forward_columns
 from hf_distill.students.shapes import shape_of
 
 ARCHITECTURES = [case for case in CASES if str(case) in {"bert", "roberta", "distilbert", "modernbert", "deberta-v2"}]

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM
 
+from hf_distill.capture.architectures import forward_columns
 from hf_distill.capture.forward import logits_at
-from hf_distill.hub.loading import UNREADABLE, forward_columns, load_error, load_tokenizer
+from hf_distill.hub.loading import UNREADABLE, load_error, load_tokenizer
 
 from .words import MAX_TOKENS, SplitText, Vocabulary
 

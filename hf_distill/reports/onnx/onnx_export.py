@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill._optional import require
+from hf_distill.capture.architectures import forward_columns
 from hf_distill.capture.forward import evaluating
-from hf_distill.hub.loading import forward_columns
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.storage.files import new_file
 

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hf_distill.capture.outputs import shows_its_signals
+from hf_distill.capture.architectures import shows_its_signals
 from hf_distill.reports.speed.engines import ENGINES, Engines, EngineUnavailableError, Run
 from hf_distill.reports.speed.latency import Batch, Latency, check_protocol, median_ratio, take_turns
 from hf_distill.students.shapes import shape_of

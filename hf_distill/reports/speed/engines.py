@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.capture.outputs import shows_its_signals
+from hf_distill.capture.architectures import shows_its_signals
 from hf_distill.reports.onnx.onnx_export import export_onnx, quantize_onnx
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.reports.speed.latency import Batch, weight_bytes

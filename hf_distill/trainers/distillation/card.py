@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel
 
-from ...capture.outputs import shows_its_signals
+from ...capture.architectures import shows_its_signals
 from ...hub.model_card import (
     SENTENCES,
     CardFacts,

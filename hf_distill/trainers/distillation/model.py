@@ -16,9 +16,9 @@ from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ...capture.outputs import capture_of
+from ...capture.architectures import forward_columns
 from ...capture.signals import SignalRequest, Signals
-from ...hub.loading import forward_columns
+from ...capture.transformer import capture_of
 from ...objectives import Objective, WeightedObjective
 from ...objectives.schedules import Schedule
 from ...students.sentence import SentenceHead

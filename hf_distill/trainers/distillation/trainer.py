@@ -19,9 +19,10 @@ from transformers.utils import find_labels, logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ...capture.outputs import capture_of
+from ...capture.architectures import forward_columns
 from ...capture.signals import SignalRequest, Signals, named_signals
-from ...hub.loading import forward_columns, load_model
+from ...capture.transformer import capture_of
+from ...hub.loading import load_model
 from ...hub.tokenizers import tokenizer_hash
 from ...kernels.precision import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
