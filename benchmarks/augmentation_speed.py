@@ -39,7 +39,7 @@ from hf_distill.corpus.augment.masked_lm import MaskedLMCandidates, load_masked_
 from hf_distill.corpus.augment.words import SplitText, WordSplitter
 from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.corpus.text.analysis import stop_words
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.students.shapes import parse_shape
 
 NUM_CANDIDATES = 15

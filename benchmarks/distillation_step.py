@@ -45,7 +45,7 @@ from transformers import (
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 
 TEACHERS = {"base": (12, 768, 12, 12), "large": (24, 1024, 16, 19)}
 

@@ -38,7 +38,7 @@ from hf_distill.generation.decoding import Search, beam_search
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.packing import IGNORED, SpecialIds, pack
 from hf_distill.generation.settings import GenerationSettings
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.students.shapes import parse_shape
 
 VOCABULARY = 30_522

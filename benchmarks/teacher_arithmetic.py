@@ -25,8 +25,7 @@ from record import append_line, head_commit
 from transformers import BertConfig, BertModel, set_seed
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.kernels.packed_linears import packed_bytes
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul, packed_bytes
 from hf_distill.teachers.live import LiveTeacher
 
 VARIANTS = {

@@ -4,7 +4,7 @@
 
 A BERT of 12x768 with random weights runs as a `LiveTeacher` that is asked for its last hidden state, on rows without
 padding. `plain` is fp32 on the path of `--fp32_matmul auto`, or autocast in bfloat16, with SDPA; `packed` adds
-`hf_distill.kernels.packed_linears`, `products` adds `hf_distill.kernels.product_attention`, `both` is what a teacher
+`PackedLinears`, `products` adds `attention_by_products` (both of `hf_distill.kernels.cpu`), `both` is what a teacher
 does. The variants run in turns in one process; medians over the rounds. `relative_difference` is that of `both` from
 `plain`.
 """
@@ -26,8 +26,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.kernels.packed_linears import PackedLinears, packed_bytes
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import PackedLinears, configure_fp32_matmul, packed_bytes
 from hf_distill.teachers.live import LiveTeacher
 
 # Rows and their length. The longest first, as batches by length begin in a training.

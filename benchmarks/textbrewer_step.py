@@ -48,7 +48,7 @@ from hf_distill import (
     create_student,
     precompute,
 )
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings.convert import convert_config
 
 # Teacher layer, student layer.

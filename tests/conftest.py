@@ -122,7 +122,7 @@ def own_products():
 @pytest.fixture
 def fast_path(own_products):
     """oneDNN's path for fp32 products, whatever this processor makes of it."""
-    from hf_distill.kernels.precision import configure_fp32_matmul
+    from hf_distill.kernels.cpu import configure_fp32_matmul
 
     return configure_fp32_matmul("fast")
 

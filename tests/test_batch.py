@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertModel, GPT2Config, GPT2Model, ModernBertConfig, ModernBertModel
 
-from hf_distill.capture import recording
+from hf_distill.capture import transformer
 from hf_distill.capture.batch import (
     Batch,
     KnowingCollator,
@@ -152,8 +152,8 @@ def test_the_mask_is_that_of_transformers():
     sizes = {"batch_size": 3, "q_length": 5, "kv_length": 5, "mask_function": lambda b, h, q, k: k >= 0}
     sizes |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": True, "device": torch.device("cpu")}
     for mask in (PADDED, FULL):
-        expected = recording.sdpa_mask(**sizes, attention_mask=mask.bool())
+        expected = transformer.sdpa_mask(**sizes, attention_mask=mask.bool())
         with reading(arrived(attention_mask=mask)["attention_mask"]):
-            found = recording.known_mask(**sizes, attention_mask=mask.bool())
+            found = transformer.known_mask(**sizes, attention_mask=mask.bool())
         assert (found is None) == (expected is None) == (mask is FULL)
         assert found is None or torch.equal(found, expected)

@@ -13,8 +13,7 @@ from capture_models import make_bert
 from torch import nn
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.kernels.packed_linears import PackedLinears, packed_bytes
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import PackedLinears, configure_fp32_matmul, packed_bytes
 from hf_distill.teachers.live import LiveTeacher
 
 pytestmark = pytest.mark.usefixtures("fast_path")
@@ -120,7 +119,7 @@ def test_a_weight_is_packed_once_for_all_teachers_of_a_model(
     model: Small, teacher: PackedLinears, rows: torch.Tensor, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run(model, rows, dtype)
-    monkeypatch.setattr("hf_distill.kernels.packed_linears._PackedLinear", None)
+    monkeypatch.setattr("hf_distill.kernels.cpu._PackedLinear", None)
     assert torch.equal(run(model, rows, dtype), expected)
 
 

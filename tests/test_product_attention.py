@@ -10,9 +10,8 @@ from capture_models import make_bert
 from torch import Tensor, nn
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.kernels import product_attention
-from hf_distill.kernels.precision import configure_fp32_matmul, fast_products_in_force
-from hf_distill.kernels.product_attention import attention_by_products, products_apply
+from hf_distill.kernels import cpu
+from hf_distill.kernels.cpu import attention_by_products, configure_fp32_matmul, fast_products_in_force, products_apply
 from hf_distill.teachers.live import LiveTeacher
 
 B, A, T, D = 5, 3, 7, 4
@@ -55,7 +54,7 @@ MASKS = {
 def test_it_is_the_attention_of_the_formula(
     mask: Tensor | None, scaling: float | None, slice_scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_attention, "SLICE_SCORES", slice_scores)
+    monkeypatch.setattr(cpu, "SLICE_SCORES", slice_scores)
     query, key, value = draw(0), draw(1), draw(2)
     bias = mask
     if mask is not None:
@@ -141,7 +140,7 @@ def test_a_teacher_gives_what_its_model_gives_with_sdpa(fast_path: str, monkeypa
     calls = []
     original = attention_by_products
     monkeypatch.setattr(
-        "hf_distill.capture.recording.attention_by_products", lambda *args: calls.append(args) or original(*args)
+        "hf_distill.capture.transformer.attention_by_products", lambda *args: calls.append(args) or original(*args)
     )
     model = make_bert()
     batch = {"input_ids": torch.randint(5, 40, (4, 9)), "attention_mask": torch.ones(4, 9, dtype=torch.long)}

@@ -21,6 +21,12 @@ class UnsupportedArchitectureError(ValueError):
     """Signals cannot be captured from this model."""
 
 
+# Names under which models keep a vector for each position of a row.
+POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+# Their first usable position is the one after the padding token's.
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "xmod", "longformer"})
+
+
 @dataclass(frozen=True)
 class ArchitectureSpec:
     """The places of the layers and of the attention modules in one architecture.
@@ -313,3 +319,19 @@ def _looks_like_projection(name: str, module: nn.Module) -> bool:
     return isinstance(getattr(module, "weight", None), nn.Parameter) and (
         not marks.isdisjoint(words) or words[0] == "in"
     )
+
+
+def num_positions(config: PreTrainedConfig) -> int | None:
+    """The longest row that a model can read in tokens; `None` where its configuration sets no bound."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    offset = (getattr(config, "pad_token_id", None) or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    return positions - offset
+
+
+def longest_row(model: Any) -> int | None:
+    """Tokens that a model has positions for; `None` where it has no table of them (rotary or relative positions)."""
+    named = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
+    has_table = any(name in POSITION_TABLES and isinstance(module, nn.Embedding) for name, module in named)
+    return num_positions(model.config) if has_table else None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hf_distill.capture.architectures import ArchitectureInfo, UnsupportedArchitectureError
-from hf_distill.capture.recording import Recorder, ScoreParts
+from hf_distill.capture.signals import Recorder, ScoreParts
 
 BIAS_METHODS = {"deberta": "disentangled_att_bias", "deberta-v2": "disentangled_attention_bias"}
 

@@ -1,4 +1,4 @@
-"""Requests for signals of a model (`SignalRequest`), and the signals that a forward pass gives (`Signals`).
+"""Requests for signals of a model, the signals that a forward pass gives, and the recorder that collects them.
 
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size, C classes.
 Layers are 1-based; 0 is the embedding output (hidden states only).
@@ -6,13 +6,19 @@ Layers are 1-based; 0 is the embedding output (hidden states only).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+RECORDERS_ATTRIBUTE = "_hf_distill_recorders"
+
+IN_ATTENTION, AFTER_LAYER = 0, 1
+# After the base model, behind whose layers a final norm may come.
+AFTER_BASE = (sys.maxsize, AFTER_LAYER)
 
 
 @dataclass(frozen=True)
@@ -126,3 +132,140 @@ def named_signals(signals: Signals) -> Iterable[tuple[str, Tensor]]:
         yield f"attention scores of layer {layer}", scores
     if signals.pooled is not None:
         yield "vectors of texts", signals.pooled
+
+
+class EarlyStopError(Exception):
+    """Raised inside the model once everything was recorded; `SignalCapture` catches it."""
+
+
+class ScoreParts(NamedTuple):
+    """The tensors that attention scores are computed from.
+
+    They are put together after the forward pass: inside a layer with activation checkpointing, the product would be
+    missing from the recomputation.
+
+    Attributes:
+        query: (B, A, T, D).
+        key: (B, G, T, D); each key head serves A / G neighbouring query heads.
+        scaling: Factor of the product.
+        bias: Added to the scaled product, broadcast to (B, A, T, T).
+    """
+
+    query: Tensor
+    key: Tensor
+    scaling: float
+    bias: Tensor | None = None
+
+    def scores(self) -> Tensor:
+        """(B, A, T, T) scores before mask and softmax."""
+        groups = self.query.shape[1] // self.key.shape[1]
+        key = self.key.repeat_interleave(groups, dim=1) if groups > 1 else self.key
+        scores = torch.matmul(self.query, key.transpose(-1, -2)) * self.scaling
+        return scores if self.bias is None else scores + self.bias
+
+
+class Recorder:
+    """The signals of the forward pass that is running.
+
+    The recorder stays attached to the model, so that a compiled model is traced once; it records only while active.
+    Its state is plain attributes because `torch.compile` cannot trace a `ContextVar`.
+
+    Attributes:
+        active: Whether a forward pass of the capture is running.
+        stop_early: Whether that pass ends with the last signal.
+        current: Number of the running layer in a model whose layers share modules.
+    """
+
+    def __init__(self, request: SignalRequest) -> None:
+        self.request = request
+        self.last = _last_position(request)
+        self.active = False
+        self.stop_early = False
+        self.current = 0
+        self.hidden_states: dict[int, Tensor] = {}
+        self.projections: dict[int, Projections] = {}
+        self.score_parts: dict[int, ScoreParts] = {}
+        self.last_states: Tensor | None = None
+        self._pending: dict[int, dict[str, Tensor]] = {}
+
+    def start(self, *, stop_early: bool) -> None:
+        """Begin to record."""
+        self.clear()
+        self.stop_early = stop_early
+        self.active = True
+
+    def clear(self) -> None:
+        """End recording and let go of every tensor."""
+        self.active = False
+        self.current = 0
+        self.hidden_states = {}
+        self.projections = {}
+        self.score_parts = {}
+        self.last_states = None
+        self._pending = {}
+
+    def pending(self, layer: int) -> dict[str, Tensor]:
+        """Parts of a layer's attention that hooks have seen so far."""
+        return self._pending.setdefault(layer, {})
+
+    def wants_attention(self, layer: int) -> bool:
+        """Whether anything of the layer's attention is asked for and was not recorded yet."""
+        return (layer in self.request.projections and layer not in self.projections) or (
+            layer in self.request.attention_scores and layer not in self.score_parts
+        )
+
+    def record_hidden_state(self, layer: int, hidden_state: Tensor) -> None:
+        """Store the output of a layer, (B, T, H)."""
+        if layer in self.request.hidden_states and layer not in self.hidden_states:
+            self.hidden_states[layer] = hidden_state
+            self._stop_at((layer, AFTER_LAYER))
+
+    def record_last_states(self, states: Tensor) -> None:
+        """Store what the base model gives, (B, T, H)."""
+        self.last_states = states
+        self._stop_at(AFTER_BASE)
+
+    def record_projections(self, layer: int, query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> None:
+        """Store (B, T, A * D) queries and (B, T, G * D) keys and values."""
+        if layer in self.request.projections:
+            self.projections[layer] = Projections(query, key, value, num_heads)
+
+    def record_scores(self, layer: int, parts: ScoreParts) -> None:
+        """Store what the scores of a layer are made of."""
+        self.score_parts[layer] = parts
+
+    def attention_done(self, layer: int) -> None:
+        """End the pass if the attention of this layer was the last thing needed."""
+        self._stop_at((layer, IN_ATTENTION))
+
+    def _stop_at(self, position: tuple[int, int]) -> None:
+        # A traced graph has no way out in the middle; the compiler drops what nobody uses.
+        if self.stop_early and position == self.last and not torch.compiler.is_compiling():
+            raise EarlyStopError
+
+
+def recorders_of(module: nn.Module) -> tuple[tuple[Recorder, int | None], ...]:
+    """The recorders attached to a module, each with the layer that the module is in."""
+    # Not getattr: torch.compile cannot guard on a missing attribute of a module.
+    return module.__dict__.get(RECORDERS_ATTRIBUTE, ())
+
+
+def attach(module: nn.Module, recorder: Recorder, layer: int | None) -> None:
+    """Let others find the recorder through a module; `layer` is None if the module is not in one layer only."""
+    setattr(module, RECORDERS_ATTRIBUTE, (*recorders_of(module), (recorder, layer)))
+
+
+def detach(module: nn.Module, recorder: Recorder) -> None:
+    """Undo `attach`."""
+    left = tuple(entry for entry in recorders_of(module) if entry[0] is not recorder)
+    if left:
+        setattr(module, RECORDERS_ATTRIBUTE, left)
+    elif hasattr(module, RECORDERS_ATTRIBUTE):
+        delattr(module, RECORDERS_ATTRIBUTE)
+
+
+def _last_position(request: SignalRequest) -> tuple[int, int] | None:
+    """Return the place of the last signal, as (layer, inside its attention or after it)."""
+    inside = [(layer, IN_ATTENTION) for layer in request.projections | request.attention_scores]
+    after = [(layer, AFTER_LAYER) for layer in request.hidden_states]
+    return max(inside + after + ([AFTER_BASE] if request.pooled else []), default=None)

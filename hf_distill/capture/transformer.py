@@ -24,6 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch._guards import TracingContext
 from torch.utils.hooks import RemovableHandle
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.utils import ModelOutput, logging
 
 from hf_distill.capture.architectures import (
@@ -34,18 +37,24 @@ from hf_distill.capture.architectures import (
     unwrap,
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
-from hf_distill.capture.batch import reading
-from hf_distill.capture.recording import (
-    ATTENTION_NAME,
+from hf_distill.capture.batch import has_padding, reading
+from hf_distill.capture.signals import (
     EarlyStopError,
     Recorder,
+    ScoreParts,
+    SignalRequest,
+    Signals,
     attach,
     detach,
     recorders_of,
 )
-from hf_distill.capture.signals import SignalRequest, Signals
+from hf_distill.kernels.cpu import attention_by_products, products_apply
 
 logger = logging.get_logger(__name__)
+
+ATTENTION_NAME = "hf_distill_sdpa"
+"""Name of the attention implementation. transformers asks for a name with `sdpa` in it to tell that a model that only
+has eager attention cannot use it."""
 
 Pool = Callable[[Tensor, Tensor], Tensor]
 """(B, T, H) last hidden states and (B, T) mask -> (B, D) vectors of the texts."""
@@ -73,7 +82,7 @@ class SignalCapture:
     The capture keeps inactive hooks on the layers it needs for as long as it lives; nothing is added to the model's
     parameters, buffers or configuration file. If queries, keys, values or scores are asked for, the model's attention
     implementation becomes `hf_distill_sdpa`, which is transformers' SDPA; its padding mask and kernels stay the same,
-    but for frozen models on the CPU (`hf_distill.kernels.product_attention`).
+    but for frozen models on the CPU (`hf_distill.kernels.cpu`).
     Several captures may share a model.
 
     Early stop: without `logits`, the forward pass ends inside the model with the last signal. Values and gradients are
@@ -177,7 +186,7 @@ class SignalCapture:
         return signals, output
 
     def prefer_products(self) -> None:
-        """Let a model that runs SDPA choose the kernel of `hf_distill.kernels.product_attention` where that is faster.
+        """Let a model that runs SDPA choose attention by products (`hf_distill.kernels.cpu`) where faster.
 
         Captures of queries, keys, values and scores do so anyway; other attention implementations stay.
         """
@@ -193,7 +202,7 @@ class SignalCapture:
         last = self._recorder.last
         if not self.early_stop or self.request.logits or last is None or torch.compiler.is_compiling():
             return False
-        return not _is_sharded(self.architecture.layer(min(max(last[0], 1), self.num_layers)))
+        return not any(map(_is_sharded, self._layers()))
 
     def _prepare(self, stack: ExitStack, inputs: dict[str, Any]) -> None:
         """Enter the contexts that this pass needs."""
@@ -215,7 +224,9 @@ class SignalCapture:
         out of a checkpointed layer. Otherwise the recomputation needs no care: it records nothing, and it ends where
         the forward pass ended.
         """
-        found = []
+        found: list[nn.Module] = []
+        if not any(getattr(layer, "gradient_checkpointing", False) for layer in self._layers()):
+            return found
         for index in self._attention_layers():
             layer = self.architecture.layer(index)
             if getattr(layer, "gradient_checkpointing", False) and layer.training:
@@ -223,6 +234,10 @@ class SignalCapture:
                 if keywords.get("use_reentrant") or torch.compiler.is_compiling():
                     found.append(layer)
         return found
+
+    def _layers(self) -> Iterator[nn.Module]:
+        """The layers' modules as they are now: strategies that shard a model replace them."""
+        return self.architecture.base.get_submodule(self.architecture.spec.layers).children()
 
     def _attention_layers(self) -> list[int]:
         return sorted(self.request.projections | self.request.attention_scores)
@@ -430,6 +445,49 @@ def _use_recording_attention(info: ArchitectureInfo) -> None:
         )
 
 
+def merge_heads(tensor: Tensor) -> Tensor:
+    """(B, A, T, D) -> (B, T, A * D); a view where the memory allows it, as it does after a projection."""
+    return tensor.transpose(1, 2).flatten(2)
+
+
+def recording_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """SDPA attention that shows its queries, keys and values to the active recorders of the module.
+
+    The kernel is transformers' choice, or products in slices where these are faster.
+
+    Args:
+        module: The attention module that calls.
+        query: (B, A, T, D), after rotary embedding.
+        key: (B, G, T, D), after rotary embedding.
+        value: (B, G, T, D).
+        attention_mask: Passed on, as is everything in `kwargs` (scaling, dropout, position bias ...).
+        **kwargs: See `attention_mask`.
+
+    Returns:
+        What `sdpa_attention_forward` returns.
+    """
+    for recorder, fixed_layer in recorders_of(module):
+        if recorder.active:
+            layer = recorder.current if fixed_layer is None else fixed_layer
+            _record(recorder, layer, query, key, value, kwargs)
+    if products_apply(module, query, key, attention_mask, kwargs):
+        return attention_by_products(query, key, value, attention_mask, kwargs.get("scaling")), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def _record(recorder: Recorder, layer: int, query: Tensor, key: Tensor, value: Tensor, kwargs: dict[str, Any]) -> None:
+    if not recorder.wants_attention(layer):
+        return
+    recorder.record_projections(layer, merge_heads(query), merge_heads(key), merge_heads(value), query.shape[1])
+    if layer in recorder.request.attention_scores:
+        scaling = kwargs.get("scaling")
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        recorder.record_scores(layer, ScoreParts(query, key, scaling, kwargs.get("position_bias")))
+    recorder.attention_done(layer)
+
+
 def _check_request(request: SignalRequest, info: ArchitectureInfo, inner: nn.Module) -> None:
     for name, first in (("hidden_states", 0), ("projections", 1), ("attention_scores", 1)):
         wrong = sorted(layer for layer in getattr(request, name) if not first <= layer <= info.num_layers)
@@ -522,3 +580,28 @@ def _removing_stale_pre_hooks(model: nn.Module) -> Iterator[None]:
             for key in set(module._forward_pre_hooks) - known:
                 del module._forward_pre_hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+def known_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """The mask of SDPA as transformers makes it, without asking a device whether a batch has padding.
+
+    Args:
+        args: As for `sdpa_mask`.
+        attention_mask: (B, T); of a batch whose host knows that it has no padding, none is needed.
+        kwargs: As for `sdpa_mask`.
+
+    Returns:
+        What `sdpa_mask` returns.
+    """
+    padded = None if attention_mask is None or torch.compiler.is_compiling() else has_padding(attention_mask)
+    if padded:
+        # Skipped are masks without padding alone; to find one, the device would have to be asked.
+        kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    return sdpa_mask(*args, attention_mask=None if padded is False else attention_mask, **kwargs)
+
+
+AttentionInterface.register(ATTENTION_NAME, recording_attention)
+# Without the mask function of the same name, transformers would leave out the padding mask. Where no facts are known,
+# it is that of transformers.
+for _name in (ATTENTION_NAME, "sdpa"):
+    AttentionMaskInterface.register(_name, known_mask)

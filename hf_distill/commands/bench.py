@@ -21,7 +21,7 @@ from hf_distill.commands.results import environment, write_results
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.tokenizers import check_same_tokens
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.reports.speed.comparison import ComparedModel, Protocol, Source, compare
 from hf_distill.reports.speed.latency import Batch, describe_device, random_batch
 from hf_distill.reports.speed.quality import read_quality

@@ -20,11 +20,11 @@ from hf_distill.generation.decoding import beam_search
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.packing import SpecialIds, pack
 from hf_distill.generation.settings import GenerationSettings
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import GenerationTrainingArguments
 from hf_distill.tasks.catalogue.generation import GENERATION_DEFAULTS
 from hf_distill.tasks.rows.text import LENGTH_COLUMN
-from hf_distill.trainers.base import check_kind, random_state_kept, refuse_given, refuse_settings
+from hf_distill.trainers.base import check_kind, random_state_kept, refuse_data_parallel, refuse_given, refuse_settings
 from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer
 
 # Settings of `Trainer` without a use here -> why.
@@ -155,11 +155,7 @@ class GenerationTrainer(FineTuningTrainer):
         )
         own: Any = args if args is not None else GenerationTrainingArguments("trainer_output")
         refuse_settings("a training that writes", own, UNUSED)
-        if own.n_gpu > 1:
-            raise ValueError(
-                f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
-                "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
-            )
+        refuse_data_parallel(own)
         if isinstance(own, GenerationTrainingArguments):
             own = own.with_generation_defaults(GENERATION_DEFAULTS, model.config.num_hidden_layers)
         tokenizer = model.tokenizer if processing_class is None else processing_class

@@ -125,6 +125,9 @@ class WeightedObjective:
             raise ValueError(f"An objective is named {self.name!r}; allowed are letters, digits, _ and -.")
 
 
+NO_TEACHER = "This objective compares with a teacher: give `--teacher_model`."
+
+
 def required(teacher: Signals | None) -> Signals:
     """The teacher's signals.
 
@@ -132,7 +135,7 @@ def required(teacher: Signals | None) -> Signals:
         ValueError: If there are none.
     """
     if teacher is None:
-        raise ValueError("This objective compares with a teacher: give `--teacher_model`.")
+        raise ValueError(NO_TEACHER)
     return teacher
 
 
@@ -247,6 +250,23 @@ def _build_item(item: Any, options: Mapping[str, Any]) -> WeightedObjective:
         schedule=build_schedule(fields.get("schedule")),
         teacher=teacher,
     )
+
+
+def chosen_objectives(items: Any, *, has_teacher: bool) -> list[Any]:
+    """The objectives of a training: by default `relation`, if there is a teacher; none if nothing is distilled.
+
+    Args:
+        items: As for `build_objectives`, or `None`.
+        has_teacher: Whether there is a teacher.
+
+    Raises:
+        ValueError: If there is a teacher and nothing to learn from it.
+    """
+    if items is None:
+        return ["relation"] if has_teacher else []
+    if has_teacher and not items:
+        raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
+    return objective_items(items)
 
 
 def objective_items(items: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..capture.signals import Projections, SignalRequest, Signals
 from ..storage.plain_values import as_hint, shown
-from .base import Objective, register_objective, required
+from .base import NO_TEACHER, Objective, register_objective, required
 from .layer_map import LayerMap, resolve_layer, resolve_layer_map
 
 # Scores of one slice, in bytes: small enough to stay in a core's cache, large enough to keep a GPU busy.
@@ -332,6 +332,8 @@ class RelationObjective(Objective):
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """One term per relation, summed over the pairs of layers."""
+        if teacher is None:
+            raise ValueError(NO_TEACHER)
         terms: dict[str, Tensor] = {}
         for relation, weight in self.relations.items():
             left, right = (SIDES[c] for c in relation)
@@ -339,8 +341,8 @@ class RelationObjective(Objective):
                 relation_loss(
                     getattr(student.projections[s], left),
                     getattr(student.projections[s], right),
-                    getattr(required(teacher).projections[t], left),
-                    getattr(required(teacher).projections[t], right),
+                    getattr(teacher.projections[t], left),
+                    getattr(teacher.projections[t], right),
                     student.attention_mask,
                     self.num_heads,
                 )

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.kernels.packed_linears import packed_bytes
+from hf_distill.kernels.cpu import packed_bytes
 from hf_distill.objectives import Objective
 from hf_distill.objectives.layer_map import format_layer_map
 from hf_distill.settings import DistillationArguments
-from hf_distill.trainers.distillation.callbacks import epochs_in
+from hf_distill.trainers.callbacks import epochs_in
 
 # What an optimizer keeps beside every trained number; AdamW has two means. Others are not told apart.
 OPTIMIZER_STATES = {"sgd": 0, "adafactor": 0}

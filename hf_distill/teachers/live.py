@@ -26,7 +26,7 @@ from ..capture.signals import SignalRequest, Signals
 from ..capture.transformer import capture_of
 from ..hub.loading import update_digest
 from ..hub.model_card import shown_name
-from ..kernels.packed_linears import PackedLinears
+from ..kernels.cpu import PackedLinears
 from ..settings.teach import TeacherDtype
 from ..storage.finite import check_weights
 from ..students.sentence import SentenceHead, as_encoder, head_of

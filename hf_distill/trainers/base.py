@@ -18,19 +18,21 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
 from transformers.utils import logging
 
 from ..capture.batch import KnowingCollator
+from ..capture.signals import Signals, named_signals
 from ..settings import DistillationArguments, FineTuningArguments
 from ..storage.files import model_files, remove
 from ..storage.finite import FiniteWatch, check_weights
 from ..storage.folders import check_apart
 from ..storage.steps import writing_to
 from ..teachers.opening import may_teach
+from .callbacks import GradualUnfreezing
 from .checkpoints import Checkpoints, deciding
-from .finite import GRADIENT, LOSS, OUTPUT, WEIGHT, end_if_not_finite, moments_of
+from .finite import GRADIENT, LABELS, LOSS, OUTPUT, TEACHER, WEIGHT, end_if_not_finite, moments_of
 from .lengths import counted, length_grouped_sampler
 from .whole_run import RunCosts, WholeRun
 
@@ -93,6 +95,12 @@ class BaseTrainer(Trainer):
         self._costs: RunCosts | None = None
         self._whole_run: WholeRun | None = None
         super().__init__(*args, **kwargs)
+        if getattr(self.args, "early_stopping_patience", None) is not None:
+            self.add_callback(
+                EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
+            )
+        if getattr(self.args, "gradual_unfreezing", None) is not None:
+            self.add_callback(GradualUnfreezing(*self.args.gradual_unfreezing))
 
     @property
     def is_stock(self) -> bool:
@@ -320,6 +328,16 @@ class BaseTrainer(Trainer):
         super()._load_best_model()
 
 
+def named_sides(signals: Signals | Mapping[str, Signals] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What teachers say to a batch, and its labels, by names that say whose they are."""
+    sides = {LABELS + name: value for name, value in inputs.items() if "label" in name}
+    by_objective = signals if isinstance(signals, Mapping) else {"": signals}
+    # Objectives that learn from one teacher share what it said.
+    for one in {id(one): one for one in by_objective.values() if isinstance(one, Signals)}.values():
+        sides |= {TEACHER + name: value for name, value in named_signals(one)}
+    return sides
+
+
 @contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
     """Leave every random generator of the training as it is.
@@ -461,6 +479,19 @@ def refuse_without_effect(what: str, args: TrainingArguments, given: Mapping[str
         raise ValueError(
             f"`--average_tokens_across_devices False` would have no effect on {what}: its loss is a mean over the "
             f"rows, tokens and labels of all {args.world_size} processes."
+        )
+
+
+def refuse_data_parallel(args: TrainingArguments) -> None:
+    """Refuse several devices in one process.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs in one process (DataParallel) are not supported: start with "
+            "`torchrun --nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
         )
 
 

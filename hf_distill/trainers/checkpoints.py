@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,12 @@ _DECIDING = (
 )
 
 
+@dataclass
 class Checkpoints:
     """The checkpoints of one trainer: which one it goes on from, and how it writes one that is finished or absent."""
 
-    def __init__(self) -> None:
-        """Begin with nothing that is being written."""
-        self._limits: list[int | None] = []
+    # How many checkpoints are kept, as it was given; while one is being written.
+    _limits: list[int | None] = field(default_factory=list)
 
     # ---- Going on ----
 

@@ -1,50 +1,21 @@
-"""Finds the lengths of rows, and groups rows of like length so that batches have little padding."""
+"""Groups rows of like length, so that batches have little padding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
-from ..tasks.rows.text import has_transform
+from ..tasks.rows.text import has_transform, stored_lengths
 
 logger = logging.get_logger(__name__)
-
-# Rows whose lengths are read together.
-COUNTED_ROWS = 10_000
-
-
-def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
-    """Return how many values every row has in a column, without reading them; `None` where only the rows tell.
-
-    Args:
-        dataset: Anything with rows.
-        column: A column of lists.
-    """
-    if isinstance(dataset, (list, tuple)):
-        lists: list[Any] = [row.get(column) if isinstance(row, Mapping) else None for row in dataset]
-        return None if any(not hasattr(values, "__len__") for values in lists) else [len(values) for values in lists]
-    if has_transform(dataset) or not isinstance(dataset, datasets.Dataset):
-        return None
-    if column not in dataset.column_names:
-        return None
-    parts = dataset.select_columns([column]).with_format("arrow").iter(COUNTED_ROWS)
-    return [length for part in parts for length in _list_lengths(part[column])]
-
-
-def _list_lengths(values: pa.ChunkedArray) -> list[int]:
-    """Values of each list; tensors of a fixed shape (`Array2D`) are lists of their first axis."""
-    if isinstance(values.type, pa.ExtensionType):
-        values = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
-    return pc.fill_null(pc.list_value_length(values), 0).to_pylist()
 
 
 class LengthSampler(LengthGroupedSampler):

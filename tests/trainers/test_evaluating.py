@@ -12,8 +12,8 @@ from hf_distill import DistillationArguments, DistillationTrainer, TaskSpec
 from hf_distill.capture.signals import Signals
 from hf_distill.objectives import LogitsObjective, build_objective
 from hf_distill.tasks.loading import LoadedTask
+from hf_distill.trainers.callbacks import TermsInProgressBar, terms_of
 from hf_distill.trainers.distillation.agreement import AgreementMeter, agreement_sums
-from hf_distill.trainers.distillation.callbacks import TermsInProgressBar, terms_of
 from hf_distill.trainers.distillation.task_scores import ridge
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_distill import DistillationArguments, DistillationTrainer
-from hf_distill.trainers.distillation.callbacks import GradualUnfreezing, groups_from_top
+from hf_distill.trainers.callbacks import GradualUnfreezing, groups_from_top
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ class CandidateFinder:
     def __init__(self, args: AugmentationArguments, masked_lm: Any = None, tokenizer: Any = None) -> None:
         import torch
 
-        from hf_distill.kernels.precision import configure_fp32_matmul
+        from hf_distill.kernels.cpu import configure_fp32_matmul
 
         from .masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
 

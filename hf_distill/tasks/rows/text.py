@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
+# Rows whose lengths are read together.
+COUNTED_ROWS = 10_000
 LENGTH_COLUMN = "length"
 PAIR_COLUMN = "text_pair"
 
@@ -72,6 +76,31 @@ def columns_of(dataset: Any) -> list[str]:
 def has_transform(dataset: Any) -> bool:
     """Whether a `Dataset` has a transform (`with_transform`): its columns say nothing about its rows."""
     return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
+
+
+def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
+    """Return how many values every row has in a column, without reading them; `None` where only the rows tell.
+
+    Args:
+        dataset: Anything with rows.
+        column: A column of lists.
+    """
+    if isinstance(dataset, (list, tuple)):
+        lists: list[Any] = [row.get(column) if isinstance(row, Mapping) else None for row in dataset]
+        return None if any(not hasattr(values, "__len__") for values in lists) else [len(values) for values in lists]
+    if has_transform(dataset) or not isinstance(dataset, datasets.Dataset):
+        return None
+    if column not in dataset.column_names:
+        return None
+    parts = dataset.select_columns([column]).with_format("arrow").iter(COUNTED_ROWS)
+    return [length for part in parts for length in _list_lengths(part[column])]
+
+
+def _list_lengths(values: pa.ChunkedArray) -> list[int]:
+    """Values of each list; tensors of a fixed shape (`Array2D`) are lists of their first axis."""
+    if isinstance(values.type, pa.ExtensionType):
+        values = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
+    return pc.fill_null(pc.list_value_length(values), 0).to_pylist()
 
 
 def check_texts(batch: dict[str, list[Any]], text_column: str, numbers: Sequence[int]) -> None:

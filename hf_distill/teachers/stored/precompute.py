@@ -24,7 +24,7 @@ from ... import __version__
 from ...capture.signals import SignalRequest
 from ...hub.loading import load_tokenizer
 from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
-from ...kernels.precision import configure_fp32_matmul
+from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...storage.files import checksum_of, new_file, new_files
 from ...tasks.labels import names_of_head

@@ -8,7 +8,7 @@ one that is not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers.trainer_pt_utils import find_batch_size
+from transformers.trainer_utils import EvalLoopOutput
 
 from ...settings import DistillationArguments
 from ...settings.teach import HEADLINE
@@ -156,6 +157,36 @@ class Evaluation:
         if real == count:
             return inputs, count, True
         return take_inputs(inputs, torch.arange(max(1, real), device=accelerator.device)), count, real > 0
+
+    def ask(self, model: Any, inputs: dict[str, Any]) -> tuple[None, Any, Any]:
+        """What `prediction_step` returns in a pass over the rows of a task."""
+        labels = inputs.pop("labels")
+        return None, unpacked(tuple(model(only=self.asked, **inputs).values())), labels
+
+    def score_task(self, trainer: Any, loop: Callable[..., EvalLoopOutput]) -> dict[str, float]:
+        """The scores of the task, by one or several more passes of the stock loop.
+
+        Args:
+            trainer: Whose student is scored.
+            loop: `Trainer.evaluation_loop`, bound to the trainer.
+        """
+
+        def run(rows: Any, asked: Any, collator: Any, kept: Any) -> tuple[Any, Any]:
+            """Outputs or features of the student, and the labels, for all rows."""
+            own = trainer.data_collator, trainer.compute_metrics, trainer.preprocess_logits_for_metrics
+            trainer.data_collator, trainer.compute_metrics = collator, None
+            trainer.preprocess_logits_for_metrics = None if kept is None else lambda logits, labels: kept(logits)
+            self.asked = asked
+            try:
+                output = loop(trainer.get_test_dataloader(rows), description="Task", prediction_loss_only=False)
+            finally:
+                self.asked = None
+                trainer.data_collator, trainer.compute_metrics, trainer.preprocess_logits_for_metrics = own
+            return output.predictions, output.label_ids
+
+        if self.task is None:
+            return {}
+        return self.task.score(run, 8 if trainer.args.device.type == "cuda" else None)
 
     def add(self, outputs: Mapping[str, Any], inputs: Mapping[str, Any], model: Any, *, counts: bool) -> None:
         """Add what the model gave for a batch.

@@ -6,6 +6,7 @@ Shape legend: B rows, T padded length, C outputs of the head.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import datasets
@@ -103,9 +104,17 @@ class LabelReader:
         self.model_name = type(model).__name__
         # The outputs of a head of multiple choice are as many as a row has choices.
         self.num_outputs: int | None = None if has_choices(model) else getattr(model.config, "num_labels", None)
-        self.names = names_of_head(model.config)
-        self._ids = LabelNames(self.names)
+        self._config = model.config
         self.own_names = [name for name in label_names or () if name not in (*LABEL_NAMES, *SPANS)]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the head's classes."""
+        return names_of_head(self._config)
+
+    @cached_property
+    def _ids(self) -> LabelNames:
+        return LabelNames(self.names)
 
     @property
     def columns(self) -> list[str]:
@@ -289,9 +298,15 @@ class ClassOrder:
         Args:
             model: The student.
         """
-        names = names_of_head(model.config) if label_kind(model) in ("class", "row", "tokens") else []
-        self.names = [] if is_generic(names) or has_choices(model) else names
+        self._has_classes = label_kind(model) in ("class", "row", "tokens") and not has_choices(model)
+        self._config = model.config
         self._reordered: list[str] | None = None
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the head's classes, in their order; none where they say nothing."""
+        names = names_of_head(self._config) if self._has_classes else []
+        return [] if is_generic(names) else names
 
     def apply(self, dataset: Any, name: str) -> Any:
         """A data set with the numbers of the head.

@@ -6,7 +6,7 @@ loss, the detached terms and, where asked for, the student's logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -19,13 +19,15 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from ...capture.architectures import forward_columns
 from ...capture.signals import SignalRequest, Signals
 from ...capture.transformer import capture_of
-from ...objectives import Objective, WeightedObjective
+from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.schedules import Schedule
-from ...students.sentence import SentenceHead
+from ...settings import DistillationArguments
+from ...students.sentence import SentenceHead, head_of
 from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
-from ...teachers.base import TokenColumns
+from ...teachers.base import TeacherSource, TokenColumns
 from ...teachers.routing import only_requested
 from .agreement import agreement_sums, can_agree
+from .labels import has_choices
 
 logger = logging.get_logger(__name__)
 
@@ -108,24 +110,44 @@ class DistillationModel(PreTrainedModel):
         self.deepest_layer = deepest_hidden_state(request, self._capture.num_layers)
         self._features_capture: Any = None
 
-    def check(
-        self, probe: Mapping[str, Tensor], teacher: Signals | Mapping[str, Signals] | None, *, seed: int
-    ) -> None:
+    @torch.no_grad()
+    def check(self, teacher: TeacherSource | None, args: DistillationArguments) -> None:
         """Let every objective look at one tiny batch of both sides, and create what depends on their widths.
 
         Args:
-            probe: Inputs of the student, on its device.
-            teacher: What the teacher says to them.
-            seed: Projections begin with the weights that it gives, whatever was drawn before them.
+            teacher: The teacher, if there is one.
+            args: Of the training. Projections begin with the weights that its seed gives, whatever was drawn before.
+
+        Raises:
+            ValueError: If the two sides do not fit, or a setting would have no effect on these objectives.
         """
+        factor = args.label_smoothing_factor
+        if factor and not any(getattr(objective, "label_smoothing", 0) for objective in self.objectives.values()):
+            raise ValueError(
+                f"`--label_smoothing_factor` {factor} would have no effect: it is for the objective `labels`, and the "
+                f"objectives are {sorted(self.objectives)}."
+            )
+        ids = torch.arange(4, device=args.device)[None]
+        if has_choices(self.student):
+            # Two choices a row; the rows of everything but the logits are the choices.
+            ids = ids.expand(1, 2, -1)
+            deep = [n for n, o in self.objectives.items() if o.student_request != SignalRequest(logits=True)]
+            if deep:
+                raise ValueError(
+                    f"The objectives {deep} compare layers, but a head of multiple choice reads several texts a row: "
+                    "only `logits` and `labels` can be used with it."
+                )
+        probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        taught = None if teacher is None else teacher.probe(probe)
         was_training = self.student.training
         self.student.eval()
         student = self._capture(**probe)
         self.student.train(was_training)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(args.seed)
             for name, objective in self.objectives.items():
-                cast(Objective, objective).check(student, signals_for(name, teacher))
+                cast(Objective, objective).check(student, signals_for(name, taught))
+        self.objectives.to(args.device)
 
     def warn_of_untrained_head(self) -> None:
         """Say once if the student has a head, and no objective reads what it says."""
@@ -333,6 +355,79 @@ class DistillationModel(PreTrainedModel):
             if name.startswith("_") or "student" not in self._modules:
                 raise
             return getattr(self._modules["student"], name)
+
+
+def wrapped(
+    student: Any,
+    items: Sequence[Any],
+    teacher: TeacherSource | None,
+    args: DistillationArguments,
+    own_head: SentenceHead | None = None,
+) -> DistillationModel:
+    """Build the objectives, bind them to both depths, and put them around a student.
+
+    Args:
+        student: The plain model.
+        items: The objectives (see `build_objectives`).
+        teacher: What they learn from, if there is a teacher; it is asked for their signals.
+        args: Settings of the objectives.
+        own_head: Makes one vector of a text, where the student came with it.
+
+    Raises:
+        ValueError: If an objective cannot be built, has no teacher, or does not fit the models.
+    """
+    options = {**args.objective_options(), "problem_type": getattr(student.config, "problem_type", None)}
+    objectives = build_objectives(list(items), options | _options_of(teacher))
+    needing = [item.name for item in objectives if item.objective.needs_teacher]
+    if needing and teacher is None:
+        raise ValueError(f"The objectives {needing} compare with a teacher: give `--teacher_model`.")
+    depth, own_tokens = capture_of(student, SignalRequest()).num_layers, {}
+    for index, item in enumerate(objectives):
+        its_teacher = None if teacher is None else teacher.of(item)
+        if its_teacher is not None and its_teacher is not teacher:
+            # Some settings follow from the one teacher of several that the objective learns from.
+            [item] = build_objectives([items[index]], options | _options_of(its_teacher))
+            objectives[index] = item
+        item.objective.bind(depth, None if its_teacher is None else its_teacher.num_layers)
+        if its_teacher is not None and item.objective.teacher_request:
+            own_tokens[item.name] = its_teacher.own_tokens
+    if teacher is not None:
+        teacher.connect(objectives, student.config)
+    return DistillationModel(student, objectives, own_tokens, _head_for(student, objectives, teacher, args, own_head))
+
+
+def _head_for(
+    student: Any,
+    objectives: Sequence[WeightedObjective],
+    teacher: TeacherSource | None,
+    args: DistillationArguments,
+    own: SentenceHead | None,
+) -> SentenceHead | None:
+    """Return what makes one vector of a text: the student's own, else like that of its teacher."""
+    was_loaded = bool(getattr(student.config, "name_or_path", None))
+    own = own or (head_of(student) if was_loaded else None)
+    if not any(item.objective.student_request.pooled for item in objectives):
+        return own
+    if own is not None and args.student_pooling is None and args.student_dense_width is None:
+        return own
+    teachers = [] if teacher is None else teacher.members
+    like: SentenceHead = own or next((one.head for one in teachers if one.head is not None), SentenceHead())
+    width = getattr(capture_of(student, SignalRequest()), "hidden_size", None) or student.config.hidden_size
+    if own is None and like.default_prompt is not None and args.teacher_prompt is None:
+        logger.warning_once(
+            f"In sentence-transformers the teacher reads {like.prompts.get(like.default_prompt)!r} before every "
+            "text (its default prompt), which is not done here: give it as `--teacher_prompt`."
+        )
+    head = like.for_student(width, pooling=args.student_pooling, dense_width=args.student_dense_width)
+    if own is None and (args.teacher_prompt is not None or args.teacher_text_column is not None):
+        # The student learns to do without.
+        head.prompts, head.default_prompt = {}, None
+    return head
+
+
+def _options_of(teacher: TeacherSource | None) -> dict[str, Any]:
+    """Settings of objectives that follow from the teacher that they learn from."""
+    return {} if teacher is None else {"teacher_model_type": teacher.model_type, "shared_ids": teacher.shared_ids}
 
 
 def deepest_hidden_state(request: SignalRequest, num_layers: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ logger = logging.get_logger(__name__)
 STRATEGIES = (HubStrategy.EVERY_SAVE, HubStrategy.END)
 
 
+@dataclass
 class Publisher:
     """Sends the student of a trainer to its repository, in the background while the training goes on.
 
@@ -32,10 +34,8 @@ class Publisher:
         repo: Name of the repository, once it is there.
     """
 
-    def __init__(self) -> None:
-        """Begin with nothing that was sent."""
-        self.repo: str | None = None
-        self._running: Future[CommitInfo] | None = None
+    repo: str | None = None
+    _running: Future[CommitInfo] | None = None
 
     def open(self, args: TrainingArguments, token: str | None = None, private: bool | None = None) -> str:
         """Make repository and branch, so that what is wrong shows before the training; returns the full name.

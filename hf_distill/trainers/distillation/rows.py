@@ -10,32 +10,30 @@ from typing import Any
 
 import datasets
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DataCollatorWithPadding, default_data_collator
 from transformers.trainer_utils import has_length
 
+from ...capture.architectures import longest_row
 from ...settings import DistillationArguments
 from ...tasks.rows.text import (
     PAIR_COLUMN,
     check_texts,
     columns_of,
     has_transform,
+    stored_lengths,
     tokenize_rows,
     tokenize_text,
 )
 from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
-from ...teachers.base import TeacherSource, TokenColumns
+from ...teachers.base import TeacherSource, TokenColumns, own_tokens_of
 from ..base import random_state_kept
-from ..fine_tuning.task_models import num_positions
-from ..lengths import stored_lengths
 from .labels import LABEL_NAMES, SPANS, ClassOrder, LabelReader, has_several_labels, label_kind
 from .masking import MaskingCollator
 
 TOKENS = ("input_ids", "inputs_embeds")
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
 BATCH_FORMATS = ("pandas", "polars", "arrow", "tensorflow", "jax")
-# Names under which models keep a vector for each position of a row.
-POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 HUGGING_FACE = (datasets.Dataset, datasets.IterableDataset)
 
 Pad = Callable[[list[dict[str, Any]]], dict[str, Any]]
@@ -144,34 +142,37 @@ class RowReader:
 
     def __init__(
         self,
+        student: Any,
+        teacher: TeacherSource | None,
         tokenizer: Any,
         args: DistillationArguments,
-        *,
-        others: Sequence[TokenColumns] = (),
-        keep: Sequence[str] = (),
+        label_names: Sequence[str],
         own_collator: Any = None,
-        bounds: Sequence[tuple[str, str, int]] = (),
-        order: ClassOrder | None = None,
     ) -> None:
-        """Take what decides how rows are read.
+        """Find out who reads what.
 
         Args:
+            student: The plain student, whose head decides what labels are.
+            teacher: The source of signals, if there is one.
             tokenizer: The student's, or `None`.
             args: Column and length of the text.
-            others: The columns of other tokenizers, for teachers that read their own tokens.
-            keep: Columns that stay beside the tokens.
+            label_names: Columns that hold labels.
             own_collator: The user's collator, if there is one.
-            bounds: Who reads which column of tokens, and the longest row that it can read.
-            order: Knows the order of the head's classes.
         """
+        teachers = [] if teacher is None else teacher.members
+        self.teacher = teacher
         self.tokenizer = tokenizer
         self.args = args
-        self.others = list(others)
-        self.keep = list(keep)
         self.own_collator = own_collator
-        self.bounds = list(bounds)
-        self.order = order
         self.leaves_raw = False
+        # The columns of other tokenizers, for teachers that read their own tokens.
+        self._others = own_tokens_of(teachers)
+        self._labels = LabelReader(student, label_names)
+        # Columns that stay beside the tokens.
+        self._keep = [*(() if teacher is None else teacher.kept_columns), *self._labels.columns]
+        # Who reads which column of tokens, and the longest row that it can read.
+        self._bounds = _bounds_of(student, teachers)
+        self._order = ClassOrder(student)
         self._prepared: list[Any] = []
 
     def prepare(self, dataset: Any, name: str, *, several: bool = False, predicting: bool = False) -> Any:
@@ -197,9 +198,9 @@ class RowReader:
             return dataset
         if has_length(dataset) and not len(dataset):
             raise ValueError(f"`{name}` has no rows.")
-        if self.order is not None and isinstance(dataset, HUGGING_FACE) and not has_transform(dataset):
-            dataset = self.order.apply(dataset, name)
-        prepared = self._tokenized(dataset, [] if predicting else self.others)
+        if isinstance(dataset, HUGGING_FACE) and not has_transform(dataset):
+            dataset = self._order.apply(dataset, name)
+        prepared = self._tokenized(dataset, [] if predicting else self._others)
         self._check_lengths(prepared, name)
         self._prepared.append(prepared)
         return prepared
@@ -227,8 +228,8 @@ class RowReader:
         options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
         with self.args.main_process_first(desc="tokenizing"):
             if others:
-                return tokenize_aligned(dataset, self.tokenizer, others, keep=self.keep, **options)
-            return tokenize_text(dataset, self.tokenizer, keep=self.keep, **options)
+                return tokenize_aligned(dataset, self.tokenizer, others, keep=self._keep, **options)
+            return tokenize_text(dataset, self.tokenizer, keep=self._keep, **options)
 
     def _texts_of_list(self, dataset: Any) -> datasets.Dataset | None:
         """The texts of a list as a data set, with the columns that stay; `None` for anything else."""
@@ -238,8 +239,8 @@ class RowReader:
         rows = [{column: row} if isinstance(row, str) else row for row in dataset]
         if any(not isinstance(row, Mapping) or column not in row or any(t in row for t in TOKENS) for row in rows):
             return None
-        theirs = [other.text_column for other in self.others if other.text_column is not None]
-        kept = [name for name in (column, PAIR_COLUMN, *theirs, *self.keep) if any(name in row for row in rows)]
+        theirs = [other.text_column for other in self._others if other.text_column is not None]
+        kept = [name for name in (column, PAIR_COLUMN, *theirs, *self._keep) if any(name in row for row in rows)]
         batch = {name: [row.get(name) for row in rows] for name in kept}
         check_texts(batch, column, range(len(rows)))
         return datasets.Dataset.from_dict(batch)
@@ -261,7 +262,7 @@ class RowReader:
 
     def _check_lengths(self, dataset: Any, name: str) -> None:
         """Check that both sides have a position for every token; otherwise a batch would fail in hours."""
-        for who, column, bound in self.bounds:
+        for who, column, bound in self._bounds:
             lengths = stored_lengths(dataset, column)
             if lengths and max(lengths) > bound:
                 longest = max(lengths)
@@ -273,33 +274,24 @@ class RowReader:
     def _way_out(self, bound: int) -> str:
         return f"Give at most `--max_length {bound}` where the trainer tokenizes, or cut the rows where you do."
 
-    def collator(
-        self,
-        student: Any,
-        label_names: Sequence[str],
-        columns: Sequence[str] | None,
-        teacher: TeacherSource | None,
-        *,
-        needs_labels: bool,
-    ) -> Any:
+    def collator(self, columns: Sequence[str] | None, *, needs_labels: bool) -> Any:
         """Return the collator: the user's or ours, with the signals of stored teachers.
 
         Args:
-            student: The plain student, whose head decides what labels are.
-            label_names: Columns that hold them.
             columns: Those that models read; `None` keeps all.
-            teacher: The source of signals, if there is one.
-            needs_labels: Whether an objective learns from labels.
+            needs_labels: Whether an objective learns from labels: then labels that the head does not want are an
+                error.
         """
         masks = isinstance(self.own_collator, MaskingCollator)
         found = self.own_collator
         options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
         if found is None or masks:
-            labels = None if masks else LabelReader(student, label_names, needed=needs_labels)
+            self._labels.needed = needs_labels
+            labels = None if masks else self._labels
             found = RowCollator(self.tokenizer, labels, pad=found, columns=columns, **options)
-        if self.others:
-            found = AlignedCollator(self.tokenizer, self.others, found, **options)
-        return found if teacher is None else teacher.collator(found)
+        if self._others:
+            found = AlignedCollator(self.tokenizer, self._others, found, **options)
+        return found if self.teacher is None else self.teacher.collator(found)
 
     @property
     def collates_any_row(self) -> bool:
@@ -312,7 +304,7 @@ class RowReader:
         Raises:
             ValueError: If it is wider than one side can read.
         """
-        for who, column, bound in self.bounds:
+        for who, column, bound in self._bounds:
             ids = inputs.get(column)
             if isinstance(ids, Tensor) and ids.shape[-1] > bound:
                 raise ValueError(
@@ -321,7 +313,7 @@ class RowReader:
                 )
 
 
-def bounds_of(student: Any, teachers: Sequence[TeacherSource]) -> list[tuple[str, str, int]]:
+def _bounds_of(student: Any, teachers: Sequence[TeacherSource]) -> list[tuple[str, str, int]]:
     """Return which model reads which column of tokens, and the longest row that it can read.
 
     Args:
@@ -333,15 +325,8 @@ def bounds_of(student: Any, teachers: Sequence[TeacherSource]) -> list[tuple[str
         who = "teacher" if len(teachers) == 1 else f"teacher {index}"
         own = teacher.own_tokens
         sides.append((who, "" if own is None else own.prefix, teacher.model))
-    found = [(who, prefix + "input_ids", _longest_row(m)) for who, prefix, m in sides if m is not None]
+    found = [(who, prefix + "input_ids", longest_row(m)) for who, prefix, m in sides if m is not None]
     return [(who, column, bound) for who, column, bound in found if bound is not None]
-
-
-def _longest_row(model: Any) -> int | None:
-    """Tokens that a model has positions for; `None` where it has no table of them (rotary or relative positions)."""
-    named = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
-    has_table = any(name in POSITION_TABLES and isinstance(module, nn.Embedding) for name, module in named)
-    return num_positions(model.config) if has_table else None
 
 
 def settle_problem_type(student: Any, examples: Sequence[Any], device: torch.device) -> None:

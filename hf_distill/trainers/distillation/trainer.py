@@ -20,37 +20,37 @@ from transformers.utils import find_labels, logging
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ...capture.architectures import forward_columns
-from ...capture.signals import SignalRequest, Signals, named_signals
-from ...capture.transformer import capture_of
+from ...capture.signals import Signals, named_signals
 from ...hub.loading import load_model
 from ...hub.tokenizers import tokenizer_hash
-from ...kernels.precision import configure_fp32_matmul
-from ...objectives import Objective, WeightedObjective, build_objectives
-from ...objectives.base import objective_items
+from ...kernels.cpu import configure_fp32_matmul
+from ...objectives import Objective, WeightedObjective
+from ...objectives.base import chosen_objectives
 from ...settings import DistillationArguments
-from ...students.sentence import SentenceHead, as_encoder, head_of, read_head
+from ...students.sentence import as_encoder, read_head
 from ...tasks.loading import LoadedTask
 from ...tasks.rows.text import has_transform
-from ...teachers.base import TeacherSource, own_tokens_of
+from ...teachers.base import TeacherSource
 from ...teachers.opening import open_teachers, refuse_shared
 from ..base import (
     BaseTrainer,
+    named_sides,
     random_state_kept,
+    refuse_data_parallel,
     refuse_without_effect,
     settled,
     sorted_by_kind,
     unless_stock,
 )
+from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
-from ..finite import LABELS, TEACHER
-from .callbacks import CountsEpochs, TermsInProgressBar, callbacks_of
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
-from .labels import LABEL_NAMES, ClassOrder, LabelReader, has_choices
+from .labels import LABEL_NAMES
 from .masking import masking_collator
-from .model import DistillationModel, count_items
+from .model import DistillationModel, count_items, wrapped
 from .optimizer import give_own_settings, train_beside
 from .publishing import Publisher, check_strategy, write_card
-from .rows import RowReader, bounds_of, check_one_set, has_pairs, settle_problem_type
+from .rows import RowReader, check_one_set, has_pairs, settle_problem_type
 
 logger = logging.get_logger(__name__)
 
@@ -136,7 +136,7 @@ class DistillationTrainer(BaseTrainer):
         """
         args, data_collator, teacher_model = sorted_by_kind(args, data_collator, teacher_model, "teacher_model")
         items = objectives if objectives is not None else getattr(args, "objectives", None)
-        self._objective_items = _chosen_objectives(items, teacher_model)
+        self._objective_items = chosen_objectives(items, has_teacher=teacher_model is not None)
         self.distilling = bool(self._objective_items)
         self.args = settled(args, self.arguments_class, distilling=self.distilling)
         self.peft_config = peft_config
@@ -188,21 +188,11 @@ class DistillationTrainer(BaseTrainer):
             optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics,
         )
-        self._start(data_collator)
+        if self.distilling:
+            self._start(data_collator)
+            self._is_started = True
 
     # ---- Preparation ----
-
-    def _start(self, collator: Any) -> None:
-        """Prepare everything that needs the base class to be ready."""
-        if self.distilling:
-            self._start_distilling(collator)
-            self.evaluation.settle(self.model, self.args, self.eval_dataset)
-            # In a notebook there is a table instead of the bar; without bars there is neither.
-            if self.pop_callback(ProgressCallback) is not None:
-                self.add_callback(TermsInProgressBar())
-            self._is_started = True
-        for callback in callbacks_of(self.args):
-            self.add_callback(callback)
 
     def _own(self, name: str) -> Any:
         """A setting of ours; `None` where the arguments are plain ones."""
@@ -216,6 +206,7 @@ class DistillationTrainer(BaseTrainer):
             raise ValueError("`--eval_task` and `--eval_agreement` watch a distillation: give it objectives.")
         if self.distilling:
             refuse_without_effect("a distillation", self.args, given)
+            refuse_data_parallel(self.args)
         # A plain training leaves the precision as it is, unless it is told otherwise.
         if self.distilling or self._own("fp32_matmul") not in (None, "auto"):
             configure_fp32_matmul(self.args.fp32_matmul)
@@ -231,7 +222,7 @@ class DistillationTrainer(BaseTrainer):
         return not self.distilling
 
     def _wrap(self, student: Any) -> DistillationModel:
-        """Bind the objectives to both depths and put them around the student."""
+        """Put the objectives around the student."""
         if self.peft_config is not None:
             from ..._optional import require
 
@@ -239,67 +230,14 @@ class DistillationTrainer(BaseTrainer):
                 student, self.peft_config
             )
         settle_problem_type(student, self._example_rows, self.args.device)
-        objectives = self._build_objectives(student)
-        needing = [item.name for item in objectives if item.objective.needs_teacher]
-        if needing and self.teacher is None:
-            raise ValueError(f"The objectives {needing} compare with a teacher: give `--teacher_model`.")
-        depth = capture_of(student, SignalRequest()).num_layers
-        own_tokens = {}
-        for item in objectives:
-            teacher = self._teacher_of(item)
-            item.objective.bind(depth, None if teacher is None else teacher.num_layers)
-            if teacher is not None and item.objective.teacher_request:
-                own_tokens[item.name] = teacher.own_tokens
-        if self.teacher is not None:
-            self.teacher.connect(objectives, student.config)
-        return DistillationModel(student, objectives, own_tokens, self._head_for(student, objectives))
+        # Every trial of a search needs objectives of its own.
+        items = self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
+        return wrapped(student, items, self.teacher, self.args, self._student_head)
 
-    def _head_for(self, student: Any, objectives: Sequence[WeightedObjective]) -> SentenceHead | None:
-        """Return what makes one vector of a text: the student's own, else like that of its teacher."""
-        learns_vectors = any(item.objective.student_request.pooled for item in objectives)
-        was_loaded = bool(getattr(student.config, "name_or_path", None))
-        own = self._student_head or (head_of(student) if was_loaded else None)
-        if not learns_vectors:
-            return own
-        if own is not None and self.args.student_pooling is None and self.args.student_dense_width is None:
-            return own
-        like: SentenceHead = own or next((one.head for one in self.teachers if one.head is not None), SentenceHead())
-        width = getattr(capture_of(student, SignalRequest()), "hidden_size", None) or student.config.hidden_size
-        args = self.args
-        if own is None and like.default_prompt is not None and args.teacher_prompt is None:
-            logger.warning_once(
-                f"In sentence-transformers the teacher reads {like.prompts.get(like.default_prompt)!r} before every "
-                "text (its default prompt), which is not done here: give it as `--teacher_prompt`."
-            )
-        head = like.for_student(width, pooling=args.student_pooling, dense_width=args.student_dense_width)
-        if own is None and (args.teacher_prompt is not None or args.teacher_text_column is not None):
-            # The student learns to do without.
-            head.prompts, head.default_prompt = {}, None
-        return head
-
-    def _build_objectives(self, student: Any) -> list[WeightedObjective]:
-        """Every objective with the settings that follow from student and teacher."""
-        # Every trial of a search needs its own.
-        given = self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
-        options = {**self.args.objective_options(), "problem_type": getattr(student.config, "problem_type", None)}
-        built = build_objectives(given, options | _options_of(self.teacher))
-        for index, item in enumerate(built):
-            teacher = self._teacher_of(item)
-            if teacher is not None and teacher is not self.teacher:
-                [built[index]] = build_objectives([given[index]], options | _options_of(teacher))
-        return built
-
-    def _teacher_of(self, item: WeightedObjective) -> TeacherSource | None:
-        """The teacher that an objective learns from, if there is one."""
-        return None if self.teacher is None else self.teacher.of(item)
-
-    def _start_distilling(self, collator: Any) -> None:
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"{self.args.n_gpu} GPUs in one process (DataParallel) are not supported: start with "
-                "`torchrun --nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
-            )
-        self.add_callback(CountsEpochs(lambda: self.model))
+    def _start(self, collator: Any) -> None:
+        """Prepare everything that needs the base class to be ready."""
+        if self.model.schedules:
+            self.add_callback(CountsEpochs(lambda: self.model))
         self.model.warn_of_untrained_head()
         # The wrapper's loss is a mean over the whole optimizer step already.
         self.loss_is_scaled_for_ga = True
@@ -311,10 +249,13 @@ class DistillationTrainer(BaseTrainer):
         if self.teacher is not None:
             self.teacher.to(self.args.device)
         self._prepare_rows(collator)
-        self._check_smoothing()
         self._check_objectives()
         if self.optimizer is not None:
             train_beside(self.optimizer, self.lr_scheduler, self.model.objectives, self.args)
+        self.evaluation.settle(self.model, self.args, self.eval_dataset)
+        # In a notebook there is a table instead of the bar; without bars there is neither.
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(TermsInProgressBar())
 
     def _prepare_rows(self, collator: Any) -> None:
         """Read the rows that are known already, and decide how rows become batches.
@@ -323,56 +264,15 @@ class DistillationTrainer(BaseTrainer):
             collator: The one that was given, or that masks; `None` is ours.
         """
         self._set_signature_columns_if_needed()
-        self.rows = RowReader(
-            self.processing_class,
-            self.args,
-            others=own_tokens_of(self.teachers),
-            keep=[
-                *(() if self.teacher is None else self.teacher.kept_columns),
-                *LabelReader(self.student, self.label_names).columns,
-            ],
-            own_collator=collator,
-            bounds=bounds_of(self.student, self.teachers),
-            order=ClassOrder(self.student),
-        )
+        self.rows = RowReader(self.student, self.teacher, self.processing_class, self.args, self.label_names, collator)
         self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
         self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)
         columns = self._signature_columns if self.args.remove_unused_columns else None
         needs_labels = any(objective.needs_labels for objective in self.model.objectives.values())
-        self.data_collator = self.rows.collator(
-            self.student, self.label_names, columns, self.teacher, needs_labels=needs_labels
-        )
+        self.data_collator = self.rows.collator(columns, needs_labels=needs_labels)
 
-    def _check_rows(self, dataset: Any, name: str) -> None:
-        """Refuse rows from which the teachers cannot be read."""
-        if self.teacher is not None:
-            self.teacher.check_rows(dataset, name)
-
-    def _check_smoothing(self) -> None:
-        """Labels are smoothed where there is a loss of labels."""
-        factor, objectives = self.args.label_smoothing_factor, self.model.objectives
-        if factor and not any(getattr(objective, "label_smoothing", 0) for objective in objectives.values()):
-            raise ValueError(
-                f"`--label_smoothing_factor` {factor} would have no effect: it is for the objective `labels`, and the "
-                f"objectives are {sorted(objectives)}."
-            )
-
-    @torch.no_grad()
     def _check_objectives(self) -> None:
-        """Let every objective look at one tiny batch of both sides."""
-        ids = torch.arange(4, device=self.args.device)[None]
-        if has_choices(self.student):
-            # Two choices a row; the rows of everything but the logits are the choices.
-            ids = ids.expand(1, 2, -1)
-            deep = [n for n, o in self.model.objectives.items() if o.student_request != SignalRequest(logits=True)]
-            if deep:
-                raise ValueError(
-                    f"The objectives {deep} compare layers, but a head of multiple choice reads several texts a row: "
-                    "only `logits` and `labels` can be used with it."
-                )
-        probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        self.model.check(probe, None if self.teacher is None else self.teacher.probe(probe), seed=self.args.seed)
-        self.model.objectives.to(self.args.device)
+        self.model.check(self.teacher, self.args)
         # As they begin: a callback may change them on the way.
         self._described = self.model.describe()
         self._manifest = None
@@ -418,8 +318,8 @@ class DistillationTrainer(BaseTrainer):
     def _read_rows(self, dataset: Any, name: str, *, several: bool = False, predicting: bool = False) -> Any:
         """A data set as the models read it: the same for training, `evaluate` and `predict`."""
         dataset = self.rows.prepare(dataset, name, several=several, predicting=predicting)
-        if not predicting:
-            self._check_rows(dataset, name)
+        if not predicting and self.teacher is not None:
+            self.teacher.check_rows(dataset, name)
         return dataset
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -490,6 +390,8 @@ class DistillationTrainer(BaseTrainer):
         """Count rows, tokens and labels of the whole optimizer step, over all micro-batches and processes."""
         if not batch_samples:
             return None
+        for batch in batch_samples:
+            self.rows.check_batch(batch)
         counts = [count_items(batch) for batch in batch_samples]
         units = list(counts[0])
         totals = torch.stack([torch.stack([count[unit] for unit in units]) for count in counts]).sum(0)
@@ -499,11 +401,6 @@ class DistillationTrainer(BaseTrainer):
         self._num_logged_steps += 1
         self.model.set_progress(self.state.global_step / max(1, self.state.max_steps))
         return dict(zip(units, totals.unbind(), strict=True))
-
-    @unless_stock
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        self.rows.check_batch(inputs)
-        return super()._prepare_inputs(inputs)
 
     @unless_stock
     def compute_loss(
@@ -520,7 +417,7 @@ class DistillationTrainer(BaseTrainer):
         )
         if self.model.training:
             terms = outputs["terms"]
-            self.watch(_named_sides(signals, inputs))
+            self.watch(named_sides(signals, inputs))
             self.watch(terms)
             # They are kept until the next log; nothing waits for the device.
             self._term_sums = {n: self._term_sums[n] + v if n in self._term_sums else v for n, v in terms.items()}
@@ -560,11 +457,11 @@ class DistillationTrainer(BaseTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
         """Loss with or without labels; logits only where metrics need them."""
+        self.rows.check_batch(inputs)
         inputs = self._prepare_inputs(inputs)
         if self.evaluation.asked is not None:
             with torch.no_grad(), self.compute_loss_context_manager():
-                labels = inputs.pop("labels")
-                return None, unpacked(tuple(model(only=self.evaluation.asked, **inputs).values())), labels
+                return self.evaluation.ask(model, inputs)
         seen, count, counts = self.evaluation.rows_seen(inputs, self.accelerator)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(
@@ -593,32 +490,16 @@ class DistillationTrainer(BaseTrainer):
 
         With `eval_agreement` and `eval_task` there are agreement with the teacher and scores of the student too.
         """
-        evaluation, prefix = self.evaluation, kwargs.get("metric_key_prefix", "eval")
+        evaluation, prefix, loop = self.evaluation, kwargs.get("metric_key_prefix", "eval"), super().evaluation_loop
         evaluation.begin(predicting=kwargs.get("description") == "Prediction")
         with random_state_kept(self.args.device):
-            output = super().evaluation_loop(*args, **kwargs)
+            output = loop(*args, **kwargs)
             if output.metrics is not None:
                 found = evaluation.measured(self.model, self.accelerator, self.state.global_step)
-                if evaluation.task is not None and prefix == evaluation.scored_set(self.eval_dataset):
-                    pad_to = 8 if self.args.device.type == "cuda" else None
-                    found |= evaluation.task.score(self._run_student, pad_to)
+                if prefix == evaluation.scored_set(self.eval_dataset):
+                    found |= evaluation.score_task(self, loop)
                 output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
         return output
-
-    def _run_student(self, rows: Any, asked: Any, collator: Any, kept: Any) -> tuple[Any, Any]:
-        """Outputs or features of the student, and the labels, for all rows: one more pass of the stock loop."""
-        own = self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics
-        self.data_collator, self.compute_metrics = collator, None
-        self.preprocess_logits_for_metrics = None if kept is None else lambda logits, labels: kept(logits)
-        self.evaluation.asked = asked
-        try:
-            output = super().evaluation_loop(
-                self.get_test_dataloader(rows), description="Task", prediction_loss_only=False
-            )
-        finally:
-            self.evaluation.asked = None
-            self.data_collator, self.compute_metrics, self.preprocess_logits_for_metrics = own
-        return output.predictions, output.label_ids
 
     @unless_stock
     def hyperparameter_search(
@@ -714,31 +595,3 @@ class DistillationTrainer(BaseTrainer):
         """
         if self.is_world_process_zero():
             write_card(self, model_name, self.card_details, metadata)
-
-
-def _named_sides(signals: Signals | Mapping[str, Signals] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the teacher says to a batch, and its labels, by names that say whose they are."""
-    sides = {LABELS + name: value for name, value in inputs.items() if "label" in name}
-    by_objective = signals if isinstance(signals, Mapping) else {"": signals}
-    # Objectives that learn from one teacher share what it said.
-    for one in {id(one): one for one in by_objective.values() if isinstance(one, Signals)}.values():
-        sides |= {TEACHER + name: value for name, value in named_signals(one)}
-    return sides
-
-
-def _chosen_objectives(given: Any, teacher: Any) -> list[Any]:
-    """The objectives: by default `relation`, if there is a teacher; none if nothing is distilled.
-
-    Raises:
-        ValueError: If there is a teacher and nothing to learn from it.
-    """
-    if given is None:
-        return ["relation"] if teacher is not None else []
-    if teacher is not None and not given:
-        raise ValueError("There is a teacher, but `--objectives` is empty: nothing would be learnt from it.")
-    return objective_items(given)
-
-
-def _options_of(teacher: TeacherSource | None) -> dict[str, Any]:
-    """Settings of objectives that follow from the teacher that they learn from."""
-    return {} if teacher is None else {"teacher_model_type": teacher.model_type, "shared_ids": teacher.shared_ids}

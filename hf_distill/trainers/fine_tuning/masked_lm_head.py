@@ -16,10 +16,9 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from ...capture.batch import shown_cells
 from ...capture.forward import logits_at
-from ...kernels.precision import configure_fp32_matmul
+from ...kernels.cpu import configure_fp32_matmul
 from ...settings import DistillationArguments
 from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings, settled
-from ..distillation.callbacks import callbacks_of
 from ..distillation.masking import masking_collator
 
 # Settings of `Trainer` without a use here -> why.
@@ -86,8 +85,6 @@ class MaskedHeadTrainer(BaseTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        for callback in callbacks_of(args):
-            self.add_callback(callback)
 
     def outputs_of(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The logits of the masked tokens."""

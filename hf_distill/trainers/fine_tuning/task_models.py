@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from hf_distill._optional import require
+from hf_distill.capture.architectures import num_positions
 from hf_distill.hub.loading import UNREADABLE, load_error, named_architectures
 from hf_distill.settings import TeacherArguments
 from hf_distill.tasks.labels import is_generic, match_label_order, names_of_head, order_by_name, order_by_number
@@ -17,9 +18,6 @@ from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 
 logger = logging.get_logger(__name__)
-
-# Their first usable position is the one after the padding token's.
-OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "xmod", "longformer"})
 
 # What adapters put into the names of the layers that they copy or add to.
 _ADAPTED = re.compile(r"\.(original_module|modules_to_save\.[^.]+|base_layer|lora_[AB]\.[^.]+)(?=\.|$)")
@@ -240,15 +238,6 @@ def check_positions(config: PreTrainedConfig, max_length: int) -> None:
     positions = num_positions(config)
     if positions is not None and max_length > positions:
         raise ValueError(f"`--max_length` is {max_length}, but the model has {positions} positions.")
-
-
-def num_positions(config: PreTrainedConfig) -> int | None:
-    """The longest row that a model can read in tokens; `None` where its configuration sets no bound."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions <= 0:
-        return None
-    offset = (getattr(config, "pad_token_id", None) or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
-    return positions - offset
 
 
 def lora_alpha(arguments: TeacherArguments) -> float | None:

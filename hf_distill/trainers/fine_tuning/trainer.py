@@ -25,7 +25,7 @@ from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
 from hf_distill.capture.batch import reading
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
 from hf_distill.storage.finite import check_weights

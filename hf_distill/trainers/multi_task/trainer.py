@@ -20,7 +20,7 @@ from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveS
 
 from hf_distill.capture.batch import KnowingCollator
 from hf_distill.hub.tokenizers import tokenizer_hash
-from hf_distill.kernels.precision import configure_fp32_matmul
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
 from hf_distill.settings.mtl import MTLArguments
 from hf_distill.settings.teach import filled_up
@@ -31,7 +31,14 @@ from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.base import TeacherSource
 from hf_distill.teachers.opening import open_teacher, share_tokens
 from hf_distill.teachers.stored.teacher import StoredCollator, join_rows
-from hf_distill.trainers.base import BaseTrainer, check_kind, random_state_kept, refuse_given, refuse_settings
+from hf_distill.trainers.base import (
+    BaseTrainer,
+    check_kind,
+    random_state_kept,
+    refuse_data_parallel,
+    refuse_given,
+    refuse_settings,
+)
 from hf_distill.trainers.checkpoints import check_manifest, write_manifest
 from hf_distill.trainers.distillation.evaluation import ExactMeans
 from hf_distill.trainers.distillation.rows import check_one_set
@@ -143,11 +150,7 @@ class MTLTrainer(BaseTrainer):
         if not isinstance(own, MTLArguments):
             own = filled_up(MTLArguments, own)
         _refuse_settings(own)
-        if own.n_gpu > 1:
-            raise ValueError(
-                f"{own.n_gpu} GPUs in one process (DataParallel) are not supported: start with `torchrun "
-                "--nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
-            )
+        refuse_data_parallel(own)
         configure_fp32_matmul(own.fp32_matmul)
         self.specs = {task.spec.name: task.spec for task in tasks}
         if not isinstance(model, MultiTaskModel):

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import nn
 from transformers import (
-    EarlyStoppingCallback,
     ProgressCallback,
     TrainerCallback,
     TrainerControl,
@@ -16,17 +15,7 @@ from transformers import (
 )
 from transformers.trainer_utils import has_length
 
-from ...capture.architectures import describe_architecture
-
-
-def callbacks_of(args: TrainingArguments) -> list[TrainerCallback]:
-    """The callbacks that settings of ours ask for: early stopping and gradual unfreezing."""
-    found: list[TrainerCallback] = []
-    if getattr(args, "early_stopping_patience", None) is not None:
-        found.append(EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold))  # type: ignore[attr-defined]
-    if getattr(args, "gradual_unfreezing", None) is not None:
-        found.append(GradualUnfreezing(*args.gradual_unfreezing))  # type: ignore[attr-defined]
-    return found
+from ..capture.architectures import describe_architecture
 
 
 def epochs_in(max_steps: int, loader: Any, accumulation_steps: int) -> float | None:
