@@ -50,7 +50,7 @@ CHAPTERS = {
         *("precompute", "augment", "general", "compare", "tasks", "generate", "grid", "architectures"),
         *("sentence_encoders", "other_models"),
     ],
-    "Use": ["cluster", "convert", "hub", "export", "bench", "troubleshooting", "extending", "architecture"],
+    "Use": ["cluster", "convert", "hub", "export", "bench", "gpu", "troubleshooting", "extending", "architecture"],
     "Reference": ["defaults", "api"],
 }
 

@@ -53,6 +53,7 @@ from hf_distill import (
 )
 from hf_distill.generation.packing import SpecialIds
 from hf_distill.settings import FineTuningArguments
+from hf_distill.storage import finite
 from hf_distill.tasks import tokenize_task
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
@@ -247,6 +248,11 @@ def _(run: Run) -> None:
     run.distil([{"objective": "logits", **values}, {"objective": "logits", "name": "kl", "schedule": "linear_decay"}])
 
 
+_run("vectors of texts")(
+    lambda run: run.distil(["embedding", {"objective": "similarity", "loss": "both"}], pair(BertModel), bf16=True)
+)
+
+
 @_run("a teacher in bfloat16")
 def _(run: Run) -> None:
     run.distil(["relation", "logits"], teacher_dtype="bfloat16")
@@ -418,6 +424,14 @@ def _(run: Run) -> None:
     assert all(torch.equal(ours[name].cpu(), theirs[name].cpu()) for name in ours), "a resumed run ends elsewhere"
     whole.save_model(folder)
     BertForSequenceClassification.from_pretrained(folder)
+
+
+def _plainness_of_numbers(is_plain: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: is_plain(values.elem if isinstance(values, device.DeviceTensor) else values)
+
+
+# Tensors of kinds of their own, such as those of the device, would not be looked at.
+finite.is_plain = _plainness_of_numbers(finite.is_plain)
 
 
 def measure(name: str) -> dict[str, Any]:

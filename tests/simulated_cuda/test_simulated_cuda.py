@@ -4,6 +4,7 @@ The device is simulated (`device.py`): whole trainings run on it, and what a GPU
 """
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import report
 
 from hf_distill.objectives import list_objectives
 
+PAGE = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text(encoding="utf-8")
 # What cannot be computed without a wait, and what is not done yet: waits and blocking copies of one step.
 ALLOWED = {
     "bert_emd": (1, 0),  # The CPU finds the cheapest transport.
@@ -32,6 +34,9 @@ def test_no_training_mixes_devices_or_waits():
             most = ALLOWED.get(name, (0, 0))
             if waits > most[0] or blocking > most[1]:
                 problems.append((name, costs["waits"], costs["copies"]))
+            cells = rf"\| (\d+ → )?{waits:,.0f} \| (\d+ → )?{blocking:,.0f} \|"
+            if not re.search(rf"^\| {re.escape(name)} {cells}", PAGE, re.MULTILINE):
+                problems.append((name, "is otherwise in docs/gpu.md: python tests/simulated_cuda/report.py"))
     assert not problems, "\n".join(map(str, problems))
 
 
