@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,11 @@ HERE = Path(__file__).parent
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 # A gradient is rounded to the dtype of its tensor at the end.
 LIMITS = {"narrow": 1e-5, "odd": 1e-5, "widest": 1e-4, "half": 1e-3, "brain": 5e-3}
+
+# Padded widths of the heads of student and teacher, and their dtypes: one set for every size of tile, W1 first.
+COMPILED = [(16, 16, "bf16", "bf16"), (32, 32, "fp16", "bf16"), (64, 64, "bf16", "bf16"), (128, 128, "fp16", "fp16")]
+COMPILED += [(16, 16, "fp32", "fp32"), (64, 64, "fp32", "fp32")]
+POINTERS = {"mask": "u8", "bounds": "i32", "s_log": "fp32", "t_log": "fp32", "sums": "fp32", "incoming": "fp32"}
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +63,49 @@ def test_it_is_an_operator_of_its_own(interpreted):
     assert found["views"] < 1e-6
     assert found["compiled"] < 1e-6
     assert "no second derivative" in found["refused"]
+
+
+def compile_ahead(kernel, widths, dtypes, capability, **constants):
+    """The machine code of a kernel for a device that need not be there, with the tiles that are used there."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from hf_distill.kernels import fused_relation
+
+    tiles = fused_relation._tiles(max(widths), "fp32" in dtypes)
+    options = {name: tiles.pop(name) for name in ("num_warps", "num_stages")}
+    constants |= tiles | {"s_width": widths[0], "s_padded": widths[0], "t_width": widths[1], "t_padded": widths[1]}
+    constants |= {
+        f"{side}_precision": "ieee" if dtype == "fp32" else "tf32" for side, dtype in zip("st", dtypes, strict=True)
+    }
+    pointers = POINTERS | dict.fromkeys(("s_left", "s_right", "gradient"), dtypes[0])
+    pointers |= dict.fromkeys(("t_left", "t_right"), dtypes[1])
+    signature, aligned = {}, {}
+    for position, name in enumerate(kernel.arg_names):
+        number = "fp32" if name == "factor" or name.endswith("scale") else "i32"
+        signature[name] = "constexpr" if name in constants else f"*{pointers[name]}" if name in pointers else number
+        if name in pointers or name.endswith("token"):
+            aligned[position,] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: f"{case[0]}-{case[1]} {case[2]} {case[3]}")
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_no_register_is_spilled(monkeypatch, tmp_path, capability, case):
+    import triton
+
+    from hf_distill.kernels import fused_relation
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    program = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    kernels = [(fused_relation._divergence_kernel, {})]
+    kernels += [(fused_relation._gradient_kernel, {"as_queries": True, "as_keys": True})]
+    for kernel, constants in kernels:
+        (tmp_path / "code").write_bytes(compile_ahead(kernel, case[:2], case[2:], capability, **constants))
+        command = [program, "--dump-resource-usage", tmp_path / "code"]
+        used = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", used), used

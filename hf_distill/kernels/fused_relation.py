@@ -265,12 +265,10 @@ def _tiles(widest: int, exact: bool) -> dict[str, int]:
         exact: Whether a side is in fp32, which is multiplied without tensor cores.
     """
     if exact:
-        rows, columns, warps = 32, 32, 4 if widest <= 32 else 8
-    elif widest <= 32:
-        rows, columns, warps = 64, 64, 4
+        rows, columns = (32, 32) if widest <= 32 else (16, 16)
     else:
-        rows, columns, warps = 32 if widest <= 64 else 16, 32, 4
-    return {"rows": rows, "columns": columns, "num_warps": warps, "num_stages": 2}
+        rows, columns = (64 if widest <= 32 else 32 if widest <= 64 else 16), 32
+    return {"rows": rows, "columns": columns, "num_warps": 4, "num_stages": 2}
 
 
 def _precision(side: Tensor) -> str:
