@@ -172,10 +172,10 @@ def test_engine_auto_says_what_it_took_and_why(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(engine_class("retriv"), "check", staticmethod(missing))
     with caplog.at_level("INFO", logger="hf_distill.corpus.build.builder"):
         engine = build(tmp_path, engine="auto").statistics["engine"]
-    assert (engine["name"], engine["asked"]) == ("bm25s", "auto")
-    assert engine["why"].startswith("retriv is not installed; bm25s is installed and 250 rows are within")
+    assert (engine["name"], engine["asked"]) == ("blocks", "auto")
+    assert engine["why"].startswith("retriv is not installed; blocks is installed and 250 rows are within")
     assert [record.message for record in caplog.records if "engine" in record.message] == [
-        f"BM25 engine: bm25s ({engine['why']})."
+        f"BM25 engine: blocks ({engine['why']})."
     ]
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from corpus_oracle import assert_same_up_to_ties
-from engine_cases import QUERIES, Indexer, random_texts
+from engine_cases import Indexer
 
 from hf_distill.corpus.build.anchors import make_query
 from hf_distill.corpus.search.engines import retriv
@@ -21,17 +21,6 @@ from hf_distill.corpus.text.analysis import Analyzer
 needs_retriv = pytest.mark.skipif(not retriv.is_installed(), reason=f"retriv is not installed: {retriv.INSTALL}")
 
 REAL_TEXT = Path(__file__).parents[2] / "examples" / "data" / "general_corpus" / "train.parquet"
-
-
-def test_more_rows_than_one_block_of_the_kernel(tmp_path, monkeypatch):
-    from hf_distill.corpus.search.engines import bm25s
-
-    texts = random_texts(seed=7, count=300)
-    whole = Indexer("bm25s", tmp_path)(texts).search(QUERIES, 9)
-    monkeypatch.setattr(bm25s, "_BLOCK", 16)
-    blocked = Indexer("bm25s", tmp_path)(texts).search(QUERIES, 9)
-    assert np.array_equal(whole.rows, blocked.rows)
-    assert np.array_equal(whole.scores, blocked.scores)
 
 
 def real_sentences(count, start=0):

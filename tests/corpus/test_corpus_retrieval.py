@@ -43,10 +43,8 @@ def installed(monkeypatch):
     [
         (1_000_000, ["retriv", "tantivy"], "retriv", "retriv is installed and 1,000,000 rows are within its bound"),
         (1_000_001, ["retriv", "tantivy"], "blocks", "1,000,001 rows are more than retriv is taken for (1,000,000)"),
-        (10, ["tantivy"], "bm25s", "retriv is missing: pip install it; bm25s is installed and 10 rows are within"),
-        (1_000_000, [], "bm25s", "1,000,000 rows are within its bound of 1,000,000"),
-        (1_000_001, [], "blocks", "more than bm25s is taken for (1,000,000); blocks is installed and 1,000,001 rows"),
-        (4_000_000_001, ["tantivy"], "bm25s", "more than blocks is taken for (4,000,000,000); bm25s is always"),
+        (10, ["tantivy"], "blocks", "retriv is missing: pip install it; blocks is installed and 10 rows are within"),
+        (4_000_000_000, [], "blocks", "4,000,000,000 rows are within its bound of 4,000,000,000"),
     ],
 )
 def test_auto_picks_by_size_and_by_what_is_installed_and_says_why(installed, num_rows, there, taken, reason):
@@ -54,6 +52,13 @@ def test_auto_picks_by_size_and_by_what_is_installed_and_says_why(installed, num
     choice = choose_engine("auto", num_rows)
     assert choice.name == taken
     assert reason in choice.why
+
+
+def test_more_rows_than_any_engine_holds_are_refused(installed):
+    installed("tantivy")
+    said = r"No engine holds 4,000,000,001 rows \(.*more than blocks is taken for.*`--num_shards`"
+    with pytest.raises(ValueError, match=said):
+        choose_engine("auto", 4_000_000_001)
 
 
 def test_a_named_engine_is_taken_whatever_the_size(installed):
@@ -74,7 +79,7 @@ def test_a_broken_retriv_is_passed_over_and_the_reason_said(monkeypatch):
 
     monkeypatch.setattr("hf_distill.corpus.search.engines.retriv.sparse_retriever_module", broken)
     choice = choose_engine("auto", 10)
-    assert choice.name == "bm25s"
+    assert choice.name == "blocks"
     assert choice.why.startswith("no module named indxr; ")
 
 

@@ -40,9 +40,7 @@ def run_until_killed(work_dir, steps):
     script = textwrap.dedent(
         """
         import importlib, os, pathlib, signal, sys
-        from hf_distill.corpus.search.engines.bm25s import _kernel
         from shard_cases import build_sharded
-        _kernel()  # imported once, not by every start
         work_dir, steps = sys.argv[1], sys.argv[2:]
         for step in steps:
             child = os.fork()

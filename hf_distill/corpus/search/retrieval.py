@@ -134,7 +134,7 @@ def choose_engine(name: str, num_rows: int) -> EngineChoice:
     """The engine for a corpus: the named one, or for `auto` the first that is installed and holds so many rows.
 
     Raises:
-        ValueError: If there is no engine of that name.
+        ValueError: If there is no engine of that name, or none for so many rows.
         ImportError: If the named engine is not installed.
     """
     if name != "auto":
@@ -154,7 +154,7 @@ def choose_engine(name: str, num_rows: int) -> EngineChoice:
             continue
         reason = f"{candidate} is installed and {num_rows:,} rows are within its bound of {engine.max_rows:,}"
         return EngineChoice(candidate, "; ".join([*passed_over, reason]))
-    return EngineChoice("bm25s", "; ".join([*passed_over, "bm25s is always installed"]))
+    raise ValueError(f"No engine holds {num_rows:,} rows ({'; '.join(passed_over)}): cut them up with `--num_shards`.")
 
 
 class IndexHandle:

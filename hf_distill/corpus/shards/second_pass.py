@@ -65,7 +65,7 @@ class ShardSearch:
         choice = choose_engine(self.args.engine, self.shards.whole.largest)
         if choice.name != "retriv":
             return choice
-        return EngineChoice("bm25s", f"{_OWN_STATISTICS}; bm25s is always installed")
+        return EngineChoice("blocks", f"{_OWN_STATISTICS}; blocks is always installed")
 
     @cached_property
     def queries(self) -> Step:
