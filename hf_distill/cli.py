@@ -56,7 +56,7 @@ VERBS = {
     ),
     "mlm": Verb(
         "Fit a masked-LM head on an encoder that has none, for augment.",
-        ("MLMHeadArguments", "TextbookArguments", "DistillationArguments"),
+        ("MLMHeadArguments", "TextbookArguments", "MaskedHeadArguments"),
     ),
     "precompute": Verb(
         "Store a teacher's signals, so that students are distilled without it.",

@@ -1,4 +1,4 @@
-"""Forward passes that record nothing: in evaluation mode, and of a masked-LM head at chosen tokens only.
+"""Ways to run a model: in evaluation mode, without checkpointing, and with a masked-LM head at chosen tokens only.
 
 A masked-LM head multiplies every token with the whole vocabulary, which costs as much as some ten layers of a small
 encoder; at the few masked tokens it costs next to nothing.
@@ -66,3 +66,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def without_checkpointing(layers: list[nn.Module]) -> Iterator[None]:
+    """Run layers without activation checkpointing."""
+    for layer in layers:
+        layer.gradient_checkpointing = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+@contextmanager
+def removing_stale_pre_hooks(model: nn.Module) -> Iterator[None]:
+    """Remove the pre-hooks that peft leaves behind when a forward with `adapter_names` ends by an exception."""
+    before = {module: set(module._forward_pre_hooks) for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, known in before.items():
+            for key in set(module._forward_pre_hooks) - known:
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)

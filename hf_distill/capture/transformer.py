@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ from hf_distill.capture.architectures import (
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
 from hf_distill.capture.batch import has_padding, reading
+from hf_distill.capture.forward import removing_stale_pre_hooks, without_checkpointing
 from hf_distill.capture.signals import (
     EarlyStopError,
     Recorder,
@@ -213,9 +214,9 @@ class SignalCapture:
             stack.enter_context(hooks.during_forward())
         layers = self._layers_to_run_plainly()
         if layers:
-            stack.enter_context(_without_checkpointing(layers))
+            stack.enter_context(without_checkpointing(layers))
         if inputs.get("adapter_names") is not None or inputs.get("alora_offsets") is not None:
-            stack.enter_context(_removing_stale_pre_hooks(self._inner))
+            stack.enter_context(removing_stale_pre_hooks(self._inner))
 
     def _layers_to_run_plainly(self) -> list[nn.Module]:
         """Layers whose activation checkpointing has to pause for this pass.
@@ -556,30 +557,6 @@ def _is_sharded(layer: nn.Module) -> bool:
     if type(layer).__name__.startswith(("FSDP", "FullySharded")):
         return True
     return hasattr(next(layer.parameters(), None), "ds_id")
-
-
-@contextmanager
-def _without_checkpointing(layers: list[nn.Module]) -> Iterator[None]:
-    for layer in layers:
-        layer.gradient_checkpointing = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.gradient_checkpointing = True  # type: ignore[assignment]
-
-
-@contextmanager
-def _removing_stale_pre_hooks(model: nn.Module) -> Iterator[None]:
-    """Remove the pre-hooks that peft leaves behind when a forward with `adapter_names` ends by an exception."""
-    before = {module: set(module._forward_pre_hooks) for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, known in before.items():
-            for key in set(module._forward_pre_hooks) - known:
-                del module._forward_pre_hooks[key]
-                module._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
 def known_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

@@ -10,19 +10,16 @@ from transformers import AutoModelForMaskedLM, set_seed
 
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
-from hf_distill.commands.textbook import read_textbook
+from hf_distill.commands.textbook import hold_back, read_rows
 from hf_distill.hub.loading import UNREADABLE, load_error, load_tokenizer
-from hf_distill.settings import DistillationArguments, MLMHeadArguments, TextbookArguments
+from hf_distill.settings import MaskedHeadArguments, MLMHeadArguments, TextbookArguments
 from hf_distill.settings.parsing import changed_arguments, write_arguments
 from hf_distill.tasks.rows.text import tokenize_text
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 
-# BERT's share of masked tokens.
-MLM_PROBABILITY = 0.15
-
 
 @writes_folder()
-def run(head: MLMHeadArguments, textbook: TextbookArguments, training: DistillationArguments) -> dict[str, Any]:
+def run(head: MLMHeadArguments, textbook: TextbookArguments, training: MaskedHeadArguments) -> dict[str, Any]:
     """Give an encoder a head that predicts masked tokens, tied to its word embeddings.
 
     Writes to `training.output_dir`: the masked language model with its tokenizer, `results.json` and `arguments.yaml`,
@@ -31,29 +28,26 @@ def run(head: MLMHeadArguments, textbook: TextbookArguments, training: Distillat
     Args:
         head: The encoder, and whether it stays as it is.
         textbook: Any text; `textbook_eval_rows` of it are held back for the score.
-        training: How to train. `mlm_probability` is BERT's where it is not given.
+        training: How to train.
 
     Returns:
         The content of `results.json`: share of masked tokens that are found (`masked_accuracy`) before and after,
         rows, steps, seconds.
 
     Raises:
-        ValueError: If no encoder or text is given, or objectives are.
+        ValueError: If no encoder or text is given.
     """
     if head.encoder is None:
         raise ValueError("`--encoder` is missing: give the Hub id or folder of the encoder.")
-    if training.objectives:
-        raise ValueError(f"`--objectives` are {training.objectives}, but a head is fitted on masked tokens alone.")
     started = time.perf_counter()
     set_seed(training.seed)
-    if training.mlm_probability is None:
-        training.mlm_probability = MLM_PROBABILITY
     tokenizer = load_tokenizer(head.encoder, flag="--encoder", revision=head.encoder_revision)
     try:
         model = AutoModelForMaskedLM.from_pretrained(head.encoder, revision=head.encoder_revision, dtype=torch.float32)
     except UNREADABLE as error:
         raise load_error(head.encoder, error, flag="--encoder") from error
-    train_rows, held_back = read_textbook(textbook, training)
+    rows = read_rows(textbook, training.text_column, tokenizer, training.max_length)
+    train_rows, held_back = hold_back(rows, textbook.textbook_eval_rows, training.seed)
     options: dict[str, Any] = {"text_column": training.text_column, "max_length": training.max_length}
     eval_rows = None if held_back is None else tokenize_text(held_back, tokenizer, **options)
     trainer = MaskedHeadTrainer(

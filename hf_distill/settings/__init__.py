@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from .grid import GridArguments as GridArguments
     from .info import InfoArguments as InfoArguments
+    from .mlm import MaskedHeadArguments as MaskedHeadArguments
     from .mlm import MLMHeadArguments as MLMHeadArguments
     from .mtl import MTLArguments as MTLArguments
     from .mtl import TasksArguments as TasksArguments
@@ -80,6 +81,7 @@ _MODULE_OF = {
     "GridArguments": "grid",
     "InfoArguments": "info",
     "MLMHeadArguments": "mlm",
+    "MaskedHeadArguments": "mlm",
     "MTLArguments": "mtl",
     "MultiTeacherArguments": "distill",
     "PipelineArguments": "pipeline",

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
+from hf_distill.cli import main
 from hf_distill.commands.mlm import run as fit_mlm_head
 from hf_distill.corpus.augment.candidates import CandidateFinder
-from hf_distill.settings import AugmentationArguments, DistillationArguments, MLMHeadArguments, TextbookArguments
+from hf_distill.settings import AugmentationArguments, MaskedHeadArguments, MLMHeadArguments, TextbookArguments
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def fit(data, head=None, **fields):
     return fit_mlm_head(
         MLMHeadArguments(**{"encoder": str(data / "encoder")} | (head or {})),
         TextbookArguments(textbook=[str(data / "text.txt")], textbook_eval_rows=64),
-        DistillationArguments(str(data / "mlm"), **settings | fields),
+        MaskedHeadArguments(str(data / "mlm"), **settings | fields),
     )
 
 
@@ -92,12 +93,21 @@ def test_words_are_replaced_with_it(data):
     ("head", "fields", "message"),
     [
         ({"encoder": None}, {}, "`--encoder` is missing"),
-        ({}, {"objectives": ["relation"]}, r"`--objectives` are \['relation'\]"),
+        ({}, {"mlm_probability": 1.0}, "`--mlm_probability` is 1.0"),
+        ({}, {"max_length": 1}, "`--max_length` is 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(data, head, fields, message):
     with pytest.raises(ValueError, match=message):
         fit(data, head, **fields)
+
+
+def test_the_verb_shows_no_flag_of_a_distillation(capsys):
+    main(["mlm", "--help"])
+    shown = capsys.readouterr().out
+    assert "--mlm_probability" in shown
+    for flag in ("--objectives", "--relations", "--temperature", "--teacher_dtype", "--eval_agreement"):
+        assert flag not in shown
 
 
 def test_an_encoder_that_is_not_there_is_an_error_that_names_the_flag(data):

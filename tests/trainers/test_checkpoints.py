@@ -32,7 +32,7 @@ from hf_distill import (
     MultiTeacherTrainer,
 )
 from hf_distill.generation.packing import SpecialIds
-from hf_distill.settings import FineTuningArguments
+from hf_distill.settings import FineTuningArguments, MaskedHeadArguments
 from hf_distill.storage.files import SCRATCH, DiskFullError
 from hf_distill.storage.steps import LOCK, MARKER, FolderInUseError, writing_to
 from hf_distill.tasks.loading import LoadedTask
@@ -109,7 +109,7 @@ def jobs(tiny_tokenizer, tiny_bert_config, sentences):  # noqa: C901 (a job, a f
         return finetune(model(0), task, tiny_tokenizer, args).model
 
     def masked_head(folder, resume, **more):
-        args = arguments(DistillationArguments, folder, mlm_probability=0.3, **more)
+        args = arguments(MaskedHeadArguments, folder, mlm_probability=0.3, **more)
         trainer = MaskedHeadTrainer(
             *(model(0, BertForMaskedLM), args),
             **{"freeze_encoder": False, "train_dataset": rows.remove_columns("labels"), "eval_dataset": rows},

@@ -589,7 +589,7 @@ def test_what_a_training_on_many_tasks_would_ignore_is_refused(name, value, quie
 
 
 def test_what_a_masked_head_would_ignore_is_refused(quiet, tiny_student):
-    args = DistillationArguments(**quiet, label_smoothing_factor=0.1)
+    args = TrainingArguments(**quiet, label_smoothing_factor=0.1)
     with pytest.raises(ValueError, match="`--label_smoothing_factor` would have no effect on a masked-LM head"):
         MaskedHeadTrainer(tiny_student, args, freeze_encoder=True)
     with pytest.raises(ValueError, match=r"MaskedHeadTrainer.*`compute_metrics` would have no effect"):

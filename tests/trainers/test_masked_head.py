@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import BertForMaskedLM, set_seed
 
-from hf_distill.settings import DistillationArguments
+from hf_distill.settings import MaskedHeadArguments
 from hf_distill.tasks.rows.text import tokenize_text
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 
@@ -20,7 +20,7 @@ def make(tmp_path, tiny_tokenizer, tiny_bert_config, sentences):
         settings = {"mlm_probability": 0.3, "use_cpu": True, "report_to": "none", "disable_tqdm": True, "max_steps": 2}
         return MaskedHeadTrainer(
             BertForMaskedLM(tiny_bert_config(hidden_dropout_prob=dropout)),
-            DistillationArguments(str(tmp_path / "out"), **settings | arguments),
+            MaskedHeadArguments(str(tmp_path / "out"), **settings | arguments),
             freeze_encoder=freeze_encoder,
             train_dataset=rows,
             eval_dataset=rows,
@@ -104,6 +104,6 @@ def test_a_checkpoint_holds_a_plain_model(make, tmp_path):
 
 
 def test_several_processes_are_refused(make, monkeypatch):
-    monkeypatch.setattr(DistillationArguments, "world_size", 2)
+    monkeypatch.setattr(MaskedHeadArguments, "world_size", 2)
     with pytest.raises(ValueError, match="one process on one device, but there are 2 processes"):
         make()

@@ -11,7 +11,7 @@ import torch
 import xxhash
 from transformers import DataCollatorForLanguageModeling
 
-from ...settings import DistillationArguments
+from ...settings import DistillationArguments, MaskedHeadArguments
 from ...teachers.base import TeacherSource
 
 
@@ -40,7 +40,7 @@ class MaskingCollator(DataCollatorForLanguageModeling):
 
 
 def masking_collator(
-    args: DistillationArguments, tokenizer: Any, teachers: Sequence[TeacherSource]
+    args: DistillationArguments | MaskedHeadArguments, tokenizer: Any, teachers: Sequence[TeacherSource]
 ) -> MaskingCollator:
     """The collator for `args.mlm_probability`.
 

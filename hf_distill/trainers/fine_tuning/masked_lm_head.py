@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from ...capture.batch import shown_cells
 from ...capture.forward import logits_at
 from ...kernels.cpu import configure_fp32_matmul
-from ...settings import DistillationArguments
-from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings, settled
+from ...settings import MaskedHeadArguments
+from ...settings.teach import filled_up
+from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings
 from ..distillation.masking import masking_collator
 
 # Settings of `Trainer` without a use here -> why.
@@ -34,7 +35,7 @@ class MaskedHeadTrainer(BaseTrainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        args: DistillationArguments,
+        args: TrainingArguments,
         data_collator: Callable[..., Any] | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
@@ -49,7 +50,7 @@ class MaskedHeadTrainer(BaseTrainer):
 
         Args:
             model: A model of `AutoModelForMaskedLM`.
-            args: Its `mlm_probability` must be given, unless the collator masks.
+            args: `MaskedHeadArguments`, or plain `TrainingArguments`.
             data_collator: Masks tokens, by default as BERT does.
             train_dataset: Tokenized rows.
             eval_dataset: Likewise, for `masked_accuracy`.
@@ -72,13 +73,12 @@ class MaskedHeadTrainer(BaseTrainer):
         refuse_settings("a masked-LM head", args, UNUSED)
         self.freeze_encoder = freeze_encoder
         model.base_model.requires_grad_(not freeze_encoder)
-        # Our defaults, though nothing is distilled.
-        args = settled(args, DistillationArguments, distilling=True)
-        configure_fp32_matmul(args.fp32_matmul)
+        own = args if isinstance(args, MaskedHeadArguments) else filled_up(MaskedHeadArguments, args)
+        configure_fp32_matmul(own.fp32_matmul)
         super().__init__(
             model,
-            args,
-            data_collator or masking_collator(args, processing_class, []),
+            own,
+            data_collator or masking_collator(own, processing_class, []),
             train_dataset,
             eval_dataset,
             processing_class,
