@@ -114,8 +114,8 @@ def test_scores_that_are_not_finite_are_an_error():
 
 
 def test_the_metric_of_a_task_is_that_of_its_official_script():
-    names = {"squad": "SquadMetric", "squad_v2": "SquadV2Metric", "clue/drcd": "CmrcMetric", "mlqa": "MlqaMetric"}
-    for name, metric in (names | {"swag": "TaskMetric", "msra_ner": "EntityMetric"}).items():
-        assert type(load_metric(get_task(name), keep_in_memory=True)).__name__ == metric
+    names = {"squad": "squad", "squad_v2": "squad_v2", "clue/drcd": "cmrc2018", "mlqa": "mlqa_en"}
+    for name, score in (names | {"swag": "swag", "msra_ner": "seqeval"}).items():
+        assert load_metric(get_task(name), keep_in_memory=True).score == score
     with pytest.raises(ValueError, match="needs the rows"):
         build_compute_metrics(get_task("squad_v2"))

@@ -5,13 +5,7 @@ import pytest
 from hf_distill.tasks.metrics.answers import squad_scores, squad_v2_scores
 from hf_distill.tasks.metrics.answers_chinese import cmrc_scores
 from hf_distill.tasks.metrics.answers_mlqa import mlqa_scores
-from hf_distill.tasks.metrics.evaluate_modules import (
-    CmrcMetric,
-    EntityMetric,
-    MlqaMetric,
-    SquadMetric,
-    SquadV2Metric,
-)
+from hf_distill.tasks.metrics.evaluate_modules import load_metric
 
 GOLDS = {"a": ["the big cat", "cat"], "b": ["北京大学"], "c": ["1976"]}
 TEXTS = {"a": "big cat", "b": "北京", "c": "in 1976"}
@@ -22,16 +16,15 @@ PREDICTIONS = [{"id": key, "prediction_text": text} for key, text in TEXTS.items
 
 
 @pytest.mark.parametrize(
-    ("metric", "expected"),
+    ("name", "options", "expected"),
     [
-        (SquadMetric, squad_scores(TEXTS, GOLDS)),
-        (CmrcMetric, cmrc_scores(TEXTS, GOLDS)),
-        (lambda **options: MlqaMetric("zh", **options), mlqa_scores(TEXTS, GOLDS, "zh")),
+        ("squad", {}, squad_scores(TEXTS, GOLDS)),
+        ("cmrc2018", {}, cmrc_scores(TEXTS, GOLDS)),
+        ("mlqa", {"language": "zh"}, mlqa_scores(TEXTS, GOLDS, "zh")),
     ],
-    ids=["squad", "cmrc", "mlqa"],
 )
-def test_answer_metrics_give_the_scores_of_their_functions(metric, expected):
-    module = metric(keep_in_memory=True)
+def test_answer_metrics_give_the_scores_of_their_functions(name, options, expected):
+    module = load_metric(name, keep_in_memory=True, **options)
     assert module.compute(predictions=PREDICTIONS, references=REFERENCES) == expected
     module.add_batch(predictions=PREDICTIONS[:2], references=REFERENCES[:2])
     module.add(prediction=PREDICTIONS[2], reference=REFERENCES[2])
@@ -47,7 +40,7 @@ def test_squad_2_takes_probabilities_and_a_threshold():
         for key, text in texts.items()
     ]
     golds = GOLDS | {"d": []}
-    module = SquadV2Metric(keep_in_memory=True)
+    module = load_metric("squad_v2", keep_in_memory=True)
     expected = squad_v2_scores(texts, golds, probabilities)
     assert module.compute(predictions=predictions, references=references) == expected
     expected = squad_v2_scores(texts, golds, probabilities, 0.5)
@@ -57,7 +50,7 @@ def test_squad_2_takes_probabilities_and_a_threshold():
 def test_entities_are_scored_overall_and_per_type():
     predictions = [["O", "O", "B-MISC", "I-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
     references = [["O", "O", "O", "B-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
-    module = EntityMetric(keep_in_memory=True)
+    module = load_metric("seqeval", keep_in_memory=True)
     assert module.compute(predictions=predictions, references=references) == {
         "MISC": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "number": 1},
         "PER": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "number": 1},
@@ -70,11 +63,11 @@ def test_entities_are_scored_overall_and_per_type():
 
 def test_an_id_that_stands_twice_is_an_error():
     with pytest.raises(ValueError, match="predictions have 4 rows, but only 3 different ids"):
-        SquadMetric(keep_in_memory=True).compute(
+        load_metric("squad", keep_in_memory=True).compute(
             predictions=[*PREDICTIONS, PREDICTIONS[0]], references=[*REFERENCES, REFERENCES[0]]
         )
 
 
 def test_a_language_that_mlqa_lacks_is_an_error():
     with pytest.raises(ValueError, match="no language 'fr'"):
-        MlqaMetric("fr")
+        load_metric("mlqa", language="fr")
