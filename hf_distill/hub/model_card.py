@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -21,7 +21,7 @@ from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
 from hf_distill.hub.usage import parts, usage
 from hf_distill.storage.files import read_json, write_json, write_text
-from hf_distill.storage.plain_values import as_hint, as_mapping
+from hf_distill.storage.plain_values import as_hint
 
 FACTS_FILE = "distillation.json"
 CARD_FILE = "README.md"
@@ -210,7 +210,7 @@ class CardFacts:
     seed: int | None = None
     scale: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     scores: list[ScoreFacts] = field(default_factory=list)
     speed: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
@@ -240,7 +240,8 @@ class CardFacts:
         Raises:
             ValueError: If a field is unknown or a required one is missing.
         """
-        return _build(cls, values, "")
+        facts: CardFacts = as_hint(values, cls, "A model card")
+        return facts
 
 
 def render_card(facts: CardFacts) -> str:
@@ -392,47 +393,6 @@ def settings_that_differ(
         for name, value in settings.items()
         if name not in left_out and (name not in defaults or defaults[name] != value)
     }
-
-
-def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """An instance of a facts class from plain data, nested classes included."""
-    hints = get_type_hints(cls)
-    values = as_mapping(values, f"Facts of a model card{where}")
-    unknown = sorted(set(values) - set(hints))
-    required = {
-        item.name
-        for item in dataclasses.fields(cls)
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(values))
-    if unknown or missing:
-        raise ValueError(
-            f"Facts of a model card{where}: unknown fields {unknown}, missing fields {missing}; "
-            f"{cls.__name__} has {', '.join(hints)}."
-        )
-    return cls(**{name: _convert(hints[name], value, f"{where}, {name}") for name, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A plain value as its field's type wants it: only classes of facts and pairs of curves differ from plain data."""
-    kinds_of = (hint, *get_args(hint))
-    if (value is None and type(None) in kinds_of) or (isinstance(value, float) and float in kinds_of):
-        # A score or a loss may not exist (NaN).
-        return value
-    kinds: list[Any] = [kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)]
-    if kinds and get_origin(hint) is list:
-        return [_build(kinds[0], item, where) for item in as_hint(value, list[Any], f"Facts of a model card{where}")]
-    if kinds:
-        return _build(kinds[0], value, where)
-    if get_origin(hint) is dict and get_origin(get_args(hint)[1]) is list:
-        curves = as_hint(value, dict[str, list[tuple[int, Any]]], f"Facts of a model card{where}")
-        return {name: [(step, _point(number, where)) for step, number in points] for name, points in curves.items()}
-    return as_hint(value, hint, f"Facts of a model card{where}")
-
-
-def _point(value: Any, where: str) -> Any:
-    """The value of a curve at a step, which may be no finite number."""
-    return value if isinstance(value, float) else as_hint(value, float, f"Facts of a model card{where}")
 
 
 def _distinct(items: Iterable[str | None]) -> list[str]:

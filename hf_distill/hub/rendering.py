@@ -14,6 +14,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 def render_template(
     name: str,
     filters: Mapping[str, Callable[..., Any]],
+    /,
     *,
     templates: Path = TEMPLATES,
     autoescape: bool = False,
