@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import datasets
@@ -337,6 +338,14 @@ class AlignedTeacher(TeacherSource):
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""
         self.teacher.to(device)
+
+    def on_device(self, device: torch.device) -> AbstractContextManager[None]:
+        """Be on a device within this context, and in the host's memory before and after it."""
+        return self.teacher.on_device(device)
+
+    def fetch(self, device: torch.device) -> None:
+        """Prepare to be on a device soon."""
+        self.teacher.fetch(device)
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]

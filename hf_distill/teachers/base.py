@@ -5,7 +5,8 @@ Shape legend: B rows, T padded length, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -60,7 +61,8 @@ class TeacherSource:
       `shared_ids`;
     - the trainer, once: `of`, `connect` (which calls `request` and `match_labels`), `to`, `probe`, `check_rows`,
       `collator`, `input_columns`, `kept_columns`, `members`;
-    - the trainer, in every step: `signals`; in `predict`: `required_columns`;
+    - the trainer, in every step: `signals`, and where teachers are offloaded `on_device` and `fetch`; in `predict`:
+      `required_columns`;
     - checkpoints and cards: `fingerprint`, `describe`, `source`, `skeleton`, `place`.
 
     Attributes:
@@ -191,6 +193,18 @@ class TeacherSource:
 
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""
+
+    @contextmanager
+    def on_device(self, device: torch.device) -> Iterator[None]:
+        """Be on a device within this context, and in the host's memory before and after it."""
+        self.to(device)
+        try:
+            yield
+        finally:
+            self.to(CPU)
+
+    def fetch(self, device: torch.device) -> None:
+        """Prepare to be on a device soon, while something else computes there."""
 
     def tokenizer(self) -> Any:
         """The tokenizer of the rows that it knows; `None` for a teacher that reads any rows."""

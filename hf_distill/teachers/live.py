@@ -10,7 +10,7 @@ Shape legend: B rows, T padded length, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, get_args
 
 import torch
@@ -32,6 +32,7 @@ from ..storage.finite import check_weights
 from ..students.sentence import SentenceHead, as_encoder, head_of
 from .base import TeacherSource, label_permutation
 from .int8 import int8_copy
+from .offload import host_weights
 
 logger = logging.get_logger(__name__)
 
@@ -80,6 +81,9 @@ class LiveTeacher(TeacherSource):
         frozen = model.requires_grad_(False).eval()
         self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
         self.dtype = dtype
+        # Weights of classes of their own (rounded by somebody else, sharded) know best how they move.
+        is_plain = dtype != "int8" and all(type(weight.data) is Tensor for weight in self.model.parameters())
+        self._goes_and_comes = is_plain and not self.placed and self.own_device is None
         self.label_order: Tensor | None = None
         self._ids: Tensor | None = None
         self._capture = capture_of(self.model, SignalRequest())
@@ -125,6 +129,25 @@ class LiveTeacher(TeacherSource):
         self.model.to(device)
         if self.head is not None:
             self.head.to(device)
+
+    @contextmanager
+    def on_device(self, device: torch.device) -> Iterator[None]:
+        """Be on a device within this context, and in the host's memory before and after it."""
+        with ExitStack() as stack:
+            if self._goes_and_comes and device.type != "cpu":
+                for module in self._modules():
+                    stack.enter_context(host_weights(module, device).in_place())
+            else:
+                stack.enter_context(super().on_device(device))
+            yield
+
+    def fetch(self, device: torch.device) -> None:
+        """Begin to copy the weights to a device, for `on_device`."""
+        for module in self._modules() if self._goes_and_comes and device.type != "cpu" else ():
+            host_weights(module, device).fetch()
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.model] if self.head is None else [self.model, self.head]
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]

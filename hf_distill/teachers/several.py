@@ -66,7 +66,7 @@ class SeveralTeachers(TeacherSource):
             teachers: At least one.
             rule: See `MultiTeacherArguments.combine`.
             weights: One above 0 for each teacher; equal if `None`.
-            offload: Whether a teacher is on the device of training only while it runs.
+            offload: Whether a teacher is on the device of training only while it runs; the next one comes meanwhile.
 
         Raises:
             ValueError: If there is no teacher, or not one weight for each.
@@ -257,14 +257,19 @@ class SeveralTeachers(TeacherSource):
 
     def signals(self, inputs: Mapping[str, Any]) -> dict[str, Signals]:
         """Return the signals of a batch for every objective, by its name."""
+        alone = sorted(set(self._teacher_of.values()))
+        routes = rows_of_teachers(inputs, len(self.teachers)) if self._together and self.routes else None
+        others = [index for index in range(len(self.teachers)) if index not in alone] if self._together else []
+        due = alone + [index for index in others if routes is None or len(routes[index])]
 
         def ask(index: int, part: Mapping[str, Any]) -> Signals:
-            return self._ask(index, self.teachers[index].signals, part)
+            following = due[due.index(index) + 1 :]
+            return self._ask(index, self.teachers[index].signals, part, following)
 
-        answers = {index: ask(index, inputs) for index in sorted(set(self._teacher_of.values()))}
+        answers = {index: ask(index, inputs) for index in alone}
         together: dict[str, Signals] = {}
-        if self._together and self.routes:
-            routed = self._route(inputs, answers, ask)
+        if routes is not None:
+            routed = self._route(inputs, routes, answers, ask)
             together = dict.fromkeys(self._together, routed)
         elif self._together:
             everyone = [answers[i] if i in answers else ask(i, inputs) for i in range(len(self.teachers))]
@@ -316,25 +321,30 @@ class SeveralTeachers(TeacherSource):
     def _request_together(self) -> SignalRequest:
         return union_of(objective.teacher_request for objective in self._together.values())
 
-    def _ask(self, index: int, method: Callable[[Mapping[str, Any]], Signals], inputs: Mapping[str, Any]) -> Signals:
-        teacher = self.teachers[index]
+    def _ask(
+        self,
+        index: int,
+        method: Callable[[Mapping[str, Any]], Signals],
+        inputs: Mapping[str, Any],
+        following: Sequence[int] = (),
+    ) -> Signals:
         if not self.offload:
             return method(inputs)
-        teacher.to(self.device)
-        try:
+        with self.teachers[index].on_device(self.device):
+            if following:
+                self.teachers[following[0]].fetch(self.device)
             return method(inputs)
-        finally:
-            teacher.to(torch.device("cpu"))
 
     def _route(
         self,
         inputs: Mapping[str, Any],
+        routes: Sequence[Tensor],
         answers: Mapping[int, Signals],
         ask: Callable[[int, Mapping[str, Any]], Signals],
     ) -> Signals:
         """Every row from its own teacher, which sees only its rows unless it was asked about all anyway."""
         parts, places, request = [], [], self._request_together()
-        for index, rows in enumerate(rows_of_teachers(inputs, len(self.teachers))):
+        for index, rows in enumerate(routes):
             if len(rows):
                 known = index in answers
                 own = take_inputs(inputs, rows)

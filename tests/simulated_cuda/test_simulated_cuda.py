@@ -17,7 +17,6 @@ PAGE = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text(encoding="
 # What cannot be computed without a wait, and what is not done yet: waits and blocking copies of one step.
 ALLOWED = {
     "bert_emd": (1, 0),  # The CPU finds the cheapest transport.
-    "two teachers, offloaded": (118, 118),  # Weights go and come in every batch.
 }
 
 
