@@ -1,6 +1,7 @@
 """Sentence encoders: the head of an encoder, its files, and students of sentence encoders."""
 
 import functools
+import itertools
 import json
 import math
 import warnings
@@ -20,12 +21,16 @@ from hf_distill import (
     MultiTeacherTrainer,
     StoredTeacher,
     create_student,
+    load_task,
     precompute,
 )
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import capture_of
+from hf_distill.commands import evaluate
 from hf_distill.hub.loading import load_model
+from hf_distill.settings import EvaluationArguments, TaskArguments
 from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
+from hf_distill.tasks.vectors import pairs_of, read_retrieval
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.trainers.distillation import trainer as trainer_module
 
@@ -457,3 +462,73 @@ def test_a_prompt_that_the_teacher_has_by_default_is_asked_for(encoder, tiny_tok
             train_dataset=Dataset.from_dict({"text": ["the cat"]}), processing_class=tiny_tokenizer,
         )  # fmt: skip
     assert "give it as `--teacher_prompt`" in caplog.text
+
+
+# ---- Evaluation ----
+
+
+@pytest.fixture
+def alike(sentences, tmp_path):
+    """A task of pairs, and retrieval in BEIR's layout, whose gold is that of words in common."""
+    folder = tmp_path / "alike"
+    folder.mkdir()
+    pairs = [(a, b, len(set(a.split()) & set(b.split()))) for a, b in itertools.pairwise(sentences[:31])]
+    lines = "".join(json.dumps({"one": a, "two": b, "label": float(c)}) + "\n" for a, b, c in pairs)
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text(lines)
+    (folder / "task.yaml").write_text("text_columns: [one, two]\nlabel_names: null\nmetrics: [spearman]\n")
+    search = tmp_path / "search"
+    (search / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", sentences[:20]), ("queries", [s.split()[0] for s in sentences[:5]])):
+        rows = [json.dumps({"_id": f"{name[0]}{i}", "text": text}) for i, text in enumerate(texts)]
+        (search / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    judged = [f"q{i}\tc{i}\t1" for i in range(5)]
+    (search / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    return {"pairs": str(folder), "search": str(search)}
+
+
+@pytest.mark.parametrize(("kind", "headline"), [("pairs", "cosine_spearman"), ("search", "ndcg@10")])
+def test_a_student_is_scored_by_its_vectors_while_it_learns(
+    kind, headline, alike, teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path
+):
+    args = arguments(
+        tmp_path, objectives=["embedding"], eval_task=alike[kind], eval_strategy="steps", eval_steps=1,
+        metric_for_best_model="headline", load_best_model_at_end=True, save_strategy="steps", save_steps=1,
+    )  # fmt: skip
+    trainer = DistillationTrainer(
+        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
+        train_dataset=Dataset.from_dict({"text": sentences}), processing_class=tiny_tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    found = trainer.evaluate()
+    assert trainer.args.metric_for_best_model == f"vectors/{headline}"
+    task = trainer.evaluation.vectors.task
+    head = SentenceHead("mean", [Normalize()])
+    own = task.scores(vectors(trainer.student.eval(), head, tiny_tokenizer, task.texts).numpy())
+    assert found[f"eval_vectors/{headline}"] == pytest.approx(own[headline], abs=1e-5)
+    teachers = trainer.evaluation.vectors.score_teacher(trainer.teacher)
+    expected = task.scores(vectors(encoder, head, tiny_tokenizer, task.texts).numpy())
+    assert teachers == pytest.approx(expected, abs=1e-5)
+    trainer.create_model_card()
+    assert f"| {headline} |" in (tmp_path / "student" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("pairs", "cosine_spearman"), ("search", "ndcg@10")])
+def test_the_verb_scores_a_sentence_encoder(kind, metric, alike, teacher_folder, encoder, tiny_tokenizer, tmp_path):
+    facts = evaluate.run(
+        TaskArguments(alike[kind]), EvaluationArguments(teacher_folder, output_dir=str(tmp_path / "e"), use_cpu=True)
+    )
+    task = read_retrieval(alike[kind]) if kind == "search" else pairs_of(load_task(alike[kind]))
+    cutting = functools.partial(tiny_tokenizer, truncation=True, max_length=32)
+    own = task.scores(vectors(encoder, SentenceHead("mean", [Normalize()]), cutting, task.texts).numpy())
+    assert facts["score"] == pytest.approx(own[metric], abs=1e-5)
+    assert metric in evaluate.summary(facts)
+
+
+def test_retrieval_is_for_students_that_learn_vectors(alike, teacher_folder, tiny_tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="add `embedding` or `similarity`"):
+        DistillationTrainer(
+            create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, eval_task=alike["search"]),
+            teacher_model=teacher_folder, train_dataset=Dataset.from_dict({"text": ["the cat"]}),
+            processing_class=tiny_tokenizer,
+        )  # fmt: skip

@@ -93,6 +93,9 @@ def _train(
     trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
+    evaluation = trainer.evaluate() if ready.has_evaluation else None
+    vectors = trainer.evaluation.vectors
+    teachers_vectors = None if vectors is None else vectors.score_teacher(trainer.teachers[0])
     trainer.create_model_card()
     facts = {
         "job": "distill",
@@ -107,7 +110,8 @@ def _train(
         "textbook": textbook.textbook,
         "textbook_rows": ready.num_rows,
         **trainer.whole_run.facts(),
-        "evaluation": trainer.evaluate() if ready.has_evaluation else None,
+        "evaluation": evaluation,
+        **({} if teachers_vectors is None else {"teacher_vectors": teachers_vectors}),
         "best": _best(trainer),
         "seconds": round(time.perf_counter() - started, 2),
         "seed": training.seed,

@@ -6,14 +6,18 @@ import tempfile
 import time
 from typing import Any
 
+import torch
+
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.teach import load_task_from
-from hf_distill.hub.loading import UNREADABLE, check_complete, load_error, load_tokenizer
+from hf_distill.hub.loading import UNREADABLE, check_complete, load_error, load_model, load_tokenizer
 from hf_distill.settings import EvaluationArguments, FineTuningArguments, TaskArguments
 from hf_distill.settings.parsing import write_arguments
+from hf_distill.students.sentence import SentenceHead, encode_texts, read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
+from hf_distill.tasks.vectors import VectorTask, is_retrieval, pairs_of, read_retrieval
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
@@ -39,6 +43,12 @@ def run(task: TaskArguments, evaluation: EvaluationArguments) -> dict[str, Any]:
     if evaluation.model is None:
         raise ValueError("`--model` is missing: give the Hub id or folder of the model to score.")
     started = time.perf_counter()
+    head = read_head(evaluation.model, evaluation.revision)
+    if head is not None or is_retrieval(task.task):
+        facts = {**_score_vectors(task, evaluation, head), "seconds": round(time.perf_counter() - started, 2)}
+        write_results(evaluation.output_dir, facts)
+        write_arguments(evaluation.output_dir, task, evaluation)
+        return facts
     rows = load_task_from(task, seed=evaluation.seed, splits="evaluation")
     with tempfile.TemporaryDirectory() as scratch:
         running = FineTuningArguments(
@@ -88,6 +98,63 @@ def summary(results: dict[str, Any]) -> str:
         for split, scores in results["scores"].items()
     ]
     return "\n".join(filter(None, [*lines, majority_line(results["majority"])]))
+
+
+def _score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: SentenceHead | None) -> dict[str, Any]:
+    """Score a sentence encoder by the cosines between its vectors of texts.
+
+    Raises:
+        ValueError: If the model has no pooling, or the rows of the task are not two texts with one label.
+    """
+    model = str(evaluation.model)
+    if head is None:
+        raise ValueError(
+            f"`--model` {model!r} is no sentence encoder (modules.json), which the retrieval in {task.task!r} needs."
+        )
+    found: VectorTask | None
+    if is_retrieval(task.task):
+        split = task.evaluation_splits[0] if task.evaluation_splits else None
+        found = read_retrieval(task.task, split, task.max_eval_samples)
+    else:
+        found = pairs_of(load_task_from(task, seed=evaluation.seed, splits="evaluation"))
+    if found is None:
+        raise ValueError(
+            f"`--task` {task.task!r}: a sentence encoder is scored on pairs of texts with a number or a class, or on "
+            "a folder with corpus.jsonl, queries.jsonl and qrels."
+        )
+    encoder = load_model(model, flag="--model", **({"revision": evaluation.revision} if evaluation.revision else {}))
+    if not evaluation.use_cpu:
+        encoder.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    device = next(encoder.parameters()).device
+    tokenizer = load_tokenizer(evaluation.tokenizer_name or model, flag="--tokenizer_name")
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=evaluation.bf16):
+        vectors = encode_texts(
+            encoder.eval(),
+            head.eval().to(device),
+            tokenizer,
+            found.texts,
+            batch_size=evaluation.eval_batch_size,
+            max_length=task.max_length,
+            prompt=head.prompts.get(head.default_prompt or "", ""),
+        )
+    scores = found.scores(vectors)
+    return {
+        "job": "evaluate",
+        "task": found.name,
+        "kind": "vectors",
+        "metric": found.headline,
+        "split": found.split,
+        "split_rows": found.rows,
+        "max_eval_samples": task.max_eval_samples,
+        "model": model,
+        "score": scores[found.headline],
+        "constant": None,
+        "scores": {found.split: scores},
+        "parameters": encoder.num_parameters(),
+        "majority": None,
+        "seed": evaluation.seed,
+        "environment": environment(),
+    }
 
 
 def score_model(

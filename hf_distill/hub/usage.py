@@ -67,7 +67,7 @@ def usage(
     """
     texts = _TEXTS.get(language, _TEXTS["en"])
     first, second = texts["pair"]
-    given = {**texts, "texts": [first, second]}
+    given: dict[str, object] = {**texts, "texts": [first, second]}
     given |= {"text": {"text": first, "text_pair": second}} if pairs else {}
     # Lists and mappings of texts are written alike in JSON and in Python.
     shown = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}

@@ -347,7 +347,8 @@ class DistillationArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Evaluate the student's score on this task too: a registered one (glue/sst2), or a folder of your "
-            "own; by its head where the training reaches it, else by a linear probe."
+            "own; by its head where the training reaches it, else by a linear probe; a sentence encoder on pairs of "
+            "texts by their cosines, or on retrieval, a folder in BEIR's layout."
         },
     )
     eval_task_dir: str | None = field(

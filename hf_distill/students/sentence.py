@@ -14,11 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, cast, get_args
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from ..capture.architectures import forward_columns
+from ..capture.signals import SignalRequest
+from ..capture.transformer import capture_of
 from ..hub.loading import find_file
 from ..hub.selection import MODULES_FILE
 from ..settings.distill import PoolingMode
@@ -164,8 +168,14 @@ class SentenceHead(nn.Module):
             steps.append(Dense(hidden_size * len(modes), dense_width, bias=False))
         if self.normalizes:
             steps.append(Normalize())
-        prompts = {"prompts": self.prompts, "default_prompt": self.default_prompt}
-        return SentenceHead(modes, steps, **prompts, max_length=self.max_length, similarity=self.similarity)
+        return SentenceHead(
+            modes,
+            steps,
+            prompts=self.prompts,
+            default_prompt=self.default_prompt,
+            max_length=self.max_length,
+            similarity=self.similarity,
+        )
 
     def describe(self) -> str:
         """The modules in words, such as `mean, dense 312 -> 768, normalize`."""
@@ -247,6 +257,44 @@ def _save_dense(folder: Path, dense: Dense) -> None:
     state = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in linear.state_dict().items()}
     with new_file(folder / "model.safetensors") as part:
         safetensors.torch.save_file(state, part, metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def encode_texts(
+    model: Any,
+    head: SentenceHead,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 64,
+    max_length: int | None = None,
+    prompt: str = "",
+) -> np.ndarray:
+    """The vectors of texts by a sentence encoder as it is.
+
+    Args:
+        model: The encoder, in evaluation mode.
+        head: Its head.
+        tokenizer: Its tokenizer.
+        texts: N texts.
+        batch_size: Texts of one forward pass; those of like length run together.
+        max_length: Tokens at which a text is cut; by default those of the head, else of the tokenizer.
+        prompt: Put before every text.
+
+    Returns:
+        (N, D) fp32, in the order of the texts.
+    """
+    capture = capture_of(model, SignalRequest(pooled=True), head)
+    columns, device = forward_columns(model), next(model.parameters()).device
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    options = {"truncation": True, "padding": True, "max_length": max_length or head.max_length}
+    found: dict[int, Any] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        inputs = tokenizer([prompt + texts[row] for row in rows], return_tensors="pt", **options)
+        signals = capture(**{name: value.to(device) for name, value in inputs.items() if name in columns})
+        found |= dict(zip(rows, cast(Tensor, signals.pooled).float().cpu().numpy(), strict=True))
+    return np.stack([found[row] for row in range(len(texts))])
 
 
 # ---- Reading ----

@@ -207,11 +207,11 @@ class LiveTeacher(TeacherSource):
         digest = xxhash.xxh3_128()
         for name, weight in weights_of(self.model):
             update_digest(digest, {name: weight})
-        pools = self._capture.request.pooled and self.head is not None
-        if pools:
-            update_digest(digest, self.head.state_dict())
+        head = self.head if self._capture.request.pooled else None
+        if head is not None:
+            update_digest(digest, head.state_dict())
         found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
-        found |= {"teacher_vector": self.head.describe()} if pools else {}
+        found |= {} if head is None else {"teacher_vector": head.describe()}
         # Other arithmetic rounds the same weights; int8 weights are others.
         return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
 

@@ -291,7 +291,7 @@ def _let_read(
         flag = "teacher_prompt" if args.teacher_text_column is None else "teacher_text_column"
     if tokenizer is None:
         raise ValueError(f"`--{flag}` needs the student's tokenizer: give it as `processing_class`.")
-    text = {"text_column": args.teacher_text_column, "prompt": args.teacher_prompt or ""}
+    text: dict[str, Any] = {"text_column": args.teacher_text_column, "prompt": args.teacher_prompt or ""}
     known: list[TokenColumns] = []
     found: list[TeacherSource] = []
     for index, (source, one, theirs) in enumerate(zip(sources, given, own_tokenizers, strict=True)):

@@ -155,8 +155,9 @@ def request_fields(request: SignalRequest) -> dict[str, Any]:
 
 def request_from(fields: Mapping[str, Any]) -> SignalRequest:
     """The reverse of `request_fields`."""
-    flags = {name: bool(fields.get(name)) for name in ("logits", "pooled")}
-    return SignalRequest(**flags, **{name: frozenset(value) for name, value in fields.items() if name not in flags})
+    flags = ("logits", "pooled")
+    request: dict[str, Any] = {name: bool(fields.get(name)) for name in flags}
+    return SignalRequest(**request, **{name: frozenset(value) for name, value in fields.items() if name not in flags})
 
 
 def missing_signals(request: SignalRequest, stored: SignalRequest) -> str:

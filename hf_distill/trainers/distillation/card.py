@@ -15,6 +15,7 @@ from ...hub.model_card import (
     CardFacts,
     ModelFacts,
     ObjectiveFacts,
+    ScoreFacts,
     curves_from_log,
     settings_that_differ,
     shown_name,
@@ -26,6 +27,7 @@ from ...students.sentence import SentenceHead
 from ...students.shapes import shape_of
 from ...students.sizes import count_parameters
 from ...tasks.labels import names_of_head
+from ...tasks.vectors import Pairs
 from ...teachers.base import TeacherSource
 
 PIPELINE_TAGS = {
@@ -151,7 +153,29 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
         citations=[objective.citation for objective in objectives.values() if objective.citation],
         pipeline_tag=pipeline_tag(trainer.student) if trainer.model.sentence_head is None else SENTENCES,
         labels=labels_of(trainer.student),
+        scores=_vector_scores(trainer),
     )
+
+
+def _vector_scores(trainer: Any) -> list[ScoreFacts]:
+    """The scores of a sentence encoder in its last evaluation, beside its teacher's where they are known."""
+    found = trainer.evaluation.vectors
+    if found is None:
+        return []
+    return [
+        ScoreFacts(
+            found.task.name,
+            metric,
+            found.task.split,
+            student=value,
+            teacher=found.teacher.get(metric),
+            complete=trainer.args.eval_task_samples is None,
+            rows=found.task.rows,
+            seed=trainer.args.seed,
+            task_type=SENTENCES if isinstance(found.task, Pairs) else "information-retrieval",
+        )
+        for metric, value in found.last.items()
+    ]
 
 
 def _teacher_facts(teacher: TeacherSource) -> ModelFacts | None:

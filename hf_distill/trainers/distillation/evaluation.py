@@ -26,7 +26,7 @@ from ...tasks.loading import LoadedTask
 from ...teachers.routing import take_inputs
 from .agreement import AGREEMENT, AgreementMeter, Reduce, headline
 from .model import DistillationModel, count_items
-from .task_scores import TaskEvaluation, task_to_evaluate
+from .task_scores import TaskEvaluation, VectorEvaluation, task_to_evaluate
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Evaluation:
         predicting: Whether the pass is one of `predict`, whose rows need nothing of a teacher.
     """
 
-    task: TaskEvaluation | None = None
-    asked: Literal["logits", "features"] | None = None
+    task: TaskEvaluation | VectorEvaluation | None = None
+    asked: Literal["logits", "features", "vectors"] | None = None
     predicting: bool = False
     _means: ExactMeans = field(default_factory=ExactMeans)
     _agreement: AgreementMeter = field(default_factory=AgreementMeter)
@@ -109,10 +109,13 @@ class Evaluation:
         Raises:
             ValueError: If the task is unknown, or cannot be read.
         """
-        task = task_to_evaluate(task, args)
-        if task is None:
+        found = task_to_evaluate(task, args)
+        if found is None:
             return rows
-        self.task = TaskEvaluation(task, tokenizer, args)
+        if isinstance(found, LoadedTask):
+            self.task = TaskEvaluation(found, tokenizer, args)
+        else:
+            self.task = VectorEvaluation(found, tokenizer, args.max_length)
         return self.task.text_rows(teachers) if rows is None else rows
 
     def settle(self, model: DistillationModel, args: DistillationArguments, sets: Any) -> None:
@@ -141,6 +144,11 @@ class Evaluation:
     def scored_set(self, sets: Any) -> str:
         """Prefix of the evaluation that scores the task: the only one, or that of the first of several data sets."""
         return f"eval_{next(iter(sets))}" if isinstance(sets, dict) else "eval"
+
+    @property
+    def vectors(self) -> VectorEvaluation | None:
+        """The evaluation of the student's vectors of texts, if there is one."""
+        return self.task if isinstance(self.task, VectorEvaluation) else getattr(self.task, "vectors", None)
 
     def begin(self, *, predicting: bool) -> None:
         """Forget what an earlier pass left behind."""

@@ -212,6 +212,11 @@ class DistillationModel(PreTrainedModel):
         return moving
 
     @property
+    def learns_vectors(self) -> bool:
+        """Whether an objective compares the vectors of texts."""
+        return self._capture.request.pooled
+
+    @property
     def agreeing(self) -> list[str]:
         """Names of the objectives on which student and teacher can be compared."""
         return [name for name, objective in self.objectives.items() if can_agree(cast(Objective, objective))]
@@ -224,7 +229,7 @@ class DistillationModel(PreTrainedModel):
         loss_scale: float = 1.0,
         return_logits: bool = False,
         return_agreement: bool = False,
-        only: Literal["logits", "features"] | None = None,
+        only: Literal["logits", "features", "vectors"] | None = None,
         **inputs: Any,
     ) -> Any:
         """One forward pass of the student and every loss; without `teacher_signals`, what the student gives.
@@ -238,8 +243,8 @@ class DistillationModel(PreTrainedModel):
             loss_scale: Number of processes that average their gradients.
             return_logits: Whether to run the head even if no objective reads it.
             return_agreement: Whether to compare both sides (see `agreement_sums`).
-            only: No loss at all, but the student's `logits` by name, or its `features`: the mean over the real tokens
-                of the deepest hidden state that the objectives train, (B, H).
+            only: No loss at all, but the student's `logits` by name; its `features`: the mean over the real tokens of
+                the deepest hidden state that the objectives train, (B, H); or its `vectors` of texts, (B, D).
             inputs: A batch; label columns go to the objectives, the rest to the student.
 
         Returns:
@@ -281,9 +286,11 @@ class DistillationModel(PreTrainedModel):
         known = {name: value for name, value in inputs.items() if name in self._columns}
         return (self._capture if capture is None else capture)(**known)
 
-    def _without_losses(self, only: Literal["logits", "features"], inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the student's logits or features for a batch, without a loss."""
+    def _without_losses(self, only: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the student's logits, features or vectors for a batch, without a loss."""
         known = {name: value for name, value in inputs.items() if name in self._columns}
+        if only == "vectors":
+            return {"vectors": self._capture(**known).pooled}
         if only == "logits":
             return dict(self._capture_with_logits(**known).logits)
         signals = self._features_capture(**known)

@@ -3,6 +3,8 @@
 Where the training reaches the student's head and the head is the task's, the student is scored as it is. Otherwise the
 head is noise, and a linear probe says how much of the task can be read from what is trained: ridge regression from the
 mean of the tokens' hidden states, closed and without chance, fitted anew in every evaluation.
+
+A student that learns vectors of texts is scored by their cosines: on pairs of texts, or on retrieval.
 """
 
 from __future__ import annotations
@@ -12,19 +14,21 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
-from transformers import EvalPrediction
+from transformers import DataCollatorWithPadding, EvalPrediction
 from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ...settings import DistillationArguments
 from ...settings.teach import HEADLINE
+from ...students.sentence import encode_texts
 from ...tasks.labels import visible_labels
 from ...tasks.loading import LoadedTask, load_task
 from ...tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
-from ...tasks.rows.text import LENGTH_COLUMN
+from ...tasks.rows.text import LENGTH_COLUMN, tokenize_text
 from ...tasks.rows.tokenizing import tokenize_task
 from ...tasks.spec import TaskSpec
+from ...tasks.vectors import Retrieval, VectorTask, is_retrieval, pairs_of, read_retrieval
 from ...teachers.base import TeacherSource
 from ..fine_tuning.heads import head_of
 from ..fine_tuning.task_models import check_positions, label_order
@@ -32,7 +36,7 @@ from .model import DistillationModel
 
 logger = logging.get_logger(__name__)
 
-Way = Literal["head", "probe"]
+Way = Literal["head", "probe", "vectors"]
 # (rows, what is asked of the student, collator, what is kept of the outputs) -> outputs and labels of all rows.
 RunStudent = Callable[[datasets.Dataset, str, Any, Callable[[Any], Any] | None], tuple[Any, Any]]
 PROBE_STRENGTH = 0.1
@@ -43,7 +47,7 @@ class TaskEvaluation:
 
     Attributes:
         task: The task, as many rows of it as are used.
-        way: By its `head`, or by a `probe`; known once `choose` has seen the student.
+        way: By its `head`, by a `probe`, or by its `vectors`; known once `choose` has seen the student.
     """
 
     def __init__(self, task: LoadedTask, tokenizer: Any, args: DistillationArguments) -> None:
@@ -64,6 +68,7 @@ class TaskEvaluation:
         self.tokenizer = tokenizer
         self.max_length = args.max_length
         self.way: Way = "head"
+        self.vectors: VectorEvaluation | None = None
         self._order: list[int] | None = None
         self.rows = self.task.split(self.spec.headline_split)
         tokens = tokenize_task(self.rows, self.spec, tokenizer, self.max_length)
@@ -76,11 +81,7 @@ class TaskEvaluation:
         Raises:
             ValueError: If a teacher cannot read them.
         """
-        if not all(teacher.reads_any_rows for teacher in teachers):
-            raise ValueError(
-                "`--eval_task` without held-out rows measures terms on the task's text, which a stored teacher or one "
-                "with its own tokens cannot read: hold back `--textbook_eval_rows`, or give `eval_dataset`."
-            )
+        check_readable(teachers)
         return self.tokens.remove_columns([name for name in LABEL_COLUMNS if name in self.tokens.column_names])
 
     def choose(self, model: DistillationModel) -> None:
@@ -91,6 +92,10 @@ class TaskEvaluation:
         """
         student = model.student.get_base_model() if hasattr(model.student, "get_base_model") else model.student
         check_positions(student.config, self.max_length)
+        pairs = pairs_of(self.task) if model.learns_vectors else None
+        if pairs is not None:
+            self.way, self.vectors = "vectors", VectorEvaluation(pairs, self.tokenizer, self.max_length)
+            return
         reason = self._why_no_head(model, student)
         self.way = "head" if reason is None else "probe"
         if reason is None:
@@ -134,15 +139,19 @@ class TaskEvaluation:
     @property
     def headline(self) -> str:
         """Name of the main score without `eval_`."""
+        if self.vectors is not None:
+            return self.vectors.headline
         return f"{'task' if self.way == 'head' else 'probe'}/{self.spec.headline}"
 
     def score(self, run: RunStudent, pad_to: int | None) -> dict[str, float]:
-        """The task's scores as `task/<metric>`, or `probe/<metric>`.
+        """The task's scores as `task/<metric>`, `probe/<metric>` or `vectors/<metric>`.
 
         Args:
             run: Runs the student over rows.
             pad_to: Batches are padded to a multiple of it.
         """
+        if self.vectors is not None:
+            return self.vectors.score(run, pad_to)
         head = head_of(self.spec, self._order)
         collator = head.collator(self.tokenizer, pad_to)
         if self.way == "head":
@@ -160,12 +169,113 @@ class TaskEvaluation:
         return {f"probe/{name}": float(value) for name, value in scores.items()}
 
 
-def task_to_evaluate(given: LoadedTask | None, args: DistillationArguments) -> LoadedTask | None:
+class VectorEvaluation:
+    """Scores a student by the cosines between its vectors of texts.
+
+    Attributes:
+        task: Pairs of texts, or retrieval.
+        last: The student's scores of the last evaluation.
+        teacher: Those of its teacher, once they are asked for.
+    """
+
+    def __init__(self, task: VectorTask, tokenizer: Any, max_length: int) -> None:
+        """Tokenize the texts.
+
+        Args:
+            task: The task.
+            tokenizer: The student's.
+            max_length: Where texts are cut, in tokens.
+
+        Raises:
+            ValueError: If there is no tokenizer.
+        """
+        if tokenizer is None:
+            raise ValueError("`--eval_task` has text to tokenize: give `processing_class`.")
+        self.task = task
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.last: dict[str, float] = {}
+        self.teacher: dict[str, float] = {}
+        rows = datasets.Dataset.from_dict({"text": list(task.texts)})
+        tokens = tokenize_text(rows, tokenizer, max_length=max_length)
+        # The pass gathers labels: here the number of the text.
+        self.tokens = tokens.add_column("labels", list(range(len(tokens))))
+        self.tokens = self.tokens.select(np.argsort(-np.asarray(tokens[LENGTH_COLUMN]), kind="stable"))
+
+    def text_rows(self, teachers: Sequence[TeacherSource]) -> Any:
+        """The texts as held-out ones, of retrieval the queries; documents are many.
+
+        Raises:
+            ValueError: If a teacher cannot read them.
+        """
+        check_readable(teachers)
+        tokens = self.tokens
+        if isinstance(self.task, Retrieval):
+            tokens = tokens.select(np.flatnonzero(np.asarray(tokens["labels"][:]) >= len(self.task.documents)))
+        return tokens.remove_columns("labels")
+
+    def choose(self, model: DistillationModel) -> None:
+        """Check that the student learns vectors.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        if not model.learns_vectors:
+            raise ValueError(
+                f"`--eval_task` {self.task.name!r} is scored on vectors of texts, which no objective of "
+                f"{sorted(model.objectives)} trains: add `embedding` or `similarity`."
+            )
+
+    def show(self, model: DistillationModel) -> None:
+        """Be ready to score another student of the same kind, as in a search."""
+
+    @property
+    def headline(self) -> str:
+        """Name of the main score without `eval_`."""
+        return f"vectors/{self.task.headline}"
+
+    def score(self, run: RunStudent, pad_to: int | None) -> dict[str, float]:
+        """The scores as `vectors/<metric>`; arguments as in `TaskEvaluation.score`."""
+        collator = DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=pad_to)
+        vectors, numbers = run(self.tokens, "vectors", collator, None)
+        self.last = self.task.scores(vectors[np.argsort(numbers)])
+        return {f"vectors/{name}": value for name, value in self.last.items()}
+
+    def score_teacher(self, teacher: TeacherSource) -> dict[str, float] | None:
+        """The scores of a teacher that runs here and reads these texts; `None` of any other."""
+        own = teacher.own_tokens
+        if teacher.model is None or teacher.head is None or (own is not None and own.text_column is not None):
+            return None
+        tokenizer, prompt = (self.tokenizer, "") if own is None else (own.tokenizer, own.prompt)
+        vectors = encode_texts(
+            teacher.model, teacher.head, tokenizer, self.task.texts, max_length=self.max_length, prompt=prompt
+        )
+        self.teacher = self.task.scores(vectors)
+        return self.teacher
+
+
+def check_readable(teachers: Sequence[TeacherSource]) -> None:
+    """Refuse teachers that cannot read the text of `--eval_task`.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if not all(teacher.reads_any_rows for teacher in teachers):
+        raise ValueError(
+            "`--eval_task` without held-out rows measures terms on the task's text, which a stored teacher or one "
+            "with its own tokens cannot read: hold back `--textbook_eval_rows`, or give `eval_dataset`."
+        )
+
+
+def task_to_evaluate(
+    given: LoadedTask | VectorTask | None, args: DistillationArguments
+) -> LoadedTask | VectorTask | None:
     """The task of `eval_task`, loaded if only its name is known.
 
     Raises:
         ValueError: If the name is unknown, or `metric_for_best_model` asks for a task and there is none.
     """
+    if given is None and args.eval_task is not None and is_retrieval(args.eval_task):
+        return read_retrieval(args.eval_task, limit=args.eval_task_samples)
     if given is None and args.eval_task is not None:
         given = load_task(args.eval_task, args.eval_task_dir, splits="evaluation")
     if given is None and (args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE:

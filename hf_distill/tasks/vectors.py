@@ -1,0 +1,240 @@
+"""Tasks that the vectors of texts are scored on: pairs of texts that are more or less alike, and retrieval.
+
+Shape legend: N texts, D numbers of a vector, Q queries, M documents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..storage.files import DamagedFileError, read_text
+from .labels import visible_labels
+from .loading import LoadedTask
+
+CORPUS_FILE, QUERIES_FILE, JUDGEMENTS_FOLDER = "corpus.jsonl", "queries.jsonl", "qrels"
+# The splits of a folder in the order in which one is looked for.
+_SPLITS = ("test", "dev", "validation", "train")
+# Hits that count for the headline and the reciprocal rank; recall has one more depth.
+DEPTH, DEEP = 10, 100
+# Queries whose similarities with all documents are held at once.
+_QUERIES = 64
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of texts with a number that says how alike they are.
+
+    Attributes:
+        name: Name of the task.
+        split: The split that the pairs are from.
+        texts: Every text once.
+        left: (P,) row numbers in `texts` of the first texts.
+        right: (P,) those of the second ones.
+        likeness: (P,) the gold numbers; of two classes the class.
+    """
+
+    name: str
+    split: str
+    texts: Sequence[str]
+    left: np.ndarray
+    right: np.ndarray
+    likeness: np.ndarray
+
+    headline = "cosine_spearman"
+
+    @property
+    def rows(self) -> int:
+        """Pairs that are scored."""
+        return len(self.likeness)
+
+    def scores(self, vectors: np.ndarray) -> dict[str, float]:
+        """Rank and linear correlation of the cosines with the gold numbers.
+
+        Args:
+            vectors: (N, D) those of `texts`.
+        """
+        from scipy.stats import pearsonr, spearmanr
+
+        units = unit_rows(vectors)
+        cosines = (units[self.left] * units[self.right]).sum(1)
+        if np.ptp(cosines) == 0 or np.ptp(self.likeness) == 0:
+            # What never changes goes along with nothing.
+            return {"cosine_spearman": 0.0, "cosine_pearson": 0.0}
+        return {
+            "cosine_spearman": float(spearmanr(cosines, self.likeness).statistic),
+            "cosine_pearson": float(pearsonr(cosines, self.likeness).statistic),
+        }
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Queries, documents, and which documents answer which query.
+
+    Attributes:
+        name: Name of the task.
+        split: The split of the judgements.
+        texts: The documents, then the queries.
+        documents: M, ids of the documents.
+        queries: Q, ids of the queries that have a judgement.
+        gains: For every query the documents that answer it, by row number, with how well (above 0).
+    """
+
+    name: str
+    split: str
+    texts: Sequence[str]
+    documents: Sequence[str]
+    queries: Sequence[str]
+    gains: Sequence[Mapping[int, float]]
+
+    headline = "ndcg@10"
+
+    @property
+    def rows(self) -> int:
+        """Queries that are scored."""
+        return len(self.queries)
+
+    def scores(self, vectors: np.ndarray) -> dict[str, float]:
+        """Means over the queries: nDCG@10 and MRR@10, recall@10 and recall@100, by cosine.
+
+        A document that has the id of the query is no hit.
+
+        Args:
+            vectors: (M + Q, D) those of `texts`.
+        """
+        units = unit_rows(vectors)
+        documents, queries = units[: len(self.documents)], units[len(self.documents) :]
+        place = {identity: row for row, identity in enumerate(self.documents)}
+        found = []
+        for start in range(0, len(queries), _QUERIES):
+            similarities = queries[start : start + _QUERIES] @ documents.T
+            for row, likeness in enumerate(similarities, start=start):
+                itself = place.get(self.queries[row])
+                if itself is not None:
+                    likeness[itself] = -math.inf
+                found.append(_scores_of_query(_best(likeness), self.gains[row]))
+        return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+
+VectorTask = Pairs | Retrieval
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """(N, D) vectors of length 1 in fp32; a zero vector stays zero."""
+    rows = np.asarray(vectors, dtype=np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _best(likeness: np.ndarray) -> np.ndarray:
+    """Row numbers of the nearest documents, the nearest first; of equal ones the first."""
+    depth = min(DEEP, len(likeness))
+    return np.argsort(-likeness, kind="stable")[:depth]
+
+
+def _scores_of_query(hits: np.ndarray, gains: Mapping[int, float]) -> dict[str, float]:
+    got = [gains.get(int(hit), 0.0) for hit in hits]
+    ideal = sorted(gains.values(), reverse=True)
+    first = next((rank for rank, gain in enumerate(got[:DEPTH], start=1) if gain > 0), None)
+    return {
+        f"ndcg@{DEPTH}": _discounted(got[:DEPTH]) / _discounted(ideal[:DEPTH]),
+        f"mrr@{DEPTH}": 0.0 if first is None else 1.0 / first,
+        **{f"recall@{k}": sum(gain > 0 for gain in got[:k]) / len(gains) for k in (DEPTH, DEEP)},
+    }
+
+
+def _discounted(gains: Sequence[float]) -> float:
+    return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))
+
+
+# ---- Reading ----
+
+
+def pairs_of(task: LoadedTask) -> Pairs | None:
+    """The pairs of a task's headline split; `None` of a task whose rows are not two texts with one label."""
+    spec = task.spec
+    if spec.kind != "text_classification" or len(spec.text_columns) != 2:
+        return None
+    rows = task.split(spec.headline_split)
+    rows = rows.select(visible_labels(rows, spec).nonzero()[0])
+    left, right = (rows[column][:] for column in spec.text_columns)
+    number = {text: index for index, text in enumerate(dict.fromkeys([*left, *right]))}
+    return Pairs(
+        spec.name,
+        spec.headline_split,
+        list(number),
+        np.array([number[text] for text in left]),
+        np.array([number[text] for text in right]),
+        np.asarray(rows[spec.label_column][:], dtype=np.float64),
+    )
+
+
+def is_retrieval(folder: Any) -> bool:
+    """Whether a folder has queries, documents and judgements in BEIR's layout."""
+    root = Path(str(folder)).expanduser()
+    return all((root / name).exists() for name in (CORPUS_FILE, QUERIES_FILE, JUDGEMENTS_FOLDER))
+
+
+def read_retrieval(folder: str, split: str | None = None, limit: int | None = None) -> Retrieval:
+    """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`.
+
+    Args:
+        folder: The folder.
+        split: The split of the judgements; by default the first of test, dev, validation and train that is there.
+        limit: Score the first so many queries.
+
+    Raises:
+        ValueError: If a file is damaged, or there is no judgement of that split.
+    """
+    root = Path(folder).expanduser()
+    judgements = root / JUDGEMENTS_FOLDER
+    there = [one for one in ((split,) if split else _SPLITS) if (judgements / f"{one}.tsv").is_file()]
+    if not there:
+        raise ValueError(f"{str(judgements)!r} has no {split or ' or '.join(_SPLITS)}.tsv.")
+    corpus = _texts_of(root / CORPUS_FILE)
+    asked = _texts_of(root / QUERIES_FILE)
+    place = {identity: row for row, identity in enumerate(corpus)}
+    gains: dict[str, dict[int, float]] = {}
+    for query, document, gain in _judgements_of(judgements / f"{there[0]}.tsv"):
+        if gain > 0 and query in asked and document in place:
+            gains.setdefault(query, {})[place[document]] = gain
+    queries = [query for query in asked if query in gains][:limit]
+    if not queries:
+        raise ValueError(f"{str(judgements / there[0])!r}.tsv names no query and document of the other files.")
+    texts = [*corpus.values(), *(asked[query] for query in queries)]
+    return Retrieval(root.name, there[0], texts, list(corpus), queries, [gains[query] for query in queries])
+
+
+def _texts_of(file: Path) -> dict[str, str]:
+    """Texts by id, a title before its text."""
+    found = {}
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                found[str(row["_id"])] = f"{row.get('title') or ''} {row['text']}".strip()
+            except (ValueError, KeyError, TypeError) as error:
+                raise DamagedFileError(
+                    f"{str(file)!r}, line {number} is no row with _id and text: {error}."
+                ) from error
+    return found
+
+
+def _judgements_of(file: Path) -> list[tuple[str, str, float]]:
+    """Query, document and gain of every line below the header."""
+    found = []
+    for number, line in enumerate(read_text(file).split("\n")[1:], start=2):
+        if line.strip():
+            try:
+                query, document, gain = line.split("\t")
+                found.append((query, document, float(gain)))
+            except ValueError as error:
+                raise DamagedFileError(
+                    f"{str(file)!r}, line {number} is no query, document and number with tabs between: {error}."
+                ) from error
+    return found
