@@ -11,7 +11,6 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 from hf_distill.reports.speed.latency import (
     Latency,
     describe_device,
-    folder_bytes,
     latency,
     latency_ratio,
     weight_bytes,
@@ -114,13 +113,8 @@ def test_the_record_is_plain_data_with_sizes(teacher, student):
 def test_the_size_is_that_of_the_saved_file(teacher, tmp_path):
     masked = BertForMaskedLM(teacher.config)
     masked.save_pretrained(tmp_path)
-    on_disk = folder_bytes(tmp_path)
+    on_disk = (tmp_path / "model.safetensors").stat().st_size
     assert weight_bytes(masked) < on_disk < weight_bytes(masked) + 20_000
-
-
-def test_a_folder_without_weights(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no weights"):
-        folder_bytes(tmp_path)
 
 
 def test_statistics_of_a_latency():

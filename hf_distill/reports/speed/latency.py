@@ -6,7 +6,6 @@ batches of the same inputs. Here both models take turns on every batch, so that 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -219,18 +218,6 @@ def weight_bytes(model: PreTrainedModel) -> int:
     """Bytes of a model's weights on disk: parameters and saved buffers, shared storage once."""
     tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
-def folder_bytes(folder: str | os.PathLike[str]) -> int:
-    """Bytes of the weight files of a saved model.
-
-    Raises:
-        FileNotFoundError: If the folder holds no weights.
-    """
-    sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith((".safetensors", ".bin"))]
-    if not sizes:
-        raise FileNotFoundError(f"{os.fspath(folder)!r} holds no weights (*.safetensors).")
-    return sum(sizes)
 
 
 def describe_device(device: torch.device) -> str:
