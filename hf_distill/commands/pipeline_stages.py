@@ -12,12 +12,10 @@ from transformers.utils import logging
 
 from hf_distill.commands.results import RESULTS_FILE, write_results
 from hf_distill.settings.parsing import arguments_to_dict
-from hf_distill.storage.files import read_json, read_text, write_text
+from hf_distill.storage.files import read_json
+from hf_distill.storage.steps import mark, read_marker
 
 logger = logging.get_logger(__name__)
-
-# The underscore keeps it out of every push to the Hub.
-STAGE_FILE = "_stage"
 
 
 class Stages:
@@ -41,18 +39,19 @@ class Stages:
         settings = arguments_to_dict(*arguments) | more
         described = json.dumps([self.key, settings, self._files(settings)], sort_keys=True)
         self.key = xxhash.xxh3_128(described.encode()).hexdigest()
-        marker, results = folder / STAGE_FILE, folder / RESULTS_FILE
-        if marker.is_file() and read_text(marker) == self.key and results.is_file():
+        key, results = {"stage": self.key}, folder / RESULTS_FILE
+        marker = read_marker(folder) or {"finished": False}
+        if marker["finished"] and marker["settings"] == key and results.is_file():
             logger.warning(f"[{name}] finished before with the same settings: {folder}")
             result = read_json(results)
             self.seconds_before += result["seconds"]
             return result
         # From here on the folder is neither the old result nor the new one.
-        marker.unlink(missing_ok=True)
+        mark(folder, key)
         logger.warning(f"[{name}] starts")
         result = job()
         write_results(folder, result)
-        write_text(marker, self.key)
+        mark(folder, key, finished=True)
         logger.warning(f"[{name}] done in {result['seconds']:.0f} s")
         return result
 

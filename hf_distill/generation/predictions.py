@@ -10,6 +10,7 @@ from typing import Any
 from transformers.utils import logging
 
 from hf_distill.storage.files import append_text, write_text
+from hf_distill.storage.steps import describe_file, mark, read_marker
 
 logger = logging.get_logger(__name__)
 
@@ -17,8 +18,8 @@ logger = logging.get_logger(__name__)
 class PredictionFile:
     """A file of JSON lines, one a row, that grows while a model writes.
 
-    Beside it stands a key that says which model wrote, how, and for which rows: lines under another key are not used
-    again. Once all rows are there, the lines are put in their order.
+    The marker of its folder has a key that says which model writes, how, and for which rows: lines under another key
+    are not used again. Once all rows are there, the lines are put in their order.
 
     Attributes:
         known: Number of a row -> its text, of the rows that are there.
@@ -35,13 +36,13 @@ class PredictionFile:
         self.path = path
         self.facts = facts
         self.known: dict[int, str] = {}
-        key_path = path.with_name(f".{path.name}.key")
-        if path.is_file() and key_path.is_file() and key_path.read_text(encoding="utf-8") == key:
+        self._settings = {"predictions": key}
+        if path.is_file() and (read_marker(path.parent) or {}).get("settings") == self._settings:
             self.known = self._read()
             logger.warning(f"{str(path)!r} has {len(self.known)} of {len(facts)} texts already; the rest is written.")
-        # Without a line that a kill cut short, and before the key says whose they are.
+        # Without a line that a kill cut short, and before the marker says whose they are.
         self._write_all()
-        write_text(key_path, key)
+        mark(path.parent, self._settings)
 
     def append(self, batch: Sequence[tuple[int, str]]) -> None:
         """Write the texts of one batch, down to the disk."""
@@ -55,6 +56,7 @@ class PredictionFile:
             The texts.
         """
         self._write_all()
+        mark(self.path.parent, self._settings, files={self.path.name: describe_file(self.path)}, finished=True)
         return [self.known[number] for number in range(len(self.facts))]
 
     def _read(self) -> dict[int, str]:

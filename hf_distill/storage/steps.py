@@ -74,9 +74,9 @@ def begin(folder: PathLike, settings: Mapping[str, Any] | None = None) -> Path:
     folder = Path(folder)
     if (folder / MARKER).is_file():
         # Killed from here on, the rest of an earlier step is nobody's finished step.
-        _write_marker(folder, {})
+        mark(folder, {})
     remove(folder)
-    _write_marker(folder, settings or {})
+    mark(folder, settings or {})
     return folder
 
 
@@ -137,19 +137,31 @@ def finish(
         for file in sorted(folder.rglob("*"))
         if file.is_file() and (name := file.relative_to(folder).as_posix()) != MARKER
     }
-    return _write_marker(folder, settings or {}, facts or {}, files, finished=True)
+    return mark(folder, settings or {}, facts or {}, files, finished=True)
 
 
-def _write_marker(
-    folder: Path,
+def mark(
+    folder: PathLike,
     settings: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
     files: Mapping[str, Any] | None = None,
     *,
     finished: bool = False,
 ) -> dict[str, Any]:
+    """Write the marker of a folder whose files somebody else looks after.
+
+    Args:
+        folder: The folder; nothing else in it is touched.
+        settings: What decides the step, JSON-able.
+        facts: What came of it, JSON-able.
+        files: Names of its files, each with `bytes` and `checksum`; the marker knows no others.
+        finished: Whether the step is finished.
+
+    Returns:
+        The marker.
+    """
     marker = {"finished": finished, "settings": dict(settings), "facts": dict(facts or {}), "files": dict(files or {})}
-    write_json(folder / MARKER, marker, default=str)
+    write_json(Path(folder, MARKER), marker, default=str)
     return marker
 
 
@@ -331,7 +343,7 @@ class WorkFolder:
         self.path = Path(path)
         marker = read_marker(self.path)
         if marker is None:
-            _write_marker(self.path, settings)
+            mark(self.path, settings)
             return
         different = differences(marker["settings"], settings)
         if different:

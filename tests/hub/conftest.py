@@ -35,5 +35,5 @@ def corpus_folder(tmp_path):
     card = f'---\nlicense: mit\ntags: [hf_distill]\n---\n\n# Corpus\n\nload_dataset("{LOCAL_FOLDER}", split="train")\n'
     (folder / "README.md").write_text(card)
     (folder / "statistics.json").write_text("{}")
-    touch(folder, ["work/hits/hits.arrow", "arguments.yaml", "_stage", "results.json"])
+    touch(folder, ["work/hits/hits.arrow", "arguments.yaml", "_finished.json", "results.json"])
     return folder

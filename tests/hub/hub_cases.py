@@ -4,7 +4,7 @@
 LEFTOVERS = {
     "_objectives.safetensors": "underscore",
     "_distillation.json": "underscore",
-    "_stage": "underscore",
+    "_finished.json": "underscore",
     "_cache/rows.json": "underscore",
     ".git/config": "hidden",
     "checkpoint-2/model.safetensors": "checkpoint",

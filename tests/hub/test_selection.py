@@ -45,7 +45,7 @@ def test_of_a_corpus_shards_card_and_statistics_are_pushed(corpus_folder):
     shards = {f"data/train-{shard:05d}-of-00003.parquet" for shard in range(3)}
     assert paths(selection.files) == {"README.md", "statistics.json"} | shards
     assert {file.path: file.reason.partition(":")[0] for file in selection.left_out} == {
-        "_stage": "begins with an underscore",
+        "_finished.json": "begins with an underscore",
         "arguments.yaml": "names folders of this machine; the card has the settings",
         "results.json": "not part of a corpus",
         "work/hits/hits.arrow": "work of the build",

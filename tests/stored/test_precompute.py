@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from hf_distill.capture.signals import SignalRequest
+from hf_distill.storage import steps
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.stored import manifest as manifest_module
 from hf_distill.teachers.stored import precompute as precompute_module
@@ -160,7 +161,7 @@ def test_a_shard_is_read_once_in_a_process_to_be_compared(store, monkeypatch):
     folder = store()
     StoredTeacher(folder)
     read = []
-    monkeypatch.setattr(manifest_module, "checksum_of", read.append)
+    monkeypatch.setattr(steps, "checksum_of", read.append)
     StoredTeacher(folder)
     assert read == []
 

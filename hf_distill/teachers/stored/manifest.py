@@ -12,15 +12,15 @@ from transformers.utils import logging
 
 from ...capture.signals import SignalRequest
 from ...storage import steps
-from ...storage.files import checksum_of, read_mapping, write_json
+from ...storage.files import read_mapping, write_json
 from ...storage.plain_values import as_hint
 from .columns import StoredSignal
 
 logger = logging.get_logger(__name__)
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 2
-# Checksums of the shards that are finished, by their names.
+FORMAT = 3
+# Sizes and checksums of the shards that are finished, by their names.
 SHARDS = "shards"
 
 
@@ -42,12 +42,10 @@ _FIELDS: dict[str, Any] = {
     "signals": list[StoredSignal],
     "rows": int,
     "shard_rows": int,
-    SHARDS: dict[str, str],
+    SHARDS: dict[str, dict[str, Any]],
 }
 # Fields that decide nothing: two calls may differ in them.
 SILENT_FIELDS = frozenset({"hf_distill", "source", SHARDS})
-# Shards of this process that were looked at: path, size and time of the last change.
-_verified: set[tuple[str, int, int]] = set()
 # From so many bytes on the reader waits long enough to be told why.
 _LARGE = 1 << 30
 
@@ -87,7 +85,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Every field in which two manifests differ with both values, or "" if none does."""
+    """Name every field in which two manifests differ, with both values; "" if none does."""
     # How the signals are stored follows from what was asked for.
     follows = {"signals"} if stored.get("request") != wanted.get("request") else set()
     left_out = SILENT_FIELDS | follows
@@ -103,16 +101,8 @@ def shard_paths(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> 
 
 def is_whole(path: Path, manifest: Mapping[str, Any]) -> bool:
     """Whether a shard is there and every byte of it is what was written; looked at once in a process."""
-    checksum = manifest.get(SHARDS, {}).get(path.name)
-    if checksum is None or not path.is_file():
-        return False
-    facts = path.stat()
-    seen = str(path.resolve()), facts.st_size, facts.st_mtime_ns
-    if seen not in _verified:
-        if checksum_of(path) != checksum:
-            return False
-        _verified.add(seen)
-    return True
+    noted = manifest[SHARDS].get(path.name)
+    return noted is not None and steps.damage_of_noted(path, noted) is None
 
 
 def verify_shards(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:

@@ -26,7 +26,8 @@ from ...hub.loading import load_tokenizer
 from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
 from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
-from ...storage.files import checksum_of, new_file, new_files
+from ...storage.files import new_file, new_files
+from ...storage.steps import describe_file
 from ...tasks.labels import names_of_head
 from ...tasks.rows.text import LENGTH_COLUMN
 from ..base import TeacherSource
@@ -273,7 +274,7 @@ def _write_shards(
             arrays = _compute(part, live, signals, collator, manifest["batch_size"], bar)
             table = pa.table({**dict(zip(part.column_names, part.columns, strict=True)), **arrays})
             _write_table(path, table.select(list(features)).cast(features.arrow_schema))
-            manifest[SHARDS][path.name] = checksum_of(path)
+            manifest[SHARDS][path.name] = describe_file(path)
             write_manifest(folder, manifest)
             done += end - start
     return done
