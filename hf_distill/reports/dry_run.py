@@ -46,7 +46,7 @@ def first_batch(trainer: Any, args: DistillationArguments) -> dict[str, Any]:
     with trainer.compute_loss_context_manager(), kept:
         loss, outputs = trainer.compute_loss(trainer.model, inputs, return_outputs=True)
     rows, length = _shape(inputs)
-    full = args.per_device_train_batch_size * args.max_length
+    full = args.max_tokens_per_batch or args.per_device_train_batch_size * args.max_length
     return {
         "description": trainer.describe(),
         "layers": _layers(trainer.model.objectives),

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, get_args
 
 from transformers import TrainingArguments
 
+from ..storage.plain_values import check_range
 from .teach import MatmulMode, TeacherDtype, filled_up
 from .values import check_numbers
 
@@ -212,6 +213,13 @@ class DistillationArguments(TrainingArguments):
         "group_by_length",
         "How rows are batched: group_by_length (little padding), random or sequential.",
     )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of a training batch at most, padding counted, on one device: batches have as many rows of "
+            "like length as fit, in place of --per_device_train_batch_size. Default: batches of so many rows."
+        },
+    )
     objectives: list[str] | None = field(
         default=None,
         metadata={
@@ -370,6 +378,22 @@ class DistillationArguments(TrainingArguments):
         default=0.0, metadata={"help": "How much better counts as better, for --early_stopping_patience."}
     )
 
+    def _check_budget(self) -> None:
+        """Refuse what contradicts batches that are made by their tokens."""
+        if self.max_tokens_per_batch is None:
+            return
+        check_range(self.max_tokens_per_batch, "`--max_tokens_per_batch`", least=1)
+        if self.train_sampling_strategy != "group_by_length":
+            raise ValueError(
+                f"`--max_tokens_per_batch` {self.max_tokens_per_batch} puts rows of like length together, but "
+                f"`--train_sampling_strategy` is {str(self.train_sampling_strategy)!r}: leave one of them out."
+            )
+        if self.auto_find_batch_size:
+            raise ValueError(
+                "`--auto_find_batch_size` tries fewer rows, but `--max_tokens_per_batch` says how large batches are: "
+                "leave one of them out."
+            )
+
     def __post_init__(self) -> None:
         """Check what can be checked without the models."""
         check_numbers(self)
@@ -379,6 +403,7 @@ class DistillationArguments(TrainingArguments):
             raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
         if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
             raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
+        self._check_budget()
         shares = self.gradual_unfreezing
         if shares is not None and not (len(shares) == 2 and 0 <= shares[0] < shares[1] <= 1):
             raise ValueError(

@@ -16,6 +16,7 @@ LEAST = {
         (
             *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
             *("eval_accumulation_steps", "save_total_limit", "textbook_eval_batch_size", "num_proc", "top_k"),
+            "max_tokens_per_batch",
             *("max_textbook_rows", "num_shards", "shard_workers", "lora_r", "doc_stride_windows"),
         ),
         1,

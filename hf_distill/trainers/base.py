@@ -168,6 +168,16 @@ class BaseTrainer(Trainer):
             return None
         return super()._run_epoch(*args, **kwargs)
 
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """As in `Trainer`; a budget of tokens needs rows that can be counted."""
+        rows, budget = self.train_dataset, getattr(self.args, "max_tokens_per_batch", None)
+        if budget and rows is not None and not has_length(rows):
+            raise ValueError(
+                f"`--max_tokens_per_batch` {budget} needs the length of every row beforehand, and a "
+                f"{type(rows).__name__} is read as it comes: leave it out, or load the rows."
+            )
+        return super().get_train_dataloader()
+
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         if self.is_stock:
             return super()._get_train_sampler(counted(self.train_dataset if train_dataset is None else train_dataset))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
@@ -43,6 +43,89 @@ class LengthSampler(LengthGroupedSampler):
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
+class TokenBatches(BatchRebalanceSampler):
+    """Batches of like length under a budget of tokens, those of one process.
+
+    All rows are sorted by length, those of one length in an order that depends on seed and epoch, and cut from the
+    longest on: a batch has as many rows as fit, with padding to its longest. So each row comes once an epoch, and an
+    epoch has as many batches as any other. Processes get neighbouring batches, which cost alike; for their number to
+    come out even, batches are halved. The order of the batches depends on seed and epoch too, but the longest come
+    first: what does not fit into memory is known at once.
+
+    `Trainer` knows batches that are made for one process by the class of `transformers`.
+    """
+
+    def __init__(
+        self,
+        budget: int,
+        lengths: Sequence[int],
+        seed: int,
+        epoch: Callable[[], int],
+        *,
+        num_processes: int = 1,
+        process: int = 0,
+    ) -> None:
+        """Plan the batches.
+
+        Args:
+            budget: Tokens of a batch at most, with padding.
+            lengths: Tokens of each row.
+            seed: Seed of the order.
+            epoch: Gives the current epoch, from 0.
+            num_processes: Processes that train together.
+            process: Number of this one.
+
+        Raises:
+            ValueError: If a row is longer than the budget, or there are fewer rows than processes.
+        """
+        self.lengths = torch.tensor(lengths)
+        longest = int(self.lengths.max())
+        if longest > budget:
+            raise ValueError(
+                f"`--max_tokens_per_batch` is {budget}, but row {int(self.lengths.argmax())} has {longest} tokens: "
+                "give at least as many, or cut the rows (`--max_length`)."
+            )
+        if len(lengths) < num_processes:
+            raise ValueError(f"There are {len(lengths)} training rows for {num_processes} processes: give each one.")
+        # `accelerate` counts epochs in `epoch`, also those of loaders that nobody trains on.
+        self.seed, self.epoch_of_training = seed, epoch
+        self.num_processes, self.process = num_processes, process
+        self.sizes = _even(_sizes(self.lengths.sort(descending=True).values.tolist(), budget), num_processes)
+
+    def __len__(self) -> int:
+        """Batches of an epoch in this process."""
+        return len(self.sizes) // self.num_processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Row numbers of each batch."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch_of_training())
+        order = torch.randperm(len(self.lengths), generator=generator)
+        order = order[self.lengths[order].argsort(descending=True, stable=True)]
+        # Rows that some batches must have twice, so that every process has one.
+        batches = torch.cat((order, order[: sum(self.sizes) - len(order)])).split(self.sizes)
+        for turn in (0, *(1 + torch.randperm(len(self) - 1, generator=generator)).tolist()):
+            yield batches[turn * self.num_processes + self.process].tolist()
+
+
+def _sizes(lengths: Sequence[int], budget: int) -> list[int]:
+    """Rows of each batch, where rows come from the longest to the shortest."""
+    sizes, done = [], 0
+    while done < len(lengths):
+        sizes.append(min(budget // max(1, lengths[done]), len(lengths) - done))
+        done += sizes[-1]
+    return sizes
+
+
+def _even(sizes: list[int], num_processes: int) -> list[int]:
+    """A multiple of the processes: the largest batches are halved; where all have one row, rows come twice."""
+    sizes = list(sizes)
+    while len(sizes) % num_processes:
+        place = max(range(len(sizes)), key=sizes.__getitem__)
+        half = sizes[place] // 2
+        sizes[place : place + 1] = [sizes[place] - half, half] if half else [sizes[place], 1]
+    return sizes
+
+
 def length_grouped_sampler(
     dataset: Any, args: TrainingArguments, epoch: Callable[[], int]
 ) -> torch.utils.data.Sampler | None:
@@ -67,6 +150,12 @@ def length_grouped_sampler(
     if args.train_sampling_strategy != "group_by_length" or dataset is None or not has_length(dataset):
         return None
     lengths = _lengths(dataset, args.length_column_name)
+    budget = getattr(args, "max_tokens_per_batch", None)
+    if lengths is None and budget:
+        raise ValueError(
+            f"`--max_tokens_per_batch` needs the length of every row beforehand, which this {type(dataset).__name__} "
+            "does not know: give tokenized rows as a `datasets.Dataset`."
+        )
     if lengths is None:
         logger.warning(
             "`--train_sampling_strategy group_by_length` needs the length of every row beforehand, and this "
@@ -76,6 +165,9 @@ def length_grouped_sampler(
         )
         return torch.utils.data.RandomSampler(dataset)
     seed = args.seed if args.data_seed is None else args.data_seed
+    if budget:
+        places = {"num_processes": args.world_size, "process": args.process_index}
+        return TokenBatches(budget, lengths, seed, epoch, **places)
     return LengthSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths, seed, epoch)
 
 

@@ -126,6 +126,7 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
     """
     objectives, args = trainer.model.objectives, trainer.args
     described = {name: objective.describe() for name, objective in objectives.items()}
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     return CardFacts(
         model_name=model_name,
         teacher=[facts for teacher in trainer.teachers if (facts := _teacher_facts(teacher)) is not None],
@@ -142,7 +143,7 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
         layer_map="; ".join(_layers(name, settings) for name, settings in described.items() if "layers" in settings)
         or None,
         updates=trainer.state.global_step or None,
-        rows_per_update=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        rows_per_update=None if args.max_tokens_per_batch else rows,
         seed=args.seed,
         settings=_settings(args),
         curves=curves_from_log(trainer.state.log_history),
