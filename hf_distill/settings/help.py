@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .parsing import PLUGINS_HELP
-
+PLUGINS_HELP = "Modules of yours to import first, which register objectives, tasks, engines or architectures."
 ARGUMENTS = Path(__file__).parent
 TRAINING_ARGUMENTS = "TrainingArguments"
 # The function that makes a field with a default of ours, which a training without objectives does not have.

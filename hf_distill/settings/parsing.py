@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 from ..hub.disclosure import is_secret_name, remember_secrets, without_secrets
 from ..storage.files import read_mapping, write_yaml
 from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, shown
+from .help import PLUGINS_HELP
 from .presets import list_presets, preset_values
 from .values import check_limits
 
@@ -34,7 +35,6 @@ STRUCTURED = frozenset(
     {"objectives", "temperature_schedule", "teach", "distill", "distill_next", "augment", "adapt", "students"}
     | {"task_settings"}
 )
-PLUGINS_HELP = "Modules of yours to import first, which register objectives, tasks, engines or architectures."
 _LOADED: list[str] = []
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 # The page of all flags that argparse would show before every error says nothing.
