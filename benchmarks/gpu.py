@@ -150,7 +150,7 @@ def make_trainer(
     set_seed(0)
     teacher, student = make_models(workload, length, settings.small, sharp)
     objectives = (
-        {"objectives": ["relation"], "relation_heads": workload.heads, "teacher_layer": workload.layer}
+        {"objectives": [{"objective": "relation", "relation_heads": workload.heads, "teacher_layer": workload.layer}]}
         if workload.heads
         else convert_config(RECIPES[name]).arguments
     )

@@ -93,7 +93,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             model_args.stored_teacher,
             processing_class=tokenizer,
             num_student_layers=student.config.num_hidden_layers,
-            objective_options=args.objective_options(),
             text_column=args.text_column,
             max_length=args.max_length,
         )

@@ -172,14 +172,16 @@ def test_info_shows_a_topic(topic, names, capsys):
 def test_info_shows_what_an_objective_needs_computes_and_cites(capsys):
     assert main(["info", "objectives"]) == 0
     shown = capsys.readouterr().out
-    entry = shown[shown.index("\npkd ") :].split("\n")[1:5]
+    entry = shown[shown.index("\npkd ") :].split("\n")[1:6]
     assert [line[len("tinybert_prediction") + 2 :].partition(":")[0] for line in entry[1:]] == [
         "needs",
+        "settings",
         "formula",
         "citation",
     ]
     assert entry[1].endswith("needs: teacher, hidden states")
-    assert entry[3].endswith("citation: pkd")
+    assert "settings: layers pkd_skip" in entry[2]
+    assert entry[4].endswith("citation: pkd")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_the_parser_has_the_flags_of_the_page(name):
 
 def test_a_base_class_stands_before_what_is_built_on_it_and_every_flag_once():
     page = help_page("prog", "Does it.", ["MultiTeacherArguments"])
-    assert page.index("--relation_heads") < page.index("--teacher_models")
+    assert page.index("--objectives") < page.index("--teacher_models")
     lines = [line.split()[0].rstrip(",") for line in page.splitlines() if line.startswith("  --")]
     assert len(lines) == len(set(lines))
 

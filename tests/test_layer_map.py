@@ -12,8 +12,8 @@ def test_layers_count_from_one_or_from_the_end(layer, expected):
 
 @pytest.mark.parametrize("layer", [0, 13, -13])
 def test_a_layer_that_does_not_exist_names_the_flag_and_the_range(layer):
-    with pytest.raises(ValueError, match=rf"--student_layer.*no layer {layer}.*legal are 1\.\.12"):
-        resolve_layer(layer, 12, flag="--student_layer")
+    with pytest.raises(ValueError, match=rf"student_layer.*no layer {layer}.*legal are 1\.\.12"):
+        resolve_layer(layer, 12, flag="student_layer")
     if layer == 0:
         assert resolve_layer(0, 12, flag="--layer", allow_embeddings=True) == 0
 

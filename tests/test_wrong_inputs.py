@@ -421,21 +421,23 @@ CASES = [
                 "{" * 900,
                 "tinybert_prediction:x",
             ),
-            *('{"objective": "relation", "relation_heads": "x"}', '{"objective": "relation", "student_layer": 9}'),
+            *(
+                json.dumps({"objective": "relation", name: value})
+                for name, values in {
+                    "relations": ("zz", ["zz"], ["qq:x"]),
+                    "relation_heads": ("x", 0, -3, 7),
+                    "teacher_layer": ("x", 99),
+                    "student_layer": (0, 1.5, 9),
+                    "layer_map": ("1:99", "odd", ":"),
+                }.items()
+                for value in values
+            ),
         )
     ),
     *(
         [*DISTILL, flag, value]
         for flag, value in (
-            *(("--relations", "zz"), ("--relations", "qq:x"), ("--relation_heads", "x"), ("--relation_heads", "0")),
-            *(
-                ("--relation_heads", "-3"),
-                ("--relation_heads", "7"),
-                ("--teacher_layer", "x"),
-                ("--teacher_layer", "99"),
-            ),
-            *(("--student_layer", "0"), ("--student_layer", "1.5"), ("--layer_map", "1:99"), ("--layer_map", "odd")),
-            *(("--layer_map", ":"), ("--mlm_probability", "2"), ("--mlm_probability", "nan"), ("--preset", "odd")),
+            *(("--mlm_probability", "2"), ("--mlm_probability", "nan"), ("--preset", "odd")),
             *(
                 ("--plugins", "no_such"),
                 ("--plugins", ".."),
@@ -473,7 +475,10 @@ CASES = [
             ),
         )
     ),
-    *([*DISTILL, "--objectives", "logits", "--temperature_schedule", text] for text in ("{", "odd", '{"name": 5}')),
+    *(
+        [*DISTILL, "--objectives", json.dumps({"objective": "logits", "temperature_schedule": schedule})]
+        for schedule in ("{", "odd", {"name": 5})
+    ),
     # Corpora.
     *(
         [*CORPUS, flag, value]

@@ -138,6 +138,7 @@ def _objectives() -> dict[str, str]:
             (
                 entry.summary,
                 f"needs: {', '.join(entry.needs) or 'nothing'}",
+                f"settings: {', '.join(f'{name} {value}' for name, value in entry.settings.items()) or 'none'}",
                 f"formula: {entry.formula or '-'}",
                 f"citation: {entry.citation or '-'}",
             )

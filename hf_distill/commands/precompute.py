@@ -54,7 +54,6 @@ def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: Precomp
         storing.output_dir,
         processing_class=tokenizer,
         num_student_layers=None if storing.student_shape is None else parse_shape(storing.student_shape).num_layers,
-        objective_options=storing.objective_options(),
         dtype=storing.store_dtype,
         top_k=storing.top_k,
         teacher_dtype=storing.teacher_dtype,

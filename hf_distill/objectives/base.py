@@ -192,9 +192,12 @@ def build_objective(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]
             f"`--objectives`: {name!r} has no settings {unknown}; it has {sorted(accepted)}, and every objective has "
             f"{sorted(ITEM_FIELDS)}."
         )
-    return factory(
-        **{key: value for key, value in shared.items() if key in accepted} | _checked_settings(factory, name, own)
-    )
+    settings = {key: value for key, value in shared.items() if key in accepted}
+    settings |= _checked_settings(factory, name, own)
+    try:
+        return factory(**settings)
+    except ValueError as error:
+        raise ValueError(f"`--objectives`: {name!r}: {error}") from error
 
 
 ObjectiveItem = str | Mapping[str, Any] | Objective | WeightedObjective

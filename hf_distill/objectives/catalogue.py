@@ -17,6 +17,8 @@ SIGNALS = {
     "attention_scores": "attention scores",
     "pooled": "vectors of texts",
 }
+# What the trainer tells every objective that asks.
+OF_THE_MODELS = ("problem_type", "teacher_model_type")
 OPTIONAL = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -29,6 +31,7 @@ class CatalogueEntry:
         summary: First line of its documentation.
         needs: `teacher` and `labels`, where it cannot do without; then the signals that it reads with its default
             settings.
+        settings: Name of every setting -> its default as text, `required` where there is none.
         formula: One line of plain text, or "".
         citation: BibTeX key, or "".
     """
@@ -36,6 +39,7 @@ class CatalogueEntry:
     name: str
     summary: str
     needs: tuple[str, ...]
+    settings: dict[str, str]
     formula: str
     citation: str
 
@@ -53,7 +57,16 @@ def _entry(name: str, summary: str) -> CatalogueEntry:
     request = _default_request(cls)
     signals = [word for field, word in SIGNALS.items() if getattr(request, field)]
     sources = [word for word, needed in (("teacher", cls.needs_teacher), ("labels", cls.needs_labels)) if needed]
-    return CatalogueEntry(name, summary, (*sources, *signals), cls.formula, cls.citation)
+    return CatalogueEntry(name, summary, (*sources, *signals), _settings(cls), cls.formula, cls.citation)
+
+
+def _settings(cls: type[Objective]) -> dict[str, str]:
+    """The parameters of the constructor that a user may set; the trainer fills in what it knows of the models."""
+    return {
+        name: "required" if item.default is item.empty else str(item.default)
+        for name, item in inspect.signature(cls).parameters.items()
+        if item.kind not in OPTIONAL and name not in OF_THE_MODELS
+    }
 
 
 def _default_request(cls: type[Objective]) -> SignalRequest:

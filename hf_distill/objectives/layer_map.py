@@ -82,7 +82,7 @@ def resolve_layer_map(
     num_student_layers: int,
     num_teacher_layers: int,
     *,
-    flag: str = "--layer_map",
+    flag: str = "layer_map",
     allow_embeddings: bool = True,
 ) -> LayerMap:
     """Resolve a named or explicit layer map to 1-based pairs (student, teacher).

@@ -160,7 +160,7 @@ class LogitsObjective(Objective):
         """
         super().__init__()
         if logits_loss not in ("ce", "kl", "mse"):
-            raise ValueError(f"`--logits_loss` is {logits_loss!r}; allowed are 'ce', 'kl' and 'mse'.")
+            raise ValueError(f"`logits_loss` is {logits_loss!r}; allowed are 'ce', 'kl' and 'mse'.")
         if positions not in ("tokens", "labels"):
             raise ValueError(f"`positions` of `logits` is {positions!r}; allowed are 'tokens' and 'labels'.")
         if span_reduction not in ("mean", "sum"):
@@ -173,12 +173,10 @@ class LogitsObjective(Objective):
         self.logits_loss = logits_loss
         self._temperatures = Temperature(temperature, temperature_schedule)
         if logits_loss == "mse" and self._temperatures.name != "constant":
-            raise ValueError(
-                "`--temperature_schedule` has no effect on `--logits_loss mse`, which has no temperature."
-            )
+            raise ValueError("`temperature_schedule` has no effect on `logits_loss` mse, which has no temperature.")
         if self._temperatures.name == "cwsm" and problem_type == "multi_label_classification":
             raise ValueError(
-                "`--temperature_schedule cwsm` asks how sure the student is of one class; multi-label heads have "
+                "`temperature_schedule` cwsm asks how sure the student is of one class; multi-label heads have "
                 "many. Use 'flsw'."
             )
         self.scale_by_squared_temperature = scale_by_squared_temperature

@@ -51,7 +51,7 @@ def choose_relation_heads(requested: int | str, teacher_width: int, widths: Sequ
         return max(heads for heads in legal if heads <= wanted)
     if not str(requested).isdigit() or int(requested) not in legal:
         raise ValueError(
-            f"`--relation_heads` is {requested}, which does not divide the projection widths {sorted(set(widths))}; "
+            f"`relation_heads` is {requested}, which does not divide the projection widths {sorted(set(widths))}; "
             f"allowed are {legal} or 'auto'."
         )
     return int(requested)
@@ -281,13 +281,13 @@ class RelationObjective(Objective):
         if self.layer_map is not None:
             self.pairs = resolve_layer_map(self.layer_map, num_student_layers, num_teacher_layers)
             if any(0 in pair for pair in self.pairs):
-                raise ValueError("`--layer_map`: the embeddings (layer 0) have no queries, keys and values to relate.")
+                raise ValueError("`layer_map`: the embeddings (layer 0) have no queries, keys and values to relate.")
             return
-        student = resolve_layer(self.student_layer, num_student_layers, flag="--student_layer")
+        student = resolve_layer(self.student_layer, num_student_layers, flag="student_layer")
         if self.teacher_layer == "auto":
             teacher = self._auto_teacher_layer(num_teacher_layers)
         else:
-            teacher = resolve_layer(_as_layer(self.teacher_layer), num_teacher_layers, flag="--teacher_layer")
+            teacher = resolve_layer(_as_layer(self.teacher_layer), num_teacher_layers, flag="teacher_layer")
         self.pairs = ((student, teacher),)
 
     def _auto_teacher_layer(self, num_teacher_layers: int) -> int:
@@ -324,7 +324,7 @@ class RelationObjective(Objective):
                 left, right = (getattr(projections, SIDES[c]).shape[-1] for c in pair)
                 if left != right:
                     raise ValueError(
-                        f"`--relations` has {pair!r}, but this model's {SIDES[pair[0]]} is {left} wide and its "
+                        f"`relations` has {pair!r}, but this model's {SIDES[pair[0]]} is {left} wide and its "
                         f"{SIDES[pair[1]]} {right} (grouped-query attention); allowed are qq, kk, vv and kv."
                     )
 
@@ -395,28 +395,28 @@ class MiniLMObjective(RelationObjective):
 def _parse_relations(relations: Sequence[str]) -> dict[str, float]:
     parsed: dict[str, float] = {}
     if not isinstance(relations, (list, tuple)):
-        raise ValueError(f"`--relations` is {shown(relations)}; it must be a list such as qq kk vv.")
+        raise ValueError(f"`relations` is {shown(relations)}; it must be a list such as qq kk vv.")
     for item in relations:
         if not isinstance(item, str):
-            raise ValueError(f"`--relations` has {shown(item)}; it must be text such as 'qq' or 'qk:0.5'.")
+            raise ValueError(f"`relations` has {shown(item)}; it must be text such as 'qq' or 'qk:0.5'.")
         pair, _, weight = item.partition(":")
         if len(pair) != 2 or not set(pair) <= set(SIDES):
-            raise ValueError(f"`--relations` has {item!r}; allowed are pairs of q, k and v such as 'qq' or 'qk:0.5'.")
+            raise ValueError(f"`relations` has {item!r}; allowed are pairs of q, k and v such as 'qq' or 'qk:0.5'.")
         if pair in parsed:
-            raise ValueError(f"`--relations` has {pair!r} twice; give each pair once.")
+            raise ValueError(f"`relations` has {pair!r} twice; give each pair once.")
         try:
             parsed[pair] = float(weight or 1.0)
         except ValueError:
             parsed[pair] = math.nan
         if not 0 < parsed[pair] < math.inf:
-            raise ValueError(f"`--relations` has {item!r}; the weight after the colon must be a number above 0.")
+            raise ValueError(f"`relations` has {item!r}; the weight after the colon must be a number above 0.")
     if not parsed:
-        raise ValueError("`--relations` is empty; the usual choice is qq kk vv.")
+        raise ValueError("`relations` is empty; the usual choice is qq kk vv.")
     return parsed
 
 
 def _as_layer(layer: int | str) -> int:
     try:
-        return int(as_hint(layer, int, "`--teacher_layer`"))
+        return int(as_hint(layer, int, "`teacher_layer`"))
     except ValueError:
-        raise ValueError(f"`--teacher_layer` is {layer!r}; allowed are 'auto' and layer numbers.") from None
+        raise ValueError(f"`teacher_layer` is {layer!r}; allowed are 'auto' and layer numbers.") from None

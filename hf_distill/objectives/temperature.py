@@ -78,9 +78,9 @@ class Temperature:
         Raises:
             ValueError: If a temperature is not positive, or the schedule or one of its options is unknown.
         """
-        temperature = as_hint(temperature, float, "`--temperature`")
+        temperature = as_hint(temperature, float, "`temperature`")
         if not 0 < temperature < math.inf:
-            raise ValueError(f"`--temperature` is {temperature}; it must be above 0 and finite.")
+            raise ValueError(f"`temperature` is {temperature}; it must be above 0 and finite.")
         self.base = float(temperature)
         self._progress = 0.0
         fields = _read(schedule)
@@ -93,11 +93,11 @@ class Temperature:
             own = {key: value for key, value in self.options.items() if key != "low"}
             self._schedule = Schedule(self.name, own)
             if self._schedule.in_epochs:
-                raise ValueError("`--temperature_schedule` stage counts shares of the steps: `start` and `end`.")
+                raise ValueError("`temperature_schedule` stage counts shares of the steps: `start` and `end`.")
             # A tensor, because a compiled loss would be compiled anew for every other number.
             self._current = torch.tensor(self.at(0.0))
         elif self.options:
-            raise ValueError(f"`--temperature_schedule` constant has no options {sorted(self.options)}.")
+            raise ValueError(f"`temperature_schedule` constant has no options {sorted(self.options)}.")
 
     def set_base(self, temperature: float) -> None:
         """Take another base temperature from now on.
@@ -126,7 +126,7 @@ class Temperature:
             return self.base
         low = self.options.get("low", 1.0)
         if not 0 < low < math.inf:
-            raise ValueError(f"`--temperature_schedule`: `low` is {low}; it must be above 0 and finite.")
+            raise ValueError(f"`temperature_schedule`: `low` is {low}; it must be above 0 and finite.")
         return low + (self.base - low) * self._schedule(progress)
 
     def set_progress(self, progress: float) -> None:
@@ -165,10 +165,10 @@ class Temperature:
         known = _OPTIONS[self.name]
         unknown = sorted(set(self.options) - set(known))
         if unknown:
-            raise ValueError(f"`--temperature_schedule` {self.name} has no options {unknown}; it has {list(known)}.")
+            raise ValueError(f"`temperature_schedule` {self.name} has no options {unknown}; it has {list(known)}.")
         if not self.options.get("minimum", MINIMUM) > 0:
             raise ValueError(
-                f"`--temperature_schedule` {self.name}: `minimum` is {self.options['minimum']}; it must be above 0."
+                f"`temperature_schedule` {self.name}: `minimum` is {self.options['minimum']}; it must be above 0."
             )
 
 
@@ -180,18 +180,18 @@ def _read(schedule: TemperatureSpec | None) -> dict[str, Any]:
     if isinstance(schedule, str):
         fields = {"name": schedule}
         if schedule.lstrip().startswith("{"):
-            fields = load_json(schedule, f"`--temperature_schedule` is {shown(schedule)}, which")
+            fields = load_json(schedule, f"`temperature_schedule` is {shown(schedule)}, which")
     if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str):
         raise ValueError(
-            f"`--temperature_schedule` is {shown(schedule)}; write a name, or a mapping such as "
+            f"`temperature_schedule` is {shown(schedule)}; write a name, or a mapping such as "
             '{"name": "flsw", "beta": 1, "gamma": 2}.'
         )
     known = [*PER_ROW, *SCHEDULES]
     if fields["name"] not in known:
         close = difflib.get_close_matches(fields["name"], known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"`--temperature_schedule` is {fields['name']!r}; allowed are {', '.join(known)}.{hint}")
-    return as_mapping(fields, "`--temperature_schedule`")
+        raise ValueError(f"`temperature_schedule` is {fields['name']!r}; allowed are {', '.join(known)}.{hint}")
+    return as_mapping(fields, "`temperature_schedule`")
 
 
 def _number(name: str, key: str, value: Any) -> float:
@@ -200,7 +200,7 @@ def _number(name: str, key: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"`--temperature_schedule` {name}: `{key}` is {shown(value)}; it must be a finite number.")
+        raise ValueError(f"`temperature_schedule` {name}: `{key}` is {shown(value)}; it must be a finite number.")
     return number
 
 

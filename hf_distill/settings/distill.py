@@ -223,9 +223,9 @@ class DistillationArguments(TrainingArguments):
     objectives: list[str] | None = field(
         default=None,
         metadata={
-            "help": "What the student learns from, as name or name:weight, or as a mapping (JSON) with objective, "
-            "name, weight, schedule and settings (see `hf-distill info objectives`). Default: relation, if there is a "
-            "teacher."
+            "help": "What the student learns from, as name or name:weight, or as a mapping (in YAML, or JSON) with "
+            "objective, name, weight, schedule and the objective's own settings (see `hf-distill info objectives`). "
+            "Default: relation, if there is a teacher."
         },
     )
     projection_learning_rate: float | None = field(
@@ -260,47 +260,8 @@ class DistillationArguments(TrainingArguments):
             "hidden states and relations over the pieces of text that both tokenizers keep apart."
         },
     )
-    relations: list[str] = field(
-        default_factory=lambda: ["qq", "kk", "vv"],
-        metadata={"help": "Objective relation: pairs of q, k, v, each optionally with a weight (qk:0.5)."},
-    )
-    relation_heads: str = field(
-        default="auto",
-        metadata={
-            "help": "Objective relation: heads both sides are split into; a number that divides both widths, or "
-            "auto: the largest legal one up to 48 (64 for teachers at least 1024 wide)."
-        },
-    )
-    student_layer: int = field(
-        default=-1, metadata={"help": "Student layer of the relation: 1-based, negative from the end."}
-    )
-    teacher_layer: str = field(
-        default="auto",
-        metadata={
-            "help": "Teacher layer of the relation, or auto: the last; for objective relation 19 or 21 of 24 "
-            "(MiniLMv2)."
-        },
-    )
-    layer_map: str | None = field(
-        default=None,
-        metadata={
-            "help": "Several pairs of layers instead of one: last, last2, first_last, uniform, or pairs "
-            "student:teacher such as 1:4,2:8,-1:-1."
-        },
-    )
-    logits_loss: Literal["ce", "kl", "mse"] = field(
-        default="ce", metadata={"help": "Objective logits: soft cross-entropy, KL divergence or squared error."}
-    )
-    temperature: float = field(default=1.0, metadata={"help": "Objective logits: divides the logits of both sides."})
-    scale_by_squared_temperature: bool = field(
-        default=True, metadata={"help": "Objective logits: multiply by the temperature's square (Hinton et al.)."}
-    )
-    temperature_schedule: str | None = field(
-        default=None,
-        metadata={
-            "help": "Objective logits: how the temperature changes: linear_decay and other schedules lead from it to "
-            "1, flsw and cwsm give every row its own; or a mapping (JSON) with name and options."
-        },
+    temperature: float = field(
+        default=1.0, metadata={"help": "Divides the logits of both sides, where an objective compares them."}
     )
     teacher_text_column: str | None = field(
         default=None,
@@ -397,8 +358,6 @@ class DistillationArguments(TrainingArguments):
     def __post_init__(self) -> None:
         """Check what can be checked without the models."""
         check_numbers(self)
-        self.relation_heads = str(self.relation_heads)
-        self.teacher_layer = str(self.teacher_layer)
         if self.max_length < 2:
             raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
         if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
@@ -487,12 +446,8 @@ class DistillationArguments(TrainingArguments):
             self.greater_is_better = not lower_is_better(metric, evaluation_sets)
 
     def objective_options(self) -> dict[str, Any]:
-        """The settings that constructors of objectives know by these names."""
-        names = (
-            "relations relation_heads student_layer teacher_layer layer_map "
-            "logits_loss temperature scale_by_squared_temperature temperature_schedule label_smoothing_factor"
-        )
-        return {name: getattr(self, name) for name in names.split()}
+        """The settings that all objectives share; everything else stands in the mapping of its objective."""
+        return {name: getattr(self, name) for name in ("temperature", "label_smoothing_factor")}
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from .teach import TeacherDtype
 
@@ -24,16 +24,6 @@ class PrecomputeArguments:
         metadata={
             "help": "Shape of the student to come; only its depth matters, and only to maps of layers such as uniform."
         },
-    )
-    teacher_layer: str = field(
-        default="auto",
-        metadata={
-            "help": "Teacher layer of the relation, or auto: the last; for objective relation 19 or 21 of 24 "
-            "(MiniLMv2)."
-        },
-    )
-    layer_map: str | None = field(
-        default=None, metadata={"help": "Several pairs of layers instead of one, as for `hf-distill distill`."}
     )
     store_dtype: Literal["float16", "bfloat16", "float32"] = field(
         default="float16",
@@ -57,12 +47,7 @@ class PrecomputeArguments:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the teacher."""
-        self.teacher_layer = str(self.teacher_layer)
         for name, least in {"top_k": 1, "max_length": 2, "batch_size": 1, "shard_rows": 1}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"`--{name}` is {value}; it must be at least {least}.")
-
-    def objective_options(self) -> dict[str, Any]:
-        """The settings that constructors of objectives know by these names."""
-        return {"teacher_layer": self.teacher_layer, "layer_map": self.layer_map}

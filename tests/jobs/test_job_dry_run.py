@@ -122,7 +122,7 @@ def test_it_refuses_what_the_run_would_refuse(folder):
     with pytest.raises(ValueError, match="`--teacher_model` is missing"):
         dry_run(*arguments_of(folder, teacher=None))
     with pytest.raises(ValueError, match="relation_heads"):
-        dry_run(*arguments_of(folder, relation_heads="7"))
+        dry_run(*arguments_of(folder, objectives=[{"objective": "relation", "relation_heads": 7}]))
     assert not (folder / "student").exists()
 
 

@@ -269,7 +269,10 @@ def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
         ),
         ({"teach": {"lerning_rate": 1e-3}}, r"`--teach` has unknown arguments \['lerning_rate'\].*'learning_rate'"),
         ({"adapt": {"max_steps": "few"}}, r"`--adapt`: `max_steps` is 'few'; it must be a number"),
-        ({"distill": {"logits_loss": "l1"}}, r"`--distill`: `logits_loss` is 'l1'; allowed are \['ce', 'kl', 'mse'\]"),
+        (
+            {"distill": {"objectives": [{"objective": "logits", "logits_loss": "l1"}]}},
+            "`--objectives`: 'logits': `logits_loss` is 'l1'; allowed are 'ce', 'kl' and 'mse'",
+        ),
         ({"distill": {"objectives": ["relatoin"]}}, r"`--objectives` has 'relatoin'"),
         ({"distill": {"objectives": ["logits"], "temperature": -1}}, r"`--temperature` is -1"),
         ({"adapt": {"output_dir": "x"}}, r"`--adapt` cannot set `output_dir`"),

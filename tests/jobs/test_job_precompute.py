@@ -122,7 +122,10 @@ def test_rows_of_the_store_may_be_limited_and_held_back(store, run):
     [
         ({"textbook": ["some.txt"]}, r"`--textbook` \['some.txt'\] is given, but the stored teacher"),
         ({"student": {"student_init": "teacher_layers"}}, "`--student_init teacher_layers` copies weights"),
-        ({"objectives": ["relation"], "layer_map": "1:1"}, r"need projections of layers \[1\] of the teacher"),
+        (
+            {"objectives": [{"objective": "relation", "layer_map": "1:1"}]},
+            r"need projections of layers \[1\] of the teacher",
+        ),
         ({"book": {"textbook_eval_rows": 64}}, "`--textbook_eval_rows` is 64, but there are 64 rows"),
     ],
 )
@@ -142,7 +145,7 @@ def test_what_a_stored_teacher_cannot_do_is_refused(options, message, store, run
         ({"store_dtype": "int8"}, "`--store_dtype` is 'int8'; allowed are"),
         ({"shard_rows": 0}, "`--shard_rows` is 0; it must be at least 1"),
         ({"student_shape": "tiny"}, "'tiny'.*LAYERSxHIDDEN"),
-        ({"layer_map": "1:9"}, "`--layer_map .*no layer 9"),
+        ({"objectives": [{"objective": "relation", "layer_map": "1:9"}]}, "`layer_map .*no layer 9"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_the_flag_in_the_message(store, fields, message):
@@ -151,7 +154,7 @@ def test_what_cannot_be_stored_is_refused_with_the_flag_in_the_message(store, fi
 
 
 def test_the_shape_of_the_student_says_which_layers_a_map_needs(store, tmp_path):
-    store(student_shape="2x12:2h:20", layer_map="uniform", objectives=["relation"])
+    store(student_shape="2x12:2h:20", objectives=[{"objective": "relation", "layer_map": "uniform"}])
     manifest = json.loads((tmp_path / "stored" / "manifest.json").read_text())
     assert len(manifest["request"]["projections"]) == 2
 

@@ -42,6 +42,12 @@ def test_needs_are_those_of_the_default_settings(name, needs):
     assert ENTRIES[name].needs == needs
 
 
+def test_settings_are_the_parameters_that_a_user_may_set():
+    assert ENTRIES["attention"].settings == {"layers": "uniform", "loss": "mse"}
+    assert ENTRIES["relation"].settings["relation_heads"] == "auto"
+    assert "problem_type" not in ENTRIES["logits"].settings
+
+
 def test_an_objective_that_cannot_do_without_settings_is_listed_all_the_same(monkeypatch):
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 

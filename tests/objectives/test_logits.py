@@ -136,8 +136,8 @@ def test_the_gradient_of_cross_entropy_and_divergence_is_the_same():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"logits_loss": "l1"}, "--logits_loss.*'l1'.*'ce', 'kl' and 'mse'"),
-        ({"temperature": 0}, "--temperature.*above 0"),
+        ({"logits_loss": "l1"}, "logits_loss.*'l1'.*'ce', 'kl' and 'mse'"),
+        ({"temperature": 0}, "temperature.*above 0"),
     ],
 )
 def test_bad_settings_are_refused(options, message):

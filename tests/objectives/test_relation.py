@@ -177,7 +177,7 @@ def test_auto_takes_the_largest_legal_number_of_heads_up_to_the_papers(teacher_w
 
 
 def test_an_illegal_number_of_heads_names_the_legal_ones():
-    with pytest.raises(ValueError, match=r"--relation_heads.*64.*\[8, 4, 2, 1\] or 'auto'"):
+    with pytest.raises(ValueError, match=r"relation_heads.*64.*\[8, 4, 2, 1\] or 'auto'"):
         choose_relation_heads(64, 1024, [1024, 312])
     assert legal_relation_heads(768, 312)[0] == 24
 
@@ -241,13 +241,13 @@ def test_a_layer_map_sums_over_its_pairs():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"relations": ["qx"]}, r"--relations.*'qx'.*pairs of q, k and v"),
+        ({"relations": ["qx"]}, r"relations.*'qx'.*pairs of q, k and v"),
         ({"relations": ["qq:much"]}, "must be a number above 0"),
-        ({"relations": ["qq:-1"]}, r"--relations.*'qq:-1'.*must be a number above 0"),
+        ({"relations": ["qq:-1"]}, r"relations.*'qq:-1'.*must be a number above 0"),
         ({"relations": ["qq:nan"]}, "must be a number above 0"),
         ({"relations": ["qq:inf"]}, "must be a number above 0"),
-        ({"relations": ["qq", "qq:2"]}, "--relations.*'qq' twice"),
-        ({"relations": []}, "--relations.*empty"),
+        ({"relations": ["qq", "qq:2"]}, "relations.*'qq' twice"),
+        ({"relations": []}, "relations.*empty"),
     ],
 )
 def test_unreadable_relations_are_refused(options, message):
@@ -258,9 +258,9 @@ def test_unreadable_relations_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"student_layer": 5}, r"--student_layer.*no layer 5 in a model of 2 layers"),
-        ({"teacher_layer": "13"}, r"--teacher_layer.*no layer 13 in a model of 12"),
-        ({"teacher_layer": "top"}, r"--teacher_layer.*'top'.*'auto'"),
+        ({"student_layer": 5}, r"student_layer.*no layer 5 in a model of 2 layers"),
+        ({"teacher_layer": "13"}, r"teacher_layer.*no layer 13 in a model of 12"),
+        ({"teacher_layer": "top"}, r"teacher_layer.*'top'.*'auto'"),
         ({"layer_map": "0:0"}, "embeddings"),
     ],
 )

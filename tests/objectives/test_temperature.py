@@ -168,7 +168,7 @@ def test_a_schedule_is_a_name_a_mapping_or_its_json():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature_schedule": "flws"}, r"--temperature_schedule.*'flws'; allowed are flsw, cwsm.*mean 'flsw'\?"),
+        ({"temperature_schedule": "flws"}, r"temperature_schedule.*'flws'; allowed are flsw, cwsm.*mean 'flsw'\?"),
         ({"temperature_schedule": {"name": "cwsm", "gamma": 1}}, r"cwsm has no options \['gamma'\]"),
         ({"temperature_schedule": {"name": "flsw", "minimum": 0}}, "`minimum` is 0.0; it must be above 0"),
         ({"temperature_schedule": {"name": "linear_decay", "low": 0}}, "`low` is 0.0; it must be above 0"),
@@ -176,7 +176,7 @@ def test_a_schedule_is_a_name_a_mapping_or_its_json():
         ({"temperature_schedule": {"beta": 1}}, "write a name, or a mapping"),
         ({"temperature_schedule": "{flsw}"}, "is no JSON"),
         ({"temperature_schedule": {"name": "constant", "beta": 1}}, r"constant has no options \['beta'\]"),
-        ({"temperature_schedule": "flsw", "logits_loss": "mse"}, "no effect on `--logits_loss mse`"),
+        ({"temperature_schedule": "flsw", "logits_loss": "mse"}, "no effect on `logits_loss` mse"),
         (
             {"temperature_schedule": "cwsm", "problem_type": "multi_label_classification"},
             "multi-label heads have many",

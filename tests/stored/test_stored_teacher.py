@@ -58,7 +58,7 @@ def test_signals_that_were_not_stored_are_refused(store, build):
     with pytest.raises(ValueError, match=r"need logits of the teacher, which .* does not hold.*Run precompute"):
         build(folder, objectives=["logits"])
     with pytest.raises(ValueError, match=r"need projections of layers \[1\]"):
-        build(folder, objectives=["relation"], teacher_layer="1")
+        build(folder, objectives=[{"objective": "relation", "teacher_layer": "1"}])
 
 
 def test_another_tokenizer_is_refused(store, build, tiny_tokenizer):

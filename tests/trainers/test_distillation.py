@@ -14,6 +14,7 @@ from hf_distill.objectives import LogitsObjective, Objective
 from hf_distill.trainers.checkpoints import MANIFEST_NAME
 from hf_distill.trainers.whole_run import RunCosts
 
+KL = {"objective": "logits", "logits_loss": "kl"}
 RELATION_AND_MORE = ["relation:1", "logits:0.5", "labels:0.3"]
 
 
@@ -63,7 +64,7 @@ def assert_same_weights(one, other, **tolerance):
 
 
 def test_the_student_learns_from_the_teacher(build):
-    trainer = build(max_steps=60, learning_rate=5e-3, objectives=["relation", "logits"], logits_loss="kl")
+    trainer = build(max_steps=60, learning_rate=5e-3, objectives=["relation", KL])
     before = trainer.evaluate(trainer.train_dataset)
     trainer.train()
     after = trainer.evaluate(trainer.train_dataset)
@@ -115,7 +116,7 @@ def test_a_resumed_run_continues_bit_for_bit(build, tiny_student):
     ("change", "named"),
     [
         ({"objectives": ["relation:2"]}, "objectives"),
-        ({"relation_heads": "4"}, "objectives"),
+        ({"objectives": [{"objective": "relation", "relation_heads": 4}]}, "objectives"),
         ("teacher", "teacher_weights"),
     ],
 )
@@ -185,8 +186,7 @@ def test_save_model_writes_a_plain_student(build, tmp_path):
 
 def test_the_best_checkpoint_is_loaded_at_the_end(build, rows):
     trainer = build(
-        objectives=["relation", "logits"],
-        logits_loss="kl",
+        objectives=["relation", KL],
         learning_rate=5e-3,
         max_steps=6,
         eval_strategy="steps",
@@ -478,8 +478,11 @@ def test_model_init_makes_the_student(build, tiny_student, tiny_teacher, tiny_to
     [
         ({"teacher": None, "objectives": ["relation"]}, r"\['relation'\] compare with a teacher.*--teacher_model"),
         ({"objectives": []}, "--objectives.*empty"),
-        ({"objectives": ["relation"], "relation_heads": "7"}, r"--relation_heads.*7.*\[12, 6, 4, 3, 2, 1\]"),
-        ({"objectives": ["relation"], "teacher_layer": "9"}, "no layer 9 in a model of 3 layers"),
+        (
+            {"objectives": [{"objective": "relation", "relation_heads": 7}]},
+            r"relation_heads.*7.*\[12, 6, 4, 3, 2, 1\]",
+        ),
+        ({"objectives": [{"objective": "relation", "teacher_layer": 9}]}, "no layer 9 in a model of 3 layers"),
         ({"teacher": "no/such-teacher"}, "--teacher_model.*no/such-teacher"),
     ],
 )

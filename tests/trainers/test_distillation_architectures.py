@@ -30,6 +30,7 @@ NO_DROPOUT = {
 }
 LABELS = ["entailment", "neutral", "contradiction"]
 RELATIONS = ["qq", "kk", "vv", "qk"]
+RELATION = {"objective": "relation", "relations": RELATIONS}
 # ModernBERT normalises before its projections: that norm belongs to them.
 NORM_OF_PROJECTIONS = "attn_norm"
 
@@ -70,9 +71,7 @@ def distil(tmp_path, tiny_tokenizer, rows):
 
     def make(student, teacher, *, train_dataset=rows, **arguments):
         arguments = {
-            "objectives": ["relation", "logits"],
-            "relations": RELATIONS,
-            "logits_loss": "kl",
+            "objectives": [RELATION, {"objective": "logits", "logits_loss": "kl"}],
             "max_steps": 2,
             "per_device_train_batch_size": 8,
             "logging_steps": 1,
@@ -177,7 +176,7 @@ def test_the_teacher_says_the_same_of_the_same_batch_throughout_training(make_cl
 
 @pytest.mark.parametrize("layer", [2, 3])
 def test_gradients_end_at_the_projections_of_the_distilled_layer(case, make_classifier, distil, layer):
-    trainer = distil(make_classifier(seed=1), make_classifier(), objectives=["relation"], student_layer=layer)
+    trainer = distil(make_classifier(seed=1), make_classifier(), objectives=[RELATION | {"student_layer": layer}])
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).backward()
     path = re.escape(describe_architecture(trainer.student).spec.layers)

@@ -74,8 +74,12 @@ def fill_masks(tmp_path, tiny_bert_config, tiny_tokenizer, sentences):
     "settings",
     [
         {"objectives": ["annealed"]},
-        {"objectives": ["logits"], "temperature": 4.0, "temperature_schedule": "linear_decay"},
-        {"objectives": ["logits"], "temperature": 4.0, "temperature_schedule": '{"name": "flsw", "beta": 2}'},
+        {"objectives": [{"objective": "logits", "temperature_schedule": "linear_decay"}], "temperature": 4.0},
+        {
+            "objectives": [
+                {"objective": "logits", "temperature_schedule": {"name": "flsw", "beta": 2}, "temperature": 4}
+            ]
+        },
     ],
 )
 def test_a_resumed_run_continues_where_it_was_annealed_to(classify, settings):
@@ -87,7 +91,8 @@ def test_a_resumed_run_continues_where_it_was_annealed_to(classify, settings):
 
 
 def test_resuming_with_another_temperature_schedule_is_refused(classify):
-    run = classify(objectives=["logits"], temperature_schedule="flsw", save_strategy="steps", save_steps=3)
+    moving = {"objective": "logits", "temperature_schedule": "flsw"}
+    run = classify(objectives=[moving], save_strategy="steps", save_steps=3)
     run.train()
     with pytest.raises(ValueError, match=r"another distillation.*flsw"):
         classify(objectives=["logits"]).train(resume_from_checkpoint=f"{run.args.output_dir}/checkpoint-3")

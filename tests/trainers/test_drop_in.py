@@ -156,9 +156,9 @@ def test_settings_that_wait_for_objectives_are_told(quiet, tiny_student, monkeyp
     monkeypatch.setattr("hf_distill.trainers.base.logger.warning", said.append)
     DistillationTrainer(copy.deepcopy(tiny_student), DistillationArguments(**quiet, max_length=64))
     assert said == []
-    DistillationTrainer(tiny_student, DistillationArguments(**quiet, temperature=2.0, relations=["qk"]))
+    DistillationTrainer(tiny_student, DistillationArguments(**quiet, temperature=2.0, projection_weight_decay=0.1))
     [line] = said
-    assert "`--relations`, `--temperature` will have no effect" in line
+    assert "`--projection_weight_decay`, `--temperature` will have no effect" in line
     with pytest.raises(TypeError, match=r"`args` are FineTuningArguments.*`DistillationArguments`"):
         DistillationTrainer(tiny_student, FineTuningArguments(**quiet))
 

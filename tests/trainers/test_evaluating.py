@@ -18,6 +18,7 @@ from hf_distill.trainers.distillation.task_scores import ridge
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
 NAMES = ("negative", "positive")
+MOVING = {"objective": "logits", "temperature_schedule": "linear_decay"}
 
 
 @pytest.fixture(scope="module")
@@ -313,9 +314,8 @@ def test_watching_a_run_does_not_change_it(build, mood, tiny_student, objectives
 def test_what_moves_is_in_the_logs_and_what_does_not_is_not(build, rows):
     labelled = rows.add_column("labels", [i % 2 for i in range(len(rows))])
     trainer = build(
-        objectives=[{"objective": "relation", "weight": 2, "schedule": "linear_decay"}, "logits", "annealed"],
+        objectives=[{"objective": "relation", "weight": 2, "schedule": "linear_decay"}, MOVING, "annealed"],
         temperature=5.0,
-        temperature_schedule="linear_decay",
         eval_dataset=labelled,
     )
     trainer.train_dataset = labelled
@@ -323,7 +323,7 @@ def test_what_moves_is_in_the_logs_and_what_does_not_is_not(build, rows):
     assert logged(trainer, "weight/relation") == pytest.approx([2, 1.5, 1, 0.5])
     assert logged(trainer, "temperature/logits") == pytest.approx([5, 4, 3, 2])
     assert logged(trainer, "gold_share/annealed") == pytest.approx([0, 0.25, 0.5, 0.75])
-    still = build(objectives=["relation", "logits"], temperature_schedule="flsw")
+    still = build(objectives=["relation", {"objective": "logits", "temperature_schedule": "flsw"}])
     still.train()
     assert not [key for entry in still.state.log_history for key in entry if key.startswith(("weight/", "temper"))]
 

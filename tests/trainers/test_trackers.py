@@ -43,9 +43,10 @@ def train(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
             teacher_model=tiny_teacher,
             args=DistillationArguments(
                 str(tmp_path / "run"),
-                objectives=['{"objective": "relation", "schedule": "linear_decay"}', "logits"],
-                temperature=3.0,
-                temperature_schedule="linear_decay",
+                objectives=[
+                    '{"objective": "relation", "schedule": "linear_decay"}',
+                    {"objective": "logits", "temperature": 3.0, "temperature_schedule": "linear_decay"},
+                ],
                 max_steps=4,
                 per_device_train_batch_size=8,
                 max_length=16,

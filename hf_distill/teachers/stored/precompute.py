@@ -82,7 +82,6 @@ def precompute(
     *,
     processing_class: Any = None,
     num_student_layers: int | None = None,
-    objective_options: Mapping[str, Any] | None = None,
     dtype: StoreDtype = "float16",
     top_k: int | None = None,
     teacher_dtype: str = "auto",
@@ -106,7 +105,6 @@ def precompute(
         processing_class: The teacher's tokenizer; loaded where the teacher is an id.
         num_student_layers: Depth of the student, which decides the teacher's layers in maps such as `uniform`.
             Default: the teacher's own depth.
-        objective_options: Settings shared by the objectives (see `build_objectives`).
         dtype: Type of the stored numbers.
         top_k: Store only so many of the largest logits of each distribution, and the mass of the rest. Scores of
             positions (start and end of an answer) are stored whole.
@@ -125,7 +123,7 @@ def precompute(
     if processing_class is None:
         processing_class = _own_tokenizer(teacher)
     live = _running(teacher, teacher_dtype)
-    request = _request(objectives, live, num_student_layers, objective_options)
+    request = _request(objectives, live, num_student_layers)
     live.request(request)
     rows = rows_to_store(dataset, processing_class, text_column, max_length)
     short, long = (live.signals(_probe(live, length)) for length in PROBE_LENGTHS)
@@ -200,14 +198,11 @@ def _running(teacher: Any, dtype: str) -> TeacherSource:
     return live
 
 
-def _request(
-    objectives: Any, live: TeacherSource, num_student_layers: int | None, options: Mapping[str, Any] | None
-) -> SignalRequest:
+def _request(objectives: Any, live: TeacherSource, num_student_layers: int | None) -> SignalRequest:
     """The signals of the teacher that the objectives need."""
     request = objectives if isinstance(objectives, SignalRequest) else SignalRequest()
     if not isinstance(objectives, SignalRequest):
-        shared = {"teacher_model_type": live.model_type, **(options or {})}
-        for item in build_objectives(objectives, shared):
+        for item in build_objectives(objectives, {"teacher_model_type": live.model_type}):
             item.objective.bind(num_student_layers or live.num_layers or 0, live.num_layers)
             request = request | item.objective.teacher_request
     if not request:
