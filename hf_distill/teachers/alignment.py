@@ -14,8 +14,8 @@ Shape legend: B rows, T padded length of one side, W pieces, D width.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -339,9 +339,11 @@ class AlignedTeacher(TeacherSource):
         """Move to the device of training."""
         self.teacher.to(device)
 
-    def on_device(self, device: torch.device) -> AbstractContextManager[None]:
+    @contextmanager
+    def on_device(self, device: torch.device) -> Iterator[None]:
         """Be on a device within this context, and in the host's memory before and after it."""
-        return self.teacher.on_device(device)
+        with self.teacher.on_device(device):
+            yield
 
     def fetch(self, device: torch.device) -> None:
         """Prepare to be on a device soon."""
