@@ -12,8 +12,9 @@ class TaskArguments:
 
     task: str = field(
         metadata={
-            "help": "A registered task (glue/sst2, see `hf-distill info tasks`), or a folder of your own with "
-            "train and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags below."
+            "help": "A registered task (glue/sst2, see `hf-distill info tasks`); one file of your own (csv, tsv, "
+            "jsonl, parquet, conll), whose columns are guessed and said; or a folder with train and validation files, "
+            "described by its task.yaml or by the flags below."
         }
     )
     data_dir: str | None = field(

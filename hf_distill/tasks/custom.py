@@ -56,7 +56,7 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
     if "label_names" not in values:
         values["label_names"] = _infer_label_names(folder, values)
     if "metrics" not in values:
-        values["metrics"] = _default_metrics(values)
+        values["metrics"] = default_metrics(values)
     return TaskSpec.from_dict(values)
 
 
@@ -88,11 +88,23 @@ def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | N
         )
     if probe.kind != "token_classification":
         check_one_label(rows, probe.label_column, where=str(folder))
-    return _names_from(rows, probe.label_column, folder)
+    return names_from(rows, probe.label_column, folder)
 
 
-def _names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
-    """See `_infer_label_names`."""
+def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
+    """Names of the classes in a column: of its ClassLabel, its texts in sorted order, or its numbers.
+
+    Args:
+        rows: The rows.
+        column: The column of labels, or of lists of them.
+        folder: The folder or file of the rows, for messages.
+
+    Returns:
+        `None` if the labels are fractions: regression.
+
+    Raises:
+        ValueError: If the values are no classes, or it cannot be told.
+    """
     feature = rows.features[column]
     is_list = isinstance(feature, List)
     feature = feature.feature if is_list else feature
@@ -158,8 +170,12 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, flags=re.IGNORECASE) is not None
 
 
-def _default_metrics(values: Mapping[str, Any]) -> list[str]:
-    """Metrics of a task that names none."""
+def default_metrics(values: Mapping[str, Any]) -> list[str]:
+    """Metrics of a task that names none.
+
+    Args:
+        values: Fields of `TaskSpec`, with `label_names`.
+    """
     label_names = values["label_names"]
     if values.get("kind") == "token_classification":
         return list(ENTITY_METRICS) if OUTSIDE_TAG in label_names else ["accuracy"]

@@ -143,6 +143,8 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
         if not any(path.stat().st_size for path in files):
             raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) are empty.") from error
         reason = error.__cause__ or error
+        if "corresponds to no data" in str(reason):
+            raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) hold no rows.") from error
         raise ValueError(
             f"{[str(path) for path in files]} could not be read as {READERS[suffix]} "
             f"({type(reason).__name__}: {reason})."

@@ -25,6 +25,7 @@ from hf_distill.tasks.labels import (
     order_by_name,
     visible_labels,
 )
+from hf_distill.tasks.one_file import is_one_file, read_one_file
 from hf_distill.tasks.rows.choices import normalise_choices
 from hf_distill.tasks.rows.preprocessing import preprocess_rows
 from hf_distill.tasks.rows.questions import has_answers, normalise_questions
@@ -117,8 +118,9 @@ def load_task(
     """Load a task.
 
     Args:
-        task: A registered name (`glue/sst2`, `sst2`), a spec, or a folder with data of your own: one that holds a
-            `task.yaml` with fields of `TaskSpec`, or any folder if `text_columns` is among `fields`.
+        task: A registered name (`glue/sst2`, `sst2`), a spec, one file with rows of your own (see
+            `hf_distill.tasks.one_file`), or a folder with such: one that holds a `task.yaml` with fields of
+            `TaskSpec`, or any folder if `text_columns` is among `fields`.
         data_dir: Local files of a registered task: the task's own folder, or a parent that holds `sst2/`, `SST-2/` or
             `glue/sst2/`. `None` takes the Hub.
         spec: A spec to use for the name or the folder in place of the registered one.
@@ -138,10 +140,13 @@ def load_task(
         spec, name = spec or task, task.name
     else:
         name = str(task)
+    raw: dict[str, list[Dataset]] = {}
     folder = Path(data_dir).expanduser() if data_dir is not None else None
     if folder is None and not is_registered(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
-    if spec is None:
+    if spec is None and data_dir is None and is_one_file(name):
+        spec, raw = read_one_file(name, given)
+    elif spec is None:
         spec = _resolve_spec(name, folder, given)
     elif given:
         spec = TaskSpec.from_dict(spec.to_dict() | given)
@@ -150,7 +155,9 @@ def load_task(
     else:
         needed = (spec.train_split, *spec.evaluation_splits) if splits is None else tuple(splits)
     wanted = tuple(dict.fromkeys((*needed, spec.train_split, *spec.evaluation_splits, *spec.test_splits)))
-    raw, source, found = read_splits(spec, folder, wanted)
+    source, found = name, list(raw)
+    if not raw:
+        raw, source, found = read_splits(spec, folder, wanted)
     spec = _known_names(spec, raw.get(spec.train_split) or next(iter(raw.values()), []), source, given.get("metrics"))
     _hold_out(raw, spec, source)
     missing = [split for split in needed if split not in raw]

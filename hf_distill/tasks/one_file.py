@@ -1,0 +1,213 @@
+"""A task in one file: its columns are guessed and said, and rows are held out where it has no splits."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+from transformers.utils import logging
+
+from hf_distill.tasks.custom import default_metrics, names_from
+from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files
+from hf_distill.tasks.labels import check_one_label
+from hf_distill.tasks.spec import TaskSpec
+
+logger = logging.get_logger(__name__)
+
+CONLL = (".conll", ".iob", ".bio")
+# Names of columns in the order in which they are looked for; those of pairs stand together.
+PAIRS = (
+    *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence")),
+    *(("text1", "text2"), ("text_a", "text_b"), ("text", "text_pair"), ("query", "document"), ("query", "passage")),
+)
+TEXTS = ("text", "sentence", "content", "review", "comment", "body", "message", "tweet", "document", "description")
+LABELS = (
+    *("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "gold", "tag", "score"),
+    *("rating", "stars", "y"),
+)
+WORDS, TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "pos_tags")
+# Of the rows, but of no more than so many, this share is held out for validation.
+HELD_OUT, MOST_HELD_OUT = 0.2, 2_000
+EXAMPLES = 1_000
+VALIDATION = "validation"
+
+
+def is_one_file(name: str) -> bool:
+    """Whether a name is that of a file with rows."""
+    path = Path(name).expanduser()
+    return path.suffix.lower() in (*READERS, *CONLL) and path.is_file()
+
+
+def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
+    """The task of a file, and the rows of its splits.
+
+    Args:
+        name: Its path: csv, tsv, jsonl, json, parquet, or words and tags in columns (conll, iob, bio).
+        fields: Fields of `TaskSpec` that the user chose; the others are guessed from the names of columns and their
+            values, and said in a line.
+
+    Raises:
+        ValueError: If columns or labels cannot be told, or there are too few rows to hold some out.
+    """
+    path = Path(name).expanduser()
+    rows = _read(path)
+    columns = _columns(rows, fields, path)
+    values: dict[str, Any] = {"name": path.stem, **columns, **fields}
+    if "label_names" not in values and values["kind"] != "question_answering":
+        if values["kind"] == "text_classification":
+            check_one_label(rows, values["label_column"], where=str(path))
+        values["label_names"] = names_from(rows, values["label_column"], path)
+    if "label_names" in values:
+        values.setdefault("metrics", default_metrics(values))
+    values.setdefault("evaluation_splits", [VALIDATION])
+    spec = TaskSpec.from_dict(values)
+    splits, how = _splits(rows, spec, path)
+    sizes = ", ".join(f"{len(found):,} rows of {split}" for split, found in splits.items())
+    names = "numbers" if spec.label_names is None else f"{len(spec.label_names)} classes"
+    logger.warning(
+        f"Task {spec.name!r} from {path.name}: text in {', '.join(map(repr, spec.text_columns))}, labels in "
+        f"{spec.label_column!r} ({names}); {sizes}{how}. `--text_columns` and `--label_column` name other columns."
+    )
+    return spec, {split: [found] for split, found in splits.items()}
+
+
+def _read(path: Path) -> Dataset:
+    if path.suffix.lower() in CONLL:
+        return _read_conll(path)
+    # It serves to read the file, nothing else.
+    probe = TaskSpec(name=path.stem, text_columns=("text",), label_names=("0", "1"))
+    rows = read_files([path], probe)
+    if len(rows) == 0:
+        raise ValueError(f"`--task` {str(path)!r} has no rows.")
+    return rows
+
+
+def _read_conll(path: Path) -> Dataset:
+    """Sentences of a file with a word and its tag a line (the first and the last column), and empty lines between."""
+    sentences: list[dict[str, list[str]]] = [{"tokens": [], "tags": []}]
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            parts = line.split()
+            if not parts or parts[0] == "-DOCSTART-":
+                if sentences[-1]["tokens"]:
+                    sentences.append({"tokens": [], "tags": []})
+                continue
+            if len(parts) < 2:
+                raise ValueError(f"`--task` {str(path)!r}, line {number}: {line.strip()!r} has a word and no tag.")
+            sentences[-1]["tokens"].append(parts[0])
+            sentences[-1]["tags"].append(parts[-1])
+    sentences = [sentence for sentence in sentences if sentence["tokens"]]
+    if not sentences:
+        raise ValueError(f"`--task` {str(path)!r} has no rows.")
+    return Dataset.from_list(sentences, Features({"tokens": List(Value("string")), "tags": List(Value("string"))}))
+
+
+def _columns(rows: Dataset, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Kind, text columns and label column, where the user did not name them."""
+    names = {name.lower(): name for name in rows.column_names}
+    words = next((names[name] for name in WORDS if name in names and _is_list(rows, names[name])), None)
+    if {"question", "context", "answers"} <= names.keys():
+        found = {"kind": "question_answering", "text_columns": [names["question"], names["context"]]}
+        return {**found, "label_column": names["answers"]}
+    if words is not None and "text_columns" not in fields:
+        tags = next((names[name] for name in TAGS if name in names), None)
+        return {"kind": "token_classification", "text_columns": [words], "label_column": _known(tags, path, rows)}
+    label = fields.get("label_column") or _label_column(rows, names, fields.get("text_columns", ()))
+    found = fields.get("text_columns") or _text_columns(rows, names, label)
+    if not found:
+        raise ValueError(
+            f"`--task` {str(path)!r} has the columns {rows.column_names}, and none of them is known to hold text: "
+            "name it with `--text_columns`."
+        )
+    return {"kind": "text_classification", "text_columns": list(found), "label_column": _known(label, path, rows)}
+
+
+def _known(label: str | None, path: Path, rows: Dataset) -> str:
+    if label is None or label not in rows.column_names:
+        raise ValueError(
+            f"`--task` {str(path)!r} has the columns {rows.column_names}, and "
+            + ("none of them is known to hold labels" if label is None else f"no column {label!r}")
+            + ": name it with `--label_column`."
+        )
+    return label
+
+
+def _is_list(rows: Dataset, column: str) -> bool:
+    return isinstance(rows.features[column], List)
+
+
+def _label_column(rows: Dataset, names: Mapping[str, str], texts: Iterable[str]) -> str | None:
+    """The column of labels: by its name, or the only one with few different values that repeat."""
+    known = next((names[name] for name in LABELS if name in names and names[name] not in texts), None)
+    if known is not None:
+        return known
+    head = rows[:EXAMPLES]
+    few = [
+        name
+        for name in rows.column_names
+        if name not in texts and name.lower() != "split" and not _is_list(rows, name)
+        if 1 < len(set(head[name])) <= max(2, len(head[name]) // 10)
+    ]
+    return few[0] if len(few) == 1 else None
+
+
+def _text_columns(rows: Dataset, names: Mapping[str, str], label: str | None) -> list[str]:
+    """The column of text, or both of pairs: by their names, or the one with the longest texts."""
+    for pair in PAIRS:
+        if all(name in names and names[name] != label for name in pair):
+            return [names[name] for name in pair]
+    known = [names[name] for name in TEXTS if name in names and names[name] != label]
+    if known:
+        return known[:1]
+    head = rows[:EXAMPLES]
+    texts = [name for name in rows.column_names if name != label and rows.features[name].dtype in _TEXT_TYPES]
+    lengths = {name: sum(len(value or "") for value in head[name]) / len(head[name]) for name in texts}
+    longest = max(lengths, key=lambda name: lengths[name], default=None)
+    return [longest] if longest is not None and any(" " in (value or "") for value in head[longest]) else []
+
+
+_TEXT_TYPES = ("string", "large_string")
+
+
+def _splits(rows: Dataset, spec: TaskSpec, path: Path) -> tuple[dict[str, Dataset], str]:
+    """The rows by their column `split`, or else training rows and rows that are held out; and how, in words."""
+    column = next((name for name in rows.column_names if name.lower() == "split"), None)
+    headline = spec.headline_split
+    if column is not None:
+        names = {alias: split for split, aliases in COMMON_ALIASES.items() for alias in aliases}
+        own = [names.get(str(value).lower(), str(value).lower()) for value in rows[column]]
+        splits = {name: rows.select([i for i, one in enumerate(own) if one == name]) for name in dict.fromkeys(own)}
+        if {spec.train_split, headline} <= splits.keys():
+            return splits, f" by the column {column!r}"
+    held_out = set(_held_out(rows, spec))
+    if not held_out:
+        raise ValueError(
+            f"`--task` {str(path)!r} has {len(rows)} rows, too few to hold some out for {headline}: give a folder "
+            "with files of both splits, or a column `split`."
+        )
+    train = rows.select([i for i in range(len(rows)) if i not in held_out])
+    return {spec.train_split: train, headline: rows.select(sorted(held_out))}, ", always the same ones of every class"
+
+
+def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:
+    """Numbers of the rows that are held out: of every class the same share, and all rows of a text or none."""
+    share = min(HELD_OUT, MOST_HELD_OUT / len(rows))
+    texts = list(zip(*(map(str, rows[column]) for column in spec.text_columns), strict=True))
+    has_classes = spec.kind == "text_classification" and spec.label_names is not None
+    labels = rows[spec.label_column] if has_classes else [None] * len(texts)
+    places: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, text in enumerate(texts):
+        places[text].append(place)
+    classes: dict[Any, list[tuple[str, ...]]] = defaultdict(list)
+    for text, own in places.items():
+        classes[labels[own[0]]].append(text)
+    draw = random.Random(HELD_OUT_SEED)
+    for name in sorted(classes, key=str):
+        chosen: Sequence[tuple[str, ...]] = classes[name]
+        number = round(share * len(chosen)) or int(len(chosen) > 1)
+        for text in draw.sample(chosen, number):
+            yield from places[text]

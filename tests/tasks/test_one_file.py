@@ -1,0 +1,139 @@
+"""One file is a task: its columns are guessed and said, and the same rows are held out every time."""
+
+import csv
+import json
+
+import pytest
+from datasets import Dataset
+
+from hf_distill.tasks import load_task
+
+TEXTS = [f"the film number {number} was {'good' if number % 2 else 'bad'}" for number in range(40)]
+NAMES = ["good" if number % 2 else "bad" for number in range(40)]
+
+
+def write_csv(path, columns, separator=","):
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter=separator)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return str(path)
+
+
+def write_jsonl(path, columns):
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+def write_parquet(path, columns):
+    Dataset.from_dict(columns).to_parquet(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (write_csv, "reviews.csv"),
+        (lambda path, columns: write_csv(path, columns, "\t"), "reviews.tsv"),
+        (write_jsonl, "reviews.jsonl"),
+        (write_parquet, "reviews.parquet"),
+    ],
+    ids=["csv", "tsv", "jsonl", "parquet"],
+)
+def test_a_file_of_any_format_is_a_task(tmp_path, write, name, caplog):
+    path = write(tmp_path / name, {"id": list(range(40)), "review": TEXTS, "sentiment": NAMES})
+    task = load_task(path)
+    assert task.spec.name == "reviews"
+    assert (task.spec.text_columns, task.spec.label_column) == (("review",), "sentiment")
+    assert task.spec.label_names == ("bad", "good")
+    assert {split: len(rows) for split, rows in task.dataset.items()} == {"train": 32, "validation": 8}
+    assert "text in 'review', labels in 'sentiment' (2 classes); 32 rows of train, 8 rows of validation" in caplog.text
+
+
+class TestSplits:
+    def test_every_class_gives_the_same_share_and_always_the_same_rows(self, tmp_path):
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": ["rare"] * 5 + ["often"] * 35})
+        one, two = load_task(path), load_task(path)
+        assert one.dataset["validation"]["text"] == two.dataset["validation"]["text"]
+        assert sorted(one.dataset["validation"]["label"]) == [0] * 7 + [1]
+
+    def test_a_text_is_on_one_side_only(self, tmp_path):
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS[:10] * 4, "label": NAMES[:10] * 4})
+        task = load_task(path)
+        assert not set(task.dataset["train"]["text"]) & set(task.dataset["validation"]["text"])
+
+    def test_a_column_of_splits_decides(self, tmp_path):
+        splits = ["train"] * 30 + ["dev"] * 6 + ["test"] * 4
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES, "split": splits})
+        task = load_task(path)
+        assert {name: len(rows) for name, rows in task.dataset.items()} == {"train": 30, "validation": 6, "test": 4}
+
+    def test_large_files_hold_out_two_thousand_rows(self, tmp_path):
+        texts = [f"text {number} of many" for number in range(20_000)]
+        path = write_parquet(tmp_path / "a.parquet", {"text": texts, "label": ["a", "b"] * 10_000})
+        assert len(load_task(path).dataset["validation"]) == 2_000
+
+
+class TestColumns:
+    @pytest.mark.parametrize(
+        ("columns", "texts", "label"),
+        [
+            ({"premise": TEXTS, "hypothesis": TEXTS[::-1], "label": NAMES}, ("premise", "hypothesis"), "label"),
+            ({"Text": TEXTS, "Label": NAMES}, ("Text",), "Label"),
+            ({"what they wrote": TEXTS, "mood": NAMES}, ("what they wrote",), "mood"),
+            ({"title": NAMES, "words": TEXTS, "topic": NAMES}, ("words",), "topic"),
+        ],
+        ids=["pairs", "case", "by values", "by length"],
+    )
+    def test_they_are_found_by_name_or_by_values(self, tmp_path, columns, texts, label):
+        spec = load_task(write_csv(tmp_path / "a.csv", columns)).spec
+        assert (spec.text_columns, spec.label_column) == (texts, label)
+
+    def test_named_ones_count(self, tmp_path):
+        path = write_csv(tmp_path / "a.csv", {"text": ["x"] * 40, "label": NAMES, "body": TEXTS, "mood": NAMES[::-1]})
+        spec = load_task(path, text_columns=["body"], label_column="mood", label_names=["bad", "good"]).spec
+        assert (spec.text_columns, spec.label_column, spec.label_names) == (("body",), "mood", ("bad", "good"))
+
+    def test_numbers_with_fractions_are_a_regression(self, tmp_path):
+        numbers = [number / 7 for number in range(40)]
+        spec = load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "score": numbers})).spec
+        assert (spec.label_names, spec.metrics) == (None, ("pearson", "spearman"))
+
+    def test_words_and_tags(self, tmp_path):
+        path = tmp_path / "names.conll"
+        path.write_text(
+            "-DOCSTART- O\n\n" + "Anna NNP B-PER\nsleeps VB O\n\nOslo NNP B-LOC\n\n" * 10, encoding="utf-8"
+        )
+        task = load_task(str(path))
+        assert task.spec.kind == "token_classification"
+        assert task.spec.label_names == ("B-LOC", "B-PER", "O")
+        assert task.dataset["train"][0]["tokens"] in (["Anna", "sleeps"], ["Oslo"])
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            ({"a": TEXTS, "b": TEXTS[::-1]}, "none of them is known to hold labels: name it with `--label_column`"),
+            ({"label": NAMES, "n": NAMES}, "none of them is known to hold text: name it with `--text_columns`"),
+            ({"text": ["one text"] * 2, "label": ["a", "b"]}, "too few to hold some out"),
+            ({"text": [], "label": []}, "hold no rows"),
+            ({"text": TEXTS, "label": [1, 2, 3, 4, 5] * 8}, "Name them with `--class_names`"),
+            ({"text": TEXTS, "label": ["a|b", "a"] * 20}, "several labels"),
+        ],
+        ids=["labels", "text", "rows", "empty", "stars", "several"],
+    )
+    def test_what_cannot_be_told_is_asked(self, tmp_path, columns, message):
+        with pytest.raises(ValueError, match=message):
+            load_task(write_csv(tmp_path / "a.csv", columns))
+
+    def test_a_column_that_is_not_there(self, tmp_path):
+        with pytest.raises(ValueError, match=r"no column 'mood': name it with `--label_column`"):
+            load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}), label_column="mood")
+
+    def test_a_line_without_a_tag(self, tmp_path):
+        path = tmp_path / "names.conll"
+        path.write_text("Anna B-PER\nsleeps\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="line 2: 'sleeps' has a word and no tag"):
+            load_task(str(path))
