@@ -14,13 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from transformers import AutoConfig
+from transformers.utils import logging
+
 from hf_distill.commands import adapt, augment, distill, general, teach
 from hf_distill.commands import corpus as corpus_verb
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.pipeline_stages import Stages
 from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.teach import load_task_from
 from hf_distill.corpus.build.loading import corpus_label
-from hf_distill.hub.loading import load_model
+from hf_distill.hub.loading import UNREADABLE, load_model
 from hf_distill.hub.model_card import (
     CardFacts,
     CorpusFacts,
@@ -48,7 +52,12 @@ from hf_distill.settings.parsing import changed_arguments, from_mapping
 from hf_distill.settings.presets import read_preset
 from hf_distill.storage.files import copy_folder
 from hf_distill.students.shapes import parse_shape
+from hf_distill.tasks.labels import is_generic, names_of_head, order_by_name
 from hf_distill.tasks.majority import constant_remark
+from hf_distill.tasks.one_file import is_one_file, write_task_folder
+from hf_distill.trainers.fine_tuning.heads import head_of
+
+logger = logging.get_logger(__name__)
 
 # Of the folder of the distillation; checkpoints hold more than the student.
 _KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
@@ -61,7 +70,7 @@ REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metri
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
-@writes_folder("teacher", "corpus", "augmented", "general", "distilled*", "student")
+@writes_folder("task", "teacher", "corpus", "augmented", "general", "distilled*", "student")
 def run(
     task: TaskArguments,
     teacher: TeacherArguments,
@@ -104,10 +113,13 @@ def run(
             f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
             "write them into a task.yaml beside its files."
         )
-    stages = Stages(folder)
+    if is_one_file(task.task):
+        task = _as_folder(task, folder / "task", pipeline.seed)
+    teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, task))
+    stages = Stages(folder, total=int(teaches) + len([one for one in sources if one != "task"]) + len(sources) + 1)
 
     taught, own_teacher = None, teacher
-    if pipeline.finetune_teacher:
+    if teaches:
         taught = stages.run("teacher", lambda: teach.run(task, teacher, fine_tuning), task, teacher, fine_tuning)
         own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
 
@@ -163,6 +175,33 @@ def summary(report: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+# --- the task and its teacher ----------------------------------------------------------------------------------------
+
+
+def _as_folder(task: TaskArguments, folder: Path, seed: int) -> TaskArguments:
+    """A task of one file as a folder, so that every stage reads the same rows."""
+    write_task_folder(load_task_from(task, seed=seed), folder)
+    flags = {name: None for name in ("data_dir", "text_columns", "label_column", "class_names", "metrics")}
+    return replace(task, task=str(folder), evaluation_splits=None, **flags)
+
+
+def knows_task(teacher: TeacherArguments, task: TaskArguments) -> bool:
+    """Whether a teacher has the head of a task, with its labels by name, so that it need not be fine-tuned."""
+    if teacher.teacher_model is None:
+        return False
+    try:
+        config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+    except UNREADABLE:
+        return False  # The stage that loads it says what is wrong.
+    spec = load_task_from(task, seed=0, splits="evaluation").spec
+    heads = [name for name in config.architectures or () if name.endswith(head_of(spec).suffix)]
+    names = names_of_head(config)
+    if not heads or spec.label_names is None or is_generic(names) or order_by_name(names, spec.label_names) is None:
+        return False
+    logger.warning(f"The teacher has a head with the labels {names}: it is taken as it is. `--teach` fine-tunes it.")
+    return True
+
+
 # --- settings of the stages ------------------------------------------------------------------------------------------
 
 
@@ -172,6 +211,9 @@ def _training(
     """The settings of one stage of the distillation; only the last has the name of the whole."""
     output = folder / ("distilled" if source == sources[-1] else f"distilled_{source}")
     later = {} if source == sources[0] else pipeline.settings("distill_next")
+    if source == "task" and pipeline.preset is None:
+        # On the task's own text the teacher's head has something to say.
+        later = {"objectives": ["relation", "logits"], **pipeline.settings("distill"), **later}
     training: DistillationArguments = _stage_arguments(
         DistillationArguments, "distill", output, pipeline, later, max_length=task.max_length
     )
@@ -240,11 +282,6 @@ def chosen_sources(pipeline: PipelineArguments, corpus: CorpusArguments) -> list
         ValueError: If one is unknown, there twice, or what it is made of is missing.
     """
     if pipeline.textbook_source is None:
-        if corpus.corpus is None and not pipeline.with_task_text:
-            raise ValueError(
-                "Name a general corpus (`--corpus` FILE, FOLDER or Hub id), or let the student learn on the task's "
-                "own text (`--with_task_text`)."
-            )
         return ["task" if corpus.corpus is None else "cc"]
     sources = pipeline.textbook_source.split("+")
     if not set(sources) <= set(SOURCES) or len(set(sources)) < len(sources):

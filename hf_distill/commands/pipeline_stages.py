@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,18 @@ logger = logging.get_logger(__name__)
 class Stages:
     """Runs stages once: a stage is known by its settings and by everything before it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.key = ""
+    def __init__(self, folder: Path, total: int, inputs: Sequence[str] = ()) -> None:
+        """Begin with none of the stages done.
+
+        Args:
+            folder: That of all stages.
+            total: How many stages there are.
+            inputs: Files that every stage depends on though no argument of theirs names them.
+        """
+        self.folder, self.total, self.number = folder, total, 0
+        self.key = json.dumps(self._files({"inputs": list(inputs)}))
         self.seconds_before = 0.0
+        self.started = time.monotonic()
 
     def run(self, name: str, job: Callable[[], dict[str, Any]], *arguments: Any, **more: Any) -> dict[str, Any]:
         """The result of `job`, from its folder if the stage was finished with these settings.
@@ -35,6 +44,7 @@ class Stages:
             arguments: The dataclasses of arguments that decide what `job` does.
             more: What else decides it.
         """
+        self.number += 1
         folder = self.folder / name
         settings = arguments_to_dict(*arguments) | more
         described = json.dumps([self.key, settings, self._files(settings)], sort_keys=True)
@@ -48,7 +58,8 @@ class Stages:
             return result
         # From here on the folder is neither the old result nor the new one.
         mark(folder, key)
-        logger.warning(f"[{name}] starts")
+        minutes = (time.monotonic() - self.started) / 60
+        logger.warning(f"[{name}] starts: stage {self.number} of {self.total}, {minutes:.0f} minutes so far")
         result = job()
         write_results(folder, result)
         mark(folder, key, finished=True)

@@ -34,15 +34,12 @@ class PipelineArguments:
         metadata={
             "help": "What the student learns on: cc (what the task's sentences find in --corpus), taskda (the task's "
             "rows with words replaced, see --augment), general (--corpus as it is), task (the task's own text), or "
-            "one stage after the other: cc+taskda. Default: cc where there is a --corpus."
+            "one stage after the other: cc+taskda. Default: cc where there is a --corpus, else task."
         },
     )
     with_task_text: bool = field(
         default=False,
-        metadata={
-            "help": "Distil on the text of the task's own training rows too, besides the corpus; without --corpus on "
-            "it alone."
-        },
+        metadata={"help": "Distil on the text of the task's own training rows too, besides the corpus."},
     )
     with_labels: bool = field(
         default=False,
@@ -53,7 +50,8 @@ class PipelineArguments:
     finetune_teacher: bool = field(
         default=True,
         metadata={
-            "help": "Fine-tune the teacher on the task first; --no_finetune_teacher takes it as it is, with its head."
+            "help": "Fine-tune the teacher on the task first, unless it has a head with the task's labels and --teach "
+            "is not given; --no_finetune_teacher takes it as it is in any case."
         },
     )
     adapt_student: bool = field(

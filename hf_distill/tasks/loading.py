@@ -144,7 +144,7 @@ def load_task(
     folder = Path(data_dir).expanduser() if data_dir is not None else None
     if folder is None and not is_registered(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
-    if spec is None and data_dir is None and is_one_file(name):
+    if spec is None and is_one_file(name):
         spec, raw = read_one_file(name, given)
     elif spec is None:
         spec = _resolve_spec(name, folder, given)

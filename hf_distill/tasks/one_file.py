@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from transformers.utils import logging
 
-from hf_distill.tasks.custom import default_metrics, names_from
+from hf_distill.storage.files import new_folder, write_yaml
+from hf_distill.tasks.custom import TASK_FILE, default_metrics, names_from
 from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files
 from hf_distill.tasks.labels import check_one_label
 from hf_distill.tasks.spec import TaskSpec
@@ -73,6 +75,22 @@ def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[
         f"{spec.label_column!r} ({names}); {sizes}{how}. `--text_columns` and `--label_column` name other columns."
     )
     return spec, {split: [found] for split, found in splits.items()}
+
+
+def write_task_folder(task: Any, folder: Path) -> None:
+    """Write a loaded task as a folder that `load_task` reads alike: a file a split, and `task.yaml`."""
+    fields = {item.name: item.default for item in dataclasses.fields(TaskSpec)}
+    spec = {name: value for name, value in task.spec.to_dict().items() if _differs(value, fields[name])}
+    with new_folder(folder) as part:
+        for split, rows in task.dataset.items():
+            rows.to_parquet(part / f"{split}.parquet")
+        write_yaml(part / TASK_FILE, spec, sort_keys=False, allow_unicode=True)
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Whether a field of a task has to be written: it is not its default, and not one of several settings in one."""
+    plain = list(default) if isinstance(default, tuple) else default
+    return value not in (plain, {}) and not isinstance(value, dict)
 
 
 def _read(path: Path) -> Dataset:

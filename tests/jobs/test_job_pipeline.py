@@ -259,6 +259,23 @@ def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
     assert started["distilled"][2].textbook == [str(out / "corpus"), str(material / "mood")]
 
 
+def test_one_file_and_a_classifier_are_enough(run, finished, material, tmp_path, sentences, caplog):
+    path = tmp_path / "moods.csv"
+    lines = [f"{('bad', 'good')[i % 2]} {text},{('no', 'yes')[i % 2]}" for i, text in enumerate(sentences)]
+    path.write_text("\n".join(["what they said,mood", *lines]), encoding="utf-8")
+    out = tmp_path / "moods"
+    changes = {"task": str(path), "teacher_model": str(material / "copy" / "teacher"), "output_dir": str(out)}
+    given = {"corpus": None, "corpus_licence": None, "teach": None, "distill": {**QUIET, "max_steps": 2}}
+    report = run(**changes, **given)
+    assert (report["task"], report["kind"], report["metric"]) == ("moods", "text_classification", "accuracy")
+    assert set(report["distillation"]["objectives"]) == {"relation", "logits"}
+    assert not (out / "teacher").exists()
+    assert "text in 'what they said', labels in 'mood' (2 classes)" in caplog.text
+    assert "labels ['no', 'yes']: it is taken as it is" in caplog.text
+    assert "[student] starts: stage 2 of 2" in caplog.text
+    assert AutoModelForSequenceClassification.from_pretrained(out / "student").config.id2label == {0: "no", 1: "yes"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -279,7 +296,6 @@ def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
         ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as .*; 'max_steps=3' is no JSON"),
         ({"teach": [1]}, r"`--teach` must be `name: value` pairs, but is \[1\]"),
         ({"student_shape": "huge"}, r"'huge'"),
-        ({"corpus": None}, r"`--corpus` FILE.*`--with_task_text`"),
         ({"with_labels": True}, r"`--with_labels` needs the task's own text alone"),
         (
             {"textbook_source": "wiki"},
