@@ -113,10 +113,12 @@ def run(
             f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
             "write them into a task.yaml beside its files."
         )
-    if is_one_file(task.task):
+    inputs = [task.task] if is_one_file(task.task) else []
+    if inputs:
         task = _as_folder(task, folder / "task", pipeline.seed)
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, task))
-    stages = Stages(folder, total=int(teaches) + len([one for one in sources if one != "task"]) + len(sources) + 1)
+    total = int(teaches) + len([one for one in sources if one != "task"]) + len(sources) + 1
+    stages = Stages(folder, total, inputs)
 
     taught, own_teacher = None, teacher
     if teaches:

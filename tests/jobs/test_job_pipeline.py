@@ -273,6 +273,12 @@ def test_one_file_and_a_classifier_are_enough(run, finished, material, tmp_path,
     assert "text in 'what they said', labels in 'mood' (2 classes)" in caplog.text
     assert "labels ['no', 'yes']: it is taken as it is" in caplog.text
     assert "[student] starts: stage 2 of 2" in caplog.text
+    caplog.clear()
+    run(**changes, **given)
+    assert "starts" not in caplog.text
+    path.write_text(path.read_text(encoding="utf-8").replace("good", "fine"), encoding="utf-8")
+    run(**changes, **given)
+    assert "[distilled] starts: stage 1 of 2" in caplog.text
     assert AutoModelForSequenceClassification.from_pretrained(out / "student").config.id2label == {0: "no", 1: "yes"}
 
 
