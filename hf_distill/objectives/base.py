@@ -236,6 +236,9 @@ def _build_item(item: Any, options: Mapping[str, Any]) -> WeightedObjective:
         return item
     if isinstance(item, Objective):
         return WeightedObjective(_snake_case(type(item).__name__), item)
+    if isinstance(item, str) and not item.lstrip().startswith("{"):
+        name, colon, weight = item.partition(":")
+        return WeightedObjective(name, build_objective(name, options), _parse_weight(item, weight if colon else 1.0))
     fields = _read_item(item)
     if "objective" not in fields:
         raise ValueError(f"`--objectives` has {item!r}, which does not say which `objective`.")
@@ -304,15 +307,12 @@ def _checked_settings(factory: type[Objective], name: str, settings: Mapping[str
 
 
 def _read_item(item: Any) -> Mapping[str, Any]:
-    """The fields of `"name:weight"`, of a mapping, or of a mapping's JSON text."""
-    if isinstance(item, str) and item.lstrip().startswith("{"):
+    """The fields of a mapping, or of a mapping's JSON text."""
+    if isinstance(item, str):
         item = load_json(item, f"`--objectives` has {shown(item)}, which")
     if isinstance(item, Mapping):
         return as_mapping(item, "An item of `--objectives`")
-    if not isinstance(item, str):
-        raise ValueError(f"`--objectives` has {shown(item)}; an item is `name`, `name:weight` or a mapping.")
-    name, colon, weight = item.partition(":")
-    return {"objective": name, "weight": weight} if colon else {"objective": name}
+    raise ValueError(f"`--objectives` has {shown(item)}; an item is `name`, `name:weight` or a mapping.")
 
 
 def _parse_weight(item: Any, value: Any) -> float:

@@ -46,6 +46,7 @@ SILENT_SETTINGS = {
     "report_to",
     "logging_steps",
     "logging_first_step",
+    "logging_nan_inf_filter",
     "eval_agreement",
     "eval_task",
     "eval_task_dir",

@@ -109,9 +109,10 @@ class Evaluation:
         Raises:
             ValueError: If the task is unknown, or cannot be read.
         """
-        found = task_to_evaluate(task, args)
-        if found is None:
+        by_task = (args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE
+        if task is None and args.eval_task is None and not by_task:
             return rows
+        found = task_to_evaluate(task, args)
         if isinstance(found, LoadedTask):
             self.task = TaskEvaluation(found, tokenizer, args)
         else:

@@ -266,23 +266,21 @@ def check_readable(teachers: Sequence[TeacherSource]) -> None:
         )
 
 
-def task_to_evaluate(
-    given: LoadedTask | VectorTask | None, args: DistillationArguments
-) -> LoadedTask | VectorTask | None:
+def task_to_evaluate(given: LoadedTask | VectorTask | None, args: DistillationArguments) -> LoadedTask | VectorTask:
     """The task of `eval_task`, loaded if only its name is known.
 
     Raises:
-        ValueError: If the name is unknown, or `metric_for_best_model` asks for a task and there is none.
+        ValueError: If the name is unknown, or there is none though `metric_for_best_model` asks for a task.
     """
-    if given is None and args.eval_task is not None and is_retrieval(args.eval_task):
-        return read_retrieval(args.eval_task, limit=args.eval_task_samples)
-    if given is None and args.eval_task is not None:
-        given = load_task(args.eval_task, args.eval_task_dir, splits="evaluation")
-    if given is None and (args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE:
+    if given is not None:
+        return given
+    if args.eval_task is None:
         raise ValueError(
             f"`--metric_for_best_model {HEADLINE}` is the main score of a task: name it by `--eval_task`."
         )
-    return given
+    if is_retrieval(args.eval_task):
+        return read_retrieval(args.eval_task, limit=args.eval_task_samples)
+    return load_task(args.eval_task, args.eval_task_dir, splits="evaluation")
 
 
 def ridge(known: np.ndarray, targets: np.ndarray, features: np.ndarray) -> np.ndarray:
