@@ -8,7 +8,7 @@ import torch
 from transformers import BertForMaskedLM, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, precompute
-from hf_distill.trainers.distillation.masking import MaskingCollator, masking_collator
+from hf_distill.trainers.distillation.rows import MaskingCollator, masking_collator
 
 TRIPLE = [{"objective": "logits", "positions": "labels", "temperature": 2, "logits_loss": "kl"}, "labels:0.4"]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_distill.trainers.multi_task.r3f import disturbed, r3f_loss, symmetric_divergence
+from hf_distill.trainers.multi_task.loss import disturbed, r3f_loss, symmetric_divergence
 
 
 def test_uniform_noise_stays_within_its_size():

@@ -5,17 +5,20 @@ One `RowReader` answers for the rows of training, of `evaluate` and of `predict`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import torch
+import xxhash
 from torch import Tensor
-from transformers import DataCollatorWithPadding, default_data_collator
+from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding, default_data_collator
 from transformers.trainer_utils import has_length
 
 from ...capture.architectures import longest_row
-from ...settings import DistillationArguments
+from ...settings import DistillationArguments, MaskedHeadArguments
 from ...tasks.rows.text import (
     PAIR_COLUMN,
     check_texts,
@@ -29,7 +32,6 @@ from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
 from ...teachers.base import TeacherSource, TokenColumns, own_tokens_of
 from ..base import random_state_kept
 from .labels import LABEL_NAMES, SPANS, ClassOrder, LabelReader, has_several_labels, label_kind
-from .masking import MaskingCollator
 
 TOKENS = ("input_ids", "inputs_embeds")
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
@@ -135,6 +137,51 @@ def no_tokens(columns: Sequence[str], text_column: str) -> str:
         f"The data set has no `input_ids` and no column {text_column!r} to tokenize (`--text_column`, with a "
         f"`processing_class`); it has {list(columns)}."
     )
+
+
+@dataclass
+class MaskingCollator(DataCollatorForLanguageModeling):
+    """Masks tokens as BERT does (15 %: 80 % mask, 10 % random, 10 % kept) and puts what was there into `labels`.
+
+    The stock collator draws from the global generator, one batch ahead of the update, so a resumed run masks other
+    tokens. This one draws from a generator that is seeded with `seed` and the rows of the batch: random batches of
+    another epoch are masked anew, and every evaluation of the same rows is comparable.
+    """
+
+    def __post_init__(self) -> None:
+        """Keep the seed from the base class, which puts a generator of its own in place of that of the rows."""
+        self.mask_seed, self.seed = self.seed or 0, None
+        super().__post_init__()
+
+    def torch_call(self, examples: list[Any]) -> dict[str, Any]:
+        """Pad and mask a batch; labels are -100 where nothing was masked."""
+        digest = xxhash.xxh3_64(seed=self.mask_seed)
+        for example in examples:
+            digest.update(json.dumps(list(map(int, example["input_ids"]))).encode())
+        # Generators take seeds of 63 bits.
+        self.generator = torch.Generator().manual_seed(digest.intdigest() >> 1)
+        return super().torch_call(examples)
+
+
+def masking_collator(
+    args: DistillationArguments | MaskedHeadArguments, tokenizer: Any, teachers: Sequence[TeacherSource]
+) -> MaskingCollator:
+    """The collator for `args.mlm_probability`.
+
+    Raises:
+        ValueError: If the tokenizer has nothing to mask with, or a teacher cannot read what is masked.
+    """
+    if any(teacher.dataset is not None for teacher in teachers):
+        raise ValueError(
+            "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows as they "
+            "are: give the teacher itself as `--teacher_model`."
+        )
+    if getattr(tokenizer, "mask_token", None) is None:
+        raise ValueError(
+            f"`--mlm_probability` is {args.mlm_probability}, but the tokenizer ({type(tokenizer).__name__}) has no "
+            "mask token: give that of a masked language model as `processing_class`."
+        )
+    return MaskingCollator(tokenizer, mlm_probability=args.mlm_probability, seed=args.seed)
 
 
 class RowReader:

@@ -46,11 +46,9 @@ from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
 from .labels import LABEL_NAMES
-from .masking import masking_collator
-from .model import DistillationModel, count_items, wrapped
-from .optimizer import give_own_settings, train_beside
+from .model import DistillationModel, count_items, give_own_settings, train_beside, wrapped
 from .publishing import Publisher, check_strategy, write_card
-from .rows import RowReader, check_one_set, has_pairs, settle_problem_type
+from .rows import RowReader, check_one_set, has_pairs, masking_collator, settle_problem_type
 
 logger = logging.get_logger(__name__)
 

@@ -20,7 +20,7 @@ from ...kernels.cpu import configure_fp32_matmul
 from ...settings import MaskedHeadArguments
 from ...settings.teach import filled_up
 from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings
-from ..distillation.masking import masking_collator
+from ..distillation.rows import masking_collator
 
 # Settings of `Trainer` without a use here -> why.
 UNUSED = {

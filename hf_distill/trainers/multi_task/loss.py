@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hf_distill.capture.architectures import describe_architecture
-from hf_distill.settings.mtl import MTLArguments
+from hf_distill.settings.mtl import MTLArguments, Noise
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.multi_task.model import MultiTaskModel
-from hf_distill.trainers.multi_task.r3f import disturbed, r3f_loss
 from hf_distill.trainers.multi_task.teachers import shown_positions, soft_task_loss, without_padding
 from hf_distill.trainers.multi_task.weighting import (
     GradientNormWeights,
@@ -145,3 +145,36 @@ class MultiTaskLoss(nn.Module):
     def current_weights(self) -> Mapping[str, float]:
         """Factor on each task's loss; nothing where all are equal."""
         return describe_weights(self.weighting)
+
+
+# ---- R3F: predictions that stay the same when the embeddings are disturbed (Aghajanyan et al. 2020) ----
+
+
+def disturbed(embeddings: Tensor, epsilon: float, noise: Noise) -> Tensor:
+    """Embeddings (B, T, H) with noise: uniform in [-epsilon, epsilon], or normal with deviation epsilon."""
+    drawn = torch.empty_like(embeddings)
+    drawn = drawn.uniform_(-epsilon, epsilon) if noise == "uniform" else drawn.normal_(0.0, epsilon)
+    return embeddings.detach() + drawn
+
+
+def symmetric_divergence(clean: Tensor, noisy: Tensor) -> Tensor:
+    """`KL(p | q) + KL(q | p)` of two sets of logits (..., C), summed over the classes; returns (...)."""
+    log_p, log_q = clean.float().log_softmax(-1), noisy.float().log_softmax(-1)
+    forward = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    return forward + functional.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1)
+
+
+def r3f_loss(clean: Any, noisy: Any, shown: Tensor | None) -> Tensor:
+    """Mean divergence of a head's outputs with and without noise.
+
+    Args:
+        clean: Outputs by name, `logits` or `start_logits` and `end_logits`.
+        noisy: The same with noise.
+        shown: Which distributions count, of the shape of the outputs without their classes; `None`: all.
+    """
+    names = [name for name in ("logits", "start_logits", "end_logits") if clean.get(name) is not None]
+    parts = []
+    for name in names:
+        values = symmetric_divergence(clean[name], noisy[name])
+        parts.append(values.mean() if shown is None else (values * shown).sum() / shown.sum().clamp(min=1))
+    return torch.stack(parts).mean()
