@@ -157,7 +157,7 @@ def new_file(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def new_files(folder: PathLike) -> Iterator[Path]:
-    """An empty folder for files that take their places in `folder` when the block ends without an error.
+    """Give an empty folder for files that take their places in `folder` when the block ends without an error.
 
     Each is whole or not there, as with `new_file`; what else lies in the folder stays.
 
@@ -270,7 +270,7 @@ def disk_space(where: Path, what: str = "", flags: str = "--output_dir") -> Iter
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error, or what it came from, is that of a full disk: libraries raise many kinds."""
+    """Return whether an error, or what it came from, is that of a full disk: libraries raise many kinds."""
     while True:
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
@@ -282,7 +282,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def _real(path: PathLike) -> Path:
-    """The path itself, behind a link that has its name: what is renamed must not replace the link."""
+    """Return the path itself, behind a link that has its name: what is renamed must not replace the link."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
@@ -293,7 +293,7 @@ def _to_disk(file: Path) -> None:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder of this process inside `folder`, where it is on the same disk; gone afterwards."""
+    """Give a folder of this process inside `folder`, where it is on the same disk; gone afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
     scratch = folder / f"{SCRATCH}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -316,7 +316,7 @@ def remove_abandoned(folder: PathLike) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine lives; on systems that do not tell it does."""
+    """Return whether a process of this machine lives; on systems that do not tell it does."""
     if os.name != "posix":
         return True
     try:
@@ -336,7 +336,7 @@ def _host() -> str:
 
 
 def read_text(path: PathLike) -> str:
-    """The text of a file in UTF-8.
+    """Return the text of a file in UTF-8.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -349,7 +349,7 @@ def read_text(path: PathLike) -> str:
 
 
 def read_json(path: PathLike) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -374,7 +374,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: PathLike) -> Any:
-    """The content of a YAML file.
+    """Return the content of a YAML file.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -391,7 +391,7 @@ def read_yaml(path: PathLike) -> Any:
 
 
 def read_mapping(path: PathLike) -> dict[str, Any]:
-    """The `name: value` pairs of a file: JSON where its name ends so, else YAML.
+    """Return the `name: value` pairs of a file: JSON where its name ends so, else YAML.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -453,7 +453,7 @@ def check_rows_of_table(path: PathLike, separator: str, *, quoted: bool = True, 
 
 
 def checksum_of(path: PathLike) -> str:
-    """Checksum of a file's content."""
+    """Return the checksum of a file's content."""
     digest = xxhash.xxh3_128()
     with Path(path).open("rb") as file:
         while data := file.read(_READ):

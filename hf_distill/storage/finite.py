@@ -21,14 +21,14 @@ class NotFiniteError(ValueError):
 
 
 def are_finite(tensors: Sequence[Tensor]) -> Tensor:
-    """Whether all values of each tensor are finite, (N,), on the device of the first: one pass, and no waiting."""
+    """Return whether all values of each tensor are finite, (N,), on the device of the first, without waiting."""
     bounds = [bound for values in tensors for bound in values.detach().aminmax()]
     device = bounds[0].device
     return torch.stack([bound.to(device, torch.float32) for bound in bounds]).isfinite().view(-1, 2).all(1)
 
 
 def not_finite(named: Iterable[tuple[str, Any]]) -> list[str]:
-    """Names of the tensors of which a value is not finite; every device is waited for once.
+    """Return names of the tensors of which a value is not finite; every device is waited for once.
 
     Args:
         named: Names and tensors. Integers, rounded weights and tensors that other processes hold a part of are not
@@ -46,7 +46,7 @@ def not_finite(named: Iterable[tuple[str, Any]]) -> list[str]:
 
 
 def is_plain(values: Any) -> bool:
-    """Whether a tensor holds its own floating-point numbers, of two bytes at least."""
+    """Return whether a tensor holds its own floating-point numbers, of two bytes at least."""
     return (
         isinstance(values, Tensor)
         and type(values.data) is Tensor
@@ -86,7 +86,7 @@ def check_weight_file(path: str | Path) -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many there are besides."""
+    """Return the first names, and how many there are besides."""
     more = len(names) - MAX_NAMED
     shown = ", ".join(f"`{name}`" for name in names[:MAX_NAMED])
     return f"{shown} and {more} more" if more > 0 else shown
@@ -116,7 +116,7 @@ class FiniteWatch:
         self._first[key] = first if key not in self._first else torch.minimum(self._first[key], first)
 
     def first_steps(self) -> dict[str, int]:
-        """The first step of each number that was not finite, by its name; waits for the device."""
+        """Return the first step of each number that was not finite, by its name; waits for the device."""
         found: dict[str, int] = {}
         for names, values in self._first.items():
             steps = zip(names, values.tolist(), strict=True)

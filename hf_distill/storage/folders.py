@@ -18,7 +18,7 @@ LONGEST = 200
 
 
 def safe_name(name: Any, where: str) -> str:
-    """The name itself, if it is that of one file or folder and of nothing else.
+    """Return the name itself, if it is that of one file or folder and of nothing else.
 
     Args:
         name: What a user, a file or a flag gave.
@@ -46,7 +46,7 @@ def safe_name(name: Any, where: str) -> str:
 
 
 def safe_path(name: Any, where: str) -> str:
-    """The name itself, if it is one of `safe_name`, or several with a slash between them such as `glue/sst2`.
+    """Return the name itself, if it is one of `safe_name`, or several with a slash between them such as `glue/sst2`.
 
     Raises:
         ValueError: As `safe_name`, for each part.

@@ -22,7 +22,7 @@ _SHOWN = 80
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """Plain data from YAML.
+    """Return plain data from YAML.
 
     Raises:
         ValueError: If the text is no YAML, or holds anything but texts, numbers, booleans, lists and mappings.
@@ -31,7 +31,7 @@ def load_yaml(text: str, where: str) -> Any:
 
 
 def load_json(text: str, where: str) -> Any:
-    """Plain data from JSON.
+    """Return plain data from JSON.
 
     Raises:
         ValueError: If the text is no JSON, or nested too deeply.
@@ -40,7 +40,7 @@ def load_json(text: str, where: str) -> Any:
 
 
 def as_mapping(value: Any, where: str) -> dict[str, Any]:
-    """A mapping whose keys are texts.
+    """Return a mapping whose keys are texts.
 
     Raises:
         ValueError: If it is none.
@@ -54,7 +54,7 @@ def as_mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def as_fields(values: Any, hints: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A mapping with known names only, each value as its type hint wants it.
+    """Return a mapping with known names only, each value as its type hint wants it.
 
     Args:
         values: Plain data.
@@ -72,7 +72,7 @@ def as_fields(values: Any, hints: Mapping[str, Any], where: str) -> dict[str, An
 
 
 def as_hint(value: Any, hint: Any, where: str) -> Any:
-    """A plain value as a type hint wants it.
+    """Return a plain value as a type hint wants it.
 
     Whole numbers may be written as text or with a decimal point, other numbers as text too (YAML reads `1e-5` as
     one); a text may be written as a number. Everything else has to be what it is.
@@ -101,7 +101,7 @@ def as_hint(value: Any, hint: Any, where: str) -> Any:
 
 
 def can_check(hint: Any) -> bool:
-    """Whether `as_hint` knows a type hint and all that it is made of."""
+    """Return whether `as_hint` knows a type hint and all that it is made of."""
     if hint is Any or hint is ... or hint is None:
         return hint is not None
     origin = get_origin(hint) or hint
@@ -137,7 +137,7 @@ def check_range(
 
 
 def shown(value: Any) -> str:
-    """A value in an error: not longer than a line."""
+    """Return a value in an error: not longer than a line."""
     try:
         text = repr(value)
     except Exception:
@@ -196,7 +196,7 @@ def _as_text(value: Any, _: Any, where: str) -> str:
 
 
 def _as_number(value: Any, where: str) -> float | int:
-    """A finite number, of text too."""
+    """Return a finite number, of text too."""
     number = value
     if isinstance(value, str):
         try:
@@ -277,7 +277,7 @@ def _as_choice(value: Any, allowed: tuple[Any, ...], where: str) -> Any:
 
 
 def _as_dataclass(value: Any, cls: type, where: str) -> Any:
-    """An instance of a dataclass from a mapping of its fields."""
+    """Return an instance of a dataclass from a mapping of its fields."""
     given = as_fields(value, get_type_hints(cls), where)
     required = [item.name for item in dataclasses.fields(cls) if _is_required(item)]
     missing = [name for name in required if name not in given]

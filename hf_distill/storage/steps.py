@@ -184,7 +184,7 @@ def read_marker(folder: PathLike) -> dict[str, Any] | None:
 
 
 def describe_file(path: PathLike) -> dict[str, Any]:
-    """Size and checksum of a file, by which a marker knows it again."""
+    """Return the size and checksum of a file, by which a marker knows it again."""
     return {"bytes": Path(path).stat().st_size, "checksum": checksum_of(path)}
 
 
@@ -365,7 +365,7 @@ class WorkFolder:
         return self._step(name).make(work)
 
     def is_finished(self, name: str) -> bool:
-        """Whether a step has its marker."""
+        """Return whether a step has its marker."""
         return self._step(name).facts() is not None
 
     def folder(self, name: str) -> Path:
@@ -399,13 +399,13 @@ def measured(work: Callable[[], dict[str, Any]], folder: Path | None = None) -> 
 
 
 def total_seconds(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds of every step, by the facts of all, and their sum."""
+    """Return seconds of every step, by the facts of all, and their sum."""
     seconds = {name: float(facts["seconds"]) for name, facts in steps.items()}
     return {**seconds, "total": round(sum(seconds.values()), 3)}
 
 
 def _peak_memory() -> int | None:
-    """Bytes; `None` on Windows."""
+    """Return the peak of memory in bytes; `None` on Windows."""
     try:
         import resource
     except ImportError:
@@ -464,7 +464,7 @@ def _held(folder: Path, flag: str) -> Iterator[None]:
 
 
 def _acquire(path: Path, what: str) -> BaseFileLock | None:
-    """The lock; `None` on a file system that has none."""
+    """Return the lock; `None` on a file system that has none."""
     lock = FileLock(path, timeout=0)
     for attempt in range(2):
         try:
@@ -491,7 +491,7 @@ def _acquire(path: Path, what: str) -> BaseFileLock | None:
 
 
 def _owner(path: Path) -> dict[str, Any]:
-    """Process and machine of a lock; nothing where it is being taken just now."""
+    """Return the process and machine of a lock; nothing where it is being taken just now."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         return {"process": int(owner["process"]), "machine": str(owner["machine"])}

@@ -121,7 +121,7 @@ class _Build:
         }
 
     def run(self) -> AugmentedCorpus:
-        """Every step that is not finished, then the corpus."""
+        """Do every step that is not finished, and return the corpus."""
         shards = self._find_candidates()
         facts = self.work.step("rows", self._draw)
         counts = {name: sum(shard[name] for shard in shards) for name in COUNTS}
@@ -142,7 +142,7 @@ class _Build:
         return AugmentedCorpus(read_arrow(self.work.folder("rows")), statistics)
 
     def _settings(self, checksum: str) -> dict[str, Any]:
-        """Everything that changes the corpus."""
+        """Return everything that changes the corpus."""
         args = self.args
         return {
             "version": AUGMENTER_VERSION,
@@ -163,7 +163,7 @@ class _Build:
         }
 
     def _find_candidates(self) -> list[dict[str, Any]]:
-        """The facts of every shard, those that are missing made first."""
+        """Return the facts of every shard, those that are missing made first."""
         todo = {name: self.texts[part] for name, part in self.shards.items() if not self.work.is_finished(name)}
         with tqdm(total=len(self.texts), unit=" texts", desc="Finding candidates") as bar:
             bar.update(len(self.texts) - sum(map(len, todo.values())))
@@ -175,7 +175,7 @@ class _Build:
         return [self.work.step(name, _Shard(self.finder, [])) for name in self.shards]
 
     def _find_in_processes(self, todo: dict[str, list[str]], bar: Any) -> None:
-        """Shards by several processes."""
+        """Find the candidates of shards in several processes."""
         import torch
 
         processes = min(self.args.num_proc or 1, len(todo))
@@ -194,7 +194,7 @@ class _Build:
             ) from error
 
     def _draw(self, folder: Path) -> dict[str, Any]:
-        """All rows."""
+        """Draw all rows."""
         features = Features({name: Value("string") for name in TEXT_COLUMNS[: len(self.columns)]})
         if self.label_column is not None:
             features["label"] = self.rows.features[self.label_column]
@@ -216,7 +216,7 @@ class _Build:
         }
 
     def _drawn(self) -> Iterator[dict[str, list[Any]]]:
-        """Drawn rows in batches of columns."""
+        """Yield drawn rows in batches of columns."""
         found = concatenate_datasets([read_arrow(self.work.folder(name)) for name in self.shards])
         place = {text: index for index, text in enumerate(self.texts)}
         names = TEXT_COLUMNS[: len(self.columns)]
@@ -290,7 +290,7 @@ class _Worker:
 
 
 def _distinct_texts(rows: Dataset, columns: Sequence[str]) -> tuple[list[str], str]:
-    """The different texts in the order in which they first come, and a checksum of all rows in their order."""
+    """Return the different texts in the order in which they first come, and a checksum of all rows in their order."""
     digest = xxhash.xxh3_128()
     seen: dict[str, None] = {}
     for batch in rows.iter(batch_size=_READ):

@@ -95,7 +95,7 @@ class CandidateFinder:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Everything about model and embeddings that changes the candidates, JSON-able."""
+        """Return everything about model and embeddings that changes the candidates, JSON-able."""
         return {
             "masked_lm": type(self._by_mask.model).__name__,
             "weights": self._weights.hexdigest(),
@@ -111,7 +111,7 @@ class CandidateFinder:
     def __call__(
         self, texts: Sequence[str], progress: Callable[[int], Any] = lambda _: None
     ) -> tuple[list[WordCandidates], dict[str, int]]:
-        """Candidates of some texts.
+        """Return candidates of some texts.
 
         Args:
             texts: The texts, all different.
@@ -150,7 +150,7 @@ class CandidateFinder:
         return found, dict(counts)
 
     def _neighbours_of(self, splits: Sequence[SplitText]) -> dict[str, list[str]]:
-        """Neighbours of every word of several pieces, each word looked up once."""
+        """Return neighbours of every word of several pieces, each word looked up once."""
         words = dict.fromkeys(
             word
             for split in splits

@@ -30,7 +30,7 @@ class Neighbours(Protocol):
     """A source of words with similar embeddings."""
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """The nearest `count` words of each word, the nearest first; none for a word that is not known."""
+        """Return the nearest `count` words of each word, the nearest first; none for a word that is not known."""
 
     def describe(self) -> dict[str, Any]:
         """Return a JSON-able description with a checksum of the vectors."""
@@ -87,11 +87,11 @@ class WordVectors:
         return cls(list(found), np.stack(list(found.values())), file.name)
 
     def describe(self) -> dict[str, Any]:
-        """Name, size and checksum."""
+        """Return the name, size and checksum."""
         return {"table": self.name, "words": len(self.words), "checksum": _checksum(self.words, self._vectors)}
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """The nearest words; those of a capitalised word are capitalised, as tables are mostly in lower case."""
+        """Return the nearest words, capitalised where the word is: tables are mostly in lower case."""
         rows = [self._row.get(word, self._row.get(word.lower(), -1)) for word in words]
         known = [index for index, row in enumerate(rows) if row >= 0]
         at = np.array([rows[index] for index in known], dtype=np.int64)
@@ -124,12 +124,12 @@ class PieceVectors:
         self._vectors = _unit(embeddings[self._ids])
 
     def describe(self) -> dict[str, Any]:
-        """Name, size and checksum."""
+        """Return the name, size and checksum."""
         words = [self._vocabulary.texts[index] for index in self._ids.tolist()]
         return {"table": "input embeddings", "words": len(words), "checksum": _checksum(words, self._vectors)}
 
     def neighbours(self, words: Sequence[str], count: int) -> list[list[str]]:
-        """The nearest whole words."""
+        """Return the nearest whole words."""
         if not words:
             return []
         # With the blank before it, as the word stands inside a sentence.
@@ -152,7 +152,7 @@ def _numbers(fields: Sequence[str]) -> np.ndarray | None:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """(W, D) float32 vectors of length one."""
+    """Return (W, D) float32 vectors of length one."""
     unit = np.empty(vectors.shape, dtype=np.float32)
     # In parts: a multilingual vocabulary in float64 is more than a gigabyte.
     for start in range(0, len(vectors), _PART):
@@ -162,7 +162,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _nearest(table: np.ndarray, queries: np.ndarray, own: np.ndarray, count: int) -> list[list[int]]:
-    """Rows of the table by product with each query, from high to low, ties to the lower row.
+    """Return rows of the table by product with each query, from high to low, ties to the lower row.
 
     Args:
         table: (W, D) unit vectors.

@@ -87,7 +87,7 @@ class MaskedLMCandidates:
     def __call__(
         self, texts: Sequence[SplitText], progress: Callable[[int], Any] = lambda _: None
     ) -> list[dict[int, list[str]]]:
-        """Candidates of every word of some texts that is one piece.
+        """Return candidates of every word of some texts that is one piece.
 
         Args:
             texts: The texts.
@@ -115,7 +115,7 @@ class MaskedLMCandidates:
         return found
 
     def _batches(self, order: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-        """Rows, the longest first, in parts of at most `batch_tokens` with padding."""
+        """Return rows, the longest first, in parts of at most `batch_tokens` with padding."""
         parts, start = [], 0
         while start < len(order):
             size = max(1, self.batch_tokens // int(lengths[order[start]]))
@@ -124,7 +124,7 @@ class MaskedLMCandidates:
         return parts
 
     def _logits(self, texts: Sequence[SplitText], rows: Sequence[tuple[int, int]]) -> Tensor:
-        """(B, V) logits at the masked words of B rows; those of ids that the tokenizer does not have are lowest."""
+        """Return (B, V) logits at the masked words of B rows; ids that the tokenizer does not have are lowest."""
         splits = [texts[text] for text, _ in rows]
         longest = max(len(split.inputs["input_ids"]) for split in splits)
         shape = (len(rows), longest)
@@ -148,7 +148,7 @@ class MaskedLMCandidates:
         return logits
 
     def _best(self, texts: Sequence[SplitText], rows: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """(B, K) ids of the largest logits, and (B,) by how much the last of them is larger than the next."""
+        """Return (B, K) ids of the largest logits, and (B,) by how much the last of them is larger than the next."""
         logits = self._logits(texts, rows)
         values, ids = logits.topk(self.num_candidates + 1)
         gaps, ids = values[:, -2] - values[:, -1], ids[:, :-1]
@@ -176,7 +176,7 @@ class MaskedLMCandidates:
             self.model.float()
 
     def _words(self, split: SplitText, word: int, ids: np.ndarray) -> list[str]:
-        """The candidates as words: pieces that begin a word as the masked piece does, without what is excluded."""
+        """Return the candidates as words: pieces that begin a word as the masked piece does; some are excluded."""
         original = split.inputs["input_ids"][split.places[word]]
         kept = ids[self.vocabulary.begins[ids] == self.vocabulary.begins[original]]
         if self.exclude_special:
@@ -188,14 +188,14 @@ class MaskedLMCandidates:
 
 
 def _lowest_of_equal(logits: Tensor, last: Tensor, count: int) -> Tensor:
-    """(B, count) ids of the largest logits, where several are equal to the last (B, 1) of them: the lowest ids."""
+    """Return (B, count) ids of the largest logits; of those equal to the last (B, 1), the lowest ids."""
     ahead, equal = logits > last, logits == last
     room = count - ahead.sum(dim=1, keepdim=True)
     return (ahead | (equal & (equal.cumsum(dim=1) <= room))).nonzero()[:, 1].view(-1, count)
 
 
 def load_masked_lm(name: str, revision: str | None = None) -> tuple[Any, Any]:
-    """A model with a masked-LM head, in float32, and its tokenizer.
+    """Return a model with a masked-LM head, in float32, and its tokenizer.
 
     Args:
         name: Hub id or local folder.
@@ -223,7 +223,7 @@ def load_masked_lm(name: str, revision: str | None = None) -> tuple[Any, Any]:
 
 
 def max_tokens(model: Any, tokenizer: Any) -> int:
-    """The longest input of a model, at most `MAX_TOKENS`."""
+    """Return the longest input of a model, at most `MAX_TOKENS`."""
     limits = [MAX_TOKENS, tokenizer.model_max_length]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):

@@ -29,12 +29,12 @@ class Replacements:
 
 
 def random_of(seed: int, row: int) -> Random:
-    """The random numbers of a row. Of all that Python draws, only `random()` never changes between its versions."""
+    """Return the random numbers of a row: only `random()` never changes between versions of Python."""
     return Random(f"{seed} {row}")
 
 
 def draw_texts(source: Replacements, num_samples: int, probability: float, random: Random) -> list[str]:
-    """The text and up to `num_samples` others, all different.
+    """Return the text and up to `num_samples` others, all different.
 
     For each of them every word that may be replaced gets one of its candidates, drawn uniformly, and then takes its
     place with `probability`. Where a text comes out that is there already, there is one less.
@@ -63,7 +63,7 @@ def draw_texts(source: Replacements, num_samples: int, probability: float, rando
 def draw_row(
     columns: Sequence[Replacements], num_samples: int, probability: float, random: Random, *, keep_last: bool
 ) -> list[tuple[str, ...]]:
-    """A row of one text or two, and what is drawn from it.
+    """Return a row of one text or two, and what is drawn from it.
 
     One text after the other is replaced. While the second is, the first is what it was. In TinyBERT's code the first
     stays as it was drawn last, so that row comes twice, and the first text as it is never meets a drawn second one:

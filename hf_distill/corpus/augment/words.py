@@ -80,7 +80,7 @@ class WordSplitter:
         self._pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
     def is_eligible(self, word: str) -> bool:
-        """Whether a word may be replaced: letters only, and no stop word."""
+        """Return whether a word may be replaced: letters only, and no stop word."""
         letters = _LATIN_WORD.fullmatch(word) is not None if self._is_english else word.isalpha()
         return letters and word.lower() not in self._stop_words
 
@@ -108,7 +108,7 @@ class WordSplitter:
         offsets: Sequence[tuple[int, int]],
         segments: Sequence[int | None],
     ) -> list[int]:
-        """The places of W words, from the spans (in characters) of words and pieces."""
+        """Return the places of W words, from the spans (in characters) of words and pieces."""
         word_at: dict[int, int] = {}
         for index, (_, (start, end)) in enumerate(spans):
             word_at.update(dict.fromkeys(range(start, end), index))
@@ -132,7 +132,7 @@ class WordSplitter:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """Words with blanks between them, but none beside Chinese characters."""
+    """Return words with blanks between them, but none beside Chinese characters."""
     text = " ".join(words)
     return _BLANK_BESIDE_CJK.sub("", text) if _HAS_CJK.search(text) else text
 

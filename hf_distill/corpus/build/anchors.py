@@ -59,7 +59,7 @@ class Anchors:
 
 
 def find_text_columns(rows: Dataset) -> list[str]:
-    """The columns that hold the texts of a data set: its string columns without labels and ids.
+    """Return the columns that hold the texts of a data set: its string columns without labels and ids.
 
     Labels and ids are known by their names, and by their values: single words, or few values again and again. One
     warning says what was left out.
@@ -82,20 +82,20 @@ def find_text_columns(rows: Dataset) -> list[str]:
 
 
 def _is_name_of_label(name: str) -> bool:
-    """Whether a column is named as columns of labels and ids are: `label`, `gold_label`, `doc_id`, `pairID`."""
+    """Return whether a column is named as columns of labels and ids are: `label`, `gold_label`, `doc_id`, `pairID`."""
     parts = [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
     return any(part in NAMES_OF_LABELS for part in parts)
 
 
 def _looks_like_text(rows: Dataset, name: str) -> bool:
-    """Whether most values have several words, or the letters of a script without spaces, and few come again."""
+    """Return whether most values have several words, or the letters of a script without spaces, and few come again."""
     values = [text.strip() for text in rows.select_columns([name])[:LOOKED_AT][name] if text and text.strip()]
     several = sum(" " in text or (len(text) >= SHORT_TEXT and not text.isascii()) for text in values)
     return 2 * several >= len(values) and len(set(values)) > len(values) * FEW_VALUES
 
 
 def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | None]:
-    """The texts of some columns, column after column; lists of words are joined by spaces.
+    """Yield the texts of some columns, column after column; lists of words are joined by spaces.
 
     Raises:
         ValueError: If a column is missing.
@@ -157,7 +157,7 @@ Split = Callable[[str], list[str]]
 def rake_phrases(
     text: str, stop_words: Collection[str], max_phrases: int | None = None, split: Split = words_and_marks
 ) -> list[str]:
-    """Keyword phrases of a text, best first.
+    """Return keyword phrases of a text, best first.
 
     A phrase is a maximal run of words without stop words and punctuation. A word scores degree / frequency, where its
     degree is the sum of the lengths of the phrases that hold it; a phrase scores the sum over its words. Equal scores
@@ -187,7 +187,7 @@ def rake_phrases(
 
 
 def content_words(text: str, stop_words: Collection[str], split: Split = words_and_marks) -> list[str]:
-    """Words of a text that are not stop words, in order, repeats kept."""
+    """Return words of a text that are not stop words, in order, repeats kept."""
     return [token for token in split(text) if token[0].isalnum() and token not in stop_words]
 
 
@@ -198,7 +198,7 @@ def make_query(
     max_phrases: int = 20,
     split: Split = words_and_marks,
 ) -> str:
-    """Query of an anchor; empty if the anchor has no keyword.
+    """Return the query of an anchor; empty if the anchor has no keyword.
 
     Args:
         text: The anchor.
@@ -230,7 +230,7 @@ HIT_FEATURES = Features(
 
 
 class MakeQueries:
-    """Batch of anchors -> terms to search for.
+    """Turns a batch of anchors into terms to search for.
 
     An anchor without keywords is searched by its whole text. If that has no term either (stop words and punctuation
     only), its terms are empty and it finds nothing; the builder counts it.
@@ -258,7 +258,7 @@ class MakeQueries:
 
 
 class SearchHits:
-    """Batch of queries -> their hits, one row each.
+    """Turns a batch of queries into their hits, one row each.
 
     Args:
         handle: The index.
@@ -271,7 +271,7 @@ class SearchHits:
         self.handle, self.k, self.num_threads, self.first_row = handle, k, num_threads, first_row
 
     def __call__(self, batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-        """Columns of `HIT_FEATURES`; `row` counts the rows of the index from `first_row`, `anchor` the queries."""
+        """Return columns of `HIT_FEATURES`: `row` counts an index's rows from `first_row`, `anchor` the queries."""
         hits = self.handle.open().search(batch["terms"], self.k, num_threads=self.num_threads)
         anchors = np.repeat(np.asarray(indices, dtype=np.int32), np.diff(hits.offsets))
         return {"anchor": anchors, "row": hits.rows + self.first_row, "rank": hits.ranks(), "score": hits.scores}
@@ -280,7 +280,7 @@ class SearchHits:
 def make_queries(
     anchors: Sequence[str], mode: QueryMode, max_phrases: int, analyzer: Analyzer, file: Path, *, num_proc: int | None
 ) -> Dataset:
-    """Anchors to terms.
+    """Turn anchors into terms.
 
     Args:
         anchors: The anchors.
@@ -311,7 +311,7 @@ def search_queries(
     num_threads: int | None = None,
     first_row: int = 0,
 ) -> Dataset:
-    """Terms to hits, by all cores: threads of one process, or one thread in each of several.
+    """Search the terms of all queries by all cores: threads of one process, or one thread in each of several.
 
     Args:
         queries: Rows with the column `terms`.
@@ -341,7 +341,7 @@ def search_queries(
 
 
 def describe_queries(queries: Dataset) -> dict[str, Any]:
-    """Queries, how many fell back to the anchor's text, how many have no term at all, mean terms."""
+    """Count the queries, those that fell back to the anchor's text and those without any term; average their terms."""
     fallback = np.asarray(queries.with_format("arrow")["fallback"][:].to_numpy(zero_copy_only=False))
     lengths = np.asarray(queries.with_format("arrow")["terms"][:].combine_chunks().value_lengths().to_numpy())
     return {

@@ -192,7 +192,7 @@ class CorpusBuild:
         self._verified: set[str] = set()
 
     def run(self) -> CorpusResult:
-        """All steps, then the statistics."""
+        """Do all steps, and return the corpus with its statistics."""
         steps = {
             "queries": self.work.step("queries", self._make_queries),
             "index": self.work.step("index", self._make_index),
@@ -212,7 +212,7 @@ class CorpusBuild:
         return choose_engine(self.args.engine, len(self.usable.rows))
 
     def _settings(self) -> dict[str, Any]:
-        """Everything that changes the corpus."""
+        """Return everything that changes the corpus."""
         args = self.args
         return {
             "builder": BUILDER_VERSION,
@@ -242,7 +242,7 @@ class CorpusBuild:
         return root / f"{self.choice.name}-{settings_key(self.index_settings)}"
 
     def _make_queries(self, folder: Path) -> dict[str, Any]:
-        """Anchors to terms."""
+        """Turn the anchors into terms."""
         return describe_queries(
             make_queries(
                 self.anchors.texts,
@@ -255,7 +255,7 @@ class CorpusBuild:
         )
 
     def _make_index(self, _: Path) -> dict[str, Any]:
-        """General text to index, unless one with the same settings is there."""
+        """Index the general text, unless an index with the same settings is there."""
         handle = self._find_index()
         parts: dict[str, dict[str, Any]] = {}
         if handle is None:
@@ -271,7 +271,7 @@ class CorpusBuild:
         return {**facts, "parts": parts}
 
     def _write_terms(self, folder: Path) -> dict[str, Any]:
-        """General text to terms, by all cores."""
+        """Turn the general text into terms, by all cores."""
         streams = self._streams(folder)
         return {"rows": streams.num_texts, "terms": len(streams.ids)}
 
@@ -281,7 +281,7 @@ class CorpusBuild:
         return write_streams(self.analyzer, texts, num_texts, folder, settings, num_proc=self.args.num_proc)
 
     def _find_index(self) -> IndexHandle | None:
-        """The index if it is there and, once in a process, all that it holds is what was written."""
+        """Return the index if it is there and, once in a process, all that it holds is what was written."""
         handle = find_index(self._index_dir(), self.index_settings)
         if handle is not None and handle.checksum not in self._verified:
             try:
@@ -293,7 +293,7 @@ class CorpusBuild:
         return handle
 
     def _search(self, folder: Path) -> dict[str, Any]:
-        """Terms to hits."""
+        """Search the terms of all anchors."""
         queries = read_arrow(self.work.folder("queries"))
         handle = self._find_index()
         if handle is None:
@@ -314,7 +314,7 @@ class CorpusBuild:
         return {"hits": len(hits), "queries_without_hits": len(queries) - with_hits}
 
     def _select(self, folder: Path) -> dict[str, Any]:
-        """Hits to rows of the result."""
+        """Choose the rows of the result from the hits."""
         selection = choose_rows(
             merge_hits(read_arrow(self.work.folder("hits"))),
             lambda rows: fetch_texts(
@@ -340,13 +340,13 @@ class CorpusBuild:
         return Selection(Candidates(**fields), fates, instead)
 
     def _write_dropped(self, folder: Path) -> dict[str, Any]:
-        """The rows that were left out, with their reasons."""
+        """Write the rows that were left out, with their reasons."""
         file = folder / "dropped.arrow"
         rows = write_dropped(file, self.corpus, self.args.text_column, self.limits, self.usable, self._selection())
         return {"rows": rows}
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        """The chosen rows with their texts."""
+        """Write the chosen rows with their texts."""
         chosen = self._selection().chosen()
         rows = self.usable.rows[chosen.rows]
         sources = self._sources(rows)
@@ -365,7 +365,7 @@ class CorpusBuild:
         return describe_rows(read_arrow(folder))
 
     def _sources(self, rows: np.ndarray) -> Any:
-        """A function from a slice of `rows` to their sources."""
+        """Return a function from a slice of `rows` to their sources."""
         column = self.args.source_column
         if column not in self.corpus.column_names:
             return lambda part: [self.name] * len(rows[part])
@@ -376,7 +376,7 @@ class CorpusBuild:
         return None if self.args.num_proc is None else max(1, min(self.args.num_proc, num_rows))
 
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Facts of all steps in one place."""
+        """Return the facts of all steps in one place."""
         return describe_build(
             steps,
             anchors=self.anchors.counts,
@@ -402,12 +402,12 @@ class CorpusBuild:
 
 
 def kept_share(rows: int, hits: int) -> float:
-    """Rows of the corpus over hits of all anchors (Contextualized Corpus: 0.24 to 0.69)."""
+    """Divide the rows of the corpus by the hits of all anchors (Contextualized Corpus: 0.24 to 0.69)."""
     return round(rows / hits, 4) if hits else 0.0
 
 
 def describe_build(steps: Mapping[str, Mapping[str, Any]], **facts: Any) -> dict[str, Any]:
-    """The statistics of a build.
+    """Return the statistics of a build.
 
     Args:
         steps: Facts of the steps, by their names.
@@ -434,7 +434,7 @@ def _without_costs(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def costs(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Rows, seconds, bytes on disk and peak memory of every step, and of the parts that a step tells of (`parts`)."""
+    """Return rows, seconds, bytes and peak memory of every step, and of the parts that a step tells of (`parts`)."""
     told: dict[str, dict[str, Any]] = {}
     for name, facts in steps.items():
         told |= costs(facts.get("parts", {}))

@@ -35,7 +35,7 @@ _NON_WORD = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
 
 
 def normalize(text: str) -> str:
-    """Compatibility forms made one (NFKC), case folded, everything between words one space.
+    """Make compatibility forms one (NFKC), fold case, and turn everything between words into one space.
 
     A text without any word ("!!!") stays as it is, so that such texts are not all the same.
     """
@@ -44,13 +44,13 @@ def normalize(text: str) -> str:
 
 
 def hash_texts(texts: Iterable[str]) -> np.ndarray:
-    """(M,) uint64."""
+    """Return the hash of every text, (M,) uint64."""
     # xxhash 4 takes bytes only. A lone surrogate cannot be encoded strictly, and must not stop a build.
     return np.fromiter((xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) for text in texts), np.uint64)
 
 
 def first_of_equal(hashes: np.ndarray, priority: np.ndarray) -> np.ndarray:
-    """(M,) int64: for each text the position of the one that stays among those with its hash; its own if it stays.
+    """Return (M,) int64: for each text the position of the one that stays for it; its own if it stays.
 
     Args:
         hashes: (M,) hashes.
@@ -78,20 +78,20 @@ _RECALL = 0.99
 
 
 def shingles(text: str) -> np.ndarray:
-    """(S,) uint32, ascending distinct hashes of a text's shingles; of the whole text where it is shorter than one."""
+    """Return (S,) uint32, ascending distinct hashes of a text's shingles; a shorter text is one shingle."""
     words = units(text)
     parts = (" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1)))
     return np.unique(np.fromiter((xxhash.xxh32_intdigest(part.encode()) for part in parts), dtype=np.uint32))
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Common elements over all elements of two sets, given as ascending distinct numbers."""
+    """Return common elements over all elements of two sets, given as ascending distinct numbers."""
     common = len(np.intersect1d(first, second, assume_unique=True))
     return common / (len(first) + len(second) - common)
 
 
 def rows_per_band(threshold: float) -> int:
-    """The most numbers of a signature in one band with which a pair at the threshold is still found."""
+    """Return the most numbers of a signature in one band with which a pair at the threshold is still found."""
     for rows in range(_PERMUTATIONS, 1, -1):
         if 1 - (1 - threshold**rows) ** (_PERMUTATIONS // rows) >= _RECALL:
             return rows
@@ -141,7 +141,7 @@ def find_near_duplicates(
 
 
 def _band_hashes(texts: list[str], threshold: float) -> np.ndarray:
-    """(M, B) uint32, equal in a band where the signatures are; 32 bits do, as every pair is compared."""
+    """Return (M, B) uint32, equal in a band where the signatures are; 32 bits do, as every pair is compared."""
     datasketch: Any = require("datasketch", extra="near_duplicates", needed_by="`--deduplicate near`")
     # The shingles are hashed already.
     signatures = datasketch.MinHash.bulk(
@@ -158,7 +158,7 @@ def _band_hashes(texts: list[str], threshold: float) -> np.ndarray:
 
 
 def _share_a_band(bands: np.ndarray) -> np.ndarray:
-    """Ascending positions of texts that share a band with another."""
+    """Return ascending positions of texts that share a band with another."""
     shared = np.zeros(len(bands), dtype=bool)
     for band in bands.T:
         _, places, counts = np.unique(band, return_inverse=True, return_counts=True)
@@ -206,17 +206,17 @@ class EvaluationTexts:
         self._ngrams = np.unique(ngram_hashes(normalized, ngram)[0]) if ngram else np.empty(0, np.uint64)
 
     def equal(self, normalized_hashes: np.ndarray) -> np.ndarray:
-        """(M,) bool: which normalised rows, given by their hashes, equal an evaluation text."""
+        """Return (M,) bool: which normalised rows, given by their hashes, equal an evaluation text."""
         return _among(normalized_hashes, self._hashes)
 
     def contained(self, normalized: Sequence[str]) -> np.ndarray:
-        """(M,) bool: which normalised rows hold an evaluation text of at least `MIN_CONTAINED_WORDS` words."""
+        """Return (M,) bool: which normalised rows hold an evaluation text of at least `MIN_CONTAINED_WORDS` words."""
         if not self._by_opening:
             return np.zeros(len(normalized), dtype=bool)
         return np.fromiter((self._holds_one(units(text)) for text in normalized), dtype=bool, count=len(normalized))
 
     def shared(self, normalized: Sequence[str]) -> np.ndarray:
-        """(M,) bool: which normalised rows share an n-gram with an evaluation text."""
+        """Return (M,) bool: which normalised rows share an n-gram with an evaluation text."""
         found = np.zeros(len(normalized), dtype=bool)
         if self.ngram and len(self._ngrams):
             hashes, owners = ngram_hashes(normalized, self.ngram)
@@ -233,7 +233,7 @@ class EvaluationTexts:
 
 
 def ngram_hashes(normalized: Sequence[str], ngram: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all n-grams of some texts, and the text that each belongs to.
+    """Return hashes of all n-grams of some texts, and the text that each belongs to.
 
     An n-gram's hash is the polynomial of its words' 64-bit hashes modulo 2**64, so that all of a batch are computed
     in n steps.
@@ -260,7 +260,7 @@ def ngram_hashes(normalized: Sequence[str], ngram: int) -> tuple[np.ndarray, np.
 
 
 def _among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(M,) bool: which values are among the known ones, which ascend."""
+    """Return (M,) bool: which values are among the known ones, which ascend."""
     if not len(known):
         return np.zeros(len(values), dtype=bool)
     places = np.minimum(np.searchsorted(known, values), len(known) - 1)

@@ -91,7 +91,7 @@ def build_general_corpus(
 
 
 def share_rows(total: int, weights: Sequence[float]) -> list[int]:
-    """Whole numbers that sum to `total`, as near to the weights as can be (largest remainders; ties to the first)."""
+    """Return whole numbers that sum to `total`, near to the weights (largest remainders; ties to the first)."""
     exact = [total * weight / sum(weights) for weight in weights]
     rows = [int(number) for number in exact]
     by_remainder = sorted(range(len(weights)), key=lambda place: (rows[place] - exact[place], place))
@@ -132,7 +132,7 @@ class _GeneralBuild:
         return Path(datasets.config.HF_DATASETS_CACHE) / "hf_distill_general" / settings_key(self.settings)
 
     def run(self) -> GeneralCorpus:
-        """Both steps, then the statistics."""
+        """Do both steps, and return the corpus with its statistics."""
         steps = {"draw": self.work.step("draw", self._draw), "rows": self.work.step("rows", self._write)}
         described = {name: value for name, value in steps["rows"].items() if name in _DESCRIBED}
         corpora = {
@@ -175,7 +175,7 @@ class _GeneralBuild:
         }
 
     def _hashes(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """(N,) hashes of the texts, and of their normalised forms where these decide what is equal."""
+        """Return (N,) hashes of the texts, and of their normalised forms where these decide what is equal."""
         exact, normalized = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
         for corpus, usable, name in zip(self.corpora, self.usable, self.names, strict=True):
             for texts in usable_texts(corpus, self.args.text_column, usable.rows, f"Comparing the texts of {name}"):
@@ -185,7 +185,7 @@ class _GeneralBuild:
         return np.concatenate(exact), np.concatenate(normalized) if self.args.deduplicate == "normalized" else None
 
     def _asked(self, available: list[int]) -> list[int]:
-        """Rows of every corpus that are asked for; fewer are there where a corpus is too small, which is said."""
+        """Return how many rows of every corpus are asked for; a corpus with fewer is warned of."""
         args = self.args
         if args.rows is None:
             return available
@@ -203,7 +203,7 @@ class _GeneralBuild:
         return asked
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        """The drawn rows with their texts and sources."""
+        """Write the drawn rows with their texts and sources."""
         with np.load(self.work.folder("draw") / "draw.npz") as arrays:
             corpus_of, rows = arrays["corpus"], arrays["row"]
         with (
@@ -218,7 +218,7 @@ class _GeneralBuild:
         return describe_rows(read_arrow(folder))
 
     def _fetch(self, corpus_of: np.ndarray, rows: np.ndarray) -> Iterator[tuple[list[str], list[str]]]:
-        """Cleaned texts and sources in batches, in the order of `rows`."""
+        """Yield cleaned texts and sources in batches, in the order of `rows`."""
         column, by = self.args.text_column, self.args.source_column
         readers = []
         for corpus in self.corpora:

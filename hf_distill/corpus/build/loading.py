@@ -54,7 +54,7 @@ def load_general_corpus(
     flag: str = "--corpus",
     max_rows: int | None = None,
 ) -> Dataset:
-    """A general corpus as a data set.
+    """Load a general corpus as a data set.
 
     Args:
         path_or_id: A file (parquet, JSON lines, csv, tsv, text with one row per line; also gzip, zstd, bzip2, xz,
@@ -138,7 +138,7 @@ def _kind(file: Path) -> str:
 
 
 def _is_metadata(file: Path) -> bool:
-    """Descriptions that stand beside data and hold none."""
+    """Return whether a file describes the data beside it and holds none."""
     return file.name.startswith((".", "statistics.", "dataset_info", "README")) or file.name in {"arguments.json"}
 
 
@@ -190,7 +190,7 @@ def first_rows(builder: DatasetBuilder, split: str, max_rows: int, name: str, fl
 
 
 def mapped_rows(corpus: Dataset | IterableDataset, max_rows: int | None, work_dir: str | Path | None) -> Dataset:
-    """The first rows of a corpus; those of a stream are written to the work folder, where the next run finds them.
+    """Return the first rows of a corpus; those of a stream are kept in the work folder for the next run.
 
     Args:
         corpus: The rows; a stream must give the same ones each time it is read.
@@ -218,7 +218,7 @@ def _stored_stream(stream: IterableDataset, max_rows: int | None, work_dir: str 
 
 
 def _texts(rows: Dataset | IterableDataset, count: int) -> list[dict[str, str]]:
-    """The text of the first rows; a number that is none does not equal itself."""
+    """Return the text of the first rows; a number that is none does not equal itself."""
     return [{name: value for name, value in row.items() if isinstance(value, str)} for row in islice(rows, count)]
 
 
@@ -239,7 +239,7 @@ def _write(stream: IterableDataset, file: Path, max_rows: int | None, name: str)
 
 
 def _tables(stream: IterableDataset, max_rows: int | None) -> Iterator[pa.Table]:
-    """The rows in batches. `IterableDataset.take` would read on to the next batch of the file."""
+    """Yield the rows in batches. `IterableDataset.take` would read on to the next batch of the file."""
     left = sys.maxsize if max_rows is None else max_rows
     for table in stream.with_format("arrow").iter(batch_size=min(_BATCH, left)):
         yield table.slice(0, left)
@@ -252,7 +252,7 @@ def _tables(stream: IterableDataset, max_rows: int | None) -> Iterator[pa.Table]
 
 
 def named_corpora(given: Sequence[str], flag: str, taken: Collection[str] = ()) -> dict[str, str]:
-    """Name -> where; the last part of a path, or the Hub id, where no name is given.
+    """Map the names of corpora to their places; without a name it is the last part of a path, or the Hub id.
 
     Args:
         given: Values of the flag.
@@ -274,6 +274,6 @@ def named_corpora(given: Sequence[str], flag: str, taken: Collection[str] = ()) 
 
 
 def split_config(where: str) -> tuple[str, str | None]:
-    """A Hub id and its configuration after a colon (`wikimedia/wikipedia:20231101.en`); a path stays as it is."""
+    """Split a Hub id from the configuration after a colon (`wikimedia/wikipedia:20231101.en`); a path stays."""
     path, colon, config = where.partition(":")
     return (where, None) if not colon or Path(where).expanduser().exists() else (path, config)

@@ -53,12 +53,12 @@ class Candidates:
     anchors: np.ndarray
 
     def take(self, which: np.ndarray) -> Candidates:
-        """Some of them, by mask or position."""
+        """Return some of the candidates, by mask or position."""
         return Candidates(self.rows[which], self.ranks[which], self.scores[which], self.anchors[which])
 
 
 def merge_hits(hits: Dataset) -> Candidates:
-    """The union of all anchors' hits, in memory that grows with the rows found, not with those of the corpus.
+    """Return the union of all anchors' hits, in memory that grows with the rows found, not with those of the corpus.
 
     Args:
         hits: Rows of `hf_distill.corpus.build.anchors.HIT_FEATURES`.
@@ -75,7 +75,7 @@ def merge_hits(hits: Dataset) -> Candidates:
 
 
 def _united(parts: Sequence[Candidates]) -> Candidates:
-    """Candidates of which each row is there once, ascending."""
+    """Return candidates of which each row is there once, ascending."""
     rows, ranks, scores, anchors = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ranks", "scores", "anchors")
     )
@@ -93,7 +93,7 @@ def _united(parts: Sequence[Candidates]) -> Candidates:
 
 
 def rank_limit(top_share: float, k: int) -> int:
-    """Ranks below this number belong to the top share: the smallest integer not below share * k."""
+    """Return the number below which ranks belong to the top share: the smallest integer not below share * k."""
     return math.ceil(Fraction(str(top_share)) * k)
 
 
@@ -112,7 +112,7 @@ class Selection:
     instead: np.ndarray
 
     def chosen(self) -> Candidates:
-        """The rows of the corpus, by rank, then score descending, then row."""
+        """Return the rows of the corpus, by rank, then score descending, then row."""
         left = self.candidates.take(np.flatnonzero(self.fates == _KEPT))
         return left.take(np.lexsort((left.rows, -left.scores, left.ranks)))
 

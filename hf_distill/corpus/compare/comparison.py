@@ -157,7 +157,7 @@ def compare_corpora(
 
 
 def _distinct(corpora: Mapping[str, MeasuredCorpus], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """For every corpus, from small to large: all that are at least as large, in samples of its size."""
+    """Compare, for every corpus from small to large, all that are at least as large, in samples of its size."""
     sizes = {name: len(corpus.streams.ids) for name, corpus in corpora.items()}
     return [
         {
@@ -181,7 +181,7 @@ def _overlap(
     settings: ComparisonSettings,
     reference: str,
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Words in common of all corpora, their top shares and the evaluation texts; and the curves over the shares."""
+    """Return the words in common of corpora, top shares and evaluation texts, and the curves over the shares."""
     words: dict[str, list[str]] = {}
     curves: dict[str, list[dict[str, Any]]] = {}
     stopped = stop_words(settings.language)
@@ -216,7 +216,7 @@ def _overlap(
 def frequent_words(
     streams: TokenStreams, top: int, stop_words: Collection[str] = (), texts: np.ndarray | None = None
 ) -> list[str]:
-    """The most frequent words of a corpus, most frequent first, words of equal counts in alphabetical order.
+    """Return the most frequent words of a corpus, most frequent first, words of equal counts in alphabetical order.
 
     Args:
         streams: Words of its texts.
@@ -236,7 +236,7 @@ def frequent_words(
 
 
 def overlap_share(first: Sequence[str], second: Sequence[str]) -> float:
-    """Common words in percent of the words compared: 100 for a corpus and itself, and the same both ways.
+    """Return common words in percent of the words compared: 100 for a corpus and itself, and the same both ways.
 
     Where one list is longer, its less frequent words are left out, so that as many words of both are compared.
 
@@ -249,7 +249,7 @@ def overlap_share(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def overlap_jaccard(first: Sequence[str], second: Sequence[str]) -> float:
-    """Common words in percent of all words of both lists, cut as in `overlap_share`."""
+    """Return common words in percent of all words of both lists, cut as in `overlap_share`."""
     compared, common = min(len(first), len(second)), _common(first, second)
     return 100 * common / (2 * compared - common) if compared else 0.0
 

@@ -20,7 +20,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def distinct(ids: np.ndarray, lengths: np.ndarray, n: int) -> float:
-    """Distinct-n in percent: 100 x different n-grams / n-grams; 0 where no text has n words.
+    """Return distinct-n in percent: 100 x different n-grams / n-grams; 0 where no text has n words.
 
     Args:
         ids: (T,) ids of the words, text after text.
@@ -40,7 +40,7 @@ def distinct(ids: np.ndarray, lengths: np.ndarray, n: int) -> float:
 
 
 def _ngrams(ids: np.ndarray, n: int) -> np.ndarray:
-    """(T - n + 1,) int64: equal for equal n-grams, whatever text they are of."""
+    """Return (T - n + 1,) int64: equal for equal n-grams, whatever text they are of."""
     width = int(ids.max()) + 1
     grams = ids.astype(np.int64)
     for step in range(1, n):
@@ -52,7 +52,7 @@ def _ngrams(ids: np.ndarray, n: int) -> np.ndarray:
 
 
 def sample_order(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) int64: texts in an order that looks drawn.
+    """Return (N,) int64: texts in an order that looks drawn.
 
     It depends on the texts and the seed alone: rows in another order give the same texts in the same order. Equal
     texts have places of their own.
@@ -75,7 +75,7 @@ def sample_order(hashes: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """splitmix64: one to one."""
+    """Mix 64 bits one to one (splitmix64)."""
     mixed = numbers + np.uint64(_GOLDEN)
     for shift, factor in _MIX:
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -83,7 +83,7 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def take_words(order: np.ndarray, lengths: np.ndarray, num_words: int) -> np.ndarray:
-    """The first texts of an order that have at least `num_words` words together; all if they have fewer.
+    """Return the first texts of an order that have at least `num_words` words together; all if they have fewer.
 
     Args:
         order: (N,) texts.
@@ -95,7 +95,7 @@ def take_words(order: np.ndarray, lengths: np.ndarray, num_words: int) -> np.nda
 
 
 def words_of(streams: TokenStreams, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Words of some texts, one after the other, and their number in each."""
+    """Return words of some texts, one after the other, and their number in each."""
     lengths = np.diff(streams.offsets)[texts]
     starts = np.repeat(streams.offsets[texts] - (np.cumsum(lengths) - lengths), lengths)
     return streams.ids[starts + np.arange(len(starts))], lengths
@@ -104,7 +104,7 @@ def words_of(streams: TokenStreams, texts: np.ndarray) -> tuple[np.ndarray, np.n
 def sampled_distinct(
     streams: TokenStreams, hashes: np.ndarray, num_words: int, *, orders: Sequence[int], seeds: Sequence[int]
 ) -> dict[str, dict[str, float]]:
-    """Distinct-n of samples of a corpus.
+    """Return distinct-n of samples of a corpus.
 
     Args:
         streams: The words of its texts, stop words among them.

@@ -10,7 +10,7 @@ _CORPUS = "corpus"
 
 
 def format_comparison(facts: Mapping[str, Any], figures: Mapping[str, str] | None = None, *, level: int = 2) -> str:
-    """The tables of a comparison, with its figures.
+    """Return the tables of a comparison, with its figures.
 
     Args:
         facts: What `compare_corpora` returns.
@@ -43,7 +43,7 @@ def _sizes(corpora: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _distinct(distinct: Mapping[str, Any], names: Sequence[str]) -> str:
-    """A row for a corpus, two columns for a size; the largest corpus stands alone at its own size."""
+    """Return a row for a corpus, two columns for a size; the largest corpus stands alone at its own size."""
     orders = [str(n) for n in distinct["orders"]]
     groups = distinct["groups"]
     head = [_CORPUS] + [
@@ -70,7 +70,7 @@ def _overlap(overlap: Mapping[str, Any]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
+    """Return a table whose first column is text and whose others are numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

@@ -63,7 +63,7 @@ class Engine(Protocol):
 
     @staticmethod
     def version() -> str:
-        """Version of the library behind the engine."""
+        """Return the version of the library behind the engine."""
 
     @staticmethod
     def build(
@@ -72,7 +72,7 @@ class Engine(Protocol):
         """Indexes token streams into `folder`, with the statistics of a whole corpus where they are a shard of it."""
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """The k best rows of every query, in the total order."""
+        """Return the k best rows of every query, in the total order."""
 
 
 EngineClass = TypeVar("EngineClass", bound=Engine)
@@ -102,12 +102,12 @@ def register_engine(engine: type[EngineClass]) -> type[EngineClass]:
 
 
 def list_engines() -> list[str]:
-    """Names of all engines, those of this package first."""
+    """Return names of all engines, those of this package first."""
     return [*ENGINES, *_REGISTERED]
 
 
 def engine_class(name: str) -> type[Engine]:
-    """The class of an engine.
+    """Return the class of an engine.
 
     Raises:
         ValueError: If there is no engine of that name.
@@ -131,7 +131,7 @@ def make_engine(name: str, folder: str | Path) -> Engine:
 
 
 def choose_engine(name: str, num_rows: int) -> EngineChoice:
-    """The engine for a corpus: the named one, or for `auto` the first that is installed and holds so many rows.
+    """Return the engine for a corpus: the named one, or for `auto` the first that is installed and holds so many rows.
 
     Raises:
         ValueError: If there is no engine of that name, or none for so many rows.
@@ -188,7 +188,7 @@ class IndexHandle:
         self.module = engine_class(self.settings["engine"]).__module__
 
     def open(self) -> Engine:
-        """The engine, opened in this process if it is not yet."""
+        """Return the engine, opened in this process if it is not yet."""
         key = (self.path, self.checksum)
         if key not in _OPEN:
             importlib.import_module(self.module)
@@ -213,7 +213,7 @@ class IndexHandle:
         _OPEN.pop((self.path, self.checksum), None)
 
     def size(self) -> int:
-        """Bytes on disk."""
+        """Return the bytes on disk."""
         files = (read_marker(self.path) or {"files": {}})["files"]
         return sum(noted["bytes"] for noted in files.values())
 
@@ -250,7 +250,7 @@ def save_index(
 
 
 def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None:
-    """The index at `path` if it is complete and was made with the same settings, else None."""
+    """Return the index at `path` if it is complete and was made with the same settings, else None."""
     try:
         handle = IndexHandle(path)
     except ValueError:
@@ -259,5 +259,5 @@ def find_index(path: str | Path, settings: dict[str, Any]) -> IndexHandle | None
 
 
 def settings_key(settings: dict[str, Any]) -> str:
-    """Short name of some settings, for folders."""
+    """Return a short name of some settings, for folders."""
     return xxhash.xxh3_64_hexdigest(json.dumps(settings, sort_keys=True).encode())

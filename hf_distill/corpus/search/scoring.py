@@ -38,23 +38,23 @@ _CHUNK = 100_000
 
 
 def inverse_document_frequency(frequencies: np.ndarray, num_rows: int) -> np.ndarray:
-    """(V,) float64, Lucene's idf of terms that `frequencies` of the N rows hold; never negative."""
+    """Return (V,) float64, Lucene's idf of terms that `frequencies` of the N rows hold; never negative."""
     frequencies = np.asarray(frequencies, dtype=np.float64)
     return np.log1p((num_rows - frequencies + 0.5) / (frequencies + 0.5))
 
 
 def relative_lengths(lengths: np.ndarray, mean_length: float) -> np.ndarray:
-    """(N,) float64, lengths over their mean; 1 where no row has any term."""
+    """Return (N,) float64, lengths over their mean; 1 where no row has any term."""
     return lengths / np.float64(mean_length) if mean_length > 0 else np.ones(len(lengths))
 
 
 def length_norms(lengths: np.ndarray, mean_length: float, k1: float, b: float) -> np.ndarray:
-    """(N,) float64, k1 * (1 - b + b * length / mean length)."""
+    """Return (N,) float64, k1 * (1 - b + b * length / mean length)."""
     return k1 * (1 - b + b * relative_lengths(lengths, mean_length))
 
 
 def posting_scores(idf: np.ndarray | np.float64, counts: np.ndarray, norms: np.ndarray, k1: float) -> np.ndarray:
-    """(P,) float32, what each posting adds to the score of its row.
+    """Return (P,) float32, what each posting adds to the score of its row.
 
     Args:
         idf: (P,) float64, of the posting's term; or one for all.
@@ -66,7 +66,7 @@ def posting_scores(idf: np.ndarray | np.float64, counts: np.ndarray, norms: np.n
 
 
 def row_scores(counts: np.ndarray, order: Sequence[int], idf: np.ndarray, norms: np.ndarray, k1: float) -> np.ndarray:
-    """(N,) float32, scores of some rows for one query.
+    """Return (N,) float32, scores of some rows for one query.
 
     Args:
         counts: (D, N) occurrences of the query's distinct terms in the rows.
@@ -91,12 +91,12 @@ def _added(counts: np.ndarray, idf: np.float64, norms: np.ndarray, k1: float) ->
 
 
 def hash_terms(terms: Iterable[str]) -> np.ndarray:
-    """(V,) uint64. At a hundred million terms two share a hash with a probability of 3e-4."""
+    """Return the hash of every term, (V,) uint64; two of a hundred million share one with probability 3e-4."""
     return np.fromiter((xxhash.xxh3_64_intdigest(term.encode("utf-8", "surrogatepass")) for term in terms), np.uint64)
 
 
 def document_frequencies(streams: TokenStreams) -> np.ndarray:
-    """(V,) int64, in how many rows each term of the vocabulary occurs."""
+    """Return (V,) int64, in how many rows each term of the vocabulary occurs."""
     from scipy.sparse import csr_matrix
 
     size = len(streams.vocabulary)
@@ -129,15 +129,15 @@ class CorpusStatistics:
 
     @property
     def mean_length(self) -> np.float64:
-        """Mean number of terms of a row."""
+        """Return the mean number of terms of a row."""
         return np.float64(self.num_terms / self.num_rows if self.num_rows else 0.0)
 
     def frequencies_of(self, terms: Sequence[str]) -> np.ndarray:
-        """(T,) int64, in how many rows each term occurs; 0 for an unknown one."""
+        """Return (T,) int64, in how many rows each term occurs; 0 for an unknown one."""
         return self.frequencies_of_hashes(hash_terms(terms))
 
     def idf_of(self, terms: Sequence[str]) -> np.ndarray:
-        """(T,) float64, idf of terms of the corpus.
+        """Return (T,) float64, idf of terms of the corpus.
 
         Raises:
             ValueError: If the corpus has no such term: the statistics are not those of all shards.
@@ -170,14 +170,14 @@ class CorpusStatistics:
 
     @classmethod
     def of(cls, streams: TokenStreams) -> CorpusStatistics:
-        """Those of some texts."""
+        """Return the statistics of some texts."""
         hashes, frequencies = hash_terms(streams.vocabulary), document_frequencies(streams)
         order = np.argsort(hashes)
         return cls(streams.num_texts, len(streams.ids), hashes[order], frequencies[order])
 
     @classmethod
     def merged(cls, parts: Sequence[CorpusStatistics]) -> CorpusStatistics:
-        """Those of a corpus, from those of its shards, in any order."""
+        """Return the statistics of a corpus, from those of its shards, in any order."""
         hashes, places = np.unique(np.concatenate([part.hashes for part in parts]), return_inverse=True)
         frequencies = np.zeros(len(hashes), dtype=np.int64)
         np.add.at(frequencies, places, np.concatenate([part.frequencies for part in parts]))
@@ -185,7 +185,7 @@ class CorpusStatistics:
         return cls(rows, terms, hashes, frequencies)
 
     def frequencies_of_hashes(self, hashes: np.ndarray) -> np.ndarray:
-        """(T,) int64, in how many rows each term, given by its hash (`hash_terms`), occurs."""
+        """Return (T,) int64, in how many rows each term, given by its hash (`hash_terms`), occurs."""
         if not len(self.hashes):
             return np.zeros(len(hashes), dtype=np.int64)
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
@@ -213,7 +213,7 @@ class Postings:
 
     @property
     def mean_length(self) -> float:
-        """Mean of the lengths; 0 where there is no row."""
+        """Return the mean of the lengths; 0 where there is no row."""
         return float(self.lengths.mean()) if len(self.lengths) else 0.0
 
 
@@ -258,12 +258,12 @@ class Hits:
             yield self.rows[start:stop], self.scores[start:stop]
 
     def ranks(self) -> np.ndarray:
-        """(H,) int32, 0 for the best hit of a query."""
+        """Return (H,) int32, 0 for the best hit of a query."""
         return (np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))).astype(np.int32)
 
     @classmethod
     def from_lists(cls, rows: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Hits:
-        """From the ordered hits of every query."""
+        """Put together the ordered hits of every query."""
         lengths = np.fromiter((len(part) for part in rows), dtype=np.int64, count=len(rows))
         return cls(
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
@@ -273,7 +273,7 @@ class Hits:
 
 
 def top_hits(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k hits in the total order.
+    """Return the first k hits in the total order.
 
     Args:
         rows: Candidate rows, each once, in any order. Must hold every row whose score is at least the k-th best.
@@ -296,7 +296,7 @@ _ROUNDING = 1e-5
 def score_slack(
     lengths: np.ndarray, mean_length: float, k1: float, b: float, own_mean: float, own_k1: float, own_b: float
 ) -> float:
-    """The largest factor by which an exact score can exceed the index's own.
+    """Return the largest factor by which an exact score can exceed the index's own.
 
     The quotient of the two saturations tf * (k1 + 1) / (tf + norm) is monotone in tf, so its maximum over a row is at
     tf = 1 or at tf = length.
@@ -321,7 +321,7 @@ def score_slack(
 def settled_hits(
     rows: np.ndarray, exact: np.ndarray, worst_own: float, k: int, slack: float, *, complete: bool
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The first k hits in the total order, or None if a row that is no candidate could be among them.
+    """Return the first k hits in the total order, or None if a row that is no candidate could be among them.
 
     Args:
         rows: (C,) candidates.
@@ -342,5 +342,5 @@ def settled_hits(
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -49,7 +49,7 @@ def write_streams(
     *,
     num_proc: int | None = None,
 ) -> TokenStreams:
-    """The terms of N texts, in files of `folder`; only the vocabulary is in memory.
+    """Return the terms of N texts, in files of `folder`; only the vocabulary is in memory.
 
     Args:
         analyzer: From text to terms.
@@ -87,7 +87,7 @@ def _fill(writer: _Writer, analyzer: Analyzer, read: Read, num_texts: int, num_p
 def _analysed(
     analyzer: Analyzer, read: Read, bounds: list[tuple[int, int]], processes: int, method: str | None
 ) -> Iterator[TokenStreams]:
-    """The streams of every part, in their order; never more than two parts per process are waited for."""
+    """Yield the streams of every part, in their order; never more than two parts per process are waited for."""
     if processes == 1:
         for start, stop in bounds:
             yield analyzer.encode(read(start, stop))
@@ -113,7 +113,7 @@ _WORK: list[tuple[Analyzer, Read]] = []
 
 
 def _take_work(analyzer: Analyzer, read: Read) -> None:
-    """The work of a process, given to it at its start: nothing large is sent for each part."""
+    """Take over the work of this process at its start: nothing large is sent for each part."""
     _WORK[:] = [(analyzer, read)]
 
 
@@ -137,7 +137,7 @@ class _Progress:
     vocabulary: int = 0
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the three files."""
+        """Return the bytes of the three files."""
         offsets = 8 * (self.texts + 1) if self.texts else 0
         return {"ids.bin": self.ids, "offsets.bin": offsets, "vocabulary.txt": self.vocabulary}
 
@@ -161,7 +161,7 @@ class _Writer:
 
     @property
     def num_texts(self) -> int:
-        """Finished texts."""
+        """Return the number of finished texts."""
         return self._progress.texts
 
     def __enter__(self) -> None:
@@ -198,7 +198,7 @@ class _Writer:
         note(self.folder, self._marker, facts=vars(self._progress))
 
     def streams(self) -> TokenStreams:
-        """The finished streams, memory-mapped."""
+        """Return the finished streams, memory-mapped."""
         return TokenStreams(
             _mapped(self.folder / "ids.bin", "<i4"), _mapped(self.folder / "offsets.bin", "<i8"), list(self._numbers)
         )
@@ -213,5 +213,5 @@ def _size(file: Path) -> int:
 
 
 def _mapped(file: Path, dtype: str) -> np.ndarray:
-    """A file as an array; one without content cannot be mapped."""
+    """Return a file as an array; one without content cannot be mapped."""
     return np.asarray(np.memmap(file, dtype, "r")) if file.stat().st_size else np.empty(0, dtype)

@@ -71,7 +71,7 @@ class Shards:
         self.folder = indexes / f"shards-{settings_key(self.settings)}"
 
     def _settings(self) -> dict[str, Any]:
-        """Everything that changes the text of the shards."""
+        """Return everything that changes the text of the shards."""
         args = self.args
         rows = np.unique(np.linspace(0, len(self.corpus) - 1, _SAMPLE).astype(np.int64))
         columns = [name for name in (args.text_column, args.source_column) if name in self.corpus.column_names]
@@ -90,7 +90,7 @@ class Shards:
         }
 
     def prepared(self, shard: int) -> Step:
-        """The first pass over a shard."""
+        """Return the step of the first pass over a shard."""
         return self.step(self.folder, f"prepared-{shard:05d}-of-{self.num_shards:05d}", self.settings, shard)
 
     def prepare(self, shard: int, *, num_proc: int | None = None) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Shards:
         return self.prepared(shard).make(lambda folder: self._prepare(shard, folder, processes))
 
     def check_documents(self, shard: int) -> None:
-        """Whether a shard that is prepared was prepared from the rows that it has now.
+        """Check that a shard that is prepared was prepared from the rows that it has now.
 
         Raises:
             ValueError: If it was not: its settings know a sample of all rows only.
@@ -126,29 +126,29 @@ class Shards:
         return xxhash.xxh3_128_hexdigest(" ".join(map(str, columns)).encode())
 
     def streams(self, shard: int) -> TokenStreams:
-        """The terms of a prepared shard, memory-mapped."""
+        """Return the terms of a prepared shard, memory-mapped."""
         prepared = self.prepared(shard)
         prepared.check("terms")
         return self._streams(prepared.folder, self.units(shard), np.load(prepared.file("rows.npy")), 1)
 
     def _streams(self, folder: Path, units: Dataset, rows: np.ndarray, num_proc: int | None) -> TokenStreams:
-        """The terms of a shard: written, or opened where they are."""
+        """Return the terms of a shard: written, or opened where they are."""
         texts = UsableTexts(units, self.args.text_column, rows)
         settings = {"shards": settings_key(self.settings)}
         return write_streams(self.analyzer, texts, len(rows), folder / "terms", settings, num_proc=num_proc)
 
     def unprepared(self) -> list[int]:
-        """Shards whose first pass is not finished."""
+        """Return shards whose first pass is not finished."""
         return [shard for shard in range(self.num_shards) if self.prepared(shard).facts() is None]
 
     def units(self, shard: int) -> Dataset:
-        """The rows of a prepared shard as they are searched and kept: its documents, their sentences or passages."""
+        """Return the rows of a prepared shard as they are searched: its documents, their sentences or passages."""
         if self.args.unit == "row" or not len(self._documents(shard)):
             return self._documents(shard)
         return checked_rows(self.prepared(shard), "units")
 
     def all_units(self) -> Dataset:
-        """The rows of all shards."""
+        """Return the rows of all shards."""
         if self.args.unit == "row":
             return self.corpus
         shards = [shard for shard in range(self.num_shards) if len(self._documents(shard))]
@@ -198,7 +198,7 @@ class Shards:
 
     @cached_property
     def statistics(self) -> Step:
-        """Those of all shards; merged by the first job that asks for them."""
+        """Return the step that merges the statistics of all shards; the first job that asks for them does it."""
         step = self.step(self.folder, "statistics", {"shards": self.whole.checksum})
         step.make(self._merge_statistics)
         return step
@@ -211,7 +211,7 @@ class Shards:
         return {"rows": merged.num_rows, "terms": len(merged.hashes), "checksum": merged.checksum()}
 
     def usable_rows(self) -> np.ndarray:
-        """(N,) int64, memory-mapped: the units of all shards that were indexed."""
+        """Return (N,) int64, memory-mapped: the units of all shards that were indexed."""
         step = self.step(self.folder, "rows", {"shards": self.whole.checksum})
         step.make(self._merge_rows)
         return np.asarray(np.load(step.file("rows.npy"), mmap_mode="r"))
@@ -271,12 +271,12 @@ class Whole:
 
     @property
     def num_usable(self) -> int:
-        """N."""
+        """Return N."""
         return self.usable_bounds[-1]
 
     @property
     def largest(self) -> int:
-        """Usable rows of the largest shard."""
+        """Return the number of usable rows of the largest shard."""
         return int(np.diff(self.usable_bounds).max())
 
     @property
@@ -285,12 +285,12 @@ class Whole:
         return xxhash.xxh3_128_hexdigest(" ".join(self.checksums).encode())
 
     def num_rows_of(self, shard: int) -> int:
-        """Usable rows of a shard."""
+        """Return the number of usable rows of a shard."""
         return self.usable_bounds[shard + 1] - self.usable_bounds[shard]
 
     @classmethod
     def of(cls, facts: list[dict[str, Any]]) -> Whole:
-        """From the facts of all shards in their order.
+        """Add up the facts of all shards in their order.
 
         Raises:
             ValueError: If no row can be used.

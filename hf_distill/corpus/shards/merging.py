@@ -28,7 +28,7 @@ _READ = 1_000_000
 
 
 def merge_shard_hits(shards: Sequence[Dataset], file: Path, num_anchors: int, k: int) -> tuple[int, int]:
-    """Every anchor's k best hits over all shards, in the one order: score descending, then row ascending.
+    """Write every anchor's k best hits over all shards, in the one order: score descending, then row ascending.
 
     Args:
         shards: (S,) rows of `HIT_FEATURES`, anchor after anchor, with the k best hits of the shard for each; rows are
@@ -65,7 +65,7 @@ def merge_shard_hits(shards: Sequence[Dataset], file: Path, num_anchors: int, k:
 
 
 def _first_rows(hits: Dataset, bounds: np.ndarray) -> np.ndarray:
-    """For each of some ascending anchors, how many hits stand before it."""
+    """Return how many hits stand before each of some ascending anchors."""
     before = np.zeros(len(bounds), dtype=np.int64)
     for batch in hits.select_columns(["anchor"]).with_format("arrow").iter(batch_size=_READ):
         before += np.searchsorted(batch["anchor"].to_numpy(), bounds)
@@ -73,7 +73,7 @@ def _first_rows(hits: Dataset, bounds: np.ndarray) -> np.ndarray:
 
 
 def _merge(hits: pa.Table, k: int) -> tuple[pa.Table, int]:
-    """The k best hits of every anchor, and how many anchors there are."""
+    """Return the k best hits of every anchor, and how many anchors there are."""
     anchors, rows, scores = (hits[name].to_numpy() for name in ("anchor", "row", "score"))
     order = np.lexsort((rows, -scores, anchors))
     anchors = anchors[order]
@@ -87,7 +87,7 @@ def _merge(hits: pa.Table, k: int) -> tuple[pa.Table, int]:
 
 
 def merge_shards(search: ShardSearch, evaluation_texts: Iterable[str | None] = ()) -> CorpusResult:
-    """The corpus, from shards that were all searched.
+    """Make the corpus from shards that were all searched.
 
     Args:
         search: The search.
@@ -133,7 +133,7 @@ class _MergedBuild(CorpusBuild):
         return {**super()._settings(), "num_shards": self.search.shards.num_shards}
 
     def _facts(self) -> list[dict[str, Any]]:
-        """Those of the search of every shard."""
+        """Return the facts of the search of every shard."""
         return [self.search.hits(shard).facts() or {} for shard in range(self.search.shards.num_shards)]
 
     def _make_queries(self, folder: Path) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class _MergedBuild(CorpusBuild):
         return {"hits": num_hits, "queries_without_hits": without}
 
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Those of a build, with the seconds of all jobs."""
+        """Return the statistics of a build, with the seconds of all jobs."""
         hits, merge = self._facts(), steps["hits"]
         # An index of an earlier task cost nothing now; what a search took holds what the index before it took.
         indexes = [part["index"] for part in hits if part["index"]["rows"] and not part["index"]["reused"]]

@@ -77,7 +77,7 @@ def _work(job: Job, shard: int, send: Connection) -> None:
 
 
 def _is_finished(connection: Connection, process: SpawnProcess, shard: int, deaths: Counter[int]) -> bool:
-    """Whether a job was done; raises what it raised."""
+    """Return whether a job was done; raise what it raised."""
     try:
         error = connection.recv()
     except EOFError:

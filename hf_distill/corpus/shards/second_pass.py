@@ -59,7 +59,7 @@ class ShardSearch:
         WorkFolder(self.folder / "search", self.settings)
 
     def _engine(self) -> EngineChoice:
-        """The engine of every shard: it has to hold the largest."""
+        """Return the engine of every shard: it has to hold the largest."""
         if self.args.engine == "retriv":
             raise ValueError(f"`--engine retriv` cannot search shards: {_OWN_STATISTICS}. Name another engine.")
         choice = choose_engine(self.args.engine, self.shards.whole.largest)
@@ -69,7 +69,7 @@ class ShardSearch:
 
     @cached_property
     def queries(self) -> Step:
-        """The terms to search for, made by the first job that asks for them."""
+        """Return the terms to search for, made by the first job that asks for them."""
         names = ("analysis", "anchors", "query", "max_phrases")
         step = self.shards.step(self.folder, "queries", {name: self.settings[name] for name in names})
         step.make(self._make_queries)
@@ -88,23 +88,23 @@ class ShardSearch:
         return describe_queries(queries)
 
     def index(self, shard: int) -> Step:
-        """The index of a shard."""
+        """Return the index of a shard."""
         name = f"{self.engine.name}-{settings_key(self.index_settings)}-{shard:05d}-of-{self.shards.num_shards:05d}"
         settings = {**self.index_settings, "corpus": self.shards.whole.checksums[shard]}
         return self.shards.step(self.shards.folder, name, settings, shard)
 
     def hits(self, shard: int) -> Step:
-        """The hits of the anchors in a shard: Arrow files of `HIT_FEATURES`, rows numbered as in the whole corpus."""
+        """Return the step of a shard's hits: Arrow files of `HIT_FEATURES`, rows numbered as in the whole corpus."""
         name = f"hits-{shard:05d}-of-{self.shards.num_shards:05d}"
         settings = {**self.settings, "corpus": self.shards.whole.checksums[shard]}
         return self.shards.step(self.folder, name, settings, shard)
 
     def unfinished(self) -> list[int]:
-        """Shards that were not searched."""
+        """Return shards that were not searched."""
         return [shard for shard in range(self.shards.num_shards) if self.hits(shard).facts() is None]
 
     def run(self, shard: int, *, num_threads: int | None = None) -> dict[str, Any]:
-        """Indexes and searches a shard. Returns facts; does nothing if it is finished.
+        """Index and search a shard, and return facts; nothing is done if it is finished.
 
         Args:
             shard: Which.
@@ -160,6 +160,6 @@ class ShardSearch:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A file in a folder of its own: with several processes `Dataset.map` writes one per process."""
+    """Return a file in a folder of its own: with several processes `Dataset.map` writes one per process."""
     (folder / name).mkdir()
     return folder / name / f"{name}.arrow"

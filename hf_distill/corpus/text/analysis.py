@@ -48,22 +48,22 @@ _ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in r
 
 
 def fold(text: str) -> str:
-    """Lower case, compatibility forms (full width, ligatures) made one."""
+    """Return the text in lower case, with compatibility forms (full width, ligatures) made one."""
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).lower()
 
 
 def words(text: str) -> list[str]:
-    """Folded words; a run of a script without spaces as its pairs of characters."""
+    """Return folded words; a run of a script without spaces as its pairs of characters."""
     return _words(fold(text), lambda characters: list(map("".join, pairwise(characters))))
 
 
 def units(text: str) -> list[str]:
-    """Folded words; in scripts without spaces single characters: what lengths and n-grams are counted in."""
+    """Return folded words; in scripts without spaces single characters: what lengths and n-grams are counted in."""
     return _words(fold(text), lambda characters: characters)
 
 
 def spaced_words(text: str) -> str:
-    """The words of `words` with blanks between them, and none after the last.
+    """Return the words of `words` with blanks between them, and none after the last.
 
     Arrow's splitting decodes one character more after a blank at the end of a row: after the last row that is memory
     beyond the buffer, and now and then the blank stayed in the word (pyarrow 26).
@@ -72,26 +72,26 @@ def spaced_words(text: str) -> str:
 
 
 def words_and_marks(text: str) -> list[str]:
-    """Lower-cased words as they stand and the marks between them: what keyword phrases are made of."""
+    """Return lower-cased words as they stand and the marks between them: what keyword phrases are made of."""
     found: list[str] = _WORD_OR_MARK.findall(text.lower())
     return found
 
 
 def chinese_words(text: str) -> list[str]:
-    """Folded words of Chinese text; words of other scripts in it as in `words`."""
+    """Return folded words of Chinese text; words of other scripts in it as in `words`."""
     _, cut = chinese_segmenter()
     return [word for piece in cut(fold(text)) for word in WORD.findall(piece)]
 
 
 def chinese_words_and_marks(text: str) -> list[str]:
-    """Folded words of Chinese text and the marks between them."""
+    """Return folded words of Chinese text and the marks between them."""
     _, cut = chinese_segmenter()
     return [piece for piece in cut(fold(text)) if not piece.isspace()]
 
 
 @cache
 def chinese_segmenter() -> tuple[str, Callable[[str], list[str]]]:
-    """Name with version, and the function of the segmenter: rjieba, or jieba where that is what is installed.
+    """Return name with version, and the function of the segmenter: rjieba, or jieba if only that is installed.
 
     Raises:
         ImportError: If neither is installed.
@@ -107,7 +107,7 @@ def chinese_segmenter() -> tuple[str, Callable[[str], list[str]]]:
 
 
 def _words(folded: str, of_run: Callable[[list[str]], list[str]]) -> list[str]:
-    """Words, with every run of a script without spaces, given by its characters, as `of_run` has it."""
+    """Return words, with every run of a script without spaces, given by its characters, as `of_run` has it."""
     found: list[str]
     if folded.isascii() or _CHARACTER.search(folded) is None:
         found = WORD.findall(folded)
@@ -153,7 +153,7 @@ class OwnAnalysis:
         self._function: Callable[[str], list[str]] = function
 
     def __call__(self, text: str) -> list[str]:
-        """The terms of a text.
+        """Return the terms of a text.
 
         Raises:
             TypeError: If the function does not return strings.
@@ -172,7 +172,7 @@ class OwnAnalysis:
         return terms
 
     def settings(self) -> dict[str, Any]:
-        """The name, and a checksum of the source: an index made with another text of the function is another one."""
+        """Return the name, and a checksum of the function's source: with another one it is another index."""
         try:
             source = inspect.getsource(self._function)
         except (OSError, TypeError):
@@ -193,7 +193,7 @@ _CHINESE = frozenset({"chinese", "zh"})
 
 @cache
 def stop_words(language: str) -> frozenset[str]:
-    """Stop words of a language, contractions also in their parts (`don't` -> `don`, `t`).
+    """Return the stop words of a language, contractions also in their parts (`don't` -> `don`, `t`).
 
     The lists ship with bm25s (NLTK's list for English, 179 words): nothing is downloaded.
 
@@ -221,7 +221,7 @@ def stop_words(language: str) -> frozenset[str]:
 
 
 def _stemmer(language: str) -> Callable[[str], str] | None:
-    """Snowball's stemming function, or None where Snowball has none for the language."""
+    """Return Snowball's stemming function, or None where Snowball has none for the language."""
     import Stemmer
 
     try:
@@ -246,7 +246,7 @@ class TokenStreams:
 
     @property
     def num_texts(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.offsets) - 1
 
     def checksum(self) -> str:
@@ -258,7 +258,7 @@ class TokenStreams:
         return digest.hexdigest()
 
     def texts(self) -> Iterable[list[str]]:
-        """The texts as lists of terms, for engines' own indexing functions and for tests."""
+        """Yield the texts as lists of terms, for engines' own indexing functions and for tests."""
         for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
             yield [self.vocabulary[term] for term in self.ids[start:stop].tolist()]
 
@@ -306,7 +306,7 @@ class Analyzer:
         return _make_analyzer, (self.language, self.stem, self.own_stopwords, self.token_analysis)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that changes the terms, JSON-able."""
+        """Return everything that changes the terms, JSON-able."""
         return {
             "version": self.VERSION,
             "language": self.language,
@@ -317,7 +317,7 @@ class Analyzer:
         }
 
     def term(self, word: str) -> str:
-        """The term of a folded word; empty for a stop word."""
+        """Return the term of a folded word; empty for a stop word."""
         if self._own is not None:
             return word
         if word in self.stop_words:
@@ -325,17 +325,17 @@ class Analyzer:
         return self._stem(word) if self._stem is not None else word
 
     def tokens(self, text: str) -> list[str]:
-        """The terms of a text."""
+        """Return the terms of a text."""
         return [term for term in map(self._terms.__getitem__, self._words(text)) if term]
 
     def tokens_of_words(self, text: str) -> list[str]:
-        """The terms of words with blanks between them, as keyword queries are: a segmenter does not cut them again."""
+        """Return the terms of words with blanks between them, as keyword queries are: they are not segmented again."""
         if self._segmenter is None or self._own is not None:
             return self.tokens(text)
         return [term for term in map(self._terms.__getitem__, WORD.findall(text)) if term]
 
     def words_and_marks(self, text: str) -> list[str]:
-        """Words as they stand and the marks between them, for keyword phrases."""
+        """Return words as they stand and the marks between them, for keyword phrases."""
         return chinese_words_and_marks(text) if self._segmenter is not None else words_and_marks(text)
 
     def _words(self, text: str) -> list[str]:
@@ -344,7 +344,7 @@ class Analyzer:
         return chinese_words(text) if self._segmenter is not None else words(text)
 
     def encode(self, batches: Iterable[Sequence[str]]) -> TokenStreams:
-        """The terms of many texts as ids.
+        """Return the terms of many texts as ids.
 
         Args:
             batches: Texts in batches of any size; the result does not depend on the size.
@@ -371,7 +371,7 @@ class Analyzer:
 
 
 def _larger(batches: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
-    """The same texts in larger batches: a word is looked up once in each in which it occurs."""
+    """Yield the same texts in larger batches: a word is looked up once in each in which it occurs."""
     together: list[str] = []
     size = 0
     for batch in batches:

@@ -104,7 +104,7 @@ def check_corpus(corpus: Dataset, text_column: str) -> None:
 
 
 def read_texts(corpus: Dataset, text_column: str, description: str | None) -> Iterator[list[str | None]]:
-    """The texts of a corpus in batches, with a progress bar where a description is given."""
+    """Yield the texts of a corpus in batches, with a progress bar where a description is given."""
     column = corpus.select_columns([text_column]).with_format("arrow")
     with tqdm(total=len(corpus), desc=description, unit=" rows", unit_scale=True, disable=description is None) as bar:
         for batch in column.iter(batch_size=READ_BATCH):
@@ -176,7 +176,7 @@ def _has_control(text: str | None) -> bool:
 
 
 def judge(text: str | None, limits: LengthLimits) -> tuple[str, str]:
-    """Why a row is dropped (empty: it is kept), and its cleaned text."""
+    """Return why a row is dropped (empty: it is kept), and its cleaned text."""
     if text is None:
         return "none", ""
     cleaned = clean(text)
@@ -196,7 +196,7 @@ def judge(text: str | None, limits: LengthLimits) -> tuple[str, str]:
 def usable_texts(
     corpus: Dataset, text_column: str, rows: np.ndarray, description: str | None = None
 ) -> Iterator[list[str]]:
-    """Cleaned texts of ascending rows that are most of a corpus: read in one go, not row by row."""
+    """Yield cleaned texts of ascending rows that are most of a corpus: read in one go, not row by row."""
     start = 0
     for texts in read_texts(corpus, text_column, description):
         here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(texts))] - start
@@ -219,14 +219,14 @@ class UsableTexts:
     rows: np.ndarray
 
     def __call__(self, start: int, stop: int) -> Iterator[list[str]]:
-        """The texts of `rows[start:stop]` in batches, read in one go."""
+        """Return the texts of `rows[start:stop]` in batches, read in one go."""
         rows = self.rows[start:stop]
         span = self.corpus.select(range(int(rows[0]), int(rows[-1]) + 1))
         return usable_texts(span, self.text_column, rows - rows[0])
 
 
 def fetch_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description: str) -> Iterator[list[str]]:
-    """Cleaned texts of some rows in batches, in the order of `rows`."""
+    """Yield cleaned texts of some rows in batches, in the order of `rows`."""
     chosen: Sequence[int] = rows.tolist()
     column = corpus.select_columns([text_column]).select(chosen).with_format("arrow")
     with tqdm(total=len(rows), desc=description, unit=" rows", unit_scale=True) as bar:
@@ -237,12 +237,12 @@ def fetch_texts(corpus: Dataset, text_column: str, rows: np.ndarray, description
 
 
 def read_arrow(folder: Path) -> Dataset:
-    """The rows that `Dataset.map` wrote into a folder, the parts of several processes in their order."""
+    """Return the rows that `Dataset.map` wrote into a folder, the parts of several processes in their order."""
     return concatenate_datasets([Dataset.from_file(str(file)) for file in sorted(folder.glob("*.arrow"))])
 
 
 def describe_rows(corpus: Dataset) -> dict[str, Any]:
-    """Rows, UTF-8 bytes of the texts, mean length, rows per source, mean of the ranks where it has ranks.
+    """Count rows, UTF-8 bytes and rows per source; average the length, and the rank where rows have ranks.
 
     Args:
         corpus: A built corpus (columns `text`, `source`, and of one that was retrieved `rank`).
@@ -299,7 +299,7 @@ _MISSED_END = regex.compile(r"(?<=[。！？])(?=\p{N})")
 def units_of(
     documents: Dataset, args: CorpusArguments | GeneralCorpusArguments, *, file: Path | None = None
 ) -> Dataset:
-    """The rows that are searched or drawn, as the arguments ask for them (see `split_documents`).
+    """Return the rows that are searched or drawn, as the arguments ask for them (see `split_documents`).
 
     Args:
         documents: A general corpus.
@@ -330,7 +330,7 @@ def split_documents(
     num_proc: int | None = None,
     file: Path | None = None,
 ) -> Dataset:
-    """A corpus with one row per sentence or passage, cached like every `Dataset.map`.
+    """Return a corpus with one row per sentence or passage, cached like every `Dataset.map`.
 
     Args:
         corpus: Documents.
@@ -362,7 +362,7 @@ def split_documents(
 
 
 class SplitDocuments:
-    """Batch of documents -> batch of their sentences or passages; None and empty documents stay as they are.
+    """Turns a batch of documents into their sentences or passages; None and empty documents stay as they are.
 
     A passage is as many sentences in a row as have at most `passage_words` words together; a longer sentence is a
     passage of its own. In scripts without spaces every character counts as a word.
@@ -387,7 +387,7 @@ class SplitDocuments:
         self.version = self.VERSION
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """The columns with a row per unit."""
+        """Return the columns with a row per unit."""
         texts: list[str | None] = []
         documents: list[int] = []
         for document, text in enumerate(batch[self.text_column]):
@@ -401,7 +401,7 @@ class SplitDocuments:
         }
 
     def split(self, text: str) -> Iterator[str]:
-        """The sentences or passages of a document."""
+        """Return the sentences or passages of a document."""
         sentences = sentences_of(text, self.language)
         return map(str.strip, sentences) if self.unit == "sentence" else self._passages(sentences)
 
@@ -417,7 +417,7 @@ class SplitDocuments:
 
 
 def sentences_of(text: str, language: str) -> list[str]:
-    """The sentences of a text without the blanks around it; each keeps those after it, so that they can be joined.
+    """Return the sentences of a text, each with the blanks after it, so that they can be joined.
 
     Args:
         text: A text that is not blank.

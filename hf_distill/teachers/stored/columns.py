@@ -44,16 +44,16 @@ class Column:
 
     @property
     def numpy_dtype(self) -> Any:
-        """Type of the stored numbers."""
+        """Return the type of the stored numbers."""
         return STORE_DTYPES.get(self.dtype, np.int32)
 
     @property
     def feature(self) -> LargeList:
-        """Type of the column in the data set."""
+        """Return the type of the column in the data set."""
         return LargeList(Value(np.dtype(self.numpy_dtype).name))
 
     def pack(self, tensor: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Flat numbers of all rows of a padded batch, one row after another, and how many belong to each row.
+        """Return the numbers of all rows of a padded batch, flat, and how many belong to each row.
 
         Args:
             tensor: (B, W), (B, T, W) or (B, T, T, W).
@@ -113,7 +113,7 @@ class Column:
         return padded
 
     def zeros(self, mask: Tensor) -> Tensor:
-        """A batch of zeros of the column's shape."""
+        """Return a batch of zeros of the column's shape."""
         shape = (mask.shape[0], *[mask.shape[1]] * self.positions, self.width)
         return torch.zeros(shape, dtype=getattr(torch, self.dtype), device=mask.device)
 
@@ -145,13 +145,13 @@ class StoredSignal:
 
     @property
     def name(self) -> str:
-        """Name of the (first) column."""
+        """Return the name of the (first) column."""
         parts = {"logits": [self.key], "pooled": [self.kind]}.get(self.kind, [self.kind, self.key])
         return "_".join([self.owner, *parts])
 
     @property
     def columns(self) -> list[Column]:
-        """The columns that hold it; three for top-k logits: values, classes, and what the rest of the classes has."""
+        """Return the columns that hold it; three for top-k logits: values, classes, and the rest of the classes."""
         if self.top_k is None:
             return [Column(self.name, self.positions, max(self.width, 1), self.dtype)]
         return [
@@ -161,13 +161,13 @@ class StoredSignal:
         ]
 
     def is_part_of(self, request: SignalRequest) -> bool:
-        """Whether a request asks for it."""
+        """Return whether a request asks for it."""
         if self.kind in ("logits", "pooled"):
             return getattr(request, self.kind)
         return int(self.key) in getattr(request, "projections" if self.kind in SIDES else self.kind)
 
     def encode(self, signals: Signals) -> list[Tensor]:
-        """The padded tensors of its columns, positions before numbers."""
+        """Return the padded tensors of its columns, positions before numbers."""
         tensor = self._find(signals)
         if self.kind == "attention_scores":
             tensor = tensor.permute(0, 2, 3, 1)
@@ -203,12 +203,12 @@ class StoredSignal:
         return found[self.key if self.kind == "logits" else int(self.key)]
 
     def describe(self) -> dict[str, Any]:
-        """Its fields, for the manifest; `StoredSignal(**fields)` is the way back."""
+        """Return its fields, for the manifest; `StoredSignal(**fields)` is the way back."""
         return asdict(self)
 
 
 def keep_largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k largest logits (..., K), their classes (..., K), and the log of the sum of exp of all others (..., 1).
+    """Return the k largest logits (..., K), their classes (..., K), and the log-sum-exp of all others (..., 1).
 
     Without others (K = C) that is minus infinity.
     """
@@ -218,7 +218,7 @@ def keep_largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def spread_rest(values: Tensor, index: Tensor, rest: Tensor, num_classes: int) -> Tensor:
-    """Logits (..., C) from what `keep_largest` gave.
+    """Make logits (..., C) of what `keep_largest` gave.
 
     The classes that are not stored share their mass equally. At temperature 1 the stored classes therefore have the
     very probabilities that the teacher gave them, and the rest its true sum.
@@ -240,7 +240,7 @@ def signals_of(short: Signals, long: Signals, dtype: str, top_k: int | None) -> 
     lengths = short.attention_mask.shape[1], long.attention_mask.shape[1]
 
     def axes(one: Tensor, other: Tensor) -> tuple[int, int]:
-        """Axes over positions, and the size of the one that is none (0 without)."""
+        """Return the axes over positions, and the size of the one that is none (0 without)."""
         sizes = [a for a, b in zip(one.shape[1:], other.shape[1:], strict=True) if (a, b) != lengths]
         return one.dim() - 1 - len(sizes), sizes[0] if sizes else 0
 
@@ -266,7 +266,7 @@ def signals_of(short: Signals, long: Signals, dtype: str, top_k: int | None) -> 
 
 
 def decode_signals(stored: Sequence[StoredSignal], tensors: Mapping[str, Tensor], mask: Tensor) -> Signals:
-    """`Signals` from the padded tensors of the columns.
+    """Make `Signals` of the padded tensors of the columns.
 
     Args:
         stored: The signals wanted.

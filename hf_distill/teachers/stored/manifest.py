@@ -51,12 +51,12 @@ _LARGE = 1 << 30
 
 
 def is_stored_teacher(folder: Any) -> bool:
-    """Whether `folder` is a path that `precompute` wrote."""
+    """Return whether `folder` is a path that `precompute` wrote."""
     return isinstance(folder, (str, os.PathLike)) and Path(folder, MANIFEST_FILE).is_file()
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a folder.
+    """Return the manifest of a folder.
 
     Raises:
         FileNotFoundError: If the folder has none.
@@ -94,13 +94,13 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 def shard_paths(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[Path]:
-    """The files of a stored teacher."""
+    """Return the files of a stored teacher."""
     count = -(-manifest["rows"] // manifest["shard_rows"])
     return [Path(folder, f"signals-{index:05d}-of-{count:05d}.arrow") for index in range(count)]
 
 
 def is_whole(path: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether a shard is there and every byte of it is what was written; looked at once in a process."""
+    """Return whether a shard is there and every byte of it is what was written; looked at once in a process."""
     noted = manifest[SHARDS].get(path.name)
     return noted is not None and steps.damage_of_noted(path, noted) is None
 
@@ -133,7 +133,7 @@ def verify_shards(folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -
 
 
 def request_fields(request: SignalRequest) -> dict[str, Any]:
-    """A request as plain values."""
+    """Return a request as plain values."""
     return {
         "logits": request.logits,
         "hidden_states": sorted(request.hidden_states),
@@ -144,7 +144,7 @@ def request_fields(request: SignalRequest) -> dict[str, Any]:
 
 
 def request_from(fields: Mapping[str, Any]) -> SignalRequest:
-    """The reverse of `request_fields`."""
+    """Return the reverse of `request_fields`."""
     flags = ("logits", "pooled")
     request: dict[str, Any] = {name: bool(fields.get(name)) for name in flags}
     return SignalRequest(**request, **{name: frozenset(value) for name, value in fields.items() if name not in flags})

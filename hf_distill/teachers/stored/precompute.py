@@ -185,7 +185,7 @@ def _own_tokenizer(teacher: Any) -> Any:
 
 
 def _running(teacher: Any, dtype: str) -> TeacherSource:
-    """The teacher, which runs in this process."""
+    """Return the teacher, which runs in this process."""
     live = open_teacher(teacher, flag="--teacher_model", dtype=dtype)
     if live.model is None or live.own_tokens is not None:
         raise ValueError(
@@ -199,7 +199,7 @@ def _running(teacher: Any, dtype: str) -> TeacherSource:
 
 
 def _request(objectives: Any, live: TeacherSource, num_student_layers: int | None) -> SignalRequest:
-    """The signals of the teacher that the objectives need."""
+    """Return the signals of the teacher that the objectives need."""
     request = objectives if isinstance(objectives, SignalRequest) else SignalRequest()
     if not isinstance(objectives, SignalRequest):
         for item in build_objectives(objectives, {"teacher_model_type": live.model_type}):
@@ -283,7 +283,7 @@ def _compute(
     batch_size: int,
     bar: Any,
 ) -> dict[str, pa.Array]:
-    """The columns of the signals for the rows of one shard, in their order."""
+    """Return the columns of the signals for the rows of one shard, in their order."""
     lengths = np.asarray(part[LENGTH_COLUMN])
     # The longest first: what does not fit into memory fails at once.
     order = np.argsort(-lengths, kind="stable")
@@ -301,7 +301,7 @@ def _compute(
 
 
 def _ragged(pieces: Sequence[tuple[np.ndarray, np.ndarray]], order: np.ndarray) -> pa.LargeListArray:
-    """One list per row, from flat numbers and counts of rows that were taken in this order."""
+    """Make one list per row of flat numbers and counts of rows that were taken in this order."""
     found = [row for values, counts in pieces for row in np.split(values, np.cumsum(counts)[:-1])]
     # Not Arrow's own `take`, which is twenty times slower on lists.
     rows = [found[position] for position in np.argsort(order, kind="stable")]

@@ -20,7 +20,7 @@ HASHED_ROWS = 1000
 def rows_to_store(
     dataset: datasets.Dataset, processing_class: Any, text_column: str, max_length: int
 ) -> datasets.Dataset:
-    """Tokenized rows with everything numeric that they came with (labels, ids of tasks), unpadded.
+    """Return tokenized rows with everything numeric that they came with (labels, ids of tasks), unpadded.
 
     Args:
         dataset: Rows with `input_ids`, or with a column of text, which is tokenized (see `tokenize_text`).
@@ -50,7 +50,7 @@ def rows_to_store(
 
 
 def hash_rows(rows: datasets.Dataset) -> str:
-    """A hash of the numbers of all rows, whatever their types, files and order of columns."""
+    """Return a hash of the numbers of all rows, whatever their types, files and order of columns."""
     digest = xxhash.xxh3_128()
     for table in rows.with_format("arrow").iter(batch_size=HASHED_ROWS):
         for name in sorted(table.column_names):
@@ -72,7 +72,7 @@ def _update(digest: Any, array: Any) -> None:
 
 
 def _is_numeric(kind: Any) -> bool:
-    """Whether a type is a number or lists of numbers."""
+    """Return whether a type is a number or lists of numbers."""
     while pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)

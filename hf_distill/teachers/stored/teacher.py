@@ -83,12 +83,12 @@ class StoredTeacher(TeacherSource):
 
     @property
     def columns(self) -> list[Column]:
-        """The columns of the signals requested."""
+        """Return the columns of the signals requested."""
         return [column for signal in self._requested for column in signal.columns]
 
     @property
     def all_columns(self) -> set[str]:
-        """Names of the columns of every signal stored."""
+        """Return names of the columns of every signal stored."""
         return {column.name for signal in self._stored for column in signal.columns}
 
     def request(self, request: SignalRequest) -> None:
@@ -123,7 +123,7 @@ class StoredTeacher(TeacherSource):
         self.label_order = None if order is None else torch.tensor(order)
 
     def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
-        """The requested signals for one batch, in fp32.
+        """Return the requested signals for one batch, in fp32.
 
         Args:
             inputs: `attention_mask` (B, T) and the padded columns of the signals, as the collator makes them.
@@ -140,7 +140,7 @@ class StoredTeacher(TeacherSource):
         return self._decode(inputs, inputs["attention_mask"])
 
     def probe(self, inputs: Mapping[str, Tensor]) -> Signals:
-        """Signals of zeros for a batch of any rows: their shapes are those of real ones."""
+        """Return signals of zeros for a batch of any rows: their shapes are those of real ones."""
         mask = inputs["attention_mask"]
         return self._decode({column.name: column.zeros(mask) for column in self.columns}, mask)
 
@@ -152,12 +152,12 @@ class StoredTeacher(TeacherSource):
         return signals
 
     def fingerprint(self) -> dict[str, str]:
-        """The teacher's, and what else decides the stored numbers."""
+        """Return the teacher's fingerprint, and what else decides the stored numbers."""
         names = ("teacher", "teacher_weights", "dtype", "top_k", "dataset")
         return {name if name.startswith("teacher") else f"stored_{name}": str(self.manifest[name]) for name in names}
 
     def collator(self, inner: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None) -> StoredCollator:
-        """A collator for rows of `dataset`.
+        """Return a collator for rows of `dataset`.
 
         Args:
             inner: Makes the batch of everything but the signals; it must keep the tokens. Default: padding by the
@@ -166,7 +166,7 @@ class StoredTeacher(TeacherSource):
         return StoredCollator([self], inner or DataCollatorWithPadding(self.tokenizer()))
 
     def tokenizer(self) -> Any:
-        """The tokenizer of the stored rows."""
+        """Return the tokenizer of the stored rows."""
         return load_tokenizer(self.folder, flag="--teacher_model")
 
     def check_rows(self, dataset: Any, what: str) -> None:
@@ -204,11 +204,11 @@ class StoredTeacher(TeacherSource):
 
     @property
     def place(self) -> str:
-        """Its folder."""
+        """Return its folder."""
         return self.folder
 
     def skeleton(self) -> Any:
-        """The teacher's model without weights (on the meta device), to count parameters and create students."""
+        """Return the teacher's model without weights (on the meta device), to count parameters and create students."""
         return load_skeleton(self.folder, flag="--teacher_model")
 
 
@@ -223,7 +223,7 @@ class StoredCollator:
         self.inner = inner
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """One batch; signals that were not requested are left out."""
+        """Make one batch; signals that were not requested are left out."""
         stored = set().union(*(teacher.all_columns for teacher in self.teachers))
         batch = dict(self.inner([{k: v for k, v in row.items() if k not in stored} for row in features]))
         if "attention_mask" not in batch:
@@ -237,7 +237,7 @@ class StoredCollator:
 
 
 def join_rows(teachers: Sequence[StoredTeacher]) -> datasets.Dataset:
-    """The rows of several stored teachers with the signals of all.
+    """Return the rows of several stored teachers with the signals of all.
 
     Args:
         teachers: At least one; each with a `name` of its own.
@@ -262,5 +262,5 @@ def join_rows(teachers: Sequence[StoredTeacher]) -> datasets.Dataset:
 
 
 def _as_arrays(rows: datasets.Dataset, names: list[str]) -> datasets.Dataset:
-    """Rows whose signals come as arrays in their own type: lists of numbers would be a hundred times slower."""
+    """Return rows whose signals come as arrays in their own type: lists of numbers would be a hundred times slower."""
     return rows.with_format("numpy", columns=names, output_all_columns=True, dtype=None)

@@ -197,7 +197,7 @@ def search_block(
 def best_hits(
     hits: np.ndarray, sizes: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:  # pragma: no cover - compiled
-    """Rows and scores of the k best hits of every query, best first; `sizes` becomes how many each has."""
+    """Return rows and scores of the k best hits of every query, best first; `sizes` becomes how many each has."""
     total = 0
     for query in range(len(sizes)):
         sizes[query] = keep_best(hits[query], sizes[query], k)

@@ -65,11 +65,11 @@ class BlocksEngine:
 
     @staticmethod
     def check() -> None:
-        """Nothing to check: numba comes with the package."""
+        """Check nothing: numba comes with the package."""
 
     @staticmethod
     def version() -> str:
-        """Version of the format and of the arithmetic."""
+        """Return the version of the format and of the arithmetic."""
         return "1"
 
     @staticmethod
@@ -104,7 +104,7 @@ class BlocksEngine:
             np.save(folder / f"{name}.npy", array)
 
     def with_statistics(self, statistics: CorpusStatistics) -> BlocksEngine:
-        """This index as a shard of a corpus with these statistics; nothing is built or copied.
+        """Return this index as a shard of a corpus with these statistics; nothing is built or copied.
 
         Raises:
             ValueError: If the statistics lack a term of the index: they are not those of all shards.
@@ -122,7 +122,7 @@ class BlocksEngine:
         return engine
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """The k best rows of every query, in the total order.
+        """Return the k best rows of every query, in the total order.
 
         Args:
             queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
@@ -147,7 +147,7 @@ class BlocksEngine:
         )
 
     def _search(self, queries: Sequence[Sequence[str]], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Hits per query (Q,), then rows and scores of all hits, query after query."""
+        """Return hits per query (Q,), then rows and scores of all hits, query after query."""
         kernel = _kernel()
         terms, places, offsets = self._known_terms(queries)
         idf = inverse_document_frequency(self._frequencies[terms], self._corpus_rows)
@@ -179,7 +179,7 @@ class BlocksEngine:
         return sizes, rows, scores
 
     def _known_terms(self, queries: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Distinct terms that the index has, ascending (D,); the queries' terms as places among them; their starts."""
+        """Return the distinct known terms, ascending (D,), the queries' terms as places among them, their starts."""
         number_of: dict[str, int] = {}
         numbers = [[number_of.setdefault(term, len(number_of)) for term in query] for query in queries]
         hashes = hash_terms(number_of)
@@ -194,19 +194,19 @@ class BlocksEngine:
         return terms, flat, offsets
 
     def _pairs(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """(C,) float64 each: occurrences, and occurrences and norm, of every pair of a block."""
+        """Return (C,) float64 each: occurrences, and occurrences and norm, of every pair of a block."""
         norms = length_norms(np.array(block.lengths), self._mean_length, self._k1, self._b)
         occurrences = np.repeat(np.array(block.occurrences, dtype=np.float64), len(norms))
         return occurrences, occurrences + np.tile(norms, len(block.occurrences))
 
 
 def _kept(k: int) -> int:
-    """Hits kept per query before the k best are picked out."""
+    """Return hits kept per query before the k best are picked out."""
     return max(4 * k, 1024)
 
 
 def _spans(arrays: BlockArrays, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) int64 each: where the postings of some terms start and stop; nowhere for one that the block lacks."""
+    """Return (D,) int64 each: where the postings of some terms start and stop in a block; equal if it has none."""
     places = np.searchsorted(arrays.terms, terms.astype(np.uint32))
     there = places < len(arrays.terms)
     there[there] = arrays.terms[places[there]] == terms[there]
@@ -294,7 +294,7 @@ def _write_block(streams: TokenStreams, start: int, stop: int, file: Path, scrat
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
-    """Place of every value among ascending ones, as a table."""
+    """Return the place of every value among ascending ones, as a table."""
     table = np.zeros(int(values[-1]) + 1 if len(values) else 1, np.int64)
     table[values] = np.arange(len(values))
     return table
@@ -306,7 +306,7 @@ def _load(folder: Path, name: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _kernel() -> ModuleType:
-    """The compiled kernels; numba is imported on first use."""
+    """Return the compiled kernels; numba is imported on first use."""
     from . import _blocks_kernel
 
     return _blocks_kernel
@@ -364,7 +364,7 @@ class BlockArrays:
 
 
 def block_bounds(offsets: np.ndarray, block_rows: int) -> Iterator[tuple[int, int]]:
-    """First row of every block, and the one after its last: a number of rows, or of tokens where rows are long.
+    """Yield the bounds of every block: so many rows, or so many tokens where rows are long.
 
     Args:
         offsets: where rows start in their streams, and the end.

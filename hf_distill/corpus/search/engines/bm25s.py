@@ -51,11 +51,11 @@ class Bm25sEngine:
 
     @staticmethod
     def check() -> None:
-        """Nothing to check: bm25s is always installed."""
+        """Check nothing: bm25s is always installed."""
 
     @staticmethod
     def version() -> str:
-        """Version of the library."""
+        """Return the version of the library."""
         from importlib.metadata import version
 
         return version("bm25s")
@@ -114,7 +114,7 @@ class Bm25sEngine:
 
 
 def _all_scores(postings: Postings, idf: np.ndarray, norms: np.ndarray, k1: float) -> np.ndarray:
-    """(P,) float32, score of every posting; `idf` is that of the V terms, `norms` that of the N rows."""
+    """Return (P,) float32, score of every posting; `idf` is that of the V terms, `norms` that of the N rows."""
     scores = np.empty(len(postings.rows), dtype=np.float32)
     terms = np.repeat(np.arange(len(idf), dtype=np.int32), np.diff(postings.indptr))
     for start in range(0, len(scores), _CHUNK):

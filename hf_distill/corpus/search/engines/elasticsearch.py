@@ -100,7 +100,7 @@ class ElasticsearchEngine:
 
     @staticmethod
     def version() -> str:
-        """Version of what is stored on the server: the hits do not depend on the server's own version."""
+        """Return the version of what is stored on the server: the hits do not depend on the server's own version."""
         return f"rest-{_FORMAT}"
 
     @staticmethod
@@ -148,7 +148,7 @@ class ElasticsearchEngine:
         write_json(folder / "server.json", asdict(where))
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """The k best rows of every query, in the total order.
+        """Return the k best rows of every query, in the total order.
 
         Args:
             queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
@@ -177,7 +177,7 @@ class ElasticsearchEngine:
         return [term for term, rows in zip(query, self._own.frequencies_of(query), strict=True) if rows]
 
     def _body(self, search: _Search, size: int) -> dict[str, Any]:
-        """The next page of a search: each term weighs what it weighs here, as often as the query has it."""
+        """Return the next page of a search: each term weighs what it weighs here, as often as the query has it."""
         distinct = search.distinct
         own_idf = inverse_document_frequency(self._own.frequencies_of(distinct), self._where.filled_rows)
         weights = self._statistics.idf_of(distinct) / own_idf * [search.terms.count(term) for term in distinct]
@@ -214,7 +214,7 @@ class _Search:
             self.worst = float(page[-1]["sort"][0])
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(C,) rows, (D, C) occurrences of the distinct terms, (C,) lengths."""
+        """Return (C,) rows, (D, C) occurrences of the distinct terms, (C,) lengths."""
         place_of = {term: place for place, term in enumerate(self.distinct)}
         counts = np.zeros((len(self.distinct), len(self._hits)), dtype=np.int64)
         for number, hit in enumerate(self._hits):
@@ -230,7 +230,7 @@ class _Search:
 def search_body(
     terms: Sequence[str], weights: Sequence[float], size: int, after: list[float] | None
 ) -> dict[str, Any]:
-    """A search for any of the terms in the order score, then row.
+    """Return a search for any of the terms in the order score, then row.
 
     Args:
         terms: Distinct terms.
@@ -252,7 +252,7 @@ def search_body(
 
 
 def _fill(server: SearchServer, streams: TokenStreams, k1: float, b: float) -> None:
-    """Every row with its number and its terms, each term as it is."""
+    """Send every row with its number and its terms, each term as it is."""
     notes = server.describe()
     if notes is not None:
         if _COMPLETE not in notes:
@@ -288,7 +288,7 @@ def _fill(server: SearchServer, streams: TokenStreams, k1: float, b: float) -> N
 
 
 def _documents(streams: TokenStreams) -> Iterator[dict[int, dict[str, Any]]]:
-    """Rows in batches, number -> document."""
+    """Yield rows in batches, number -> document."""
     for start in range(0, streams.num_texts, _ROWS_PER_CALL):
         offsets = streams.offsets[start : start + _ROWS_PER_CALL + 1].tolist()
         ids = streams.ids[offsets[0] : offsets[-1]].tolist()
@@ -300,7 +300,7 @@ def _documents(streams: TokenStreams) -> Iterator[dict[int, dict[str, Any]]]:
 
 
 def _probe(server: SearchServer, streams: TokenStreams, own: CorpusStatistics, where: _Where) -> float:
-    """By what the server's scores are to be multiplied: k1 + 1 where its version leaves that out, else 1.
+    """Return what the server's scores are to be multiplied with: k1 + 1 where its version leaves that out, else 1.
 
     Raises:
         RuntimeError: If its scores are those of neither: another similarity.

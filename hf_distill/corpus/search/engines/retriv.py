@@ -39,7 +39,7 @@ _BATCH = 1000
 
 @contextmanager
 def _numba_threads(count: int) -> Iterator[None]:
-    """So many threads of numba's within this context.
+    """Set so many threads of numba's within this context.
 
     Where numba runs on OpenMP, its number is that of the whole process: PyTorch, if it is there, gets its own back.
     PyTorch's is read first, because numba sets the number of the process as soon as it is asked for its own.
@@ -92,7 +92,7 @@ class RetrivEngine:
 
     @staticmethod
     def version() -> str:
-        """Version of the library."""
+        """Return the version of the library."""
         from importlib.metadata import version
 
         return version("retriv")
@@ -127,7 +127,7 @@ class RetrivEngine:
         write_text(folder / "vocabulary.txt", "\n".join(streams.vocabulary))
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """The k best rows of every query, in the total order.
+        """Return the k best rows of every query, in the total order.
 
         Args:
             queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
@@ -173,7 +173,7 @@ class RetrivEngine:
         return retriever
 
     def _search(self, queries: Sequence[Sequence[str]], cutoff: int, threads: int) -> list[dict[int, float]]:
-        """Through retriv's `msearch`; ids are positions, because retriv merges queries of one id."""
+        """Search through retriv's `msearch`; ids are positions, because retriv merges queries of one id."""
         with _numba_threads(threads):
             named = [{"id": str(index), "text": " ".join(query)} for index, query in enumerate(queries)]
             return list(self._retriever.msearch(named, cutoff=cutoff).values())
@@ -184,7 +184,7 @@ class RetrivEngine:
     def _settle(
         self, query: Sequence[str], result: dict[int, float], k: int, cutoff: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The first k hits in the total order, given the first `cutoff` in any."""
+        """Return the first k hits in the total order, given the first `cutoff` in any."""
         rows = np.fromiter(result.keys(), dtype=np.int64, count=len(result))
         scores = np.fromiter(result.values(), dtype=np.float32, count=len(result))
         cut_inside_tie = len(scores) == cutoff and cutoff < self.num_rows and scores.min() == np.sort(scores)[-k]
@@ -193,7 +193,7 @@ class RetrivEngine:
         return top_hits(rows, scores, k)
 
     def _all_scores(self, query: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Every matching row with its score, by the arithmetic of retriv's kernel (float64 terms, float32 sums)."""
+        """Return every matching row with its score as retriv's kernel computes it (float64 terms, float32 sums)."""
         b, k1 = np.float64(self._retriever.hyperparams["b"]), np.float64(self._retriever.hyperparams["k1"])
         sums = np.zeros(self.num_rows, dtype=np.float32)
         for term in query:
@@ -237,13 +237,13 @@ INSTALL = "pip install 'hf_distill[retriv]' && pip install --no-deps retriv==0.2
 
 
 def is_installed() -> bool:
-    """Whether retriv is there, without importing it."""
+    """Return whether retriv is there, without importing it."""
     return importlib.util.find_spec("retriv") is not None
 
 
 @lru_cache(maxsize=1)
 def sparse_retriever_module() -> ModuleType:
-    """The module `retriv.sparse_retriever.sparse_retriever`.
+    """Return the module `retriv.sparse_retriever.sparse_retriever`.
 
     Raises:
         ImportError: If retriv or something that its sparse half needs is missing; the message says what to install.
@@ -294,7 +294,7 @@ def base_path(folder: Path) -> Iterator[None]:
 
 
 def _stub(name: str, *callables: str) -> ModuleType:
-    """A module whose callables can be constructed at import but not used."""
+    """Return a module whose callables can be constructed at import but not used."""
 
     class Unavailable:
         def __init__(self, *_: Any, **__: Any) -> None:

@@ -53,7 +53,7 @@ class SearchServer:
         check()
 
     def describe(self) -> dict[str, Any] | None:
-        """Notes of the index (`_meta` of its mapping), or None if there is no such index."""
+        """Return notes of the index (`_meta` of its mapping), or None if there is no such index."""
         found = self._call("GET", f"{self.index}/_mapping", missing_is_none=True)
         if found is None:
             return None
@@ -73,7 +73,7 @@ class SearchServer:
         self._call("DELETE", self.index)
 
     def count(self) -> int:
-        """Documents in the index, those just added included."""
+        """Count the documents in the index, those just added included."""
         self._call("POST", f"{self.index}/_refresh")
         return int(self._call("GET", f"{self.index}/_count")["count"])
 
@@ -98,7 +98,7 @@ class SearchServer:
         raise RuntimeError(f"The search server {self.url!r} ({FLAG}) is too busy: it refused {len(documents)} rows.")
 
     def search(self, bodies: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        """Hits of several searches, scored by the statistics of the whole index, not of each of its shards.
+        """Return hits of several searches, scored by the statistics of the whole index, not of each of its shards.
 
         Raises:
             RuntimeError: If a search fails, or only part of the index answered.
@@ -135,14 +135,14 @@ class SearchServer:
 
     @property
     def _session(self) -> Any:
-        """Connections that are kept open; a forked process must not use those of its parent."""
+        """Return connections that are kept open; a forked process must not use those of its parent."""
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), _open_session()
         return self._opened[1]
 
 
 def _open_session() -> Any:
-    """Connections that try again while the server is busy or restarts."""
+    """Return connections that try again while the server is busy or restarts."""
     requests, urllib3 = check(), require("urllib3", extra="elasticsearch", needed_by="`--engine elasticsearch`")
     policy = urllib3.Retry(
         _RETRIES,
@@ -163,7 +163,7 @@ def _open_session() -> Any:
 
 
 def check() -> Any:
-    """The library `requests`.
+    """Return the library `requests`.
 
     Raises:
         ImportError: If it is not installed.

@@ -78,7 +78,7 @@ class TantivyEngine:
 
     @staticmethod
     def version() -> str:
-        """Version of the library."""
+        """Return the version of the library."""
         from importlib.metadata import version
 
         return version("tantivy")
@@ -112,7 +112,7 @@ class TantivyEngine:
         _write_index(streams, folder / "tantivy")
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """The k best rows of every query, in the total order.
+        """Return the k best rows of every query, in the total order.
 
         Args:
             queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
@@ -150,7 +150,7 @@ class TantivyEngine:
             limit *= 2
 
     def _known_terms(self, query: Sequence[str]) -> np.ndarray:
-        """Ids of the query's terms, in its order, repeats included, without unknown ones."""
+        """Return ids of the query's terms, in its order, repeats included, without unknown ones."""
         if not len(query) or not len(self._hashes):
             return np.empty(0, np.int32)
         hashes = hash_terms(query)
@@ -158,7 +158,7 @@ class TantivyEngine:
         return self._ids[places[self._hashes[places] == hashes]]
 
     def _query(self, terms: np.ndarray) -> Any:
-        """Any of the terms; boosted where a term's idf is that of a larger corpus."""
+        """Return a query for any of the terms; each is boosted where its idf is that of a larger corpus."""
         query, should = self._tantivy.Query, self._tantivy.Occur.Should
         clauses = []
         for term in terms.tolist():
@@ -168,7 +168,7 @@ class TantivyEngine:
         return query.boolean_query(clauses)
 
     def _scores(self, rows: np.ndarray, terms: np.ndarray) -> np.ndarray:
-        """(C,) float32, exact scores of some rows."""
+        """Return (C,) float32, exact scores of some rows."""
         starts, stops = self._offsets[rows], self._offsets[rows + 1]
         lengths = stops - starts
         before = np.cumsum(lengths) - lengths
@@ -185,7 +185,7 @@ def _library() -> Any:
 
 
 def _write_index(streams: TokenStreams, folder: Path) -> None:
-    """Rows as their terms' numbers between blanks: no term is too long, and none is analysed again."""
+    """Write rows as their terms' numbers between blanks: no term is too long, and none is analysed again."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
