@@ -329,6 +329,7 @@ def cases(settings: Settings) -> list[tuple[str, float, Callable[[], dict[str, A
         add("switch", 10, measure_switch, "w1_base", 256, 128, "fp32", bf16=False, tf32=False)
         add("switch", 8, measure_switch, "w1_base", 256, 128, "no workers", dataloader_num_workers=0)
         add("profile", 8, measure_profile, "w1_base", 256, 128)
+        add("switch", 8, measure_switch, "w1_large", 256, 128, "bf16 teacher", teacher_dtype="bfloat16")
         add("switch", 60, measure_switch, "w1_large", 256, 128, "compiled", torch_compile=True)
     return found
 

@@ -95,7 +95,7 @@ def fused_here() -> bool:
         return False
     from hf_distill.kernels import fused_relation
 
-    return fused_relation.device_capability() >= fused_relation.MIN_CAPABILITY
+    return fused_relation.device_can()
 
 
 def draw_sides(workload: Workload, rows: int, length: int, dtype: torch.dtype, mixed: bool) -> list[Tensor]:

@@ -18,7 +18,7 @@ import triton.language as tl
 from test_relation import plain_relation_loss
 from triton.runtime import interpreter
 
-from hf_distill.kernels.fused_relation import fused_relation_kl
+from hf_distill.kernels.fused_relation import fused_relation_kl, takes
 from hf_distill.objectives import relation
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -125,6 +125,9 @@ def as_an_operator():
 
     def loss(states, teacher, mask):
         student = states @ weight
+        assert not takes(
+            student, student, teacher, teacher, 4
+        )  # no device is here; the question must not break a graph
         return fused_relation_kl(student, student, teacher, teacher, mask, 4, True)
 
     plain = relation.relation_loss(states, states, teacher, teacher, mask, 4)

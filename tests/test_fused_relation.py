@@ -16,8 +16,9 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 LIMITS = {"narrow": 1e-5, "odd": 1e-5, "widest": 1e-4, "half": 1e-3, "brain": 5e-3}
 
 # Padded widths of the heads of student and teacher, and their dtypes: one set for every size of tile, W1 first.
-COMPILED = [(16, 16, "bf16", "bf16"), (32, 32, "fp16", "bf16"), (64, 64, "bf16", "bf16"), (128, 128, "fp16", "fp16")]
-COMPILED += [(16, 16, "fp32", "fp32"), (64, 64, "fp32", "fp32")]
+NARROW = [(16, 16, "bf16", "bf16"), (32, 32, "fp16", "bf16"), (16, 16, "fp32", "fp32")]
+WIDE = [(64, 64, "bf16", "bf16"), (128, 128, "fp16", "fp16"), (64, 64, "fp32", "fp32")]
+COMPILED = [(capability, *case) for capability in (80, 90, 100) for case in NARROW + WIDE * (capability == 90)]
 POINTERS = {"mask": "u8", "bounds": "i32", "s_log": "fp32", "t_log": "fp32", "sums": "fp32", "incoming": "fp32"}
 
 
@@ -73,7 +74,7 @@ def compile_ahead(kernel, widths, dtypes, capability, **constants):
 
     from hf_distill.kernels import fused_relation
 
-    tiles = fused_relation._tiles(max(widths), "fp32" in dtypes)
+    tiles = fused_relation._tiles(max(widths), "fp32" in dtypes, capability)
     options = {name: tiles.pop(name) for name in ("num_warps", "num_stages")}
     constants |= tiles | {"s_width": widths[0], "s_padded": widths[0], "t_width": widths[1], "t_padded": widths[1]}
     constants |= {
@@ -93,9 +94,8 @@ def compile_ahead(kernel, widths, dtypes, capability, **constants):
 
 @needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize("case", COMPILED, ids=lambda case: f"{case[0]}-{case[1]} {case[2]} {case[3]}")
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_no_register_is_spilled(monkeypatch, tmp_path, capability, case):
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: "sm_{} {}-{} {} {}".format(*case))
+def test_no_register_is_spilled(monkeypatch, tmp_path, case):
     import triton
 
     from hf_distill.kernels import fused_relation
@@ -105,7 +105,7 @@ def test_no_register_is_spilled(monkeypatch, tmp_path, capability, case):
     kernels = [(fused_relation._divergence_kernel, {})]
     kernels += [(fused_relation._gradient_kernel, {"as_queries": True, "as_keys": True})]
     for kernel, constants in kernels:
-        (tmp_path / "code").write_bytes(compile_ahead(kernel, case[:2], case[2:], capability, **constants))
+        (tmp_path / "code").write_bytes(compile_ahead(kernel, case[1:3], case[3:], case[0], **constants))
         command = [program, "--dump-resource-usage", tmp_path / "code"]
         used = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert re.search(r"REG:\d+ STACK:0 .*LOCAL:0 ", used), used

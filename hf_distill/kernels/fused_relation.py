@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 # The tensor cores of these and later devices multiply bf16 and tf32.
-MIN_CAPABILITY = (8, 0)
+MIN_CAPABILITY = 80
 # How wide a relation head may be: wider ones take too many registers, the slices serve them.
 MAX_HEAD_WIDTHS = {torch.float32: 64, torch.float16: 128, torch.bfloat16: 128}
 LOG2_E = math.log2(math.e)
@@ -31,26 +31,27 @@ LOG2_E = math.log2(math.e)
 VARYING = ["length", "s_row", "t_row"]
 
 
-@torch.compiler.assume_constant_result
-def device_capability() -> tuple[int, int]:
-    """Compute capability of the CUDA device that Triton compiles for, (0, 0) where it finds none."""
-    return _device_capability()
-
-
 @functools.cache
-def _device_capability() -> tuple[int, int]:
+def device_capability() -> int:
+    """Compute capability of the CUDA device that Triton compiles for, such as 90; 0 where it finds none."""
     try:
         target = triton.runtime.driver.active.get_current_target()
     except RuntimeError:  # no driver
-        return 0, 0
-    return divmod(target.arch, 10) if target.backend == "cuda" else (0, 0)
+        return 0
+    return int(target.arch) if target.backend == "cuda" else 0
+
+
+@torch.compiler.assume_constant_result
+def device_can() -> bool:
+    """Whether the kernels run on the device at hand."""
+    return device_capability() >= MIN_CAPABILITY
 
 
 def takes(
     student_left: Tensor, student_right: Tensor, teacher_left: Tensor, teacher_right: Tensor, heads: int
 ) -> bool:
     """Whether the kernels take a relation: a device that can, one dtype a side, and heads that are not too wide."""
-    return device_capability() >= MIN_CAPABILITY and all(
+    return device_can() and all(
         left.dtype == right.dtype and left.shape[-1] // heads <= MAX_HEAD_WIDTHS.get(left.dtype, 0)
         for left, right in ((student_left, student_right), (teacher_left, teacher_right))
     )
@@ -257,17 +258,20 @@ def _gradient_kernel(
         tl.store(where, total.to(gradient.dtype.element_ty), mask=real[:, None] & (inner[None, :] < s_width))
 
 
-def _tiles(widest: int, exact: bool) -> dict[str, int]:
-    """Rows and columns of a tile and warps of a program: the largest that spill no register.
+def _tiles(widest: int, exact: bool, capability: int) -> dict[str, int]:
+    """Rows and columns of a tile and warps of a program: as large as none spills a register.
 
     Args:
         widest: Padded width of the wider heads.
         exact: Whether a side is in fp32, which is multiplied without tensor cores.
+        capability: That of the device.
     """
     if exact:
         rows, columns = (32, 32) if widest <= 32 else (16, 16)
+    elif widest <= 32:
+        rows, columns = 64, 64 if capability < 100 else 32
     else:
-        rows, columns = (64 if widest <= 32 else 32 if widest <= 64 else 16), 32
+        rows, columns = 32 if widest <= 64 else 16, 32
     return {"rows": rows, "columns": columns, "num_warps": 4, "num_stages": 2}
 
 
@@ -302,7 +306,7 @@ def _settings(student: Tensor, teacher: Tensor, heads: int) -> dict[str, Any]:
         "t_padded": padded[1],
         "s_precision": _precision(student),
         "t_precision": _precision(teacher),
-        **_tiles(max(padded), torch.float32 in (student.dtype, teacher.dtype)),
+        **_tiles(max(padded), torch.float32 in (student.dtype, teacher.dtype), device_capability()),
     }
 
 
