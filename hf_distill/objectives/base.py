@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_type_hints
 
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from ..capture.signals import SignalRequest, Signals
 from ..storage.plain_values import as_hint, as_mapping, can_check, check_range, load_json, shown
@@ -137,6 +138,18 @@ def required(teacher: Signals | None) -> Signals:
     if teacher is None:
         raise ValueError(NO_TEACHER)
     return teacher
+
+
+def over_processes(values: Tensor) -> Tensor:
+    """The sum of what all processes of a training have; called in all of them at once.
+
+    For statistics that move a loss: processes that kept their own would train on different losses.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total
 
 
 _REGISTRY: dict[str, type[Objective]] = {}

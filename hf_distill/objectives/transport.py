@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..capture.signals import SignalRequest, Signals
 from .attention import RowLoss, check_heads, score_error
-from .base import Objective, register_objective, required
+from .base import Objective, over_processes, register_objective, required
 from .features import squared_error
 from .matching import joint_mask
 from .projections import MatchProjections, check_kind
@@ -190,6 +190,8 @@ class BertEMDObjective(Objective):
             moved = {name: kind.moved(flow) for (name, kind), flow in zip(kinds.items(), flows, strict=True)}
         if self.cost_attention and self.training:
             spent = costs * torch.as_tensor(flows, dtype=costs.dtype).to(costs.device, non_blocking=True)
+            # Batches of all processes count alike; those of one alone would give each its own masses.
+            spent = over_processes(spent) / over_processes(torch.ones((), device=spent.device))
             self._update_masses(list(spent))
         return {"embeddings": embeddings, **{name: self.layer_weight * loss for name, loss in moved.items()}}
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from hf_distill.objectives.base import over_processes
 from hf_distill.tasks.spec import TaskSpec
 
 # Share of the new value in the running means of gradient norms and losses.
@@ -80,14 +81,18 @@ class GradientNormWeights(nn.Module):
         """
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         parts = [gradient.float().norm() for gradient in gradients if gradient is not None]
-        if not parts:
-            return
-        place = self.places[task]
-        norm, value = torch.stack(parts).norm(), loss.detach().float()
-        seen = self.first_losses[place] > 0
-        self.first_losses[place] = torch.where(seen, self.first_losses[place], value)
-        for running, new in ((self.norms, norm), (self.losses, value)):
-            running[place] = torch.where(seen, (1 - MOMENTUM) * running[place] + MOMENTUM * new, new)
+        here = torch.zeros(3, len(self.places), device=loss.device)
+        if parts:
+            new = (loss.new_ones((), dtype=torch.float32), torch.stack(parts).norm(), loss.detach().float())
+            here[:, self.places[task]] = torch.stack(new)
+        # Every process has a task of its own, and all have the same weights: (N,) each, of tasks seen now a mean.
+        counts, norms, losses = over_processes(here)
+        now, before = counts > 0, self.first_losses > 0
+        norms, losses = (values / counts.clamp(min=1) for values in (norms, losses))
+        self.first_losses.copy_(torch.where(now & ~before, losses, self.first_losses))
+        for running, new in ((self.norms, norms), (self.losses, losses)):
+            moved = torch.where(before, (1 - MOMENTUM) * running + MOMENTUM * new, new)
+            running.copy_(torch.where(now, moved, running))
 
     def forward(self, task: str, loss: Tensor) -> Tensor:
         """The weighted loss of a micro-batch."""
