@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import torch
+from accelerate import PartialState
 
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
@@ -46,7 +46,7 @@ def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: Precomp
     model = load_model(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     if not storing.use_cpu and storing.teacher_dtype != "int8":
-        model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+        model.to(PartialState().device)
     done = precompute(
         read_rows(textbook, storing.text_column, tokenizer, storing.max_length, model.config),
         model,
@@ -76,8 +76,9 @@ def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: Precomp
         "seconds": round(time.perf_counter() - started, 2),
         "environment": environment(),
     }
-    write_results(storing.output_dir, facts)
-    write_arguments(storing.output_dir, teacher, textbook, storing)
+    if PartialState().is_main_process:
+        write_results(storing.output_dir, facts)
+        write_arguments(storing.output_dir, teacher, textbook, storing)
     return facts
 
 

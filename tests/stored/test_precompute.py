@@ -237,10 +237,20 @@ def test_what_cannot_be_stored_is_refused(change, message, store):
         store(**change)
 
 
-def test_one_of_several_processes_is_refused(store, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="one process, but there are 2"):
-        store()
+def test_what_another_process_made_is_kept(store, tmp_path, monkeypatch):
+    """A process notes its shards in a file of its own; the next call has them in the manifest, whoever makes it."""
+    settings = {"batch_size": 4, "shard_rows": 15}
+    whole = shards(store(folder="whole", **settings))
+    gather = manifest_module.gather_notes
+    monkeypatch.setattr(precompute_module, "gather_notes", lambda folder: None)
+    folder = Path(store(**settings))
+    assert (folder / "shards-of-process-0.json").is_file()
+    assert len(StoredTeacher(folder).dataset) == 64
+    (folder / "shards-of-process-0.json").rename(folder / "shards-of-process-3.json")
+    monkeypatch.setattr(precompute_module, "gather_notes", gather)
+    monkeypatch.setattr(LiveTeacher, "signals", counting(LiveTeacher.signals, seen := []))
+    assert shards(store(**settings)) == whole
+    assert max(seen) == 1, "only the probes ran"
 
 
 def test_the_depth_of_the_student_decides_which_layers_a_map_asks_for(store):

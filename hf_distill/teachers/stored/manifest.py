@@ -20,6 +20,8 @@ logger = logging.get_logger(__name__)
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 3
+# Shards that a process has finished, until the manifest has them.
+_NOTES = "shards-of-process-{}.json"
 # Sizes and checksums of the shards that are finished, by their names.
 SHARDS = "shards"
 
@@ -71,6 +73,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{str(path)!r} has format {manifest.get('format')}, this version of hf_distill reads {FORMAT}: "
             "precompute it again."
         )
+    for notes in sorted(Path(folder).glob(_NOTES.format("*"))):
+        manifest[SHARDS] = manifest.get(SHARDS, {}) | read_mapping(notes)
     # What opening the folder rests on; everything else is compared only.
     for name, hint in _FIELDS.items():
         if name not in manifest:
@@ -82,6 +86,24 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a folder."""
     write_json(folder / MANIFEST_FILE, manifest)
+
+
+def note_shards(folder: Path, made: Mapping[str, Any], process: int) -> None:
+    """Write which shards a process has made, to a file of its own; `read_manifest` reads it too.
+
+    Args:
+        folder: The folder.
+        made: Name of a shard -> its size and checksum.
+        process: Number of the process.
+    """
+    write_json(folder / _NOTES.format(process), made)
+
+
+def gather_notes(folder: Path) -> None:
+    """Write what processes have noted into the manifest; of several processes the first does."""
+    write_manifest(folder, read_manifest(folder))
+    for notes in folder.glob(_NOTES.format("*")):
+        notes.unlink()
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets.utils import tqdm
 from torch import nn
 from transformers import DataCollatorWithPadding
@@ -38,7 +40,9 @@ from .manifest import (
     MANIFEST_FILE,
     SHARDS,
     differences,
+    gather_notes,
     is_whole,
+    note_shards,
     read_manifest,
     request_fields,
     shard_paths,
@@ -94,7 +98,8 @@ def precompute(
 
     A call that was killed is continued by the same call: shards that are what was written are kept, others made anew,
     and the files are those of a call that was not killed. Rows of a shard run in batches of like length, where the
-    teacher is; one shard is held in memory.
+    teacher is; one shard is held in memory. Several processes (`torchrun`) each make shards of their own, of the very
+    same bytes; any number of them may continue what another began.
 
     Args:
         dataset: Tokenized rows, or rows with a column of text. Labels and other numeric columns are kept.
@@ -122,10 +127,12 @@ def precompute(
     configure_fp32_matmul()
     if processing_class is None:
         processing_class = _own_tokenizer(teacher)
+    processes = PartialState()
     live = _running(teacher, teacher_dtype)
     request = _request(objectives, live, num_student_layers)
     live.request(request)
-    rows = rows_to_store(dataset, processing_class, text_column, max_length)
+    with processes.main_process_first():
+        rows = rows_to_store(dataset, processing_class, text_column, max_length)
     short, long = (live.signals(_probe(live, length)) for length in PROBE_LENGTHS)
     signals = signals_of(short, long, dtype, top_k)
     config = live.model.config
@@ -151,11 +158,16 @@ def precompute(
         SHARDS: {},
     }
     folder = Path(output_dir)
-    _begin(folder, manifest, live, processing_class)
-    new_rows = _write_shards(folder, rows, live, signals, processing_class)
+    with processes.main_process_first():
+        _begin(folder, manifest, live, processing_class)
+    new_rows = sum(gather_object([_write_shards(folder, rows, live, signals, processing_class)]))
+    if processes.is_main_process:
+        gather_notes(folder)
+    processes.wait_for_everyone()
     num_bytes = sum(path.stat().st_size for path in shard_paths(folder, manifest))
     done = Precomputed(str(folder), len(rows), new_rows, num_bytes, time.perf_counter() - started)
-    logger.warning(
+    say = logger.warning if processes.is_main_process else logger.info
+    say(
         f"Stored teacher in {folder}: {done.rows:,} rows, {num_bytes / 1e6:,.1f} MB ({num_bytes / done.rows:,.0f} "
         f"bytes a row); {new_rows:,} rows computed now, {new_rows / done.seconds:,.1f} a second"
     )
@@ -163,12 +175,6 @@ def precompute(
 
 
 def _check_settings(dtype: str, top_k: int | None, batch_size: int, shard_rows: int) -> None:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        raise ValueError(
-            f"Signals are stored by one process, but there are {processes}: start `precompute` without torchrun, or "
-            "for each a part of the rows with a folder of its own."
-        )
     if dtype not in STORE_DTYPES:
         raise ValueError(f"`--store_dtype` is {dtype!r}; allowed are {list(STORE_DTYPES)}.")
     for name, value in (("top_k", top_k), ("batch_size", batch_size), ("shard_rows", shard_rows)):
@@ -194,7 +200,7 @@ def _running(teacher: Any, dtype: str) -> TeacherSource:
         )
     # A model stays where its owner put it; int8 computes on the CPU.
     if isinstance(teacher, str) and dtype != "int8":
-        live.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+        live.to(PartialState().device)
     return live
 
 
@@ -228,6 +234,8 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: TeacherSource, proce
                 f"{str(folder)!r} holds signals that were stored with other settings ({different}). Continue with "
                 "the same ones, or choose another `--output_dir`."
             )
+        if PartialState().is_main_process:
+            gather_notes(folder)
         return
     if any(folder.glob("*.arrow")):
         raise ValueError(f"{str(folder)!r} holds shards without {MANIFEST_FILE}: choose another `--output_dir`.")
@@ -250,14 +258,17 @@ def _write_shards(
     signals: Sequence[StoredSignal],
     processing_class: Any,
 ) -> int:
-    """Compute the shards that are missing or damaged; returns how many rows that were."""
-    manifest = read_manifest(folder)
+    """Compute the shards of this process that are missing or damaged; returns how many rows that were."""
+    manifest, processes = read_manifest(folder), PartialState()
+    number, made = processes.process_index, dict[str, Any]()
     columns = [column for signal in signals for column in signal.columns]
     features = datasets.Features({**rows.features, **{column.name: column.feature for column in columns}})
     collator = DataCollatorWithPadding(processing_class)
     size, done = manifest["shard_rows"], 0
-    with tqdm(total=len(rows), unit="row", desc="Storing the teacher's signals") as bar:
-        for index, path in enumerate(shard_paths(folder, manifest)):
+    paths = list(enumerate(shard_paths(folder, manifest)))[number :: processes.num_processes]
+    total = sum(min(size, len(rows) - index * size) for index, _ in paths)
+    with tqdm(total=total, unit="row", desc="Storing the teacher's signals", disable=number > 0) as bar:
+        for index, path in paths:
             start, end = index * size, min((index + 1) * size, len(rows))
             if is_whole(path, manifest):
                 bar.update(end - start)
@@ -269,8 +280,8 @@ def _write_shards(
             arrays = _compute(part, live, signals, collator, manifest["batch_size"], bar)
             table = pa.table({**dict(zip(part.column_names, part.columns, strict=True)), **arrays})
             _write_table(path, table.select(list(features)).cast(features.arrow_schema))
-            manifest[SHARDS][path.name] = describe_file(path)
-            write_manifest(folder, manifest)
+            made[path.name] = describe_file(path)
+            note_shards(folder, made, number)
             done += end - start
     return done
 
