@@ -1,19 +1,37 @@
 """One training run for `test_distributed.py`; started once alone and once by torchrun with two processes."""
 
+import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
 from typing import Any
 
 import datasets
 import torch
-from transformers import BertConfig, BertForSequenceClassification, DefaultDataCollator, TrainingArguments, set_seed
+import xxhash
+from accelerate.utils import gather_object
+from conftest import WORDS, word_tokenizer
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DefaultDataCollator,
+    TrainingArguments,
+    set_seed,
+)
 
-from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill import DistillationArguments, DistillationTrainer, MTLArguments, MTLTrainer, StoredTeacher, precompute
 from hf_distill.tasks.catalogue.registry import get_task
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer, TaskLoss
+
+SIZES = {"num_attention_heads": 4, "intermediate_size": 32, "max_position_embeddings": 32}
+SIZES |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def model(width: int, layers: int, seed: int) -> BertForSequenceClassification:
@@ -23,11 +41,7 @@ def model(width: int, layers: int, seed: int) -> BertForSequenceClassification:
             vocab_size=50,
             hidden_size=width,
             num_hidden_layers=layers,
-            num_attention_heads=4,
-            intermediate_size=32,
-            max_position_embeddings=32,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            **SIZES,
         )
     )
 
@@ -59,6 +73,101 @@ def labels_trainer(args: DistillationArguments) -> FineTuningTrainer:
     )
 
 
+# Each is a mean over rows or tokens; of `bert_emd` and `similarity` the batch itself decides the loss.
+OBJECTIVES = ["relation", "minilm", "logits", "labels", "annealed", "hidden", "cosine", "pkd", "fsp", "nst"]
+OBJECTIVES += ["attention", "tinybert", "tinybert_prediction"]
+MASSES = {"objective": "bert_emd", "cost_attention": True}
+
+
+def every_objective(args: DistillationArguments) -> dict[str, Any]:
+    """Losses and an evaluation of all objectives at once."""
+    args = dataclasses.replace(args, max_steps=2, objectives=OBJECTIVES, save_strategy="no", eval_agreement=False)
+    trainer = DistillationTrainer(
+        model(16, 2, seed=1), args, DefaultDataCollator(), rows(), teacher_model=model(32, 3, seed=0)
+    )
+    trainer.train()
+    return {"history": _losses(trainer), "metrics": trainer.evaluate(rows(37))}
+
+
+def shared_masses(args: DistillationArguments) -> list[list[float]]:
+    """The masses of `bert_emd` in every process, after two steps."""
+    args = dataclasses.replace(args, max_steps=2, objectives=[MASSES], save_strategy="no", eval_agreement=False)
+    teacher, student = model(32, 3, seed=0), model(16, 2, seed=1)
+    trainer = DistillationTrainer(student, args, DefaultDataCollator(), rows(), teacher_model=teacher)
+    trainer.train()
+    return gather_object([trainer.model.objectives["bert_emd"].teacher_masses.tolist()])
+
+
+def from_a_store(args: DistillationArguments) -> dict[str, Any]:
+    """Signals that every process stores a part of, and losses and an evaluation from them."""
+    tokenizer = word_tokenizer()
+    folder = Path(args.output_dir, "stored")
+    data = rows(37)
+    settings = {"processing_class": tokenizer, "shard_rows": 8, "batch_size": 4, "dtype": "float32"}
+    done = precompute(data, model(32, 3, seed=0), ["relation", "logits"], folder, **settings)
+    stored = StoredTeacher(folder)
+    args = dataclasses.replace(args, max_steps=2, objectives=["relation", "logits"], save_strategy="no")
+    trainer = DistillationTrainer(model(16, 2, seed=1), args, processing_class=tokenizer, teacher_model=str(folder))
+    trainer.train()
+    digest = {path.name: xxhash.xxh3_64_hexdigest(path.read_bytes()) for path in sorted(folder.glob("*.arrow"))}
+    metrics = trainer.evaluate(stored.dataset)
+    return {"shards": digest, "rows": done.new_rows, "history": _losses(trainer), "metrics": metrics}
+
+
+def many_tasks(args: DistillationArguments, batch_size: int) -> dict[str, Any]:
+    """Scores of two tasks before they are trained on, and the weights by gradient norms in every process."""
+    texts = [" ".join(WORDS[(7 * row + place) % len(WORDS)] for place in range(3 + row % 5)) for row in range(37)]
+    tasks = []
+    for name, classes in (("two", 2), ("three", 3)):
+        names = tuple(f"{name} {label}" for label in range(classes))
+        defaults = FineTuningDefaults(max_length=16)
+        features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(names))}
+        data = datasets.Dataset.from_dict(
+            {"text": texts, "label": [row % classes for row in range(37)]}, features=datasets.Features(features)
+        )
+        spec = TaskSpec(name, ("text",), names, metrics=("accuracy",), fine_tuning=defaults)
+        tasks.append(LoadedTask(spec, datasets.DatasetDict(train=data, validation=data), "here"))
+    tokenizer = word_tokenizer()
+    set_seed(0)
+    encoder = BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, **SIZES))
+    own = MTLArguments(
+        args.output_dir,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=4,
+        gradient_accumulation_steps=1,
+        max_steps=4,
+        save_strategy="no",
+        task_weighting="gradient_norm",
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = MTLTrainer(encoder, own, processing_class=tokenizer, tasks=tasks, max_length=16)
+    metrics = trainer.evaluate()
+    trainer.train()
+    return {"metrics": metrics, "weights": gather_object([dict(trainer.model.current_weights())])}
+
+
+def by_tokens(args: DistillationArguments) -> dict[str, Any]:
+    """An epoch of batches by tokens: how many, and which rows all processes saw."""
+    seen: list[list[int]] = []
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, Any]:
+        seen.extend(row["input_ids"] for row in features)
+        return DefaultDataCollator()(features)
+
+    changes = {"max_steps": -1, "num_train_epochs": 1, "objectives": ["logits"], "save_strategy": "no"}
+    changes |= {"train_sampling_strategy": "group_by_length", "max_tokens_per_batch": 60, "eval_agreement": False}
+    args = dataclasses.replace(args, **changes)
+    trainer = DistillationTrainer(model(16, 2, seed=1), args, collate, rows(37), teacher_model=model(32, 3, seed=0))
+    trainer.train()
+    return {"steps": trainer.state.global_step, "rows": sorted(gather_object(seen))}
+
+
+def _losses(trainer: Any) -> list[dict[str, float]]:
+    return [{k: v for k, v in entry.items() if "loss" in k} for entry in trainer.state.log_history if "loss" in entry]
+
+
 def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
     args = DistillationArguments(
         output_dir,
@@ -84,10 +193,21 @@ def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
     )
     trainer.train(resume_from_checkpoint=resume or None)
     metrics = evaluated(trainer)
+    more = (
+        {}
+        if resume
+        else {
+            "objectives": every_objective(args),
+            "masses": shared_masses(args),
+            "stored": from_a_store(args),
+            "tasks": many_tasks(args, batch_size),
+            "tokens": by_tokens(args),
+        }
+    )
     if trainer.is_world_process_zero():
         trainer.save_model(f"{output_dir}/student")
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
-        Path(output_dir, "result.json").write_text(json.dumps({"history": history, "metrics": metrics}))
+        Path(output_dir, "result.json").write_text(json.dumps({"history": history, "metrics": metrics, **more}))
     trainer.end()
     return trainer
 

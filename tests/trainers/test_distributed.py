@@ -75,6 +75,48 @@ def test_the_loss_of_labels_counts_every_row_once(alone, together):
     assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-5)
 
 
+def test_every_objective_gives_the_losses_of_one_process(alone, together):
+    one, two = (run["objectives"] for _, run in (alone, together))
+    for first, second in zip(one["history"], two["history"], strict=True):
+        assert second == pytest.approx(first, rel=1e-4, abs=1e-6)
+    compared = [key for key in one["metrics"] if "loss" in key]
+    assert len(compared) > 13
+    for key in compared:
+        assert two["metrics"][key] == pytest.approx(one["metrics"][key], rel=1e-4, abs=1e-6), key
+
+
+def test_signals_that_two_processes_store_are_the_same(alone, together):
+    one, two = (run["stored"] for _, run in (alone, together))
+    assert one["shards"] == two["shards"]
+    assert one["rows"] == two["rows"] == 37
+    for first, second in zip(one["history"], two["history"], strict=True):
+        assert second == pytest.approx(first, rel=1e-4, abs=1e-6)
+    for key in (key for key in one["metrics"] if "loss" in key or "agreement" in key):
+        assert two["metrics"][key] == pytest.approx(one["metrics"][key], rel=1e-4, abs=1e-6), key
+
+
+def test_statistics_are_those_of_all_processes(together):
+    one, two = together[1]["masses"]
+    assert one == two != [1 / 3] * 3
+    one, two = together[1]["tasks"]["weights"]
+    assert one == two
+    assert sum(one.values()) == pytest.approx(2.0, rel=1e-5)
+    assert one["two"] != 1.0
+
+
+def test_the_scores_of_many_tasks_count_every_row_once(alone, together):
+    one, two = (run["tasks"]["metrics"] for _, run in (alone, together))
+    for key in ("eval_two_accuracy", "eval_three_accuracy", "eval_mean", "eval_two_loss", "eval_three_loss"):
+        assert two[key] == pytest.approx(one[key], rel=1e-5), key
+
+
+def test_batches_by_tokens_have_every_row_once(alone, together):
+    one, two = (run["tokens"] for _, run in (alone, together))
+    assert one["rows"] == two["rows"]
+    assert len(one["rows"]) == 37
+    assert two["steps"] == -(-one["steps"] // 2)
+
+
 def test_a_resumed_run_of_two_processes_continues(together, tmp_path):
     resumed = run(tmp_path, 4, processes=2, resume=together[0] / "checkpoint-2")
     assert [e["loss"] for e in resumed["history"]][-2:] == [e["loss"] for e in together[1]["history"]][-2:]
