@@ -65,7 +65,11 @@ def presets_table() -> str:
     return PRESETS_HEADER + "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
-PAGES = {"README.md": table, "docs/presets.md": presets_table}
+PAGES = {
+    "README.md": table,
+    "docs/results.md": lambda: table().replace("](benchmarks/", "](../benchmarks/"),
+    "docs/presets.md": presets_table,
+}
 
 
 def with_table(text: str, make: Callable[[], str] = table) -> str:

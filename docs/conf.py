@@ -44,14 +44,14 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 CHAPTERS = {
-    "Five jobs": ["corpus", "teach", "distill", "adapt", "ship"],
-    "Methods": [
-        *("students", "objectives", "presets", "paper_index", "watching", "several_teachers", "mtl"),
-        *("precompute", "augment", "general", "compare", "tasks", "generate", "grid", "architectures"),
-        *("sentence_encoders", "other_models"),
+    "Tutorials": ["from_a_csv", "first_student", "sentence_encoders"],
+    "How to": [
+        *("install", "verbs", "corpus", "cluster", "general", "augment", "compare", "teach", "mtl", "distill"),
+        *("students", "several_teachers", "precompute", "other_models", "watching", "adapt", "generate", "grid"),
+        *("ship", "export", "bench", "hub", "gpu", "convert", "extending", "troubleshooting"),
     ],
-    "Use": ["cluster", "convert", "hub", "export", "bench", "gpu", "troubleshooting", "extending", "architecture"],
-    "Reference": ["defaults", "api"],
+    "Reference": ["objectives", "presets", "paper_index", "tasks", "architectures", "defaults", "api"],
+    "Explanation": ["architecture", "results"],
 }
 
 
