@@ -2,18 +2,27 @@
 
 A verb is a module of `hf_distill.commands` with `run`, which does the job, and `summary`, which says what came of it;
 its settings are in the module of the same name in `hf_distill.settings`.
+
+Where something was wrong, the program ends with one line and an exit status. An error of the user (a wrong value, a
+missing file, a package that is not installed) has the status 2. What nobody foresaw is a fault of this package: it has
+the status 70, and the line says how to see where it happened.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hf_distill import __version__
-from hf_distill.commands.ending import run_command
+from hf_distill.hub.disclosure import public_command, without_secrets
+
+# Shows the whole traceback of every error.
+DEBUG_VARIABLE = "HF_DISTILL_DEBUG"
+USER_ERROR, OUT_OF_MEMORY, FAULT, INTERRUPTED, BROKEN_PIPE = 2, 1, 70, 130, 141
 
 
 @dataclass(frozen=True)
@@ -140,8 +149,6 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
     Raises:
         ValueError: If a flag or value is wrong, or what the verb itself raises.
     """
-    from hf_distill.hub.disclosure import public_command
-
     arguments = _parse(name, argv)
     module = importlib.import_module(f"hf_distill.commands.{name}")
     told = {"command": public_command(["hf-distill", name, *argv])} if VERBS[name].told else {}
@@ -183,6 +190,62 @@ def usage() -> str:
 
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
+
+
+def run_command(name: str, job: Callable[[], Any]) -> int:
+    """Run a job as a command of the shell does.
+
+    Args:
+        name: What the lines on stderr begin with: the program and its verb.
+        job: What to do; what it returns is not looked at.
+
+    Returns:
+        The exit status: 0, or 2 (wrong input), 1 (out of memory), 70 (fault of this package), 130 (interrupted), 141
+        (nobody reads the output any more).
+
+    Raises:
+        Exception: Every error of the job as it is, if the environment variable HF_DISTILL_DEBUG is set.
+    """
+    try:
+        job()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _close_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{name}: interrupted\n")
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        line, status = _explain(error)
+        sys.stderr.write(f"{name}: {line}\n")
+        return status
+    return 0
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line about an error, and the exit status."""
+    # Some errors of libraries are pages; one line is what a terminal or a log should end with.
+    text = str(without_secrets(" ".join(str(error).split())))
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return text or type(error).__name__, USER_ERROR
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory ({text or 'no further words'}): take smaller batches or shorter rows.", OUT_OF_MEMORY
+    return (
+        f"this is a fault of hf_distill, please report it: {type(error).__name__}: {text} "
+        f"({DEBUG_VARIABLE}=1 shows where it happened)",
+        FAULT,
+    )
+
+
+def _close_output() -> None:
+    """Let the interpreter end in silence although nobody reads its output."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        # There is no real file behind the output, so nothing is flushed at the end.
+        return
 
 
 def main(argv: Sequence[str] | None = None) -> int:

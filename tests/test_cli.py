@@ -105,9 +105,15 @@ def test_a_verb_has_one_stem(verb):
     assert any(getattr(arguments, name).__module__ == own.__name__ for name in VERBS[verb].arguments)
 
 
-def test_a_module_of_settings_is_a_verbs_or_says_what_is_shared():
-    shared = {"help", "parsing", "task", "values"}
-    assert {path.stem for path in (ROOT / "hf_distill" / "settings").glob("[!_]*.py")} == {*VERBS, *shared}
+@pytest.mark.parametrize(
+    ("room", "shared"),
+    [
+        ("commands", {"cards", "corpus_folder", "folders", "pipeline_stages", "results", "textbook"}),
+        ("settings", {"help", "parsing", "task", "values"}),
+    ],
+)
+def test_a_module_is_that_of_a_verb_or_says_what_is_shared(room, shared):
+    assert {path.stem for path in (ROOT / "hf_distill" / room).glob("[!_]*.py")} == {*VERBS, *shared}
 
 
 def test_info_shows_versions(capsys):
