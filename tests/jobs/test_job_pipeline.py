@@ -294,7 +294,7 @@ def test_one_file_and_a_classifier_are_enough(run, finished, material, tmp_path,
         ({"adapt": {"max_steps": "few"}}, r"`--adapt`: `max_steps` is 'few'; it must be a number"),
         (
             {"distill": {"objectives": [{"objective": "logits", "logits_loss": "l1"}]}},
-            "`--objectives`: 'logits': `logits_loss` is 'l1'; allowed are 'ce', 'kl' and 'mse'",
+            "`--objectives`: 'logits', `logits_loss` is 'l1'; allowed are 'ce', 'kl', 'mse'",
         ),
         ({"distill": {"objectives": ["relatoin"]}}, r"`--objectives` has 'relatoin'"),
         ({"distill": {"objectives": ["logits"], "temperature": -1}}, r"`--temperature` is -1"),
