@@ -157,27 +157,3 @@ def test_hits_that_were_found_by_other_text_are_not_merged(tmp_path):
     other = Step(part.folder, {**part.settings, "corpus": "another"}, part.what, part.way_out)
     assert other.facts() is None
     assert part.facts() is not None
-
-
-def test_two_jobs_on_the_same_shard_at_once_leave_one_result(tmp_path):
-    part = Step(tmp_path / "part", {"a": 1}, "A part", "Run it again.")
-
-    def work(folder):
-        (folder / "file").write_text("same")
-        if not part.facts():
-            part.make(lambda inside: {"by": (inside / "file").write_text("same") and "the other"})
-        return {"by": "this one"}
-
-    assert part.make(work)["by"] == "the other"
-    assert [path.name for path in tmp_path.iterdir()] == ["part"]
-
-
-def test_a_part_of_other_settings_is_replaced(tmp_path):
-    def write(folder):
-        (folder / "file").write_text("text")
-        return {}
-
-    for value in (1, 2):
-        Step(tmp_path / "part", {"a": value}, "A part", "Run it again.").make(write)
-    assert Step(tmp_path / "part", {"a": 1}, "A part", "Run it again.").facts() is None
-    assert Step(tmp_path / "part", {"a": 2}, "A part", "Run it again.").file("file").read_text() == "text"
