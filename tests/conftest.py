@@ -1,5 +1,6 @@
 """Tiny tokenizers, models and data, made here: no test needs a network or a file of this machine."""
 
+import copy
 import gc
 import os
 import warnings
@@ -125,6 +126,35 @@ def fast_path(own_products):
     from hf_distill.kernels.cpu import configure_fp32_matmul
 
     return configure_fp32_matmul("fast")
+
+
+@pytest.fixture
+def make_trainer(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer):
+    """`make_trainer(teacher, **arguments)`: a quiet trainer of a fresh copy of the tiny student, four steps long.
+
+    `trainer` has further arguments of its class; a `MultiTeacherTrainer` takes a list of teachers. Without `copies`
+    the student itself is trained.
+    """
+    from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
+
+    def make(
+        teacher=tiny_teacher, trainer_class=DistillationTrainer, *, student=tiny_student, train_dataset=None,
+        tokenizer=tiny_tokenizer, trainer=None, copies=True, **arguments,
+    ):  # fmt: skip
+        several = trainer_class is MultiTeacherTrainer
+        given = {
+            "output_dir": str(tmp_path / "run"), "max_steps": 4, "per_device_train_batch_size": 8, "logging_steps": 1,
+            "save_strategy": "no", "use_cpu": True, "disable_tqdm": True, "report_to": "none",
+            "train_sampling_strategy": "sequential",
+        }  # fmt: skip
+        return trainer_class(
+            copy.deepcopy(student) if copies else student,
+            (MultiTeacherArguments if several else DistillationArguments)(**given | arguments),
+            **{"train_dataset": train_dataset, "processing_class": tokenizer, **(trainer or {})},
+            **{"teacher_models" if several else "teacher_model": teacher},
+        )
+
+    return make
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import datasets
 import pytest
 import torch
 from tokenizer_cases import character_tokenizer
+from trainings import logged
 from transformers import BertForSequenceClassification, BertForTokenClassification, DataCollatorWithPadding, set_seed
 
-from hf_distill.settings import DistillationArguments
 from hf_distill.teachers.alignment import (
     AlignedCollator,
     align,
@@ -17,7 +17,6 @@ from hf_distill.teachers.alignment import (
     tokenize_aligned,
 )
 from hf_distill.teachers.base import TokenColumns
-from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 
 @pytest.fixture(scope="module")
@@ -34,35 +33,14 @@ def other_teacher(tiny_bert_config, characters):
 
 
 @pytest.fixture
-def build(tmp_path, other_teacher, characters, tiny_student, tiny_tokenizer, sentences):
+def build(make_trainer, other_teacher, characters, sentences):
     """`build(**arguments)`: a trainer whose teacher reads characters."""
+    texts = datasets.Dataset.from_dict({"text": sentences})
+    given = {"align_tokenizers": True, "objectives": ["relation", "logits"], "max_length": 64, "learning_rate": 5e-3}
 
-    def make(teacher=other_teacher, teacher_tokenizer=characters, rows=None, data_collator=None, **arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "align_tokenizers": True,
-            "objectives": ["relation", "logits"],
-            "max_steps": 4,
-            "per_device_train_batch_size": 8,
-            "max_length": 64,
-            "learning_rate": 5e-3,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **arguments,
-        }
-        return DistillationTrainer(
-            copy.deepcopy(tiny_student),
-            DistillationArguments(**arguments),
-            teacher_model=teacher,
-            train_dataset=datasets.Dataset.from_dict({"text": sentences}) if rows is None else rows,
-            processing_class=tiny_tokenizer,
-            teacher_processing_class=teacher_tokenizer,
-            data_collator=data_collator,
-        )
+    def make(teacher=other_teacher, teacher_tokenizer=characters, rows=texts, data_collator=None, **arguments):
+        trainer = {"teacher_processing_class": teacher_tokenizer, "data_collator": data_collator}
+        return make_trainer(teacher, train_dataset=rows, trainer=trainer, **given | arguments)
 
     return make
 
@@ -73,10 +51,6 @@ def like_tiny(tiny_tokenizer):
     tokenizer = copy.deepcopy(tiny_tokenizer)
     tokenizer.truncation_side = "left"
     return tokenizer
-
-
-def losses(trainer):
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +131,7 @@ def test_where_both_sides_have_the_same_tokens_nothing_changes(build, tiny_teach
     assert "teacher0_pieces" in aligned.train_dataset.column_names
     aligned.train()
     plain.train()
-    assert losses(aligned) == pytest.approx(losses(plain), rel=1e-5)
+    assert logged(aligned) == pytest.approx(logged(plain), rel=1e-5)
 
 
 def test_the_student_learns_from_a_teacher_that_reads_characters(build):
@@ -165,7 +139,7 @@ def test_the_student_learns_from_a_teacher_that_reads_characters(build):
     rows = datasets.Dataset.from_dict({"text": texts, "labels": [0, 1] * 12})
     trainer = build(max_steps=12, objectives=["relation", "logits", "labels:0.1"], rows=rows)
     trainer.train()
-    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert logged(trainer)[-1] < logged(trainer)[0]
 
 
 def test_accumulated_batches_give_the_update_of_one_large_batch(build):
@@ -175,7 +149,7 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(build):
     parts = build(max_steps=1, objectives=objectives, per_device_train_batch_size=4, gradient_accumulation_steps=2)
     whole.train()
     parts.train()
-    assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
+    assert logged(parts) == pytest.approx(logged(whole), rel=1e-5)
 
 
 def test_a_resumed_run_continues_bit_for_bit_and_knows_the_tokenizer(build, tiny_teacher, tiny_tokenizer):
@@ -183,7 +157,7 @@ def test_a_resumed_run_continues_bit_for_bit_and_knows_the_tokenizer(build, tiny
     whole.train()
     resumed = build()
     resumed.train(f"{whole.args.output_dir}/checkpoint-2")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
     with pytest.raises(ValueError, match="teacher_tokenizer"):
         build(tiny_teacher, tiny_tokenizer).train(f"{whole.args.output_dir}/checkpoint-2")
 

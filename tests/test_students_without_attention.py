@@ -6,6 +6,7 @@ import datasets
 import pytest
 import torch
 from torch import nn
+from trainings import logged
 from transformers import BertForTokenClassification, set_seed
 
 from hf_distill.capture.architectures import UnsupportedArchitectureError
@@ -13,11 +14,9 @@ from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import capture_of
 from hf_distill.hub.loading import load_model
 from hf_distill.hub.model_card import read_facts
-from hf_distill.settings import DistillationArguments
 from hf_distill.students.plain_module import ModuleStudent, as_student
 from hf_distill.students.recurrent import BiGRUConfig, BiGRUForSequenceClassification, create_bigru
 from hf_distill.students.sizes import count_parameters, size_table
-from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 IDS = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -29,37 +28,16 @@ def bigru(tiny_teacher):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_tokenizer, sentences):
+def build(make_trainer, tiny_teacher, tiny_tokenizer, sentences):
     """`build(student, **arguments)`: a trainer from the tiny teacher."""
     encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
     rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
+    given = {"max_steps": 6, "learning_rate": 1e-2, "train_sampling_strategy": "group_by_length"}
 
     def make(student, teacher=tiny_teacher, **arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "max_steps": 6,
-            "per_device_train_batch_size": 8,
-            "learning_rate": 1e-2,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            **arguments,
-        }
-        return DistillationTrainer(
-            student,
-            DistillationArguments(**arguments),
-            train_dataset=rows,
-            processing_class=tiny_tokenizer,
-            teacher_model=teacher,
-        )
+        return make_trainer(teacher, student=student, copies=False, train_dataset=rows, **given | arguments)
 
     return make
-
-
-def losses(trainer):
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def plain_bigru(model, ids):
@@ -112,7 +90,7 @@ def test_the_same_seed_makes_the_same_weights(bigru, tiny_teacher):
 def test_it_learns_from_a_transformer_and_loads_again(build, bigru, tmp_path):
     trainer = build(bigru, objectives=["logits", "labels:0.5"], max_steps=16)
     trainer.train()
-    assert sum(losses(trainer)[-4:]) < sum(losses(trainer)[:4])
+    assert sum(logged(trainer)[-4:]) < sum(logged(trainer)[:4])
     trainer.save_model()
     trainer.create_model_card()
     loaded = load_model(str(tmp_path / "run"), flag="--student_model").eval()
@@ -126,7 +104,7 @@ def test_a_resumed_run_continues_bit_for_bit(build, bigru):
     whole.train()
     resumed = build(copy.deepcopy(bigru), objectives=["logits"])
     resumed.train(f"{whole.args.output_dir}/checkpoint-3")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
 
 
 def test_tokens_are_labelled_too(build, tiny_bert_config):
@@ -136,7 +114,7 @@ def test_tokens_are_labelled_too(build, tiny_bert_config):
     assert student(IDS, MASK).logits.shape == (2, 4, 3)
     trainer = build(student, teacher, objectives=["logits"])
     trainer.train()
-    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert logged(trainer)[-1] < logged(trainer)[0]
 
 
 def test_its_loss_is_the_tasks_own(bigru):

@@ -2,12 +2,14 @@
 
 import copy
 import sys
+from functools import partial
 
 import datasets
 import pytest
 import torch
+from trainings import logged
 
-from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
+from hf_distill import DistillationTrainer, MultiTeacherTrainer
 from hf_distill.capture.signals import Projections, SignalRequest, Signals
 from hf_distill.teachers.adapters import AdapterTeacher
 from hf_distill.teachers.live import LiveTeacher
@@ -31,36 +33,10 @@ def batch(tiny_tokenizer, sentences):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(**arguments)`: a trainer of a fresh copy of the tiny student."""
-
-    def make(teacher=tiny_teacher, trainer_class=DistillationTrainer, train_dataset=rows, **arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "objectives": [{"objective": "relation", "teacher": 0}, {"objective": "hidden", "teacher": 0}, "logits"],
-            "max_steps": 4,
-            "per_device_train_batch_size": 8,
-            "learning_rate": 5e-3,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **arguments,
-        }
-        kind = MultiTeacherArguments if trainer_class is MultiTeacherTrainer else DistillationArguments
-        return trainer_class(
-            copy.deepcopy(tiny_student), kind(**arguments), train_dataset=train_dataset,
-            processing_class=tiny_tokenizer,
-            **{"teacher_models" if trainer_class is MultiTeacherTrainer else "teacher_model": teacher},
-        )  # fmt: skip
-
-    return make
-
-
-def losses(trainer):
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    objectives = [{"objective": "relation", "teacher": 0}, {"objective": "hidden", "teacher": 0}, "logits"]
+    return partial(make_trainer, train_dataset=rows, objectives=objectives, learning_rate=5e-3)
 
 
 def tensors_of(signals):
@@ -92,8 +68,8 @@ def test_a_student_learns_from_an_int8_teacher_nearly_what_it_learns_from_a_full
     full, rounded = build(bf16=bf16), build(bf16=bf16, teacher_dtype="int8")
     full.train()
     rounded.train()
-    assert losses(rounded) == pytest.approx(losses(full), rel=0.03)
-    assert losses(rounded) != losses(full)
+    assert logged(rounded) == pytest.approx(logged(full), rel=0.03)
+    assert logged(rounded) != logged(full)
     assert type(tiny_teacher.bert.encoder.layer[0].output.dense.weight) is torch.nn.Parameter
     assert "int8" in rounded.describe()
 
@@ -104,7 +80,7 @@ def test_a_run_with_an_int8_teacher_is_resumed_with_an_int8_teacher(build):
     whole.train()
     resumed = build(teacher_dtype="int8")
     resumed.train(f"{whole.args.output_dir}/checkpoint-2")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
     with pytest.raises(ValueError, match="teacher_dtype: int8 in the checkpoint, None now"):
         build().train(f"{whole.args.output_dir}/checkpoint-2")
 
@@ -177,7 +153,7 @@ def test_the_device_of_the_teacher_changes_nothing_where_it_is_the_students(buil
     plain, told = build(given, trainer_class), build(given, trainer_class, teacher_device="cpu")
     plain.train()
     told.train()
-    assert losses(told) == losses(plain)
+    assert logged(told) == logged(plain)
     assert "on cpu" in told.describe()
 
 
@@ -203,7 +179,7 @@ def test_a_teacher_on_the_cpu_teaches_a_student_on_the_gpu(build, dtype):
     near.train()
     far.train()
     assert far.teacher.model.device.type == "cpu"
-    assert losses(far) == pytest.approx(losses(near), rel=0.03)
+    assert logged(far) == pytest.approx(logged(near), rel=0.03)
     with pytest.raises(ValueError, match="--teacher_device cpu"):
         build(use_cpu=False, teacher_dtype="int8")
 

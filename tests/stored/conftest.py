@@ -1,12 +1,12 @@
 """Rows, stored teachers and trainers for the tests of this folder."""
 
 import copy
+from functools import partial
 
 import datasets
 import pytest
 from stored_cases import OBJECTIVES
 
-from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.teachers.stored.precompute import precompute
 
 
@@ -35,29 +35,6 @@ def store(tmp_path, tiny_teacher, tiny_tokenizer, rows):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_student, tiny_tokenizer):
+def build(make_trainer):
     """`build(teacher, **arguments)`: a trainer of a fresh copy of the tiny student."""
-
-    def make(teacher, *, student=tiny_student, tokenizer=tiny_tokenizer, trainer=None, **arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "objectives": OBJECTIVES,
-            "max_steps": 4,
-            "per_device_train_batch_size": 8,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **arguments,
-        }
-        return DistillationTrainer(
-            model=copy.deepcopy(student),
-            teacher_model=teacher,
-            args=DistillationArguments(**arguments),
-            processing_class=tokenizer,
-            **(trainer or {}),
-        )
-
-    return make
+    return partial(make_trainer, objectives=OBJECTIVES)

@@ -2,11 +2,13 @@
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from trainings import assert_same_weights, logged
 from transformers import AutoModel, BertForSequenceClassification, DataCollatorWithPadding, Trainer, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
@@ -25,42 +27,9 @@ def rows(sentences, tiny_tokenizer):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-
-    def make(*, teacher=tiny_teacher, student=tiny_student, train_dataset=rows, trainer=None, **arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "max_steps": 4,
-            "per_device_train_batch_size": 8,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **arguments,
-        }
-        return DistillationTrainer(
-            model=copy.deepcopy(student),
-            teacher_model=teacher,
-            args=DistillationArguments(**arguments),
-            train_dataset=train_dataset,
-            processing_class=tiny_tokenizer,
-            **(trainer or {}),
-        )
-
-    return make
-
-
-def losses(trainer, key="loss"):
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
-
-
-def assert_same_weights(one, other, **tolerance):
-    theirs = dict(other.named_parameters())
-    for name, parameter in one.named_parameters():
-        torch.testing.assert_close(parameter, theirs[name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
+    return partial(make_trainer, train_dataset=rows)
 
 
 def test_the_student_learns_from_the_teacher(build):
@@ -76,10 +45,10 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(build):
     small = build(objectives=RELATION_AND_MORE, per_device_train_batch_size=2, gradient_accumulation_steps=4)
     large.train()
     small.train()
-    assert losses(small) == pytest.approx(losses(large), rel=1e-5)
-    assert losses(small, "grad_norm") == pytest.approx(losses(large, "grad_norm"), rel=1e-4)
+    assert logged(small) == pytest.approx(logged(large), rel=1e-5)
+    assert logged(small, "grad_norm") == pytest.approx(logged(large, "grad_norm"), rel=1e-4)
     for term in ("loss/relation/qq", "loss/logits/soft", "loss/labels/hard"):
-        assert losses(small, term) == pytest.approx(losses(large, term), rel=1e-4)
+        assert logged(small, term) == pytest.approx(logged(large, term), rel=1e-4)
     assert_same_weights(large.student, small.student, rtol=1e-4, atol=1e-6)
 
 
@@ -108,7 +77,7 @@ def test_a_resumed_run_continues_bit_for_bit(build, tiny_student):
     whole.train()
     resumed = build(**settings)
     resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-4")
-    assert losses(resumed)[-4:] == losses(whole)[-4:]
+    assert logged(resumed)[-4:] == logged(whole)[-4:]
     assert_same_weights(whole.student, resumed.student, rtol=0, atol=0)
 
 
@@ -199,7 +168,7 @@ def test_the_best_checkpoint_is_loaded_at_the_end(build, rows):
         trainer={"eval_dataset": rows},
     )
     trainer.train()
-    history = losses(trainer, "eval_loss/logits/soft")
+    history = logged(trainer, "eval_loss/logits/soft")
     assert len(history) == 3
     assert trainer.evaluate()["eval_loss/logits/soft"] == pytest.approx(min(history), rel=1e-5)
 
@@ -245,7 +214,7 @@ def test_without_teacher_and_objectives_it_is_the_stock_trainer(build, tiny_stud
     )
     trainer.train()
     stock.train()
-    assert losses(trainer) == losses(stock)
+    assert logged(trainer) == logged(stock)
     assert_same_weights(trainer.model, stock_model, rtol=0, atol=0)
 
 
@@ -269,7 +238,7 @@ def test_models_may_be_folders(build, tiny_teacher, tiny_student, tiny_tokenizer
     by_instance = build(objectives=["logits"])
     by_folder.train()
     by_instance.train()
-    assert losses(by_folder) == losses(by_instance)
+    assert logged(by_folder) == logged(by_instance)
 
 
 def test_labels_in_another_order_are_permuted(build, tiny_teacher):
@@ -281,7 +250,7 @@ def test_labels_in_another_order_are_permuted(build, tiny_teacher):
     one, other = build(objectives=["logits"]), build(teacher=swapped, objectives=["logits"])
     one.train()
     other.train()
-    assert losses(one) == pytest.approx(losses(other), rel=1e-6)
+    assert logged(one) == pytest.approx(logged(other), rel=1e-6)
 
 
 def test_a_users_objective_gets_weight_logging_and_saved_parameters(build):
@@ -305,7 +274,7 @@ def test_a_users_objective_gets_weight_logging_and_saved_parameters(build):
         trainer={"objectives": [objective]}, save_strategy="steps", save_steps=2, max_steps=4, learning_rate=1e-2
     )
     trainer.train()
-    assert losses(trainer, "loss/hidden_match/mse")[-1] < losses(trainer, "loss/hidden_match/mse")[0]
+    assert logged(trainer, "loss/hidden_match/mse")[-1] < logged(trainer, "loss/hidden_match/mse")[0]
     assert not torch.equal(objective.projection.weight, initial)
     set_seed(5)
     resumed = build(trainer={"objectives": [HiddenMatch()]}, max_steps=4, learning_rate=1e-2)
@@ -319,7 +288,7 @@ SCHEDULED = ["relation", {"objective": "logits", "weight": 2.0, "schedule": "lin
 def test_a_scheduled_weight_follows_the_progress_and_is_logged(build):
     trainer = build(objectives=SCHEDULED)
     trainer.train()
-    assert losses(trainer, "weight/logits") == pytest.approx([2.0, 1.5, 1.0, 0.5])
+    assert logged(trainer, "weight/logits") == pytest.approx([2.0, 1.5, 1.0, 0.5])
     for entry in trainer.state.log_history[:-1]:
         relations = sum(entry[f"loss/relation/{pair}"] for pair in ("qq", "kk", "vv"))
         expected = relations + entry["weight/logits"] * entry["loss/logits/soft"]
@@ -354,7 +323,7 @@ def test_a_resumed_run_continues_with_the_scheduled_weight(build):
     whole.train()
     resumed = build(objectives=SCHEDULED)
     resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
     with pytest.raises(ValueError, match=r"objectives.*linear_decay"):
         build(objectives=["relation", "logits:2"]).train(f"{whole.args.output_dir}/checkpoint-2")
 
@@ -407,7 +376,7 @@ def test_every_student_of_model_init_has_its_projection(build, tiny_student):
     )
     trainer.train()
     by_init.train()
-    assert losses(by_init) == losses(trainer)
+    assert logged(by_init) == logged(trainer)
 
 
 def _hidden(layer):
@@ -424,7 +393,7 @@ def test_an_adapter_is_trained_saved_and_resumed(build, tmp_path):
     whole.train()
     resumed = build(**settings)
     resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
-    assert losses(resumed)[-2:] == losses(whole)[-2:]
+    assert logged(resumed)[-2:] == logged(whole)[-2:]
     whole.save_model(tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
@@ -437,14 +406,14 @@ def test_activation_checkpointing_changes_no_number(build):
     )
     plain.train()
     saving.train()
-    assert losses(saving) == losses(plain)
+    assert logged(saving) == logged(plain)
 
 
 def test_bfloat16_stays_close_to_float32(build):
     full, half = build(objectives=RELATION_AND_MORE), build(objectives=RELATION_AND_MORE, bf16=True)
     full.train()
     half.train()
-    assert losses(half) == pytest.approx(losses(full), rel=2e-2)
+    assert logged(half) == pytest.approx(logged(full), rel=2e-2)
 
 
 def test_describe_names_models_objectives_and_layers(build):
@@ -470,7 +439,7 @@ def test_model_init_makes_the_student(build, tiny_student, tiny_teacher, tiny_to
     )
     trainer.train()
     by_init.train()
-    assert losses(by_init) == losses(trainer)
+    assert logged(by_init) == logged(trainer)
 
 
 @pytest.mark.parametrize(
@@ -518,7 +487,7 @@ def test_a_teacher_of_another_architecture_with_the_same_vocabulary(build, tiny_
     )
     trainer = build(teacher=teacher, objectives=["relation"])  # DistilBERT takes no token_type_ids
     trainer.train()
-    assert len(losses(trainer)) == 4
+    assert len(logged(trainer)) == 4
 
 
 def test_the_first_snippet_of_the_design_runs(tiny_teacher, tiny_tokenizer, sentences, tmp_path):
@@ -550,7 +519,7 @@ def test_a_compiled_student_gives_the_same_losses(build):
     compiled = build(objectives=RELATION_AND_MORE, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
     plain.train()
     compiled.train()
-    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+    assert logged(compiled) == pytest.approx(logged(plain), rel=1e-5)
 
 
 def test_a_resumed_run_knows_what_the_whole_of_it_took(build):

@@ -16,7 +16,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill import create_student
 from hf_distill.capture.architectures import describe_architecture, forward_columns
 from hf_distill.students.shapes import shape_of
 
@@ -66,29 +66,12 @@ def rows(sentences, tiny_tokenizer):
 
 
 @pytest.fixture
-def distil(tmp_path, tiny_tokenizer, rows):
+def distil(make_trainer, rows):
     """`distil(student, teacher, ...)`: a trainer with both objectives."""
+    given = {"objectives": [RELATION, {"objective": "logits", "logits_loss": "kl"}], "max_steps": 2}
 
     def make(student, teacher, *, train_dataset=rows, **arguments):
-        arguments = {
-            "objectives": [RELATION, {"objective": "logits", "logits_loss": "kl"}],
-            "max_steps": 2,
-            "per_device_train_batch_size": 8,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **arguments,
-        }
-        return DistillationTrainer(
-            model=student,
-            teacher_model=teacher,
-            args=DistillationArguments(str(tmp_path / "run"), **arguments),
-            train_dataset=train_dataset,
-            processing_class=tiny_tokenizer,
-        )
+        return make_trainer(teacher, student=student, copies=False, train_dataset=train_dataset, **given | arguments)
 
     return make
 

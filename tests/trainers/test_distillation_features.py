@@ -1,15 +1,17 @@
 """Objectives between layers, through the trainer: projections are trained, clipped and saved beside the student."""
 
 import copy
+from functools import partial
 
 import datasets
 import pytest
 import torch
 from capture_cases import CASES, SIZES
 from safetensors.torch import load_file
+from trainings import assert_same_weights, logged
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, set_seed
 
-from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill import create_student
 
 FEATURES = [
     {"objective": "hidden", "weight": 0.5},
@@ -30,41 +32,9 @@ def rows(sentences, tiny_tokenizer):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-
-    def make(*, teacher=tiny_teacher, student=tiny_student, **arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "max_steps": 4,
-            "per_device_train_batch_size": 8,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **arguments,
-        }
-        return DistillationTrainer(
-            model=copy.deepcopy(student),
-            teacher_model=teacher,
-            args=DistillationArguments(**arguments),
-            train_dataset=rows,
-            processing_class=tiny_tokenizer,
-        )
-
-    return make
-
-
-def losses(trainer, key="loss"):
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
-
-
-def assert_same_weights(one, other, **tolerance):
-    theirs = dict(other.named_parameters())
-    for name, parameter in one.named_parameters():
-        torch.testing.assert_close(parameter, theirs[name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
+    return partial(make_trainer, train_dataset=rows)
 
 
 def test_all_objectives_learn_together(build):
@@ -79,7 +49,7 @@ def test_all_objectives_learn_together(build):
     terms = sum(weights[key.split("/")[1]] * value for key, value in entry.items() if key.startswith("loss/"))
     assert entry["loss"] == pytest.approx(terms, rel=1e-5)
     for name in ("hidden/s2_t3", "cosine/s2_t3", "nst/s2_t3", "attention/s2_t3", "tinybert/hidden"):
-        found = losses(trainer, f"loss/{name}")
+        found = logged(trainer, f"loss/{name}")
         assert sum(found[-4:]) < sum(found[:4]), name
     assert initial
     for name, parameter in trainer.model.objectives.named_parameters():
@@ -93,7 +63,7 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(build):
     small.train()
     keys = [key for key in large.state.log_history[0] if key.startswith("loss")]
     for key in (*keys, "grad_norm"):
-        assert losses(small, key) == pytest.approx(losses(large, key), rel=1e-3), key
+        assert logged(small, key) == pytest.approx(logged(large, key), rel=1e-3), key
     assert_same_weights(large.model, small.model, rtol=1e-3, atol=2e-5)
 
 
@@ -114,7 +84,7 @@ def test_a_resumed_run_continues_bit_for_bit_with_its_projections(build, tiny_st
     whole.train()
     resumed = build(**settings)
     resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
     assert_same_weights(whole.model, resumed.model, rtol=0, atol=0)
     masses = [t.model.objectives["bert_emd"].teacher_masses for t in (whole, resumed)]
     assert torch.equal(*masses)
@@ -141,7 +111,7 @@ def test_projections_are_clipped_with_the_student(build):
     trainer.train()
     moved = {name: p.detach() - before[name] for name, p in trainer.model.named_parameters()}
     length = torch.stack([x.square().sum() for x in moved.values()]).sum().sqrt()
-    assert losses(trainer, "grad_norm")[0] > 100
+    assert logged(trainer, "grad_norm")[0] > 100
     assert length.item() == pytest.approx(0.5, rel=1e-3)
     assert any(x.any() for name, x in moved.items() if name.startswith("objectives."))
 
@@ -177,7 +147,7 @@ def test_bfloat16_stays_close_to_float32(build):
     full, half = build(objectives=EVERYTHING), build(objectives=EVERYTHING, bf16=True)
     full.train()
     half.train()
-    assert losses(half) == pytest.approx(losses(full), rel=0.05)
+    assert logged(half) == pytest.approx(logged(full), rel=0.05)
 
 
 # The compiler looks at `.grad` of every tensor it meets, and torch warns about that.
@@ -187,7 +157,7 @@ def test_a_compiled_student_gives_the_same_losses(build):
     compiled = build(objectives=EVERYTHING, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
     plain.train()
     compiled.train()
-    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+    assert logged(compiled) == pytest.approx(logged(plain), rel=1e-5)
 
 
 def test_heads_that_do_not_fit_are_refused_before_training(build, tiny_teacher):
@@ -248,4 +218,4 @@ def test_accumulation_is_exact_on_any_encoder(build, make_classifier):
     large.train()
     small.train()
     for key in ("loss", "grad_norm", "loss/hidden/s2_t3", "loss/nst/s1_t2", "loss/attention/s2_t3"):
-        assert losses(small, key) == pytest.approx(losses(large, key), rel=1e-3), key
+        assert logged(small, key) == pytest.approx(logged(large, key), rel=1e-3), key

@@ -5,6 +5,7 @@ import copy
 import datasets
 import pytest
 import torch
+from trainings import logged
 from transformers import BertForMaskedLM, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, precompute
@@ -29,10 +30,6 @@ def quiet(folder, **arguments):
             **arguments,
         }
     )
-
-
-def losses(trainer, key="loss"):
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
 @pytest.fixture
@@ -87,7 +84,7 @@ def test_a_resumed_run_continues_where_it_was_annealed_to(classify, settings):
     whole.train()
     resumed = classify(**settings)
     resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
 
 
 def test_resuming_with_another_temperature_schedule_is_refused(classify):
@@ -101,7 +98,7 @@ def test_resuming_with_another_temperature_schedule_is_refused(classify):
 def test_annealing_ends_near_the_gold_labels(classify):
     annealed = classify(objectives=["annealed", "labels:0.000001"], max_steps=40)
     annealed.train()
-    mixed, hard = losses(annealed, "loss/annealed/mixed"), losses(annealed, "loss/labels/hard")
+    mixed, hard = logged(annealed, "loss/annealed/mixed"), logged(annealed, "loss/labels/hard")
     assert mixed[-1] == pytest.approx(39 / 40 * hard[-1] + 1 / 40 * mixed[0], rel=0.2)
     assert abs(mixed[0] - hard[0]) > abs(mixed[-1] - hard[-1])
 
@@ -116,7 +113,7 @@ def test_accumulated_batches_of_masked_tokens_give_the_update_of_one_large_batch
     )
     large.train()
     small.train()
-    assert losses(small) == pytest.approx(losses(large), rel=1e-5)
+    assert logged(small) == pytest.approx(logged(large), rel=1e-5)
 
 
 def test_a_masked_language_model_learns_soft_and_hard_labels_of_masked_tokens(fill_masks):
@@ -138,7 +135,7 @@ def test_a_resumed_run_masks_the_same_tokens(fill_masks):
     whole.train()
     resumed = fill_masks()
     resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
 
 
 def test_masks_depend_on_seed_and_rows(tiny_tokenizer, sentences):

@@ -6,9 +6,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from trainings import logged
 from transformers import BertForSequenceClassification, BertModel, EarlyStoppingCallback, ProgressCallback
 
-from hf_distill import DistillationArguments, DistillationTrainer, TaskSpec
+from hf_distill import DistillationArguments, TaskSpec
 from hf_distill.capture.signals import Signals
 from hf_distill.objectives import LogitsObjective, build_objective
 from hf_distill.tasks.loading import LoadedTask
@@ -49,38 +50,15 @@ def mood(sentences):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(**arguments)`: a trainer of a fresh copy of the tiny student, with held-out rows."""
+    given = {"objectives": ["logits"], "max_length": 24, "train_sampling_strategy": "group_by_length"}
 
-    def make(*, teacher=tiny_teacher, student=tiny_student, eval_dataset=rows, trainer=None, **arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "objectives": ["logits"],
-            "max_steps": 4,
-            "per_device_train_batch_size": 8,
-            "max_length": 24,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            **arguments,
-        }
-        return DistillationTrainer(
-            model=copy.deepcopy(student),
-            teacher_model=teacher,
-            args=DistillationArguments(**arguments),
-            train_dataset=rows,
-            eval_dataset=eval_dataset,
-            processing_class=tiny_tokenizer,
-            **(trainer or {}),
-        )
+    def make(*, eval_dataset=rows, trainer=None, **arguments):
+        trainer = {"eval_dataset": eval_dataset, **(trainer or {})}
+        return make_trainer(train_dataset=rows, trainer=trainer, **given | arguments)
 
     return make
-
-
-def logged(trainer, key):
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
 def outputs(model, rows):

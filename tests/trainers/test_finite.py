@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -14,7 +15,7 @@ from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherT
 from hf_distill.capture.signals import Signals
 from hf_distill.objectives import LogitsObjective, WeightedObjective, build_objectives
 from hf_distill.objectives.schedules import Schedule
-from hf_distill.settings import FineTuningArguments, MultiTeacherArguments
+from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.finite import FiniteWatch, NotFiniteError, check_weight_file, check_weights, not_finite
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 from hf_distill.teachers.live import LiveTeacher
@@ -31,33 +32,9 @@ def rows(sentences, tiny_tokenizer):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-
-    def make(teacher=tiny_teacher, student=tiny_student, train_dataset=rows, kind=DistillationTrainer, **arguments):
-        values = {
-            "output_dir": str(tmp_path / "run"),
-            "max_steps": 4,
-            "per_device_train_batch_size": 4,
-            "logging_steps": 4,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **arguments,
-        }
-        args = (MultiTeacherArguments if kind is MultiTeacherTrainer else DistillationArguments)(**values)
-        teachers = {"teacher_models": teacher} if kind is MultiTeacherTrainer else {"teacher_model": teacher}
-        return kind(
-            model=copy.deepcopy(student),
-            args=args,
-            train_dataset=train_dataset,
-            processing_class=tiny_tokenizer,
-            **teachers,
-        )
-
-    return make
+    return partial(make_trainer, train_dataset=rows, per_device_train_batch_size=4, logging_steps=4)
 
 
 class Spoilt(LiveTeacher):
@@ -119,7 +96,7 @@ def test_gradient_accumulation_counts_updates(build, tiny_teacher):
 
 def test_one_of_several_teachers_is_found(build, tiny_teacher):
     teachers = [copy.deepcopy(tiny_teacher), Spoilt(tiny_teacher, 2)]
-    trainer = build(teachers, kind=MultiTeacherTrainer, objectives=["logits"])
+    trainer = build(teachers, MultiTeacherTrainer, objectives=["logits"])
     with pytest.raises(NotFiniteError, match=r"Step 2: the loss of `logits/soft`"):
         trainer.train()
 
@@ -129,7 +106,7 @@ def test_a_label_that_is_no_number_is_named(build, tiny_bert_config, rows):
     model = BertForSequenceClassification(config)
     labels = [0.5] * 9 + [NAN] + [0.5] * 6
     data = rows.remove_columns("labels").add_column("labels", labels)
-    trainer = build(copy.deepcopy(model), model, data, objectives=["logits", "labels"])
+    trainer = build(copy.deepcopy(model), student=model, train_dataset=data, objectives=["logits", "labels"])
     with pytest.raises(
         NotFiniteError, match=r"Step 3: the loss of `labels/hard` .* `labels` of the rows are not finite"
     ):

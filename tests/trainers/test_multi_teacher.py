@@ -1,10 +1,12 @@
 """The contracts of `MultiTeacherTrainer`."""
 
 import copy
+from functools import partial
 
 import datasets
 import pytest
 import torch
+from trainings import batch_of, logged
 from transformers import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
@@ -15,7 +17,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill import DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
+from hf_distill import DistillationTrainer, MultiTeacherTrainer
 from hf_distill.objectives import LogitsObjective
 from hf_distill.teachers.combination import combine_logits
 from hf_distill.teachers.stored.precompute import precompute
@@ -58,42 +60,9 @@ def three(make_teacher):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(teachers, objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-
-    def make(
-        teachers, *, student=tiny_student, train_dataset=rows, trainer_class=MultiTeacherTrainer, trainer=None, **more
-    ):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "max_steps": 3,
-            "per_device_train_batch_size": 8,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **more,
-        }
-        return trainer_class(
-            copy.deepcopy(student),
-            MultiTeacherArguments(**arguments),
-            train_dataset=train_dataset,
-            processing_class=tiny_tokenizer,
-            **{"teacher_models" if trainer_class is MultiTeacherTrainer else "teacher_model": teachers},
-            **(trainer or {}),
-        )
-
-    return make
-
-
-def losses(trainer, key="loss"):
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
-
-
-def batch_of(trainer, rows=8):
-    return trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(rows)]))
+    return partial(make_trainer, trainer_class=MultiTeacherTrainer, train_dataset=rows, max_steps=3)
 
 
 def signals_of(trainer, batch):
@@ -110,7 +79,7 @@ def test_one_teacher_gives_the_curve_of_a_distillation(build, tiny_teacher, comb
     several = build([tiny_teacher], objectives=objectives, temperature=2.0, combine=combine)
     plain.train()
     several.train()
-    assert losses(several) == losses(plain)
+    assert logged(several) == logged(plain)
     for (name, one), (_, other) in zip(plain.model.named_parameters(), several.model.named_parameters(), strict=True):
         assert torch.equal(one, other), name
 
@@ -126,7 +95,7 @@ def test_the_order_of_teachers_and_weights_changes_nothing(build, three, combine
     other = build([three[2], three[0], three[1]], combine=combine, teacher_weights=[2, 5, 3], temperature=2.0)
     one.train()
     other.train()
-    assert losses(other) == pytest.approx(losses(one), rel=1e-5)
+    assert logged(other) == pytest.approx(logged(one), rel=1e-5)
 
 
 # ---- What objectives see ----
@@ -180,7 +149,7 @@ def test_layers_come_from_the_teacher_that_the_objective_names(build, make_teach
     torch.testing.assert_close(seen["hidden"].hidden_states[2], last)
     assert seen["logits"].hidden_states == {}
     trainer.train()
-    assert all(torch.isfinite(torch.tensor(losses(trainer))))
+    assert all(torch.isfinite(torch.tensor(logged(trainer))))
 
 
 def test_a_teacher_is_asked_for_nothing_that_nobody_needs(build, three):
@@ -255,7 +224,7 @@ def test_routing_everything_to_one_teacher_is_distilling_from_it(build, three, r
     plain = build(three[2], trainer_class=DistillationTrainer, objectives=objectives)
     routed.train()
     plain.train()
-    assert losses(routed) == pytest.approx(losses(plain), rel=1e-6)
+    assert logged(routed) == pytest.approx(logged(plain), rel=1e-6)
 
 
 def test_an_objective_with_a_teacher_of_its_own_sees_all_rows(build, three):
@@ -331,12 +300,12 @@ def test_heads_of_tokens_and_spans_learn_from_several(
     run = build(teachers, objectives=objectives, temperature=2.0, **arguments)
     run.train()
     metrics = run.evaluate(data)
-    assert all(torch.isfinite(torch.tensor([*losses(run), metrics["eval_loss"]])))
+    assert all(torch.isfinite(torch.tensor([*logged(run), metrics["eval_loss"]])))
     if combine == "confidence":
         accumulation = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
         half = build(teachers, objectives=objectives, temperature=2.0, **arguments, **accumulation)
         half.train()
-        assert losses(half) == pytest.approx(losses(run), rel=1e-4)
+        assert logged(half) == pytest.approx(logged(run), rel=1e-4)
 
 
 def test_a_regression_learns_from_the_mean(build, make_teacher, tiny_bert_config, rows):
@@ -364,8 +333,8 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(build, three, co
     )  # fmt: skip
     large.train()
     small.train()
-    assert losses(small) == pytest.approx(losses(large), rel=1e-5)
-    assert losses(small, "grad_norm") == pytest.approx(losses(large, "grad_norm"), rel=1e-4)
+    assert logged(small) == pytest.approx(logged(large), rel=1e-5)
+    assert logged(small, "grad_norm") == pytest.approx(logged(large, "grad_norm"), rel=1e-4)
 
 
 def test_teachers_that_run_one_at_a_time_give_the_same(build, three):
@@ -377,7 +346,7 @@ def test_teachers_that_run_one_at_a_time_give_the_same(build, three):
         teacher.to = lambda device, index=index, move=teacher.to: (moves.append(index), move(device))
     together.train()
     one_by_one.train()
-    assert losses(one_by_one) == losses(together)
+    assert logged(one_by_one) == logged(together)
     assert moves[:6] == [1, 1, 0, 0, 2, 2]
 
 
@@ -392,7 +361,7 @@ def test_a_resumed_run_continues_bit_for_bit(build, three):
     whole.train()
     resumed = build(three, **settings)
     resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
-    assert losses(resumed)[-2:] == losses(whole)[-2:]
+    assert logged(resumed)[-2:] == logged(whole)[-2:]
 
 
 @pytest.mark.parametrize(
@@ -425,8 +394,8 @@ def test_stored_teachers_give_the_curve_of_live_ones(build, three, rows, tmp_pat
     mixed = build([folders[0], *three[1:]], train_dataset=None, **settings)
     for trainer in (live, stored, mixed):
         trainer.train()
-    assert losses(stored) == pytest.approx(losses(live), rel=1e-5)
-    assert losses(mixed) == pytest.approx(losses(live), rel=1e-5)
+    assert logged(stored) == pytest.approx(logged(live), rel=1e-5)
+    assert logged(mixed) == pytest.approx(logged(live), rel=1e-5)
 
 
 # ---- What cannot work ----

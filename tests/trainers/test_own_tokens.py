@@ -6,6 +6,7 @@ import datasets
 import pytest
 import torch
 from tokenizer_cases import character_tokenizer, halving_tokenizer
+from trainings import batch_of, logged
 from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -14,7 +15,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill import DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
+from hf_distill import DistillationTrainer, MultiTeacherTrainer
 from hf_distill.teachers.alignment import mean_over_pieces
 from hf_distill.teachers.stored.precompute import precompute
 
@@ -78,43 +79,15 @@ def three(make_teacher, tiny_tokenizer, characters, halves):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(teachers, tokenizers, ...)`: a trainer of a fresh copy of the tiny student."""
+    quick = {"align_tokenizers": True, "max_steps": 3, "max_length": 64, "learning_rate": 5e-3}
 
-    def make(teachers, tokenizers, *, trainer_class=MultiTeacherTrainer, student=tiny_student, rows=rows, **more):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "align_tokenizers": True,
-            "max_steps": 3,
-            "per_device_train_batch_size": 8,
-            "max_length": 64,
-            "learning_rate": 5e-3,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "sequential",
-            **more,
-        }
-        return trainer_class(
-            copy.deepcopy(student),
-            MultiTeacherArguments(**arguments),
-            train_dataset=rows,
-            processing_class=tiny_tokenizer,
-            teacher_processing_class=tokenizers,
-            **{"teacher_models" if trainer_class is MultiTeacherTrainer else "teacher_model": teachers},
-        )
+    def make(teachers, tokenizers, *, trainer_class=MultiTeacherTrainer, rows=rows, **more):
+        given = {"train_dataset": rows, "trainer": {"teacher_processing_class": tokenizers}}
+        return make_trainer(teachers, trainer_class, **given, **quick | more)
 
     return make
-
-
-def losses(trainer, key="loss"):
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
-
-
-def batch_of(trainer, count=8):
-    return trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(count)]))
 
 
 def answers_of(teacher, tokenizer, texts, **wanted):
@@ -133,7 +106,7 @@ def test_one_teacher_gives_the_curve_of_a_distillation(build, make_teacher, char
     several = build([teacher], [characters], objectives=objectives)
     plain.train()
     several.train()
-    assert losses(several) == losses(plain)
+    assert logged(several) == logged(plain)
     for (name, one), (_, other) in zip(plain.model.named_parameters(), several.model.named_parameters(), strict=True):
         assert torch.equal(one, other), name
 
@@ -146,7 +119,7 @@ def test_teachers_that_read_like_the_student_are_not_aligned(build, make_teacher
     assert set(told.train_dataset.column_names) == set(plain.train_dataset.column_names)
     told.train()
     plain.train()
-    assert losses(told) == losses(plain)
+    assert logged(told) == logged(plain)
 
 
 def test_teachers_that_read_alike_share_one_encoding(build, make_teacher, tiny_tokenizer, characters):
@@ -162,7 +135,7 @@ def test_one_tokenizer_is_that_of_all(build, make_teacher, characters):
     one, each = build(teachers, characters), build(teachers, [characters, characters])
     one.train()
     each.train()
-    assert losses(one) == losses(each)
+    assert logged(one) == logged(each)
 
 
 # ---- What objectives see ----
@@ -201,7 +174,7 @@ def test_layers_of_one_of_several_are_learnt_as_from_that_one_alone(build, three
     several = build(teachers, tokenizers, objectives=[{"objective": "relation", "teacher": index}])
     alone.train()
     several.train()
-    assert losses(several) == losses(alone)
+    assert logged(several) == logged(alone)
 
 
 @pytest.mark.parametrize("combine", ["mean_logits", "mean_probabilities", "confidence"])
@@ -211,7 +184,7 @@ def test_the_student_learns_from_architectures_widths_label_orders_and_tokenizer
     trainer = build(teachers, tokenizers, objectives=objectives, combine=combine, max_steps=12)
     trainer.train()
     for term in ("logits/soft", "first/s2_t3", "relation/vv", "third/s2_t2"):
-        curve = losses(trainer, f"loss/{term}")
+        curve = logged(trainer, f"loss/{term}")
         assert curve[-1] < curve[0], term
 
 
@@ -225,7 +198,7 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(build, three):
     )  # fmt: skip
     whole.train()
     parts.train()
-    assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
+    assert logged(parts) == pytest.approx(logged(whole), rel=1e-5)
 
 
 def test_the_evaluation_is_a_mean_over_pieces_whatever_the_batch(build, three, rows):
@@ -244,7 +217,7 @@ def test_a_resumed_run_continues_bit_for_bit(build, three):
     whole.train()
     resumed = build(teachers, tokenizers, objectives=LAYERS_OF_EACH, max_steps=4)
     resumed.train(f"{whole.args.output_dir}/checkpoint-2")
-    assert losses(resumed) == losses(whole)
+    assert logged(resumed) == logged(whole)
 
 
 def test_rows_of_every_kind_are_read_by_every_side(build, three, rows, tiny_tokenizer):
@@ -278,7 +251,7 @@ def test_routed_rows_and_layers_of_one_teacher_mix(build, three):
     teachers, tokenizers = three
     trainer = build(teachers, tokenizers, objectives=LAYERS_OF_EACH, combine="route")
     trainer.train()
-    assert losses(trainer)[-1] < losses(trainer)[0]
+    assert logged(trainer)[-1] < logged(trainer)[0]
 
 
 def test_routed_layers_need_teachers_that_read_alike(build, make_teacher, three, characters):
@@ -322,4 +295,4 @@ def test_the_tokenizers_of_folders_lie_beside_them(build, three, tmp_path):
     models = build(teachers, tokenizers, objectives=LAYERS_OF_EACH)
     folders.train()
     models.train()
-    assert losses(folders) == losses(models)
+    assert logged(folders) == logged(models)

@@ -1,42 +1,19 @@
 """Gradual unfreezing from the head down."""
 
-import copy
-
 import datasets
 import pytest
 import torch
 
-from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill import DistillationArguments
 from hf_distill.trainers.callbacks import GradualUnfreezing, groups_from_top
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
+def build(make_trainer, tiny_tokenizer, sentences):
     encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
     rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
-
-    def make(**arguments):
-        arguments = {
-            "output_dir": str(tmp_path / "run"),
-            "objectives": ["logits"],
-            "gradual_unfreezing": [0.0, 0.75],
-            "max_steps": 8,
-            "per_device_train_batch_size": 8,
-            "logging_steps": 1,
-            "learning_rate": 1e-2,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            **arguments,
-        }
-        args = DistillationArguments(**arguments)
-        student = copy.deepcopy(tiny_student)
-        return DistillationTrainer(
-            student, args, train_dataset=rows, processing_class=tiny_tokenizer, teacher_model=tiny_teacher
-        )
-
-    return make
+    given = {"objectives": ["logits"], "gradual_unfreezing": [0.0, 0.75], "max_steps": 8, "learning_rate": 1e-2}
+    return lambda **arguments: make_trainer(train_dataset=rows, **given | arguments)
 
 
 def weights(model):

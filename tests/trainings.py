@@ -1,0 +1,20 @@
+"""What tests look at after a training."""
+
+import torch
+
+
+def logged(trainer, key="loss"):
+    """Every value of a name in the log, in the order of the steps."""
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def batch_of(trainer, count=8):
+    """The first rows as a batch on the trainer's device."""
+    return trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(count)]))
+
+
+def assert_same_weights(one, other, **tolerance):
+    """Every weight of one model is that of the other."""
+    theirs = dict(other.named_parameters())
+    for name, parameter in one.named_parameters():
+        torch.testing.assert_close(parameter, theirs[name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
