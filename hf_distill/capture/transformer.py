@@ -574,7 +574,7 @@ def known_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) 
     if padded:
         # Skipped are masks without padding alone; to find one, the device would have to be asked.
         kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    return sdpa_mask(*args, attention_mask=None if padded is False else attention_mask, **kwargs)
+    return sdpa_mask(*args, attention_mask=None if padded is False else attention_mask, **kwargs)  # type: ignore[misc]
 
 
 AttentionInterface.register(ATTENTION_NAME, recording_attention)

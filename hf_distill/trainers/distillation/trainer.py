@@ -70,6 +70,7 @@ class DistillationTrainer(BaseTrainer):
     processing_class: Any
     label_names: Any
     data_collator: Any
+    hub_model_id: Any
     compute_metrics: Any
     preprocess_logits_for_metrics: Any
     # Fields of the card's facts that whoever trains knows and the trainer does not, such as the name of the corpus.
@@ -562,7 +563,7 @@ class DistillationTrainer(BaseTrainer):
             self.hub_model_id = self.publisher.open(self.args, token, private)
 
     @unless_stock
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]
         self,
         commit_message: str | None = "End of training",
         blocking: bool = True,
@@ -583,7 +584,7 @@ class DistillationTrainer(BaseTrainer):
         self.publisher.wait()
 
     @unless_stock
-    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:
+    def create_model_card(self, model_name: str | None = None, **metadata: Any) -> None:  # type: ignore[override]
         """Write `README.md`: teacher, student, objectives, settings that differ from defaults, curves of the terms.
 
         Args:
