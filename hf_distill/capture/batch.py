@@ -20,7 +20,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor
 
-_FACTS = "_hf_distill_facts"
+# The attribute of a tensor that came in a `Batch`.
+FACTS = "_hf_distill_facts"
 # Devices to which a copy may be queued: what uses it is queued behind it.
 QUEUING = ("cuda", "xpu")
 
@@ -101,12 +102,12 @@ def _facts_of_numbers(name: str, values: Any) -> Facts | None:
 
 def facts_of(values: Tensor | None) -> Facts:
     """What is known of a tensor: nothing, unless it came in a `Batch` and is as it came."""
-    facts, version = getattr(values, _FACTS, (Facts(), None))
+    facts, version = getattr(values, FACTS, (Facts(), None))
     return facts if version is None or version == _version(values) else Facts()
 
 
 def _remember(values: Tensor, facts: Facts) -> None:
-    setattr(values, _FACTS, (facts, _version(values)))
+    setattr(values, FACTS, (facts, _version(values)))
 
 
 def _version(values: Any) -> int | None:
@@ -158,22 +159,22 @@ class _Read(threading.local):
     mask: Tensor | None = None
 
 
-_NOW = _Read()
+NOW = _Read()
 
 
 @contextmanager
 def reading(mask: Tensor | None) -> Iterator[None]:
     """A model reads a batch with this mask (B, T) within this context: its mask function may know of padding."""
-    before, _NOW.mask = _NOW.mask, mask
+    before, NOW.mask = NOW.mask, mask
     try:
         yield
     finally:
-        _NOW.mask = before
+        NOW.mask = before
 
 
 def has_padding(mask: Tensor) -> bool | None:
     """Whether the mask that a model hands to its mask function may have padding; `None` if the host does not know."""
-    known = _NOW.mask
+    known = NOW.mask
     # Several choices a row are laid out as rows.
     is_known = known is not None and known.shape[-1] == mask.shape[-1] and known.numel() == mask.numel()
     return facts_of(known).has_padding if is_known else None

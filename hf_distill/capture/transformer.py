@@ -37,7 +37,7 @@ from hf_distill.capture.architectures import (
     unwrap,
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
-from hf_distill.capture.batch import has_padding, reading
+from hf_distill.capture.batch import FACTS, NOW, has_padding, reading
 from hf_distill.capture.forward import removing_stale_pre_hooks, without_checkpointing
 from hf_distill.capture.signals import (
     EarlyStopError,
@@ -206,9 +206,10 @@ class SignalCapture:
         return not any(map(_is_sharded, self._layers()))
 
     def _prepare(self, stack: ExitStack, inputs: dict[str, Any]) -> None:
-        """Enter the contexts that this pass needs."""
-        if not torch.compiler.is_compiling():
-            stack.enter_context(reading(inputs.get("attention_mask")))
+        """Enter the contexts that this pass needs; none in the usual case on the CPU."""
+        mask = inputs.get("attention_mask")
+        if not torch.compiler.is_compiling() and (NOW.mask is not None or hasattr(mask, FACTS)):
+            stack.enter_context(reading(mask))
         for hooks in self._attention_hooks:
             hooks.ensure_installed()
             stack.enter_context(hooks.during_forward())
@@ -570,7 +571,8 @@ def known_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) 
     Returns:
         What `sdpa_mask` returns.
     """
-    padded = None if attention_mask is None or torch.compiler.is_compiling() else has_padding(attention_mask)
+    nothing_known = attention_mask is None or torch.compiler.is_compiling() or NOW.mask is None
+    padded = None if nothing_known else has_padding(attention_mask)
     if padded:
         # Skipped are masks without padding alone; to find one, the device would have to be asked.
         kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}

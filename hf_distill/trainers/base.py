@@ -205,6 +205,9 @@ class BaseTrainer(Trainer):
 
     @unless_stock
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+        if self.args.device.type == "cpu":
+            # The host itself computes: asking it costs nothing.
+            return super()._get_dataloader(*args, **kwargs)
         # Facts of a batch come with it, so that no step has to ask the device.
         collator: Any = self.data_collator
         self.data_collator = KnowingCollator(collator)
