@@ -87,7 +87,7 @@ def open_teacher(words: argparse.Namespace) -> tuple[Any, Any]:
 def texts_of(words: argparse.Namespace, seed: int) -> list[str]:
     """The texts of a seed: those of the refit, then those of the updates, as many as there are."""
     corpus = load_general_corpus(words.textbook, flag="--textbook").shuffle(seed=seed)
-    count = CALIBRATION_ROWS + max(words.updates) * ROWS_PER_UPDATE
+    count = CALIBRATION_ROWS + max(max(words.updates) * ROWS_PER_UPDATE, TRIMMING_ROWS)
     return [words.prefix + text for text in corpus.select(range(min(count, len(corpus))))["text"]]
 
 
