@@ -10,11 +10,13 @@ the status 70, and the line says how to see where it happened.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hf_distill import __version__
@@ -35,6 +37,8 @@ class Verb:
         words: The arguments that words before every flag stand for; the last one takes all that remain.
         presets: Whether `--preset` stands under its settings.
         told: Whether its job is told its command line, which results and cards repeat.
+        examples: Commands that its help begins with, where it has many flags.
+        flags: Those that its help shows then.
     """
 
     about: str
@@ -42,15 +46,48 @@ class Verb:
     words: tuple[str, ...] = ()
     presets: bool = False
     told: bool = False
+    examples: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 VERBS = {
-    "teach": Verb("Fine-tune a teacher on a task.", ("TaskArguments", "TeacherArguments", "FineTuningArguments")),
+    "teach": Verb(
+        "Fine-tune a teacher on a task.",
+        ("TaskArguments", "TeacherArguments", "FineTuningArguments"),
+        examples=(
+            "hf-distill teach --task reviews.csv --teacher_model google-bert/bert-base-uncased --output_dir teacher",
+            "hf-distill teach --task glue/sst2 --teacher_model encoder --num_train_epochs 1 --output_dir teacher",
+        ),
+        flags=(
+            *("task", "data_dir", "text_columns", "label_column", "teacher_model", "output_dir", "num_train_epochs"),
+            *("per_device_train_batch_size", "learning_rate", "max_length", "lora_r", "bf16"),
+        ),
+    ),
     "mtl": Verb(
         "Fine-tune one encoder on many tasks at once.", ("TasksArguments", "TeacherArguments", "MTLArguments")
     ),
     "corpus": Verb(
-        "Build the contextualized corpus of a task.", ("TaskArguments", "CorpusArguments", "ShardArguments")
+        "Build the contextualized corpus of a task.",
+        ("TaskArguments", "CorpusArguments", "ShardArguments"),
+        examples=(
+            "hf-distill corpus --task reviews.csv --corpus general.parquet --corpus_dir outputs/corpus",
+            "hf-distill corpus --task glue/sst2 --corpus wikimedia/wikipedia --corpus_config 20231101.en "
+            "--unit sentence",
+        ),
+        flags=(
+            *(
+                "task",
+                "data_dir",
+                "text_columns",
+                "corpus",
+                "corpus_config",
+                "corpus_dir",
+                "top_k",
+                "unit",
+                "language",
+            ),
+            *("engine", "deduplicate", "num_shards"),
+        ),
     ),
     "general": Verb(
         "Mix general corpora into one, in chosen shares and without repeats.", ("GeneralCorpusArguments",)
@@ -80,10 +117,28 @@ VERBS = {
         "Distil a teacher into a student on a textbook.",
         ("StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments", "RunArguments"),
         presets=True,
+        examples=(
+            "hf-distill distill --teacher_model teacher --textbook outputs/corpus --output_dir outputs/student",
+            "hf-distill distill --teacher_model teacher --textbook text.txt --student_shape 6x384 "
+            "--objectives relation logits:0.5 --dry_run",
+        ),
+        flags=(
+            *("teacher_model", "textbook", "output_dir", "student_shape", "student_model", "student_vocabulary"),
+            *("objectives", "preset", "num_train_epochs", "max_steps", "per_device_train_batch_size", "max_length"),
+            *("eval_task", "dry_run", "resume_from_checkpoint"),
+        ),
     ),
     "adapt": Verb(
         "Fine-tune a student on a task's labels and score it, beside its teacher and a baseline.",
         ("TaskArguments", "AdaptationArguments", "FineTuningArguments", "TeacherArguments"),
+        examples=(
+            "hf-distill adapt --task reviews.csv --student_model outputs/student --output_dir outputs/adapted",
+            "hf-distill adapt --task glue/rte --student_model outputs/student --teacher_model teacher --from_scratch",
+        ),
+        flags=(
+            *("task", "data_dir", "text_columns", "label_column", "student_model", "teacher_model", "from_scratch"),
+            *("output_dir", "num_train_epochs", "per_device_train_batch_size", "learning_rate", "max_length"),
+        ),
     ),
     "evaluate": Verb(
         "Score a model on a task as it is: evaluate MODEL --task TASK.",
@@ -102,6 +157,15 @@ VERBS = {
         "Run the whole job: teach, corpus, distill, adapt, card.",
         ("TaskArguments", "TeacherArguments", "StudentArguments", "CorpusArguments", "PipelineArguments"),
         told=True,
+        examples=(
+            "hf-distill pipeline --task reviews.csv --teacher_model my-classifier --output_dir outputs/reviews",
+            "hf-distill pipeline --task glue/sst2 --teacher_model google-bert/bert-base-uncased "
+            "--corpus general.parquet",
+        ),
+        flags=(
+            *("task", "data_dir", "text_columns", "label_column", "teacher_model", "output_dir", "student_shape"),
+            *("student_vocabulary", "corpus", "textbook_source", "preset", "teach", "distill", "adapt"),
+        ),
     ),
     "export": Verb(
         "Export a model to ONNX, in fp32 and int8, checked against it; with a task, scored beside it.",
@@ -172,19 +236,18 @@ def _parse(name: str, argv: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _help(name: str) -> str:
-    """The page of a verb with the flags of this package, in milliseconds."""
-    from hf_distill.settings.help import help_page
-    from hf_distill.settings.presets import list_presets
+    """The help of a verb, in milliseconds."""
+    from hf_distill.settings.help import help_page, short_page
 
     verb = VERBS[name]
-    presets = list_presets() if verb.presets else ()
-    return help_page(f"hf-distill {name}", verb.about, verb.arguments, preset_names=presets)
+    page = partial(short_page, examples=verb.examples, flags=verb.flags) if verb.flags else help_page
+    return page(f"hf-distill {name}", verb.about, verb.arguments)
 
 
 def usage() -> str:
     """The page that `hf-distill` alone prints."""
     lines = [f"  {name:<12}{verb.about}" for name, verb in VERBS.items()]
-    more = "hf-distill VERB --help shows the flags of this package, --help_all those of transformers too."
+    more = "hf-distill VERB --help shows what most runs set, --help_all every flag."
     return "usage: hf-distill VERB [CONFIG.yaml] [--flag value ...]\n\n" + "\n".join([*lines, "", more])
 
 
@@ -257,7 +320,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command("hf-distill", lambda: _say(f"hf-distill {__version__}"))
     name, *words = words
     if name not in VERBS:
-        sys.stderr.write(f"hf-distill: unknown verb {name!r}\n{usage()}\n")
+        close = difflib.get_close_matches(name, VERBS, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        sys.stderr.write(f"hf-distill: unknown verb {name!r}{meant}\n{usage()}\n")
         return 2
     if {"-h", "--help"} & set(words):
         return run_command(f"hf-distill {name}", lambda: _say(_help(name)))

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -60,7 +61,7 @@ def test_it_tells_its_version(capsys):
 def test_an_unknown_verb_is_refused(capsys):
     assert main(["destil"]) == 2
     err = capsys.readouterr().err
-    assert "unknown verb 'destil'" in err
+    assert "unknown verb 'destil'; did you mean 'distill'?" in err
     assert usage() in err
 
 
@@ -84,16 +85,34 @@ def test_help_all_shows_every_flag_with_its_text(verb, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["settings.yaml", "--help"]])
-def test_help_shows_the_flags_of_this_package(words, capsys, monkeypatch):
+def test_help_begins_with_two_examples_and_shows_what_most_runs_set(words, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["distill", *words]) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: hf-distill distill [CONFIG.yaml]")
     assert VERBS["distill"].about in out
-    assert "--student_shape" in out
-    assert "--teacher_models ..." in out
-    assert "minilmv2" in out
+    assert out.index(VERBS["distill"].examples[0]) < out.index("--student_shape")
+    assert "  --output_dir\n      Folder of everything that the run writes." in out
+    assert "--preset" in out
+    assert sum(line.startswith("  --") for line in out.splitlines()) <= 16
     assert out.endswith("hf-distill distill --help_all\n")
+
+
+@pytest.mark.parametrize("name", [name for name, verb in VERBS.items() if verb.flags])
+def test_the_examples_of_the_help_are_understood(name, monkeypatch):
+    verb = VERBS[name]
+    for example in verb.examples:
+        words = shlex.split(example)
+        assert words[:2] == ["hf-distill", name]
+        assert len(cli._parse(name, words[2:])) == len(verb.arguments)
+    fields = {field.name for cls in verb.arguments for field in dataclasses.fields(getattr(arguments, cls))}
+    assert set(verb.flags) - {"preset"} <= fields
+
+
+def test_help_of_a_verb_with_few_flags_shows_all(capsys):
+    assert main(["evaluate", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"--{field.name}" in out for field in dataclasses.fields(arguments.EvaluationArguments))
 
 
 @pytest.mark.parametrize("verb", VERBS)

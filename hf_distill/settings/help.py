@@ -69,14 +69,46 @@ class ArgumentClass:
     flags: dict[str, Flag] = field(default_factory=dict)
 
 
-def help_page(prog: str, about: str, class_names: Sequence[str], *, preset_names: Sequence[str] = ()) -> str:
-    """Return the text that `--help` prints.
+# Flags of `TrainingArguments` that stand on the short page.
+INHERITED = {
+    "output_dir": Flag("output_dir", "Folder of everything that the run writes.", "trainer_output"),
+    "num_train_epochs": Flag("num_train_epochs", "Passes over the rows."),
+    "max_steps": Flag("max_steps", "Updates, in place of passes."),
+    "per_device_train_batch_size": Flag("per_device_train_batch_size", "Rows of a batch."),
+    "learning_rate": Flag("learning_rate", "Highest learning rate."),
+    "bf16": Flag("bf16", "Train in bfloat16 autocast."),
+    "resume_from_checkpoint": Flag("resume_from_checkpoint", "Folder of a checkpoint, or last."),
+}
+
+
+def short_page(
+    prog: str, about: str, class_names: Sequence[str], *, examples: Sequence[str], flags: Sequence[str]
+) -> str:
+    """Return the text that `--help` prints for a verb with many flags: two examples, and what most runs need.
 
     Args:
         prog: The command, such as `hf-distill distill`.
         about: What it does.
         class_names: Its argument classes.
-        preset_names: What `--preset` takes, if it is a flag of the command.
+        examples: Whole commands.
+        flags: Names of the flags to show.
+    """
+    classes = read_argument_classes()
+    known = {name: flag for cls in class_names for one in lineage(cls, classes) for name, flag in one.flags.items()}
+    known = INHERITED | known | {"preset": Flag("preset", "Settings of a paper (hf-distill info presets).")}
+    lines = [f"usage: {prog} [CONFIG.yaml] [--flag value ...]", "", about, ""]
+    lines += [f"  {example}" for example in examples]
+    lines += ["", "What most runs set:", *(line for name in flags for line in _describe(known[name]))]
+    return "\n".join([*lines, "", "Every flag, those of transformers too:", f"  {prog} --help_all"])
+
+
+def help_page(prog: str, about: str, class_names: Sequence[str]) -> str:
+    """Return the text that `--help` prints for a verb with few flags: all that are this package's.
+
+    Args:
+        prog: The command, such as `hf-distill push`.
+        about: What it does.
+        class_names: Its argument classes.
     """
     classes = read_argument_classes()
     lines = [f"usage: {prog} [CONFIG.yaml] [--flag value ...]", "", about]
@@ -88,11 +120,6 @@ def help_page(prog: str, about: str, class_names: Sequence[str], *, preset_names
             overridden |= set(cls.flags)
         for title, flags in reversed(groups):
             lines += ["", *_wrap(title, 0), *(line for flag in flags for line in _describe(flag))]
-    if preset_names:
-        lines += [
-            "",
-            *_describe(Flag("preset", f"A paper's settings, below file and flags: {', '.join(preset_names)}.")),
-        ]
     lines += ["", *_describe(Flag("plugins", PLUGINS_HELP, many=True))]
     if any(TRAINING_ARGUMENTS in cls.bases for name in class_names for cls in lineage(name, classes)):
         often = ", ".join(f"--{name}" for name in OFTEN_SET)
