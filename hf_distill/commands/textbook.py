@@ -165,8 +165,11 @@ def _labelled(task: LoadedTask, column: str, tokenizer: Any, max_length: int, co
         order = label_order(config, spec, where="The student")
     if spec.kind == "text_classification":
         rows = rows.select(visible_labels(rows, spec).nonzero()[0])
-        labels = rows.with_format("numpy")[spec.label_column][:].tolist()
-        labels = labels if order is None else [order[label] for label in labels]
+        labels = rows.with_format(None)[spec.label_column][:]
+        if order is not None and spec.several_labels:
+            labels = [[row[order.index(place)] for place in range(len(order))] for row in labels]
+        elif order is not None:
+            labels = [order[label] for label in labels]
         return _task_text(
             LoadedTask(spec, datasets.DatasetDict({spec.train_split: rows}), task.source), column
         ).add_column("labels", labels)

@@ -6,7 +6,8 @@ and end scores (B, T) for spans.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -45,12 +46,18 @@ def soft_loss(student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: f
     return (target * (log_teacher - log_student)).masked_fill(target == 0, 0.0).sum(-1)
 
 
-def soft_binary_loss(student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: float | Tensor) -> Tensor:
-    """As `soft_loss`, with every class its own yes-or-no question (multi-label); mean over the classes."""
+def soft_binary_loss(
+    student: Tensor, teacher: Tensor, loss: LogitsLoss, temperature: float | Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """As `soft_loss`, with every class its own yes-or-no question (multi-label); mean over the classes.
+
+    `weights` (C,) multiply the losses of the classes.
+    """
     if loss == "mse":
         return soft_loss(student, teacher, "mse", temperature)
     pair = [torch.stack((x.float(), torch.zeros_like(x, dtype=torch.float32)), -1) for x in (student, teacher)]
-    return soft_loss(pair[0], pair[1], loss, _over_classes(temperature)).mean(-1)
+    each = soft_loss(pair[0], pair[1], loss, _over_classes(temperature))
+    return (each if weights is None else each * weights).mean(-1)
 
 
 def shift_probability(logits: Tensor, labels: Tensor) -> Tensor:
@@ -133,6 +140,7 @@ class LogitsObjective(Objective):
         probability_shift: bool = False,
         positions: Positions = "tokens",
         span_reduction: SpanReduction = "mean",
+        label_temperatures: Sequence[float] | None = None,
         shared_ids: int | None = None,
     ) -> None:
         """Create the objective.
@@ -152,6 +160,8 @@ class LogitsObjective(Objective):
                 not count either where the head speaks about rows.
             span_reduction: The loss of a span head is the `mean` of the losses of start and end, as the loss on the
                 labels in transformers, or their `sum`, as in TextBrewer.
+            label_temperatures: Where a row has several labels: one temperature for each, which divides beside
+                `temperature`.
             shared_ids: Ids of the tokenizer that both sides have in common. Heads over a vocabulary may have more rows
                 than that, and not equally many: they are compared on the common ones.
 
@@ -165,6 +175,7 @@ class LogitsObjective(Objective):
             raise ValueError(f"`positions` of `logits` is {positions!r}; allowed are 'tokens' and 'labels'.")
         if span_reduction not in ("mean", "sum"):
             raise ValueError(f"`span_reduction` of `logits` is {span_reduction!r}; allowed are 'mean' and 'sum'.")
+        self.label_temperatures = _label_temperatures(label_temperatures, problem_type)
         if problem_type in ("regression", "multi_label_classification"):
             if probability_shift:
                 raise ValueError(f"`probability_shift` swaps one right class with another; {problem_type} has none.")
@@ -224,6 +235,12 @@ class LogitsObjective(Objective):
             raise ValueError(
                 f"The objective `{self.title}` needs a student with a head; this one gives hidden states only. "
                 "Create it from a teacher with a head, or with `model_class=AutoModelForSequenceClassification`."
+            )
+        classes = {size for shape in shapes for _, size in shape.values()}
+        if self.label_temperatures is not None and classes != {len(self.label_temperatures)}:
+            raise ValueError(
+                f"`label_temperatures` of `{self.title}` has {len(self.label_temperatures)} numbers, but the heads "
+                f"have {sorted(classes)} labels; give one for each."
             )
         if len(shapes) < 2 or (shapes[0] != shapes[1] and not self._are_padded(*shapes)):
             sizes = [{k: tuple(v.shape[1:]) for k, v in side.logits.items()} for side in (student, teacher) if side]
@@ -286,7 +303,15 @@ class LogitsObjective(Objective):
             return masked_mean(soft_loss(student, teacher, "mse", 1.0), mask)
         per_item = soft_binary_loss if self.problem_type == "multi_label_classification" else soft_loss
         temperature = self._temperatures(student, teacher, mask)
-        values = per_item(student, teacher, self.logits_loss, temperature)
+        weights: Tensor | None = None
+        if self.label_temperatures is not None:
+            own = torch.tensor(self.label_temperatures, device=student.device)
+            student, teacher = student.float() / own, teacher.float() / own
+            weights = own.square() if self.scale_by_squared_temperature and self.logits_loss != "mse" else None
+        if weights is not None:
+            values = soft_binary_loss(student, teacher, self.logits_loss, temperature, weights)
+        else:
+            values = per_item(student, teacher, self.logits_loss, temperature)
         if self.scale_by_squared_temperature and self.logits_loss != "mse":
             values = values * temperature**2
         return masked_mean(values, mask)
@@ -307,6 +332,8 @@ class LogitsObjective(Objective):
             described["positions"] = self.positions
         if self.span_reduction != "mean":
             described["span_reduction"] = self.span_reduction
+        if self.label_temperatures is not None:
+            described["label_temperatures"] = self.label_temperatures
         return described
 
 
@@ -394,6 +421,17 @@ class LabelsObjective(Objective):
         """The kind of labels, and how far they are smoothed."""
         smoothed = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
         return {"problem_type": self.problem_type, **smoothed}
+
+
+def _label_temperatures(given: Sequence[float] | None, problem_type: ProblemType | None) -> list[float] | None:
+    """The temperatures of the labels, checked."""
+    if given is None:
+        return None
+    if problem_type != "multi_label_classification":
+        raise ValueError("`label_temperatures` of `logits` is for heads with several labels a row.")
+    if not all(0 < value < math.inf for value in given):
+        raise ValueError(f"`label_temperatures` of `logits` is {list(given)}; all must be above 0.")
+    return list(given)
 
 
 def _over_classes(temperature: float | Tensor) -> float | Tensor:

@@ -44,6 +44,20 @@ class TaskArguments:
         default=None, metadata={"help": "One column of text, or two for pairs. Default: the task's."}
     )
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels. Default: the task's."})
+    several_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "A row has any number of the labels. Default: the task's; of your own folder without "
+            "--class_names: where the column holds lists."
+        },
+    )
+    label_separator: str | None = field(
+        default=None,
+        metadata={
+            "help": "Several labels a row: what stands between them in a column of text, such as ';'. A column of "
+            "lists needs none."
+        },
+    )
     class_names: list[str] | None = field(
         default=None,
         metadata={
@@ -57,7 +71,8 @@ class TaskArguments:
         default=None,
         metadata={
             "help": "Scores, the main one first: accuracy, f1, f1_macro, matthews_correlation; regression: pearson, "
-            "spearman. Default: the task's."
+            "spearman; several labels a row: f1_micro, f1_macro, ranking_average_precision, exact_match. Default: the "
+            "task's."
         },
     )
 
@@ -75,6 +90,8 @@ class TaskArguments:
             "label_column": self.label_column,
             # `--label_names` is taken: `TrainingArguments` means columns by it.
             "label_names": self.class_names,
+            "label_separator": self.label_separator,
+            "several_labels": self.several_labels or self.label_separator is not None or None,
             "evaluation_splits": self.evaluation_splits,
         }
         # The first metric named is the main one, whatever the task's own was.

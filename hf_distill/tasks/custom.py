@@ -15,7 +15,8 @@ from hf_distill.storage.files import read_yaml
 from hf_distill.storage.plain_values import as_mapping, shown
 from hf_distill.tasks.files import find_task_folder, read_folder
 from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
-from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, TaskSpec
+from hf_distill.tasks.several_labels import names_in, says_several
+from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, SEVERAL_METRICS, TaskSpec
 
 logger = logging.get_logger(__name__)
 
@@ -53,6 +54,8 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
         return TaskSpec.from_dict(values)
     if "label_names" not in values and len(values.get("choice_columns", ())) > 1:
         values["label_names"] = [str(number) for number in range(len(values["choice_columns"]))]
+    if "label_separator" in values:
+        values.setdefault("several_labels", True)
     if "label_names" not in values:
         values["label_names"] = _infer_label_names(folder, values)
     if "metrics" not in values:
@@ -71,14 +74,17 @@ def read_task_file(folder: Path) -> dict[str, Any]:
     return as_mapping(values, repr(str(path)))
 
 
-def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | None:
+def _infer_label_names(folder: Path, values: dict[str, Any]) -> list[str] | None:
     """Label names of the training split: of its ClassLabel, its texts in sorted order, or its numbers.
+
+    Lists of labels say that a row has several, which is written into `values`.
 
     Returns:
         `None` if the labels are fractions: regression.
     """
     # Two placeholder names make a valid spec that serves to find and read the file, nothing else.
-    probe = TaskSpec.from_dict({**values, "label_names": ["0", "1"], "metrics": ["accuracy"], "headline_metric": None})
+    stand_ins = {"label_names": ["0", "1"], "metrics": ["accuracy"], "headline_metric": None}
+    probe = TaskSpec.from_dict({**values, **stand_ins, "several_labels": False, "label_separator": None})
     rows = read_folder(find_task_folder(probe, folder), probe, [probe.train_split]).get(probe.train_split)
     if rows is None or probe.label_column not in rows.column_names:
         found = "no such split" if rows is None else f"the columns {rows.column_names}"
@@ -86,6 +92,10 @@ def _infer_label_names(folder: Path, values: Mapping[str, Any]) -> list[str] | N
             f"The labels of {str(folder)!r} cannot be read: split {probe.train_split!r} with column "
             f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--class_names`."
         )
+    separator = values.get("label_separator")
+    if probe.kind == "text_classification" and says_several(rows, probe.label_column, separator):
+        values["several_labels"] = True
+        return names_in(rows, probe.label_column, separator)
     if probe.kind != "token_classification":
         check_one_label(rows, probe.label_column, where=str(folder))
     return names_from(rows, probe.label_column, folder)
@@ -161,7 +171,7 @@ def _refuse_several_labels(texts: Collection[str], column: str, folder: Path) ->
             if len(parts) > 1 and len(set(parts)) > 1 and (known if separator == "|" else len(known) == len(parts)):
                 raise ValueError(
                     f"Column {column!r} of {str(folder)!r} holds {text!r}, which looks like several labels of one "
-                    "row; a row has one label here. Keep one of them, or name the classes with `--class_names`."
+                    f"row. Say so with `--label_separator '{separator}'`, or name the classes with `--class_names`."
                 )
 
 
@@ -177,6 +187,8 @@ def default_metrics(values: Mapping[str, Any]) -> list[str]:
         values: Fields of `TaskSpec`, with `label_names`.
     """
     label_names = values["label_names"]
+    if values.get("several_labels"):
+        return list(SEVERAL_METRICS)
     if values.get("kind") == "token_classification":
         return list(ENTITY_METRICS) if OUTSIDE_TAG in label_names else ["accuracy"]
     if values.get("kind") == "multiple_choice":

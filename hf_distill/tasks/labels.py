@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 from transformers.utils import logging
 
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
@@ -177,7 +177,7 @@ def names_of_head(config: Any) -> list[str]:
 
 
 def check_one_label(rows: Dataset, column: str, *, where: str) -> None:
-    """Refuse labels that are lists or mappings: no kind of task has several labels a row.
+    """Refuse labels that are lists or mappings where a row has one.
 
     Raises:
         ValueError: If they are.
@@ -187,9 +187,9 @@ def check_one_label(rows: Dataset, column: str, *, where: str) -> None:
         return
     first = next((value for value in rows[column] if value), None)
     raise ValueError(
-        f"The label column {column!r} of {where!r} must hold one label a row, but holds {first!r}. A task of several "
-        "labels a row is not supported: make a column of each label, or leave rows with several out; for labels of "
-        "words give `kind: token_classification`."
+        f"The label column {column!r} of {where!r} must hold one label a row, but holds {first!r}. For several labels "
+        "a row give `--several_labels` (`several_labels: true` in task.yaml), for labels of words `kind: "
+        "token_classification`."
     )
 
 
@@ -246,6 +246,9 @@ def hide_labels(dataset: Dataset, spec: TaskSpec) -> Dataset:
     """Add a label column in which every label is hidden."""
     if spec.label_names is None:
         return dataset.add_column(spec.label_column, [float("nan")] * len(dataset), feature=Value("float32"))
+    if spec.several_labels:
+        hidden = [[float(HIDDEN_LABEL)] * spec.num_labels] * len(dataset)
+        return dataset.add_column(spec.label_column, hidden, feature=List(Value("float32")))
     feature = ClassLabel(names=list(spec.label_names))
     return dataset.add_column(spec.label_column, [HIDDEN_LABEL] * len(dataset), feature=feature)
 

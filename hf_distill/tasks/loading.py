@@ -30,6 +30,7 @@ from hf_distill.tasks.rows.choices import normalise_choices
 from hf_distill.tasks.rows.preprocessing import preprocess_rows
 from hf_distill.tasks.rows.questions import has_answers, normalise_questions
 from hf_distill.tasks.rows.words import normalise_words
+from hf_distill.tasks.several_labels import normalise_several
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.get_logger(__name__)
@@ -324,7 +325,8 @@ def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str) -> 
     )
     if spec.label_column not in rows.column_names:
         return hide_labels(rows, spec)
-    return drop_labels(normalise_labels(rows, spec, split=split), spec, split=split)
+    normalise = normalise_several if spec.several_labels else normalise_labels
+    return drop_labels(normalise(rows, spec, split=split), spec, split=split)
 
 
 def has_labels(rows: Dataset, spec: TaskSpec) -> bool:

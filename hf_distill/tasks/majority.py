@@ -44,7 +44,7 @@ def majority_scores(task: LoadedTask) -> dict[str, Any] | None:
         answer for all rows (question answering), or where no label is known.
     """
     spec, splits = task.spec, task.evaluation
-    if spec.is_span or not splits:
+    if spec.is_span or spec.several_labels or not splits:
         return None
     labels = _known(task.dataset.get(spec.train_split) or next(iter(splits.values())), spec)
     if not len(labels):

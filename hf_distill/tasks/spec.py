@@ -13,13 +13,14 @@ from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_mapping, check_range
 from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field, types_of
 
-ProblemType = Literal["single_label_classification", "regression"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 TaskKind = Literal["text_classification", "token_classification", "question_answering", "multiple_choice"]
 AnswerScorer = Literal["squad", "squad_v2", "cmrc2018", "mlqa"]
 
 HIDDEN_LABEL = -1
 CLASSIFICATION_METRICS = ("accuracy", "f1", "f1_macro", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearman")
+SEVERAL_METRICS = ("f1_micro", "f1_macro", "ranking_average_precision", "exact_match")
 # Of entities, but for the accuracy, which is that of words (conlleval).
 ENTITY_METRICS = ("f1", "precision", "recall", "accuracy")
 ANSWER_METRICS = ("f1", "exact_match")
@@ -45,6 +46,8 @@ class TaskSpec:
             each choice.
         label_column: Column of the labels in the source; of token classification lists of tags; of question
             answering `answers`, with lists `text` and `answer_start`.
+        several_labels: Whether a row has any number of the labels (text classification).
+        label_separator: What stands between the labels of a row, where the column holds texts and not lists.
         kind: What the head speaks about: a row, its words, the span of an answer, or one choice among several.
         choice_columns: Of multiple choice: one column for each choice, or one that holds lists of them.
         metrics: Names of bundled metrics (`hf_distill.tasks.metrics.compute`).
@@ -91,6 +94,8 @@ class TaskSpec:
     text_columns: tuple[str, ...]
     label_names: tuple[str, ...] | None
     label_column: str = "label"
+    several_labels: bool = False
+    label_separator: str | None = None
     kind: TaskKind = "text_classification"
     choice_columns: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("accuracy",)
@@ -132,6 +137,10 @@ class TaskSpec:
                 f"Task {self.name!r} ({self.problem_type or self.kind}): `metrics` has {unknown or 'no entry'}; "
                 f"allowed are {list(allowed)}."
             )
+        if self.label_separator is not None and not self.several_labels:
+            raise ValueError(f"Task {self.name!r}: `label_separator` is for tasks with `several_labels`.")
+        if self.several_labels and (self.kind != "text_classification" or self.label_names is None):
+            raise ValueError(f"Task {self.name!r}: `several_labels` is for the classification of texts.")
         if self.kind == "text_classification" and "f1" in self.metrics and self.num_labels != 2:
             raise ValueError(
                 f"Task {self.name!r}: the metric 'f1' needs two classes, this task has {self.num_labels}; "
@@ -224,6 +233,8 @@ class TaskSpec:
             return ENTITY_METRICS
         if self.kind == "multiple_choice":
             return ("accuracy",)
+        if self.several_labels:
+            return SEVERAL_METRICS
         return CLASSIFICATION_METRICS if self.label_names is not None else REGRESSION_METRICS
 
     @property
@@ -246,6 +257,8 @@ class TaskSpec:
         """The value of `config.problem_type` in transformers; only heads that speak about a row have one."""
         if self.kind != "text_classification":
             return None
+        if self.several_labels:
+            return "multi_label_classification"
         return "regression" if self.label_names is None else "single_label_classification"
 
     @property
@@ -295,6 +308,8 @@ class TaskSpec:
 
         A regression label of -1 is hidden only where it lies outside `label_range`; without a range only NaN is.
         """
+        if self.several_labels:
+            return (labels >= 0).all(-1)
         if self.label_names is not None:
             return labels >= 0
         shown = ~np.isnan(labels.astype(np.float64))

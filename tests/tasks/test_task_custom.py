@@ -103,9 +103,16 @@ def test_a_name_that_is_neither_task_nor_folder_is_refused():
         load_task("no/such/task")
 
 
-@pytest.mark.parametrize("labels", [["x", "y"], [0, 1], {"main": "x"}])
-@pytest.mark.parametrize("fields", [{}, {"label_names": ["x", "y"]}])
-def test_several_labels_a_row_are_refused_by_the_name_of_their_column(tmp_path, labels, fields):
+@pytest.mark.parametrize(
+    ("labels", "fields"),
+    [
+        ({"main": "x"}, {}),
+        ({"main": "x"}, {"label_names": ["x", "y"]}),
+        (["x", "y"], {"label_names": ["x", "y"]}),
+        ([0, 1], {"label_names": ["x", "y"]}),
+    ],
+)
+def test_lists_are_refused_where_a_row_has_one_label(tmp_path, labels, fields):
     folder = write(tmp_path / "several", [{"text": "a cat", "label": labels}, {"text": "a dog", "label": labels}])
     with pytest.raises(ValueError, match=r"The label column 'label' of .* must hold one label a row, but holds"):
         load_task(str(folder), text_columns=["text"], **fields)

@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.rows.predictions import score_answers, score_words
+from hf_distill.tasks.several_labels import SEVERAL_SCORES
 from hf_distill.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _first(values: Any) -> Any:
 
 
 def predictions_of(spec: TaskSpec, logits: np.ndarray) -> np.ndarray:
-    """Classes or values (B,) from logits (B, C).
+    """Classes or values (B,) from logits (B, C); where a row has several labels, the logits.
 
     Raises:
         ValueError: If the head has another number of outputs than the task has labels, or an output is not finite.
@@ -75,6 +76,8 @@ def predictions_of(spec: TaskSpec, logits: np.ndarray) -> np.ndarray:
             f"The model's outputs on task {spec.name!r} are not finite: the training diverged. "
             "Lower `--learning_rate`, or train without `--fp16`."
         )
+    if spec.several_labels:
+        return logits
     return logits[:, 0] if spec.label_names is None else logits.argmax(axis=-1)
 
 
@@ -83,8 +86,8 @@ def compute_scores(spec: TaskSpec, predictions: np.ndarray, references: np.ndarr
 
     Args:
         spec: The task.
-        predictions: Classes or values, (rows,).
-        references: Labels, (rows,); hidden ones (-1, NaN in regression) are left out.
+        predictions: Classes or values, (rows,); logits (rows, C) where a row has several labels.
+        references: Labels, (rows,), or 0 and 1 for each, (rows, C); hidden ones (-1, NaN in regression) are left out.
 
     Raises:
         ValueError: If the lengths differ, or no label is known.
@@ -96,4 +99,5 @@ def compute_scores(spec: TaskSpec, predictions: np.ndarray, references: np.ndarr
         raise ValueError(
             f"Task {spec.name!r}: all {len(references)} labels are hidden; evaluate on {list(spec.evaluation_splits)}."
         )
-    return {name: SCORES[name](predictions[shown], references[shown]) for name in spec.metrics}
+    scores = SEVERAL_SCORES if spec.several_labels else SCORES
+    return {name: scores[name](predictions[shown], references[shown]) for name in spec.metrics}

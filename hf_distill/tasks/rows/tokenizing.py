@@ -6,7 +6,7 @@ import json
 from functools import partial
 from typing import Any, TypeVar
 
-from datasets import Dataset, DatasetDict, Value
+from datasets import Dataset, DatasetDict, List, Value
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
@@ -118,7 +118,7 @@ def _tokenize(
 ) -> Dataset:
     """Tokenise one split."""
     numbers = {name: value for name, value in encode.keywords.items() if name in ("max_length", "doc_stride")}
-    columns = (spec.kind, spec.text_columns, spec.choice_columns, spec.label_column)
+    columns = (spec.kind, spec.several_labels, spec.text_columns, spec.choice_columns, spec.label_column)
     key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), columns, numbers)
     tokenized = rows.map(
         encode,
@@ -132,7 +132,8 @@ def _tokenize(
     )
     if not spec.is_of_rows:
         return tokenized
-    label_type = Value("float32") if spec.label_names is None else Value("int64")
+    label_type: Any = Value("float32") if spec.label_names is None else Value("int64")
+    label_type = List(Value("float32")) if spec.several_labels else label_type
     return tokenized if tokenized.features["labels"] == label_type else tokenized.cast_column("labels", label_type)
 
 

@@ -165,6 +165,8 @@ class TaskEvaluation:
         known, targets = run(train, "features", collator, None)
         features, labels = run(self.tokens, "features", collator, None)
         predicted = ridge(known, _as_targets(targets, self.spec), features)
+        # A probe of several labels a row learns 0 and 1; a logit of 0 lies between them.
+        predicted = predicted - 0.5 if self.spec.several_labels else predicted
         scores = compute_scores(self.spec, predictions_of(self.spec, predicted), np.asarray(labels))
         return {f"probe/{name}": float(value) for name, value in scores.items()}
 
@@ -300,4 +302,6 @@ def ridge(known: np.ndarray, targets: np.ndarray, features: np.ndarray) -> np.nd
 def _as_targets(labels: Any, spec: TaskSpec) -> np.ndarray:
     """Labels (N,) as one-hot rows (N, C), or as values (N, 1) in regression."""
     values = np.asarray(labels)
+    if spec.several_labels:
+        return values.astype(np.float64)
     return values.astype(np.float64)[:, None] if spec.label_names is None else np.eye(spec.num_labels)[values]

@@ -65,8 +65,16 @@ class RowHead:
     def loss(
         self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of logits (B, C), or squared error in regression, over labels (B,)."""
+        """Cross-entropy of logits (B, C), or squared error in regression, over labels (B,).
+
+        Where a row has several labels, binary cross-entropy over labels (B, C) of 0 and 1.
+        """
         logits = in_task_order(outputs["logits"], self.order).float()
+        if self.spec.several_labels:
+            shown = labels >= 0
+            smooth = labels.float().clamp(min=0) * (1 - label_smoothing) + label_smoothing / 2
+            each = functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+            return each.masked_fill(~shown, 0.0).sum(), shown.sum()
         if self.spec.label_names is None:
             shown = ~labels.isnan()
             # What has no label gives 0, so that no size depends on the numbers.

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from scipy.special import expit
 from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
@@ -34,6 +35,7 @@ from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_label
 from hf_distill.tasks.metrics.compute import build_compute_metrics, predictions_of
 from hf_distill.tasks.rows.tokenizing import tokenize_task
+from hf_distill.tasks.several_labels import best_thresholds
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.base import BaseTrainer
 from hf_distill.trainers.distillation.evaluation import rows_that_count
@@ -53,12 +55,15 @@ class Scores(dict[str, dict[str, float]]):
     Attributes:
         constants: Evaluation split -> the only label that the model predicts there, whatever the text says; splits on
             which it predicts several are absent.
+        thresholds: Evaluation split -> for every label the probability from which on it is best given, where a row
+            has several labels.
     """
 
     def __init__(self) -> None:
         """Begin with no score."""
         super().__init__()
         self.constants: dict[str, Any] = {}
+        self.thresholds: dict[str, list[float]] = {}
 
 
 @dataclass
@@ -220,6 +225,10 @@ def finetune(
     if trained is not trainer.model:
         trainer = build_trainer(trained, spec, tokenizer, args)
     scores = evaluate_splits(trainer, evaluation, spec)
+    if spec.headline_split in scores.thresholds:
+        trained.config.label_thresholds = scores.thresholds[spec.headline_split]
+        if save and args.should_save:
+            trained.config.save_pretrained(str(args.output_dir))
     return FineTuningResult(
         model=trained,
         scores=scores,
@@ -379,7 +388,7 @@ def evaluate_splits(trainer: Trainer, evaluation: dict[str, EvaluationRows], spe
         # Rows of like length together; the order of rows changes no score.
         tokens = part.tokens.select(np.argsort(-np.asarray(part.tokens["length"]), kind="stable"))
         scored = build_compute_metrics(spec.for_split(split), part.rows, tokens)
-        trainer.compute_metrics = partial(_noting_constants, spec, split, scored, scores.constants)
+        trainer.compute_metrics = partial(_noting_constants, spec, split, scored, scores)
         found = trainer.evaluate(tokens, ignore_keys=IGNORED_OUTPUTS)
         plain = {key.removeprefix("eval_"): value for key, value in found.items()}
         scores[split] = {key: float(value) for key, value in plain.items() if key not in (*SPEED_KEYS, "epoch")}
@@ -391,12 +400,21 @@ def _noting_constants(
     spec: TaskSpec,
     split: str,
     scored: Callable[[EvalPrediction], dict[str, float]],
-    constants: dict[str, Any],
+    scores: Scores,
     prediction: EvalPrediction,
 ) -> dict[str, float]:
-    """Scores of a split; where the model says the same of all of its rows, that is noted, and a warning says it."""
+    """Scores of a split; where the model says the same of all of its rows, that is noted, and a warning says it.
+
+    Where a row has several labels, the probabilities from which on a label is best given are noted.
+    """
     found = scored(prediction)
-    if not spec.is_span:
+    constants = scores.constants
+    if spec.several_labels:
+        sides = prediction.predictions, prediction.label_ids
+        logits, known = (np.asarray(side[0] if isinstance(side, tuple) else side) for side in sides)
+        shown = spec.visible(known)
+        scores.thresholds[split] = best_thresholds(expit(logits[shown].astype(np.float64)), known[shown])
+    if not spec.is_span and not spec.several_labels:
         outputs, labels = (
             np.asarray(values[0] if isinstance(values, tuple) else values)
             for values in (prediction.predictions, prediction.label_ids)

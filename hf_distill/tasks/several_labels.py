@@ -1,0 +1,177 @@
+"""Several labels a row: how a column says them, how they are scored, and from which score on a label is given.
+
+In normalised rows a label column holds 0 and 1 for every label in the task's order; a row whose labels are hidden
+holds -1 in all places.
+
+Shape legend: B rows, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, List, Value
+
+from .labels import HIDDEN_TEXTS, LabelLookup
+from .spec import HIDDEN_LABEL, TaskSpec
+
+# Labels that a message names.
+SHOWN = 5
+
+
+def says_several(rows: Dataset, column: str, separator: str | None) -> bool:
+    """Whether a column of labels holds lists of names or numbers, or texts that a separator is named for."""
+    feature = rows.features[column]
+    of_items = isinstance(feature, List) and isinstance(feature.feature, (Value, ClassLabel))
+    return of_items or separator is not None
+
+
+def items_of(value: Any, separator: str | None) -> list[Any] | None:
+    """The labels of one cell; `None` where they are hidden."""
+    if isinstance(value, str):
+        value = value.strip()
+        parts = [part.strip() for part in (value.split(separator) if separator else [value])]
+        return None if value.lower() in HIDDEN_TEXTS and value else [part for part in parts if part]
+    return None if value is None else list(value)
+
+
+def are_places(cells: Sequence[list[Any] | None]) -> bool:
+    """Whether lists hold 0 and 1 for every label, in place of the labels that a row has."""
+    known = [cell for cell in cells if cell is not None]
+    lengths = {len(cell) for cell in known}
+    numbers = all(isinstance(item, (int, float, bool)) and item in (0, 1) for cell in known for item in cell)
+    return len(lengths) == 1 and lengths.pop() > 1 and numbers
+
+
+def names_in(rows: Dataset, column: str, separator: str | None) -> list[str]:
+    """The labels that a column names: those of its `ClassLabel`, its texts in sorted order, or its numbers.
+
+    Raises:
+        ValueError: If it names fewer than two.
+    """
+    feature: Any = rows.features[column]
+    if isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+        return list(feature.feature.names)
+    cells = [items_of(value, separator) for value in rows[column]]
+    if are_places(cells):
+        return [str(number) for number in range(len(next(cell for cell in cells if cell is not None)))]
+    items = {item for cell in cells for item in cell or ()}
+    if items and all(isinstance(item, (int, float)) for item in items):
+        return [str(number) for number in range(int(max(items)) + 1)]
+    names = sorted(str(item) for item in items)
+    if len(names) < 2:
+        raise ValueError(f"Column {column!r} names the labels {names}; several labels a row need at least two.")
+    return names
+
+
+def normalise_several(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
+    """Give the label column 0 and 1 for every label of the task.
+
+    Raises:
+        ValueError: If a label is none of the task's.
+    """
+    column = spec.label_column
+    feature: Any = rows.features[column]
+    item = feature.feature if isinstance(feature, List) else feature
+    cells = [items_of(value, spec.label_separator) for value in rows[column]]
+    if are_places(cells) and all(len(cell) == spec.num_labels for cell in cells if cell is not None):
+        values = [
+            [float(HIDDEN_LABEL)] * spec.num_labels if cell is None else list(map(float, cell)) for cell in cells
+        ]
+    else:
+        lookup = LabelLookup(item, spec, split)
+        found = [None if cell is None else [lookup.find(one) for one in cell] for cell in cells]
+        unknown = [
+            one
+            for cell, places in zip(cells, found, strict=True)
+            for one, place in zip(cell or (), places or (), strict=True)
+            if place is None or place < 0
+        ]
+        if unknown:
+            raise ValueError(
+                f"Split {split!r} of task {spec.name!r}: column {column!r} holds the labels "
+                f"{sorted({repr(one) for one in unknown})[:SHOWN]}; allowed are the names "
+                f"{list(spec.label_names or ())} or their numbers 0 to {spec.num_labels - 1}."
+            )
+        values = [_places(cell, spec.num_labels) for cell in found]
+    return rows.remove_columns(column).add_column(column, values, feature=List(Value("float32")))
+
+
+def _places(labels: Sequence[Any] | None, count: int) -> list[float]:
+    if labels is None:
+        return [float(HIDDEN_LABEL)] * count
+    return [float(place in labels) for place in range(count)]
+
+
+# ---- Scores ----
+
+
+def f1_micro(scores: np.ndarray, labels: np.ndarray) -> float:
+    """F1 over all labels of all rows together; a label is given where its logit is above 0."""
+    return _f1(scores > 0, labels == 1)
+
+
+def f1_macro(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of the F1 of every label; 0 of one that is neither given nor there."""
+    return float(np.mean([_f1(scores[:, place] > 0, labels[:, place] == 1) for place in range(labels.shape[1])]))
+
+
+def exact_match(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows whose labels are all right."""
+    return float(((scores > 0) == (labels == 1)).all(1).mean())
+
+
+def ranking_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over rows of: for every label of the row, the share of its labels among those that score no less.
+
+    A row without a label, or with all, counts as 1 (scikit-learn's `label_ranking_average_precision_score`).
+    """
+    found = []
+    for row, gold in zip(scores, labels == 1, strict=True):
+        if not gold.any() or gold.all():
+            found.append(1.0)
+            continue
+        own = row[gold]
+        ranks = (row[None] >= own[:, None]).sum(1)
+        hits = (own[None] >= own[:, None]).sum(1)
+        found.append(float((hits / ranks).mean()))
+    return float(np.mean(found))
+
+
+SEVERAL_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "f1_micro": f1_micro,
+    "f1_macro": f1_macro,
+    "ranking_average_precision": ranking_average_precision,
+    "exact_match": exact_match,
+}
+
+
+def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> list[float]:
+    """For every label the probability from which on giving it has the best F1; 0.5 where no row has the label.
+
+    Args:
+        probabilities: (B, C) of rows that nothing was trained on.
+        labels: (B, C) 0 and 1.
+    """
+    found = []
+    for place in range(labels.shape[1]):
+        order = np.argsort(-probabilities[:, place], kind="stable")
+        ranked, gold = probabilities[order, place], labels[order, place] == 1
+        if not gold.any():
+            found.append(0.5)
+            continue
+        given = np.arange(1, len(gold) + 1)
+        scores = 2 * np.cumsum(gold) / (given + gold.sum())
+        # Rows of one probability are given together.
+        scores[:-1][ranked[:-1] == ranked[1:]] = -1
+        best = int(scores.argmax())
+        below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
+        found.append(float((ranked[best] + below) / 2))
+    return found
+
+
+def _f1(given: np.ndarray, gold: np.ndarray) -> float:
+    total = int(given.sum()) + int(gold.sum())
+    return 2.0 * int((given & gold).sum()) / total if total else 0.0
