@@ -330,12 +330,13 @@ def _fused_kl(
     log_sums = mask.new_empty(2, batch, heads, length, dtype=torch.float32)
     divergences = mask.new_zeros(programs, dtype=torch.float32)
     flags = mask.view(torch.uint8)
-    _bounds_kernel[(batch,)](flags, bounds, length, block=256, num_warps=1)
     sides = student_left, student_right, teacher_left, teacher_right
     factor = math.log(2) / (heads * batch)
-    _divergence_kernel[(programs,)](
-        *sides, flags, bounds, *log_sums.unbind(), divergences, length, heads, factor, **settings
-    )
+    with torch.cuda.device_of(mask):  # Triton starts kernels on the current device
+        _bounds_kernel[(batch,)](flags, bounds, length, block=256, num_warps=1)
+        _divergence_kernel[(programs,)](
+            *sides, flags, bounds, *log_sums.unbind(), divergences, length, heads, factor, **settings
+        )
     return divergences.sum(), log_sums, bounds
 
 
@@ -361,13 +362,14 @@ def _fused_gradient(
     programs = batch * heads * triton.cdiv(length, settings["rows"])
     gradient = student.new_zeros(student.shape)
     factor = (width // heads) ** -0.5 / (heads * batch)
-    _gradient_kernel[(programs,)](
-        *(student, student_others, teacher, teacher_others, mask.view(torch.uint8), bounds, *log_sums.unbind()),
-        *(incoming.float(), gradient, length, heads, factor),
-        **settings,
-        as_queries=as_queries,
-        as_keys=as_keys,
-    )
+    with torch.cuda.device_of(mask):
+        _gradient_kernel[(programs,)](
+            *(student, student_others, teacher, teacher_others, mask.view(torch.uint8), bounds, *log_sums.unbind()),
+            *(incoming.float(), gradient, length, heads, factor),
+            **settings,
+            as_queries=as_queries,
+            as_keys=as_keys,
+        )
     return gradient
 
 

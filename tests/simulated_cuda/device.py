@@ -131,6 +131,8 @@ def _install() -> None:
         place.get_rng_state_all = lambda: [torch.get_rng_state()]
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.Tensor.pin_memory = lambda self, *args: self  # type: ignore[method-assign,assignment]
+    # Nobody could run what Triton compiles: it is not there, for whoever asks.
+    sys.modules["triton"] = None  # type: ignore[assignment]
     safetensors.torch.save_file = functools.partial(_save_file, safetensors.torch.save_file)
 
 
