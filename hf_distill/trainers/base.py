@@ -255,13 +255,13 @@ class BaseTrainer(Trainer):
         step = self.state.global_step
         # Sharded models speak in training only.
         if self._last_batch is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            self.finite.see(step, {OUTPUT + name: value for name, value in self._say_again().items()})
+            self.finite.see(step, {OUTPUT + name: value for name, value in self._outputs_now().items()})
         self.finite.see(step, {WEIGHT + name: values for name, values in self.model.named_parameters()})
         self.finite.see(step, {WEIGHT + name: values for name, values in moments_of(self.optimizer).items()})
         end_if_not_finite(self.finite, self.accelerator)
 
     @torch.no_grad()
-    def _say_again(self) -> dict[str, Tensor]:
+    def _outputs_now(self) -> dict[str, Tensor]:
         """Return the student's outputs for the last rows with the weights as they are now; draws no random number."""
         training = self.model.training
         self.model.eval()
@@ -341,14 +341,14 @@ class BaseTrainer(Trainer):
         super()._load_best_model()
 
 
-def named_sides(signals: Signals | Mapping[str, Signals] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def named_targets(signals: Signals | Mapping[str, Signals] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What teachers say to a batch, and its labels, by names that say whose they are."""
-    sides = {LABELS + name: value for name, value in inputs.items() if "label" in name}
+    targets = {LABELS + name: value for name, value in inputs.items() if "label" in name}
     by_objective = signals if isinstance(signals, Mapping) else {"": signals}
     # Objectives that learn from one teacher share what it said.
     for one in {id(one): one for one in by_objective.values() if isinstance(one, Signals)}.values():
-        sides |= {TEACHER + name: value for name, value in named_signals(one)}
-    return sides
+        targets |= {TEACHER + name: value for name, value in named_signals(one)}
+    return targets
 
 
 @contextmanager

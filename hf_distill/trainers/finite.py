@@ -18,7 +18,7 @@ from ..storage.finite import FiniteWatch, NotFiniteError, listed
 
 LOSS, GRADIENT, OUTPUT, WEIGHT = "loss", "gradient", "output: ", "weight: "
 # Whose fault it may be; alone they do no harm: padding may hold anything, and not every label is read.
-SIDES = TEACHER, LABELS = "teacher: ", "labels: "
+TARGETS = TEACHER, LABELS = "teacher: ", "labels: "
 
 
 def end_if_not_finite(watch: FiniteWatch, accelerator: Accelerator) -> None:
@@ -32,13 +32,13 @@ def end_if_not_finite(watch: FiniteWatch, accelerator: Accelerator) -> None:
         NotFiniteError: If something was not finite.
     """
     found = watch.first_steps()
-    first = min((step for name, step in found.items() if not name.startswith(SIDES)), default=0)
+    first = min((step for name, step in found.items() if not name.startswith(TARGETS)), default=0)
     # The number of a step is above 0.
     steps = accelerator.gather(torch.tensor([first], device=accelerator.device)).tolist()
     step = min((one for one in steps if one > 0), default=0)
     if step == 0:
         return
-    here = [name for name, at in found.items() if at == step or (at < step and name.startswith(SIDES))]
+    here = [name for name, at in found.items() if at == step or (at < step and name.startswith(TARGETS))]
     names = list(dict.fromkeys(gather_object(here))) if accelerator.num_processes > 1 else here
     raise NotFiniteError(_message(step, names))
 
@@ -59,7 +59,7 @@ def _message(step: int, names: list[str]) -> str:
     labels, teacher, weights = (
         [name.removeprefix(kind) for name in names if name.startswith(kind)] for kind in (LABELS, TEACHER, WEIGHT)
     )
-    terms = [n for n in names if n not in (LOSS, GRADIENT) and not n.startswith((*SIDES, WEIGHT, OUTPUT))]
+    terms = [n for n in names if n not in (LOSS, GRADIENT) and not n.startswith((*TARGETS, WEIGHT, OUTPUT))]
     if terms:
         what = f"the loss of {listed(terms)}"
     elif LOSS in names:

@@ -365,7 +365,7 @@ class DistillationModel(PreTrainedModel):
             return getattr(self._modules["student"], name)
 
 
-def wrapped(
+def with_objectives(
     student: Any,
     items: Sequence[Any],
     teacher: TeacherSource | None,

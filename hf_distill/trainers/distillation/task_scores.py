@@ -2,7 +2,7 @@
 
 Where the training reaches the student's head and the head is the task's, the student is scored as it is. Otherwise the
 head is noise, and a linear probe says how much of the task can be read from what is trained: ridge regression from the
-mean of the tokens' hidden states, closed and without chance, fitted anew in every evaluation.
+mean of the tokens' hidden states, in closed form and without random numbers, fitted anew in every evaluation.
 
 A student that learns vectors of texts is scored by their cosines: on pairs of texts, or on retrieval.
 """

@@ -34,7 +34,7 @@ from ...teachers.base import TeacherSource
 from ...teachers.opening import open_teachers, refuse_shared
 from ..base import (
     BaseTrainer,
-    named_sides,
+    named_targets,
     random_state_kept,
     refuse_data_parallel,
     refuse_without_effect,
@@ -46,7 +46,7 @@ from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
 from .labels import LABEL_NAMES
-from .model import DistillationModel, count_items, give_own_settings, train_beside, wrapped
+from .model import DistillationModel, count_items, give_own_settings, train_beside, with_objectives
 from .publishing import Publisher, check_strategy, write_card
 from .rows import RowReader, check_one_set, has_pairs, masking_collator, settle_problem_type
 
@@ -231,7 +231,7 @@ class DistillationTrainer(BaseTrainer):
         settle_problem_type(student, self._example_rows, self.args.device)
         # Every trial of a search needs objectives of its own.
         items = self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
-        return wrapped(student, items, self.teacher, self.args, self._student_head)
+        return with_objectives(student, items, self.teacher, self.args, self._student_head)
 
     def _start(self, collator: Any) -> None:
         """Prepare everything that needs the base class to be ready."""
@@ -416,7 +416,7 @@ class DistillationTrainer(BaseTrainer):
         )
         if self.model.training:
             terms = outputs["terms"]
-            self.watch(named_sides(signals, inputs))
+            self.watch(named_targets(signals, inputs))
             self.watch(terms)
             # They are kept until the next log; nothing waits for the device.
             self._term_sums = {n: self._term_sums[n] + v if n in self._term_sums else v for n, v in terms.items()}

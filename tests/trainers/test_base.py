@@ -1,0 +1,58 @@
+"""What every trainer of the package has: methods that a plain `Trainer` lacks, and random states that are kept."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from hf_distill.trainers.base import random_state_kept, unless_stock
+
+
+class Stock:
+    def step(self):
+        return ["stock"]
+
+
+class Base(Stock):
+    def step(self):
+        return ["base", *super().step()]
+
+
+class Ours(Base):
+    def __init__(self, is_stock):
+        self.is_stock = is_stock
+
+    @unless_stock
+    def step(self):
+        """Say who runs."""
+        return ["ours", *super().step()]
+
+
+class Users(Ours):
+    def step(self):
+        return ["users", *super().step()]
+
+
+@pytest.mark.parametrize("kind", [Ours, Users])
+def test_a_stock_trainer_has_the_method_of_the_next_class(kind):
+    own = ["users"] if kind is Users else []
+    assert kind(is_stock=False).step() == [*own, "ours", "base", "stock"]
+    assert kind(is_stock=True).step() == [*own, "base", "stock"]
+
+
+def test_of_the_class_it_is_a_function_like_any_other():
+    assert Ours.step.__doc__ == "Say who runs."
+    assert Ours.step(Ours(is_stock=True)) == ["ours", "base", "stock"]
+
+
+def test_no_generator_of_random_numbers_moves():
+    def drawn():
+        return torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
+
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    with random_state_kept(torch.device("cpu")):
+        first = drawn()
+    assert drawn() == first
