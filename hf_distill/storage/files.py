@@ -271,14 +271,15 @@ def disk_space(where: Path, what: str = "", flags: str = "--output_dir") -> Iter
 
 def is_full(error: BaseException) -> bool:
     """Return whether an error, or what it came from, is that of a full disk: libraries raise many kinds."""
-    while True:
-        if isinstance(error, OSError) and error.errno in _FULL:
+    came_from: BaseException | None = error
+    while came_from is not None:
+        if isinstance(came_from, OSError) and came_from.errno in _FULL:
             return True
-        if any(words in str(error) for words in _FULL_WORDS) or _FULL_FOR_NUMPY.search(str(error)):
+        if any(words in str(came_from) for words in _FULL_WORDS) or _FULL_FOR_NUMPY.search(str(came_from)):
             return True
-        if error.__cause__ is None:
-            return False
-        error = error.__cause__
+        # Writers that are closed because of a full disk raise errors of their own.
+        came_from = came_from.__cause__ or (None if came_from.__suppress_context__ else came_from.__context__)
+    return False
 
 
 def _real(path: PathLike) -> Path:

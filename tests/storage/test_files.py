@@ -183,6 +183,9 @@ def test_a_full_disk_is_known_by_what_it_came_from():
     outer = RuntimeError("could not save")
     outer.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert is_full(outer)
+    closing = ValueError("I/O operation on closed file")
+    closing.__context__ = OSError(errno.ENOSPC, "No space left on device")
+    assert is_full(closing)
     assert not is_full(OSError(errno.EACCES, "Permission denied"))
     assert not is_full(ValueError("three rows requested and four written down"))
 

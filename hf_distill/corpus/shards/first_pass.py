@@ -218,11 +218,13 @@ class Shards:
 
     def _merge_rows(self, folder: Path) -> dict[str, Any]:
         whole = self.whole
-        rows = np.lib.format.open_memmap(folder / "rows.npy", mode="w+", dtype=np.int64, shape=(whole.num_usable,))
-        for shard in range(self.num_shards):
-            here = slice(*whole.usable_bounds[shard : shard + 2])
-            rows[here] = np.load(self.prepared(shard).file("rows.npy")) + whole.unit_bounds[shard]
-        rows.flush()
+        # Not into a memory map: where the disk is full, that ends the process without an error.
+        with (folder / "rows.npy").open("wb") as file:
+            header = {"descr": "<i8", "fortran_order": False, "shape": (whole.num_usable,)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for shard in range(self.num_shards):
+                rows = np.load(self.prepared(shard).file("rows.npy")) + whole.unit_bounds[shard]
+                file.write(rows.astype("<i8").tobytes())
         return {"rows": whole.num_usable}
 
     def step(self, folder: Path, name: str, settings: dict[str, Any], shard: int | None = None) -> Step:
