@@ -560,11 +560,10 @@ def _is_sharded(layer: nn.Module) -> bool:
     return hasattr(next(layer.parameters(), None), "ds_id")
 
 
-def known_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+def known_mask(*, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """The mask of SDPA as transformers makes it, without asking a device whether a batch has padding.
 
     Args:
-        args: As for `sdpa_mask`.
         attention_mask: (B, T); of a batch whose host knows that it has no padding, none is needed.
         kwargs: As for `sdpa_mask`.
 
@@ -576,7 +575,7 @@ def known_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) 
     if padded:
         # Skipped are masks without padding alone; to find one, the device would have to be asked.
         kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    return sdpa_mask(*args, attention_mask=None if padded is False else attention_mask, **kwargs)  # type: ignore[misc]
+    return sdpa_mask(attention_mask=None if padded is False else attention_mask, **kwargs)
 
 
 AttentionInterface.register(ATTENTION_NAME, recording_attention)

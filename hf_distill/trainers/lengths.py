@@ -78,11 +78,11 @@ class TokenBatches(BatchRebalanceSampler):
         Raises:
             ValueError: If a row is longer than the budget, or there are fewer rows than processes.
         """
-        self.lengths = torch.tensor(lengths)
-        longest = int(self.lengths.max())
+        self._lengths = torch.tensor(lengths)
+        longest = int(self._lengths.max())
         if longest > budget:
             raise ValueError(
-                f"`--max_tokens_per_batch` is {budget}, but row {int(self.lengths.argmax())} has {longest} tokens: "
+                f"`--max_tokens_per_batch` is {budget}, but row {int(self._lengths.argmax())} has {longest} tokens: "
                 "give at least as many, or cut the rows (`--max_length`)."
             )
         if len(lengths) < num_processes:
@@ -90,7 +90,7 @@ class TokenBatches(BatchRebalanceSampler):
         # `accelerate` counts epochs in `epoch`, also those of loaders that nobody trains on.
         self.seed, self.epoch_of_training = seed, epoch
         self.num_processes, self.process = num_processes, process
-        self.sizes = _even(_sizes(self.lengths.sort(descending=True).values.tolist(), budget), num_processes)
+        self.sizes = _even(_sizes(self._lengths.sort(descending=True).values.tolist(), budget), num_processes)
 
     def __len__(self) -> int:
         """Batches of an epoch in this process."""
@@ -99,8 +99,8 @@ class TokenBatches(BatchRebalanceSampler):
     def __iter__(self) -> Iterator[list[int]]:
         """Row numbers of each batch."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch_of_training())
-        order = torch.randperm(len(self.lengths), generator=generator)
-        order = order[self.lengths[order].argsort(descending=True, stable=True)]
+        order = torch.randperm(len(self._lengths), generator=generator)
+        order = order[self._lengths[order].argsort(descending=True, stable=True)]
         # Rows that some batches must have twice, so that every process has one.
         batches = torch.cat((order, order[: sum(self.sizes) - len(order)])).split(self.sizes)
         for turn in (0, *(1 + torch.randperm(len(self) - 1, generator=generator)).tolist()):

@@ -63,6 +63,8 @@ class DistillationModel(PreTrainedModel):
     Attributes:
         student: The plain model (or `PeftModel`) that users get.
         objectives: Modules by name; their parameters, if any, train beside the student and are never saved in it.
+        ends_inside_a_layer: Whether the last signal of a step is queries, keys, values or scores of a layer, so that
+            the backward pass begins there.
         sentence_head: Makes one vector of a text, where the student is a sentence encoder; saved with it as modules of
             sentence-transformers.
     """
@@ -110,6 +112,13 @@ class DistillationModel(PreTrainedModel):
         self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
         self.deepest_layer = deepest_hidden_state(request, self._capture.num_layers)
         self._features_capture: Any = None
+        architecture = getattr(self._capture, "architecture", None)
+        # FSDP shards by them, one layer at a time, where accelerate's configuration names no classes.
+        self._no_split_modules = {type(one).__name__ for one in architecture.layer_list()} if architecture else None
+        inside = request.projections | request.attention_scores
+        self.ends_inside_a_layer = (
+            bool(inside) and not request.logits and max(inside) > max(request.hidden_states, default=0)
+        )
 
     @torch.no_grad()
     def check(self, teacher: TeacherSource | None, args: DistillationArguments) -> None:

@@ -272,6 +272,15 @@ class DistillationTrainer(BaseTrainer):
 
     def _check_objectives(self) -> None:
         self.model.check(self.teacher, self.args)
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        reshards = getattr(plugin, "fsdp_version", 1) == 2 and plugin.reshard_after_forward
+        if self.model.ends_inside_a_layer and reshards:
+            raise ValueError(
+                f"The objectives {sorted(self.model.objectives)} end inside the student's last layer, whose weights "
+                "FSDP does not gather again for a backward pass that begins there: set "
+                "`fsdp_reshard_after_forward: false` in accelerate's configuration, or add an objective on hidden "
+                "states or logits."
+            )
         # As they begin: a callback may change them on the way.
         self._described = self.model.describe()
         self._manifest = None

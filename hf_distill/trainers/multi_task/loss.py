@@ -63,6 +63,9 @@ class MultiTaskLoss(nn.Module):
             self.weighting = GradientNormWeights(list(self.specs), args.gradient_norm_alpha)
             self._last_shared = list(describe_architecture(model.plain_encoder).layer_list()[-1].parameters())
         self._progress = 0.0
+        # FSDP shards by them, where accelerate's configuration names no classes.
+        layers = describe_architecture(model.plain_encoder).layer_list()
+        self._no_split_modules = {type(layer).__name__ for layer in layers}
 
     @property
     def config(self) -> Any:
