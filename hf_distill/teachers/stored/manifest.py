@@ -169,7 +169,8 @@ def request_from(fields: Mapping[str, Any]) -> SignalRequest:
     """Return the reverse of `request_fields`."""
     flags = ("logits", "pooled")
     request: dict[str, Any] = {name: bool(fields.get(name)) for name in flags}
-    return SignalRequest(**request, **{name: frozenset(value) for name, value in fields.items() if name not in flags})
+    request |= {name: frozenset(value) for name, value in fields.items() if name not in flags}
+    return SignalRequest(**request)
 
 
 def missing_signals(request: SignalRequest, stored: SignalRequest) -> str:
