@@ -1,14 +1,17 @@
 """Several adapters on one base model as several teachers."""
 
 import copy
+import json
+from pathlib import Path
 
 import peft
 import pytest
 import torch
-from transformers import set_seed
+from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill import MultiTeacherArguments, MultiTeacherTrainer, adapter_teachers
 from hf_distill.capture.signals import SignalRequest
+from hf_distill.teachers.opening import open_teacher
 
 EVERYTHING = SignalRequest(logits=True, hidden_states=frozenset({0, 2, 3}), projections=frozenset({3}))
 INPUTS = {
@@ -111,6 +114,40 @@ def test_a_student_learns_from_adapters_as_from_merged_models(
 
     separate = losses([merged(tiny_teacher, folder) for folder in adapters])
     assert losses(adapter_teachers(tiny_teacher, adapters)) == pytest.approx(separate, rel=1e-4)
+
+
+@pytest.fixture
+def on_disk(tmp_path, tiny_teacher):
+    """Folder of an adapter whose base lies on disk, and the adapted model."""
+    tiny_teacher.save_pretrained(tmp_path / "base")
+    set_seed(30)
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"], init_lora_weights=False)
+    model = peft.get_peft_model(BertForSequenceClassification.from_pretrained(tmp_path / "base"), config).eval()
+    model.save_pretrained(tmp_path / "adapter")
+    return str(tmp_path / "adapter"), model
+
+
+def test_the_folder_of_an_adapter_is_its_base_with_the_adapter_in_it(on_disk):
+    folder, adapted = on_disk
+    teacher = open_teacher(folder, flag="--teacher_model")
+    teacher.request(SignalRequest(logits=True))
+    torch.testing.assert_close(teacher.signals(INPUTS).logits["logits"], adapted(**INPUTS).logits)
+    assert type(teacher.model) is BertForSequenceClassification
+    assert (teacher.place, teacher.source()) == (folder, {"name": "adapter", "hub_id": None, "revision": None})
+
+
+def test_an_adapter_of_another_base_or_kind_is_refused(on_disk, tmp_path, tiny_teacher):
+    folder, _ = on_disk
+    settings = json.loads(Path(folder, "adapter_config.json").read_text())
+    BertModel(tiny_teacher.config).save_pretrained(tmp_path / "bare")
+    for changes, message in (
+        ({"base_model_name_or_path": str(tmp_path / "bare")}, r"\(BertModel\) has other layers, by `base_model"),
+        ({"base_model_name_or_path": None}, "an adapter of kind 'LORA' on None; only LoRA"),
+        ({"peft_type": "PROMPT_TUNING"}, "an adapter of kind 'PROMPT_TUNING' on"),
+    ):
+        Path(folder, "adapter_config.json").write_text(json.dumps({**settings, **changes}))
+        with pytest.raises(ValueError, match=message):
+            open_teacher(folder, flag="--teacher_model")
 
 
 def test_what_is_no_adapter_that_can_be_switched_is_refused(tmp_path, tiny_teacher, adapters):

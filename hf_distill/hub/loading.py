@@ -7,6 +7,7 @@ import inspect
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ import transformers
 from huggingface_hub import constants
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.utils import cached_file
 
-from ..storage.files import damage_of_file
+from .._optional import require
+from ..storage.files import damage_of_file, read_mapping
 from ..storage.finite import listed
 from ..storage.plain_values import as_hint
 from .selection import MODULES_FILE
 
+ADAPTER_FILE = "adapter_config.json"
 # What transformers raises where files are missing, cut short, something else, or do not fit each other; a pickle that
 # is more than tensors is not run.
 UNREADABLE = (
@@ -39,7 +43,8 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
     """Return `model` if it is an instance, else load it with the class that its configuration names.
 
     Args:
-        model: Hub id, local folder, or a model (returned as it is).
+        model: Hub id, local folder (of a model or of a LoRA adapter, which is merged into its base model), or a model
+            (returned as it is).
         flag: The argument that carried it, for the error.
         kwargs: For `from_pretrained`; weights are loaded in float32 unless `dtype` says otherwise.
 
@@ -49,6 +54,9 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
     """
     if not isinstance(model, str):
         return model
+    folder = Path(model).expanduser()
+    if (folder / ADAPTER_FILE).is_file() and not (folder / "config.json").is_file():
+        return _with_adapter(folder, flag, **kwargs)
     revision = {"revision": kwargs["revision"]} if kwargs.get("revision") else {}
     _, model_class, options = _config_and_class(model, flag, **revision)
     try:
@@ -59,6 +67,38 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
         raise load_error(model, error, flag=flag) from error
     check_complete(model, report, flag=flag)
     return loaded
+
+
+def _with_adapter(folder: Path, flag: str, **kwargs: Any) -> Any:
+    """The base model of an adapter with the adapter merged into its weights."""
+    peft = require("peft", extra="peft", needed_by=f"the adapter in {str(folder)!r}")
+    settings = read_mapping(folder / ADAPTER_FILE)
+    base = settings.get("base_model_name_or_path")
+    if not isinstance(base, str) or settings.get("peft_type") != "LORA":
+        raise ValueError(
+            f"`{flag}` {str(folder)!r} is an adapter of kind {settings.get('peft_type')!r} on {base!r}; only LoRA on "
+            "a named base model can be merged. Merge it with peft, and give the model."
+        )
+    model = load_model(base, flag=flag, **{name: value for name, value in kwargs.items() if name != "revision"})
+    try:
+        with warnings.catch_warnings():
+            # It is told below, as an error.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            adapted = peft.PeftModel.from_pretrained(model, str(folder))
+    except UNREADABLE as error:
+        raise load_error(str(folder), error, flag=flag) from error
+    weights = folder / "adapter_model.safetensors"
+    # What the base model has no place for would be left out in silence, and what the folder lacks would be random.
+    known = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    differing = sorted(set(load_file(weights)) ^ set(known)) if weights.is_file() else []
+    if differing:
+        raise ValueError(
+            f"`{flag}` {str(folder)!r}: its base model {base!r} ({type(model).__name__}) has other layers, by "
+            f"{listed(differing)}. Load both with the class that it was trained with, merge, and give the model."
+        )
+    merged = adapted.merge_and_unload()
+    merged.config.name_or_path, merged.config._commit_hash = str(folder), None
+    return merged
 
 
 def check_complete(model: str, report: Mapping[str, Any], *, flag: str) -> None:
