@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tiny_data import mood_rows, save_model, write_task
 from transformers import AutoModelForSequenceClassification, BertModel, set_seed
 
 from hf_distill import __version__, cli
@@ -31,15 +32,11 @@ QUICK = "--use_cpu --disable_tqdm true --report_to none --max_steps 2 --save_str
 @pytest.fixture
 def data(tmp_path, tiny_tokenizer, tiny_bert_config, sentences):
     """A task folder, a general corpus and an encoder in one folder."""
-    (tmp_path / "mood").mkdir()
-    rows = [{"text": f"{('bad', 'good')[i % 2]} {t}", "label": ("no", "yes")[i % 2]} for i, t in enumerate(sentences)]
-    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
-        (tmp_path / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    write_task(tmp_path / "mood", mood_rows(sentences, ("no", "yes")))
     general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
     (tmp_path / "general.txt").write_text("\n".join(general))
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tmp_path / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     return tmp_path
 
 

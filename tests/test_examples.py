@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from tiny_data import mood_rows, save_model, write_rows, write_task
 from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,
@@ -50,26 +50,18 @@ def run(data, monkeypatch):
     return lambda name, *words: load(EXAMPLES / f"{name}.py").main([str(word) for word in words])
 
 
-def write_rows(path, rows):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 @pytest.fixture
 def data(tmp_path, tiny_teacher, tiny_tokenizer, tiny_bert_config, sentences):
     """`mood/` (a task), `general.txt`, `encoder/` and `teacher/` in one folder."""
-    rows = [{"text": f"{('bad', 'good')[i % 2]} {t}", "label": i % 2} for i, t in enumerate(sentences)]
-    for split, part in (("train", rows[:40]), ("validation", rows[40:52]), ("test", rows[52:])):
-        write_rows(tmp_path / "mood" / f"{split}.jsonl", part)
+    rows = mood_rows(sentences)
     spec = {"text_columns": ["text"], "label_names": ["negative", "positive"], "metrics": ["accuracy"]}
-    (tmp_path / "mood" / "task.yaml").write_text(yaml.safe_dump(spec | {"test_splits": ["test"]}))
+    write_task(tmp_path / "mood", rows[:52], **spec, test_splits=["test"])
+    write_rows(tmp_path / "mood" / "test.jsonl", rows[52:])
     general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
     (tmp_path / "general.txt").write_text("\n".join(general))
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_teacher.save_pretrained(tmp_path / "teacher")
-    for name in ("encoder", "teacher"):
-        tiny_tokenizer.save_pretrained(tmp_path / name)
+    for name, model in (("encoder", BertModel(tiny_bert_config())), ("teacher", tiny_teacher)):
+        save_model(tmp_path / name, model, tiny_tokenizer)
     return tmp_path
 
 

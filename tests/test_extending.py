@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_data import save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer
@@ -70,14 +71,11 @@ def forget_classes():
 def data(tmp_path, tiny_tokenizer, tiny_bert_config, sentences):
     """Rows of the plugin's task, a general corpus and an encoder."""
     rows = [{"text": text, "label": ("bad", "good")[i % 2]} for i, text in enumerate(sentences)]
-    (tmp_path / "moods").mkdir()
-    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
-        (tmp_path / "moods" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    write_task(tmp_path / "moods", rows)
     general = [f"{one} and {other}" for one, other in zip(sentences, reversed(sentences), strict=True)]
     (tmp_path / "general.txt").write_text("\n".join(general))
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tmp_path / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     return tmp_path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from tiny_data import save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.cli import main as hf_distill
@@ -101,13 +102,10 @@ def test_facts_are_gathered_from_runs_and_what_was_written_by_hand_stays(
     cards, tmp_path, tiny_tokenizer, tiny_bert_config, sentences, capsys
 ):
     rows = [{"text": text, "label": ("no", "yes")[i % 2]} for i, text in enumerate(sentences)]
-    (tmp_path / "mood").mkdir()
-    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
-        (tmp_path / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    write_task(tmp_path / "mood", rows)
     (tmp_path / "text.txt").write_text("\n".join(sentences))
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tmp_path / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     task = ["--task", str(tmp_path / "mood"), "--text_columns", "text"]
     teacher, student = str(tmp_path / "encoder"), str(tmp_path / "student")
     shape = ["--student_shape", "2x12:2h:20", "--per_device_train_batch_size", "4"]

@@ -15,23 +15,6 @@ CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, DistillationAr
 
 
 @pytest.fixture
-def teacher(tmp_path, tiny_teacher, tiny_tokenizer):
-    """A folder with the tiny teacher and its tokenizer."""
-    folder = tmp_path / "my-teacher"
-    tiny_teacher.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def text(tmp_path, sentences):
-    """A file with one sentence a line."""
-    path = tmp_path / "sentences.txt"
-    path.write_text("\n".join(sentences), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture
 def run(tmp_path, teacher, text):
     """`run(**fields)`: distil with the tiny teacher; fields go to the arguments that have them."""
 

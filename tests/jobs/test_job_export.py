@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_data import write_task
 from transformers import AutoTokenizer
 
 pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
@@ -25,10 +26,8 @@ def folder(tiny_student, tiny_tokenizer, tmp_path):
 @pytest.fixture
 def mood(tmp_path, sentences):
     """Arguments of a task of forty rows."""
-    (tmp_path / "mood").mkdir()
     rows = [{"text": text, "label": ("negative", "positive")[i % 2]} for i, text in enumerate(sentences[:40])]
-    for split in ("train", "validation"):
-        (tmp_path / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_task(tmp_path / "mood", [*rows, *rows])
     columns = {"text_columns": ["text"], "class_names": ["negative", "positive"]}
     return ScoredTaskArguments(str(tmp_path / "mood"), **columns, max_length=32, max_eval_samples=30)
 

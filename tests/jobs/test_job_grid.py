@@ -4,7 +4,7 @@ import json
 import statistics
 
 import pytest
-import yaml
+from tiny_data import mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
@@ -18,20 +18,15 @@ from hf_distill.settings.parsing import parse
 @pytest.fixture
 def data(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
     """Two tasks and two encoders."""
-    rows = [{"text": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
     spec = {
         "text_columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"],
         "fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
     }  # fmt: skip
     for name in ("mood", "praise"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "task.yaml").write_text(yaml.safe_dump(spec))
-        for stem, part in (("train", rows[:40]), ("validation", rows[40:])):
-            (tmp_path / name / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        write_task(tmp_path / name, mood_rows(sentences), **spec)
     for seed, name in enumerate(("one", "two")):
         set_seed(seed)
-        BertModel(tiny_bert_config()).save_pretrained(tmp_path / name)
-        tiny_tokenizer.save_pretrained(tmp_path / name)
+        save_model(tmp_path / name, BertModel(tiny_bert_config()), tiny_tokenizer)
     return tmp_path
 
 

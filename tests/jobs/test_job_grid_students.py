@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_data import mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
@@ -29,19 +30,14 @@ CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 @pytest.fixture
 def data(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
     """A task, a textbook and a teacher of four layers."""
-    rows = [{"text": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
     spec = {
         "text_columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"],
         "fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
     }  # fmt: skip
-    (tmp_path / "mood").mkdir()
-    (tmp_path / "mood" / "task.yaml").write_text(yaml.safe_dump(spec))
-    for stem, part in (("train", rows[:40]), ("validation", rows[40:])):
-        (tmp_path / "mood" / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    write_task(tmp_path / "mood", mood_rows(sentences), **spec)
     (tmp_path / "general.txt").write_text("\n".join(sentences))
     set_seed(0)
-    BertModel(tiny_bert_config(num_hidden_layers=4)).save_pretrained(tmp_path / "teacher")
-    tiny_tokenizer.save_pretrained(tmp_path / "teacher")
+    save_model(tmp_path / "teacher", BertModel(tiny_bert_config(num_hidden_layers=4)), tiny_tokenizer)
     return tmp_path
 
 

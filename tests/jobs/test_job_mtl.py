@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import yaml
+from tiny_data import mood_rows, save_model, write_task
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -22,14 +22,9 @@ from hf_distill.settings.parsing import parse
 @pytest.fixture
 def data(tmp_path, sentences):
     """Two tasks of one's own, and SST-2 in miniature."""
-    rows = [{"sentence": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
-    for name in ("sst2", "mood", "praise"):
-        (tmp_path / name).mkdir()
-        if name != "sst2":
-            spec = {"text_columns": ["sentence"], "label_names": ["no", "yes"], "metrics": ["accuracy"]}
-            (tmp_path / name / "task.yaml").write_text(yaml.safe_dump(spec))
-        for stem, part in (("train", rows[:40]), ("validation", rows[40:])):
-            (tmp_path / name / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    spec = {"text_columns": ["sentence"], "label_names": ["no", "yes"], "metrics": ["accuracy"]}
+    for name, fields in (("sst2", {}), ("mood", spec), ("praise", spec)):
+        write_task(tmp_path / name, mood_rows(sentences, column="sentence"), **fields)
     return tmp_path
 
 
@@ -37,8 +32,7 @@ def data(tmp_path, sentences):
 def encoder(tmp_path, tiny_bert_config, tiny_tokenizer):
     """A folder with a tiny encoder and its tokenizer."""
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tmp_path / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     return str(tmp_path / "encoder")
 
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from tiny_data import mood_rows, save_model, write_rows, write_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -42,17 +43,12 @@ QUIET = {"disable_tqdm": True, "report_to": "none", "logging_steps": 1}
 def material(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
     """A task folder with its description, a general corpus and an encoder; returns their folder."""
     folder = tmp_path_factory.mktemp("material")
-    rows = [{"text": f"{('bad', 'good')[i % 2]} {t}", "label": ("no", "yes")[i % 2]} for i, t in enumerate(sentences)]
-    (folder / "mood").mkdir()
-    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
-        (folder / "mood" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     spec = {"text_columns": ["text"], "label_column": "label", "label_names": ["no", "yes"], "metrics": ["accuracy"]}
-    (folder / "mood" / "task.yaml").write_text(yaml.safe_dump(spec))
+    write_task(folder / "mood", mood_rows(sentences, ("no", "yes")), **spec)
     general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
-    (folder / "general.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in general))
+    write_rows(folder / "general.jsonl", [{"text": text} for text in general])
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(folder / "encoder")
-    tiny_tokenizer.save_pretrained(folder / "encoder")
+    save_model(folder / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     return folder
 
 

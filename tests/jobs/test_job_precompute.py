@@ -22,23 +22,6 @@ OBJECTIVES = ["relation", "logits:0.5"]
 
 
 @pytest.fixture
-def teacher(tmp_path, tiny_teacher, tiny_tokenizer):
-    """A folder with the tiny teacher and its tokenizer."""
-    folder = tmp_path / "my-teacher"
-    tiny_teacher.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def text(tmp_path, sentences):
-    """A file with one sentence a line."""
-    path = tmp_path / "sentences.txt"
-    path.write_text("\n".join(sentences), encoding="utf-8")
-    return str(path)
-
-
-@pytest.fixture
 def store(tmp_path, teacher, text):
     """`store(**fields)`: what the job returns; fields go to the arguments that have them."""
 

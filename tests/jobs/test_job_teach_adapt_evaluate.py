@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from tiny_data import mood_rows, save_model, write_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -41,21 +42,15 @@ def run_verb(verb, *words):
 @pytest.fixture
 def data(tmp_path, sentences):
     """SST-2 in miniature: "good" or "bad" at the beginning."""
-    folder = tmp_path / "data" / "sst2"
-    folder.mkdir(parents=True)
-    rows = [{"sentence": f"{'good' if i % 2 else 'bad'} {t}", "label": i % 2} for i, t in enumerate(sentences)]
-    for stem, part in (("train", rows[:48]), ("validation", rows[48:])):
-        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    return folder.parent
+    write_task(tmp_path / "data" / "sst2", mood_rows(sentences, column="sentence"), num_train=48)
+    return tmp_path / "data"
 
 
 @pytest.fixture
 def encoder(tmp_path, tiny_bert_config, tiny_tokenizer):
     """A folder with a tiny model and its tokenizer."""
     set_seed(0)
-    BertForSequenceClassification(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
-    return str(tmp_path / "encoder")
+    return save_model(tmp_path / "encoder", BertForSequenceClassification(tiny_bert_config()), tiny_tokenizer)
 
 
 def training(folder, **fields):

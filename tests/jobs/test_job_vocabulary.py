@@ -10,15 +10,6 @@ from hf_distill.cli import main
 
 
 @pytest.fixture
-def teacher(tmp_path, tiny_teacher, tiny_tokenizer):
-    """A folder with the tiny teacher and its tokenizer."""
-    folder = tmp_path / "teacher"
-    tiny_teacher.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture
 def text(tmp_path, sentences):
     """A file with few of the words that the tokenizer knows."""
     path = tmp_path / "sentences.txt"

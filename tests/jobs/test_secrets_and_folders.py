@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiny_data import write_rows
 from transformers import BertModel, set_seed
 
 from hf_distill.cli import main
@@ -24,12 +25,9 @@ TEXTS = (".json", ".md", ".html", ".yaml", ".txt", ".svg")
 def home(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_config, sentences):
     """A folder of a user with models, a task and a corpus, each in a marked folder."""
     folder = tmp_path / "MARKED_HOME"
-    (folder / "MARKED_TASKS" / "mood").mkdir(parents=True)
     rows = [{"text": text, "label": i % 2} for i, text in enumerate(sentences)]
     for split in ("train", "validation"):
-        (folder / "MARKED_TASKS" / "mood" / f"{split}.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows)
-        )
+        write_rows(folder / "MARKED_TASKS" / "mood" / f"{split}.jsonl", rows)
     (folder / "MARKED_TASKS" / "mood" / "task.yaml").write_text("text_columns: text\nlabel_names: ['0', '1']\n")
     (folder / "MARKED_TASKS" / "general.txt").write_text("\n".join(f"{text} and more" for text in sentences))
     set_seed(0)

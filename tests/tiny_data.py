@@ -1,0 +1,32 @@
+"""Small tasks and models on disk, as users have them."""
+
+import json
+from pathlib import Path
+
+import yaml
+
+
+def write_rows(path, rows):
+    """A file of JSON lines; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def mood_rows(sentences, labels=(0, 1), column="text"):
+    """Sentences that begin with "bad" or "good", in turns, and the label of that."""
+    return [{column: f"{('bad', 'good')[i % 2]} {text}", "label": labels[i % 2]} for i, text in enumerate(sentences)]
+
+
+def write_task(folder, rows, num_train=40, **spec):
+    """`train.jsonl`, `validation.jsonl` of the rows that are left, and a `task.yaml` of the fields that are given."""
+    write_rows(folder / "train.jsonl", rows[:num_train])
+    write_rows(folder / "validation.jsonl", rows[num_train:])
+    if spec:
+        (folder / "task.yaml").write_text(yaml.safe_dump(spec))
+
+
+def save_model(folder, model, tokenizer):
+    """The path of a folder with a model and its tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(Path(folder))
