@@ -92,7 +92,7 @@ class BaseTrainer(Trainer):
         self.checkpoints = Checkpoints()
         self.finite = FiniteWatch()
         self._last_batch: Any = None
-        self._costs: RunCosts | None = None
+        self._costs = RunCosts()
         self._whole_run: WholeRun | None = None
         super().__init__(*args, **kwargs)
         if getattr(self.args, "early_stopping_patience", None) is not None:
@@ -132,7 +132,7 @@ class BaseTrainer(Trainer):
         """
         folder = str(self.args.output_dir)
         check_apart(folder, self.input_folders())
-        self.finite, self._costs = FiniteWatch(), RunCosts()
+        self._begin_run()
         try:
             with writing_to(folder), self._no_filter():
                 checkpoint = self.checkpoints.chosen(
@@ -143,6 +143,10 @@ class BaseTrainer(Trainer):
             self._last_batch = None
         self._whole_run = self._costs.whole(self.state, output)
         return output
+
+    def _begin_run(self) -> None:
+        """Forget what a training before this one left behind."""
+        self.finite, self._costs = FiniteWatch(), RunCosts()
 
     def input_folders(self) -> dict[str, Any]:
         """Argument -> folders that are read, and so never written to."""
@@ -160,8 +164,7 @@ class BaseTrainer(Trainer):
         return self._whole_run
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        if self._costs is not None:
-            self._costs.before(self.state)
+        self._costs.before(self.state)
         if not self.is_stock and self.state.global_step >= self.state.max_steps:
             # `Trainer` would go one step beyond a last step that lies in the middle of an epoch.
             self.control.should_training_stop = True
@@ -304,9 +307,8 @@ class BaseTrainer(Trainer):
                 remove(folder)
             return super()._save_checkpoint(model, trial)
         self.check_student()
-        if self._costs is not None:
-            # On the device since the last log.
-            self._costs.note(self.state, self._total_loss_scalar + float(getattr(self, "_tr_loss", 0.0)))
+        # On the device since the last log.
+        self._costs.note(self.state, self._total_loss_scalar + float(getattr(self, "_tr_loss", 0.0)))
         with self.checkpoints.writing(folder, self.args, self.accelerator):
             if self.args.should_save:
                 self._write_beside(folder)

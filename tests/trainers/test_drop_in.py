@@ -45,6 +45,17 @@ def test_arguments_stand_where_trainer_has_them(ours):
     assert set(own) <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["train", "compute_loss", "prediction_step", "log", "save_model", "push_to_hub"]
+    + [f"get_{kind}_dataloader" for kind in ("train", "eval", "test")],
+)
+def test_methods_take_what_those_of_trainer_take(name):
+    stock, ours = (list(inspect.signature(getattr(kind, name)).parameters) for kind in (Trainer, DistillationTrainer))
+    named = [parameter for parameter in stock if parameter != "kwargs"]
+    assert ours[: len(named)] == named
+
+
 @pytest.fixture
 def quiet(tmp_path):
     return {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "disable_tqdm": True}

@@ -379,10 +379,9 @@ class DistillationTrainer(BaseTrainer):
 
     # ---- A step ----
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `Trainer`; nothing is left of the logs of a training before it."""
+    def _begin_run(self) -> None:
+        super()._begin_run()
         self._term_sums, self._num_logged_steps = {}, 0
-        return super().train(*args, **kwargs)
 
     @unless_stock
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
