@@ -145,6 +145,11 @@ VERBS = {
         ("TaskArguments", "EvaluationArguments"),
         words=("model",),
     ),
+    "predict": Verb(
+        "Write down what a classifier says about texts: predict MODEL --text FILE, or for GLUE and CLUE --task TASK.",
+        ("PredictionArguments",),
+        words=("model",),
+    ),
     "generate": Verb(
         "Fine-tune an encoder to write texts (questions, summaries), let it write, score what it wrote.",
         ("GenerationTaskArguments", "GenerationArguments", "GenerationTrainingArguments"),

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .mtl import TasksArguments as TasksArguments
     from .pipeline import PipelineArguments as PipelineArguments
     from .precompute import PrecomputeArguments as PrecomputeArguments
+    from .predict import PredictionArguments as PredictionArguments
     from .push import PushArguments as PushArguments
     from .report import ReportArguments as ReportArguments
     from .task import TaskArguments as TaskArguments
@@ -86,6 +87,7 @@ _MODULE_OF = {
     "MultiTeacherArguments": "distill",
     "PipelineArguments": "pipeline",
     "PrecomputeArguments": "precompute",
+    "PredictionArguments": "predict",
     "PushArguments": "push",
     "ReportArguments": "report",
     "RunArguments": "distill",

@@ -185,7 +185,8 @@ def random_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | 
 
 def task_config(config: PreTrainedConfig, spec: TaskSpec) -> PreTrainedConfig:
     """A copy of a configuration with the task's labels, by name."""
-    values = config.to_dict() | {
+    # Thresholds are those of the labels before.
+    values = {name: value for name, value in config.to_dict().items() if name != "label_thresholds"} | {
         "id2label": spec.id2label,
         "label2id": spec.label2id,
         "problem_type": spec.problem_type,

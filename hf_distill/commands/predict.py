@@ -1,0 +1,118 @@
+"""Write down what a classifier says about texts, or about the rows of a task for its leaderboard."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.textbook import read_rows
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.settings import PredictionArguments, TextbookArguments
+from hf_distill.settings.parsing import write_arguments
+from hf_distill.storage.files import write_text
+from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.rows.text import PAIR_COLUMN
+from hf_distill.tasks.submissions import submission
+from hf_distill.trainers.fine_tuning.heads import RowHead
+from hf_distill.trainers.fine_tuning.predictions import predict_texts, prediction_records, write_predictions
+from hf_distill.trainers.fine_tuning.task_models import check_positions, label_order
+
+
+@writes_folder()
+def run(arguments: PredictionArguments) -> dict[str, Any]:
+    """Predict texts with a classifier.
+
+    Writes to `output_dir`: `predictions.jsonl` or `predictions.csv`, a line for each row in its order; with
+    `submission` the leaderboard's file; `results.json` and `arguments.yaml`.
+
+    Args:
+        arguments: The model, the texts, and the form of the file.
+
+    Returns:
+        The content of `results.json`: `rows`, `file`, and `submission` (the file, or `None`).
+
+    Raises:
+        ValueError: If the model is no classifier of texts, or the rows or labels do not fit it.
+        OSError: If there is no such model.
+    """
+    if arguments.model is None:
+        raise ValueError("`--model` is missing: give the Hub id or folder of the model that predicts.")
+    started = time.perf_counter()
+    model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
+    if not type(model).__name__.endswith(RowHead.suffix):
+        raise ValueError(
+            f"`--model` {arguments.model!r} is a {type(model).__name__}; texts are predicted by a ...{RowHead.suffix}."
+        )
+    tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
+    check_positions(model.config, arguments.max_length)
+    if not arguments.use_cpu:
+        model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    task, split = _task_of(arguments)
+    columns = _texts(arguments) if task is None else [task.split(split)[name][:] for name in task.spec.text_columns]
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=arguments.bf16):
+        logits = predict_texts(
+            model, tokenizer, *columns, batch_size=arguments.eval_batch_size, max_length=arguments.max_length
+        )
+    folder = Path(arguments.output_dir)
+    records = prediction_records(model.config, logits)
+    file = write_predictions(folder / f"predictions.{arguments.file_format}", records, arguments.file_format)
+    facts = {
+        "job": "predict",
+        "model": arguments.model,
+        "task": None if task is None else task.spec.name,
+        "split": split or None,
+        "rows": len(records),
+        "file": file.name,
+        "submission": _submit(task, split, logits, model, folder)
+        if task is not None and arguments.submission
+        else None,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_results(arguments.output_dir, facts)
+    write_arguments(arguments.output_dir, arguments)
+    return facts
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say how many rows were predicted, and where they are."""
+    more = f", for the leaderboard {results['submission']}" if results["submission"] else ""
+    return f"{results['rows']:,} rows predicted in {results['seconds']:.1f} s: {results['file']}{more}"
+
+
+def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
+    """The task whose rows are read, and the split."""
+    if arguments.task is None:
+        return None, ""
+    task = load_task(arguments.task, arguments.data_dir)
+    there = list(task.dataset)
+    split = arguments.split or next((name for name in task.spec.test_splits if name in there), None)
+    if split not in there or task.spec.kind != "text_classification":
+        raise ValueError(
+            f"`--task` {arguments.task!r} ({task.spec.kind}) has no split {arguments.split or 'for a test'!r} of "
+            f"texts to classify; it has {sorted(there)} (`--split`)."
+        )
+    return task, split
+
+
+def _texts(arguments: PredictionArguments) -> list[list[str]]:
+    """The texts of files, and the second ones where there are such."""
+    rows = read_rows(TextbookArguments(arguments.text), arguments.text_column)
+    names = [name for name in (arguments.text_column, PAIR_COLUMN) if name in rows.column_names]
+    return [rows[name][:] for name in names]
+
+
+def _submit(task: LoadedTask, split: str, logits: Any, model: Any, folder: Path) -> str:
+    """Write the file of the leaderboard; returns its name."""
+    spec, rows = task.spec, task.split(split)
+    ordered = logits[:, label_order(model.config, spec, where="`--model`")]
+    said = ordered[:, 0] if spec.label_names is None else ordered.argmax(1)
+    ids = next((rows[name][:] for name in ("idx", "id") if name in rows.column_names), None)
+    name, content = submission(spec, split, said.tolist(), ids)
+    write_text(folder / name, content)
+    return name

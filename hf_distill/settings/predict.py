@@ -1,0 +1,56 @@
+"""Settings for writing down what a model says about texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class PredictionArguments:
+    """The model, the texts that it reads, and the file of what it says."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or local folder of a classifier of texts; the first word may stand for it."},
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
+    text: list[str] | None = field(
+        default=None,
+        metadata={"help": "Texts to read: files, folders or Hub ids, with a column `text_pair` where a row is two."},
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of the text."})
+    task: str | None = field(
+        default=None, metadata={"help": "Read the rows of a task instead: a registered one, or a folder of your own."}
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Local files of the task, or a parent with a folder of its name. Default: the Hub."},
+    )
+    split: str | None = field(
+        default=None, metadata={"help": "Split of the task. Default: its first test split that is there."}
+    )
+    output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the predictions."})
+    file_format: Literal["jsonl", "csv"] = field(
+        default="jsonl", metadata={"help": "Form of predictions.jsonl or predictions.csv."}
+    )
+    submission: bool = field(
+        default=False,
+        metadata={"help": "Write the file that the leaderboard of GLUE or CLUE takes for this task and split too."},
+    )
+    max_length: int = field(default=128, metadata={"help": "Longest row in tokens; the rest is cut off."})
+    eval_batch_size: int = field(default=64, metadata={"help": "Rows per batch."})
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 autocast."})
+    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and that something is to be read; one text may be given as a string."""
+        if isinstance(self.text, str):
+            self.text = [self.text]
+        for name in ("max_length", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 1.")
+        if (self.text is None) == (self.task is None):
+            raise ValueError("Give the texts to read as `--text`, or a task as `--task`.")
+        if self.submission and self.task is None:
+            raise ValueError("`--submission` writes the file of a task's leaderboard: name it by `--task`.")
