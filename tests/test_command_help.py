@@ -13,7 +13,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from hf_distill import settings as arguments
 from hf_distill.commands.info import objective_names
 from hf_distill.objectives.base import _REGISTRY
-from hf_distill.settings.help import OFTEN_SET, help_page, lineage, read_argument_classes
+from hf_distill.settings.help import OFTEN_SET, defaults_in_source, help_page, lineage, read_argument_classes
 
 ROOT = Path(arguments.__file__).parents[2]
 CLASSES = read_argument_classes()
@@ -66,6 +66,15 @@ def test_every_field_is_there_with_its_text_default_and_choices(name):
             value = default if factory is dataclasses.MISSING else factory()
             assert flag.negatable == (value is True)
             assert flag.default == as_written(value)
+
+
+def test_defaults_are_read_as_they_are():
+    found = defaults_in_source()
+    assert ("temperature", "1.0") in found
+    assert ("learning_rate", "0.0006") in found
+    assert ("lr_scheduler_type", repr(TrainingArguments.lr_scheduler_type)) in found
+    assert ("learning_rate", repr(TrainingArguments.learning_rate)) not in found
+    assert ("optim", repr(TrainingArguments.optim)) in found
 
 
 @each_class

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from hf_distill.hub.model_card import CARD_FILE
 from hf_distill.hub.rendering import render_template
 from hf_distill.reports.figures import as_data_uri, draw, plan_figures
 from hf_distill.reports.runs import Run
+from hf_distill.settings.help import defaults_in_source
 from hf_distill.storage.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -165,8 +165,9 @@ def _settings(runs: Sequence[Run]) -> Table:
     """Settings that two runs have and that differ; of a single run, those that are not the default."""
     names = sorted({name for run in runs for name in run.settings if _is_shown(name.rpartition(".")[2])})
     if len(runs) == 1:
-        defaults, [run] = _defaults(), runs
-        rows = [[name, run.settings[name]] for name in names if _key(name, run) not in defaults]
+        defaults, [run] = defaults_in_source(), runs
+        chosen = [name for name in names if run.settings[name] is not None and _key(name, run) not in defaults]
+        rows = [[name, run.settings[name]] for name in chosen]
         return Table("Settings", ["setting", run.name], rows, "Without those that have their default.")
     missing = object()
     rows = []
@@ -186,22 +187,6 @@ def _is_shown(name: str) -> bool:
 
 def _key(name: str, run: Run) -> tuple[str, str]:
     return name.rpartition(".")[2], repr(run.settings[name])
-
-
-def _defaults() -> set[tuple[str, str]]:
-    """Name and default of every argument, as a settings file has them."""
-    from hf_distill import settings as arguments
-
-    found = {(name, repr(None)) for cls in _classes(arguments) for name in cls.__dataclass_fields__}
-    for cls in _classes(arguments):
-        for item in dataclasses.fields(cls):
-            value = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-            found |= {(item.name, repr(value)), (item.name, repr(getattr(value, "value", value)))}
-    return found
-
-
-def _classes(arguments: Any) -> list[Any]:
-    return [getattr(arguments, name) for name in arguments.__all__]
 
 
 def _ends(runs: Sequence[Run]) -> Table:

@@ -7,12 +7,13 @@ milliseconds. Only the flags of this package are shown: those of transformers co
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib.util
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 PLUGINS_HELP = "Modules of yours to import first, which register objectives, tasks, engines or architectures."
 ARGUMENTS = Path(__file__).parent
@@ -159,19 +160,50 @@ def _read_class(node: ast.ClassDef, aliases: dict[str, ast.expr]) -> ArgumentCla
     return ArgumentClass(node.name, " ".join(about.split()), bases, {flag.name: flag for flag in flags})
 
 
-def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) -> Flag:
+def defaults_in_source() -> set[tuple[str, str]]:
+    """Name and default (its `repr`) of every setting, from the source; those that code makes are left out.
+
+    Of `transformers.TrainingArguments` there are the settings that have no default of ours.
+    """
+    found = {pair for path in ARGUMENTS.glob("*.py") for pair in _defaults_of(path)}
+    theirs = importlib.util.find_spec("transformers.training_args")
+    ours = {name for name, _ in found}
+    inherited = _defaults_of(Path(theirs.origin)) if theirs is not None and theirs.origin else ()
+    return found | {(name, default) for name, default in inherited if name not in ours}
+
+
+def _defaults_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Name and default of every field of a module; for a default with a name, each value that is assigned to it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assigned: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            assigned.setdefault(node.targets[0].id, []).append(node.value)
+    for item in (item for node in tree.body if isinstance(node, ast.ClassDef) for item in node.body):
+        if isinstance(item, ast.AnnAssign):
+            default = _parts(item)[0]
+            for value in assigned.get(default.id, []) if isinstance(default, ast.Name) else [default]:
+                if value is not None:
+                    with contextlib.suppress(ValueError):
+                        yield ast.unparse(item.target), repr(ast.literal_eval(value))
+
+
+def _parts(node: ast.AnnAssign) -> tuple[ast.expr | None, ast.expr | None]:
+    """The default of a field and its metadata; `None` where there is none."""
     call = node.value
-    given: dict[str | None, Any] = (
-        {word.arg: word.value for word in call.keywords} if isinstance(call, ast.Call) else {}
-    )
-    if not isinstance(call, ast.Call) and call is not None:
-        given = {"default": call}
-    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == OWN_DEFAULT:
-        given = {"default": call.args[1], "metadata": ast.Dict([ast.Constant("help")], [call.args[2]])}
-    metadata = given.get("metadata")
+    if not isinstance(call, ast.Call):
+        return call, None
+    if isinstance(call.func, ast.Name) and call.func.id == OWN_DEFAULT:
+        return call.args[1], ast.Dict([ast.Constant("help")], [call.args[2]])
+    given = {word.arg: word.value for word in call.keywords}
     factory = given.get("default_factory")
     # A factory is a lambda, or `list`.
     default = given.get("default", getattr(factory, "body", factory and ast.List([], ast.Load())))
+    return default, given.get("metadata")
+
+
+def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) -> Flag:
+    default, metadata = _parts(node)
     value = None if default is None else ast.literal_eval(default)
     return Flag(
         name=name,

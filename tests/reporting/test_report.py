@@ -4,6 +4,8 @@ import base64
 import html.parser
 import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -329,3 +331,11 @@ def test_what_is_no_run_is_refused(write, tmp_path, folders, options, message):
     output = str(tmp_path / options.pop("output", "page.html"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         report(ReportArguments([str(tmp_path / name) for name in folders], output, **options))
+
+
+def test_a_page_is_written_without_torch(write, tmp_path):
+    words = ["report", write("one", DISTILLED, learning_rate=1e-3), "--output", str(tmp_path / "page.md")]
+    code = f"import sys; from hf_distill.cli import main; print(main({words}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"
+    assert "learning_rate" in (tmp_path / "page.md").read_text()
