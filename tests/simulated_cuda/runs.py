@@ -263,6 +263,18 @@ def _(run: Run) -> None:
     run.distil(["relation", "logits"], teacher_device="cpu")
 
 
+@_run("a quantised teacher, which may not move")
+def _(run: Run) -> None:
+    teacher, student = pair()
+
+    def to(*given: Any, **named: Any) -> Any:
+        raise ValueError("a quantised model is not moved")
+
+    teacher.cuda()
+    teacher.is_quantized, teacher.to = True, to
+    run.distil(["relation", "logits"], (teacher, student))
+
+
 @_run("a stored teacher")
 def _(run: Run) -> None:
     teacher, student = pair()
