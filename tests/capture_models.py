@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from capture_cases import SIZES
 from torch import nn
 from transformers import BertConfig, BertModel
 
@@ -16,16 +17,7 @@ def layers(*indices: int) -> frozenset[int]:
 
 def make_bert(model_class: type = BertModel, **overrides) -> nn.Module:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=40,
-        hidden_size=24,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=32,
-        max_position_embeddings=16,
-        **overrides,
-    )
-    return model_class(config).eval()
+    return model_class(BertConfig(**{**SIZES, "max_position_embeddings": 16, **overrides})).eval()
 
 
 def make_batch() -> dict[str, torch.Tensor]:

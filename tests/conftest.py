@@ -19,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from trainings import sharpened
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
 
 WORDS = (
@@ -72,12 +73,7 @@ def tiny_bert_config(tiny_tokenizer):
 def tiny_teacher(tiny_bert_config):
     """A classifier with sharp enough attention that its relations are worth learning."""
     set_seed(0)
-    model = BertForSequenceClassification(tiny_bert_config(id2label={0: "negative", 1: "positive"}))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("weight") and parameter.dim() == 2:
-                parameter.mul_(4)
-    return model.eval()
+    return sharpened(BertForSequenceClassification(tiny_bert_config(id2label={0: "negative", 1: "positive"})))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from capture_cases import SIZES
 from capture_models import layers, make_batch, make_bert
 from torch import nn
 from transformers import (
@@ -30,6 +31,7 @@ from hf_distill.capture.architectures import UnsupportedArchitectureError, descr
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 
+TWO_LAYERS = {**SIZES, "num_hidden_layers": 2}
 HEADS = [BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification]
 
 
@@ -167,14 +169,7 @@ def test_without_a_mask_every_token_is_real(batch):
 
 def test_a_causal_model_keeps_no_cache(batch):
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=40,
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=32,
-    )
+    config = Qwen2Config(**TWO_LAYERS, num_key_value_heads=2)
     model = Qwen2ForCausalLM(config).eval()
     expected = model(**batch).logits
     signals, output = SignalCapture(model, SignalRequest(logits=True, projections=layers(2))).run(**batch)
@@ -203,11 +198,8 @@ def test_impossible_requests_name_what_is_possible(request_, message):
 
 
 def test_an_unknown_architecture_names_candidates_and_the_way_out():
-    config = RoFormerConfig(
-        vocab_size=40, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32
-    )
     with pytest.raises(UnsupportedArchitectureError) as error:
-        describe_architecture(RoFormerModel(config))
+        describe_architecture(RoFormerModel(RoFormerConfig(**TWO_LAYERS)))
     assert "model_type 'roformer' is unknown" in str(error.value)
     assert "encoder.layer.0.attention.self.query" in str(error.value)
     assert "register_architecture('roformer'" in str(error.value)
@@ -240,15 +232,7 @@ def test_a_registered_architecture_can_be_captured(batch):
     paths = {"query": "query", "key": "key", "value": "value"}
     register_architecture("rembert", layers="encoder.layer", attention="attention.self", **paths)
     torch.manual_seed(0)
-    config = RemBertConfig(
-        vocab_size=40,
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=32,
-        input_embedding_size=16,
-        max_position_embeddings=16,
-    )
+    config = RemBertConfig(**TWO_LAYERS, input_embedding_size=16)
     model = RemBertModel(config).eval()
     signals = SignalCapture(model, SignalRequest(projections=layers(2), attention_scores=layers(2)))(**batch)
     expected = model(**batch, output_attentions=True).attentions[1]
@@ -265,15 +249,7 @@ def test_a_row_that_does_not_fit_the_model_is_an_error():
 
 
 def test_albert_with_several_attentions_in_a_layer_is_refused_for_attention_signals(batch):
-    config = AlbertConfig(
-        vocab_size=40,
-        embedding_size=16,
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=32,
-        inner_group_num=2,
-    )
+    config = AlbertConfig(**TWO_LAYERS, embedding_size=16, inner_group_num=2)
     model = AlbertModel(config).eval()
     with pytest.raises(UnsupportedArchitectureError, match=r"2 attentions a layer \(inner_group_num\)"):
         SignalCapture(model, SignalRequest(projections=layers(1)))
@@ -287,9 +263,7 @@ def test_a_row_needs_all_projections_or_none():
 
 
 def test_scores_of_talking_heads_are_refused():
-    config = DebertaConfig(
-        vocab_size=40, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32
-    )
+    config = DebertaConfig(**TWO_LAYERS)
     config.talking_head = True
     model = DebertaModel(config)
     with pytest.raises(UnsupportedArchitectureError, match="talking_head=True"):

@@ -12,6 +12,7 @@ import yaml
 from datasets import Dataset
 from tokenizers import Tokenizer
 from torch import nn
+from trainings import sharpened
 from transformers import AutoModel, AutoTokenizer, BertModel, set_seed
 
 from hf_distill import (
@@ -39,12 +40,7 @@ from hf_distill.trainers.distillation import trainer as trainer_module
 def encoder(tiny_bert_config):
     """A bare encoder whose attention is sharp enough that texts differ."""
     set_seed(0)
-    model = BertModel(tiny_bert_config(), add_pooling_layer=False)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("weight") and parameter.dim() == 2:
-                parameter.mul_(4)
-    return model.eval()
+    return sharpened(BertModel(tiny_bert_config(), add_pooling_layer=False))
 
 
 @pytest.fixture

@@ -4,32 +4,17 @@ import math
 
 import pytest
 import torch
+from logits_cases import B, C, T, logits, mask, sides
 from torch.nn import functional as F
 
-from hf_distill.capture.signals import Signals
 from hf_distill.objectives import AnnealedObjective, LabelsObjective, LogitsObjective
-
-B, T, C = 4, 6, 3
-
-
-def logits(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 2
-
-
-def mask():
-    rows = torch.ones(B, T, dtype=torch.long)
-    rows[0, 4:] = 0
-    rows[1, :2] = 0
-    return rows
 
 
 def run(objective, student, teacher, labels, progress=0.0):
-    sides = [
-        Signals(attention_mask=mask(), logits=x if isinstance(x, dict) else {"logits": x}) for x in (student, teacher)
-    ]
-    objective.check(*sides)
+    both = sides(student, teacher)
+    objective.check(*both)
     objective.set_progress(progress)
-    return next(iter(objective(*sides, labels).values()))
+    return next(iter(objective(*both, labels).values()))
 
 
 def plain(student, teacher, gold, share):

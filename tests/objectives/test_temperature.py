@@ -5,25 +5,13 @@ import math
 
 import pytest
 import torch
+from logits_cases import B, C, T, logits, mask, sides
 
-from hf_distill.capture.signals import Signals
 from hf_distill.objectives import LogitsObjective
 from hf_distill.objectives.logits import shift_probability
 from hf_distill.objectives.temperature import MINIMUM, Temperature
 
-B, T, C = 4, 6, 3
 FLSW = {"name": "flsw", "beta": 1, "gamma": 2}
-
-
-def logits(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 2
-
-
-def mask():
-    rows = torch.ones(B, T, dtype=torch.long)
-    rows[0, 4:] = 0
-    rows[1, :2] = 0
-    return rows
 
 
 def parity(shape, start, scale):
@@ -33,13 +21,9 @@ def parity(shape, start, scale):
 
 
 def run(objective, student, teacher, labels=None, attention_mask=None):
-    attention_mask = mask() if attention_mask is None else attention_mask
-    sides = [
-        Signals(attention_mask=attention_mask, logits=x if isinstance(x, dict) else {"logits": x})
-        for x in (student, teacher)
-    ]
-    objective.check(*sides)
-    return objective(*sides, labels)["soft"]
+    both = sides(student, teacher, attention_mask)
+    objective.check(*both)
+    return objective(*both, labels)["soft"]
 
 
 def plain_cross_entropy(student, teacher, temperature):

@@ -6,7 +6,7 @@ import datasets
 import pytest
 import torch
 from tokenizer_cases import character_tokenizer, halving_tokenizer
-from trainings import batch_of, logged
+from trainings import batch_of, logged, sharpened
 from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -45,14 +45,6 @@ def rows(sentences):
     return datasets.Dataset.from_dict(
         {"text": texts, "labels": [i % 2 for i in count], "teacher_id": [(7 * i + i // 3) % 3 for i in count]}
     )
-
-
-def sharpened(model):
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("weight") and parameter.dim() == 2:
-                parameter.mul_(4)
-    return model.eval()
 
 
 @pytest.fixture
