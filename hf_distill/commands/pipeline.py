@@ -183,7 +183,7 @@ def summary(report: dict[str, Any]) -> str:
 def _as_folder(task: TaskArguments, folder: Path, seed: int) -> TaskArguments:
     """A task of one file as a folder, so that every stage reads the same rows."""
     write_task_folder(load_task_from(task, seed=seed), folder)
-    flags = {name: None for name in ("data_dir", "text_columns", "label_column", "class_names", "metrics")}
+    flags: dict[str, Any] = dict.fromkeys(("data_dir", "text_columns", "label_column", "class_names", "metrics"))
     return replace(task, task=str(folder), evaluation_splits=None, **flags)
 
 

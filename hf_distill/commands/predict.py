@@ -97,7 +97,7 @@ def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
             f"`--task` {arguments.task!r} ({task.spec.kind}) has no split {arguments.split or 'for a test'!r} of "
             f"texts to classify; it has {sorted(there)} (`--split`)."
         )
-    return task, split
+    return task, str(split)
 
 
 def _texts(arguments: PredictionArguments) -> list[list[str]]:
