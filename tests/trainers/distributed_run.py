@@ -1,5 +1,6 @@
 """One training run for `test_distributed.py`; started once alone and once by torchrun with two processes."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -14,6 +15,9 @@ import torch
 import xxhash
 from accelerate.utils import gather_object
 from conftest import WORDS, word_tokenizer
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -164,6 +168,34 @@ def by_tokens(args: DistillationArguments) -> dict[str, Any]:
     return {"steps": trainer.state.global_step, "rows": sorted(gather_object(seen))}
 
 
+def fully_sharded(args: DistillationArguments) -> dict[str, float]:
+    """How far gradients are from those of one process, where FSDP2 shards the layers that a model names."""
+    if not distributed.is_initialized():
+        return {}
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    found = {}
+    # A pass that ends inside a layer must find it gathered still; the trainer refuses the other way.
+    for objectives, reshard in ((["relation"], False), (["relation", "logits"], True), (["hidden"], True)):
+        args = dataclasses.replace(args, objectives=objectives, eval_agreement=False)
+        teacher, student = model(32, 3, seed=0), model(16, 2, seed=1)
+        trainer = DistillationTrainer(student, args, DefaultDataCollator(), rows(), teacher_model=teacher)
+        data = rows(4)
+        batch = DefaultDataCollator()([data[row] for row in range(4)])
+        signals, sharded = trainer.teacher.signals(batch), trainer.model.train()
+        whole = copy.deepcopy(sharded)
+        for layer in [one for one in sharded.modules() if type(one).__name__ in sharded._no_split_modules]:
+            fully_shard(layer, mesh=mesh, reshard_after_forward=reshard)
+        fully_shard(sharded, mesh=mesh, reshard_after_forward=reshard)
+        for one in (whole, sharded):
+            one(teacher_signals=signals, **batch)["loss"].backward()
+        parts = dict(sharded.named_parameters())
+        gradients = {name: weight.grad for name, weight in whole.named_parameters() if weight.grad is not None}
+        found["+".join(objectives)] = max(
+            float((parts[name].grad.full_tensor() - gradient).abs().max()) for name, gradient in gradients.items()
+        )
+    return found
+
+
 def _losses(trainer: Any) -> list[dict[str, float]]:
     return [{k: v for k, v in entry.items() if "loss" in k} for entry in trainer.state.log_history if "loss" in entry]
 
@@ -202,6 +234,7 @@ def main(output_dir: str, batch_size: int, resume: str) -> DistillationTrainer:
             "stored": from_a_store(args),
             "tasks": many_tasks(args, batch_size),
             "tokens": by_tokens(args),
+            "sharded": fully_sharded(args),
         }
     )
     if trainer.is_world_process_zero():

@@ -110,6 +110,12 @@ def test_the_scores_of_many_tasks_count_every_row_once(alone, together):
         assert two[key] == pytest.approx(one[key], rel=1e-5), key
 
 
+def test_a_sharded_student_has_the_gradients_of_a_whole_one(together):
+    """FSDP2 itself, over gloo; accelerate's way to it needs GPUs."""
+    assert together[1]["sharded"].keys() == {"relation", "relation+logits", "hidden"}
+    assert max(together[1]["sharded"].values()) < 1e-6
+
+
 def test_batches_by_tokens_have_every_row_once(alone, together):
     one, two = (run["tokens"] for _, run in (alone, together))
     assert one["rows"] == two["rows"]
