@@ -80,7 +80,7 @@ class Precomputed:
 
 def precompute(
     dataset: datasets.Dataset,
-    teacher: nn.Module | TeacherSource | str,
+    teacher: nn.Module | TeacherSource | str | os.PathLike[str],
     objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | SignalRequest,
     output_dir: str | os.PathLike[str],
     *,
@@ -183,10 +183,10 @@ def _check_settings(dtype: str, top_k: int | None, batch_size: int, shard_rows: 
 
 
 def _own_tokenizer(teacher: Any) -> Any:
-    if not isinstance(teacher, str):
+    if not isinstance(teacher, (str, os.PathLike)):
         raise ValueError("Give the teacher's tokenizer as `processing_class`: a model does not know its own.")
-    tokenizer = load_tokenizer(teacher, flag="--teacher_model")
-    warn_of_other_rules(teacher, tokenizer)
+    tokenizer = load_tokenizer(os.fspath(teacher), flag="--teacher_model")
+    warn_of_other_rules(os.fspath(teacher), tokenizer)
     return tokenizer
 
 
@@ -199,7 +199,7 @@ def _running(teacher: Any, dtype: str) -> TeacherSource:
             "reads the rows as they are."
         )
     # A model stays where its owner put it; int8 computes on the CPU.
-    if isinstance(teacher, str) and dtype != "int8":
+    if isinstance(teacher, (str, os.PathLike)) and dtype != "int8":
         live.to(PartialState().device)
     return live
 
