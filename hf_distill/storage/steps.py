@@ -90,7 +90,7 @@ def go_on(folder: PathLike, settings: Mapping[str, Any]) -> dict[str, Any]:
         marker = read_marker(folder)
     except DamagedFileError:
         marker = None
-    if marker is None or differences(marker.get("settings", {}), settings):
+    if marker is None or differences(marker["settings"], settings):
         begin(folder, settings)
         marker = read_marker(folder)
     return cast("dict[str, Any]", marker)
@@ -131,7 +131,7 @@ def finish(
     """
     folder = Path(folder)
     to_disk(folder)
-    noted = (read_marker(folder) or {}).get("files", {})
+    noted = (read_marker(folder) or {"files": {}})["files"]
     files = {
         name: noted.get(name) or describe_file(file)
         for file in sorted(folder.rglob("*"))
@@ -174,13 +174,22 @@ def read_marker(folder: PathLike) -> dict[str, Any] | None:
     path = Path(folder, MARKER)
     if not path.is_file():
         return None
-    marker = read_json(path)
-    files = marker.get("files", {}) if isinstance(marker, dict) else None
-    if not isinstance(files, dict) or not all(
-        isinstance(noted, dict) and {"bytes", "checksum"} <= set(noted) for noted in files.values()
-    ):
+    found = read_json(path)
+    marker = {
+        "finished": False,
+        "settings": {},
+        "facts": {},
+        "files": {},
+        **(found if isinstance(found, dict) else {}),
+    }
+    mappings = all(isinstance(marker[name], dict) for name in ("settings", "facts", "files"))
+    if not (isinstance(found, dict) and mappings and all(map(_is_noted, marker["files"].values()))):
         raise DamagedFileError(f"{str(path)!r} is no marker of a finished step.")
     return marker
+
+
+def _is_noted(noted: Any) -> bool:
+    return isinstance(noted, dict) and {"bytes", "checksum"} <= set(noted)
 
 
 def describe_file(path: PathLike) -> dict[str, Any]:
@@ -223,7 +232,7 @@ def damage_of_step(folder: PathLike, *, besides: Collection[str] = (), content: 
         marker = read_marker(folder)
     except DamagedFileError as error:
         return str(error)
-    if marker is None or not marker.get("finished"):
+    if marker is None or not marker["finished"]:
         return f"{os.fspath(folder)!r} was not finished"
     looked_at = ((name, noted) for name, noted in marker["files"].items() if name not in besides)
     found = (damage_of_noted(Path(folder, name), noted, content=content) for name, noted in looked_at)

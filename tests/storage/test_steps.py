@@ -62,6 +62,7 @@ def test_one_that_was_begun_again_is_empty_and_not_finished(step):
         ),
         (lambda step: (step / MARKER).write_text("{"), f"{MARKER}' cannot be read as JSON"),
         (lambda step: (step / MARKER).write_text("[]"), f"{MARKER}' is no marker"),
+        (lambda step: (step / MARKER).write_text('{"settings": 3}'), f"{MARKER}' is no marker"),
         (
             lambda step: (step / MARKER).write_text('{"finished": true, "files": {"a": 3}}'),
             f"{MARKER}' is no marker",

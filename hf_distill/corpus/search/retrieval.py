@@ -174,9 +174,9 @@ class IndexHandle:
             ValueError: If the folder holds no complete index of this format, or a file is missing or of another size.
         """
         self.path = str(path)
-        marker = read_marker(path) or {}
+        marker = read_marker(path) or {"facts": {}}
         self.format = FORMAT
-        found = marker.get("facts", {}).get("format", FORMAT)
+        found = marker["facts"].get("format", FORMAT)
         if found != FORMAT:
             raise ValueError(f"The index {self.path!r} has format {found}; this version reads {FORMAT}.")
         self._check(content=False)
