@@ -191,11 +191,16 @@ def trained(words: argparse.Namespace, shape: str, variant: str, texts: list[str
     folder = str(Path(words.work_dir, f"{shape}-{variant}"))
     make = fit_ours if variant == "ours" else fit_theirs
     set_seed(words.seed)
-    make(words, start, folder + "-warm", texts)(words.trial)
-    began = time.monotonic()
-    make(words, start, folder + "-trial", texts)(words.trial)
-    per_update = (time.monotonic() - began) / words.trial
-    updates = max(words.trial, min(math.floor(60 * words.minutes / per_update), len(texts) // words.batch_size))
+    # Two lengths: what is loaded once is no part of an update.
+    took = []
+    for count in (words.trial, 3 * words.trial):
+        began = time.monotonic()
+        make(words, start, folder + "-trial", texts)(count)
+        took.append(time.monotonic() - began)
+    per_update = max((took[1] - took[0]) / (2 * words.trial), 1e-4)
+    once = max(0.0, took[0] - words.trial * per_update)
+    updates = math.floor((60 * words.minutes - once) / per_update)
+    updates = max(words.trial, min(updates, len(texts) // words.batch_size))
     began = time.monotonic()
     make(words, start, folder, texts)(updates)
     seconds = time.monotonic() - began
