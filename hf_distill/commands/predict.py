@@ -92,7 +92,7 @@ def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
     task = load_task(arguments.task, arguments.data_dir)
     there = list(task.dataset)
     split = arguments.split or next((name for name in task.spec.test_splits if name in there), None)
-    if split not in there or task.spec.kind != "text_classification":
+    if split is None or split not in there or task.spec.kind != "text_classification":
         raise ValueError(
             f"`--task` {arguments.task!r} ({task.spec.kind}) has no split {arguments.split or 'for a test'!r} of "
             f"texts to classify; it has {sorted(there)} (`--split`)."

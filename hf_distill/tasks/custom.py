@@ -92,13 +92,31 @@ def _infer_label_names(folder: Path, values: dict[str, Any]) -> list[str] | None
             f"The labels of {str(folder)!r} cannot be read: split {probe.train_split!r} with column "
             f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--class_names`."
         )
-    separator = values.get("label_separator")
-    if probe.kind == "text_classification" and says_several(rows, probe.label_column, separator):
+    return label_names_of(rows, probe.label_column, values, folder)
+
+
+def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Path) -> list[str] | None:
+    """The labels that a column names; that a row has several of them is written into the task's fields.
+
+    Args:
+        rows: The training rows.
+        column: Their labels.
+        values: Fields of the task; its kind is `text_classification` where there is none.
+        place: File or folder, for messages.
+
+    Returns:
+        `None` if the labels are fractions: regression.
+
+    Raises:
+        ValueError: If a row has no one label, or the column does not say which labels there are.
+    """
+    kind, separator = values.get("kind", "text_classification"), values.get("label_separator")
+    if kind == "text_classification" and says_several(rows, column, separator):
         values["several_labels"] = True
-        return names_in(rows, probe.label_column, separator)
-    if probe.kind != "token_classification":
-        check_one_label(rows, probe.label_column, where=str(folder))
-    return names_from(rows, probe.label_column, folder)
+        return names_in(rows, column, separator)
+    if kind != "token_classification":
+        check_one_label(rows, column, where=str(place))
+    return names_from(rows, column, place)
 
 
 def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:

@@ -13,9 +13,8 @@ from datasets import Dataset, Features, List, Value
 from transformers.utils import logging
 
 from hf_distill.storage.files import new_folder, write_yaml
-from hf_distill.tasks.custom import TASK_FILE, default_metrics, names_from
+from hf_distill.tasks.custom import TASK_FILE, default_metrics, label_names_of
 from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files
-from hf_distill.tasks.labels import check_one_label
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.get_logger(__name__)
@@ -60,9 +59,7 @@ def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[
     columns = _columns(rows, fields, path)
     values: dict[str, Any] = {"name": path.stem, **columns, **fields}
     if "label_names" not in values and values["kind"] != "question_answering":
-        if values["kind"] == "text_classification":
-            check_one_label(rows, values["label_column"], where=str(path))
-        values["label_names"] = names_from(rows, values["label_column"], path)
+        values["label_names"] = label_names_of(rows, values["label_column"], values, path)
     if "label_names" in values:
         values.setdefault("metrics", default_metrics(values))
     values.setdefault("evaluation_splits", [VALIDATION])
@@ -222,7 +219,8 @@ def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:
         places[text].append(place)
     classes: dict[Any, list[tuple[str, ...]]] = defaultdict(list)
     for text, own in places.items():
-        classes[labels[own[0]]].append(text)
+        # Several labels are a list.
+        classes[str(labels[own[0]])].append(text)
     draw = random.Random(HELD_OUT_SEED)
     for name in sorted(classes, key=str):
         chosen: Sequence[tuple[str, ...]] = classes[name]

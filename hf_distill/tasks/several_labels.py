@@ -29,12 +29,15 @@ def says_several(rows: Dataset, column: str, separator: str | None) -> bool:
 
 
 def items_of(value: Any, separator: str | None) -> list[Any] | None:
-    """The labels of one cell; `None` where they are hidden."""
-    if isinstance(value, str):
-        value = value.strip()
-        parts = [part.strip() for part in (value.split(separator) if separator else [value])]
-        return None if value.lower() in HIDDEN_TEXTS and value else [part for part in parts if part]
-    return None if value is None else list(value)
+    """The labels of one cell; `None` where they are hidden. An empty cell of separated labels names none."""
+    if value is None:
+        return None if separator is None else []
+    if not isinstance(value, str):
+        return list(value)
+    if value.strip() and value.strip().lower() in HIDDEN_TEXTS:
+        return None
+    parts = value.split(separator) if separator else [value]
+    return [part.strip() for part in parts if part.strip()]
 
 
 def are_places(cells: Sequence[list[Any] | None]) -> bool:

@@ -309,7 +309,7 @@ class TaskSpec:
         A regression label of -1 is hidden only where it lies outside `label_range`; without a range only NaN is.
         """
         if self.several_labels:
-            return (labels >= 0).all(-1)
+            return np.asarray((labels >= 0).all(-1))
         if self.label_names is not None:
             return labels >= 0
         shown = ~np.isnan(labels.astype(np.float64))

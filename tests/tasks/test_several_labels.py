@@ -166,3 +166,19 @@ def test_every_label_may_have_a_temperature_of_its_own():
         objective.check(*(Signals(torch.ones(4, 2), {"logits": torch.randn(4, 2)}) for _ in range(2)))
     with pytest.raises(ValueError, match="several labels a row"):
         LogitsObjective(label_temperatures=[1.0])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_one_file_with_several_labels_is_a_task(kind, tmp_path):
+    path = tmp_path / f"rows.{kind}"
+    if kind == "csv":
+        path.write_text("text,label\n" + "".join(f"row {i},{['x;y', 'x', 'y', ''][i % 4]}\n" for i in range(40)))
+        task = load_task(str(path), label_separator=";")
+    else:
+        labels = [["x", "y"], ["x"], ["y"], []]
+        path.write_text("".join(json.dumps({"text": f"row {i}", "label": labels[i % 4]}) + "\n" for i in range(40)))
+        task = load_task(str(path))
+    assert task.spec.problem_type == "multi_label_classification"
+    assert len(task.train) + len(task.split("validation")) == 40
+    known = {f"row {i}": [[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]][i % 4] for i in range(40)}
+    assert all(row["label"] == known[row["text"]] for row in task.train)
