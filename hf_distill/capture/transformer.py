@@ -570,8 +570,9 @@ def known_mask(*, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor
     Returns:
         What `sdpa_mask` returns.
     """
-    nothing_known = attention_mask is None or torch.compiler.is_compiling() or NOW.mask is None
-    padded = None if nothing_known else has_padding(attention_mask)
+    padded = None
+    if attention_mask is not None and not torch.compiler.is_compiling() and NOW.mask is not None:
+        padded = has_padding(attention_mask)
     if padded:
         # Skipped are masks without padding alone; to find one, the device would have to be asked.
         kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}

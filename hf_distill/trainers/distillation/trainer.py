@@ -272,7 +272,7 @@ class DistillationTrainer(BaseTrainer):
 
     def _check_objectives(self) -> None:
         self.model.check(self.teacher, self.args)
-        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
         reshards = getattr(plugin, "fsdp_version", 1) == 2 and plugin.reshard_after_forward
         if self.model.ends_inside_a_layer and reshards:
             raise ValueError(
