@@ -259,20 +259,23 @@ def _gradient_kernel(
 
 
 def _tiles(widest: int, exact: bool, capability: int) -> dict[str, int]:
-    """Rows and columns of a tile and warps of a program: as large as none spills a register.
+    """Rows and columns of a tile and warps of a program: as large as spills no register (above 64, sm_80 spills one).
 
     Args:
         widest: Padded width of the wider heads.
         exact: Whether a side is in fp32, which is multiplied without tensor cores.
         capability: That of the device.
     """
+    stages = 2
     if exact:
         rows, columns = (32, 32) if widest <= 32 else (16, 16)
     elif widest <= 32:
         rows, columns = 64, 64 if capability < 100 else 32
+    elif widest <= 64:
+        rows, columns, stages = 32, 32, 1
     else:
-        rows, columns = 32 if widest <= 64 else 16, 32
-    return {"rows": rows, "columns": columns, "num_warps": 4, "num_stages": 2}
+        rows, columns, stages = 16, 16, 1
+    return {"rows": rows, "columns": columns, "num_warps": 4, "num_stages": stages}
 
 
 def _precision(side: Tensor) -> str:
