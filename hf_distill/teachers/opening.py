@@ -102,7 +102,7 @@ def open_teachers(
     sources = [open_teacher(one, name=name, **options) for one, name in zip(several, names, strict=True)]
     own = _one_for_each(own_tokenizer, len(sources))
     if args.align_tokenizers or args.teacher_text_column is not None or args.teacher_prompt:
-        sources = _let_read(sources, several, tokenizer, own, args)
+        sources = _with_own_tokens(sources, several, tokenizer, own, args)
         _refuse_collator(sources, collator, args)
     else:
         for index, (source, one, theirs) in enumerate(zip(sources, several, own, strict=True)):
@@ -278,7 +278,7 @@ def _num_ids(tokenizer: Any) -> int | None:
     return max(ids) + 1 if ids else None
 
 
-def _let_read(
+def _with_own_tokens(
     sources: Sequence[TeacherSource],
     given: Sequence[Any],
     tokenizer: Any,
