@@ -15,15 +15,18 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from hf_distill import __version__
+from hf_distill.commands.terminal import begin_quietly, quiet
 from hf_distill.hub.disclosure import public_command, without_secrets
 
 # Shows the whole traceback of every error.
 DEBUG_VARIABLE = "HF_DISTILL_DEBUG"
+VERBOSE = "--verbose"
 USER_ERROR, OUT_OF_MEMORY, FAULT, INTERRUPTED, BROKEN_PIPE = 2, 1, 70, 130, 141
 
 
@@ -210,7 +213,7 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
 
     Args:
         name: The verb.
-        argv: The words behind it.
+        argv: The words behind it; with `--verbose` other packages say what they do, and every log is a line.
 
     Returns:
         What came of it, for a reader.
@@ -218,10 +221,12 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
     Raises:
         ValueError: If a flag or value is wrong, or what the verb itself raises.
     """
-    arguments = _parse(name, argv)
+    words = [word for word in argv if word != VERBOSE]
+    arguments = _parse(name, words)
     module = importlib.import_module(f"hf_distill.commands.{name}")
     told = {"command": public_command(["hf-distill", name, *argv])} if VERBS[name].told else {}
-    return str(module.summary(module.run(*arguments, **told)))
+    with nullcontext() if VERBOSE in argv else quiet():
+        return str(module.summary(module.run(*arguments, **told)))
 
 
 def _parse(name: str, argv: Sequence[str]) -> tuple[Any, ...]:
@@ -252,7 +257,7 @@ def _help(name: str) -> str:
 def usage() -> str:
     """The page that `hf-distill` alone prints."""
     lines = [f"  {name:<12}{verb.about}" for name, verb in VERBS.items()]
-    more = "hf-distill VERB --help shows what most runs set, --help_all every flag."
+    more = "hf-distill VERB --help shows what most runs set, --help_all every flag; --verbose shows every log."
     return "usage: hf-distill VERB [CONFIG.yaml] [--flag value ...]\n\n" + "\n".join([*lines, "", more])
 
 
@@ -319,6 +324,8 @@ def _close_output() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status of `run_command`, which ends every error with one line."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and VERBOSE not in words:
+        begin_quietly()
     if not words or words[0] in ("-h", "--help", "help"):
         return run_command("hf-distill", lambda: _say(usage()))
     if words[0] == "--version":

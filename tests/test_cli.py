@@ -124,7 +124,7 @@ def test_a_verb_has_one_stem(verb):
 @pytest.mark.parametrize(
     ("room", "shared"),
     [
-        ("commands", {"cards", "corpus_folder", "folders", "pipeline_stages", "results", "textbook"}),
+        ("commands", {"cards", "corpus_folder", "folders", "pipeline_stages", "results", "terminal", "textbook"}),
         ("settings", {"help", "parsing", "task", "values"}),
     ],
 )
@@ -403,3 +403,24 @@ def test_the_module_runs_too_for_torchrun():
     )
     assert done.returncode == 2
     assert "unknown verb 'no'" in done.stderr
+
+
+class TestTerminal:
+    """A verb shows a line for each training; `--verbose` brings what transformers shows by itself."""
+
+    @pytest.fixture
+    def words(self, data):
+        line = ["teach", "--task", str(data / "mood"), "--text_columns", "text", "--teacher_model"]
+        line += [str(data / "encoder"), "--max_length", "16", "--output_dir", str(data / "teacher"), "--use_cpu"]
+        return [*line, "--max_steps", "2", "--logging_steps", "1", "--report_to", "none", "--save_strategy", "no"]
+
+    def test_logs_are_in_the_bar(self, words, capsys):
+        assert main(words) == 0
+        shown = capsys.readouterr()
+        assert "'loss':" not in shown.out + shown.err
+        assert "2/2" in shown.err
+        assert ", loss 0." in shown.err
+
+    def test_verbose_shows_every_log(self, words, capsys):
+        assert main([*words, "--verbose"]) == 0
+        assert capsys.readouterr().out.count("{'loss':") == 2

@@ -150,7 +150,7 @@ def run(
     report = make_report(results, speed, command, seconds, pipeline.seed)
     write_results(folder, report, name="report.json")
     write_model_card(folder / "student", card_facts(folder, report, taught, distilled[0], adapted, corpus))
-    return report
+    return {**report, "folder": str(folder)}
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -174,6 +174,10 @@ def summary(report: dict[str, Any]) -> str:
     constants = {role: report[role].get("constant") for role in ("teacher", "student", "baseline")}
     rows += [f"{role}:{constant_remark(label)}" for role, label in constants.items() if label is not None]
     rows.append("baseline: the same student, trained on the labels without a teacher")
+    if "folder" in report:
+        student = f"{report['folder']}/student"
+        rows.append(f"student with its card in {student}; go on with: hf-distill export --model {student}, or")
+        rows.append(f"hf-distill push {student} USER/NAME --dry_run")
     return "\n".join(rows)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import transformers.trainer
 from torch import nn
 from transformers import (
     ProgressCallback,
@@ -48,9 +50,10 @@ class CountsEpochs(TrainerCallback):
 class TermsInProgressBar(ProgressCallback):
     """The stock progress bar with the last loss and its terms at its end, and a bar for every pass of an evaluation.
 
-    The lines with all values, one a log, are those of the stock bar.
+    The lines with all values, one a log, are those of the stock bar, unless `writes_logs` is off.
     """
 
+    writes_logs = True
     training_bar: Any
     prediction_bar: Any
     _loader: Any = None
@@ -64,7 +67,8 @@ class TermsInProgressBar(ProgressCallback):
         **kwargs: Any,
     ) -> None:
         """Write the line, and the terms into the bar."""
-        super().on_log(args, state, control, logs=logs, **kwargs)
+        if self.writes_logs or any(name.startswith("eval_") for name in logs or ()):
+            super().on_log(args, state, control, logs=logs, **kwargs)
         if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
             self.training_bar.set_postfix_str(terms_of(logs or {}), refresh=True)
 
@@ -89,6 +93,20 @@ class TermsInProgressBar(ProgressCallback):
         """Close the bar and forget its rows."""
         self._loader = None
         super().on_evaluate(args, state, control, **kwargs)
+
+
+@contextmanager
+def one_line_trainings() -> Iterator[None]:
+    """Every training shows one line with its last loss and terms, and a line an evaluation; notebooks keep a table."""
+    before = transformers.trainer.DEFAULT_PROGRESS_CALLBACK
+    if before is ProgressCallback:
+        transformers.trainer.DEFAULT_PROGRESS_CALLBACK = TermsInProgressBar  # type: ignore[assignment]
+    TermsInProgressBar.writes_logs = False
+    try:
+        yield
+    finally:
+        transformers.trainer.DEFAULT_PROGRESS_CALLBACK = before
+        TermsInProgressBar.writes_logs = True
 
 
 def terms_of(logs: dict[str, Any]) -> str:
