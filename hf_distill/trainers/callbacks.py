@@ -100,7 +100,7 @@ def one_line_trainings() -> Iterator[None]:
     """Every training shows one line with its last loss and terms, and a line an evaluation; notebooks keep a table."""
     before = transformers.trainer.DEFAULT_PROGRESS_CALLBACK
     if before is ProgressCallback:
-        transformers.trainer.DEFAULT_PROGRESS_CALLBACK = TermsInProgressBar  # type: ignore[assignment]
+        transformers.trainer.DEFAULT_PROGRESS_CALLBACK = TermsInProgressBar
     TermsInProgressBar.writes_logs = False
     try:
         yield
