@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from .rendering import render_template
 
@@ -70,7 +71,7 @@ def usage(
     given: dict[str, object] = {**texts, "texts": [first, second]}
     given |= {"text": {"text": first, "text_pair": second}} if pairs else {}
     # Lists and mappings of texts are written alike in JSON and in Python.
-    shown = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
+    shown: dict[str, Any] = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
     return render_template("usage.md", {}, name=name, pipeline_tag=pipeline_tag, writes=writes, **shown) or None
 
 

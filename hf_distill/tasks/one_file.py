@@ -126,8 +126,8 @@ def _columns(rows: Dataset, fields: Mapping[str, Any], path: Path) -> dict[str, 
     names = {name.lower(): name for name in rows.column_names}
     words = next((names[name] for name in WORDS if name in names and _is_list(rows, names[name])), None)
     if {"question", "context", "answers"} <= names.keys():
-        found = {"kind": "question_answering", "text_columns": [names["question"], names["context"]]}
-        return {**found, "label_column": names["answers"]}
+        questions = [names["question"], names["context"]]
+        return {"kind": "question_answering", "text_columns": questions, "label_column": names["answers"]}
     if words is not None and "text_columns" not in fields:
         tags = next((names[name] for name in TAGS if name in names), None)
         return {"kind": "token_classification", "text_columns": [words], "label_column": _known(tags, path, rows)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range, shown
 
 # The types of a class's fields; evaluating them anew for every task takes most of the time of the catalogue.
-types_of = functools.cache(get_type_hints)
+types_of: Callable[[type], dict[str, Any]] = functools.cache(get_type_hints)
 
 # Fields that map a name to names.
 MAPPINGS = ("averages", "column_aliases", "label_aliases", "split_aliases", "split_sources")
