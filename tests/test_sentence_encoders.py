@@ -33,7 +33,7 @@ from hf_distill.settings import EvaluationArguments, TaskArguments
 from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
 from hf_distill.tasks.vectors import pairs_of, read_retrieval
 from hf_distill.teachers.live import LiveTeacher
-from hf_distill.trainers.distillation import trainer as trainer_module
+from hf_distill.trainers.distillation import model as model_module
 
 
 @pytest.fixture
@@ -451,7 +451,7 @@ def test_other_texts_are_for_what_speaks_about_rows(teacher_folder, tiny_tokeniz
 def test_a_prompt_that_the_teacher_has_by_default_is_asked_for(encoder, tiny_tokenizer, tmp_path, caplog):
     head = SentenceHead("mean", prompts={"query": "find "}, default_prompt="query")
     folder = save_sentence_encoder(tmp_path / "prompted", encoder, tiny_tokenizer, head)
-    trainer_module.logger.warning_once.cache_clear()
+    model_module.logger.warning_once.cache_clear()
     with caplog.at_level("WARNING"):
         DistillationTrainer(
             create_student(folder, "2x12:4h"), arguments(tmp_path, objectives=["embedding"]), teacher_model=folder,

@@ -15,7 +15,7 @@ from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProgressCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
-from transformers.utils import find_labels, logging
+from transformers.utils import find_labels
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
@@ -49,8 +49,6 @@ from .labels import LABEL_NAMES
 from .model import DistillationModel, count_items, give_own_settings, train_beside, with_objectives
 from .publishing import Publisher, check_strategy, write_card
 from .rows import RowReader, check_one_set, has_pairs, masking_collator, settle_problem_type
-
-logger = logging.get_logger(__name__)
 
 
 class DistillationTrainer(BaseTrainer):
@@ -159,8 +157,8 @@ class DistillationTrainer(BaseTrainer):
         if self._own("mlm_probability") is not None and data_collator is None:
             data_collator = masking_collator(self.args, processing_class, self.teachers)
         self._example_rows = (train_dataset, eval_dataset)
-        if self.distilling:
-            student = None if student is None else self._wrap(student)
+        if self.distilling and student is not None:
+            student = self._wrap(student)
         if self.teacher is not None:
             train_dataset = self.teacher.dataset if train_dataset is None else train_dataset
             processing_class = self.teacher.tokenizer() if processing_class is None else processing_class
@@ -225,9 +223,8 @@ class DistillationTrainer(BaseTrainer):
         if self.peft_config is not None:
             from ..._optional import require
 
-            student = require("peft", extra="peft", needed_by="`peft_config`").get_peft_model(
-                student, self.peft_config
-            )
+            peft = require("peft", extra="peft", needed_by="`peft_config`")
+            student = peft.get_peft_model(student, self.peft_config)
         settle_problem_type(student, self._example_rows, self.args.device)
         # Every trial of a search needs objectives of its own.
         items = self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
@@ -241,10 +238,8 @@ class DistillationTrainer(BaseTrainer):
         # The wrapper's loss is a mean over the whole optimizer step already.
         self.loss_is_scaled_for_ga = True
         if self.args.label_names is None:
-            student_class = type(
-                self.student.get_base_model() if hasattr(self.student, "get_base_model") else self.student
-            )
-            self.label_names = find_labels(student_class)
+            plain = self.student.get_base_model() if hasattr(self.student, "get_base_model") else self.student
+            self.label_names = find_labels(type(plain))
         if self.teacher is not None:
             self.teacher.to(self.args.device)
         self._prepare_rows(collator)
