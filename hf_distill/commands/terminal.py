@@ -50,13 +50,14 @@ def _transformers_errors_only() -> Iterator[None]:
     get_logger()  # Makes the handler.
     handlers = list(logging.getLogger("transformers").handlers)
     for handler in handlers:
-        handler.addFilter(_is_error)
+        handler.addFilter(_counts)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(_is_error)
+            handler.removeFilter(_counts)
 
 
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
+def _counts(record: logging.LogRecord) -> bool:
+    # Our own lines may go through the same handler.
+    return record.levelno >= logging.ERROR or record.name.split(".")[0] != "transformers"

@@ -104,7 +104,7 @@ class EmbeddingObjective(SentenceObjective):
                 gives two terms.
             projection: `linear`, `relu`, `tanh` or `identity`, from the student's width to the teacher's; `auto`:
                 linear where the widths differ, none where they are equal. It is trained beside the student; with
-                `--student_dense` the student has the teacher's width itself.
+                `--student_dense_width` the student has the teacher's width itself.
             dims: Matryoshka: also compare the first so many numbers of the student's vector, each length with a
                 projection of its own. The terms are means over the lengths.
 

@@ -11,6 +11,8 @@ Shape legend: S shards, N usable rows of all shards.
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -22,6 +24,7 @@ import xxhash
 from datasets import Dataset, IterableDataset, concatenate_datasets
 
 from ...settings.corpus import CorpusArguments
+from ...storage.files import write_arrays
 from ...storage.steps import Step, WorkFolder
 from ..build.builder import BUILDER_VERSION, length_limits
 from ..build.loading import corpus_label, mapped_rows
@@ -218,13 +221,15 @@ class Shards:
 
     def _merge_rows(self, folder: Path) -> dict[str, Any]:
         whole = self.whole
+        header = io.BytesIO()
+        shape = {"descr": "<i8", "fortran_order": False, "shape": (whole.num_usable,)}
+        np.lib.format.write_array_header_1_0(header, shape)
+        numbers = (
+            (np.load(self.prepared(shard).file("rows.npy")) + whole.unit_bounds[shard]).astype("<i8")
+            for shard in range(self.num_shards)
+        )
         # Not into a memory map: where the disk is full, that ends the process without an error.
-        with (folder / "rows.npy").open("wb") as file:
-            header = {"descr": "<i8", "fortran_order": False, "shape": (whole.num_usable,)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for shard in range(self.num_shards):
-                rows = np.load(self.prepared(shard).file("rows.npy")) + whole.unit_bounds[shard]
-                file.write(rows.astype("<i8").tobytes())
+        write_arrays(folder / "rows.npy", itertools.chain([np.frombuffer(header.getvalue(), np.uint8)], numbers))
         return {"rows": whole.num_usable}
 
     def step(self, folder: Path, name: str, settings: dict[str, Any], shard: int | None = None) -> Step:
