@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# Triton 3.9 asks whether a product and a sum may be one operation, as they are in what was measured (docs/gpu.md).
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 # The tensor cores of these and later devices multiply bf16 and tf32.
 MIN_CAPABILITY = 80
 # How wide a relation head may be: wider ones take too many registers, the slices serve them.
