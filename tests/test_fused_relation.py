@@ -18,6 +18,8 @@ LIMITS = {"narrow": 1e-5, "odd": 1e-5, "widest": 1e-4, "half": 1e-3, "brain": 5e
 # Padded widths of the heads of student and teacher, and their dtypes: one set for every size of tile, W1 first.
 NARROW = [(16, 16, "bf16", "bf16"), (32, 32, "fp16", "bf16"), (16, 16, "fp32", "fp32")]
 WIDE = [(64, 64, "bf16", "bf16"), (128, 128, "fp16", "fp16"), (64, 64, "fp32", "fp32")]
+# The interpreter computes number by number, and the compiler takes its time.
+pytestmark = pytest.mark.slow
 COMPILED = [(capability, *case) for capability in (80, 90, 100) for case in NARROW + WIDE * (capability == 90)]
 POINTERS = {"mask": "u8", "bounds": "i32", "s_log": "fp32", "t_log": "fp32", "sums": "fp32", "incoming": "fp32"}
 
@@ -93,7 +95,6 @@ def compile_ahead(kernel, widths, dtypes, capability, **constants):
 
 
 @needs_triton
-@pytest.mark.slow
 @pytest.mark.parametrize("case", COMPILED, ids=lambda case: "sm_{} {}-{} {} {}".format(*case))
 def test_no_register_is_spilled(monkeypatch, tmp_path, case):
     import triton
