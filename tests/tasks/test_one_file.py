@@ -69,9 +69,10 @@ class TestSplits:
         task = load_task(path)
         assert {name: len(rows) for name, rows in task.dataset.items()} == {"train": 30, "validation": 6, "test": 4}
 
+    @pytest.mark.slow
     def test_large_files_hold_out_two_thousand_rows(self, tmp_path):
-        texts = [f"text {number} of many" for number in range(20_000)]
-        path = write_parquet(tmp_path / "a.parquet", {"text": texts, "label": ["a", "b"] * 10_000})
+        texts = [f"text {number} of many" for number in range(10_400)]
+        path = write_parquet(tmp_path / "a.parquet", {"text": texts, "label": ["a", "b"] * 5_200})
         assert len(load_task(path).dataset["validation"]) == 2_000
 
 

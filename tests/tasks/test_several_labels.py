@@ -106,6 +106,7 @@ def task(tmp_path, sentences):
     return write(tmp_path / "task", labels, texts)
 
 
+@pytest.mark.slow
 def test_from_rows_to_a_student_that_is_scored(task, tiny_tokenizer, tiny_bert_config, tmp_path, sentences):
     loaded = load_task(task, text_columns=["text"])
     encoder = tmp_path / "encoder"
