@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 # What a change breaks first: every part that can be tested without trainings and processes, and the trainer. The rest
 # runs verbs, examples and pages, which takes longer.
 RUNS := $(addprefix tests/test_, capture_architectures capture_training cli docs_site environment examples extending \
-	fuzz notebooks presets readme wrong_inputs)
+	fuzz notebooks presets readme sentence_encoders wrong_inputs)
 QUICK := $(wildcard $(addprefix tests/, objectives storage students/test_vocabulary.py tasks trainers/test_distillation.py)) \
 	$(filter-out $(addsuffix .py, $(RUNS)), $(wildcard tests/test_*.py))
 export HF_HUB_OFFLINE ?= 1

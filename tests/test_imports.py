@@ -74,6 +74,7 @@ def test_importing_the_package_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_verbs_that_run_no_model_load_no_torch():
     code = (
         "import sys, importlib; from hf_distill import settings; from hf_distill.cli import VERBS\n"

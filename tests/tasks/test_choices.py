@@ -131,6 +131,7 @@ def test_swag_has_the_columns_of_the_hub():
     assert (swag.kind, swag.num_labels, swag.problem_type) == ("multiple_choice", 4, None)
 
 
+@pytest.mark.slow
 def test_choices_train_beside_other_tasks_on_one_encoder(tiny_bert_config, tiny_tokenizer, tmp_path):
     settings = FineTuningDefaults(max_length=32)
     moods = TaskSpec("mood", ("text",), ("bad", "good"), fine_tuning=settings)
