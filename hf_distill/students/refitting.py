@@ -221,9 +221,9 @@ def _refit_sum(
         for i in count:
             x, skipped = (values[masks[i]] for values in inputs(i))
             total = linear(x) + skipped
-            # A norm forgets mean and size of its input: the goal takes those that the sum has now.
+            # A norm forgets mean and size of a row: the goal of a row takes those that its sum has now.
             wanted = _standardised((known[i] - norm.bias) / norm.weight.where(norm.weight != 0, 1.0))
-            yield x, wanted * total.std(1, keepdim=True).mean() + total.mean(1, keepdim=True) - skipped
+            yield x, wanted * total.std(1, keepdim=True) + total.mean(1, keepdim=True) - skipped
 
     fit_linear([linear], pairs())
     _fit_norm(linear, norm, inputs, masks, known)

@@ -171,6 +171,22 @@ class TestRefitting:
         for one, other in zip(*(student.parameters() for student in students), strict=True):
             assert torch.equal(one, other)
 
+    def test_it_does_not_matter_which_texts_share_a_batch(self, teacher, tiny_tokenizer, sentences):
+        """Batches hold texts of like length: what is computed of a batch must not depend on its lengths."""
+        rows = [tiny_tokenizer(text, truncation=True, max_length=32) for text in sentences]
+        rows.sort(key=lambda row: len(row["input_ids"]))
+        by_length, mixed = (
+            [dict(tiny_tokenizer.pad(part, return_tensors="pt")) for part in parts]
+            for parts in ([rows[i : i + 8] for i in range(0, len(rows), 8)], [rows[i::8] for i in range(8)])
+        )
+        axes = below_head(teacher, axes_of_model(teacher))
+        students = [create_student(teacher, SMALLER).eval() for _ in range(2)]
+        importance = importance_on_texts(teacher, axes, by_length)
+        cut = choose_cut(teacher, students[0], [2, 4], importance, axes)
+        for student, batches in zip(students, (by_length, mixed), strict=True):
+            refit(teacher, student, cut, batches)
+        torch.testing.assert_close(output(students[0]), output(students[1]), atol=1e-5, rtol=1e-4)
+
     def test_no_fit_raises_the_error_on_its_own_texts(self, teacher, tiny_tokenizer, sentences):
         batches = list(tokenized_batches(sentences, tiny_tokenizer, 32, 10_000))
         student = create_student(teacher, SMALLER)
