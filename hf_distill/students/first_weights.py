@@ -24,7 +24,7 @@ from hf_distill.capture.transformer import SignalCapture
 from .blocks import is_bert_like
 from .class_change import copy_parts
 from .configuration import student_config
-from .refitting import Batch, as_state, known_inputs, refit
+from .refitting import Batch, KnownStates, as_state, known_inputs, refit
 from .shapes import shape_of
 from .slicing import Axis, Cut, Importance, axes_of, check_can_be_cut, choose_cut, cut_weights, importance_of_weights
 
@@ -110,14 +110,16 @@ def give_first_weights(
             describe_architecture(teacher).num_key_value_heads,
         )
         base_axes = below_head(teacher, axes)
-        importance = importance_on_texts(teacher, base_axes, fitted) if fitted else importance_of_weights(teacher)
+        known = KnownStates(teacher, layers)
+        with known.kept():
+            importance = importance_on_texts(teacher, base_axes, fitted) if fitted else importance_of_weights(teacher)
         cut = choose_cut(teacher, student, layers, importance, base_axes)
         if type(teacher.base_model) is type(student.base_model):
             cut_weights(teacher, student, cut, axes)
         else:
             copy_parts(teacher, student, cut)
         if fitted and is_bert_like(student):
-            refit(teacher, student, cut, fitted)
+            refit(teacher, student, cut, fitted, known)
         explained = explained_variance(teacher, student, cut, unseen or fitted) if batches else ()
     finally:
         teacher.train(was_training)

@@ -5,7 +5,8 @@ The matrices of a block are fitted in the order in which they work, each by ridg
 input to the teacher's signal: queries, keys and values; the attention's output; both matrices of the feed-forward
 block; after each sum its norm; at last the head. Nothing is trained and nothing is drawn at random.
 
-The texts pass the student once, layer by layer. Of the teacher, the signals of one layer are kept at a time.
+The texts pass teacher and student once, layer by layer: where the states before a teacher's layer are known, the
+layers below it do not run again. Of the teacher's signals, those of one layer are kept at a time.
 
 Shape legend: B rows, T padded length, N real tokens of a batch, H hidden size, F neurons.
 """
@@ -13,6 +14,7 @@ Shape legend: B rows, T padded length, N real tokens of a batch, H hidden size, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +59,13 @@ class TeacherSignals:
 
 
 @torch.no_grad()
-def refit(teacher: PreTrainedModel, student: PreTrainedModel, cut: Cut, batches: Sequence[Batch]) -> None:
+def refit(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    cut: Cut,
+    batches: Sequence[Batch],
+    known: KnownStates | None = None,
+) -> None:
     """Fit every matrix of the student to the teacher's signals; in place.
 
     On the given texts, no fit leaves the signal that it is for further from the teacher's than it was.
@@ -67,12 +75,13 @@ def refit(teacher: PreTrainedModel, student: PreTrainedModel, cut: Cut, batches:
         student: A BERT-like student that was cut out of it, in evaluation mode.
         cut: What it keeps.
         batches: Tokenized texts, with `attention_mask`.
+        known: States of the teacher on them; without, the layers below each kept one run again.
     """
     masks = [batch["attention_mask"].bool() for batch in batches]
     _refit_projection(teacher, student, cut, batches)
     states = [embed(student, batch) for batch in batches]
     for number, layer in enumerate(cut.layers, start=1):
-        goals = list(signals_of(teacher, cut, layer, batches))
+        goals = list(signals_of(teacher, cut, layer, batches, known))
         states = _refit_block(student, block_of(student, number), states, masks, goals)
     refit_head(teacher, student, cut, batches)
 
@@ -93,15 +102,70 @@ def _refit_projection(teacher: PreTrainedModel, student: PreTrainedModel, cut: C
     fit_linear([project], pairs())
 
 
-def signals_of(teacher: PreTrainedModel, cut: Cut, layer: int, batches: Sequence[Batch]) -> Iterator[TeacherSignals]:
+class KnownStates:
+    """States of a teacher before some of its layers, kept while it read the texts once.
+
+    Args:
+        teacher: The teacher.
+        layers: The layers (1-based).
+    """
+
+    def __init__(self, teacher: PreTrainedModel, layers: Sequence[int]) -> None:
+        found = describe_architecture(teacher)
+        # Layers that share one module cannot be left out one by one.
+        self._modules = [] if found.spec.shared else found.layer_list()
+        self._before = sorted({layer - 1 for layer in layers if layer > 1}) if self._modules else []
+        self._states: dict[int, list[Any]] = {below: [] for below in self._before}
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the states of every batch that the teacher reads meanwhile."""
+
+        def keeper(below: int) -> Callable[..., None]:
+            return lambda module, inputs, output: self._states[below].append(output)
+
+        handles = [self._modules[below - 1].register_forward_hook(keeper(below)) for below in self._before]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def before(self, layer: int, batch: int) -> Iterator[None]:
+        """Let the layers below one of the chosen ones give the states of a batch without computing."""
+        known = self._states.get(layer - 1)
+        below = [module.__dict__ for module in self._modules[: layer - 1]] if known else []
+        # Wrappers of a module, such as those of accelerate, give it a forward of its own already.
+        wrapped = [own.get("forward") for own in below]
+        for own in below:
+            own["forward"] = lambda *_, **__: known[batch]
+        try:
+            yield
+        finally:
+            for own, forward in zip(below, wrapped, strict=True):
+                if forward is None:
+                    del own["forward"]
+                else:
+                    own["forward"] = forward
+
+
+def signals_of(
+    teacher: PreTrainedModel,
+    cut: Cut,
+    layer: int,
+    batches: Sequence[Batch],
+    known: KnownStates | None = None,
+) -> Iterator[TeacherSignals]:
     """Compute the teacher's signals in one of its layers (1-based), batch by batch."""
     request = SignalRequest(hidden_states=frozenset({layer}), projections=frozenset({layer}))
     capture, shown = SignalCapture(teacher, request), _ModuleOutputs(teacher, layer)
     query_gain = cut.gain
     with shown:
-        for batch in batches:
+        for number, batch in enumerate(batches):
             mask = batch["attention_mask"].bool()
-            found = capture(**batch)
+            with known.before(layer, number) if known else nullcontext():
+                found = capture(**batch)
             heads, values = cut.heads[layer], cut.key_value_heads[layer]
             inside = found.projections[layer]
             yield TeacherSignals(

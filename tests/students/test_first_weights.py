@@ -26,7 +26,7 @@ from hf_distill.students.first_weights import (
     importance_on_texts,
     tokenized_batches,
 )
-from hf_distill.students.refitting import fit_linear, refit, signals_of
+from hf_distill.students.refitting import KnownStates, fit_linear, refit, signals_of
 from hf_distill.students.slicing import axes_of, choose_cut
 
 CUTTABLE = [name for name in TEACHERS if name != "MobileBert"]
@@ -294,6 +294,23 @@ def test_signals_of_a_layer_are_those_of_real_tokens_only(teacher, tiny_tokenize
         assert len(found.output) == int(batch["attention_mask"].sum())
         assert found.projections.shape[1] == 3 * 16
         assert found.neurons.shape[1] == 24
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+def test_layers_below_known_states_need_not_run_again(name, tiny_tokenizer, sentences):
+    teacher = tiny_teacher(name, "Model", vocab_size=len(tiny_tokenizer))
+    student = create_student(teacher, SMALLER)
+    batches = list(tokenized_batches(sentences[:20], tiny_tokenizer, 16, 10_000))
+    axes = below_head(teacher, axes_of_model(teacher))
+    known = KnownStates(teacher, [2, 4])
+    with known.kept():
+        importance = importance_on_texts(teacher, axes, batches)
+    cut = choose_cut(teacher, student, [2, 4], importance, axes)
+    for layer in (2, 4):
+        plain = list(signals_of(teacher, cut, layer, batches))
+        for one, other in zip(plain, signals_of(teacher, cut, layer, batches, known), strict=True):
+            torch.testing.assert_close(vars(other), vars(one))
+    assert not any("forward" in module.__dict__ for module in teacher.modules())
 
 
 def test_what_was_taken_is_a_line_for_a_person(teacher, tiny_tokenizer, sentences):
