@@ -1,11 +1,10 @@
-"""The notebooks are clean, say what they need, and run from the first cell to the last, offline on tiny models."""
+"""The notebooks are clean, say what they need, and run in a Jupyter kernel, offline on tiny models."""
 
 import json
 import re
 from pathlib import Path
 
 import datasets
-import matplotlib
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -19,8 +18,6 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.corpus.search.engines import retriv
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
 CHINESE = EXAMPLES / "data" / "chinese"
@@ -32,27 +29,52 @@ def cells(path, kind=None):
     return [cell for cell in found if kind in (None, cell["cell_type"])]
 
 
-def run(name, **overrides):
-    """Run a notebook with other parameters; returns the names that it leaves."""
-    namespace = {"__name__": "__main__"}
-    [path] = [path for path in NOTEBOOKS if path.stem == name]
-    for number, cell in enumerate(cells(path, "code"), 1):
-        exec(compile("".join(cell["source"]), f"{name}, code cell {number}", "exec"), namespace)
-        if "parameters" in cell["metadata"].get("tags", ()):
-            assert overrides.keys() <= namespace.keys()
-            namespace.update(overrides)
-    return namespace
+# retriv compiles its search anew in every process; the engines' own tests have both. A warning ends a cell.
+FIRST = """
+import warnings
+from hf_distill.corpus.search.engines import retriv
+retriv.is_installed = lambda: False
+warnings.simplefilter("error")
+"""
+LAST = """
+import json
+warnings.resetwarnings()
+print("LEFT", json.dumps({wanted}))
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """`run(name, wanted, **parameters)`: what the cells show, and the values of names and expressions at the end."""
+    nbformat = pytest.importorskip("nbformat", reason="pip install 'hf_distill[test]'")
+    nbclient = pytest.importorskip("nbclient", reason="pip install 'hf_distill[test]'")
+    pytest.importorskip("ipykernel", reason="pip install 'hf_distill[test]'")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+
+    def make(name, wanted, **parameters):
+        [path] = [path for path in NOTEBOOKS if path.stem == name]
+        notebook = nbformat.read(path, as_version=4)
+        given = "".join(f"{parameter} = {value!r}\n" for parameter, value in parameters.items())
+        assert all(f"{parameter} = " in notebook.cells[1].source for parameter in parameters)
+        notebook.cells.insert(2, nbformat.v4.new_code_cell(FIRST + given))
+        left = "{" + ", ".join(f"{key!r}: {value}" for key, value in wanted.items()) + "}"
+        notebook.cells.append(nbformat.v4.new_code_cell(LAST.format(wanted=left)))
+        client = nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}})
+        client.execute()
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        shown = "".join(output.get("text") or output.get("data", {}).get("text/html", "") for output in outputs)
+        shown, _, found = shown.partition("LEFT ")
+        return shown, json.loads(found)
+
+    return make
 
 
 @pytest.fixture(autouse=True)
-def quiet(tmp_path, monkeypatch):
-    """Trainings write below a folder of their own, without bars, on the CPU."""
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """What is written lies there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    matplotlib.use("agg")
-    # retriv compiles its search anew in every process; the engines' own tests have both.
-    monkeypatch.setattr(retriv, "is_installed", lambda: False)
 
 
 # --- what a notebook looks like -------------------------------------------------------------------------------------
@@ -112,7 +134,7 @@ def films_of_ones_own(tmp_path, sentences):
     return str(folder)
 
 
-def test_a_first_distillation(films_of_ones_own, tiny_tokenizer, capsys):
+def test_a_first_distillation(run, films_of_ones_own, tiny_tokenizer):
     set_seed(0)
     config = DistilBertConfig(
         vocab_size=len(tiny_tokenizer), dim=24, n_layers=3, n_heads=4, hidden_dim=32, max_position_embeddings=64,
@@ -120,8 +142,9 @@ def test_a_first_distillation(films_of_ones_own, tiny_tokenizer, capsys):
     )  # fmt: skip
     DistilBertForSequenceClassification(config).save_pretrained("teacher")
     tiny_tokenizer.save_pretrained("teacher")
-    left = run(
+    shown, left = run(
         "first_distillation",
+        {"curve": "curve", "scores": "(teacher_score, student_score)"},
         teacher_name="./teacher", task_name=films_of_ones_own, student_shape="2x12:2h:20", num_rows=32,
         num_evaluated=12, num_epochs=2, batch_size=8,
     )  # fmt: skip
@@ -130,23 +153,32 @@ def test_a_first_distillation(films_of_ones_own, tiny_tokenizer, capsys):
     student = AutoModelForSequenceClassification.from_pretrained("first-student")
     assert (type(student), student.config.dim) == (DistilBertForSequenceClassification, 12)
     assert Path("first-student/README.md").is_file()
-    shown = capsys.readouterr().out
-    assert f"teacher {left['teacher_score']:.3f}, student {left['student_score']:.3f} (accuracy, validation)" in shown
+    scores = left["scores"]
+    assert f"teacher {scores[0]:.3f}, student {scores[1]:.3f} (accuracy, validation)" in shown
     assert re.search(r"dull, long and bad {'label': '(NEGATIVE|POSITIVE)'", shown)
+    assert shown.count("<table") == 1
+    headings = re.findall(r"<th>(.+?)</th>", shown)
+    assert headings[:3] == ["Epoch", "Training Loss", "Validation Loss"]
+    assert set(headings[3:]) == {
+        "Loss of logits, soft", "Loss of relation, qq", "Loss of relation, kk", "Loss of relation, vv",
+        "Agreement with the teacher (logits)", "Divergence from the teacher (logits)",
+        "Agreement with the teacher (relation)", "Accuracy on the task",
+    }  # fmt: skip
 
 
-def test_a_corpus_for_your_task(films, tiny_tokenizer, tiny_bert_config, sentences, capsys):
+def test_a_corpus_for_your_task(run, films, tiny_tokenizer, tiny_bert_config, sentences):
     set_seed(0)
     BertModel(tiny_bert_config()).save_pretrained("encoder")
     tiny_tokenizer.save_pretrained("encoder")
     general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
     Path("general.txt").write_text("\n".join([*general, sentences[45]]), encoding="utf-8")
-    left = run(
+    shown, left = run(
         "corpus_for_your_task",
+        {"texts": "corpus.dataset['text'][:]", "found": "found"},
         task_folder=films, general_text="general.txt", num_anchors=10, top_k=3, teacher_name="./encoder",
         student_shape="2x12:2h:20", num_steps=4, batch_size=8,
     )  # fmt: skip
-    texts = left["corpus"].dataset["text"]
+    texts = left["texts"]
     assert 0 < len(texts) < len(general)
     assert sentences[45] not in texts, "it is in the validation split"
     assert [entry["step"] for entry in left["found"]["corpus"]] == [0, 1, 2, 3, 4]
@@ -154,7 +186,7 @@ def test_a_corpus_for_your_task(films, tiny_tokenizer, tiny_bert_config, sentenc
     page = Path("two-students/report.html").read_text(encoding="utf-8")
     assert "corpus, random" in page
     assert page.count("data:image/svg+xml") >= 3
-    assert "step" in capsys.readouterr().out
+    assert re.search(r"4 +loss \d+\.\d{3}, probe", shown)
 
 
 @pytest.fixture
@@ -179,19 +211,19 @@ def chinese_encoder(tmp_path):
     return str(tmp_path / "encoder")
 
 
-def test_a_chinese_student(chinese_encoder, capsys):
+def test_a_chinese_student(run, chinese_encoder):
     pytest.importorskip("rjieba", reason="pip install 'hf_distill[chinese]'")
-    left = run(
+    shown, left = run(
         "chinese_4x312",
+        {"texts": "corpus.dataset['text'][:]", "scores": "scores"},
         teacher_name=chinese_encoder, task_folder=str(CHINESE / "reviews"),
         general_text=str(CHINESE / "sentences.txt"), student_shape="2x12:2h:20", num_steps=6, num_epochs=1,
     )  # fmt: skip
-    texts = left["corpus"].dataset["text"]
+    texts = left["texts"]
     assert 20 < len(texts) <= 60
     assert AutoModel.from_pretrained("chinese-student", add_pooling_layer=False).config.hidden_size == 12
     assert set(left["scores"]) == {"distilled", "from scratch"}
     assert all(0 <= score <= 1 for score in left["scores"].values())
-    shown = capsys.readouterr().out
     assert "房 间 很 干 净" in shown
     assert "sentence: 房间很干净，住得很舒服。" in shown
     assert re.search(r"step +6: loss", shown)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
-from transformers.utils import logging
+from transformers.utils import is_in_notebook, logging
 
 from ..capture.batch import KnowingCollator
 from ..capture.signals import Signals, named_signals
@@ -95,6 +95,10 @@ class BaseTrainer(Trainer):
         self._costs = RunCosts()
         self._whole_run: WholeRun | None = None
         super().__init__(*args, **kwargs)
+        if is_in_notebook():
+            from .notebook_table import show_terms
+
+            show_terms(self)
         if getattr(self.args, "early_stopping_patience", None) is not None:
             self.add_callback(
                 EarlyStoppingCallback(self.args.early_stopping_patience, self.args.early_stopping_threshold)
