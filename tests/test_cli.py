@@ -124,7 +124,7 @@ def test_a_verb_has_one_stem(verb):
 @pytest.mark.parametrize(
     ("room", "shared"),
     [
-        ("commands", {"cards", "corpus_folder", "folders", "pipeline_stages", "results", "terminal", "textbook"}),
+        ("commands", {"card", "corpus_folder", "folders", "results", "stages", "terminal", "textbook"}),
         ("settings", {"help", "parsing", "task", "values"}),
     ],
 )

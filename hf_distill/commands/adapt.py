@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from hf_distill.commands.cards import adapted_facts, shown_command, write_card
+from hf_distill.commands.card import adapted_facts, shown_command, write_card
 from hf_distill.commands.evaluate import score_model
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results

@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_distill.commands.cards import distillation_details, shown_command
+from hf_distill.commands.card import distillation_details, shown_command
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in

@@ -13,7 +13,7 @@ import xxhash
 from transformers import set_seed
 from transformers.utils import logging
 
-from hf_distill.commands.cards import shown_command, write_card, writing_facts
+from hf_distill.commands.card import shown_command, write_card, writing_facts
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.generation.model import EncoderForGeneration

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from hf_distill.commands.cards import shared_facts, shown_command, write_card
+from hf_distill.commands.card import shared_facts, shown_command, write_card
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.hub.loading import load_tokenizer

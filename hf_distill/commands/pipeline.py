@@ -1,4 +1,4 @@
-"""The whole job: teach, build the corpus, distil, adapt and evaluate, measure, write the card.
+"""The whole job: teach, build the corpus, distil, adapt and evaluate, export, measure, write card and report.
 
 Every stage writes its own folder and is skipped when it was finished with the same settings, so that a killed run
 continues where it stopped.
@@ -7,42 +7,43 @@ continues where it stopped.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainingArguments
 from transformers.utils import logging
 
-from hf_distill.commands import adapt, augment, distill, general, teach
+from hf_distill.capture.forward import evaluating
+from hf_distill.commands import adapt, augment, distill, export, general, teach
 from hf_distill.commands import corpus as corpus_verb
+from hf_distill.commands import report as report_verb
+from hf_distill.commands.card import pipeline_facts, write_card
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.pipeline_stages import Stages
 from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.stages import Stages
 from hf_distill.commands.teach import load_task_from
-from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.hub.loading import UNREADABLE, load_model
-from hf_distill.hub.model_card import (
-    CardFacts,
-    CorpusFacts,
-    ScoreFacts,
-    read_facts,
-    shown_name,
-    write_model_card,
-)
 from hf_distill.objectives import build_objectives
-from hf_distill.reports.speed.latency import latency_ratio
+from hf_distill.reports.onnx.onnx_model import INT8_FILE, OnnxModel
+from hf_distill.reports.runs import INT8
+from hf_distill.reports.speed.latency import latency_ratio, median_ratio, random_batch, take_turns
+from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
 from hf_distill.settings import (
     AdaptationArguments,
     AugmentationArguments,
     CorpusArguments,
     DistillationArguments,
+    ExportArguments,
     FineTuningArguments,
     GeneralCorpusArguments,
     PipelineArguments,
+    ReportArguments,
+    ScoredTaskArguments,
     StudentArguments,
     TaskArguments,
     TeacherArguments,
@@ -51,10 +52,12 @@ from hf_distill.settings import (
 from hf_distill.settings.parsing import changed_arguments, from_mapping
 from hf_distill.settings.presets import read_preset
 from hf_distill.storage.files import copy_folder
-from hf_distill.students.shapes import parse_shape
+from hf_distill.students.shapes import StudentShape, parse_shape, shape_of
 from hf_distill.tasks.labels import is_generic, names_of_head, order_by_name
+from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark
 from hf_distill.tasks.one_file import is_one_file, write_task_folder
+from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 
 logger = logging.get_logger(__name__)
@@ -64,13 +67,21 @@ _KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
 # The textbooks of the paper (Contextualized Corpus, Table 2): retrieved text, the task's rows with words replaced,
 # general text as it is, and the task's own text.
 SOURCES = ("cc", "taskda", "general", "task")
+# The folders of those that are made.
+PLACES = {"cc": "corpus", "taskda": "augmented", "general": "general"}
+# The stage that exports the student, and its folder.
+ONNX_STAGE = f"student/{ONNX_FOLDER}"
 # The latency of one stage: small, because it runs at the end of every demo.
 SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup": 2}
+# Rest before a run of ONNX Runtime or torch, whose threads wait for work for a while.
+PAUSE = 0.02
+# The rows of the table at the end.
+ROLES = ("majority", "teacher", "student", "baseline")
 REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "retention")
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
-@writes_folder("task", "teacher", "corpus", "augmented", "general", "distilled*", "student")
+@writes_folder("task", "teacher", *PLACES.values(), "distilled*", "student")
 def run(
     task: TaskArguments,
     teacher: TeacherArguments,
@@ -83,7 +94,7 @@ def run(
 
     Writes to `pipeline.output_dir`: `teacher/`, `corpus/` (or `augmented/`, `general/`, as the textbook source says),
     `distilled/` (the student before it saw a label; of an earlier stage `distilled_cc/` and the like),
-    `student/` (adapted, with its card), `student/baseline/` and `report.json`.
+    `student/` (adapted, with its card), `student/baseline/`, `student/onnx/`, `report.json` and `report.html`.
 
     Args:
         task: The task and where its rows are.
@@ -94,8 +105,8 @@ def run(
         command: What repeats the run, for report and card.
 
     Returns:
-        The report: `teacher`, `student`, `baseline` (each with `score`), `task`, `metric`, `retention`, `latency`,
-        `command`, `seconds`.
+        The report: `teacher`, `student`, `baseline` (each with `score`), `int8` (likewise, `None` without an export),
+        `task`, `metric`, `retention`, `latency`, `command`, `seconds`.
 
     Raises:
         ValueError: If a stage's settings are unknown or do not fit.
@@ -107,18 +118,12 @@ def run(
     sources = chosen_sources(pipeline, corpus)
     trainings = [_training(pipeline, task, folder, source, sources) for source in sources]
     adaptation = _stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline)
-    _check(teacher, student, pipeline, sources, trainings)
-    if pipeline.with_task_text and task.spec_fields():
-        raise ValueError(
-            f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
-            "write them into a task.yaml beside its files."
-        )
-    inputs = [task.task] if is_one_file(task.task) else []
-    if inputs:
-        task = _as_folder(task, folder / "task", pipeline.seed)
-    teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, task))
-    total = int(teaches) + len([one for one in sources if one != "task"]) + len(sources) + 1
-    stages = Stages(folder, total, inputs)
+    _check(task, teacher, student, pipeline, sources, trainings)
+    rows, inputs = load_task_from(task, seed=pipeline.seed), []
+    if is_one_file(task.task):
+        task, inputs = _as_folder(task, rows, folder / "task"), [task.task]
+    teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
+    stages = Stages(folder, _names(teaches, sources, trainings, pipeline), inputs)
 
     taught, own_teacher = None, teacher
     if teaches:
@@ -126,6 +131,7 @@ def run(
         own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
 
     made, built = _make_textbooks(stages, sources, task, corpus, pipeline)
+    stages.work = reckon_work(rows, own_teacher, student, fine_tuning, sources, trainings, adaptation, built, pipeline)
     learner, distilled = student, []
     for source, training in zip(sources, trainings, strict=True):
         arguments = (learner, own_teacher, _textbook(made[source], task, pipeline), training)
@@ -140,58 +146,82 @@ def run(
         *given,
         adapt_student=pipeline.adapt_student,
     )
-
     if not pipeline.adapt_student:
         copy_folder(folder / "distilled", folder / "student", leave_out=_KEPT_APART)
+    exported = _export(stages, task) if pipeline.export else None
+
+    stages.begin("report")
     speed = measure_speed(str(own_teacher.teacher_model), str(folder / "student"))
-    results = {"teach": taught, "corpus": built, "distill": distilled[-1], "adapt": adapted}
+    results = {"teach": taught, "corpus": built, "distill": distilled[-1], "adapt": adapted, "export": exported}
     # Of the whole job, also where stages were finished in an earlier call.
     seconds = time.perf_counter() - started + stages.seconds_before
     report = make_report(results, speed, command, seconds, pipeline.seed)
     write_results(folder, report, name="report.json")
-    write_model_card(folder / "student", card_facts(folder, report, taught, distilled[0], adapted, corpus))
+    write_card(folder / "student", pipeline_facts(folder, report, taught, distilled[0], adapted, corpus))
+    report_verb.run(ReportArguments([str(folder)], str(folder / "report.html")))
     return {**report, "folder": str(folder)}
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The table that a run ends with."""
-    speedup = report["latency"]["speedup"]
-    teacher = report["teacher"]["score"]
-    rows = [f"{'':<10}{report['metric']:>22}{'of the teacher':>16}{'parameters':>12}{'speed-up':>10}"]
-    for role in ("teacher", "student", "baseline"):
-        model = report[role]
-        retention = f"{model['score'] / teacher:.1%}" if teacher else "-"
-        speed = "1.0x" if role == "teacher" else f"{speedup:.1f}x"
-        size = f"{model['parameters'] / 1e6:.1f} M"
-        rows.append(f"{role:<10}{model['score']:>22.4f}{retention:>16}{size:>12}{speed:>10}")
-    majority = report.get("majority")
-    if majority is not None:
-        score = majority["score"]
-        shown = "not defined" if score is None else f"{score:.4f}"
-        retention = f"{score / teacher:.1%}" if teacher and score is not None else "-"
-        rows.append(f"{'majority':<10}{shown:>22}{retention:>16}{'-':>12}{'-':>10}")
-        rows.append(f"majority: {majority['label']!r} for every row, whatever it says")
+    """The table that a run ends with: the majority, teacher, student, baseline, and the student in int8."""
+    teacher, speed = report["teacher"]["score"], report["latency"]
+    head = ("", report["metric"], "of the teacher", "parameters", "MB", "ms a row", "speed-up")
+    sizes = {"teacher": "teacher", "student": "student", "baseline": "student", INT8: "int8"}
+    rows = []
+    for role in (*ROLES, INT8):
+        model = report.get(role)
+        if model is None:
+            continue
+        score, size = model["score"], sizes.get(role, "")
+        seconds, own_bytes = speed.get(f"{size}_seconds"), speed.get(f"{size}_bytes")
+        speedup = 1.0 if role == "teacher" else speed.get("int8_speedup" if role == INT8 else "speedup")
+        rows.append(
+            (
+                role,
+                "not defined" if score is None else f"{score:.4f}",
+                f"{score / teacher:.1%}" if teacher and score is not None else "-",
+                f"{model['parameters'] / 1e6:.1f} M" if "parameters" in model else "-",
+                "-" if own_bytes is None else f"{own_bytes / 1e6:.1f}",
+                "-" if seconds is None else f"{1000 * seconds / speed['batch_size']:.2f}",
+                f"{speedup:.1f}x" if size and speedup is not None else "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in (head, *rows)) + 2 for column in range(len(head))]
+    lines = [row[0].ljust(widths[0]) + "".join(map(str.rjust, row[1:], widths[1:])).rstrip() for row in (head, *rows)]
+    return "\n".join([*lines, *_remarks(report)])
+
+
+def _remarks(report: dict[str, Any]) -> list[str]:
+    """What the rows of the table mean, and where everything is."""
+    lines = ["baseline: the same student, trained on the labels without a teacher"]
+    if report.get("majority") is not None:
+        lines.insert(0, f"majority: {report['majority']['label']!r} for every row, whatever it says")
     constants = {role: report[role].get("constant") for role in ("teacher", "student", "baseline")}
-    rows += [f"{role}:{constant_remark(label)}" for role, label in constants.items() if label is not None]
-    rows.append("baseline: the same student, trained on the labels without a teacher")
+    lines += [f"{role}:{constant_remark(label)}" for role, label in constants.items() if label is not None]
+    speed = report["latency"]
+    if "batch_size" in speed:
+        lines.append(
+            f"ms a row: rows of {speed['seq_length']} tokens, {speed['batch_size']} at once, on {speed['device']}"
+        )
     if "folder" in report:
         student = f"{report['folder']}/student"
-        rows.append(f"student with its card in {student}; go on with: hf-distill export --model {student}, or")
-        rows.append(f"hf-distill push {student} USER/NAME --dry_run")
-    return "\n".join(rows)
+        lines.append(f"everything is in {report['folder']}: the student with its card in {student},")
+        lines.append(f"curves and scores in {report['folder']}/report.html")
+        lines.append(f"go on with: hf-distill push {student} USER/NAME --dry_run")
+    return lines
 
 
 # --- the task and its teacher ----------------------------------------------------------------------------------------
 
 
-def _as_folder(task: TaskArguments, folder: Path, seed: int) -> TaskArguments:
+def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArguments:
     """A task of one file as a folder, so that every stage reads the same rows."""
-    write_task_folder(load_task_from(task, seed=seed), folder)
+    write_task_folder(rows, folder)
     flags: dict[str, Any] = dict.fromkeys(("data_dir", "text_columns", "label_column", "class_names", "metrics"))
     return replace(task, task=str(folder), evaluation_splits=None, **flags)
 
 
-def knows_task(teacher: TeacherArguments, task: TaskArguments) -> bool:
+def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
     """Whether a teacher has the head of a task, with its labels by name, so that it need not be fine-tuned."""
     if teacher.teacher_model is None:
         return False
@@ -199,13 +229,90 @@ def knows_task(teacher: TeacherArguments, task: TaskArguments) -> bool:
         config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
     except UNREADABLE:
         return False  # The stage that loads it says what is wrong.
-    spec = load_task_from(task, seed=0, splits="evaluation").spec
     heads = [name for name in config.architectures or () if name.endswith(head_of(spec).suffix)]
     names = names_of_head(config)
     if not heads or spec.label_names is None or is_generic(names) or order_by_name(names, spec.label_names) is None:
         return False
     logger.warning(f"The teacher has a head with the labels {names}: it is taken as it is. `--teach` fine-tunes it.")
     return True
+
+
+# --- what the stages are, and how long they take ---------------------------------------------------------------------
+
+
+def _names(
+    teaches: bool, sources: list[str], trainings: list[DistillationArguments], pipeline: PipelineArguments
+) -> list[str]:
+    """The stages in their order."""
+    return [
+        *(["teacher"] if teaches else []),
+        *(place for source, place in PLACES.items() if source in sources),
+        *(Path(str(training.output_dir)).name for training in trainings),
+        "student",
+        *([ONNX_STAGE] if pipeline.export else []),
+        "report",
+    ]
+
+
+def reckon_work(
+    rows: LoadedTask,
+    teacher: TeacherArguments,
+    student: StudentArguments,
+    fine_tuning: FineTuningArguments,
+    sources: Sequence[str],
+    trainings: Sequence[DistillationArguments],
+    adaptation: FineTuningArguments,
+    built: dict[str, Any] | None,
+    pipeline: PipelineArguments,
+) -> dict[str, float]:
+    """How much each training computes: products of a weight and a row, of rows that are taken as equally long.
+
+    A model multiplies the weights of its layers once in a forward pass, three times in a step of a training. Export
+    and report take seconds whatever the sizes are, and are reckoned as nothing.
+
+    Returns:
+        Stage -> work; a stage is not there where its models or its rows are not known beforehand.
+    """
+    try:
+        config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+        large = _layer_weights(shape_of(config))
+        of_student = student.student_model
+        small = _layer_weights(
+            parse_shape(student.student_shape)
+            if of_student is None
+            else shape_of(AutoConfig.from_pretrained(of_student))
+        )
+    except UNREADABLE:
+        return {}
+    own = len(rows.train)
+    work = {
+        "teacher": 3 * large * _rows_seen(fine_tuning.with_task_defaults(rows.spec), own),
+        "student": 3
+        * small
+        * _rows_seen(adaptation.with_task_defaults(rows.spec), own)
+        * (1 + pipeline.adapt_student),
+        ONNX_STAGE: 0.0,
+        "report": 0.0,
+    }
+    texts = {"task": own, "cc": built["statistics"]["rows"] if built else None}
+    for source, training in zip(sources, trainings, strict=True):
+        number = texts.get(source)
+        if number is not None:
+            number = min(number, pipeline.max_textbook_rows or number)
+            work[Path(str(training.output_dir)).name] = (large + 3 * small) * _rows_seen(training, number)
+    return work
+
+
+def _layer_weights(shape: StudentShape) -> int:
+    """Weights of the matrices in the layers."""
+    return shape.num_layers * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
+
+
+def _rows_seen(training: TrainingArguments, rows: int) -> float:
+    """Rows of all the batches of a training."""
+    if training.max_steps > 0:
+        return training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
+    return training.num_train_epochs * rows
 
 
 # --- settings of the stages ------------------------------------------------------------------------------------------
@@ -256,6 +363,7 @@ def _stage_arguments(
 
 
 def _check(
+    task: TaskArguments,
     teacher: TeacherArguments,
     student: StudentArguments,
     pipeline: PipelineArguments,
@@ -265,6 +373,11 @@ def _check(
     """Refuse before the first stage what a late one would refuse."""
     if teacher.teacher_model is None:
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
+    if pipeline.with_task_text and task.spec_fields():
+        raise ValueError(
+            f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
+            "write them into a task.yaml beside its files."
+        )
     if pipeline.with_labels and sources != ["task"]:
         raise ValueError(
             "`--with_labels` needs the task's own text alone (`--with_task_text` without `--corpus`, or "
@@ -340,16 +453,15 @@ def _make_textbooks(
     """Make the textbooks; return the place of each, and the result of the job that built the task's corpus."""
     folder, built = stages.folder, None
     if "cc" in sources:
-        corpus = replace(corpus, corpus_dir=str(folder / "corpus"))
-        built = stages.run("corpus", lambda: corpus_verb.run(task, corpus, seed=pipeline.seed), task, corpus)
+        corpus = replace(corpus, corpus_dir=str(folder / PLACES["cc"]))
+        built = stages.run(PLACES["cc"], lambda: corpus_verb.run(task, corpus, seed=pipeline.seed), task, corpus)
     if "taskda" in sources:
-        augmentation = augmentation_settings(pipeline, folder / "augmented")
-        stages.run("augmented", lambda: augment.run(task, augmentation), task, augmentation)
+        augmentation = augmentation_settings(pipeline, folder / PLACES["taskda"])
+        stages.run(PLACES["taskda"], lambda: augment.run(task, augmentation), task, augmentation)
     if "general" in sources:
-        mixture = general_settings(pipeline, corpus, folder / "general")
-        stages.run("general", lambda: general.run(mixture), mixture)
-    places = {"cc": folder / "corpus", "taskda": folder / "augmented", "general": folder / "general"}
-    return {**{name: str(place) for name, place in places.items()}, "task": task.task}, built
+        mixture = general_settings(pipeline, corpus, folder / PLACES["general"])
+        stages.run(PLACES["general"], lambda: general.run(mixture), mixture)
+    return {**{name: str(folder / place) for name, place in PLACES.items()}, "task": task.task}, built
 
 
 def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> TextbookArguments:
@@ -366,6 +478,22 @@ def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> T
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
+def _export(stages: Stages, task: TaskArguments) -> dict[str, Any] | None:
+    """The student as ONNX files, scored; `None`, with the reason in a line, where that cannot be."""
+    folder = stages.folder / ONNX_STAGE
+    scored = ScoredTaskArguments(**dataclasses.asdict(task))
+    arguments = ExportArguments(str(folder.parent), output_dir=str(folder))
+    try:
+        return stages.run(
+            ONNX_STAGE, lambda: export.run(scored, arguments), scored, arguments, results_file=EXPORT_FILE
+        )
+    except (ImportError, ValueError) as error:
+        # Everything else is there; what an earlier student left in the folder is no file of this one.
+        shutil.rmtree(folder)
+        logger.warning(f"[{ONNX_STAGE}] left out: {error}")
+        return None
+
+
 def make_report(
     results: dict[str, Any], speed: dict[str, Any], command: str, seconds: float, seed: int
 ) -> dict[str, Any]:
@@ -373,14 +501,20 @@ def make_report(
 
     Args:
         results: Stage -> what it returned, `None` for one that was left out.
-        speed: Latency of teacher and student.
+        speed: Latency of teacher and student, and of the student in int8 where it was exported.
         command: What repeats the run.
         seconds: Of the whole job.
         seed: Of every stage.
     """
-    built, distilled, adapted = results["corpus"], results["distill"], results["adapt"]
+    built, distilled, adapted, exported = (results[name] for name in ("corpus", "distill", "adapt", "export"))
+    int8 = exported and {
+        "score": exported["scores"]["onnx_int8"],
+        "parameters": adapted["student"]["parameters"],
+        **{name: exported[name] for name in ("bytes", "scores", "difference", "int8_difference")},
+    }
     return {
         **{name: adapted[name] for name in REPORTED},
+        INT8: int8,
         "latency": speed,
         "corpus": built["statistics"] if built else None,
         "distillation": {name: distilled[name] for name in ("objectives", "steps", "textbook_rows", "seed")},
@@ -393,70 +527,23 @@ def make_report(
 
 
 def measure_speed(*folders: str) -> dict[str, Any]:
-    """Latency of the teacher over that of the student."""
+    """Latency of the teacher over that of the student, and over that of the student's int8 file where it has one."""
     teacher, student = (load_model(folder, flag="--teacher_model") for folder in folders)
     positions = (getattr(model.config, "max_position_embeddings", None) for model in (teacher, student))
     seq_length = min(SPEED_PROTOCOL["seq_length"], *(number for number in positions if number))
-    return latency_ratio(teacher, student, **{**SPEED_PROTOCOL, "seq_length": seq_length}).to_dict()
-
-
-def card_facts(
-    folder: Path,
-    report: dict[str, Any],
-    taught: dict[str, Any] | None,
-    distilled: dict[str, Any],
-    adapted: dict[str, Any],
-    corpus: CorpusArguments,
-) -> CardFacts:
-    """The card of the distilled student, completed with what came before and after it.
-
-    Args:
-        folder: Of the pipeline; its name is in the student's.
-        report: What `make_report` returned.
-        taught: Result of the teacher's stage, `None` where the teacher was taken as it is.
-        distilled: Result of the first stage of the distillation: where the first weights came from.
-        adapted: Result of the student's stage.
-        corpus: The general corpus and its licence.
-    """
-    facts, task = read_facts(folder / "distilled"), report["task"]
-    own = read_facts(folder / "student")
-    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores")
-    facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names})
-    facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
-    if facts.teacher and taught:
-        base = taught.get("base_name") or shown_name(str(taught["base_model"]))
-        facts.teacher[0].name = f"{base}, fine-tuned on {task}"
-        facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
-    facts.initialisation = str(distilled["first_weights"])
-    if report["corpus"]:
-        facts.corpus = CorpusFacts(
-            name=f"Contextualized corpus of {task}",
-            description=(
-                f"sentences of {corpus_label(str(corpus.corpus))} that BM25 ({report['corpus']['engine']['name']}) "
-                "finds for the task's training sentences"
-            ),
-            licence=corpus.corpus_licence,
-            statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
-        )
-    settings = adapted["student"].get("settings")
-    if settings is not None:
-        facts.adaptation = (
-            f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
-            f"{settings['learning_rate']:g})"
-        )
-    if not facts.scores:
-        student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
-        facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
-    facts.speed = report["latency"]
-    facts.commands = [report["command"]] if report["command"] else []
-    facts.seconds = report["seconds"]
-    facts.hardware = f"{report['environment']['device']}, {report['environment']['threads']} threads"
-    facts.limits = [
-        "One seed; differences of about a point are within what another seed gives.",
-        "Knows the task it was made for, in the language of its corpus.",
-    ]
-    if report["corpus"]:
-        facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
-    # The Hub names what a head does as kinds of tasks are named here, with hyphens.
-    facts.pipeline_tag = report["kind"].replace("_", "-")
-    return facts
+    speed = latency_ratio(teacher, student, **{**SPEED_PROTOCOL, "seq_length": seq_length}).to_dict()
+    file = Path(folders[1]) / ONNX_FOLDER / INT8_FILE
+    if not file.is_file():
+        return speed
+    exported, size = OnnxModel(file), SPEED_PROTOCOL["batch_size"]
+    rows = random_batch(student, student.config.vocab_size, size, seq_length, seed=0)
+    runs = {"student": lambda batch: student(**batch), "int8": lambda batch: exported(**batch)}
+    numbers = (SPEED_PROTOCOL["num_batches"], SPEED_PROTOCOL["warmup"])
+    with evaluating(student):
+        times = take_turns(runs, [rows], *numbers, student.device, pause=PAUSE)
+    faster = median_ratio(times["student"], times["int8"])
+    return speed | {
+        "int8_seconds": float(speed["student_seconds"]) / faster,
+        "int8_speedup": float(speed["speedup"]) * faster,
+        "int8_bytes": file.stat().st_size,
+    }

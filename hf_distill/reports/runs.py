@@ -29,6 +29,8 @@ class _Best:
 # Facts of a run that each of its trainings has.
 _OF_ONE_TRAINING = ("steps", "training_seconds")
 ROLES = ("teacher", "student", "baseline", "majority")
+# The student of a pipeline in int8, in its report.
+INT8 = "int8"
 # Values of a log that are no curve: clocks, and sums over a whole training.
 NO_CURVES = ("epoch", "step", "total_flos", "num_input_tokens_seen")
 NO_CURVE_ENDINGS = ("runtime", "_per_second", "_preparation_time")
@@ -37,7 +39,7 @@ NO_CURVE_ENDINGS = ("runtime", "_per_second", "_preparation_time")
 # What the fields of results, reports and states of trainers may be.
 _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("history", "log_history", "evaluations"), list[dict[str, Any]]),
-    **dict.fromkeys(("environment", "settings", "evaluation", "latency", "majority"), dict[str, Any]),
+    **dict.fromkeys(("environment", "settings", "evaluation", "latency", "majority", INT8), dict[str, Any]),
     **dict.fromkeys(("student", "baseline"), str | dict[str, Any]),
     # Several teachers of one student are a list.
     "teacher": str | list[str] | dict[str, Any],
@@ -156,7 +158,7 @@ def _read(path: Path) -> dict[str, Any]:
     values = read_mapping(path)
     for name, hint in _FIELDS.items():
         as_hint(values.get(name), hint | None, f"{str(path)!r}: `{name}`")
-    for role in ROLES:
+    for role in (*ROLES, INT8):
         if isinstance(values.get(role), dict):
             for name in ("score", "parameters", "history"):
                 as_hint(values[role].get(name), _FIELDS[name] | None, f"{str(path)!r}: `{role}.{name}`")
@@ -252,9 +254,9 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
             own = {f"teacher {key}": value for key, value in run.facts.items() if key in _OF_ONE_TRAINING}
             facts = (run.facts if part != "teacher" else own | _without(run.facts, _OF_ONE_TRAINING)) | facts
     run.facts = facts | _picked(report, "task", "seconds", "command", "seed") | _machine(report)
-    roles = {role: report[role] for role in ROLES if isinstance(report.get(role), dict)}
+    roles = {role: report[role] for role in (*ROLES, INT8) if isinstance(report.get(role), dict)}
     teacher, latency = roles.get("teacher", {}), report.get("latency") or {}
-    speedups = {"teacher": 1.0, "majority": None}
+    speedups = {"teacher": 1.0, "majority": None, INT8: latency.get("int8_speedup")}
     run.scores = [
         _score(role, model, report)
         | {"teacher_score": teacher.get("score"), "speedup": speedups.get(role, latency.get("speedup"))}

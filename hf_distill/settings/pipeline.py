@@ -61,6 +61,13 @@ class PipelineArguments:
             "with the head that it learnt from the teacher."
         },
     )
+    export: bool = field(
+        default=True,
+        metadata={
+            "help": "Export the student to ONNX at the end, in fp32 and int8, and score both; --no_export leaves it "
+            "out, as a line does where the extra onnx is not installed."
+        },
+    )
     teach: str | None = field(
         default=None,
         metadata={"help": "Settings of the teacher's fine-tuning, as a mapping in YAML or JSON (num_train_epochs …)."},

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ from hf_distill.settings import (
     TeacherArguments,
 )
 from hf_distill.settings.parsing import parse
+from hf_distill.storage.steps import MARKER
 
 CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
 STAGES = ["teacher", "corpus", "distilled", "student"]
@@ -67,6 +69,7 @@ def settings(material):
         "student_shape": "2x12:2h:20",
         "output_dir": str(material / "out"),
         "use_cpu": True,
+        "export": False,
         "teach": {**quick, "learning_rate": "5e-3"},
         "distill": {**quick, "objectives": ["relation", "logits:0.5"]},
         "adapt": {**quick, "learning_rate": 5e-3},
@@ -77,12 +80,14 @@ def settings(material):
 def run(settings, material):
     """`run(*flags, **changes)`: the pipeline from a configuration file with these settings."""
 
-    def make(*flags, command="make it", **changes):
+    def make(*flags, command="make it", page=False, **changes):
         path = material / "config.yaml"
         path.write_text(yaml.safe_dump(settings | changes))
         with pytest.MonkeyPatch.context() as patch:
             protocol = {"batch_size": 2, "seq_length": 128, "num_batches": 2, "warmup": 0}
             patch.setattr(module, "SPEED_PROTOCOL", protocol)
+            if not page:
+                patch.setattr(module.report_verb, "run", lambda arguments: None)
             return run_pipeline(*parse(CLASSES, [str(path), *flags]), command=command)
 
     return make
@@ -91,7 +96,7 @@ def run(settings, material):
 @pytest.fixture(scope="module")
 def finished(run, material):
     """The report of one whole run, and a copy of all that it wrote."""
-    report = run()
+    report = run(page=True, export=True)
     shutil.copytree(material / "out", material / "copy")
     return report
 
@@ -145,9 +150,41 @@ def test_it_ends_with_report_models_and_table(finished, out):
     assert json.loads((out / "teacher" / "results.json").read_text())["settings"]["learning_rate"] == 5e-3
     assert json.loads((out / "corpus" / "statistics.json").read_text())["rows"] == report["corpus"]["rows"]
 
-    table = format_report(report).splitlines()
-    assert [line.split()[0] for line in table[1:4]] == ["teacher", "student", "baseline"]
-    assert f"{report['student']['score']:.4f}" in table[2]
+    head, *table = format_report(report).splitlines()
+    assert head.split() == ["accuracy", "of", "the", "teacher", "parameters", "MB", "ms", "a", "row", "speed-up"]
+    rows = [line.split() for line in table[:5]]
+    assert [row[0] for row in rows] == ["majority", "teacher", "student", "baseline", "int8"]
+    for (role, score, *_), size in zip(rows[1:], ("teacher", "student", "student", "int8"), strict=True):
+        assert score == f"{report[role]['score']:.4f}"
+        assert f"{report['latency'][f'{size}_bytes'] / 1e6:.1f}" in table[[row[0] for row in rows].index(role)]
+    assert rows[0][1:] == [f"{report['majority']['score']:.4f}", rows[0][2], "-", "-", "-", "-"]
+    assert table[-1] == f"go on with: hf-distill push {report['folder']}/student USER/NAME --dry_run"
+
+
+def test_the_student_is_exported_and_the_page_has_everything(finished, out):
+    exported = json.loads((out / "student" / "onnx" / "export.json").read_text())
+    assert finished["int8"]["scores"] == exported["scores"]
+    assert finished["int8"]["score"] == exported["scores"]["onnx_int8"]
+    assert finished["latency"]["int8_bytes"] == (out / "student" / "onnx" / "model_quantized.onnx").stat().st_size
+    assert finished["latency"]["int8_speedup"] > 0
+    page = (out / "report.html").read_text()
+    for part in ("int8", "baseline", "majority", "data:image/svg+xml"):
+        assert part in page
+
+
+def test_without_the_packages_of_onnx_a_line_says_so_and_the_rest_is_there(run, out, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for verb in VERBS.values():
+        monkeypatch.setattr(verb, "run", kill)
+    (out / "student" / "onnx" / MARKER).unlink()
+    report = run(export=True)
+    assert report["int8"] is None
+    assert report["student"]["score"] == json.loads((out / "student" / "results.json").read_text())["student"]["score"]
+    assert not (out / "student" / "onnx").exists(), "files of another student would be taken for this one's"
+    (line,) = (record.getMessage() for record in caplog.records if "left out" in record.getMessage())
+    assert line.startswith("[student/onnx] left out: ONNX export needs the package `onnx`")
+    assert line.endswith("pip install 'hf_distill[onnx]'")
+    assert "int8" not in format_report(report)
 
 
 def test_the_card_has_scores_objectives_corpus_and_model_index(finished, out, material):
@@ -173,7 +210,7 @@ def test_the_card_has_scores_objectives_corpus_and_model_index(finished, out, ma
 def test_a_second_call_does_nothing_again_and_tells_the_same(run, finished, started, caplog):
     logger = logging.getLogger("hf_distill")
     with caplog.at_level(logging.WARNING, logger=logger.name):
-        second = run()
+        second = run(export=True)
     assert started == {}
     assert [f"[{stage}] finished before" in caplog.text for stage in STAGES] == [True] * 4
     anew = {"latency", "seconds"}
@@ -185,7 +222,7 @@ def test_a_second_call_does_nothing_again_and_tells_the_same(run, finished, star
 def test_the_seconds_are_those_of_the_whole_job(run, finished, started):
     of_stages = sum(finished["stage_seconds"].values())
     assert finished["seconds"] >= of_stages - 0.1
-    assert run()["seconds"] >= of_stages - 0.1
+    assert run(export=True)["seconds"] >= of_stages - 0.1
 
 
 @pytest.mark.parametrize(
@@ -251,6 +288,19 @@ def test_settings_of_all_stages_reach_each_and_a_flag_wins_over_the_file(run, st
     assert started["teacher"][2].learning_rate == started["student"][2].learning_rate == 5e-3
 
 
+def test_what_is_left_is_said_at_the_speed_of_what_ran(run, started, monkeypatch, caplog):
+    fake = teach.run
+    monkeypatch.setattr(teach, "run", lambda *arguments: fake(*arguments) | {"seconds": 600.0})
+    run(seed=3)
+    lines = {line.split()[0]: line for line in map(str, caplog.messages) if " starts: stage" in line}
+    assert [("left" in lines[f"[{stage}]"]) for stage in STAGES] == [False, False, True, True]
+    # Weights of three layers of width 24, and of two of width 12.
+    teacher, student = 3 * (4 * 24 * 24 + 2 * 24 * 32), 2 * (4 * 12 * 12 + 2 * 12 * 20)
+    work = {"teacher": 3 * teacher, "distilled": teacher + 3 * student, "student": 2 * 3 * student}
+    left = 10 * (work["distilled"] + work["student"]) / work["teacher"]
+    assert f"about {left:.0f} left" in lines["[distilled]"]
+
+
 def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
     run(with_task_text=True)
     assert list(started) == STAGES[2:]
@@ -270,13 +320,13 @@ def test_one_file_and_a_classifier_are_enough(run, finished, material, tmp_path,
     assert not (out / "teacher").exists()
     assert "text in 'what they said', labels in 'mood' (2 classes)" in caplog.text
     assert "labels ['no', 'yes']: it is taken as it is" in caplog.text
-    assert "[student] starts: stage 2 of 2" in caplog.text
+    assert "[student] starts: stage 2 of 3" in caplog.text
     caplog.clear()
     run(**changes, **given)
-    assert "starts" not in caplog.text
+    assert caplog.text.count("starts") == 1, "the report"
     path.write_text(path.read_text(encoding="utf-8").replace("good", "fine"), encoding="utf-8")
     run(**changes, **given)
-    assert "[distilled] starts: stage 1 of 2" in caplog.text
+    assert "[distilled] starts: stage 1 of 3" in caplog.text
     assert AutoModelForSequenceClassification.from_pretrained(out / "student").config.id2label == {0: "no", 1: "yes"}
 
 

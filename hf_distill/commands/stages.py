@@ -20,51 +20,91 @@ logger = logging.get_logger(__name__)
 
 
 class Stages:
-    """Runs stages once: a stage is known by its settings and by everything before it."""
+    """Runs stages once: a stage is known by its settings and by everything before it.
 
-    def __init__(self, folder: Path, total: int, inputs: Sequence[str] = ()) -> None:
+    Attributes:
+        names: All stages in their order; those that write something are called as their folders.
+        work: Stage -> how much it computes, in any unit that the stages have in common. From it and the seconds of
+            the stages that ran follows how long the others take; where a stage to come is missing, nothing is said.
+        seconds: Stage -> seconds that it took, in this call or an earlier one.
+        seconds_before: Seconds of those that ran in an earlier call.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], inputs: Sequence[str] = ()) -> None:
         """Begin with none of the stages done.
 
         Args:
             folder: That of all stages.
-            total: How many stages there are.
+            names: The stages in their order.
             inputs: Files that every stage depends on though no argument of theirs names them.
         """
-        self.folder, self.total, self.number = folder, total, 0
+        self.folder, self.names = folder, list(names)
         self.key = json.dumps(self._files({"inputs": list(inputs)}))
+        self.work: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
         self.seconds_before = 0.0
         self.started = time.monotonic()
 
-    def run(self, name: str, job: Callable[[], dict[str, Any]], *arguments: Any, **more: Any) -> dict[str, Any]:
+    def run(
+        self,
+        name: str,
+        job: Callable[[], dict[str, Any]],
+        *arguments: Any,
+        results_file: str = RESULTS_FILE,
+        **more: Any,
+    ) -> dict[str, Any]:
         """The result of `job`, from its folder if the stage was finished with these settings.
 
         Args:
             name: Of the stage and of its folder, which `job` writes.
             job: What to run; its result has `seconds`.
             arguments: The dataclasses of arguments that decide what `job` does.
+            results_file: The file of its folder that keeps the result.
             more: What else decides it.
         """
-        self.number += 1
         folder = self.folder / name
         settings = arguments_to_dict(*arguments) | more
         described = json.dumps([self.key, settings, self._files(settings)], sort_keys=True)
         self.key = xxhash.xxh3_128(described.encode()).hexdigest()
-        key, results = {"stage": self.key}, folder / RESULTS_FILE
+        key, results = {"stage": self.key}, folder / results_file
         marker = read_marker(folder) or {"finished": False}
         if marker["finished"] and marker["settings"] == key and results.is_file():
             logger.warning(f"[{name}] finished before with the same settings: {folder}")
             result = read_json(results)
             self.seconds_before += result["seconds"]
-            return result
-        # From here on the folder is neither the old result nor the new one.
-        mark(folder, key)
-        minutes = (time.monotonic() - self.started) / 60
-        logger.warning(f"[{name}] starts: stage {self.number} of {self.total}, {minutes:.0f} minutes so far")
-        result = job()
-        write_results(folder, result)
-        mark(folder, key, finished=True)
-        logger.warning(f"[{name}] done in {result['seconds']:.0f} s")
+        else:
+            # From here on the folder is neither the old result nor the new one.
+            mark(folder, key)
+            self.begin(name)
+            result = job()
+            write_results(folder, result, name=results_file)
+            mark(folder, key, finished=True)
+            logger.warning(f"[{name}] done in {result['seconds']:.0f} s")
+        self.seconds[name] = result["seconds"]
         return result
+
+    def begin(self, name: str) -> None:
+        """Say that a stage begins: the how-manieth it is, how long the job has run, and what is left where known."""
+        minutes = (time.monotonic() - self.started) / 60
+        left = self.seconds_left(name)
+        told = "" if left is None or left < 60 else f", about {left / 60:.0f} left"
+        logger.warning(
+            f"[{name}] starts: stage {self.names.index(name) + 1} of {len(self.names)}, {minutes:.0f} minutes so far"
+            + told
+        )
+
+    def seconds_left(self, name: str) -> float | None:
+        """Seconds from the start of a stage to the end of the last, at the speed of the stages that ran.
+
+        Returns:
+            `None` where no stage of known work ran, or the work of one to come is not known.
+        """
+        done = [stage for stage in self.seconds if self.work.get(stage)]
+        to_come = self.names[self.names.index(name) :]
+        if not done or any(stage not in self.work for stage in to_come):
+            return None
+        speed = sum(self.work[stage] for stage in done) / sum(self.seconds[stage] for stage in done)
+        return sum(self.work[stage] for stage in to_come) / speed
 
     def _files(self, settings: dict[str, Any]) -> list[tuple[str, int, int]]:
         """Path, size and time of every file that the settings name: other data under an old name is other data.

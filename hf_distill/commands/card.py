@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.hub.model_card import (
     CardFacts,
     CorpusFacts,
@@ -21,6 +22,7 @@ from hf_distill.hub.model_card import (
     shown_name,
     write_model_card,
 )
+from hf_distill.settings import CorpusArguments
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.distillation.card import (
@@ -165,6 +167,68 @@ def writing_facts(
         writes=True,
         scores=scores,
     )
+
+
+def pipeline_facts(
+    folder: Path,
+    report: dict[str, Any],
+    taught: dict[str, Any] | None,
+    distilled: dict[str, Any],
+    adapted: dict[str, Any],
+    corpus: CorpusArguments,
+) -> CardFacts:
+    """The facts of a pipeline's distilled student, completed with what came before and after it.
+
+    Args:
+        folder: Of the pipeline; its name is in the student's.
+        report: What `make_report` returned.
+        taught: Result of the teacher's stage, `None` where the teacher was taken as it is.
+        distilled: Result of the first stage of the distillation: where the first weights came from.
+        adapted: Result of the student's stage.
+        corpus: The general corpus and its licence.
+    """
+    facts, task = read_facts(folder / "distilled"), report["task"]
+    own = read_facts(folder / "student")
+    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores")
+    facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names})
+    facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
+    if facts.teacher and taught:
+        base = taught.get("base_name") or shown_name(str(taught["base_model"]))
+        facts.teacher[0].name = f"{base}, fine-tuned on {task}"
+        facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
+    facts.initialisation = str(distilled["first_weights"])
+    if report["corpus"]:
+        facts.corpus = CorpusFacts(
+            name=f"Contextualized corpus of {task}",
+            description=(
+                f"sentences of {corpus_label(str(corpus.corpus))} that BM25 ({report['corpus']['engine']['name']}) "
+                "finds for the task's training sentences"
+            ),
+            licence=corpus.corpus_licence,
+            statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
+        )
+    settings = adapted["student"].get("settings")
+    if settings is not None:
+        facts.adaptation = (
+            f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
+            f"{settings['learning_rate']:g})"
+        )
+    if not facts.scores:
+        student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
+        facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
+    facts.speed = report["latency"]
+    facts.commands = [report["command"]] if report["command"] else []
+    facts.seconds = report["seconds"]
+    facts.hardware = f"{report['environment']['device']}, {report['environment']['threads']} threads"
+    facts.limits = [
+        "One seed; differences of about a point are within what another seed gives.",
+        "Knows the task it was made for, in the language of its corpus.",
+    ]
+    if report["corpus"]:
+        facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
+    # The Hub names what a head does as kinds of tasks are named here, with hyphens.
+    facts.pipeline_tag = report["kind"].replace("_", "-")
+    return facts
 
 
 def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
