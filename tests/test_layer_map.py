@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_distill.objectives.layer_map import format_layer_map, resolve_layer, resolve_layer_map, resolve_layer_matches
+from hf_distill.objectives.base import resolve_layer
+from hf_distill.objectives.layer_map import format_layer_map, resolve_layer_map, resolve_layer_matches
 
 
 @pytest.mark.parametrize(("layer", "expected"), [(1, 1), (12, 12), (-1, 12), (-12, 1)])

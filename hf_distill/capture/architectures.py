@@ -1,5 +1,7 @@
 """A table of architectures: the place of the layers and of the attention modules in each.
 
+Beside it stands what else a model says beforehand: its inputs, its longest row, the labels that its head wants.
+
 One row per `model_type`; `register_architecture` adds a row. Models without a row are described from what
 transformers itself declares about them, if they use its attention interface.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -196,6 +198,11 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
+def without_adapters(model: Any) -> Any:
+    """The model below the adapters of peft; itself if there are none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def shows_its_signals(model: nn.Module) -> bool:
     """Whether a model gives its signals in its output instead of being a transformer to look into."""
     return bool(getattr(unwrap(model), "signals_in_output", False))
@@ -207,7 +214,7 @@ def forward_columns(model: Any) -> list[str]:
     A model with one kind of segment, such as RoBERTa, was trained on pairs without segment ids: those of another
     model's tokenizer are beyond its table, and not for it.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_adapters(model)
     has_one_segment = getattr(getattr(inner, "config", None), "type_vocab_size", None) == 1
     return [
         name
@@ -335,3 +342,58 @@ def longest_row(model: Any) -> int | None:
     named = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
     has_table = any(name in POSITION_TABLES and isinstance(module, nn.Embedding) for name, module in named)
     return num_positions(model.config) if has_table else None
+
+
+# ---- Labels ----
+
+# A class, a value or several yes-or-no answers of a row; a class of every token, of a vocabulary or not; positions of
+# an answer; `row`: a class or, where the rows say so, several answers; `any`: no head that is known.
+LabelKind = Literal["class", "value", "several", "row", "tokens", "words", "spans", "any"]
+_KINDS: dict[str, LabelKind] = {
+    "ForTokenClassification": "tokens",
+    "ForQuestionAnswering": "spans",
+    "ForMultipleChoice": "class",
+    "ForSequenceClassification": "row",
+    "ForMaskedLM": "words",
+    "ForCausalLM": "words",
+    "LMHead": "words",
+}
+_PROBLEMS: dict[str | None, LabelKind] = {
+    "regression": "value",
+    "multi_label_classification": "several",
+    "single_label_classification": "class",
+}
+
+
+class LabelHead(NamedTuple):
+    """The labels that the head of a model wants.
+
+    Attributes:
+        kind: Their kind.
+        has_choices: Whether a row of a batch is several texts, one of which is the answer.
+        num_outputs: Outputs of the head; `None` where they are as many as a row has choices.
+        model_name: Class of the model.
+        config: Its configuration, which names the classes.
+    """
+
+    kind: LabelKind
+    has_choices: bool
+    num_outputs: int | None
+    model_name: str
+    config: PreTrainedConfig
+
+
+def label_head(model: Any) -> LabelHead:
+    """The labels that the head of a model wants: its class and `config.problem_type` decide.
+
+    Args:
+        model: A model, perhaps with adapters around it.
+    """
+    inner = without_adapters(model)
+    names = [base.__name__ for base in type(inner).__mro__]
+    kind: LabelKind = next((kind for name in names for part, kind in _KINDS.items() if part in name), "any")
+    num_labels = getattr(inner.config, "num_labels", None)
+    if kind == "row":
+        kind = _PROBLEMS.get(getattr(inner.config, "problem_type", None), "value" if num_labels == 1 else "row")
+    has_choices = any("ForMultipleChoice" in name for name in names)
+    return LabelHead(kind, has_choices, None if has_choices else num_labels, type(model).__name__, inner.config)

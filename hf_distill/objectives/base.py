@@ -140,6 +140,28 @@ def required(teacher: Signals | None) -> Signals:
     return teacher
 
 
+def resolve_layer(layer: int, num_layers: int, *, flag: str, allow_embeddings: bool = False) -> int:
+    """Turn a layer number given by a user into a 1-based one.
+
+    Args:
+        layer: 1-based, 0 = embeddings, negative from the end (-1 = last).
+        num_layers: Depth of the model.
+        flag: The argument that carried the number, for the error.
+        allow_embeddings: Whether 0 is legal here.
+
+    Raises:
+        ValueError: If the model has no such layer.
+    """
+    resolved = layer + num_layers + 1 if layer < 0 else layer
+    lowest = 0 if allow_embeddings else 1
+    if not lowest <= resolved <= num_layers:
+        raise ValueError(
+            f"`{flag}`: there is no layer {layer} in a model of {num_layers} layers; "
+            f"legal are {lowest}..{num_layers}, or -1..-{num_layers} from the end."
+        )
+    return resolved
+
+
 def over_processes(values: Tensor) -> Tensor:
     """The sum of what all processes of a training have; called in all of them at once.
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..storage.plain_values import as_hint, shown
+from .base import resolve_layer
 
 LayerMap = tuple[tuple[int, int], ...]
 Side = int | tuple[int, int]
@@ -22,28 +23,6 @@ LayerMatches = tuple[tuple[Side, Side], ...]
 
 WITH_EMBEDDINGS = "_with_embeddings"
 EXAMPLE = "'1:4,2:8,-1:-1'"
-
-
-def resolve_layer(layer: int, num_layers: int, *, flag: str, allow_embeddings: bool = False) -> int:
-    """Turn a layer number given by a user into a 1-based one.
-
-    Args:
-        layer: 1-based, 0 = embeddings, negative from the end (-1 = last).
-        num_layers: Depth of the model.
-        flag: The argument that carried the number, for the error.
-        allow_embeddings: Whether 0 is legal here.
-
-    Raises:
-        ValueError: If the model has no such layer.
-    """
-    resolved = layer + num_layers + 1 if layer < 0 else layer
-    lowest = 0 if allow_embeddings else 1
-    if not lowest <= resolved <= num_layers:
-        raise ValueError(
-            f"`{flag}`: there is no layer {layer} in a model of {num_layers} layers; "
-            f"legal are {lowest}..{num_layers}, or -1..-{num_layers} from the end."
-        )
-    return resolved
 
 
 def uniform_teacher_layer(student_layer: int, num_student_layers: int, num_teacher_layers: int) -> int:

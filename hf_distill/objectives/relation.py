@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..capture.signals import Projections, SignalRequest, Signals
 from ..storage.plain_values import as_hint, shown
-from .base import NO_TEACHER, Objective, register_objective, required
-from .layer_map import LayerMap, resolve_layer, resolve_layer_map
+from .base import NO_TEACHER, Objective, register_objective, required, resolve_layer
+from .layer_map import LayerMap, resolve_layer_map
 
 # Scores of one slice, in bytes: small enough to stay in a core's cache, large enough to keep a GPU busy.
 SLICE_BYTES = {"cpu": 2 * 2**20, "default": 256 * 2**20}

@@ -7,17 +7,19 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from transformers import TrainingArguments
 
 from ..storage.plain_values import check_range
-from .teach import MatmulMode, TeacherDtype, filled_up
-from .values import check_numbers
 
+MatmulMode = Literal["auto", "strict", "fast"]
+TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 CombinationRule = Literal["mean_logits", "mean_probabilities", "confidence", "route"]
 PoolingMode = Literal["mean", "cls", "lasttoken", "weightedmean", "max", "mean_sqrt_len_tokens"]
 RULES: tuple[str, ...] = get_args(CombinationRule)
+# The name of a task's main score in `metric_for_best_model`.
+HEADLINE = "headline"
 
 
 @dataclass
@@ -195,8 +197,51 @@ def without_set(metric: str, evaluation_sets: Iterable[str] = ()) -> str:
     return name[len(max(found, key=len)) + 1 :] if found else name
 
 
+Kind = TypeVar("Kind", bound=TrainingArguments)
+
+
+def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
+    """Arguments of another kind that say what `args` say; what `args` do not have, has its default."""
+    filled = kind.__new__(kind)
+    for item in dataclasses.fields(kind):
+        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+        setattr(filled, item.name, item.default if made is None else made)
+    filled.__dict__ |= vars(args)
+    return filled
+
+
 @dataclass
-class DistillationArguments(TrainingArguments):
+class CheckedTrainingArguments(TrainingArguments):
+    """`TrainingArguments` of every training of this package: its numbers are finite, its products are in fp32."""
+
+    fp32_matmul: MatmulMode = field(
+        default="auto",
+        metadata={
+            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+            "at start-up shows true fp32 accuracy."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the numbers; only the norm at which gradients are cut may be infinite.
+
+        Raises:
+            ValueError: If a number is not finite; the message names the flag.
+        """
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            for number in value if isinstance(value, list) else [value]:
+                is_uncut = item.name == "max_grad_norm" and number == math.inf
+                if isinstance(number, float) and not math.isfinite(number) and not is_uncut:
+                    raise ValueError(f"`--{item.name}` is {value}; it must be a finite number.")
+        super().__post_init__()
+        if self.device.type == "cpu":
+            # There is no device to copy to, and torch warns.
+            self.dataloader_pin_memory = False
+
+
+@dataclass
+class DistillationArguments(CheckedTrainingArguments):
     """`TrainingArguments` plus what decides a distillation.
 
     The defaults of the inherited fields that differ are those of MiniLMv2 (see `docs/defaults.md`). They count where
@@ -298,13 +343,6 @@ class DistillationArguments(TrainingArguments):
         default=None,
         metadata={"help": "Where the teacher computes, such as cpu or cuda:1. Default: on the student's device."},
     )
-    fp32_matmul: MatmulMode = field(
-        default="auto",
-        metadata={
-            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
-            "at start-up shows true fp32 accuracy."
-        },
-    )
     eval_agreement: bool = field(
         default=False,
         metadata={
@@ -357,7 +395,6 @@ class DistillationArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what can be checked without the models."""
-        check_numbers(self)
         if self.max_length < 2:
             raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
         if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
@@ -380,9 +417,6 @@ class DistillationArguments(TrainingArguments):
                 self.eval_steps = logs
         if self.early_stopping_patience is not None and self.eval_strategy == "no":
             raise ValueError("`--early_stopping_patience` counts evaluations: give `--eval_strategy steps` or epoch.")
-        if self.device.type == "cpu":
-            # There is no device to copy to, and torch warns.
-            self.dataloader_pin_memory = False
 
     def _choose_metric(self) -> None:
         """Check what decides about checkpoints and the end, and on which side its better values are."""
@@ -444,6 +478,11 @@ class DistillationArguments(TrainingArguments):
         guessed = metric is not None and not metric.endswith("loss")
         if metric is not None and self.greater_is_better == guessed:
             self.greater_is_better = not lower_is_better(metric, evaluation_sets)
+
+    @property
+    def by_headline(self) -> bool:
+        """Whether the best checkpoint is the one with the best main score of the task."""
+        return (self.metric_for_best_model or "").removeprefix("eval_") == HEADLINE
 
     def objective_options(self) -> dict[str, Any]:
         """The settings that all objectives share; everything else stands in the mapping of its objective."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from transformers import TrainingArguments
-
-from .teach import MatmulMode
-from .values import check_numbers
+from .distill import CheckedTrainingArguments
 
 
 @dataclass
@@ -24,7 +21,7 @@ class MLMHeadArguments:
 
 
 @dataclass
-class MaskedHeadArguments(TrainingArguments):
+class MaskedHeadArguments(CheckedTrainingArguments):
     """`TrainingArguments` of a masked-LM head; rate, warm-up, decay and batches are those of a distillation."""
 
     learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate."})
@@ -43,13 +40,6 @@ class MaskedHeadArguments(TrainingArguments):
     mlm_probability: float = field(
         default=0.15, metadata={"help": "Share of the tokens that are masked and learnt (BERT: 0.15)."}
     )
-    fp32_matmul: MatmulMode = field(
-        default="auto",
-        metadata={
-            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
-            "at start-up shows true fp32 accuracy."
-        },
-    )
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model.
@@ -57,12 +47,8 @@ class MaskedHeadArguments(TrainingArguments):
         Raises:
             ValueError: If a number is not finite or out of its range.
         """
-        check_numbers(self)
         if self.max_length < 2:
             raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
         super().__post_init__()
-        if self.device.type == "cpu":
-            # There is no device to copy to, and torch warns.
-            self.dataloader_pin_memory = False

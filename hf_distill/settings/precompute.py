@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .teach import TeacherDtype
+from .distill import TeacherDtype
 
 
 @dataclass

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from dataclasses import dataclass, field, fields
-from typing import Literal, Self, TypeVar
-
-from transformers import TrainingArguments
+from dataclasses import dataclass, field
+from typing import Self
 
 from ..tasks.spec import TaskSpec
 from ..tasks.spec_values import FineTuningDefaults
-from .values import check_numbers
-
-TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-MatmulMode = Literal["auto", "strict", "fast"]
-HEADLINE = "headline"
+from .distill import HEADLINE, CheckedTrainingArguments
 
 
 @dataclass
@@ -46,7 +39,7 @@ class TeacherArguments:
 
 
 @dataclass
-class FineTuningArguments(TrainingArguments):
+class FineTuningArguments(CheckedTrainingArguments):
     """`TrainingArguments` whose unset learning rate, epochs, batch size, warm-up and decay are the task's.
 
     The task's settings come from the paper named in its spec; `with_task_defaults` fills them in.
@@ -81,13 +74,6 @@ class FineTuningArguments(TrainingArguments):
         default="group_by_length",
         metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
     )
-    fp32_matmul: MatmulMode = field(
-        default="auto",
-        metadata={
-            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
-            "at start-up shows true fp32 accuracy."
-        },
-    )
 
     def __post_init__(self) -> None:
         """Let the base class check a number where the warm-up is left to the task.
@@ -95,7 +81,6 @@ class FineTuningArguments(TrainingArguments):
         Raises:
             ValueError: If something is to be pushed to the Hub, or a number is not finite.
         """
-        check_numbers(self)
         warmup_steps = self.warmup_steps
         self.warmup_steps = 0.0 if warmup_steps is None else warmup_steps
         if self.push_to_hub:
@@ -107,9 +92,6 @@ class FineTuningArguments(TrainingArguments):
             self.metric_for_best_model = HEADLINE
         super().__post_init__()
         self.warmup_steps = warmup_steps
-        if self.device.type == "cpu":
-            # There is no device to copy to, and torch warns.
-            self.dataloader_pin_memory = False
 
     def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
         """A copy in which everything left unset has the task's value."""
@@ -139,16 +121,3 @@ class FineTuningArguments(TrainingArguments):
         if filled.metric_for_best_model == HEADLINE:
             filled.metric_for_best_model = headline
         return filled
-
-
-Kind = TypeVar("Kind", bound=TrainingArguments)
-
-
-def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
-    """Arguments of another kind that say what `args` say; what `args` do not have, has its default."""
-    filled = kind.__new__(kind)
-    for item in fields(kind):
-        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
-        setattr(filled, item.name, item.default if made is None else made)
-    filled.__dict__ |= vars(args)
-    return filled

@@ -86,23 +86,6 @@ def _check_scheduler(kind: Any, settings: Any) -> None:
         )
 
 
-def check_numbers(arguments: Any) -> None:
-    """Check that every setting that is a number is a finite one; without an end may be only what gradients are cut at.
-
-    Args:
-        arguments: A dataclass of arguments.
-
-    Raises:
-        ValueError: If one is not; the message names the flag.
-    """
-    for item in dataclasses.fields(arguments):
-        value = getattr(arguments, item.name)
-        for number in value if isinstance(value, list) else [value]:
-            is_uncut = item.name == "max_grad_norm" and number == math.inf
-            if isinstance(number, float) and not math.isfinite(number) and not is_uncut:
-                raise ValueError(f"`--{item.name}` is {value}; it must be a finite number.")
-
-
 def json_mapping(value: Any, flag: str) -> dict[str, Any]:
     """Settings that are a mapping in YAML, or the text of a flag in JSON.
 

@@ -21,7 +21,8 @@ from transformers.utils import logging
 
 from hf_distill.capture.architectures import is_known
 from hf_distill.hub.loading import load_tokenizer
-from hf_distill.objectives.layer_map import resolve_layer, uniform_teacher_layer
+from hf_distill.objectives.base import resolve_layer
+from hf_distill.objectives.layer_map import uniform_teacher_layer
 
 from .class_change import translated_config
 from .configuration import student_config

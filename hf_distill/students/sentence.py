@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from ..capture.architectures import forward_columns
+from ..capture.architectures import forward_columns, without_adapters
 from ..capture.signals import SignalRequest
 from ..capture.transformer import capture_of
 from ..hub.loading import find_file
@@ -341,7 +341,7 @@ def read_head(name: str, revision: str | None = None) -> SentenceHead | None:
 
 def head_of(model: Any) -> SentenceHead | None:
     """The head in the folder, or the repository, that a model was loaded from; `None` if there is none."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_adapters(model)
     config = getattr(inner, "config", None)
     name = getattr(config, "name_or_path", None) or ""
     return read_head(name, getattr(config, "_commit_hash", None)) if name else None

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from ..capture.architectures import forward_columns
+from ..capture.architectures import forward_columns, without_adapters
 from ..capture.batch import on_host
 from ..capture.signals import SignalRequest, Signals
 from ..capture.transformer import capture_of
 from ..hub.loading import update_digest
 from ..hub.model_card import shown_name
 from ..kernels.cpu import PackedLinears
-from ..settings.teach import TeacherDtype
+from ..settings.distill import TeacherDtype
 from ..storage.finite import check_weights
 from ..students.sentence import SentenceHead, as_encoder, head_of
 from .base import TeacherSource, label_permutation
@@ -268,7 +268,7 @@ def place_of(model: Any) -> str:
     Args:
         model: A model, perhaps with adapters around it.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_adapters(model)
     words = []
     if getattr(inner, "is_quantized", False) or getattr(inner, "hf_quantizer", None) is not None:
         method = getattr(inner, "quantization_method", None)

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
+from ..capture.architectures import without_adapters
 from ..hub.loading import load_model, load_tokenizer
 from ..hub.tokenizers import check_same_tokens, ids_of_same_pieces, warn_of_other_rules
 from ..settings import DistillationArguments, MultiTeacherArguments
@@ -254,7 +255,7 @@ def _tokenizer_of(source: TeacherSource, given: Any, tokenizer: Any, own_tokeniz
 
 def _tokenizer_beside(model: Any, tokenizer: Any) -> Any:
     """The tokenizer in the folder that a model was loaded from; `None` if there is none with the same tokens."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_adapters(model)
     name = getattr(getattr(inner, "config", None), "name_or_path", None) or ""
     folder = Path(name).expanduser() if name else None
     if folder is not None and not folder.is_dir():

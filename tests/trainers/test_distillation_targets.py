@@ -9,7 +9,7 @@ from trainings import logged
 from transformers import BertForMaskedLM, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, precompute
-from hf_distill.trainers.distillation.rows import MaskingCollator, masking_collator
+from hf_distill.trainers.distillation.collators import MaskingCollator, masking_collator
 
 TRIPLE = [{"objective": "logits", "positions": "labels", "temperature": 2, "logits_loss": "kl"}, "labels:0.4"]
 

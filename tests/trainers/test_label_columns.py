@@ -6,18 +6,20 @@ from datasets import ClassLabel, Dataset, List
 from tokenizers import normalizers
 from transformers import AutoTokenizer, BertForSequenceClassification, BertForTokenClassification
 
+from hf_distill.capture.architectures import label_head
 from hf_distill.tasks import labels as names
 from hf_distill.teachers.live import LiveTeacher
 from hf_distill.teachers.opening import share_tokens
-from hf_distill.trainers.distillation import labels
-from hf_distill.trainers.distillation.labels import ClassOrder, LabelReader
+from hf_distill.trainers.distillation import collators, rows
+from hf_distill.trainers.distillation.collators import LabelReader
+from hf_distill.trainers.distillation.rows import ClassOrder
 
 
 @pytest.fixture
 def said(monkeypatch):
     """`said()`: what was warned since the last call."""
     lines = []
-    for module in (names, labels):
+    for module in (names, collators, rows):
         monkeypatch.setattr(module.logger, "warning_once", lines.append)
 
     def take():
@@ -40,7 +42,7 @@ def head(tiny_bert_config):
 
 
 def read(model, values, *, needed=True, sizes=None):
-    reader = LabelReader(model, needed=needed)
+    reader = LabelReader(label_head(model), needed=needed)
     found = reader.take([{"labels": value} for value in values])
     mask = None if sizes is None else torch.ones(len(sizes), max(sizes))
     return reader.tensors(found, mask, sizes or [2] * len(values)).get("labels")
@@ -88,7 +90,7 @@ def test_classes_of_tokens_are_the_heads(head):
 def test_named_classes_of_a_data_set_come_in_the_heads_order(head, said):
     rows = Dataset.from_dict({"labels": [0, 1, 2, None, -1]})
     named = rows.cast_column("labels", ClassLabel(names=["Pos", "neg", "neutral"]))
-    order = ClassOrder(head(["neg", "neutral", "pos"]))
+    order = ClassOrder(label_head(head(["neg", "neutral", "pos"])))
     found = order.apply(named, "train_dataset")
     assert found["labels"][:] == [2, 0, 1, None, -1]
     assert found.features["labels"].names == ["neg", "neutral", "pos"]
@@ -96,17 +98,17 @@ def test_named_classes_of_a_data_set_come_in_the_heads_order(head, said):
     assert not said()
     assert order.apply(rows, "eval_dataset") is rows
     assert "numbers without names" in said()
-    assert ClassOrder(head(["LABEL_0", "LABEL_1", "LABEL_2"])).apply(named, "train_dataset") is named
-    assert ClassOrder(head(["Pos", "neg", "neutral"])).apply(named, "train_dataset") is named
+    assert ClassOrder(label_head(head(["LABEL_0", "LABEL_1", "LABEL_2"]))).apply(named, "train_dataset") is named
+    assert ClassOrder(label_head(head(["Pos", "neg", "neutral"]))).apply(named, "train_dataset") is named
     assert not said()
-    assert ClassOrder(head(["a", "b", "c"])).apply(named, "train_dataset") is named
+    assert ClassOrder(label_head(head(["a", "b", "c"]))).apply(named, "train_dataset") is named
     assert "are not the head's" in said()
 
 
 def test_named_tags_come_in_the_heads_order(head):
     tags = List(ClassLabel(names=["O", "I-X", "B-X"]))
     rows = Dataset.from_dict({"labels": [[0, 2, 1], [-100, 1]]}).cast_column("labels", tags)
-    order = ClassOrder(head(["O", "B-X", "I-X"], BertForTokenClassification))
+    order = ClassOrder(label_head(head(["O", "B-X", "I-X"], BertForTokenClassification)))
     assert order.apply(rows, "train_dataset")["labels"][:] == [[0, 1, 2], [-100, 2]]
 
 

@@ -23,6 +23,7 @@ from transformers import DataCollatorWithPadding
 from transformers.utils import logging
 
 from ... import __version__
+from ...capture.architectures import without_adapters
 from ...capture.signals import SignalRequest
 from ...hub.loading import load_tokenizer
 from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
@@ -239,7 +240,7 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: TeacherSource, proce
         return
     if any(folder.glob("*.arrow")):
         raise ValueError(f"{str(folder)!r} holds shards without {MANIFEST_FILE}: choose another `--output_dir`.")
-    model = live.model.get_base_model() if hasattr(live.model, "get_base_model") else live.model
+    model = without_adapters(live.model)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     with new_files(folder) as part:

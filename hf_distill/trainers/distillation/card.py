@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from transformers import PreTrainedModel
 
-from ...capture.architectures import shows_its_signals
+from ...capture.architectures import shows_its_signals, without_adapters
 from ...hub.model_card import (
     SENTENCES,
     CardFacts,
@@ -87,7 +87,7 @@ _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 
 def model_facts(model: Any, name: str, **more: Any) -> ModelFacts:
     """Return the facts about one model for a card."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = without_adapters(model)
     count = count_parameters(plain)
     # A student without attention has neither heads nor a feed-forward width.
     shape = plain.config if shows_its_signals(plain) else shape_of(plain)

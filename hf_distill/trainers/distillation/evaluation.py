@@ -20,7 +20,6 @@ from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput
 
 from ...settings import DistillationArguments
-from ...settings.teach import HEADLINE
 from ...storage.finite import NotFiniteError, listed
 from ...tasks.loading import LoadedTask
 from ...teachers.routing import take_inputs
@@ -97,11 +96,11 @@ class Evaluation:
     def plan(
         self, args: DistillationArguments, task: LoadedTask | None, rows: Any, tokenizer: Any, teachers: Sequence[Any]
     ) -> Any:
-        """Read the task that is to be scored, and choose the held-out rows: by default the task's evaluation text.
+        """Read the task that the student is to be scored on, and return the held-out rows: by default its text.
 
         Args:
             args: Of the training.
-            task: The task; else that of `args.eval_task`, if any.
+            task: The task; `None` for that of `args.eval_task`.
             rows: Held-out rows that were given.
             tokenizer: The student's.
             teachers: They must be able to read the text.
@@ -109,9 +108,6 @@ class Evaluation:
         Raises:
             ValueError: If the task is unknown, or cannot be read.
         """
-        by_task = (args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE
-        if task is None and args.eval_task is None and not by_task:
-            return rows
         found = task_to_evaluate(task, args)
         if isinstance(found, LoadedTask):
             self.task = TaskEvaluation(found, tokenizer, args)
@@ -120,27 +116,21 @@ class Evaluation:
         return self.task.text_rows(teachers) if rows is None else rows
 
     def settle(self, model: DistillationModel, args: DistillationArguments, sets: Any) -> None:
-        """Decide what is measured on this student, now that it is known, and by which number it is best.
+        """Decide how the task is scored on this student, now that it is known.
 
         Args:
             model: The student with its objectives.
-            args: Their `metric_for_best_model` is set to the task's headline where it asks for that.
+            args: Their `metric_for_best_model` becomes the name of the task's main score where it asks for that.
             sets: The evaluation rows, or a dict of several.
 
         Raises:
-            ValueError: If something that is asked for cannot be measured.
+            ValueError: If the student cannot be scored on the task.
         """
-        if args.eval_agreement and not model.agreeing:
-            raise ValueError(
-                "`--eval_agreement` compares student and teacher where an objective sees outputs, hidden states, or "
-                f"queries, keys and values of both; {sorted(model.objectives)} see none of these."
-            )
         if self.task is not None:
             self.task.choose(model)
-            if (args.metric_for_best_model or "").removeprefix("eval_") == HEADLINE:
+            if args.by_headline:
                 of_set = self.scored_set(sets).removeprefix("eval").removeprefix("_")
                 args.metric_for_best_model = f"{of_set}_" * bool(of_set) + self.task.headline
-        args.check_metric(sets if isinstance(sets, dict) else ())
 
     def scored_set(self, sets: Any) -> str:
         """Prefix of the evaluation that scores the task: the only one, or that of the first of several data sets."""

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ...capture.architectures import forward_columns
+from ...capture.architectures import forward_columns, label_head
 from ...capture.signals import SignalRequest, Signals
 from ...capture.transformer import capture_of
 from ...objectives import Objective, WeightedObjective, build_objectives
@@ -28,7 +28,6 @@ from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
 from ...teachers.base import TeacherSource, TokenColumns
 from ...teachers.routing import only_requested
 from .agreement import agreement_sums, can_agree
-from .labels import has_choices
 
 logger = logging.get_logger(__name__)
 
@@ -137,8 +136,13 @@ class DistillationModel(PreTrainedModel):
                 f"`--label_smoothing_factor` {factor} would have no effect: it is for the objective `labels`, and the "
                 f"objectives are {sorted(self.objectives)}."
             )
+        if args.eval_agreement and not self.agreeing:
+            raise ValueError(
+                "`--eval_agreement` compares student and teacher where an objective sees outputs, hidden states, or "
+                f"queries, keys and values of both; {sorted(self.objectives)} see none of these."
+            )
         ids = torch.arange(4, device=args.device)[None]
-        if has_choices(self.student):
+        if label_head(self.student).has_choices:
             # Two choices a row; the rows of everything but the logits are the choices.
             ids = ids.expand(1, 2, -1)
             deep = [n for n, o in self.objectives.items() if o.student_request != SignalRequest(logits=True)]

@@ -1,187 +1,35 @@
-"""Reads the rows of a trainer: finds out their kind, tokenizes them, checks their lengths, and makes batches.
+"""Reads the rows of a trainer: finds out their kind, tokenizes them, and checks their lengths and classes.
 
 One `RowReader` answers for the rows of training, of `evaluate` and of `predict` alike.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import datasets
 import torch
-import xxhash
 from torch import Tensor
-from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding, default_data_collator
 from transformers.trainer_utils import has_length
+from transformers.utils import logging
 
-from ...capture.architectures import longest_row
-from ...settings import DistillationArguments, MaskedHeadArguments
-from ...tasks.rows.text import (
-    PAIR_COLUMN,
-    check_texts,
-    columns_of,
-    has_transform,
-    stored_lengths,
-    tokenize_rows,
-    tokenize_text,
-)
+from hf_distill.tasks.labels import LabelNames, is_generic, names_of_head
+
+from ...capture.architectures import LabelHead, label_head, longest_row
+from ...settings import DistillationArguments
+from ...tasks.rows.text import PAIR_COLUMN, check_texts, columns_of, has_transform, stored_lengths, tokenize_text
 from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
 from ...teachers.base import TeacherSource, TokenColumns, own_tokens_of
 from ..base import random_state_kept
-from .labels import LABEL_NAMES, SPANS, ClassOrder, LabelReader, has_several_labels, label_kind
+from .collators import LABEL_NAMES, SPANS, TOKENS, LabelReader, MaskingCollator, RowCollator
 
-TOKENS = ("input_ids", "inputs_embeds")
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
 BATCH_FORMATS = ("pandas", "polars", "arrow", "tensorflow", "jax")
 HUGGING_FACE = (datasets.Dataset, datasets.IterableDataset)
 
-Pad = Callable[[list[dict[str, Any]]], dict[str, Any]]
-
-
-class RowCollator:
-    """Makes a batch of rows of any data set: text is tokenized, labels are those that the head wants.
-
-    Attributes:
-        labels: Reads the labels; `None` where the collator inside makes them.
-        pad: Makes the batch of everything but the labels.
-        columns: Those that models read; `None` keeps all that are numbers.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        labels: LabelReader | None,
-        *,
-        text_column: str = "text",
-        max_length: int = 128,
-        pad: Pad | None = None,
-        columns: Sequence[str] | None = None,
-    ) -> None:
-        """Make the collator.
-
-        Args:
-            tokenizer: The student's; `None` where rows come tokenized and padded.
-            labels: Reads the labels.
-            text_column: Column of the text in rows that are not tokenized.
-            max_length: Where these are cut.
-            pad: Makes the batch; by default the tokenizer pads to the longest row.
-            columns: The columns that are kept.
-        """
-        self.tokenizer = tokenizer
-        self.labels = labels
-        self.text_column = text_column
-        self.max_length = max_length
-        # What has no `pad` is the processor of something else than text.
-        self._pads: Any = DataCollatorWithPadding(tokenizer) if hasattr(tokenizer, "pad") else None
-        self.pad: Pad = pad or (default_data_collator if self._pads is None else self._pad)
-        self.columns = None if columns is None else frozenset(columns)
-
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """One batch.
-
-        Raises:
-            ValueError: If the rows have neither tokens nor text.
-        """
-        rows = [self._as_mapping(row) for row in features]
-        if not any(name in rows[0] for name in TOKENS):
-            rows = self._tokenized(rows)
-        labels = self.labels.take(rows) if self.labels is not None else {}
-        if self.labels is None:
-            rows = [{k: v for k, v in row.items() if k not in (*LABEL_NAMES, *SPANS)} for row in rows]
-        rows = [{k: v for k, v in row.items() if self._is_read(k, v)} for row in rows]
-        sizes = [len(row.get("input_ids", row.get("inputs_embeds", ()))) for row in rows]
-        batch = dict(self.pad(rows))
-        return batch | (self.labels.tensors(labels, batch.get("attention_mask"), sizes) if self.labels else {})
-
-    def _as_mapping(self, row: Any) -> dict[str, Any]:
-        """The columns of a row, which may be a text alone."""
-        if isinstance(row, str):
-            return {self.text_column: row}
-        if isinstance(row, Mapping):
-            return dict(row)
-        raise ValueError(
-            f"A row must be a mapping of columns, such as {{{self.text_column!r}: ...}}, or a text, but one is of "
-            f"type {type(row).__name__}."
-        )
-
-    def _is_read(self, name: str, value: Any) -> bool:
-        wanted = self.columns is None or name in self.columns
-        return wanted and not isinstance(value, str) and value is not None
-
-    def _tokenized(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if self.text_column not in rows[0] or self.tokenizer is None:
-            raise ValueError(no_tokens(list(rows[0]), self.text_column))
-        return tokenize_rows(rows, self.tokenizer, self.text_column, self.max_length)
-
-    def _pad(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows padded to the longest; where a row is several choices, (B, choices, T)."""
-        first = rows[0].get("input_ids")
-        if not isinstance(first, list) or not first or not isinstance(first[0], list):
-            return dict(self._pads(rows))
-        count = len(first)
-        flat = [
-            {name: values[choice] for name, values in row.items() if isinstance(values, list)}
-            for row in rows
-            for choice in range(count)
-        ]
-        batch = self._pads(flat)
-        return {name: values.view(len(rows), count, -1) for name, values in batch.items()}
-
-
-def no_tokens(columns: Sequence[str], text_column: str) -> str:
-    """The message for rows that nobody can read."""
-    return (
-        f"The data set has no `input_ids` and no column {text_column!r} to tokenize (`--text_column`, with a "
-        f"`processing_class`); it has {list(columns)}."
-    )
-
-
-@dataclass
-class MaskingCollator(DataCollatorForLanguageModeling):
-    """Masks tokens as BERT does (15 %: 80 % mask, 10 % random, 10 % kept) and puts what was there into `labels`.
-
-    The stock collator draws from the global generator, one batch ahead of the update, so a resumed run masks other
-    tokens. This one draws from a generator that is seeded with `seed` and the rows of the batch: random batches of
-    another epoch are masked anew, and every evaluation of the same rows is comparable.
-    """
-
-    def __post_init__(self) -> None:
-        """Keep the seed from the base class, which puts a generator of its own in place of that of the rows."""
-        self.mask_seed, self.seed = self.seed or 0, None
-        super().__post_init__()
-
-    def torch_call(self, examples: list[Any]) -> dict[str, Any]:
-        """Pad and mask a batch; labels are -100 where nothing was masked."""
-        digest = xxhash.xxh3_64(seed=self.mask_seed)
-        for example in examples:
-            digest.update(json.dumps(list(map(int, example["input_ids"]))).encode())
-        # Generators take seeds of 63 bits.
-        self.generator = torch.Generator().manual_seed(digest.intdigest() >> 1)
-        return super().torch_call(examples)
-
-
-def masking_collator(
-    args: DistillationArguments | MaskedHeadArguments, tokenizer: Any, teachers: Sequence[TeacherSource]
-) -> MaskingCollator:
-    """The collator for `args.mlm_probability`.
-
-    Raises:
-        ValueError: If the tokenizer has nothing to mask with, or a teacher cannot read what is masked.
-    """
-    if any(teacher.dataset is not None for teacher in teachers):
-        raise ValueError(
-            "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows as they "
-            "are: give the teacher itself as `--teacher_model`."
-        )
-    if getattr(tokenizer, "mask_token", None) is None:
-        raise ValueError(
-            f"`--mlm_probability` is {args.mlm_probability}, but the tokenizer ({type(tokenizer).__name__}) has no "
-            "mask token: give that of a masked language model as `processing_class`."
-        )
-    return MaskingCollator(tokenizer, mlm_probability=args.mlm_probability, seed=args.seed)
+logger = logging.get_logger(__name__)
 
 
 class RowReader:
@@ -214,12 +62,14 @@ class RowReader:
         self.leaves_raw = False
         # The columns of other tokenizers, for teachers that read their own tokens.
         self._others = own_tokens_of(teachers)
-        self._labels = LabelReader(student, label_names)
+        self._head = label_head(student)
+        self._own_names = [name for name in label_names if name not in (*LABEL_NAMES, *SPANS)]
         # Columns that stay beside the tokens.
-        self._keep = [*(() if teacher is None else teacher.kept_columns), *self._labels.columns]
+        kept = () if teacher is None else teacher.kept_columns
+        self._keep = [*kept, *LABEL_NAMES, *SPANS, *self._own_names]
         # Who reads which column of tokens, and the longest row that it can read.
         self._bounds = _bounds_of(student, teachers)
-        self._order = ClassOrder(student)
+        self._order = ClassOrder(self._head)
         self._prepared: list[Any] = []
 
     def prepare(self, dataset: Any, name: str, *, several: bool = False, predicting: bool = False) -> Any:
@@ -333,9 +183,9 @@ class RowReader:
         found = self.own_collator
         options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
         if found is None or masks:
-            self._labels.needed = needs_labels
-            labels = None if masks else self._labels
-            found = RowCollator(self.tokenizer, labels, pad=found, columns=columns, **options)
+            labels = None if masks else LabelReader(self._head, self._own_names, needed=needs_labels)
+            read = None if columns is None else frozenset(columns)
+            found = RowCollator(self.tokenizer, labels, pad=found, columns=read, **options)
         if self._others:
             found = AlignedCollator(self.tokenizer, self._others, found, **options)
         return found if self.teacher is None else self.teacher.collator(found)
@@ -386,12 +236,89 @@ def settle_problem_type(student: Any, examples: Sequence[Any], device: torch.dev
         examples: Data sets, or mappings of them.
         device: That of the training, whose random numbers stay.
     """
-    if label_kind(student) != "row":
+    if label_head(student).kind != "row":
         return
     parts = [part for one in examples for part in (one.values() if isinstance(one, Mapping) else [one])]
     rows = (row for part in parts for row in first_rows(part, device) if isinstance(row, Mapping))
     if any(has_several_labels(row) for row in rows):
         student.config.problem_type = "multi_label_classification"
+
+
+def has_several_labels(row: Mapping[str, Any]) -> bool:
+    """Whether the label of a row is a list of fractional numbers: a 0 or 1 for each of several classes."""
+    value: Any = next((row[name] for name in LABEL_NAMES if row.get(name) is not None), None)
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(one, float) for one in value)
+
+
+class ClassOrder:
+    """Brings the numbers of classes that a data set has names for into the order of the head's outputs.
+
+    Names are compared as everywhere (`hf_distill.tasks.labels.LabelNames`). Names that say nothing leave the numbers
+    as they are.
+    """
+
+    def __init__(self, head: LabelHead) -> None:
+        """Remember the student's head."""
+        self._head = head
+        self._reordered: list[str] | None = None
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the head's classes, in their order; none where they say nothing."""
+        if self._head.kind not in ("class", "row", "tokens") or self._head.has_choices:
+            return []
+        names = names_of_head(self._head.config)
+        return [] if is_generic(names) else names
+
+    def apply(self, dataset: Any, name: str) -> Any:
+        """A data set with the numbers of the head.
+
+        Args:
+            dataset: A data set of `datasets`, whose features may be known.
+            name: What it is, for messages.
+        """
+        features = dataset.features or {}
+        column = next((one for one in LABEL_NAMES if one in features), None)
+        if column is None or not self.names:
+            return dataset
+        feature = features[column]
+        is_list = hasattr(feature, "feature")
+        found = getattr(feature.feature if is_list else feature, "names", None)
+        if found is None:
+            self._doubt_numbers(name)
+            return dataset
+        if found == self.names or is_generic(found):
+            return dataset
+        known = LabelNames(self.names)
+        places = [known.find(one) for one in found]
+        if None in places or len(set(places)) < len(places):
+            logger.warning_once(
+                f"The classes of `{name}` ({', '.join(found[:5])}) are not the head's ({', '.join(self.names[:5])}): "
+                "their numbers are taken to count the head's outputs. Set `id2label` of the student to have them "
+                "checked."
+            )
+            return dataset
+        if places == list(range(len(places))):
+            return dataset
+        self._reordered = found
+        numbers: dict[Any, Any] = dict(enumerate(places))
+
+        def in_order(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            if is_list:
+                return {column: [v if v is None else [numbers.get(one, one) for one in v] for v in batch[column]]}
+            return {column: [numbers.get(value, value) for value in batch[column]]}
+
+        classes = datasets.ClassLabel(names=self.names)
+        features = datasets.Features({**features, column: datasets.List(classes) if is_list else classes})
+        return dataset.map(in_order, batched=True, features=features)
+
+    def _doubt_numbers(self, name: str) -> None:
+        if self._reordered is not None:
+            logger.warning_once(
+                f"The labels of `{name}` are numbers without names: they are taken to count the head's outputs "
+                f"({', '.join(self.names[:5])}), and not the classes of other rows ({', '.join(self._reordered[:5])})."
+            )
 
 
 def has_pairs(dataset: Any, text_column: str) -> bool:

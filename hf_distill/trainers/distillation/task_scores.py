@@ -19,8 +19,9 @@ from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
+from ...capture.architectures import without_adapters
 from ...settings import DistillationArguments
-from ...settings.teach import HEADLINE
+from ...settings.distill import HEADLINE
 from ...students.sentence import encode_texts
 from ...tasks.labels import visible_labels
 from ...tasks.loading import LoadedTask, load_task
@@ -90,7 +91,7 @@ class TaskEvaluation:
         Raises:
             ValueError: If neither its head nor a probe can be scored.
         """
-        student = model.student.get_base_model() if hasattr(model.student, "get_base_model") else model.student
+        student = without_adapters(model.student)
         check_positions(student.config, self.max_length)
         pairs = pairs_of(self.task) if model.learns_vectors else None
         if pairs is not None:

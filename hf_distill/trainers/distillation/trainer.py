@@ -19,7 +19,7 @@ from transformers.utils import find_labels
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ...capture.architectures import forward_columns
+from ...capture.architectures import forward_columns, without_adapters
 from ...capture.signals import Signals, named_signals
 from ...hub.loading import load_model
 from ...hub.tokenizers import tokenizer_hash
@@ -44,11 +44,11 @@ from ..base import (
 )
 from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
+from .collators import LABEL_NAMES, masking_collator
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
-from .labels import LABEL_NAMES
 from .model import DistillationModel, count_items, give_own_settings, train_beside, with_objectives
 from .publishing import Publisher, check_strategy, write_card
-from .rows import RowReader, check_one_set, has_pairs, masking_collator, settle_problem_type
+from .rows import RowReader, check_one_set, has_pairs, settle_problem_type
 
 
 class DistillationTrainer(BaseTrainer):
@@ -168,7 +168,7 @@ class DistillationTrainer(BaseTrainer):
         self._num_logged_steps = 0
         # The rows that the loader of an evaluation was made for.
         self._rows_of_loader: Any = None
-        if self.distilling:
+        if self.distilling and (eval_task is not None or self.args.eval_task is not None or self.args.by_headline):
             eval_dataset = self.evaluation.plan(self.args, eval_task, eval_dataset, processing_class, self.teachers)
         super().__init__(
             student,
@@ -238,15 +238,16 @@ class DistillationTrainer(BaseTrainer):
         # The wrapper's loss is a mean over the whole optimizer step already.
         self.loss_is_scaled_for_ga = True
         if self.args.label_names is None:
-            plain = self.student.get_base_model() if hasattr(self.student, "get_base_model") else self.student
-            self.label_names = find_labels(type(plain))
+            self.label_names = find_labels(type(without_adapters(self.student)))
         if self.teacher is not None:
             self.teacher.to(self.args.device)
         self._prepare_rows(collator)
         self._check_objectives()
         if self.optimizer is not None:
             train_beside(self.optimizer, self.lr_scheduler, self.model.objectives, self.args)
-        self.evaluation.settle(self.model, self.args, self.eval_dataset)
+        if self.evaluation.task is not None:
+            self.evaluation.settle(self.model, self.args, self.eval_dataset)
+        self.args.check_metric(self.eval_dataset if isinstance(self.eval_dataset, dict) else ())
         # In a notebook there is a table instead of the bar; without bars there is neither.
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TermsInProgressBar())

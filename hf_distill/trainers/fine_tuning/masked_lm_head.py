@@ -18,9 +18,9 @@ from ...capture.batch import shown_cells
 from ...capture.forward import logits_at
 from ...kernels.cpu import configure_fp32_matmul
 from ...settings import MaskedHeadArguments
-from ...settings.teach import filled_up
+from ...settings.distill import filled_up
 from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings
-from ..distillation.rows import masking_collator
+from ..distillation.collators import masking_collator
 
 # Settings of `Trainer` without a use here -> why.
 UNUSED = {

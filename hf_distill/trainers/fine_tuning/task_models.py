@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from hf_distill._optional import require
-from hf_distill.capture.architectures import num_positions
+from hf_distill.capture.architectures import num_positions, without_adapters
 from hf_distill.hub.loading import UNREADABLE, load_error, named_architectures
 from hf_distill.settings import TeacherArguments
 from hf_distill.tasks.labels import is_generic, match_label_order, names_of_head, order_by_name, order_by_number
@@ -123,7 +123,7 @@ def output_layers(model: Any) -> list[tuple[str, Any]]:
     One layer in a plain model. Adapters keep several copies or parts of it (`modules_to_save`, LoRA), whose rows are
     the same outputs.
     """
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = without_adapters(model)
     encoder = getattr(plain, plain.base_model_prefix, None) if plain.base_model_prefix else None
     inside = set() if encoder is None else {id(module) for module in encoder.modules()}
     candidates = [

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_distill.capture.architectures import without_adapters
 from hf_distill.capture.batch import reading
 from hf_distill.settings import TeacherArguments
 from hf_distill.tasks.spec import TaskSpec
@@ -67,7 +68,7 @@ class MultiTaskModel(nn.Module):
     @property
     def plain_encoder(self) -> Any:
         """The encoder itself, with the layers of LoRA in it while that trains."""
-        return self.encoder.get_base_model() if hasattr(self.encoder, "get_base_model") else self.encoder
+        return without_adapters(self.encoder)
 
     @property
     def tasks(self) -> list[str]:

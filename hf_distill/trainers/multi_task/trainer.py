@@ -22,8 +22,8 @@ from hf_distill.capture.batch import KnowingCollator
 from hf_distill.hub.tokenizers import tokenizer_hash
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
+from hf_distill.settings.distill import filled_up
 from hf_distill.settings.mtl import MTLArguments
-from hf_distill.settings.teach import filled_up
 from hf_distill.storage.files import model_files
 from hf_distill.storage.finite import check_weights
 from hf_distill.tasks.loading import LoadedTask

@@ -1,49 +1,43 @@
-"""Finds the label of a row: head and `config.problem_type` decide, whatever the data set and the collator.
+"""Makes batches of rows: tokens are padded, or masked, and the labels are those that the student's head wants.
 
 Shape legend: B rows, T padded length, C outputs of the head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-import datasets
 import torch
+import xxhash
 from torch import Tensor
+from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding, default_data_collator
 from transformers.utils import logging
 
-from hf_distill.tasks.labels import HIDDEN_TEXTS, LABEL_COLUMNS, LabelNames, is_generic, names_of_head
+from hf_distill.tasks.labels import HIDDEN_TEXTS, LABEL_COLUMNS, LabelNames, names_of_head
 
+from ...capture.architectures import LabelHead
 from ...objectives.logits import IGNORED
+from ...settings import DistillationArguments, MaskedHeadArguments
+from ...tasks.rows.text import tokenize_rows
+from ...teachers.base import TeacherSource
 
 logger = logging.get_logger(__name__)
 
 # What objectives read, and other names for the first of them, in the order in which they are looked for.
 LABEL_NAMES = ("labels", "label", "label_ids")
 SPANS = LABEL_COLUMNS[1:]
+# Columns of tokens.
+TOKENS = ("input_ids", "inputs_embeds")
+
+Pad = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 # What marks a hidden class; a value of a regression may be just that, but hardly is.
 MARK = float(IGNORED)
 
-# A class, a value or several yes-or-no answers of a row; a class of every token, of a vocabulary or not; positions of
-# an answer; `row`: a class or, where the rows say so, several answers; `any`: no head that is known.
-LabelKind = Literal["class", "value", "several", "row", "tokens", "words", "spans", "any"]
-_KINDS: dict[str, LabelKind] = {
-    "ForTokenClassification": "tokens",
-    "ForQuestionAnswering": "spans",
-    "ForMultipleChoice": "class",
-    "ForSequenceClassification": "row",
-    "ForMaskedLM": "words",
-    "ForCausalLM": "words",
-    "LMHead": "words",
-}
-_PROBLEMS: dict[str | None, LabelKind] = {
-    "regression": "value",
-    "multi_label_classification": "several",
-    "single_label_classification": "class",
-}
 _WANTED: dict[str, str] = {
     "class": "one class a row",
     "row": "one class a row",
@@ -54,34 +48,7 @@ _WANTED: dict[str, str] = {
 }
 
 
-def label_kind(model: Any) -> LabelKind:
-    """Return the kind of labels that the head of a model needs.
-
-    Args:
-        model: A model, perhaps with adapters around it.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    names = [base.__name__ for base in type(inner).__mro__]
-    kinds = [kind for name in names for part, kind in _KINDS.items() if part in name]
-    kind: LabelKind = kinds[0] if kinds else "any"
-    if kind != "row":
-        return kind
-    problem, outputs = getattr(inner.config, "problem_type", None), getattr(inner.config, "num_labels", None)
-    return _PROBLEMS.get(problem, "value" if outputs == 1 else "row")
-
-
-def has_choices(model: Any) -> bool:
-    """Whether a row of a model's batches is several texts, one of which is the answer."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return any("ForMultipleChoice" in base.__name__ for base in type(inner).__mro__)
-
-
-def has_several_labels(row: Mapping[str, Any] | None) -> bool:
-    """Whether the label of a row is a list of fractional numbers: a 0 or 1 for each of several classes."""
-    value = _plain(_label_of(row or {}, LABEL_NAMES))
-    return isinstance(value, list) and bool(value) and all(isinstance(one, float) for one in value)
-
-
+@dataclass
 class LabelReader:
     """Takes the labels out of rows and makes a batch of them.
 
@@ -89,28 +56,21 @@ class LabelReader:
     answers, or in the columns that `TrainingArguments.label_names` names. A label that is missing (None) among others
     is hidden: -100, of values NaN. What the head does not want as labels, such as one class a row for a head on
     tokens, is left out.
+
+    Attributes:
+        head: That of the student.
+        own_names: The user's own names of label columns.
+        needed: Whether an objective learns from labels: then labels that the head does not want are an error.
     """
 
-    def __init__(self, model: Any, label_names: Sequence[str] | None = None, *, needed: bool = False) -> None:
-        """Look at a model.
-
-        Args:
-            model: The student.
-            label_names: The user's own names of label columns.
-            needed: Whether an objective learns from labels: then labels that the head does not want are an error.
-        """
-        self.needed = needed
-        self.kind = label_kind(model)
-        self.model_name = type(model).__name__
-        # The outputs of a head of multiple choice are as many as a row has choices.
-        self.num_outputs: int | None = None if has_choices(model) else getattr(model.config, "num_labels", None)
-        self._config = model.config
-        self.own_names = [name for name in label_names or () if name not in (*LABEL_NAMES, *SPANS)]
+    head: LabelHead
+    own_names: Sequence[str] = ()
+    needed: bool = False
 
     @cached_property
     def names(self) -> list[str]:
         """Names of the head's classes."""
-        return names_of_head(self._config)
+        return names_of_head(self.head.config)
 
     @cached_property
     def _ids(self) -> LabelNames:
@@ -141,7 +101,7 @@ class LabelReader:
         for row in rows:
             for name in self.columns:
                 row.pop(name, None)
-        if self.kind == "spans":
+        if self.head.kind == "spans":
             found |= {name: values for name, values in spans.items() if _any_known(values)}
             labels = [None] * len(rows)
         for name, values in {"labels": labels, **own}.items():
@@ -174,15 +134,15 @@ class LabelReader:
         except KeyError as error:
             self._say_left_out(name, error.args)
             return None
-        if self.kind == "value":
+        if self.head.kind == "value":
             return self._values(name, values)
         are_lists = [isinstance(value, list) for value in known]
         wants_lists = {"class": False, "value": None, "several": True, "row": False, "tokens": True, "words": True}
-        wants = wants_lists.get(self.kind)
+        wants = wants_lists.get(self.head.kind)
         if wants is None or (all(one == wants for one in are_lists) and self._are_of_kind(values)):
             return values
         # Text often comes with a class a row, which a masked language model never looked at.
-        if self.kind != "words" or self.needed:
+        if self.head.kind != "words" or self.needed:
             numbers = [value for value in values if value is not None]
             of_kind = [isinstance(one, list) == wants and self._are_of_kind([one]) for one in numbers]
             self._say_left_out(name, [one for one, fits in zip(known, of_kind, strict=True) if not fits])
@@ -190,7 +150,7 @@ class LabelReader:
 
     def _are_of_kind(self, values: list[Any]) -> bool:
         """Whether numbers are classes, or answers between no and yes, as the head wants them."""
-        if self.kind == "several":
+        if self.head.kind == "several":
             # Where nothing learns from them, they are whatever a metric makes of them.
             flat = [one for value in values for one in value or ()]
             return not self.needed or all(one != one or 0 <= one <= 1 for one in flat)
@@ -198,12 +158,12 @@ class LabelReader:
 
     def _values(self, name: str, values: list[Any]) -> list[Any]:
         """Values of a regression, of which a row may have a list of one."""
-        if self.num_outputs == 1:
+        if self.head.num_outputs == 1:
             values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
         if self.needed and any(value == MARK for value in values):
             logger.warning_once(
-                f"The column {name!r} holds {IGNORED}, which {self.model_name} learns as a value: for rows without "
-                "one write NaN or nothing, and leave them out."
+                f"The column {name!r} holds {IGNORED}, which {self.head.model_name} learns as a value: in rows "
+                "without one write NaN or nothing, or leave these rows out."
             )
         return values
 
@@ -215,13 +175,13 @@ class LabelReader:
         """
         if isinstance(value, list):
             numbers = [self._numbers(one) for one in value]
-            if self.kind == "several" and value and all(isinstance(one, str) for one in value):
+            if self.head.kind == "several" and value and all(isinstance(one, str) for one in value):
                 return [float(index in numbers) for index in range(len(self.names))]
             return numbers
         if not isinstance(value, str):
             return value
         found = self._ids.find(value)
-        if found is None and value.strip() in HIDDEN_TEXTS and self.kind not in ("several", "value"):
+        if found is None and value.strip() in HIDDEN_TEXTS and self.head.kind not in ("several", "value"):
             return IGNORED
         if found is None:
             raise KeyError(value)
@@ -230,15 +190,15 @@ class LabelReader:
     def _say_left_out(self, name: str, known: Sequence[Any]) -> None:
         shown = repr(known[0])
         hint = ""
-        if self.kind in ("class", "row") and not isinstance(known[0], (list, str)):
+        if self.head.kind in ("class", "row") and not isinstance(known[0], (list, str)):
             hint = " (for values set `config.problem_type` to 'regression' and `num_labels` to 1)"
-        elif self.kind in ("class", "row") and isinstance(known[0], list):
+        elif self.head.kind in ("class", "row") and isinstance(known[0], list):
             hint = " (or set `config.problem_type` to 'multi_label_classification')"
         elif self.names:
             hint = f"; its names are {', '.join(self.names[:5])}"
         message = (
-            f"The column {name!r} holds {shown[:60]}, but {self.model_name} wants {_WANTED.get(self.kind, 'numbers')} "
-            f"as label{hint}"
+            f"The column {name!r} holds {shown[:60]}, but {self.head.model_name} wants "
+            f"{_WANTED.get(self.head.kind, 'numbers')} as label{hint}"
         )
         if self.needed:
             raise ValueError(f"{message}.")
@@ -248,113 +208,40 @@ class LabelReader:
         first = next(value for value in values if value is not None)
         if not isinstance(first, list):
             return self._one_each(name, values)
-        if self.kind in ("tokens", "words") or (self.kind == "any" and _fit(values, sizes)):
-            if self.kind == "tokens":
+        if self.head.kind in ("tokens", "words") or (self.head.kind == "any" and _fit(values, sizes)):
+            if self.head.kind == "tokens":
                 self._check_classes(name, [one for value in values for one in value or ()])
             return _padded(name, values, mask, sizes)
-        size = len(first) if self.kind != "several" or self.num_outputs is None else self.num_outputs
+        size = len(first) if self.head.kind != "several" or self.head.num_outputs is None else self.head.num_outputs
         wrong = next((value for value in values if value is None or len(value) != size), None)
         if wrong is not None or any(value is None for value in values):
             raise ValueError(
                 f"The column {name!r} must hold {size} numbers in every row, one for each output of "
-                f"{self.model_name}; a row has {wrong}."
+                f"{self.head.model_name}; a row has {wrong}."
             )
         stacked = torch.tensor(values)
         # Yes-or-no answers are targets of a binary cross-entropy, which takes fractions.
-        return stacked.float() if self.kind == "several" or stacked.is_floating_point() else stacked
+        return stacked.float() if self.head.kind == "several" or stacked.is_floating_point() else stacked
 
     def _one_each(self, name: str, values: list[Any]) -> Tensor:
         """(B,) classes, or values as they are."""
-        if self.kind in ("value", "any"):
+        if self.head.kind in ("value", "any"):
             if self.needed and any(value is None for value in values):
                 raise ValueError(f"The column {name!r} must hold {_WANTED['value']}; some rows have none.")
             stacked = torch.tensor([float("nan") if value is None else value for value in values])
             return stacked.float() if stacked.is_floating_point() else stacked
         classes = [IGNORED if value is None or value != value else int(value) for value in values]
-        if self.kind != "spans":
+        if self.head.kind != "spans":
             self._check_classes(name, classes)
         return torch.tensor(classes)
 
     def _check_classes(self, name: str, classes: Sequence[int]) -> None:
         """Check that the head has an output for every class that something learns."""
         highest = max(classes, default=IGNORED)
-        if self.needed and self.num_outputs is not None and highest >= self.num_outputs:
+        if self.needed and self.head.num_outputs is not None and highest >= self.head.num_outputs:
             raise ValueError(
-                f"The column {name!r} has the class {highest}, but {self.model_name} has {self.num_outputs} "
-                f"outputs, whose classes are 0 to {self.num_outputs - 1}."
-            )
-
-
-class ClassOrder:
-    """Brings the numbers of classes that a data set has names for into the order of the head's outputs.
-
-    Names are compared as everywhere (`hf_distill.tasks.labels.LabelNames`). Names that say nothing leave the numbers
-    as they are.
-    """
-
-    def __init__(self, model: Any) -> None:
-        """Look at the student's head.
-
-        Args:
-            model: The student.
-        """
-        self._has_classes = label_kind(model) in ("class", "row", "tokens") and not has_choices(model)
-        self._config = model.config
-        self._reordered: list[str] | None = None
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the head's classes, in their order; none where they say nothing."""
-        names = names_of_head(self._config) if self._has_classes else []
-        return [] if is_generic(names) else names
-
-    def apply(self, dataset: Any, name: str) -> Any:
-        """A data set with the numbers of the head.
-
-        Args:
-            dataset: A data set of `datasets`, whose features may be known.
-            name: What it is, for messages.
-        """
-        features = dataset.features or {}
-        column = next((one for one in LABEL_NAMES if one in features), None)
-        if column is None or not self.names:
-            return dataset
-        feature = features[column]
-        is_list = hasattr(feature, "feature")
-        found = getattr(feature.feature if is_list else feature, "names", None)
-        if found is None:
-            self._doubt_numbers(name)
-            return dataset
-        if found == self.names or is_generic(found):
-            return dataset
-        known = LabelNames(self.names)
-        places = [known.find(one) for one in found]
-        if None in places or len(set(places)) < len(places):
-            logger.warning_once(
-                f"The classes of `{name}` ({', '.join(found[:5])}) are not the head's ({', '.join(self.names[:5])}): "
-                "their numbers are taken to count the head's outputs. Set `id2label` of the student to have them "
-                "checked."
-            )
-            return dataset
-        if places == list(range(len(places))):
-            return dataset
-        self._reordered = found
-        numbers: dict[Any, Any] = dict(enumerate(places))
-
-        def in_order(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            if is_list:
-                return {column: [v if v is None else [numbers.get(one, one) for one in v] for v in batch[column]]}
-            return {column: [numbers.get(value, value) for value in batch[column]]}
-
-        classes = datasets.ClassLabel(names=self.names)
-        features = datasets.Features({**features, column: datasets.List(classes) if is_list else classes})
-        return dataset.map(in_order, batched=True, features=features)
-
-    def _doubt_numbers(self, name: str) -> None:
-        if self._reordered is not None:
-            logger.warning_once(
-                f"The labels of `{name}` are numbers without names: they are taken to count the head's outputs "
-                f"({', '.join(self.names[:5])}), and not the classes of other rows ({', '.join(self._reordered[:5])})."
+                f"The column {name!r} has the class {highest}, but {self.head.model_name} has {self.head.num_outputs} "
+                f"outputs, whose classes are 0 to {self.head.num_outputs - 1}."
             )
 
 
@@ -403,3 +290,132 @@ def _padded(name: str, values: Sequence[Any], mask: Tensor | None, sizes: Sequen
         start = width - len(row) if left else 0
         padded[place, start : start + len(row)] = torch.tensor(row, dtype=torch.long)
     return padded
+
+
+@dataclass
+class RowCollator:
+    """Makes a batch of rows of any data set: text is tokenized, labels are those that the head wants.
+
+    Attributes:
+        tokenizer: The student's; `None` where rows come tokenized and padded.
+        labels: Reads the labels; `None` where the collator inside makes them.
+        text_column: Column of the text in rows that are not tokenized.
+        max_length: Where these are cut.
+        pad: Makes the batch of everything but the labels; by default the tokenizer pads to the longest row.
+        columns: Those that models read; `None` keeps all that are numbers.
+    """
+
+    tokenizer: Any
+    labels: LabelReader | None
+    text_column: str = "text"
+    max_length: int = 128
+    pad: Pad | None = None
+    columns: frozenset[str] | None = None
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One batch.
+
+        Raises:
+            ValueError: If the rows have neither tokens nor text.
+        """
+        rows = [self._as_mapping(row) for row in features]
+        if not any(name in rows[0] for name in TOKENS):
+            rows = self._tokenized(rows)
+        labels = self.labels.take(rows) if self.labels is not None else {}
+        if self.labels is None:
+            rows = [{k: v for k, v in row.items() if k not in (*LABEL_NAMES, *SPANS)} for row in rows]
+        rows = [{k: v for k, v in row.items() if self._is_read(k, v)} for row in rows]
+        sizes = [len(row.get("input_ids", row.get("inputs_embeds", ()))) for row in rows]
+        batch = dict((self.pad or self._pad)(rows))
+        return batch | (self.labels.tensors(labels, batch.get("attention_mask"), sizes) if self.labels else {})
+
+    def _as_mapping(self, row: Any) -> dict[str, Any]:
+        """The columns of a row, which may be a text alone."""
+        if isinstance(row, str):
+            return {self.text_column: row}
+        if isinstance(row, Mapping):
+            return dict(row)
+        raise ValueError(
+            f"A row must be a mapping of columns, such as {{{self.text_column!r}: ...}}, or a text, but one is of "
+            f"type {type(row).__name__}."
+        )
+
+    def _is_read(self, name: str, value: Any) -> bool:
+        wanted = self.columns is None or name in self.columns
+        return wanted and not isinstance(value, str) and value is not None
+
+    def _tokenized(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.text_column not in rows[0] or self.tokenizer is None:
+            raise ValueError(no_tokens(list(rows[0]), self.text_column))
+        return tokenize_rows(rows, self.tokenizer, self.text_column, self.max_length)
+
+    def _pad(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows padded to the longest; where a row is several choices, (B, choices, T)."""
+        if not hasattr(self.tokenizer, "pad"):
+            # The processor of something else than text, or none.
+            return dict(default_data_collator(rows))
+        pads: Any = DataCollatorWithPadding(self.tokenizer)
+        first = rows[0].get("input_ids")
+        if not isinstance(first, list) or not first or not isinstance(first[0], list):
+            return dict(pads(rows))
+        count = len(first)
+        flat = [
+            {name: values[choice] for name, values in row.items() if isinstance(values, list)}
+            for row in rows
+            for choice in range(count)
+        ]
+        batch = pads(flat)
+        return {name: values.view(len(rows), count, -1) for name, values in batch.items()}
+
+
+def no_tokens(columns: Sequence[str], text_column: str) -> str:
+    """The message for rows that nobody can read."""
+    return (
+        f"The data set has no `input_ids` and no column {text_column!r} to tokenize (`--text_column`, with a "
+        f"`processing_class`); it has {list(columns)}."
+    )
+
+
+@dataclass
+class MaskingCollator(DataCollatorForLanguageModeling):
+    """Masks tokens as BERT does (15 %: 80 % mask, 10 % random, 10 % kept) and puts what was there into `labels`.
+
+    The stock collator draws from the global generator, one batch ahead of the update, so a resumed run masks other
+    tokens. This one draws from a generator that is seeded with `seed` and the rows of the batch: random batches of
+    another epoch are masked anew, and every evaluation of the same rows is comparable.
+    """
+
+    def __post_init__(self) -> None:
+        """Keep the seed from the base class, which puts a generator of its own in place of that of the rows."""
+        self.mask_seed, self.seed = self.seed or 0, None
+        super().__post_init__()
+
+    def torch_call(self, examples: list[Any]) -> dict[str, Any]:
+        """Pad and mask a batch; labels are -100 where nothing was masked."""
+        digest = xxhash.xxh3_64(seed=self.mask_seed)
+        for example in examples:
+            digest.update(json.dumps(list(map(int, example["input_ids"]))).encode())
+        # Generators take seeds of 63 bits.
+        self.generator = torch.Generator().manual_seed(digest.intdigest() >> 1)
+        return super().torch_call(examples)
+
+
+def masking_collator(
+    args: DistillationArguments | MaskedHeadArguments, tokenizer: Any, teachers: Sequence[TeacherSource]
+) -> MaskingCollator:
+    """The collator for `args.mlm_probability`.
+
+    Raises:
+        ValueError: If the tokenizer has nothing to mask with, or a teacher cannot read what is masked.
+    """
+    if any(teacher.dataset is not None for teacher in teachers):
+        raise ValueError(
+            "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows as they "
+            "are: give the teacher itself as `--teacher_model`."
+        )
+    if getattr(tokenizer, "mask_token", None) is None:
+        raise ValueError(
+            f"`--mlm_probability` is {args.mlm_probability}, but the tokenizer ({type(tokenizer).__name__}) has no "
+            "mask token: give that of a masked language model as `processing_class`."
+        )
+    return MaskingCollator(tokenizer, mlm_probability=args.mlm_probability, seed=args.seed)
