@@ -43,6 +43,18 @@ class Facts:
     on_host: Tensor | None = None
 
 
+class Packed:
+    """Several tensors of a batch in one, which becomes them on the device only."""
+
+    def to(self, device: Any, non_blocking: bool = False) -> Packed:
+        """The same on a device."""
+        raise NotImplementedError
+
+    def tensors(self, mask: Tensor) -> dict[str, Tensor]:
+        """Name -> tensor on the device of the mask (B, T) of the batch; nobody waits for it."""
+        raise NotImplementedError
+
+
 class Batch(dict[str, Any]):
     """A batch with the facts of its tensors.
 
@@ -63,6 +75,8 @@ class Batch(dict[str, Any]):
             if isinstance(value, Tensor):
                 leaves_host = value.device.type == "cpu" != moved[name].device.type
                 _remember(moved[name], replace(self.facts.get(name, Facts()), on_host=value if leaves_host else None))
+        for name in [name for name, value in moved.items() if isinstance(value, Packed)]:
+            moved |= moved.pop(name).tensors(moved["attention_mask"])
         return Batch(moved, self.facts)
 
 
@@ -71,15 +85,21 @@ class KnowingCollator:
 
     Attributes:
         inner: Makes the batch.
+        packs: Whether parts of a batch may be `Packed`: it goes to a device as it is.
     """
 
-    def __init__(self, inner: Callable[[Any], Any]) -> None:
+    def __init__(self, inner: Callable[[Any], Any], *, packs: bool = False) -> None:
         """Wrap a collator."""
         self.inner = inner
+        self.packs = packs
 
     def __call__(self, rows: Any) -> Any:
         """One batch; what is no mapping of names stays as it is."""
-        batch = self.inner(rows)
+        before, NOW.packs = NOW.packs, self.packs
+        try:
+            batch = self.inner(rows)
+        finally:
+            NOW.packs = before
         if not isinstance(batch, Mapping) or not all(isinstance(name, str) for name in batch):
             return batch
         known = {name: _facts_of_numbers(name, value) for name, value in batch.items()}
@@ -154,9 +174,10 @@ def places_where(chosen: Tensor, count: int | None) -> Tensor:
 
 
 class _Read(threading.local):
-    """The mask of the batch that a model reads now, in this thread."""
+    """Of this thread: the mask of the batch that a model reads now, and whether one that is made may be packed."""
 
     mask: Tensor | None = None
+    packs: bool = False
 
 
 NOW = _Read()
@@ -170,6 +191,11 @@ def reading(mask: Tensor | None) -> Iterator[None]:
         yield
     finally:
         NOW.mask = before
+
+
+def may_pack() -> bool:
+    """Whether parts of the batch that is made now may be `Packed`: a `KnowingCollator` sends it to a device."""
+    return NOW.packs
 
 
 def has_padding(mask: Tensor) -> bool | None:

@@ -67,7 +67,7 @@ def overview() -> dict[str, str]:
         "hf_distill": __version__,
         "python": f"{platform.python_version()} on {platform.platform(terse=True)}",
         **{name: _version(name) or "not installed" for name in PACKAGES},
-        "device": _device(),
+        **_device(),
         "extras": ", ".join(name for name in EXTRAS if not missing_of(name)) or "none",
         "missing": ", ".join(name for name in EXTRAS if missing_of(name)) or "nothing",
         "engines": ", ".join(list_engines()),
@@ -116,18 +116,22 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device() -> str:
-    """Return the device that models run on unless `--use_cpu` says otherwise."""
+def _device() -> dict[str, str]:
+    """The device that models run on unless `--use_cpu` says otherwise, and what makes it faster."""
     cpu = f"cpu, {os.cpu_count()} cores"
     if (_version("torch") or "").endswith("+cpu"):
-        return f"{cpu} (a torch without GPUs)"
+        return {"device": f"{cpu} (a torch without GPUs)"}
     import torch
+
+    from hf_distill.kernels.cuda import faster_flags
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None:
-        return f"{cpu} (torch sees no GPU)"
+        return {"device": f"{cpu} (torch sees no GPU)"}
     name = torch.cuda.get_device_name() if accelerator.type == "cuda" else accelerator.type
-    return f"{torch.accelerator.device_count()} x {name}; {cpu}"
+    found, flags = {"device": f"{torch.accelerator.device_count()} x {name}; {cpu}"}, faster_flags()
+    # A training in fp32 leaves them idle.
+    return found | ({"tensor cores": f"used by a training with {' or '.join(flags)}"} if flags else {})
 
 
 def _objectives() -> dict[str, str]:

@@ -378,6 +378,14 @@ def _check(
             f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
             "write them into a task.yaml beside its files."
         )
+    first = trainings[0]
+    if first.world_size > 1 or first.n_gpu > 1:
+        found = f"{first.world_size} processes" if first.world_size > 1 else f"{first.n_gpu} GPUs in one process"
+        raise ValueError(
+            f"`hf-distill pipeline` is one process on one GPU, but there are {found}: start it as "
+            "`CUDA_VISIBLE_DEVICES=0 hf-distill pipeline ...`; or start its verbs (teach, corpus, distill, adapt) one "
+            "by one, the trainings on all GPUs by `torchrun --nproc_per_node NUM_GPUS -m hf_distill distill ...`."
+        )
     if pipeline.with_labels and sources != ["task"]:
         raise ValueError(
             "`--with_labels` needs the task's own text alone (`--with_task_text` without `--corpus`, or "

@@ -258,6 +258,11 @@ class DistillationArguments(CheckedTrainingArguments):
         "group_by_length",
         "How rows are batched: group_by_length (little padding), random or sequential.",
     )
+    dataloader_num_workers: int = _ours(
+        "dataloader_num_workers",
+        0,
+        "Processes that make the training batches. Default: for a GPU up to 8 where rows are Arrow files, else 0.",
+    )
     max_tokens_per_batch: int | None = field(
         default=None,
         metadata={
@@ -448,7 +453,8 @@ class DistillationArguments(CheckedTrainingArguments):
         """
         chosen = copy.copy(self)
         for name, value in vars(self).items():
-            if isinstance(value, Unset):
+            # Processes that make batches are chosen when the rows are known: the mark stays until then.
+            if isinstance(value, Unset) and name != "dataloader_num_workers":
                 setattr(chosen, name, value.plain if distilling else value.stock)
         if distilling and chosen.ddp_find_unused_parameters is None:
             # A relation objective reaches nothing beyond Q, K, V of its layer: later parameters get no gradient.

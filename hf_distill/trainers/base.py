@@ -7,6 +7,8 @@ what the whole training took. Rows keep their order in every evaluation.
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any, TypeVar, cast
 
+import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,11 +27,14 @@ from transformers.utils import is_in_notebook, logging
 
 from ..capture.batch import KnowingCollator
 from ..capture.signals import Signals, named_signals
+from ..kernels.cuda import faster_flags, fp32_is_tf32
 from ..settings import DistillationArguments, FineTuningArguments
+from ..settings.distill import Unset
 from ..storage.files import model_files, remove
 from ..storage.finite import FiniteWatch, check_weights
 from ..storage.folders import check_apart
 from ..storage.steps import writing_to
+from ..tasks.rows.text import has_transform
 from ..teachers.opening import may_teach
 from .callbacks import GradualUnfreezing
 from .checkpoints import Checkpoints, deciding
@@ -45,6 +51,10 @@ USED_WITHOUT_OBJECTIVES = {
     *("early_stopping_patience", "early_stopping_threshold", "fp32_matmul", "gradual_unfreezing", "mlm_probability"),
     *("max_length", "text_column", "objectives"),
 }
+
+
+# Processes that make batches for one GPU: more of them make nothing faster (docs/gpu.md).
+MOST_WORKERS = 8
 
 
 class _UnlessStock:
@@ -136,6 +146,8 @@ class BaseTrainer(Trainer):
         """
         folder = str(self.args.output_dir)
         check_apart(folder, self.input_folders())
+        if self.args.device.type == "cuda" and not self.is_stock:
+            self._advise_arithmetic()
         self._begin_run()
         try:
             with writing_to(folder), self._no_filter():
@@ -147,6 +159,16 @@ class BaseTrainer(Trainer):
             self._last_batch = None
         self._whole_run = self._costs.whole(self.state, output)
         return output
+
+    def _advise_arithmetic(self) -> None:
+        """Say in a line that the device has faster products than those of fp32, where nobody chose among them."""
+        weights = next(self.model.parameters()).dtype
+        is_fp32 = self.accelerator.mixed_precision == "no" and weights == torch.float32
+        if is_fp32 and self.args.tf32 is None and not fp32_is_tf32() and faster_flags():
+            logger.warning_once(
+                f"The training computes in fp32. On this GPU it is several times as fast with "
+                f"`{'` or `'.join(faster_flags())}`; `--tf32 false` stays in fp32 without this line."
+            )
 
     def _begin_run(self) -> None:
         """Forget what a training before this one left behind."""
@@ -211,17 +233,25 @@ class BaseTrainer(Trainer):
             self.args.logging_nan_inf_filter = before
 
     @unless_stock
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
         if self.args.device.type == "cpu":
             # The host itself computes: asking it costs nothing.
-            return super()._get_dataloader(*args, **kwargs)
+            return super()._get_dataloader(dataset, *args, **kwargs)
         # Facts of a batch come with it, so that no step has to ask the device.
-        collator: Any = self.data_collator
-        self.data_collator = KnowingCollator(collator)
+        collator, workers = self.data_collator, self.args.dataloader_num_workers
+        self.data_collator = self._knowing(collator, dataset)
+        if kwargs.get("is_training") and isinstance(workers, Unset):
+            self.args.dataloader_num_workers = _workers_for(dataset)
         try:
-            return super()._get_dataloader(*args, **kwargs)
+            return super()._get_dataloader(dataset, *args, **kwargs)
         finally:
-            self.data_collator = collator
+            self.data_collator, self.args.dataloader_num_workers = collator, workers
+
+    def _knowing(self, collator: Any, dataset: Any) -> KnowingCollator:
+        """A collator whose batches know what a step would ask the device for, and go there in few copies."""
+        # A process that makes batches for others sends them tensor by tensor.
+        is_own = has_length(dataset) and not self.accelerator.dispatch_batches
+        return KnowingCollator(collator, packs=is_own and self.args.device.type != "cpu")
 
     def watch(self, values: Mapping[str, Any]) -> None:
         """Look at numbers of the step that is being computed; nothing waits for the device."""
@@ -345,6 +375,18 @@ class BaseTrainer(Trainer):
     def _load_best_model(self) -> None:
         self.checkpoints.check_best(self.state.best_model_checkpoint)
         super()._load_best_model()
+
+
+def _workers_for(dataset: Any) -> int:
+    """Processes that make batches for a GPU where nobody chose their number; 0 for rows that may not bear several.
+
+    Rows of Arrow files are read alike in any process. Code of a user's is not sent to one unasked.
+    """
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if method != "fork" or not isinstance(dataset, datasets.Dataset) or has_transform(dataset):
+        return 0
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(MOST_WORKERS, max(0, cores - 1))
 
 
 def named_targets(signals: Signals | Mapping[str, Signals] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformers import (
     BertForMaskedLM,
     BertForTokenClassification,
     BertModel,
+    TrainingArguments,
     set_seed,
 )
 
@@ -462,3 +463,11 @@ def test_flags_win_over_a_preset(run, started):
     assert student.student_shape == "2x12:2h:20"
     assert training.learning_rate == 7e-4
     assert [item["objective"] for item in training.objectives] == ["logits", "hidden", "nst"]
+
+
+@pytest.mark.parametrize(("name", "found"), [("n_gpu", "2 GPUs in one process"), ("world_size", "2 processes")])
+def test_several_gpus_are_refused_before_the_first_stage(run, name, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, name, property(lambda self: 2))
+    with pytest.raises(ValueError, match=f"{found}: start it as `CUDA_VISIBLE_DEVICES=0 hf-distill pipeline"):
+        run(output_dir=str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()

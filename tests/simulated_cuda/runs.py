@@ -64,7 +64,7 @@ from hf_distill.trainers.fine_tuning.trainer import build_trainer
 # The step that is counted; in the one before it, optimizers make their state.
 FIRST, LAST = 1, 2
 TOKENIZER = word_tokenizer()
-WORDS = [word for word in TOKENIZER.get_vocab() if word.isalpha()]
+WORDS = sorted(word for word in TOKENIZER.get_vocab() if word.isalpha())
 OBJECTIVES = ["relation", "minilm", "logits", "labels", "annealed", "hidden", "cosine", "pkd", "fsp", "nst"]
 OBJECTIVES += ["attention", "tinybert", "tinybert_prediction"]
 DEFAULTS = FineTuningDefaults(max_length=32)
@@ -113,6 +113,7 @@ def arguments(kind: Any = DistillationArguments, **values: Any) -> Any:
     """Arguments of a training of two steps that logs and saves nothing on the way."""
     given = {"max_steps": LAST, "per_device_train_batch_size": 4, "logging_steps": 100, "save_strategy": "no"}
     given |= {"report_to": "none", "disable_tqdm": True, "train_sampling_strategy": "random"}
+    given |= {"dataloader_num_workers": 0}
     return kind(tempfile.mkdtemp(), **{**given, **values})
 
 
@@ -280,7 +281,8 @@ def _(run: Run) -> None:
     teacher, student = pair()
     data = rows()
     stored = precompute(data, teacher, ["relation", "logits"], tempfile.mkdtemp(), processing_class=TOKENIZER)
-    run.distil(["relation", "logits"], (stored.folder, student), StoredTeacher(stored.folder).dataset)
+    data = StoredTeacher(stored.folder).dataset
+    run.distil(["relation", "logits"], (stored.folder, student), data, dataloader_num_workers=2)
 
 
 @_run("a teacher with a tokenizer of its own")

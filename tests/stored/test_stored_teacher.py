@@ -1,6 +1,7 @@
 """Which rows, objectives, tokenizers and students fit a stored teacher."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from stored_cases import EVERYTHING
 from torch.testing import assert_close
 from transformers import DataCollatorWithPadding
 
-from hf_distill.teachers.stored.teacher import StoredCollator, StoredTeacher, join_rows
+from hf_distill.capture.batch import KnowingCollator
+from hf_distill.teachers.stored.teacher import SIGNALS, StoredCollator, StoredTeacher, join_rows
 
 
 @pytest.mark.parametrize("remove", [True, False])
@@ -112,3 +114,30 @@ def test_several_stored_teachers_of_the_same_rows_stand_side_by_side(store, tiny
     fewer = StoredTeacher(store(rows.select(range(9)), folder="three"), name="third")
     with pytest.raises(ValueError, match=r"\(64 rows\) and .* \(9 rows\) were stored for different rows"):
         join_rows([one, fewer])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_for_a_device_signals_are_one_tensor_without_padding(side, store, tiny_tokenizer, left_tokenizer):
+    stored = StoredTeacher(store(objectives=EVERYTHING, dtype="bfloat16"))
+    rows = [stored.dataset[row] for row in range(8)]
+    collator = stored.collator(DataCollatorWithPadding(tiny_tokenizer if side == "right" else left_tokenizer))
+    expected = collator(rows)
+    batch = pickle.loads(pickle.dumps(KnowingCollator(collator, packs=True)(rows)))
+    flat = batch[SIGNALS]
+    inputs = expected.keys() - set(stored.required_columns)
+    assert batch.keys() == {*inputs, SIGNALS}
+    tokens = int(batch["attention_mask"].sum())
+    assert flat.memory.nbytes < sum(expected[name].nbytes for name in stored.required_columns)
+    assert {column.name: size for column, size in flat.parts}["teacher_query_3"] == 2 * tokens * 24
+    there = batch.to("cpu")
+    assert there.keys() == expected.keys()
+    for name, values in expected.items():
+        assert torch.equal(there[name], values), name
+
+
+def test_numbers_of_different_sizes_share_the_tensor(store, tiny_teacher, rows):
+    stored = StoredTeacher(store(objectives=["logits"], dtype="float16", top_k=1))
+    features = [stored.dataset[row] for row in (3, 1, 2)]
+    batch = KnowingCollator(stored.collator(), packs=True)(features).to("cpu")
+    for name, values in stored.collator()(features).items():
+        assert torch.equal(batch[name], values), name

@@ -2,10 +2,13 @@
 
 import random
 
+import datasets
 import numpy as np
 import pytest
 import torch
 
+from hf_distill import DistillationArguments
+from hf_distill.trainers import base
 from hf_distill.trainers.base import random_state_kept, unless_stock
 
 
@@ -56,3 +59,16 @@ def test_no_generator_of_random_numbers_moves():
     with random_state_kept(torch.device("cpu")):
         first = drawn()
     assert drawn() == first
+
+
+def test_batches_for_a_gpu_are_made_by_processes_where_nobody_chose_their_number(make_trainer, monkeypatch, tmp_path):
+    monkeypatch.setattr(base.os, "sched_getaffinity", lambda pid: range(6))
+    monkeypatch.setattr(base.multiprocessing, "get_start_method", lambda allow_none: "fork")
+    rows = datasets.Dataset.from_dict({"text": ["one", "two"]})
+    assert base._workers_for(rows) == 5
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert base._workers_for(rows) == 1
+    assert base._workers_for(rows.with_transform(lambda batch: batch)) == base._workers_for(["one", "two"]) == 0
+    assert isinstance(make_trainer().args.dataloader_num_workers, base.Unset), "the rows decide"
+    args = DistillationArguments(str(tmp_path), dataloader_num_workers=0, use_cpu=True)
+    assert type(args.for_training(distilling=True).dataloader_num_workers) is int

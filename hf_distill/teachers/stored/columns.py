@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from datasets import LargeList, Value
 from torch import Tensor
 
+from ...capture.batch import Packed, places_where
 from ...capture.signals import Projections, SignalRequest, Signals
 from ...storage.finite import NotFiniteError
 
@@ -81,21 +82,17 @@ class Column:
         counts = mask.sum(1) ** self.positions * self.width
         return values.cpu().numpy(), counts.cpu().numpy()
 
-    def pad(self, rows: Sequence[Any], mask: Tensor) -> Tensor:
-        """Put stored rows where the mask has their tokens; zeros elsewhere.
+    def check(self, rows: Sequence[np.ndarray], mask: Tensor) -> None:
+        """Check that stored rows have a number for every token of a batch.
 
         Args:
             rows: B flat rows.
-            mask: (B, T) of the batch, padded on either side.
-
-        Returns:
-            (B, W), (B, T, W) or (B, T, T, W) in the type of the store.
+            mask: (B, T) of the batch, on the host.
 
         Raises:
             ValueError: If the batch has other numbers of tokens than the stored rows.
         """
-        arrays = [np.asarray(row, dtype=self.numpy_dtype) for row in rows]
-        stored = [len(array) for array in arrays]
+        stored = [len(row) for row in rows]
         wanted = (mask.sum(1) ** self.positions * self.width).tolist()
         if stored != wanted:
             row = next(i for i, pair in enumerate(zip(stored, wanted, strict=True)) if pair[0] != pair[1])
@@ -104,18 +101,80 @@ class Column:
                 f"number of them ({stored[row]} numbers instead of {wanted[row]}). The collator must neither cut "
                 "nor change the stored rows."
             )
-        values = torch.from_numpy(np.concatenate(arrays))
-        if self.dtype == "bfloat16":
-            values = values.view(torch.bfloat16)
-        shape = (mask.shape[0], *[mask.shape[1]] * self.positions, self.width)
-        padded = torch.zeros(shape, dtype=values.dtype)
-        padded[_real(mask, self.positions)] = values.view(-1, self.width)
+
+    def pad(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Put the numbers of all rows where the mask has their tokens; zeros elsewhere.
+
+        Args:
+            values: Those of all rows one after the other, flat, in the type of the store; see `check`.
+            mask: (B, T) of the batch, padded on either side, on the device of the values.
+
+        Returns:
+            (B, W), (B, T, W) or (B, T, T, W).
+        """
+        padded = self.zeros(mask)
+        values = values.view(padded.dtype).view(-1, self.width)
+        places = places_where(_real(mask, self.positions).flatten(), len(values))
+        padded.view(-1, self.width).index_copy_(0, places, values)
         return padded
 
     def zeros(self, mask: Tensor) -> Tensor:
         """Return a batch of zeros of the column's shape."""
         shape = (mask.shape[0], *[mask.shape[1]] * self.positions, self.width)
         return torch.zeros(shape, dtype=getattr(torch, self.dtype), device=mask.device)
+
+
+@dataclass(frozen=True)
+class FlatColumns(Packed):
+    """The columns of a batch without padding, in one tensor: one copy to the device, and padding is added there.
+
+    Attributes:
+        memory: Bytes of all columns, one after the other.
+        parts: Each column, and how many of the bytes are its own.
+    """
+
+    memory: Tensor
+    parts: Sequence[tuple[Column, int]]
+
+    @classmethod
+    def of(cls, columns: Sequence[Column], features: Sequence[Mapping[str, Any]], mask: Tensor) -> FlatColumns:
+        """Lay the columns of some rows into one tensor.
+
+        Args:
+            columns: Those that the rows have.
+            features: B rows.
+            mask: (B, T) of the batch.
+
+        Raises:
+            ValueError: If the batch has other numbers of tokens than the stored rows.
+        """
+        found = []
+        # Wide numbers first, so that each stands at a multiple of its size.
+        for column in sorted(columns, key=lambda one: -np.dtype(one.numpy_dtype).itemsize):
+            rows = [np.asarray(row[column.name], dtype=column.numpy_dtype) for row in features]
+            column.check(rows, mask)
+            found.append((column, rows))
+        sizes = [sum(row.nbytes for row in rows) for _, rows in found]
+        memory, first = np.empty(sum(sizes), dtype=np.uint8), 0
+        for (column, rows), size in zip(found, sizes, strict=True):
+            np.concatenate(rows, out=memory[first : first + size].view(column.numpy_dtype))
+            first += size
+        columns = [column for column, _ in found]
+        return cls(torch.from_numpy(memory), list(zip(columns, sizes, strict=True)))
+
+    def to(self, device: Any, non_blocking: bool = False) -> FlatColumns:
+        """The same on a device."""
+        return replace(self, memory=self.memory.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> FlatColumns:
+        """The same in memory from which copies to a device are queued; loaders ask for it."""
+        return replace(self, memory=self.memory.pin_memory())
+
+    def tensors(self, mask: Tensor) -> dict[str, Tensor]:
+        """Name -> padded tensor."""
+        sizes = [size for _, size in self.parts]
+        numbers = zip(self.parts, self.memory.split(sizes), strict=True)
+        return {column.name: column.pad(values, mask) for (column, _), values in numbers}
 
 
 @dataclass(frozen=True)

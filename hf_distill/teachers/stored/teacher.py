@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
 
+from ...capture.batch import may_pack
 from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import load_skeleton, load_tokenizer
 from ...students.sentence import read_head
 from ..base import TeacherSource, label_permutation
-from .columns import Column, StoredSignal, decode_signals
+from .columns import Column, FlatColumns, StoredSignal, decode_signals
 from .manifest import (
     missing_signals,
     read_manifest,
@@ -28,6 +29,9 @@ from .manifest import (
     shard_paths,
     verify_shards,
 )
+
+# Name of the signals in a batch that is on its way to a device.
+SIGNALS = "stored signals"
 
 
 class StoredTeacher(TeacherSource):
@@ -230,9 +234,12 @@ class StoredCollator:
             raise ValueError(
                 f"The collator gave no `attention_mask` but {sorted(batch)}: stored signals are put where it is 1."
             )
-        for column in (column for teacher in self.teachers for column in teacher.columns):
-            if column.name in features[0]:
-                batch[column.name] = column.pad([row[column.name] for row in features], batch["attention_mask"])
+        columns = [one for teacher in self.teachers for one in teacher.columns if one.name in features[0]]
+        mask = batch["attention_mask"]
+        if may_pack():
+            return batch | {SIGNALS: FlatColumns.of(columns, features, mask)}
+        for column in columns:
+            batch |= FlatColumns.of([column], features, mask).tensors(mask)
         return batch
 
 

@@ -18,7 +18,6 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
 
-from hf_distill.capture.batch import KnowingCollator
 from hf_distill.hub.tokenizers import tokenizer_hash
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
@@ -268,7 +267,7 @@ class MTLTrainer(BaseTrainer):
         loader = torch.utils.data.DataLoader(
             self.train_dataset,
             batch_sampler=batches,
-            collate_fn=KnowingCollator(self.data_collator),
+            collate_fn=self._knowing(self.data_collator, self.train_dataset),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             prefetch_factor=self.args.dataloader_prefetch_factor,
