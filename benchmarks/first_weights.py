@@ -46,7 +46,8 @@ def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Path, dict[s
 
     The folder is kept, since students with more updates begin with the same weights.
     """
-    folder = Path(words.work_dir, f"{words.shape}-{init}-{words.vocabulary or 'full'}-start-{seed}")
+    kind = "-".join(map(str, (words.shape, init, words.vocabulary or "full", words.calibration or "general")))
+    folder = Path(words.work_dir, f"{kind.replace('/', '_')}-start-{seed}")
     facts_file = folder / "facts.json"
     if facts_file.is_file():
         return folder, json.loads(facts_file.read_text(encoding="utf-8"))
@@ -63,7 +64,7 @@ def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Path, dict[s
         teacher,
         words.shape,
         init="teacher" if init == "cut" else init,
-        calibration_text=texts[:CALIBRATION_ROWS] if init == "teacher" else None,
+        calibration_text=calibration_texts(words, seed) if init == "teacher" else None,
         tokenizer=tokenizer,
         seed=seed,
     )
@@ -89,6 +90,15 @@ def texts_of(words: argparse.Namespace, seed: int) -> list[str]:
     corpus = load_general_corpus(words.textbook, flag="--textbook").shuffle(seed=seed)
     count = CALIBRATION_ROWS + max(max(words.updates) * ROWS_PER_UPDATE, TRIMMING_ROWS)
     return [words.prefix + text for text in corpus.select(range(min(count, len(corpus))))["text"]]
+
+
+def calibration_texts(words: argparse.Namespace, seed: int) -> list[str]:
+    """The texts of the refit: the first ones of the textbook, or the training rows of a task."""
+    if not words.calibration:
+        return texts_of(words, seed)[:CALIBRATION_ROWS]
+    task = load_task(words.calibration, words.data_dir)
+    rows = task.train.shuffle(seed=seed)
+    return [words.prefix + text for column in task.spec.text_columns for text in rows[column][:CALIBRATION_ROWS]]
 
 
 def distilled(student: Any, tokenizer: Any, words: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +182,8 @@ def known(output: str) -> set[tuple[Any, ...]]:
 
 def key_of(result: dict[str, Any]) -> tuple[Any, ...]:
     """What tells one result from another."""
-    return tuple(result[name] for name in ("teacher", "shape", "init", "vocabulary", "updates", "seed"))
+    names = ("teacher", "shape", "init", "vocabulary", "calibration", "updates", "seed")
+    return tuple(result[name] for name in names)
 
 
 def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def measure(words: argparse.Namespace, init: str, updates: int, seed: int) -> di
     torch.set_num_threads(words.threads)
     start, facts = begin(words, init, seed)
     student, tokenizer = AutoModel.from_pretrained(start), load_tokenizer(str(start), flag="--work_dir")
-    folder = Path(str(start).replace("start", str(updates)))
+    folder = start.with_name(start.name.replace("start", str(updates)))
     if updates:
         options = {
             "output_dir": str(folder / "distilled"),
@@ -207,6 +218,7 @@ def main() -> None:
     parser.add_argument("--prefix", default="", help="What the teacher wants before every text.")
     parser.add_argument("--shape", default="4x312")
     parser.add_argument("--vocabulary", type=int, help="Trim the student's vocabulary to so many pieces.")
+    parser.add_argument("--calibration", help="Refit on the training texts of this task instead of the textbook's.")
     parser.add_argument("--inits", nargs="+", default=["teacher", "cut", "svd_embeddings", "random"])
     parser.add_argument("--updates", nargs="+", type=int, default=[0, 250])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
@@ -223,7 +235,8 @@ def main() -> None:
         for updates in words.updates:
             for init in words.inits:
                 head = {"teacher": Path(words.teacher).name, "shape": words.shape, "init": init}
-                result = head | {"vocabulary": words.vocabulary, "updates": updates, "seed": seed}
+                result = head | {"vocabulary": words.vocabulary, "calibration": words.calibration}
+                result |= {"updates": updates, "seed": seed}
                 if key_of(result) in done:
                     continue
                 result |= {"objectives": words.objectives} | measure(words, init, updates, seed)
