@@ -66,100 +66,65 @@ _MODULE_OF: dict[str, str] = {
     "size_table": "students.sizes",
 }
 
-__all__ = [
-    "AugmentationArguments",
-    "AugmentedCorpus",
-    "CorpusArguments",
-    "CorpusResult",
-    "DistillationArguments",
-    "DistillationTrainer",
-    "EncoderForGeneration",
-    "FineTuningArguments",
-    "GeneralCorpus",
-    "GeneralCorpusArguments",
-    "GenerationSettings",
-    "GenerationTrainer",
-    "GenerationTrainingArguments",
-    "LoadedTask",
-    "MTLArguments",
-    "MTLTrainer",
-    "MultiTeacherArguments",
-    "MultiTeacherTrainer",
-    "Objective",
-    "OnnxModel",
-    "SignalCapture",
-    "SignalRequest",
-    "Signals",
-    "StoredTeacher",
-    "StudentShape",
-    "TaskSpec",
-    "TeacherSource",
-    "WeightedObjective",
-    "adapter_teachers",
-    "build_augmented_corpus",
-    "build_contextualized_corpus",
-    "build_general_corpus",
-    "create_student",
-    "evaluate_model",
-    "export_onnx",
-    "finetune",
-    "latency_ratio",
-    "list_objectives",
-    "list_tasks",
-    "load_general_corpus",
-    "load_preset",
-    "load_task",
-    "parse_shape",
-    "precompute",
-    "push_folder",
-    "quantize_onnx",
-    "register_architecture",
-    "register_engine",
-    "register_objective",
-    "register_task",
-    "size_table",
-]
+__all__ = list(_MODULE_OF)
 
 if TYPE_CHECKING:
-    from .capture.architectures import register_architecture
-    from .capture.signals import SignalRequest, Signals
-    from .capture.transformer import SignalCapture
-    from .corpus.augment.builder import AugmentedCorpus, build_augmented_corpus
-    from .corpus.build.builder import CorpusResult, build_contextualized_corpus
-    from .corpus.build.general import GeneralCorpus, build_general_corpus
-    from .corpus.build.loading import load_general_corpus
-    from .corpus.search.retrieval import register_engine
-    from .generation.model import EncoderForGeneration
-    from .generation.settings import GenerationSettings
-    from .generation.trainer import GenerationTrainer
-    from .hub.push import push_folder
-    from .objectives import Objective, WeightedObjective, list_objectives, register_objective
-    from .reports.onnx.onnx_export import export_onnx, quantize_onnx
-    from .reports.onnx.onnx_model import OnnxModel
-    from .reports.speed.latency import latency_ratio
-    from .settings import (
-        AugmentationArguments,
-        CorpusArguments,
-        DistillationArguments,
-        FineTuningArguments,
-        GeneralCorpusArguments,
-        GenerationTrainingArguments,
-        MTLArguments,
-        MultiTeacherArguments,
+    from .capture.architectures import register_architecture as register_architecture
+    from .capture.signals import SignalRequest as SignalRequest, Signals as Signals
+    from .capture.transformer import SignalCapture as SignalCapture
+    from .corpus.augment.builder import (
+        AugmentedCorpus as AugmentedCorpus,
+        build_augmented_corpus as build_augmented_corpus,
     )
-    from .settings.presets import load_preset
-    from .students.creation import create_student
-    from .students.shapes import StudentShape, parse_shape
-    from .students.sizes import size_table
-    from .tasks import LoadedTask, TaskSpec, list_tasks, load_task, register_task
-    from .teachers.adapters import adapter_teachers
-    from .teachers.base import TeacherSource
-    from .teachers.stored.precompute import precompute
-    from .teachers.stored.teacher import StoredTeacher
-    from .trainers.distillation.multi_teacher import MultiTeacherTrainer
-    from .trainers.distillation.trainer import DistillationTrainer
-    from .trainers.fine_tuning.trainer import evaluate_model, finetune
-    from .trainers.multi_task.trainer import MTLTrainer
+    from .corpus.build.builder import (
+        CorpusResult as CorpusResult,
+        build_contextualized_corpus as build_contextualized_corpus,
+    )
+    from .corpus.build.general import GeneralCorpus as GeneralCorpus, build_general_corpus as build_general_corpus
+    from .corpus.build.loading import load_general_corpus as load_general_corpus
+    from .corpus.search.retrieval import register_engine as register_engine
+    from .generation.model import EncoderForGeneration as EncoderForGeneration
+    from .generation.settings import GenerationSettings as GenerationSettings
+    from .generation.trainer import GenerationTrainer as GenerationTrainer
+    from .hub.push import push_folder as push_folder
+    from .objectives import (
+        Objective as Objective,
+        WeightedObjective as WeightedObjective,
+        list_objectives as list_objectives,
+        register_objective as register_objective,
+    )
+    from .reports.onnx.onnx_export import export_onnx as export_onnx, quantize_onnx as quantize_onnx
+    from .reports.onnx.onnx_model import OnnxModel as OnnxModel
+    from .reports.speed.latency import latency_ratio as latency_ratio
+    from .settings import (
+        AugmentationArguments as AugmentationArguments,
+        CorpusArguments as CorpusArguments,
+        DistillationArguments as DistillationArguments,
+        FineTuningArguments as FineTuningArguments,
+        GeneralCorpusArguments as GeneralCorpusArguments,
+        GenerationTrainingArguments as GenerationTrainingArguments,
+        MTLArguments as MTLArguments,
+        MultiTeacherArguments as MultiTeacherArguments,
+    )
+    from .settings.presets import load_preset as load_preset
+    from .students.creation import create_student as create_student
+    from .students.shapes import StudentShape as StudentShape, parse_shape as parse_shape
+    from .students.sizes import size_table as size_table
+    from .tasks import (
+        LoadedTask as LoadedTask,
+        TaskSpec as TaskSpec,
+        list_tasks as list_tasks,
+        load_task as load_task,
+        register_task as register_task,
+    )
+    from .teachers.adapters import adapter_teachers as adapter_teachers
+    from .teachers.base import TeacherSource as TeacherSource
+    from .teachers.stored.precompute import precompute as precompute
+    from .teachers.stored.teacher import StoredTeacher as StoredTeacher
+    from .trainers.distillation.multi_teacher import MultiTeacherTrainer as MultiTeacherTrainer
+    from .trainers.distillation.trainer import DistillationTrainer as DistillationTrainer
+    from .trainers.fine_tuning.trainer import evaluate_model as evaluate_model, finetune as finetune
+    from .trainers.multi_task.trainer import MTLTrainer as MTLTrainer
 
 
 quiet_imports()

@@ -15,8 +15,7 @@ import pytest
 from tiny_data import mood_rows, save_model, write_task
 from transformers import AutoModelForSequenceClassification, BertModel, set_seed
 
-from hf_distill import __version__, cli
-from hf_distill import settings as arguments
+from hf_distill import __version__, cli, settings as arguments
 from hf_distill.cli import VERBS, main, usage
 from hf_distill.commands import info
 from hf_distill.corpus.search.retrieval import ENGINES

@@ -8,8 +8,7 @@ from functools import partial
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hf_distill.corpus.build.loading import named_corpora, split_config
 from hf_distill.generation.settings import GenerationSettings

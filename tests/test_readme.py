@@ -19,8 +19,7 @@ import torch
 from transformers import BertModel, HfArgumentParser, TrainingArguments
 
 import hf_distill
-from hf_distill import cli
-from hf_distill import settings as arguments
+from hf_distill import cli, settings as arguments
 from hf_distill.capture.architectures import known_architectures
 from hf_distill.commands.corpus import PAPER_TOP_K
 from hf_distill.corpus.search.engines import retriv

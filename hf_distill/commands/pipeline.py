@@ -19,9 +19,16 @@ from transformers import AutoConfig, TrainingArguments
 from transformers.utils import logging
 
 from hf_distill.capture.forward import evaluating
-from hf_distill.commands import adapt, augment, distill, export, general, teach
-from hf_distill.commands import corpus as corpus_verb
-from hf_distill.commands import report as report_verb
+from hf_distill.commands import (
+    adapt,
+    augment,
+    corpus as corpus_verb,
+    distill,
+    export,
+    general,
+    report as report_verb,
+    teach,
+)
 from hf_distill.commands.card import pipeline_facts, write_card
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results

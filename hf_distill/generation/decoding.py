@@ -11,8 +11,7 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence, Set as AbstractSet
 from typing import Any, NamedTuple, Protocol
 
 import torch

@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_type_hints
 
-from torch import Tensor, nn
-from torch import distributed as dist
+from torch import Tensor, distributed as dist, nn
 
 from ..capture.signals import SignalRequest, Signals
 from ..storage.plain_values import as_hint, as_mapping, can_check, check_range, load_json, shown

@@ -17,50 +17,33 @@ if TYPE_CHECKING:
     from .bench import BenchmarkArguments as BenchmarkArguments
     from .compare import ComparisonArguments as ComparisonArguments
     from .convert import ConversionArguments as ConversionArguments
-    from .corpus import CorpusArguments as CorpusArguments
-    from .corpus import ShardArguments as ShardArguments
+    from .corpus import CorpusArguments as CorpusArguments, ShardArguments as ShardArguments
     from .distill import (
         DistillationArguments as DistillationArguments,
-    )
-    from .distill import (
         MultiTeacherArguments as MultiTeacherArguments,
-    )
-    from .distill import (
         RunArguments as RunArguments,
-    )
-    from .distill import (
         StudentArguments as StudentArguments,
-    )
-    from .distill import (
         TextbookArguments as TextbookArguments,
     )
     from .evaluate import EvaluationArguments as EvaluationArguments
-    from .export import ExportArguments as ExportArguments
-    from .export import ScoredTaskArguments as ScoredTaskArguments
+    from .export import ExportArguments as ExportArguments, ScoredTaskArguments as ScoredTaskArguments
     from .general import GeneralCorpusArguments as GeneralCorpusArguments
     from .generate import (
         GenerationArguments as GenerationArguments,
-    )
-    from .generate import (
         GenerationTaskArguments as GenerationTaskArguments,
-    )
-    from .generate import (
         GenerationTrainingArguments as GenerationTrainingArguments,
     )
     from .grid import GridArguments as GridArguments
     from .info import InfoArguments as InfoArguments
-    from .mlm import MaskedHeadArguments as MaskedHeadArguments
-    from .mlm import MLMHeadArguments as MLMHeadArguments
-    from .mtl import MTLArguments as MTLArguments
-    from .mtl import TasksArguments as TasksArguments
+    from .mlm import MaskedHeadArguments as MaskedHeadArguments, MLMHeadArguments as MLMHeadArguments
+    from .mtl import MTLArguments as MTLArguments, TasksArguments as TasksArguments
     from .pipeline import PipelineArguments as PipelineArguments
     from .precompute import PrecomputeArguments as PrecomputeArguments
     from .predict import PredictionArguments as PredictionArguments
     from .push import PushArguments as PushArguments
     from .report import ReportArguments as ReportArguments
     from .task import TaskArguments as TaskArguments
-    from .teach import FineTuningArguments as FineTuningArguments
-    from .teach import TeacherArguments as TeacherArguments
+    from .teach import FineTuningArguments as FineTuningArguments, TeacherArguments as TeacherArguments
     from .vocabulary import VocabularyArguments as VocabularyArguments
 
 _MODULE_OF = {

@@ -22,26 +22,22 @@ _MODULE_OF = {
     "tokenize_task": "rows.tokenizing",
 }
 
-__all__ = [
-    "LoadedTask",
-    "TaskSpec",
-    "build_compute_metrics",
-    "compute_scores",
-    "get_task",
-    "list_tasks",
-    "load_metric",
-    "load_task",
-    "register_task",
-    "tokenize_task",
-]
+__all__ = list(_MODULE_OF)
 
 if TYPE_CHECKING:
-    from hf_distill.tasks.catalogue.registry import get_task, list_tasks, register_task
-    from hf_distill.tasks.loading import LoadedTask, load_task
-    from hf_distill.tasks.metrics.compute import build_compute_metrics, compute_scores
-    from hf_distill.tasks.metrics.evaluate_modules import load_metric
-    from hf_distill.tasks.rows.tokenizing import tokenize_task
-    from hf_distill.tasks.spec import TaskSpec
+    from hf_distill.tasks.catalogue.registry import (
+        get_task as get_task,
+        list_tasks as list_tasks,
+        register_task as register_task,
+    )
+    from hf_distill.tasks.loading import LoadedTask as LoadedTask, load_task as load_task
+    from hf_distill.tasks.metrics.compute import (
+        build_compute_metrics as build_compute_metrics,
+        compute_scores as compute_scores,
+    )
+    from hf_distill.tasks.metrics.evaluate_modules import load_metric as load_metric
+    from hf_distill.tasks.rows.tokenizing import tokenize_task as tokenize_task
+    from hf_distill.tasks.spec import TaskSpec as TaskSpec
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,7 @@ import yaml
 from datasets import Dataset, load_dataset
 from transformers import BertForMaskedLM, set_seed
 
-from hf_distill.commands.augment import PAPER_NUM_SAMPLES
-from hf_distill.commands.augment import run as augment
+from hf_distill.commands.augment import PAPER_NUM_SAMPLES, run as augment
 from hf_distill.commands.textbook import read_textbook
 from hf_distill.settings import AugmentationArguments, DistillationArguments, TaskArguments, TextbookArguments
 

@@ -11,8 +11,7 @@ from corpus_job_cases import arguments, write_sources
 from datasets import Dataset, load_dataset
 
 from hf_distill.cli import main
-from hf_distill.commands.corpus import PAPER_TOP_K
-from hf_distill.commands.corpus import run as build_corpus
+from hf_distill.commands.corpus import PAPER_TOP_K, run as build_corpus
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.tasks.loading import load_task
 

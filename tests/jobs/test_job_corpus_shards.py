@@ -7,8 +7,7 @@ from corpus_job_cases import arguments, write_sources
 from datasets import load_dataset
 
 from hf_distill.cli import main
-from hf_distill.commands.corpus import run as build_corpus
-from hf_distill.commands.corpus import summary
+from hf_distill.commands.corpus import run as build_corpus, summary
 from hf_distill.settings import ShardArguments
 
 TASK = {"train": ["a fine film", "a dull film", "the plot of a river"], "validation": ["the plot is thin"]}

@@ -7,8 +7,7 @@ import torch
 from transformers import Trainer
 
 from hf_distill import cli
-from hf_distill.commands.distill import dry_run, summary
-from hf_distill.commands.distill import run as distill
+from hf_distill.commands.distill import dry_run, run as distill, summary
 from hf_distill.reports.dry_run import _KeptForBackward
 from hf_distill.settings import (
     DistillationArguments,

@@ -7,8 +7,7 @@ import pytest
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
 from hf_distill import EncoderForGeneration, cli
-from hf_distill.commands.generate import run as generate
-from hf_distill.commands.generate import summary
+from hf_distill.commands.generate import run as generate, summary
 from hf_distill.generation.predictions import PredictionFile
 from hf_distill.hub.selection import select_files
 from hf_distill.settings import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments

@@ -8,8 +8,7 @@ from tiny_data import mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
-from hf_distill.commands.grid import Cell, format_tables, grid_cells, table
-from hf_distill.commands.grid import run as run_grid
+from hf_distill.commands.grid import Cell, format_tables, grid_cells, run as run_grid, table
 from hf_distill.hub.disclosure import public
 from hf_distill.settings import GridArguments
 from hf_distill.settings.parsing import parse

@@ -9,8 +9,7 @@ from tiny_data import mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
-from hf_distill.commands.grid import CLASSES, student_settings
-from hf_distill.commands.grid import run as run_grid
+from hf_distill.commands.grid import CLASSES, run as run_grid, student_settings
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import (
     DistillationArguments,

@@ -20,10 +20,8 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.commands import adapt, corpus, distill, teach
-from hf_distill.commands import pipeline as module
-from hf_distill.commands.pipeline import run as run_pipeline
-from hf_distill.commands.pipeline import summary as format_report
+from hf_distill.commands import adapt, corpus, distill, pipeline as module, teach
+from hf_distill.commands.pipeline import run as run_pipeline, summary as format_report
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import (

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from hf_distill.commands.distill import run as distill
-from hf_distill.commands.push import run as push
-from hf_distill.commands.push import summary as format_push
+from hf_distill.commands.push import run as push, summary as format_push
 from hf_distill.hub.failures import PushError
 from hf_distill.settings import (
     DistillationArguments,

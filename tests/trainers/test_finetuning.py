@@ -23,8 +23,7 @@ from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 from hf_distill.trainers import checkpoints
-from hf_distill.trainers.fine_tuning import task_models
-from hf_distill.trainers.fine_tuning import trainer as finetuning
+from hf_distill.trainers.fine_tuning import task_models, trainer as finetuning
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.fine_tuning.task_models import (
     add_lora,
