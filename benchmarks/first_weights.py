@@ -160,7 +160,7 @@ def adapted(folder: Path, tokenizer: Any, task: LoadedTask, rows: int, epochs: f
     train = task.train.shuffle(seed=seed).select(range(min(rows, len(task.train))))
     small = LoadedTask(task.spec, type(task.dataset)({**task.dataset, task.spec.train_split: train}), task.source)
     args = FineTuningArguments(
-        str(folder / "adapted"),
+        str(folder.with_name(f"{folder.name}-adapted")),
         learning_rate=1e-4,
         num_train_epochs=epochs,
         per_device_train_batch_size=32,
