@@ -145,7 +145,7 @@ def below_head(model: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]]) -> 
 
 
 def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max_tokens: int) -> Iterator[Batch]:
-    """Batches of texts of like length, until there are `max_tokens` tokens."""
+    """Batches of texts of like length, until there are `max_tokens` tokens; two rounds of held-out ones at least."""
     rows: list[dict[str, Any]] = []
     total = 0
     for text in texts:
@@ -155,8 +155,9 @@ def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max
         if total >= max_tokens:
             break
     rows.sort(key=lambda row: len(row["input_ids"]))
-    for start in range(0, len(rows), ROWS_PER_BATCH):
-        padded = tokenizer.pad(rows[start : start + ROWS_PER_BATCH], padding=True, return_tensors="pt")
+    size = min(ROWS_PER_BATCH, -(-len(rows) // (2 * HELD_OUT_EVERY)) or 1)
+    for start in range(0, len(rows), size):
+        padded = tokenizer.pad(rows[start : start + size], padding=True, return_tensors="pt")
         yield {name: padded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in padded}
 
 

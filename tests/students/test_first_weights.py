@@ -26,7 +26,7 @@ from hf_distill.students.first_weights import (
     importance_on_texts,
     tokenized_batches,
 )
-from hf_distill.students.refitting import KnownStates, fit_linear, refit, signals_of
+from hf_distill.students.refitting import RIDGES, KnownStates, fit_linear, refit, signals_of
 from hf_distill.students.slicing import axes_of, choose_cut
 
 CUTTABLE = [name for name in TEACHERS if name != "MobileBert"]
@@ -143,9 +143,32 @@ class TestRefitting:
         damped = gram + 0.1 * gram.diagonal().mean() * torch.eye(4)
         expected = start + torch.linalg.solve(damped, ones.T @ (goal.double() - ones @ start))
         with torch.no_grad():
-            fit_linear([linear], iter([(x[:20], goal[:20]), (x[20:], goal[20:])]), ridge=0.1)
+            fit_linear([linear], iter([(x[:20], goal[:20]), (x[20:], goal[20:])]), ridges=[0.1])
         found = torch.cat([linear.weight.detach().T, linear.bias.detach()[None]])
         torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize(("noise", "expected"), [(0.0, 1e-4), (3.0, 0.1), (30.0, 100.0)])
+    def test_the_ridge_is_the_one_with_the_least_error_on_batches_kept_apart(self, noise, expected):
+        generator = torch.Generator().manual_seed(0)
+        truth = torch.randn(12, 2, generator=generator)
+        x = torch.randn(10, 6, 12, generator=generator)
+        goal = x @ truth + noise * torch.randn(10, 6, 2, generator=generator)
+        ones = torch.cat([x, torch.ones(10, 6, 1)], -1).double()
+        apart = torch.arange(10) % 5 == 1
+
+        def fitted(rows, ridge):
+            inputs, goals = ones[rows].flatten(0, 1), goal[rows].flatten(0, 1).double()
+            gram = inputs.T @ inputs
+            return torch.linalg.solve(gram + ridge * gram.diagonal().mean() * torch.eye(13), inputs.T @ goals)
+
+        best = min(RIDGES, key=lambda ridge: (ones[apart] @ fitted(~apart, ridge) - goal[apart]).square().sum())
+        assert best == expected
+        linear = torch.nn.Linear(12, 2)
+        with torch.no_grad():
+            linear.weight.zero_(), linear.bias.zero_()
+            fit_linear([linear], zip(x, goal, strict=True))
+            found = torch.cat([linear.weight.T, linear.bias[None]])
+        torch.testing.assert_close(found.double(), fitted(torch.ones(10, dtype=bool), best), atol=1e-5, rtol=1e-4)
 
     def test_states_are_nearer_to_the_teachers_with_a_refit_than_without(self, teacher, tiny_tokenizer, sentences):
         text = sentences * 4
@@ -171,8 +194,9 @@ class TestRefitting:
         for one, other in zip(*(student.parameters() for student in students), strict=True):
             assert torch.equal(one, other)
 
-    def test_it_does_not_matter_which_texts_share_a_batch(self, teacher, tiny_tokenizer, sentences):
+    def test_it_does_not_matter_which_texts_share_a_batch(self, teacher, tiny_tokenizer, sentences, monkeypatch):
         """Batches hold texts of like length: what is computed of a batch must not depend on its lengths."""
+        monkeypatch.setattr("hf_distill.students.refitting._best_ridge", lambda *_: 1e-3)
         rows = [tiny_tokenizer(text, truncation=True, max_length=32) for text in sentences]
         rows.sort(key=lambda row: len(row["input_ids"]))
         by_length, mixed = (
