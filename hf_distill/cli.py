@@ -190,6 +190,11 @@ VERBS = {
         words=("runs",),
     ),
     "attention": Verb("Draw the attention of teacher and students on a sentence.", ("AttentionArguments",)),
+    "card": Verb(
+        "Write the card of a student's folder, and check it: card FOLDER [--repo OWNER/NAME] [--check].",
+        ("CardArguments",),
+        words=("folder",),
+    ),
     "push": Verb(
         "Push a student or a corpus to the Hub: push FOLDER REPO [--dry_run] [--private] [--revision BRANCH].",
         ("PushArguments",),

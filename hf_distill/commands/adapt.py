@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from hf_distill.commands.card import adapted_facts, shown_command, write_card
+from hf_distill.commands.card import adapted_facts, completed, shown_command, write_card
 from hf_distill.commands.evaluate import score_model
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
@@ -92,7 +92,8 @@ def run(
         if adapted is not None:
             command = shown_command("adapt", *given)
             folder = str(training.output_dir)
-            write_card(folder, adapted_facts(adapted, adaptation.student_model, rows.spec, facts, folder, command))
+            known = adapted_facts(adapted, adaptation.student_model, rows.spec, facts, folder, command)
+            write_card(folder, completed(known, adapted, _tokenizer(adaptation)))
     return facts
 
 

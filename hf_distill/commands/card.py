@@ -1,4 +1,4 @@
-"""Cards of models that verbs write, with the facts that the verb knows and the trainer does not."""
+"""Card: render and check that of a student; and the facts that verbs know of the students that they write."""
 
 from __future__ import annotations
 
@@ -11,19 +11,38 @@ from typing import Any
 
 import torch
 import transformers
+import yaml
+from huggingface_hub import ModelCard
+from transformers import pipeline
 
+from hf_distill.capture.forward import evaluating
 from hf_distill.corpus.build.loading import corpus_label
+from hf_distill.hub.disclosure import public
+from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import (
+    CARD_FILE,
+    FACTS_FILE,
+    SENTENCES,
     CardFacts,
     CorpusFacts,
+    ExampleFacts,
     ModelFacts,
+    OnnxFacts,
     ScoreFacts,
+    hub_id_of,
+    limits_of,
+    linked,
     read_facts,
     shown_name,
     write_model_card,
 )
-from hf_distill.settings import CorpusArguments
+from hf_distill.hub.selection import MODULES_FILE
+from hf_distill.hub.usage import example_inputs
+from hf_distill.settings import CardArguments, CorpusArguments
+from hf_distill.storage.files import read_json, read_text
+from hf_distill.storage.steps import writing_to
 from hf_distill.tasks.catalogue.generation import GenerationSpec
+from hf_distill.tasks.labels import is_generic
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.distillation.card import (
     SILENT_SETTINGS,
@@ -34,12 +53,213 @@ from hf_distill.trainers.distillation.card import (
     pipeline_tag,
 )
 
+# Options of the pipelines that give an example's answers; they are those of the code on the card.
+_PIPELINES: dict[str, dict[str, Any]] = {
+    "text-classification": {},
+    "token-classification": {"aggregation_strategy": "simple"},
+    "fill-mask": {},
+}
+# Answers of an example on the Hub.
+_ANSWERS = 5
+RESULTS_FILE = "results.json"
 # Flags that say where something lies on this machine, or how the run looked.
 _UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
 # Flags whose values may be folders.
 _PLACES = frozenset(
     {"output_dir", "teacher_model", "teacher_models", "student_model", "tokenizer_name", "textbook", "task"}
 )
+
+
+def run(arguments: CardArguments) -> dict[str, Any]:
+    """Write the card of a student's folder from the facts beside it and from the student itself, and check it.
+
+    The student is loaded and says something about a text, which the card shows. Facts that lie in the folder are kept;
+    of a folder without any there are those of its weights and of its results.
+
+    Args:
+        arguments: The folder, and what is known of it besides.
+
+    Returns:
+        `card` (the file), `problems` (what a visitor of the Hub would miss, a sentence each), `checked_only`.
+
+    Raises:
+        ValueError: If the folder holds no student; with `arguments.check`, if the card has problems.
+    """
+    folder = Path(arguments.folder).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"`--folder` {str(folder)!r} holds no student: there is no config.json.")
+    if not arguments.check:
+        with writing_to(folder, "--folder"):
+            _write_anew(folder, arguments)
+    problems = problems_of(folder)
+    if arguments.check and problems:
+        raise ValueError(f"{str(folder / CARD_FILE)!r}: {'; '.join(problems)}.")
+    return {
+        "job": "card",
+        "card": str(folder / CARD_FILE),
+        "problems": problems,
+        "checked_only": arguments.check,
+    }
+
+
+def summary(results: dict[str, Any]) -> str:
+    """Say where the card is, and what a visitor would miss."""
+    missing = [f"  - {problem}" for problem in results["problems"]]
+    found = "a visitor of the Hub would miss:" if missing else "complete"
+    return "\n".join([f"{results['card']}: {found}", *missing])
+
+
+def problems_of(folder: Path) -> list[str]:
+    """What the card of a folder lacks for a visitor of the Hub, a sentence each."""
+    card = folder / CARD_FILE
+    if not card.is_file() or not (folder / FACTS_FILE).is_file():
+        return [f"there is no {CARD_FILE} with its {FACTS_FILE}; `hf-distill card {folder}` writes both"]
+    text, facts = read_text(card), read_facts(folder)
+    try:
+        header = ModelCard(text, ignore_metadata_errors=False).data
+    except (ValueError, yaml.YAMLError) as error:
+        return [f"its header cannot be read ({' '.join(str(error).split())})"]
+    scores = [score for score in facts.scores if score.student is not None]
+    found = {
+        "its header names no licence (`--licence`)": header.license is None,
+        "its header names no language (`--language`)": not header.language,
+        "its header does not say what the model does (`pipeline_tag`)": header.pipeline_tag is None,
+        f"the labels have no names ({', '.join(facts.labels[:2])}, ...): name them in the task, and adapt again": (
+            bool(facts.labels) and is_generic(facts.labels)
+        ),
+        "there is no example with its output": facts.example is None and facts.pipeline_tag in _PIPELINES,
+        "it names no teacher": not facts.teacher and bool(facts.objectives),
+        "it has no scores": not scores,
+        "its scores do not say the seed": any(score.seed is None for score in scores),
+        "it does not say how the majority's label scores": bool(facts.labels)
+        and any(score.majority is None for score in scores),
+        "its scores are not above those of the most frequent label": any(score.is_no_better for score in scores),
+        "it names no limits": not facts.limits,
+        "it names a folder of this machine, or a secret": public(text) != text,
+    }
+    return [problem for problem, is_one in found.items() if is_one]
+
+
+def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str] = ()) -> ExampleFacts | None:
+    """Let a student say something about a text, as the code on its card does.
+
+    Args:
+        model: The student, where it is.
+        tokenizer: Its tokenizer.
+        facts: What it does, its language, and whether it reads pairs.
+        texts: One text, or the two of a pair, in place of the package's.
+
+    Returns:
+        The example, without answers for kinds that transformers has no pipeline for; `None` where there is no widget.
+    """
+    tag = facts.pipeline_tag or ""
+    language = facts.language[0] if facts.language else "en"
+    inputs = example_inputs(tag, tokenizer.mask_token, language=language, pairs=facts.text_pairs)
+    if inputs is None or facts.writes:
+        return None
+    if texts and tag in ("text-classification", "token-classification"):
+        inputs = dict(zip(("text", "text_pair"), texts, strict=False))
+    # Classes of others are in no pipeline.
+    if tag not in _PIPELINES or not type(model).__module__.startswith("transformers."):
+        return ExampleFacts(inputs)
+    given = inputs if "text_pair" in inputs else inputs["text"]
+    with evaluating(model):
+        answer = pipeline(tag, model=model, tokenizer=tokenizer, device=model.device, **_PIPELINES[tag])
+        printed = _rounded(answer(given))
+        likeliest = [] if tag == "token-classification" else _rounded(answer(given, top_k=_ANSWERS))
+    output = [{"label": one.get("label", one.get("token_str")), "score": one["score"]} for one in likeliest]
+    return ExampleFacts(inputs, str(printed), output)
+
+
+def onnx_facts(exported: Mapping[str, Any], folder: str) -> OnnxFacts:
+    """The ONNX files of an export.
+
+    Args:
+        exported: Content of `export.json`.
+        folder: Where the files lie beside the card, with a slash at its end; empty in the card's own folder.
+    """
+    sizes = {name: size for name, size in exported["bytes"].items() if name != "pytorch"}
+    own = {name: exported.get(name) for name in ("difference", "int8_difference", "metric")}
+    return OnnxFacts(folder, sizes, **own, scores=dict(exported.get("scores") or {}))
+
+
+def exported_facts(model: Any, tokenizer: Any, source: str, exported: Mapping[str, Any]) -> CardFacts:
+    """The facts of a student as ONNX files, in a folder of their own; see `adapted_facts`."""
+    name = shown_name(str(Path(source).absolute())) if Path(source).is_dir() else source
+    facts = _known_or_own(model, source, name)
+    facts = dataclasses.replace(facts, model_name=f"{facts.model_name} (ONNX)", onnx=onnx_facts(exported, ""))
+    return completed(facts, model, tokenizer)
+
+
+def completed(facts: CardFacts, model: Any = None, tokenizer: Any = None) -> CardFacts:
+    """The facts with an example, where a model is given, and the limits that follow, where nobody wrote any."""
+    example = facts.example
+    if example is None and model is not None and tokenizer is not None:
+        example = example_of(model, tokenizer, facts)
+    return dataclasses.replace(facts, example=example, limits=facts.limits or limits_of(facts))
+
+
+def _write_anew(folder: Path, arguments: CardArguments) -> None:
+    """Render the card of a folder from its facts, and from the student where its weights are there."""
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (("language", arguments.language), ("licence", arguments.licence))
+        if value is not None
+    }
+    if not any(folder.glob("*.safetensors")):
+        facts = read_facts(folder)
+        facts.student.hub_id = arguments.repo or facts.student.hub_id
+        write_card(folder, dataclasses.replace(facts, **given))
+        return
+    model = load_model(str(folder), flag="--folder")
+    tokenizer = load_tokenizer(str(folder), flag="--folder")
+    facts = dataclasses.replace(_known_or_own(model, str(folder), folder.absolute().name), **given)
+    facts.student.hub_id = arguments.repo or facts.student.hub_id
+    facts.model_name = (arguments.repo or facts.model_name).rpartition("/")[2]
+    facts.example = example_of(model, tokenizer, facts, arguments.example or ())
+    write_card(folder, facts)
+
+
+def _known_or_own(model: Any, folder: str, name: str) -> CardFacts:
+    """The facts that lie in a folder, or else what its weights and its results say."""
+    try:
+        return read_facts(folder)
+    except (OSError, ValueError):
+        path = Path(folder)
+    results = read_json(path / RESULTS_FILE) if (path / RESULTS_FILE).is_file() else {}
+    encodes = (path / MODULES_FILE).is_file()
+    return CardFacts(
+        model_name=name,
+        teacher=[],
+        student=model_facts(model, name),
+        pipeline_tag=SENTENCES if encodes else pipeline_tag(model),
+        labels=labels_of(model),
+        scores=_scores_of_results(results),
+    )
+
+
+def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
+    """The headline of an `adapt` or `evaluate`."""
+    own = results.get("student") if results.get("job") == "adapt" else results
+    if results.get("job") not in ("adapt", "evaluate") or not isinstance(own, Mapping):
+        return []
+    others = {role: (results.get(role) or {}).get("score") for role in ("teacher", "baseline", "majority")}
+    task, metric, split = (str(results[name]) for name in ("task", "metric", "split"))
+    return [
+        ScoreFacts(
+            task, metric, split, own["score"], **others, seed=results.get("seed"), rows=results.get("split_rows")
+        )
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    """Answers of a pipeline with numbers that people read."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    # Numbers of numpy are no JSON.
+    return value if isinstance(value, (str, int)) else round(float(value), 4)
 
 
 def shown_command(verb: str, *arguments: Any) -> str:
@@ -189,12 +409,12 @@ def pipeline_facts(
     """
     facts, task = read_facts(folder / "distilled"), report["task"]
     own = read_facts(folder / "student")
-    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores")
-    facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names})
+    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores", "example")
+    facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names}, limits=[])
     facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
     if facts.teacher and taught:
-        base = taught.get("base_name") or shown_name(str(taught["base_model"]))
-        facts.teacher[0].name = f"{base}, fine-tuned on {task}"
+        base = linked(taught.get("base_name") or shown_name(str(taught["base_model"])), taught.get("base_id"))
+        facts.teacher[0].name = f"{taught.get('base_name') or 'the teacher'}, fine-tuned on {task}"
         facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
     facts.initialisation = str(distilled["first_weights"])
     if report["corpus"]:
@@ -214,16 +434,14 @@ def pipeline_facts(
             f"{settings['learning_rate']:g})"
         )
     if not facts.scores:
-        student, teacher, baseline = (report[role]["score"] for role in ("student", "teacher", "baseline"))
-        facts.scores = [ScoreFacts(task, report["metric"], report["split"], student, teacher, baseline)]
+        scores = {role: (report[role] or {}).get("score") for role in ("student", "teacher", "baseline", "majority")}
+        facts.scores = [ScoreFacts(task, report["metric"], report["split"], **scores, seed=report["seed"])]
     facts.speed = report["latency"]
     facts.commands = [report["command"]] if report["command"] else []
     facts.seconds = report["seconds"]
     facts.hardware = f"{report['environment']['device']}, {report['environment']['threads']} threads"
-    facts.limits = [
-        "One seed; differences of about a point are within what another seed gives.",
-        "Knows the task it was made for, in the language of its corpus.",
-    ]
+    if report["int8"]:
+        facts.onnx = onnx_facts(report["int8"] | {"metric": report["metric"]}, "onnx/")
     if report["corpus"]:
         facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
     # The Hub names what a head does as kinds of tasks are named here, with hyphens.
@@ -258,10 +476,11 @@ def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
     ]
 
 
-def write_card(folder: str, facts: CardFacts) -> None:
-    """Write the card of a folder that a training saved a model to."""
+def write_card(folder: str | Path, facts: CardFacts) -> None:
+    """Write the card of a folder that a job saved a student to, with the limits that follow from the facts."""
+    facts = completed(facts)
     size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-    student = dataclasses.replace(facts.student, bytes=size or None)
+    student = dataclasses.replace(facts.student, bytes=size or facts.student.bytes)
     write_model_card(folder, dataclasses.replace(facts, student=student))
 
 
@@ -282,10 +501,10 @@ def _begun(model: Any, source: str, folder: str, results: Mapping[str, Any], com
         known = read_facts(source)
     except (OSError, ValueError):
         began = f"the weights of {shown_name(source)}"
-        base = None if Path(source).expanduser().exists() else source
-        return CardFacts(teacher=[], **own, initialisation=began, base_model=base, commands=[command])
+        return CardFacts(teacher=[], **own, initialisation=began, base_model=hub_id_of(source), commands=[command])
     # How fast the student is, and how long the first training took, was measured with another head.
-    return dataclasses.replace(known, **own, speed={}, seconds=None, commands=[*known.commands, command])
+    anew: dict[str, Any] = {"speed": {}, "seconds": None, "example": None, "onnx": None, "limits": []}
+    return dataclasses.replace(known, **own, **anew, commands=[*known.commands, command])
 
 
 def _score(found: Any, split: str, metric: str) -> float | None:

@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_distill.commands.card import distillation_details, shown_command
+from hf_distill.commands.card import completed, distillation_details, shown_command
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
@@ -38,6 +38,7 @@ from hf_distill.students.sizes import count_parameters, size_table
 from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
 from hf_distill.teachers.stored.manifest import is_stored_teacher
 from hf_distill.teachers.stored.teacher import StoredTeacher
+from hf_distill.trainers.distillation.card import card_facts
 from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
@@ -96,6 +97,10 @@ def _train(
     evaluation = trainer.evaluate() if ready.has_evaluation else None
     vectors = trainer.evaluation.vectors
     teachers_vectors = None if vectors is None else vectors.score_teacher(trainer.teachers[0])
+    if training.world_size == 1:
+        # A student that is spread over processes cannot be asked by one of them.
+        told = completed(card_facts(trainer, ""), trainer.student, trainer.processing_class)
+        trainer.card_details |= {"example": told.example, "limits": told.limits}
     trainer.create_model_card()
     facts = {
         "job": "distill",

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from transformers.utils import logging
 
+from hf_distill.commands.card import exported_facts, write_card
 from hf_distill.commands.folders import check_folders
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.teach import load_task_from
@@ -32,8 +33,8 @@ logger = logging.get_logger(__name__)
 def run(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, Any]:
     """Export a model to ONNX and compare the files with it.
 
-    Writes to the output folder: `model.onnx`, `model_quantized.onnx`, configuration and tokenizer, `export.json` and
-    `arguments.yaml`.
+    Writes to the output folder: `model.onnx`, `model_quantized.onnx`, configuration and tokenizer, `export.json`,
+    `arguments.yaml` and a card.
 
     Args:
         task: A task to score PyTorch, ONNX and int8 on, if one is named.
@@ -97,6 +98,7 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
     }
     write_results(folder, facts, name=EXPORT_FILE)
     write_arguments(folder, task, arguments)
+    write_card(folder, exported_facts(model, tokenizer, arguments.model, facts))
     return facts
 
 

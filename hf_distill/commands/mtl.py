@@ -12,7 +12,7 @@ from hf_distill.commands.card import shared_facts, shown_command, write_card
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, environment, write_results
 from hf_distill.hub.loading import load_tokenizer
-from hf_distill.hub.model_card import shown_name
+from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
@@ -83,6 +83,7 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
         "heads": [names[task] for task in tasks.heads_to_save()],
         "base_model": teacher.teacher_model,
         "base_name": shown_name(teacher.teacher_model),
+        "base_id": hub_id_of(teacher.teacher_model),
         "task_teachers": tasks.teachers_by_task(),
         "parameters": trainer.tasks_model.plain_encoder.num_parameters(),
         "lora": {"r": teacher.lora_r, "alpha": lora_alpha(teacher)} if teacher.lora_r else None,

@@ -10,7 +10,7 @@ from transformers import set_seed
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.hub.loading import load_tokenizer
-from hf_distill.hub.model_card import shown_name
+from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import FineTuningArguments, TaskArguments, TeacherArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
@@ -66,6 +66,7 @@ def run(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArgu
         "model": str(training.output_dir),
         "base_model": teacher.teacher_model,
         "base_name": shown_name(teacher.teacher_model),
+        "base_id": hub_id_of(teacher.teacher_model),
         "parameters": result.model.num_parameters(),
         "lora": {"r": teacher.lora_r, "alpha": lora_alpha(teacher)} if teacher.lora_r else None,
         "seed": training.seed,

@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
-from hf_distill.hub.usage import parts, usage
+from hf_distill.hub.usage import onnx_usage, parts, usage
 from hf_distill.storage.files import read_json, write_json, write_text
 from hf_distill.storage.plain_values import as_hint
 
@@ -28,6 +28,8 @@ CARD_FILE = "README.md"
 TEMPLATE = "model_card.md"
 # Names of labels that a card lists; the configuration has all.
 MAX_LABELS = 30
+# Of fewer rows a score is told with what one of them changes.
+FEW_ROWS = 1_000
 # Folder names that tell a reader nothing.
 _SAYS_NOTHING = re.compile(r"(?i)model|final|best|last|weights|checkpoint-\d+|snapshots|[0-9a-f]{40}")
 # Columns of the table of scores that are shown where any score has them, left and right of the ratio.
@@ -160,6 +162,42 @@ class ScoreFacts:
 
 
 @dataclass
+class ExampleFacts:
+    """What the student said about one input.
+
+    Attributes:
+        inputs: What it was given, under the names of the Hub's widgets: `text`, `context`, `source_sentence`, ...
+        printed: What the card's code prints for it.
+        output: Answers with their scores as the Hub's widget shows them, the likeliest first; none for other kinds.
+    """
+
+    inputs: dict[str, Any]
+    printed: str | None = None
+    output: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class OnnxFacts:
+    """ONNX files of the student.
+
+    Attributes:
+        folder: Where they lie in the repository, with a slash at its end; empty beside the card.
+        bytes: `onnx` and `onnx_int8` -> size of the file.
+        difference: Largest difference of any output in fp32 from PyTorch's.
+        int8_difference: Likewise in int8.
+        metric: Name of the score.
+        scores: `pytorch`, `onnx` and `onnx_int8` -> score.
+    """
+
+    folder: str
+    bytes: dict[str, int]
+    difference: float | None = None
+    int8_difference: float | None = None
+    metric: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class CardFacts:
     """Everything that a card may say.
 
@@ -195,6 +233,8 @@ class CardFacts:
         text_pairs: Whether a row is two texts.
         writes: Whether it is an encoder that writes texts (`EncoderForGeneration`).
         base_model: Id on the Hub of the model whose weights it began with, where that is no teacher.
+        example: What the student said about a text.
+        onnx: ONNX files that were made of it; beside the card, where it has no other weights.
     """
 
     model_name: str
@@ -228,6 +268,8 @@ class CardFacts:
     text_pairs: bool = False
     writes: bool = False
     base_model: str | None = None
+    example: ExampleFacts | None = None
+    onnx: OnnxFacts | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as JSON-able data."""
@@ -257,12 +299,28 @@ def render_card(facts: CardFacts) -> str:
         missing = [name for name in _SPEED_FIELDS if name not in facts.speed]
         if missing:
             raise ValueError(f"Facts of a model card, speed: {missing} are missing beside the speed-up.")
+    code = usage(
+        name,
+        facts.pipeline_tag,
+        language=language,
+        pairs=facts.text_pairs,
+        writes=facts.writes,
+        inputs=facts.example.inputs if facts.example else None,
+    )
+    onnx = facts.onnx and onnx_usage(name, facts.onnx.folder, language, facts.onnx.bytes)
     text = render_template(
         TEMPLATE,
-        {"cell": _cell, "number": _number, "millions": _millions},
+        {
+            "cell": _cell,
+            "number": _number,
+            "millions": _millions,
+            "linked": lambda model: linked(model.name, model.hub_id),
+        },
         facts=facts,
-        usage=usage(name, facts.pipeline_tag, language=language, pairs=facts.text_pairs, writes=facts.writes),
+        usage=code,
         parts=parts(name, facts.pipeline_tag, writes=facts.writes),
+        onnx_usage=onnx,
+        onnx_alone=facts.onnx is not None and not facts.onnx.folder,
         max_labels=MAX_LABELS,
         score_columns=[key for key in _SCORE_COLUMNS if _is_known(facts.scores, key)],
         score_origin=[key for key in _SCORE_ORIGIN if _is_known(facts.scores, key)],
@@ -305,9 +363,40 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         datasets=_distinct(datasets) or None,
         metrics=_distinct(score.metric for score in facts.scores) or None,
         pipeline_tag=facts.pipeline_tag,
+        widget=_widget(facts),
         model_name=facts.model_name if results else None,
         eval_results=results or None,
     )
+
+
+def _widget(facts: CardFacts) -> list[dict[str, Any]] | None:
+    """The example as the Hub's widget reads it, which takes one text or named texts, but no pairs."""
+    if facts.example is None or facts.text_pairs:
+        return None
+    output = {"output": facts.example.output} if facts.example.output else {}
+    return [{**facts.example.inputs, "example_title": "An example", **output}]
+
+
+def limits_of(facts: CardFacts) -> list[str]:
+    """The limits that follow from the facts: seeds and rows of the scores, labels, texts, what was never scored."""
+    limits = []
+    seeds = {score.seed for score in facts.scores if score.seed is not None}
+    if facts.scores and len(seeds) <= 1:
+        limits.append("One seed: differences of about a point are within what another seed gives.")
+    few = [score for score in facts.scores if score.rows is not None and score.rows < FEW_ROWS]
+    limits += [
+        f"Scored on {score.rows} rows of {score.task} ({score.split}): a row is {100 / score.rows:.2g} points."
+        for score in few[:1]
+        if score.rows
+    ]
+    if not facts.scores:
+        limits.append("Not scored on any task: what it is good for is to be measured first.")
+    if facts.labels:
+        limits.append(f"It answers with one of its {len(facts.labels)} labels, also where none of them fits.")
+    if facts.scores:
+        tasks = ", ".join(dict.fromkeys(score.task for score in facts.scores))
+        limits.append(f"Made for texts like those of {tasks}; other texts and other languages were not tried.")
+    return limits
 
 
 def shown_name(path: str) -> str:
@@ -324,6 +413,16 @@ def shown_name(path: str) -> str:
         return parts_of_path[-1] if parts_of_path else "a model"
     last = parts_of_path[-1]
     return f"{named[-1]} ({last})" if last.startswith("checkpoint-") else named[-1]
+
+
+def hub_id_of(model: str) -> str | None:
+    """The id on the Hub that names a model; `None` where it is a folder of this machine."""
+    return None if Path(model).expanduser().exists() else model
+
+
+def linked(name: str, hub_id: str | None) -> str:
+    """The name of a model with a link to its page on the Hub, where it has one."""
+    return f"[{name}](https://huggingface.co/{hub_id})" if hub_id else name
 
 
 def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
@@ -418,6 +517,10 @@ def _number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     return f"{value:.4g}"
+
+
+def _linked(model: ModelFacts) -> str:
+    return linked(model.name, model.hub_id)
 
 
 def _millions(value: int | None) -> str:

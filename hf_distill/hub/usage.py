@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .rendering import render_template
@@ -47,12 +48,26 @@ _PARTS = """from transformers import {auto_class}, AutoTokenizer
 model = {auto_class}.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")"""
 
+_ONNX = """import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+session = onnxruntime.InferenceSession("{file}")  # in a copy of this folder
+rows = tokenizer([{text}], return_tensors="np")
+print(session.run(None, {{item.name: rows[item.name] for item in session.get_inputs()}})[0])"""
+
 # Models for which `usage.md` loads model and tokenizer itself: transformers 5 has no pipeline for them.
 _WITHOUT_PIPELINE = ("question-answering", "multiple-choice")
 
 
 def usage(
-    name: str, pipeline_tag: str | None, *, language: str = "en", pairs: bool = False, writes: bool = False
+    name: str,
+    pipeline_tag: str | None,
+    *,
+    language: str = "en",
+    pairs: bool = False,
+    writes: bool = False,
+    inputs: Mapping[str, Any] | None = None,
 ) -> str | None:
     """Python that loads the model and tries it on a text that suits it.
 
@@ -62,6 +77,7 @@ def usage(
         language: ISO code of its texts; English where there is no text in that language.
         pairs: Whether it reads two texts at once.
         writes: Whether it is an encoder that writes (`EncoderForGeneration`).
+        inputs: Other texts to show, as `example_inputs` gives them.
 
     Returns:
         The code; `None` where what the model does is unknown.
@@ -70,9 +86,56 @@ def usage(
     first, second = texts["pair"]
     given: dict[str, object] = {**texts, "texts": [first, second]}
     given |= {"text": {"text": first, "text_pair": second}} if pairs else {}
+    if inputs is not None:
+        given |= _shown_texts(pipeline_tag, inputs)
     # Lists and mappings of texts are written alike in JSON and in Python.
     shown: dict[str, Any] = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
     return render_template("usage.md", {}, name=name, pipeline_tag=pipeline_tag, writes=writes, **shown) or None
+
+
+def example_inputs(
+    pipeline_tag: str | None, mask_token: str | None, *, language: str = "en", pairs: bool = False
+) -> dict[str, Any] | None:
+    """The texts of `usage` under the names of the Hub's widgets; `None` where there is no widget for texts.
+
+    Args:
+        pipeline_tag: The Hub's name for what the model does.
+        mask_token: That of its tokenizer, for the gap of a masked language model.
+        language: ISO code of its texts.
+        pairs: Whether it reads two texts at once.
+    """
+    texts: dict[str, Any] = _TEXTS.get(language, _TEXTS["en"])
+    first, second = texts["pair"]
+    known: dict[str, dict[str, Any]] = {
+        "text-classification": {"text": first, "text_pair": second} if pairs else {"text": texts["text"]},
+        "token-classification": {"text": texts["words"]},
+        "question-answering": {"text": texts["question"], "context": texts["words"]},
+        "sentence-similarity": {"source_sentence": first, "sentences": [second, texts["text"]]},
+    }
+    if mask_token:
+        known["fill-mask"] = {"text": f"{texts['before']}{mask_token}{texts['after']}"}
+    return known.get(pipeline_tag or "")
+
+
+def _shown_texts(pipeline_tag: str | None, inputs: Mapping[str, Any]) -> dict[str, object]:
+    """The values of the template for these inputs; of kinds whose example is always the package's there are none."""
+    if pipeline_tag == "text-classification":
+        return {"text": dict(inputs) if "text_pair" in inputs else inputs["text"]}
+    return {"words": inputs["text"]} if pipeline_tag == "token-classification" else {}
+
+
+def onnx_usage(name: str, folder: str, language: str, files: Iterable[str]) -> str:
+    """Python that runs the smallest of a student's ONNX files.
+
+    Args:
+        name: What its tokenizer is loaded by.
+        folder: Where the files lie, with a slash at its end; empty where that is the working folder.
+        language: ISO code of its texts.
+        files: Which there are: `onnx`, `onnx_int8`.
+    """
+    file = "model_quantized.onnx" if "onnx_int8" in files else "model.onnx"
+    text = json.dumps(_TEXTS.get(language, _TEXTS["en"])["text"], ensure_ascii=False)
+    return _ONNX.format(name=name, file=f"{folder}{file}", text=text)
 
 
 def parts(name: str, pipeline_tag: str | None, *, writes: bool = False) -> str | None:

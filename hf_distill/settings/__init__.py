@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .attention import AttentionArguments as AttentionArguments
     from .augment import AugmentationArguments as AugmentationArguments
     from .bench import BenchmarkArguments as BenchmarkArguments
+    from .card import CardArguments as CardArguments
     from .compare import ComparisonArguments as ComparisonArguments
     from .convert import ConversionArguments as ConversionArguments
     from .corpus import CorpusArguments as CorpusArguments, ShardArguments as ShardArguments
@@ -50,6 +51,7 @@ _MODULE_OF = {
     "AdaptationArguments": "adapt",
     "AttentionArguments": "attention",
     "AugmentationArguments": "augment",
+    "CardArguments": "card",
     "BenchmarkArguments": "bench",
     "ComparisonArguments": "compare",
     "ConversionArguments": "convert",

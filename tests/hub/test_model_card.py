@@ -161,7 +161,8 @@ class TestText:
     @pytest.mark.parametrize(
         "line",
         [
-            "A small BertForSequenceClassification distilled from bert-base-uncased-sst2 with `hf_distill`, then "
+            "A small BertForSequenceClassification distilled from [bert-base-uncased-sst2]"
+            "(https://huggingface.co/someone/bert-base-uncased-sst2) with `hf_distill`, then "
             "fine-tuned on glue/sst2.",
             'classify = pipeline("text-classification", model="sst2-4x312")',
             "It answers with 2 labels: `negative`, `positive`.",
@@ -173,7 +174,8 @@ class TestText:
             "this score shows nothing that it has learnt.**",
             "| | student | teacher |",
             "|---|---|---|",
-            "| model | sst2-4x312 | bert-base-uncased-sst2 (revision abc123) |",
+            "| model | sst2-4x312 | [bert-base-uncased-sst2](https://huggingface.co/someone/bert-base-uncased-sst2) "
+            "(revision abc123) |",
             "| layers | 4 | 12 |",
             "| feed-forward width | 1200 | 3072 |",
             "| parameters | 14.4 M | 109.5 M |",

@@ -17,6 +17,7 @@ from ...hub.model_card import (
     ObjectiveFacts,
     ScoreFacts,
     curves_from_log,
+    linked,
     settings_that_differ,
     shown_name,
 )
@@ -203,7 +204,7 @@ def lineage_of(folder: str) -> str | None:
     if not isinstance(results, dict) or not results.get("base_model"):
         return None
     # The results are written for others, with the last part of a path only.
-    base = str(results.get("base_name") or shown_name(str(results["base_model"])))
+    base = linked(str(results.get("base_name") or shown_name(str(results["base_model"]))), results.get("base_id"))
     tasks = results.get("tasks") or [results.get("task")]
     on = ", ".join(str(task) for task in tasks if task)
     return f"fine-tuned on {on}, from {base}" if on else None
