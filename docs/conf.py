@@ -48,7 +48,7 @@ CHAPTERS = {
     "How to": [
         *("install", "verbs", "corpus", "cluster", "general", "augment", "compare", "teach", "mtl", "distill"),
         *("students", "several_teachers", "precompute", "other_models", "watching", "adapt", "generate", "grid"),
-        *("ship", "export", "bench", "hub", "gpu", "convert", "extending", "troubleshooting"),
+        *("ship", "export", "bench", "card", "hub", "gpu", "convert", "extending", "troubleshooting"),
     ],
     "Reference": ["objectives", "presets", "paper_index", "tasks", "architectures", "defaults", "api"],
     "Explanation": ["architecture", "results"],

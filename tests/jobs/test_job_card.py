@@ -1,4 +1,4 @@
-"""The card of a student: an example that is what its code prints, limits that follow, and what a visitor would miss."""
+"""The card of a student: an example that its code prints, limits that follow, and what a visitor would miss."""
 
 import json
 import re
