@@ -10,19 +10,21 @@ the status 70, and the line says how to see where it happened.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hf_distill import __version__
 from hf_distill.commands.terminal import begin_quietly, quiet
 from hf_distill.hub.disclosure import public_command, without_secrets
+from hf_distill.storage.plain_values import did_you_mean
 
 # Shows the whole traceback of every error.
 DEBUG_VARIABLE = "HF_DISTILL_DEBUG"
@@ -230,8 +232,21 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
     arguments = _parse(name, words)
     module = importlib.import_module(f"hf_distill.commands.{name}")
     told = {"command": public_command(["hf-distill", name, *argv])} if VERBS[name].told else {}
+    started = time.time()
     with nullcontext() if VERBOSE in argv else quiet():
-        return str(module.summary(module.run(*arguments, **told)))
+        said = str(module.summary(module.run(*arguments, **told)))
+    # Where everything is, also where nobody named a folder.
+    written = next((folder for item in arguments for folder in _written_by(item, started)), None)
+    return said if written is None or written in said else f"{said}\neverything is in {written}"
+
+
+def _written_by(arguments: Any, started: float) -> Iterator[str]:
+    """The folders of a job that it wrote something to."""
+    for name in ("output_dir", "corpus_dir"):
+        folder = Path(getattr(arguments, name, None) or os.devnull)
+        # Clocks of file systems are coarse.
+        if folder.is_dir() and any(path.stat().st_mtime >= started - 1 for path in (folder, *folder.iterdir())):
+            yield str(folder)
 
 
 def _parse(name: str, argv: Sequence[str]) -> tuple[Any, ...]:
@@ -337,9 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command("hf-distill", lambda: _say(f"hf-distill {__version__}"))
     name, *words = words
     if name not in VERBS:
-        close = difflib.get_close_matches(name, VERBS, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        sys.stderr.write(f"hf-distill: unknown verb {name!r}{meant}\n{usage()}\n")
+        sys.stderr.write(f"hf-distill: unknown verb {name!r}.{did_you_mean(name, VERBS)}\n{usage()}\n")
         return 2
     if {"-h", "--help"} & set(words):
         return run_command(f"hf-distill {name}", lambda: _say(_help(name)))

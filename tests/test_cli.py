@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -57,7 +58,7 @@ def test_it_tells_its_version(capsys):
 def test_an_unknown_verb_is_refused(capsys):
     assert main(["destil"]) == 2
     err = capsys.readouterr().err
-    assert "unknown verb 'destil'; did you mean 'distill'?" in err
+    assert "unknown verb 'destil'. Did you mean 'distill'?" in err
     assert usage() in err
 
 
@@ -373,6 +374,29 @@ def test_pipeline_hands_its_command_on_and_shows_the_table(monkeypatch, capsys):
     assert given[-1] == "hf-distill pipeline --task 'my task' --top_k 5"
     assert given[3].top_k == 5
     assert pipeline.summary(report) in capsys.readouterr().out
+
+
+def test_where_everything_is_stands_at_the_end_also_where_nobody_named_a_folder(tmp_path, monkeypatch, capsys):
+    from hf_distill.commands import bench
+
+    def write(arguments, command):
+        Path(arguments.output_dir).mkdir(parents=True, exist_ok=True)
+        Path(arguments.output_dir, "bench.json").write_text("{}", encoding="utf-8")
+        return {}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "run", write)
+    monkeypatch.setattr(bench, "summary", lambda results: "fast")
+    words = ["bench", "--teacher_model", "a", "--student_models", "b"]
+    assert main(words) == 0
+    said, where = capsys.readouterr().out.splitlines()
+    assert (said, where.split()[:3]) == ("fast", ["everything", "is", "in"])
+    assert (tmp_path / where.split()[-1] / "bench.json").is_file()
+    monkeypatch.setattr(bench, "run", lambda arguments, command: {})
+    os.utime(tmp_path / where.split()[-1] / "bench.json", (1, 1))
+    os.utime(tmp_path / where.split()[-1], (1, 1))
+    assert main(words) == 0
+    assert capsys.readouterr().out == "fast\n", "nothing was written there"
 
 
 def test_help_and_version_load_nothing_heavy():

@@ -149,6 +149,7 @@ def test_it_ends_with_one_line_that_says_what_was_wrong(here, capsys, words, mes
     ("words", "message"),
     [
         (of("encoder", "text.txt", "--student_init", "magic"), "invalid choice: 'magic' (choose from 'teacher'"),
+        (of("encoder", "text.txt", "--student_init", "teachr"), "'random'). Did you mean 'teacher'?"),
         (of("encoder", "text.txt", "--learning_rate", "fast"), "invalid float value: 'fast'"),
         (["export"], "the following arguments are required: --model"),
     ],

@@ -30,6 +30,7 @@ from hf_distill.hub.disclosure import public
 from hf_distill.settings import ComparisonArguments, TaskArguments
 from hf_distill.settings.parsing import arguments_to_dict
 from hf_distill.storage.files import copy_file, read_json, write_text
+from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.rows.text import PAIR_COLUMN
 
@@ -113,7 +114,10 @@ def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
     """A corpus as words; its ranks and k where it was retrieved."""
     rows = load_general_corpus(*split_config(where), flag="--corpora")
     if column not in rows.column_names:
-        raise ValueError(f"`--corpora` {where!r} has no column {column!r} (`--text_column`): {rows.column_names}.")
+        raise ValueError(
+            f"`--corpora` {where!r} has no column {column!r} (`--text_column`): {rows.column_names}."
+            + did_you_mean(column, rows.column_names)
+        )
     columns = [name for name in (column, PAIR_COLUMN) if name in rows.column_names]
     ranked = "rank" in rows.column_names and len(columns) == 1
     return measure_corpus(

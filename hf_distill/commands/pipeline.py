@@ -281,7 +281,7 @@ def reckon_work(
         Stage -> work; a stage is not there where its models or its rows are not known beforehand.
     """
     try:
-        config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+        config = AutoConfig.from_pretrained(str(teacher.teacher_model), revision=teacher.teacher_revision)
         large = _layer_weights(shape_of(config))
         of_student = student.student_model
         small = _layer_weights(

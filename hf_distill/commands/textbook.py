@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.settings import DistillationArguments, TextbookArguments
+from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.catalogue.registry import is_registered
 from hf_distill.tasks.custom import TASK_FILE
 from hf_distill.tasks.labels import visible_labels
@@ -195,6 +196,7 @@ def _plain_text(source: str, column: str) -> datasets.Dataset:
     if column not in rows.column_names:
         raise ValueError(
             f"`--textbook` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."
+            + did_you_mean(column, rows.column_names)
         )
     if rows.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
         raise ValueError(

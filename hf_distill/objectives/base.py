@@ -7,7 +7,6 @@ trainer.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import re
@@ -18,7 +17,7 @@ from typing import Any, ClassVar, Literal, get_type_hints
 from torch import Tensor, distributed as dist, nn
 
 from ..capture.signals import SignalRequest, Signals
-from ..storage.plain_values import as_hint, as_mapping, can_check, check_range, load_json, shown
+from ..storage.plain_values import as_hint, as_mapping, can_check, check_range, did_you_mean, load_json, shown
 from .schedules import Schedule, build_schedule
 
 Unit = Literal["rows", "tokens", "labels"]
@@ -201,8 +200,7 @@ def objective_class(name: str) -> type[Objective]:
         ValueError: If there is none.
     """
     if name not in _REGISTRY:
-        close = difflib.get_close_matches(name, _REGISTRY, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, _REGISTRY)
         raise ValueError(f"`--objectives` has {name!r}; allowed are {', '.join(sorted(_REGISTRY))}.{hint}")
     return _REGISTRY[name]
 

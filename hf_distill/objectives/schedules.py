@@ -8,14 +8,13 @@ turns them into shares once the number of epochs is known.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..storage.plain_values import as_hint, as_mapping, shown
+from ..storage.plain_values import as_hint, as_mapping, did_you_mean, shown
 
 # Shares of steps are quotients: a stage that begins with step 30 of 39 must not miss it by the last binary place.
 ROUNDING = 1e-9
@@ -96,8 +95,7 @@ class Schedule:
                 stage ends before it begins.
         """
         if self.name not in SCHEDULES:
-            close = difflib.get_close_matches(self.name, SCHEDULES, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(self.name, SCHEDULES)
             raise ValueError(f"`schedule` is {self.name!r}; allowed are {', '.join(SCHEDULES)}.{hint}")
         known = list(inspect.signature(SCHEDULES[self.name]).parameters)[1:]
         unknown = sorted(set(self.options) - set(known))

@@ -5,7 +5,6 @@ Shape legend: ... rows (B,) or tokens (B, T), C classes (for spans: positions).
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..storage.plain_values import as_hint, as_mapping, load_json, shown
+from ..storage.plain_values import as_hint, as_mapping, did_you_mean, load_json, shown
 from .schedules import SCHEDULES, Schedule
 
 MINIMUM = 0.1
@@ -188,8 +187,7 @@ def _read(schedule: TemperatureSpec | None) -> dict[str, Any]:
         )
     known = [*PER_ROW, *SCHEDULES]
     if fields["name"] not in known:
-        close = difflib.get_close_matches(fields["name"], known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(fields["name"], known)
         raise ValueError(f"`temperature_schedule` is {fields['name']!r}; allowed are {', '.join(known)}.{hint}")
     return as_mapping(fields, "`temperature_schedule`")
 

@@ -6,7 +6,6 @@ where the two differ. The losses of start and end are added, as there; the loss 
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 
 from hf_distill.storage.files import read_json
-from hf_distill.storage.plain_values import as_mapping
+from hf_distill.storage.plain_values import as_mapping, did_you_mean
 
 FIELDS = {
     "temperature": 4,
@@ -284,7 +283,7 @@ def _match(match: Any, name: str) -> tuple[dict[str, Any], str, list[dict[str, f
     if not isinstance(match["loss"], str) or match["loss"] not in MATCH_LOSSES:
         raise ValueError(
             f"`{name}` has the loss {match['loss']!r}; allowed are {', '.join(MATCH_LOSSES)}."
-            + _suggest([str(match["loss"])], MATCH_LOSSES)
+            + did_you_mean([str(match["loss"])], MATCH_LOSSES)
         )
     feature, objective, options = MATCH_LOSSES[match["loss"]]
     if match["feature"] != feature:
@@ -369,11 +368,5 @@ def _check_names(given: Iterable[Any], known: Iterable[str], what: str) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(
-            f"{what} has the unknown names {unknown}; TextBrewer knows {known}." + _suggest(unknown, known)
+            f"{what} has the unknown names {unknown}; TextBrewer knows {known}." + did_you_mean(unknown, known)
         )
-
-
-def _suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
-    known = list(known)
-    close = sorted({match for name in unknown for match in difflib.get_close_matches(str(name), known, n=1)})
-    return f" Did you mean {' and '.join(map(repr, close))}?" if close else ""

@@ -12,14 +12,16 @@ import difflib
 import importlib
 import itertools
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args, get_type_hints
 
 from ..hub.disclosure import is_secret_name, remember_secrets, without_secrets
 from ..storage.files import read_mapping, write_yaml
-from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, shown
+from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, did_you_mean, shown
 from .help import PLUGINS_HELP
 from .presets import list_presets, preset_values
 from .values import check_limits
@@ -89,6 +91,7 @@ def parse(
     for word in words:
         check_plain(word, "The command line")
     parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
+    parser.error = partial(_error_with_hint, parser.error)  # type: ignore[method-assign]
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
     given = {} if config_file is None else read_config(config_file)
     parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=PLUGINS_HELP)
@@ -115,6 +118,13 @@ def parse(
         check_limits(arguments)
         _check_folders(arguments)
     return tuple(parsed)
+
+
+def _error_with_hint(error: Callable[[str], NoReturn], message: str) -> NoReturn:
+    """The error of argparse, with the value that somebody may have meant."""
+    found = re.search(r"invalid choice: (.+) \(choose from (.+)\)", message)
+    hint = did_you_mean(found[1].strip("'"), re.findall(r"[^', ]+", found[2])) if found else ""
+    error(f"{message}.{hint}" if hint else message)
 
 
 def _close_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
@@ -216,7 +226,7 @@ def _typed(action: argparse.Action, value: Any, hint: Any, where: str) -> Any:
     # argparse compares what a flag gives with the choices, but no default.
     choices = [] if action.choices is None else list(action.choices)
     if choices and isinstance(value, str) and value not in map(str, choices):
-        raise ValueError(f"{where} is {value!r}; allowed are {choices}.")
+        raise ValueError(f"{where} is {value!r}; allowed are {choices}.{did_you_mean(value, map(str, choices))}")
     if isinstance(value, str) and bool in (hint, *get_args(hint)) and str not in get_args(hint):
         value = _SWITCHES.get(value.strip().lower(), value)
     # Kinds of transformers, such as `IntervalStrategy | str`, are made of text.

@@ -7,10 +7,11 @@ it may be.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -134,6 +135,19 @@ def check_range(
         raise ValueError(f"{where} is {value}; it must be above {above}.")
     if most is not None and value > most:
         raise ValueError(f"{where} is {value}; it must be at most {most}.")
+
+
+def did_you_mean(given: str | Iterable[str], known: Iterable[str]) -> str:
+    """The end of an error: ` Did you mean 'text'?`, where a known name is close to one that was given; else nothing.
+
+    Args:
+        given: A name that is unknown, or several.
+        known: Names that there are; small and capital letters are alike.
+    """
+    names = {name.lower(): name for name in known}
+    tried = [given] if isinstance(given, str) else given
+    close = [names[match] for name in tried for match in difflib.get_close_matches(str(name).lower(), names, n=1)]
+    return f" Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}?" if close else ""
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, List
 from transformers.utils import logging
 
 from hf_distill.storage.files import read_yaml
-from hf_distill.storage.plain_values import as_mapping, shown
+from hf_distill.storage.plain_values import as_mapping, did_you_mean, shown
 from hf_distill.tasks.files import find_task_folder, read_folder
 from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
 from hf_distill.tasks.several_labels import names_in, says_several
@@ -91,6 +91,7 @@ def _infer_label_names(folder: Path, values: dict[str, Any]) -> list[str] | None
         raise ValueError(
             f"The labels of {str(folder)!r} cannot be read: split {probe.train_split!r} with column "
             f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--class_names`."
+            + did_you_mean(probe.label_column, () if rows is None else rows.column_names)
         )
     return label_names_of(rows, probe.label_column, values, folder)
 

@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from transformers.utils import logging
 
 from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
+from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.catalogue.registry import get_task, is_registered
 from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import RowsSpec, find_task_folder, hold_out, join_parts, listing, read_hub, read_local
@@ -297,6 +298,7 @@ def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Datase
         raise ValueError(
             f"Split {split!r} of task {spec.name!r} ({source}) lacks columns {missing}; found {rows.column_names}. "
             "Name them with `--text_columns` and `--label_column`, or in a task.yaml."
+            + did_you_mean(missing, rows.column_names)
         )
     kept = [*texts, spec.label_column, "idx", "id"]
     rows = rows.select_columns([column for column in kept if column in rows.column_names])

@@ -13,6 +13,7 @@ from datasets import Dataset, Features, List, Value
 from transformers.utils import logging
 
 from hf_distill.storage.files import new_folder, write_yaml
+from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.custom import TASK_FILE, default_metrics, label_names_of
 from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files
 from hf_distill.tasks.spec import TaskSpec
@@ -138,6 +139,12 @@ def _columns(rows: Dataset, fields: Mapping[str, Any], path: Path) -> dict[str, 
             f"`--task` {str(path)!r} has the columns {rows.column_names}, and none of them is known to hold text: "
             "name it with `--text_columns`."
         )
+    unknown = [name for name in found if name not in rows.column_names]
+    if unknown:
+        raise ValueError(
+            f"`--task` {str(path)!r} has the columns {rows.column_names}, and no column {unknown[0]!r} "
+            f"(`--text_columns`).{did_you_mean(unknown, rows.column_names)}"
+        )
     return {"kind": "text_classification", "text_columns": list(found), "label_column": _known(label, path, rows)}
 
 
@@ -147,6 +154,7 @@ def _known(label: str | None, path: Path, rows: Dataset) -> str:
             f"`--task` {str(path)!r} has the columns {rows.column_names}, and "
             + ("none of them is known to hold labels" if label is None else f"no column {label!r}")
             + ": name it with `--label_column`."
+            + did_you_mean(label or (), rows.column_names)
         )
     return label
 

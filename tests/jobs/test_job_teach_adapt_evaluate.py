@@ -151,7 +151,10 @@ def test_the_card_of_a_distilled_student_goes_on_with_what_came_after(data, enco
     assert (facts.speed, facts.seconds) == ({}, None), "measured with another head"
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "| glue/sst2 | validation (partial) | accuracy |" in card
-    assert "distilled from big with `hf_distill`, then fine-tuned on glue/sst2." in card
+    big = "[big](https://huggingface.co/someone/big)"
+    assert f"distilled from {big} with `hf_distill`, then fine-tuned on glue/sst2." in card
+    assert f"```text\n{facts.example.printed}\n```" in card
+    assert "It answers with one of its 2 labels" in facts.limits[-2]
     assert "After the distillation: fine-tuned on 48 labelled rows of glue/sst2" in card
 
 

@@ -133,6 +133,18 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"no column 'mood': name it with `--label_column`"):
             load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}), label_column="mood")
 
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            ({"label_column": "lable"}, r"no column 'lable': name it with `--label_column`\. Did you mean 'label'\?"),
+            ({"text_columns": ["txt"]}, r"no column 'txt' \(`--text_columns`\)\. Did you mean 'text'\?"),
+        ],
+        ids=["label", "text"],
+    )
+    def test_a_column_that_is_misspelt(self, tmp_path, flags, message):
+        with pytest.raises(ValueError, match=message):
+            load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}), **flags)
+
     def test_a_line_without_a_tag(self, tmp_path):
         path = tmp_path / "names.conll"
         path.write_text("Anna B-PER\nsleeps\n", encoding="utf-8")

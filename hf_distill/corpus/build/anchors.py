@@ -23,6 +23,7 @@ import xxhash
 from datasets import Dataset, Features, List, Value
 from datasets.utils.logging import get_logger
 
+from ...storage.plain_values import did_you_mean
 from ..search.retrieval import IndexHandle
 from ..text.analysis import Analyzer, words_and_marks
 from ..text.rows import clean
@@ -102,7 +103,8 @@ def task_texts(rows: Dataset, text_columns: Sequence[str]) -> Iterable[str | Non
     """
     missing = [column for column in text_columns if column not in rows.column_names]
     if missing:
-        raise ValueError(f"The task's rows have no column {missing}; they have {rows.column_names}.")
+        hint = did_you_mean(missing, rows.column_names)
+        raise ValueError(f"The task's rows have no column {missing}; they have {rows.column_names}.{hint}")
     for column in text_columns:
         for batch in rows.select_columns([column]).with_format("arrow").iter(batch_size=10_000):
             for text in batch[column].to_pylist():

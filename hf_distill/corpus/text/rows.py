@@ -23,6 +23,7 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets.utils import tqdm
 
 from hf_distill._optional import require
+from hf_distill.storage.plain_values import did_you_mean
 
 from ...settings.corpus import CorpusArguments
 from ...settings.general import GeneralCorpusArguments
@@ -95,6 +96,7 @@ def check_corpus(corpus: Dataset, text_column: str) -> None:
     if text_column not in corpus.column_names:
         raise ValueError(
             f"The general corpus has no column {text_column!r} (--text_column); it has {corpus.column_names}."
+            + did_you_mean(text_column, corpus.column_names)
         )
     kind = corpus.features[text_column]
     if getattr(kind, "dtype", None) not in TEXT_TYPES:

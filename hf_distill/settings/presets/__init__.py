@@ -7,13 +7,14 @@ given there wins.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import yaml
+
+from hf_distill.storage.plain_values import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ def read_preset(name: str) -> Preset:
     if not isinstance(name, str):
         raise ValueError(f"`--preset` is {name!r}; allowed are {', '.join(known)}.")
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, known)
         raise ValueError(f"`--preset` is {name!r}; allowed are {', '.join(known)}.{hint}")
     text = (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
     return Preset(name=name, **yaml.safe_load(text))

@@ -6,14 +6,13 @@ joined by the tokenizer's separator.
 
 from __future__ import annotations
 
-import difflib
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_origin, get_type_hints
 
 from hf_distill.storage.folders import safe_path
-from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range
+from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range, did_you_mean
 from hf_distill.tasks.catalogue.registry import read_family
 from hf_distill.tasks.spec_values import FineTuningDefaults
 
@@ -258,8 +257,7 @@ def get_generation_task(name: str) -> GenerationSpec:
     """
     if name in GENERATION_TASKS:
         return GENERATION_TASKS[name]
-    close = difflib.get_close_matches(name.lower(), GENERATION_TASKS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, GENERATION_TASKS)
     raise ValueError(
         f"`--task` {name!r} is neither a generation task nor a folder.{hint} There are {sorted(GENERATION_TASKS)}; "
         "for your own data give a folder, with `--source_template` and `--target_column` or a `task.yaml` in it."

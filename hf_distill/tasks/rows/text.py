@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
+from hf_distill.storage.plain_values import did_you_mean
+
 # Rows whose lengths are read together.
 COUNTED_ROWS = 10_000
 LENGTH_COLUMN = "length"
@@ -44,7 +46,7 @@ def tokenize_text(
     if text_column not in columns:
         raise ValueError(
             f"The data set has no column {text_column!r} to tokenize (`--text_column`) and no `input_ids`; "
-            f"it has {columns}."
+            f"it has {columns}." + did_you_mean(text_column, columns)
         )
 
     def encode(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
