@@ -16,8 +16,7 @@ from transformers import (
 )
 
 from hf_distill.cli import main
-from hf_distill.commands.card import onnx_facts, problems_of
-from hf_distill.commands.card import run as make_card
+from hf_distill.commands.card import onnx_facts, problems_of, run as make_card
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import (
     CardFacts,
