@@ -26,7 +26,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_distill.commands import distill
+from hf_distill.commands.evaluate import score_model
 from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.grid_students import STUDENTS, Student, for_task, plan_students
 from hf_distill.commands.results import RESULTS_FILE, environment, write_results
 from hf_distill.hub.disclosure import is_secret_name, public, without_secrets
 from hf_distill.hub.loading import load_tokenizer
@@ -35,6 +37,7 @@ from hf_distill.settings import (
     GridArguments,
     MultiTeacherArguments,
     StudentArguments,
+    TaskArguments,
     TeacherArguments,
     TextbookArguments,
 )
@@ -43,14 +46,12 @@ from hf_distill.storage.files import read_mapping, write_text, write_yaml
 from hf_distill.storage.steps import differences
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.majority import majority_scores
-from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 from hf_distill.trainers.fine_tuning.task_models import load_task_model
 from hf_distill.trainers.fine_tuning.trainer import finetune
 
 logger = logging.get_logger(__name__)
 
 GRID_FILE, TABLE_FILE, CELLS = "grid.json", "grid.md", "cells"
-STUDENTS = "students"
 CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, MultiTeacherArguments)
 
 
@@ -62,19 +63,23 @@ class Cell:
         model: Name of the model.
         task: Name of the task.
         fraction: Share of its training rows.
-        seed: Seed of the fine-tuning.
+        seed: Seed of the fine-tuning; `None` where there is none.
         learning_rate: `None`: the task's.
         epochs: Likewise.
         batch_size: Likewise.
+        path: Id or folder of the model.
+        distillation_seed: Seed of the distillation that made it, where the grid has several.
     """
 
     model: str
     task: str
     fraction: float
-    seed: int
+    seed: int | None
     learning_rate: float | None
     epochs: float | None
     batch_size: int | None
+    path: str = ""
+    distillation_seed: int | None = None
 
     @property
     def settings(self) -> tuple[float | None, float | None, int | None]:
@@ -90,7 +95,9 @@ class Cell:
             for name, value in zip(("lr", "ep", "bs"), self.settings, strict=True)
             if value is not None
         )
-        name = "_".join(part for part in (f"seed{self.seed}", chosen) if part)
+        seeds = {"distilled": self.distillation_seed, "seed": self.seed}
+        parts = [*(f"{kind}{seed}" for kind, seed in seeds.items() if seed is not None), chosen]
+        name = "_".join(part for part in parts if part) or "as_it_is"
         return f"{CELLS}/{self.model}/{task}/{self.fraction:g}/{name}.json"
 
 
@@ -114,8 +121,8 @@ def run(arguments: GridArguments) -> dict[str, Any]:
     started = time.perf_counter()
     folder = Path(arguments.output_dir)
     loaded = {name: _load(name, arguments) for name in arguments.tasks}
-    distil_students(arguments)
     names = {name: task.spec.name for name, task in loaded.items()}
+    distil_students(plan_students(arguments, names))
     metrics = {task.spec.name: task.spec.headline for task in loaded.values()}
     cells = list(grid_cells(arguments, names))
     tasks = {names[name]: task for name, task in loaded.items()}
@@ -128,7 +135,8 @@ def run(arguments: GridArguments) -> dict[str, Any]:
     facts = {
         "job": "grid",
         "output_dir": str(folder),
-        "models": dict(_models(arguments)),
+        "models": dict(arguments.named_models())
+        | {name: str(folder / STUDENTS / name) for name in arguments.student_changes()},
         "metrics": metrics,
         "cells": done,
         "tables": tables,
@@ -154,16 +162,17 @@ def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[C
         arguments: The grid.
         names: Task as it is given -> its name.
     """
-    for model, (given, task) in itertools.product([name for name, _ in _models(arguments)], names.items()):
-        settings = (values or [None] for values in arguments.settings_of(given))
-        chosen: Any = itertools.product(arguments.fractions, *settings, arguments.seeds)
-        for fraction, learning_rate, epochs, batch_size, seed in chosen:
-            yield Cell(model, task, fraction, seed, learning_rate, epochs, batch_size)
-
-
-def _models(arguments: GridArguments) -> list[tuple[str, str]]:
-    """Name and path of every model, the students last."""
-    return [*arguments.named_models(), *student_models(arguments)]
+    students = plan_students(arguments, names)
+    models = [(name, path, None, tuple(names)) for name, path in arguments.named_models()]
+    models += [(one.name, one.folder, one.seed, one.tasks) for one in students]
+    seeds = arguments.seeds if arguments.fine_tune else [None]
+    for model, path, distilled, tasks in models:
+        for given in tasks:
+            settings = (values or [None] for values in arguments.settings_of(given))
+            chosen: Any = itertools.product(arguments.fractions, *settings, seeds)
+            place = for_task(path, given, names[given])
+            for fraction, learning_rate, epochs, batch_size, seed in chosen:
+                yield Cell(model, names[given], fraction, seed, learning_rate, epochs, batch_size, place, distilled)
 
 
 def _load(name: str, arguments: GridArguments) -> LoadedTask:
@@ -175,7 +184,6 @@ def _load(name: str, arguments: GridArguments) -> LoadedTask:
 
 def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
     """The result of a cell, read or made."""
-    model = dict(_models(arguments))[cell.model]
     rows = math.floor(len(task.train) * cell.fraction + 1e-9)
     if rows < 1:
         raise ValueError(
@@ -183,7 +191,6 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
         )
     identity = {
         **asdict(cell),
-        "path": model,
         "train_rows": rows,
         "data": task.source,
         "max_length": arguments.max_length or task.spec.fine_tuning.max_length,
@@ -203,13 +210,26 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
             shown = shown or "another folder of the same name, of the model or of the rows"
             raise ValueError(f"{str(path)!r} was made with other settings ({shown}); give another `--output_dir`.")
         return found
-    found = identity | _fine_tune(model, cell, task.subset(rows, None, seed=arguments.fraction_seed), arguments)
+    score = _fine_tune if arguments.fine_tune else _score
+    found = identity | score(cell, task.subset(rows, None, seed=arguments.fraction_seed), arguments)
     write_results(path.parent, found, path.name)
     return found
 
 
-def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
-    set_seed(cell.seed)
+def _score(cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
+    """Score a model with the head that it has."""
+    started = time.perf_counter()
+    scratch = str(Path(arguments.output_dir, "scratch"))
+    running = FineTuningArguments(scratch, bf16=arguments.bf16, use_cpu=arguments.use_cpu, report_to="none")
+    limits = TaskArguments(task.spec.name, max_length=arguments.max_length)
+    found = score_model(cell.path, task, running, limits, flag="--models")
+    facts = {name: found[name] for name in ("score", "constant", "scores")}
+    return {**facts, "steps": 0, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _fine_tune(cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
+    seed = 0 if cell.seed is None else cell.seed
+    set_seed(seed)
     settings = {
         "learning_rate": cell.learning_rate,
         "num_train_epochs": cell.epochs,
@@ -218,7 +238,7 @@ def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArgument
     }
     training = FineTuningArguments(
         str(Path(arguments.output_dir, "scratch")),
-        seed=cell.seed,
+        seed=seed,
         bf16=arguments.bf16,
         use_cpu=arguments.use_cpu,
         report_to="none",
@@ -227,9 +247,9 @@ def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArgument
         **settings,  # type: ignore[arg-type]
     )
     result = finetune(
-        load_task_model(model, task.spec, flag="--models"),
+        load_task_model(cell.path, task.spec, flag="--models"),
         task,
-        load_tokenizer(model, flag="--models"),
+        load_tokenizer(cell.path, flag="--models"),
         training,
         max_length=arguments.max_length,
         save=False,
@@ -241,49 +261,31 @@ def _fine_tune(model: str, cell: Cell, task: LoadedTask, arguments: GridArgument
 # --- students --------------------------------------------------------------------------------------------------------
 
 
-def distil_students(arguments: GridArguments) -> None:
+def distil_students(students: Sequence[Student]) -> None:
     """Distil every student that is not finished, in their order.
 
-    The settings of a student lie beside it as `students/NAME.yaml`, which `hf-distill distill` takes as it is.
+    The settings of a student lie beside its folder as `NAME.yaml`, which `hf-distill distill` takes as it is.
 
     Args:
-        arguments: The grid; a student's `teacher_model` may name a student before it (a teacher assistant).
+        students: See `plan_students`; a student may be the teacher of a later one, or what it begins with.
 
     Raises:
         ValueError: If a student was begun with other settings, or a setting is none of `hf-distill distill`.
     """
-    folder = Path(arguments.output_dir, STUDENTS)
-    for name, settings in student_settings(arguments).items():
-        file, student = folder / f"{name}.yaml", folder / name
-        finished = (student / RESULTS_FILE).is_file()
-        if finished or any(student.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
-            _check_same(file, settings, name)
+    for one in students:
+        folder, settings = Path(one.folder), one.settings
+        file = folder.with_name(f"{folder.name}.yaml")
+        finished = (folder / RESULTS_FILE).is_file()
+        if finished or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+            _check_same(file, settings, one.name)
         if finished:
-            logger.warning(f"[{name}] distilled before: {student}")
+            logger.warning(f"[{one.name}] distilled before: {folder}")
             continue
         write_yaml(file, _without_secret_fields(settings), sort_keys=False)
-        logger.warning(f"[{name}] is distilled")
+        logger.warning(f"[{one.name}] is distilled: {folder}")
         # Secrets go to the training alone, in no file.
         words = [word for key in _secret_fields(settings) for word in (f"--{key}", str(settings[key]))]
         distill.run(*parse(CLASSES, [str(file), *words], presets=True, prog="hf-distill grid"))
-
-
-def student_settings(arguments: GridArguments) -> dict[str, dict[str, Any]]:
-    """Student -> the settings of its distillation: its own over those of all, with its folder."""
-    shared, own = arguments.distill_settings(), arguments.student_changes()
-    folder = Path(arguments.output_dir, STUDENTS)
-    found: dict[str, dict[str, Any]] = {}
-    for name, changes in own.items():
-        settings = {"resume_from_checkpoint": LAST_CHECKPOINT, "use_cpu": arguments.use_cpu, **shared, **changes}
-        if settings.get("teacher_model") in found:
-            settings["teacher_model"] = str(folder / settings["teacher_model"])
-        found[name] = {**settings, "output_dir": str(folder / name)}
-    return found
-
-
-def student_models(arguments: GridArguments) -> list[tuple[str, str]]:
-    """Name and folder of every student."""
-    return [(name, str(Path(arguments.output_dir, STUDENTS, name))) for name in arguments.student_changes()]
 
 
 def _secret_fields(settings: Mapping[str, Any]) -> list[str]:
@@ -346,9 +348,11 @@ def format_tables(facts: Mapping[str, Any]) -> str:
             "|---" * (len(tasks) + 2) + "|",
         ]
         for model, by_task in found.items():
-            shown = [_shown(by_task[task]) for task in tasks]
-            mean = statistics.fmean(by_task[task]["mean"] for task in tasks)
-            lines.append(f"| {model} | {' | '.join(shown)} | {100 * mean:.1f} |")
+            shown = [_shown(by_task[task]) if task in by_task else "–" for task in tasks]
+            # Over other tasks than the rest it would mislead.
+            means = [by_task[task]["mean"] for task in tasks if task in by_task]
+            mean = f"{100 * statistics.fmean(means):.1f}" if len(means) == len(tasks) else "–"
+            lines.append(f"| {model} | {' | '.join(shown)} | {mean} |")
         lines.append(_majority_row(facts, tasks))
         parts.append("\n".join(lines))
     tried = max(entry["tried"] for found in facts["tables"].values() for by in found.values() for entry in by.values())

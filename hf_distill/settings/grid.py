@@ -22,13 +22,18 @@ class GridArguments:
     )
     models: list[str] = field(
         default_factory=list,
-        metadata={"help": "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables."},
+        metadata={
+            "help": "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables. `{task}` "
+            "in a path stands for the task."
+        },
     )
     students: str | None = field(
         default=None,
         metadata={
             "help": "Students to distil first, also rows of the tables: NAME: {settings of `hf-distill distill`} as "
-            "YAML or JSON; `teacher_model` may be the name of a student before it."
+            "YAML or JSON. `teacher_model` and `student_model` may be the name of a student before it, `{task}` "
+            "stands for the task, `only_tasks: [...]` leaves tasks out, `of_task: {TASK: {...}}` changes settings for "
+            "one."
         },
     )
     distill: str | None = field(
@@ -44,6 +49,17 @@ class GridArguments:
     )
     seeds: list[int] = field(
         default_factory=lambda: [42], metadata={"help": "Seeds: means and spreads are over them."}
+    )
+    distillation_seeds: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Seeds of the distillations: every student is distilled with each, and means and spreads are over "
+            "these too. Default: once, with the seed of its settings."
+        },
+    )
+    fine_tune: bool = field(
+        default=True,
+        metadata={"help": "Fine-tune before scoring; without it models and students are scored as they are."},
     )
     fraction_seed: int = field(
         default=42, metadata={"help": "Seed of the rows drawn for a share below 1: the same for every model and seed."}
@@ -85,11 +101,16 @@ class GridArguments:
         """
         if not self.models and not self.student_changes():
             raise ValueError("There is nothing to compare: give `--models`, `--students` or both.")
-        for name in ("tasks", "fractions", "seeds", "learning_rates", "epochs", "batch_sizes"):
+        for name in ("tasks", "fractions", "seeds", "distillation_seeds", *SEARCHED):
             value = getattr(self, name)
             if value is not None and (not value or len(set(value)) < len(value)):
                 raise ValueError(f"`--{name}` is {value}; it must have at least one entry, each once.")
         self._check_task_settings()
+        searched = [name for name in (*SEARCHED, "task_settings", "warmup_steps") if getattr(self, name) is not None]
+        if not self.fine_tune and (searched or self.fractions != [1.0]):
+            raise ValueError(
+                f"`--no_fine_tune` trains nothing, but `--{(searched or ['fractions'])[0]}` is given: leave one out."
+            )
         if self.warmup_steps is not None and not 0 <= self.warmup_steps < math.inf:
             raise ValueError(f"`--warmup_steps` is {self.warmup_steps}; it must be at least 0 and finite.")
         wrong = [share for share in self.fractions if not 0 < share <= 1]

@@ -59,7 +59,7 @@ def test_what_is_done_is_not_done_again(data, monkeypatch):
     first = run_grid(arguments(data))
     calls = []
     original = grid._fine_tune
-    monkeypatch.setattr(grid, "_fine_tune", lambda *given: calls.append(given[1]) or original(*given))
+    monkeypatch.setattr(grid, "_fine_tune", lambda *given: calls.append(given[0]) or original(*given))
     assert run_grid(arguments(data))["cells"] == first["cells"]
     assert calls == []
     run_grid(arguments(data, seeds=[42, 7]))

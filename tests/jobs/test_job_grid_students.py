@@ -9,7 +9,8 @@ from tiny_data import mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
-from hf_distill.commands.grid import CLASSES, run as run_grid, student_settings
+from hf_distill.commands.grid import CLASSES, run as run_grid
+from hf_distill.commands.grid_students import plan_students
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import (
     DistillationArguments,
@@ -54,6 +55,11 @@ def arguments(data, **values):
         },
     }  # fmt: skip
     return GridArguments(**{**given, **values})
+
+
+def settings_of(grid):
+    """Student -> the settings of its distillation."""
+    return {one.name: one.settings for one in plan_students(grid, {task: task for task in grid.tasks})}
 
 
 def test_students_are_distilled_and_compared_beside_models(data, monkeypatch):
@@ -101,13 +107,87 @@ def test_settings_that_no_distillation_has_are_named(data):
 )
 def test_a_grid_without_sense_names_its_flag(values, message):
     with pytest.raises(ValueError, match=message):
-        student_settings(GridArguments(**{"tasks": ["t"], **values}))
+        plan_students(GridArguments(**{"tasks": ["t"], **values}), {"t": "t"})
+
+
+def planned(**values):
+    """Folder below that of the students -> what differs from the others."""
+    given = {"tasks": ["glue/rte", "own"], "output_dir": "out", **values}
+    return {
+        one.folder.removeprefix("out/students/"): (one, {
+            name: value for name, value in one.settings.items()
+            if name not in ("output_dir", "use_cpu", "resume_from_checkpoint")
+        })
+        for one in plan_students(GridArguments(**given), {"glue/rte": "glue/rte", "own": "mine"})
+    }  # fmt: skip
+
+
+def test_a_student_of_each_task_and_seed_has_a_folder_of_its_own():
+    students = {
+        "general": {"teacher_model": "roberta"},
+        "task": {"teacher_model": "teachers/{task}", "textbook": ["{task}", "more"], "student_model": "general"},
+        "again": {"teacher_model": "roberta", "student_model": "task", "only_tasks": ["glue/rte"]},
+    }
+    found = planned(students=students, distillation_seeds=[1, 2])
+    assert list(found) == [
+        "general/seed1", "general/seed2", "task/glue_rte/seed1", "task/mine/seed1", "task/glue_rte/seed2",
+        "task/mine/seed2", "again/glue_rte/seed1", "again/glue_rte/seed2",
+    ]  # fmt: skip
+    student, settings = found["task/mine/seed2"]
+    assert student.tasks == ("own",)
+    assert settings == {
+        "teacher_model": "teachers/mine", "textbook": ["own", "more"], "student_model": "out/students/general/seed2",
+        "seed": 2,
+    }  # fmt: skip
+    assert found["general/seed1"][0].tasks == ("glue/rte", "own")
+    assert found["again/glue_rte/seed2"][1]["student_model"] == "out/students/task/glue_rte/seed2"
+
+
+def test_a_task_may_change_the_settings_of_a_student():
+    one = {"a": {"teacher_model": "t", "max_steps": 5, "of_task": {"own": {"max_steps": 9}}}}
+    found = planned(students=one)
+    assert {folder: settings["max_steps"] for folder, (_, settings) in found.items()} == {"a/glue_rte": 5, "a/mine": 9}
+
+
+@pytest.mark.parametrize("setting", [{"only_tasks": ["sst2"]}, {"of_task": {"sst2": {}}}])
+def test_a_student_of_no_task_of_the_grid_is_refused(setting):
+    with pytest.raises(ValueError, match=r"`--students a`: \w+ has \['sst2'\], but the `--tasks` are"):
+        planned(students={"a": setting})
+
+
+def test_means_are_over_the_seeds_of_the_distillation_too(data):
+    one = {"last": {"objectives": ["minilm"]}}
+    facts = run_grid(arguments(data, students=one, distillation_seeds=[1, 2], seeds=[3, 4]))
+    assert [(cell["distillation_seed"], cell["seed"]) for cell in facts["cells"]] == [(1, 3), (1, 4), (2, 3), (2, 4)]
+    assert facts["tables"]["1"]["last"]["mood"]["runs"] == 4
+    weights = [(data / "grid" / "students" / "last" / f"seed{n}" / "model.safetensors").read_bytes() for n in (1, 2)]
+    assert weights[0] != weights[1]
+
+
+def test_students_with_a_head_are_scored_as_they_are(data, tiny_teacher, tiny_tokenizer):
+    tiny_teacher.config.id2label = {0: "no", 1: "yes"}
+    save_model(data / "teachers" / "mood", tiny_teacher, tiny_tokenizer)
+    distill = {
+        "teacher_model": str(data / "teachers" / "{task}"), "textbook": "{task}", "max_steps": 1, "max_length": 16,
+        "objectives": ["logits"], "report_to": "none", "save_strategy": "no", "student_shape": "2x12:4h:16",
+    }  # fmt: skip
+    models = [f"teacher={data / 'teachers' / '{task}'}"]
+    facts = run_grid(arguments(data, models=models, students={"t2": {}}, distill=distill, fine_tune=False))
+    assert [(cell["model"], cell["steps"], cell["seed"]) for cell in facts["cells"]] == [
+        ("teacher", 0, None), ("t2", 0, None),
+    ]  # fmt: skip
+    assert (data / "grid" / "cells" / "t2" / "mood" / "1" / "as_it_is.json").is_file()
+
+
+def test_what_trains_nothing_takes_no_settings_of_a_training():
+    with pytest.raises(ValueError, match="`--no_fine_tune` trains nothing, but `--epochs` is given"):
+        GridArguments(tasks=["t"], models=["m"], epochs=[1], fine_tune=False)
 
 
 def test_the_ablations_of_minilm_are_those_of_its_tables(tmp_path):
     (grid,) = parse((GridArguments,), [str(CONFIGS / "minilm_ablation.yaml")])
     layers = {}
-    for name, settings in student_settings(grid).items():
+    for name, settings in settings_of(grid).items():
         file = tmp_path / f"{name}.yaml"
         file.write_text(yaml.safe_dump(settings))
         parsed = parse(CLASSES, [str(file)], presets=True)
@@ -160,7 +240,7 @@ def test_mitkd_can_be_run_from_its_files(language, students, tmp_path):
     (grid,) = parse((GridArguments,), [str(CONFIGS / f"mitkd_{language}.yaml")])
     assert {*tasks.tasks, *grid.tasks} <= set(list_tasks())
     assert training.gradient_accumulation_steps > 1
-    found = student_settings(grid)
+    found = settings_of(grid)
     assert len(found) == students
     for name, settings in found.items():
         file = tmp_path / f"{name}.yaml"

@@ -1,0 +1,147 @@
+"""The students that a grid distils: one for each name, and for each task and seed where these make a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_distill.settings import GridArguments
+from hf_distill.settings.values import json_mapping
+from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
+
+STUDENTS = "students"
+TASK_MARK = "{task}"
+# Settings of a student that are the grid's.
+ONLY_TASKS, OF_TASK = "only_tasks", "of_task"
+# Settings of a distillation that may name a student before.
+MODELS = ("teacher_model", "teacher_models", "student_model")
+
+
+@dataclass(frozen=True)
+class Student:
+    """One distillation.
+
+    Attributes:
+        name: Its name, which is the row of the tables.
+        tasks: The tasks that it is scored on, as they are given.
+        seed: Seed of the distillation; `None`: that of its settings.
+        settings: Those of `hf-distill distill`, with the folder.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    seed: int | None
+    settings: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Where it lies."""
+        return str(self.settings["output_dir"])
+
+
+def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[Student]:
+    """Every distillation of a grid, in the order in which they are done.
+
+    A student is distilled once for all tasks, or for each of them if its settings say `{task}`, have `of_task`, or
+    name such a student as teacher or as the model to begin with.
+
+    Args:
+        arguments: The grid.
+        names: Task as it is given -> its name.
+
+    Raises:
+        ValueError: If `only_tasks` or `of_task` names a task that the grid does not have.
+    """
+    folder = Path(arguments.output_dir, STUDENTS)
+    shared = {
+        "resume_from_checkpoint": LAST_CHECKPOINT,
+        "use_cpu": arguments.use_cpu,
+        **({} if arguments.data_dir is None else {"data_dir": arguments.data_dir}),
+        **arguments.distill_settings(),
+    }
+    planned: list[Student] = []
+    # Name of a student -> whether there is one for each task.
+    anew: dict[str, bool] = {}
+    for name, changes in arguments.student_changes().items():
+        settings = {**shared, **changes}
+        tasks = _only_tasks(name, settings.pop(ONLY_TASKS, None), names)
+        of_task = {
+            task: json_mapping(own, f"--students {name}: {OF_TASK} {task}")
+            for task, own in json_mapping(settings.pop(OF_TASK, None), f"--students {name}: {OF_TASK}").items()
+        }
+        _check_tasks(name, OF_TASK, of_task, names)
+        named = [one for field in MODELS for one in _as_list(settings.get(field)) if one in anew]
+        anew[name] = bool(of_task) or _mentions_task(settings) or any(anew[one] for one in named)
+        for seed in arguments.distillation_seeds or [None]:
+            for group in [(task,) for task in tasks] if anew[name] else [tasks]:
+                own = {**settings, **(of_task.get(group[0], {}) if anew[name] else {})}
+                if anew[name]:
+                    own = _filled(own, group[0], names[group[0]])
+                for field in MODELS:
+                    if field in own:
+                        own[field] = _renamed(own[field], lambda one, s=seed, g=group: _folder_of(planned, one, s, g))
+                if seed is not None:
+                    own["seed"] = seed
+                parts = [name, *([names[group[0]].replace("/", "_")] if anew[name] else [])]
+                parts += [] if seed is None else [f"seed{seed}"]
+                planned.append(Student(name, group, seed, {**own, "output_dir": str(folder.joinpath(*parts))}))
+    return planned
+
+
+def for_task(path: str, given: str, name: str) -> str:
+    """A path with the task in place of `{task}`: as it is given where it stands alone, else its name."""
+    return given if path == TASK_MARK else path.replace(TASK_MARK, name)
+
+
+def _only_tasks(name: str, wanted: Any, names: Mapping[str, str]) -> tuple[str, ...]:
+    tasks = tuple(names) if wanted is None else tuple(_as_list(wanted))
+    _check_tasks(name, ONLY_TASKS, tasks, names)
+    return tasks
+
+
+def _check_tasks(student: str, setting: str, tasks: Any, names: Mapping[str, str]) -> None:
+    unknown = [task for task in tasks if task not in names]
+    if unknown:
+        raise ValueError(f"`--students {student}`: {setting} has {unknown}, but the `--tasks` are {list(names)}.")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in settings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    else:
+        for one in _as_list(value) if isinstance(value, (list, tuple)) else []:
+            yield from _texts(one)
+
+
+def _mentions_task(settings: Mapping[str, Any]) -> bool:
+    return any(TASK_MARK in text for text in _texts(settings))
+
+
+def _filled(value: Any, given: str, name: str) -> Any:
+    if isinstance(value, str):
+        return for_task(value, given, name)
+    if isinstance(value, Mapping):
+        return {key: _filled(one, given, name) for key, one in value.items()}
+    return [_filled(one, given, name) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _renamed(value: Any, folder_of: Any) -> Any:
+    return [folder_of(one) for one in value] if isinstance(value, (list, tuple)) else folder_of(value)
+
+
+def _folder_of(planned: list[Student], model: str, seed: int | None, tasks: tuple[str, ...]) -> str:
+    """The folder of a student before this one, of the same seed and task; any other model is what it is."""
+    for one in planned:
+        if (one.name, one.seed) == (model, seed) and set(tasks) <= set(one.tasks):
+            return one.folder
+    return model
