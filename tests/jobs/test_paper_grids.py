@@ -13,8 +13,7 @@ from tiny_data import mood_rows, save_model, write_task
 from transformers import BertForQuestionAnswering, BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill.cli import main
-from hf_distill.commands.grid import CLASSES
-from hf_distill.commands.grid import run as run_grid
+from hf_distill.commands.grid import CLASSES, run as run_grid
 from hf_distill.commands.grid_students import MODELS, plan_students
 from hf_distill.settings import GridArguments, StudentArguments
 from hf_distill.settings.parsing import parse
