@@ -34,7 +34,7 @@ from hf_distill.students.sentence import Normalize, SentenceHead, encode_texts, 
 from hf_distill.students.sizes import count_parameters
 from hf_distill.tasks import load_task
 from hf_distill.tasks.vectors import Retrieval, VectorTask, is_retrieval, pairs_of, read_retrieval
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 
 CALIBRATION_ROWS = 4_000
 VARIANTS = ("ours", "theirs", "theirs_random")

@@ -26,7 +26,7 @@ from transformers import BertConfig, BertModel, set_seed
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.cpu import configure_fp32_matmul, packed_bytes
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 
 VARIANTS = {
     "float32": ("float32", "strict"),

@@ -27,7 +27,7 @@ from transformers import BertConfig, BertModel
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.cpu import PackedLinears, configure_fp32_matmul, packed_bytes
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 
 # Rows and their length. The longest first, as batches by length begin in a training.
 SHAPES = ((8, 512), (32, 128), (32, 60), (32, 30), (32, 10))

@@ -26,6 +26,7 @@ _MODULE_OF: dict[str, str] = {
     "GenerationSettings": "generation.settings",
     "GenerationTrainer": "generation.trainer",
     "GenerationTrainingArguments": "settings",
+    "LiveTeacher": "teachers.base",
     "LoadedTask": "tasks",
     "MTLArguments": "settings",
     "MTLTrainer": "trainers.multi_task.trainer",
@@ -118,7 +119,7 @@ if TYPE_CHECKING:
         register_task as register_task,
     )
     from .teachers.adapters import adapter_teachers as adapter_teachers
-    from .teachers.base import TeacherSource as TeacherSource
+    from .teachers.base import LiveTeacher as LiveTeacher, TeacherSource as TeacherSource
     from .teachers.stored.precompute import precompute as precompute
     from .teachers.stored.teacher import StoredTeacher as StoredTeacher
     from .trainers.distillation.multi_teacher import MultiTeacherTrainer as MultiTeacherTrainer

@@ -14,7 +14,7 @@ from torch import nn
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.cpu import PackedLinears, configure_fp32_matmul, packed_bytes
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 
 pytestmark = pytest.mark.usefixtures("fast_path")
 

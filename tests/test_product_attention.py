@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels import cpu
 from hf_distill.kernels.cpu import attention_by_products, configure_fp32_matmul, fast_products_in_force, products_apply
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 
 B, A, T, D = 5, 3, 7, 4
 

@@ -32,7 +32,7 @@ from hf_distill.hub.loading import load_model
 from hf_distill.settings import EvaluationArguments, TaskArguments
 from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
 from hf_distill.tasks.vectors import pairs_of, read_retrieval
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.trainers.distillation import model as model_module
 
 

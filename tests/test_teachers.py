@@ -12,7 +12,7 @@ from trainings import logged
 from hf_distill import DistillationTrainer, MultiTeacherTrainer
 from hf_distill.capture.signals import Projections, SignalRequest, Signals
 from hf_distill.teachers.adapters import AdapterTeacher
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.teachers.stored.precompute import precompute
 
 EVERYTHING = SignalRequest(

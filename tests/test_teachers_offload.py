@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.teachers.base import TeacherSource
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher, TeacherSource
 from hf_distill.teachers.offload import HostWeights, host_weights
 
 CPU, META = torch.device("cpu"), torch.device("meta")

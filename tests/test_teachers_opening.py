@@ -13,8 +13,7 @@ from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherA
 from hf_distill.capture.signals import SignalRequest, Signals
 from hf_distill.objectives import WeightedObjective, build_objectives
 from hf_distill.teachers.alignment import AlignedTeacher
-from hf_distill.teachers.base import TeacherSource
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher, TeacherSource
 from hf_distill.teachers.opening import OtherSource, may_teach, open_teacher
 from hf_distill.teachers.several import SeveralTeachers
 from hf_distill.teachers.stored.precompute import precompute

@@ -17,7 +17,7 @@ from hf_distill import (
     precompute,
 )
 from hf_distill.capture.signals import Projections, SignalRequest, Signals
-from hf_distill.teachers.live import LiveTeacher, first_device, place_of, weights_of
+from hf_distill.teachers.base import LiveTeacher, first_device, place_of, weights_of
 
 EVERYTHING = SignalRequest(
     logits=True, hidden_states=frozenset({0, 3}), projections=frozenset({2}), attention_scores=frozenset({3})

@@ -1,5 +1,8 @@
 """Requests for signals of a model, the signals that a forward pass gives, and the recorder that collects them.
 
+Signals, terms, gradients and weights that are not finite (NaN, infinite) are found here too, before they are trained
+on, saved or shown: they are watched on their own device, and nothing waits for it until somebody asks.
+
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size, C classes.
 Layers are 1-based; 0 is the embedding output (hidden states only).
 """
@@ -7,12 +10,14 @@ Layers are 1-based; 0 is the embedding output (hidden states only).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ..storage.plain_values import NotFiniteError, listed
 
 RECORDERS_ATTRIBUTE = "_hf_distill_recorders"
 
@@ -269,3 +274,90 @@ def _last_position(request: SignalRequest) -> tuple[int, int] | None:
     inside = [(layer, IN_ATTENTION) for layer in request.projections | request.attention_scores]
     after = [(layer, AFTER_LAYER) for layer in request.hidden_states]
     return max(inside + after + ([AFTER_BASE] if request.pooled else []), default=None)
+
+
+# ---- Numbers that are not finite (NaN, infinite) ----
+
+
+def are_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """Return whether all values of each tensor are finite, (N,), on the device of the first, without waiting."""
+    bounds = [bound for values in tensors for bound in values.detach().aminmax()]
+    device = bounds[0].device
+    return torch.stack([bound.to(device, torch.float32) for bound in bounds]).isfinite().view(-1, 2).all(1)
+
+
+def not_finite(named: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return names of the tensors of which a value is not finite; every device is waited for once.
+
+    Args:
+        named: Names and tensors. Integers, rounded weights and tensors that other processes hold a part of are not
+            looked at.
+    """
+    by_device: dict[torch.device, dict[str, Tensor]] = {}
+    for name, values in named:
+        if is_plain(values):
+            by_device.setdefault(values.device, {})[name] = values
+    found = []
+    for tensors in by_device.values():
+        finite = are_finite(list(tensors.values())).tolist()
+        found += [name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite]
+    return found
+
+
+def is_plain(values: Any) -> bool:
+    """Return whether a tensor holds its own floating-point numbers, of two bytes at least."""
+    return (
+        isinstance(values, Tensor)
+        and type(values.data) is Tensor
+        and values.is_floating_point()
+        and values.itemsize > 1
+        and values.numel() > 0
+        and values.device.type != "meta"
+    )
+
+
+def check_weights(model: Any, who: str) -> None:
+    """Check that every weight of a model is finite.
+
+    Args:
+        model: A module.
+        who: Whose weights they are, for the message: "The teacher's".
+
+    Raises:
+        NotFiniteError: If one is not; the message names the tensors.
+    """
+    found = not_finite([*model.named_parameters(), *model.named_buffers()])
+    if found:
+        raise NotFiniteError(f"{who} weights are not finite (NaN or infinite): {listed(found)}.")
+
+
+class FiniteWatch:
+    """The first step at which each of many numbers was not finite, kept on the device."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self._first: dict[tuple[str, ...], Tensor] = {}
+
+    @torch.no_grad()
+    def see(self, step: int, values: Mapping[str, Any]) -> None:
+        """Look at some numbers of a step; nothing waits for the device.
+
+        Args:
+            step: Number of the update that they belong to, from 1.
+            values: Tensors by name, of any shape; what has no floating-point numbers is passed over.
+        """
+        plain = {name: tensor for name, tensor in values.items() if is_plain(tensor)}
+        if not plain:
+            return
+        now = are_finite(list(plain.values()))
+        first = torch.full(now.shape, float("inf"), device=now.device).masked_fill(~now, step)
+        key = tuple(plain)
+        self._first[key] = first if key not in self._first else torch.minimum(self._first[key], first)
+
+    def first_steps(self) -> dict[str, int]:
+        """Return the first step of each number that was not finite, by its name; waits for the device."""
+        found: dict[str, int] = {}
+        for names, values in self._first.items():
+            steps = zip(names, values.tolist(), strict=True)
+            found |= {name: int(step) for name, step in steps if step < float("inf")}
+        return found

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from transformers.utils import logging
 
+from hf_distill.capture.signals import check_weights
 from hf_distill.commands.card import exported_facts, write_card
 from hf_distill.commands.folders import check_folders
 from hf_distill.commands.results import environment, write_results
@@ -22,7 +23,6 @@ from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
 from hf_distill.settings import ExportArguments, FineTuningArguments, ScoredTaskArguments
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import new_files
-from hf_distill.storage.finite import check_weights
 from hf_distill.storage.steps import writing_to
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model

@@ -26,8 +26,7 @@ from transformers.utils import cached_file
 
 from .._optional import require
 from ..storage.files import damage_of_file, read_mapping
-from ..storage.finite import listed
-from ..storage.plain_values import as_hint
+from ..storage.plain_values import as_hint, listed
 from .selection import MODULES_FILE
 
 ADAPTER_FILE = "adapter_config.json"

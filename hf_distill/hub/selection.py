@@ -16,6 +16,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from hf_distill.storage.files import read_json
+from hf_distill.storage.plain_values import NotFiniteError, listed
 
 RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
@@ -256,18 +257,34 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 def _check_weights(selection: Selection) -> None:
     """Check that weights are finite and the student's alone: sharded strategies save the whole trained module."""
-    from ..storage.finite import check_weight_file
-
     for file in selection.files:
         if selection.repo_type == "model" and file.path.endswith(".safetensors"):
-            try:
-                with safe_open(selection.folder / file.path, framework="np") as tensors:
-                    foreign = [name for name in tensors.keys() if name.startswith(_NOT_OF_A_STUDENT)]  # noqa: SIM118
-                check_weight_file(selection.folder / file.path)
-            except SafetensorError as error:
-                raise ValueError(f"{str(selection.folder / file.path)!r} is damaged: {error}.") from error
-            if foreign:
-                raise ValueError(
-                    f"{str(selection.folder / file.path)!r} holds more than a student ({foreign[0]!r} and "
-                    f"{len(foreign) - 1} more tensors): save the plain student with `trainer.student.save_pretrained`."
-                )
+            check_weight_file(selection.folder / file.path)
+
+
+def check_weight_file(path: Path) -> None:
+    """Check that the weights in a safetensors file are finite and those of a student; one tensor is read at a time.
+
+    Raises:
+        NotFiniteError: If a weight is not finite; the message names file and tensors.
+        ValueError: If the file is damaged, or holds more than a student.
+    """
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            names = list(tensors.keys())
+            wrong = [name for name in names if not _is_finite(tensors.get_tensor(name))]
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}.") from error
+    if wrong:
+        raise NotFiniteError(f"The weights in {str(path)!r} are not finite (NaN or infinite): {listed(wrong)}.")
+    foreign = [name for name in names if name.startswith(_NOT_OF_A_STUDENT)]
+    if foreign:
+        raise ValueError(
+            f"{str(path)!r} holds more than a student ({foreign[0]!r} and {len(foreign) - 1} more tensors): save the "
+            "plain student with `trainer.student.save_pretrained`."
+        )
+
+
+def _is_finite(values: Any) -> bool:
+    """Whether a tensor has no NaN and no infinity; numbers of one byte are rounded weights and not looked at."""
+    return not values.is_floating_point() or values.itemsize == 1 or bool(values.isfinite().all())

@@ -405,11 +405,6 @@ class DistillationArguments(CheckedTrainingArguments):
         if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
             raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
         self._check_budget()
-        shares = self.gradual_unfreezing
-        if shares is not None and not (len(shares) == 2 and 0 <= shares[0] < shares[1] <= 1):
-            raise ValueError(
-                f"`--gradual_unfreezing` is {shares}; give two rising shares of the steps, such as 0 0.5."
-            )
         if self.student_dense_width is not None and self.student_dense_width < 1:
             raise ValueError(f"`--student_dense_width` is {self.student_dense_width}; it must be at least 1.")
         self._choose_metric()
@@ -420,6 +415,11 @@ class DistillationArguments(CheckedTrainingArguments):
             self.logging_steps = logs
             if not evaluations and self.eval_steps == logs:
                 self.eval_steps = logs
+        shares = self.gradual_unfreezing
+        if shares is not None and not (len(shares) == 2 and 0 <= shares[0] < shares[1] <= 1):
+            raise ValueError(
+                f"`--gradual_unfreezing` is {shares}; give two rising shares of the steps, such as 0 0.5."
+            )
         if self.early_stopping_patience is not None and self.eval_strategy == "no":
             raise ValueError("`--early_stopping_patience` counts evaluations: give `--eval_strategy steps` or epoch.")
 

@@ -20,6 +20,11 @@ import yaml
 DEEPEST, MOST_VALUES = 40, 1_000_000
 LARGEST_INTEGER = 2**63 - 1
 _SHOWN = 80
+MAX_NAMED = 3
+
+
+class NotFiniteError(ValueError):
+    """A loss, weight, label or signal is NaN or infinite."""
 
 
 def load_yaml(text: str, where: str) -> Any:
@@ -317,3 +322,10 @@ _CONVERTERS: dict[Any, Callable[[Any, tuple[Any, ...], str], Any]] = {
     dict: _as_dict,
     Mapping: _as_dict,
 }
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names of many, and how many there are besides."""
+    more = len(names) - MAX_NAMED
+    shown = ", ".join(f"`{name}`" for name in names[:MAX_NAMED])
+    return f"{shown} and {more} more" if more > 0 else shown

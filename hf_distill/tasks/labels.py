@@ -330,3 +330,33 @@ def _score(value: Any, spec: TaskSpec, split: str) -> float:
 def _replace_column(dataset: Dataset, name: str, values: list[Any], feature: Any) -> Dataset:
     """The data set with one column replaced."""
     return dataset.remove_columns(name).add_column(name, values, feature=feature)
+
+
+def label_permutation(teacher: Any, student: Any) -> list[int] | None:
+    """For every label of the student its index in the teacher; `None` if the orders agree.
+
+    Names are compared by the rule of `LabelNames`. Where one side has only default names
+    (`LABEL_0` …), their numbers count the names of the other: one warning says so.
+
+    Args:
+        teacher: Configuration of the teacher's model.
+        student: That of the student's.
+
+    Raises:
+        ValueError: If the names or their number differ.
+    """
+    theirs, ours = names_of_head(teacher), names_of_head(student)
+    order = order_by_name(theirs, ours)
+    if order is None:
+        order = order_by_number(theirs, ours)
+        if order is not None:
+            logger.warning_once(
+                f"Label names cannot be compared: the teacher's are {theirs}, the student's {ours}. Their orders are "
+                "taken to be the same; set `id2label` in both configurations to have them checked."
+            )
+    if order is not None:
+        return None if order == list(range(len(order))) else order
+    raise ValueError(
+        f"Teacher and student have different labels: {theirs} against {ours}. Create the student from this teacher, "
+        "set `id2label` on either side, or leave `logits` out of `--objectives`."
+    )

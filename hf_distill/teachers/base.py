@@ -1,4 +1,8 @@
-"""A teacher is a source of signals: the base class of all of them.
+"""A teacher is a source of signals: the base class of all teachers, and the teacher that runs beside the student.
+
+Some models have a place already: spread over devices, offloaded to memory or disk, or quantised. accelerate gave their
+modules hooks, which bring inputs and weights together while they run; a quantiser gave them weights that may not leave
+their device. A live teacher of this kind is never moved: inputs go to its first device, and signals come back.
 
 Shape legend: B rows, T padded length, C classes.
 """
@@ -6,18 +10,29 @@ Shape legend: B rows, T padded length, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+import xxhash
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from ..capture.signals import SignalRequest
+from ..capture.architectures import forward_columns, without_adapters
+from ..capture.batch import on_host
+from ..capture.signals import SignalRequest, Signals, check_weights
+from ..capture.transformer import capture_of
+from ..hub.loading import update_digest
+from ..hub.model_card import shown_name
+from ..kernels.cpu import PackedLinears
 from ..objectives import WeightedObjective
-from ..students.sentence import SentenceHead
-from ..tasks.labels import names_of_head, order_by_name, order_by_number
+from ..settings.distill import TeacherDtype
+from ..students.sentence import SentenceHead, as_encoder, head_of
+from ..tasks.labels import label_permutation
+from .int8 import int8_copy
+from .offload import host_weights
 
 logger = logging.get_logger(__name__)
 CPU = torch.device("cpu")
@@ -271,27 +286,272 @@ def union_of(requests: Iterable[SignalRequest]) -> SignalRequest:
     return union
 
 
-def label_permutation(teacher: PreTrainedConfig, student: PreTrainedConfig) -> list[int] | None:
-    """For every label of the student its index in the teacher; `None` if the orders agree.
+# ---- The teacher that runs beside the student ----
 
-    Names are compared as everywhere (`hf_distill.tasks.labels.LabelNames`). Where one side has only default names
-    (`LABEL_0` …), their numbers count the names of the other: one warning says so.
+
+class LiveTeacher(TeacherSource):
+    """A frozen model, always in evaluation mode, that runs beside the student.
+
+    It is no part of the trained model: the optimizer, checkpoints and `save_model` never see it. It stops right after
+    the last signal that was requested. A model that has a place already keeps it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        dtype: str = "auto",
+        device: str | torch.device | None = None,
+        head: SentenceHead | None = None,
+    ) -> None:
+        """Freeze `model`.
+
+        Args:
+            model: The teacher, a transformers model with or without head and adapters, or a `SentenceTransformer`. Its
+                parameters stop requiring gradients.
+            dtype: Arithmetic of its forward pass: `float32`, `bfloat16`, `float16` (by autocast, so that
+                normalisations stay in float32), `int8` (on the CPU, see `hf_distill.teachers.int8`), or `auto`:
+                whatever is in force where it is called.
+            device: Where it stays, whatever the device of training; `None` follows that device.
+            head: How a sentence encoder makes one vector of a text. Default: that of the `SentenceTransformer`, or of
+                the folder or repository that the model was loaded from.
+
+        Raises:
+            ValueError: If there is no such arithmetic or device, one of them does not apply to the model, or a weight
+                is not finite.
+        """
+        if dtype not in get_args(TeacherDtype):
+            raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
+        self.own_device = None if device is None else _existing_device(device)
+        # Such as a `SentenceTransformer`.
+        model, own_head = as_encoder(model) if isinstance(model, nn.Sequential) else (model, None)
+        self.head = head or own_head
+        self.placed = place_of(model)
+        if self.placed and (dtype == "int8" or device is not None):
+            flag = f"--teacher_device {device}" if dtype != "int8" else "--teacher_dtype int8"
+            raise ValueError(f"`{flag}` cannot be used on a teacher that has its place already ({self.placed}).")
+        check_weights(model, "The teacher's")
+        frozen = model.requires_grad_(False).eval()
+        self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
+        self.dtype = dtype
+        # Weights of classes of their own (rounded by somebody else, sharded) know best how they move.
+        is_plain = dtype != "int8" and all(type(weight.data) is Tensor for weight in self.model.parameters())
+        self._goes_and_comes = is_plain and not self.placed and self.own_device is None
+        self.label_order: Tensor | None = None
+        self._ids: Tensor | None = None
+        self._capture = capture_of(self.model, SignalRequest())
+        self._capture.prefer_products()
+        self._packed_linears = PackedLinears(self.model)
+        self.num_layers = self._capture.num_layers
+        self.config: PreTrainedConfig = self.model.config
+        self.model_type = self.config.model_type
+        self.input_columns = forward_columns(self.model)
+
+    def request(self, request: SignalRequest) -> None:
+        """Say which signals `signals` must give."""
+        if request.pooled:
+            self.head = self.head or head_of(self.model) or self._mean()
+            self.head.requires_grad_(False).eval().to(self.device)
+        self._capture = capture_of(self.model, request, self.head)
+
+    def _mean(self) -> SentenceHead:
+        """The head of a model that does not say how its tokens become one vector."""
+        logger.warning_once(
+            f"The teacher {self.source()['name']} is no folder of sentence-transformers (modules.json): the mean of "
+            "its tokens is taken for the vector of a text. Give `LiveTeacher(model, head=SentenceHead(...))` for "
+            "another pooling."
+        )
+        return SentenceHead("mean")
+
+    def to(self, device: torch.device) -> None:
+        """Move to the device of training, or to the own one.
+
+        Raises:
+            ValueError: If int8 would have to leave the CPU.
+        """
+        if self.placed:
+            return
+        device = device if self.own_device is None else self.own_device
+        if self.dtype == "int8":
+            if device.type != "cpu":
+                raise ValueError(
+                    f"`--teacher_dtype int8` computes on the CPU, but the teacher is to be on {str(device)!r}: add "
+                    "`--teacher_device cpu`, or take bfloat16."
+                )
+            return
+        self.model.to(device)
+        if self.head is not None:
+            self.head.to(device)
+
+    @contextmanager
+    def on_device(self, device: torch.device) -> Iterator[None]:
+        """Be on a device within this context, and in the host's memory before and after it."""
+        with ExitStack() as stack:
+            if self._goes_and_comes and device.type != "cpu":
+                for module in self._modules():
+                    stack.enter_context(host_weights(module, device).in_place())
+            else:
+                stack.enter_context(super().on_device(device))
+            yield
+
+    def fetch(self, device: torch.device) -> None:
+        """Begin to copy the weights to a device, for `on_device`."""
+        for module in self._modules() if self._goes_and_comes and device.type != "cpu" else ():
+            host_weights(module, device).fetch()
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.model] if self.head is None else [self.model, self.head]
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where it reads its inputs."""
+        return first_device(self.model) if self.placed else self.model.device
+
+    def read_ids(self, ids: Sequence[int] | None) -> None:
+        """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary; `None`: its own ids."""
+        self._ids = None if ids is None else torch.tensor(ids)
+
+    def match_labels(self, student_config: PreTrainedConfig) -> None:
+        """Compare label names with the student's, and permute the teacher's logits to the student's order.
+
+        Raises:
+            ValueError: If the two sides name different labels.
+        """
+        order = label_permutation(self.model.config, student_config)
+        self.label_order = None if order is None else torch.tensor(order)
+
+    @torch.no_grad()
+    def signals(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """The requested signals for one batch.
+
+        Args:
+            inputs: `input_ids` (B, T), `attention_mask` (B, T) and what else the teacher's `forward` knows; other
+                columns are ignored.
+
+        Returns:
+            Signals on the device of the inputs, wherever the teacher is.
+        """
+        if self.model.training:
+            # Someone called `.train()` on it: dropout noise must never reach a target.
+            self.model.eval()
+        known = {name: value for name, value in inputs.items() if name in self.input_columns and name != "labels"}
+        there = next(value.device for value in known.values() if torch.is_tensor(value))
+        here = self.device
+        if here != there:
+            known = {name: _moved(value, here) if torch.is_tensor(value) else value for name, value in known.items()}
+        if self._ids is not None and "input_ids" in known:
+            self._ids = self._ids.to(here)
+            known["input_ids"] = self._ids[known["input_ids"]]
+        with self._arithmetic(), self._packed_linears.in_place():
+            signals = self._capture(**known)
+        if self._ids is not None and signals.logits and self.model.get_output_embeddings() is not None:
+            # A masked-LM head: the student's vocabulary is part of the teacher's.
+            signals.logits = {
+                name: values.index_select(-1, self._ids.to(values.device)) for name, values in signals.logits.items()
+            }
+        signals = signals.to(there)
+        if self.label_order is not None and "logits" in signals.logits:
+            self.label_order = self.label_order.to(there)
+            signals.logits["logits"] = signals.logits["logits"].index_select(-1, self.label_order)
+        return signals
+
+    def fingerprint(self) -> dict[str, str]:
+        """Class and a hash of every weight, as it is in memory."""
+        digest = xxhash.xxh3_128()
+        for name, weight in weights_of(self.model):
+            update_digest(digest, {name: weight})
+        head = self.head if self._capture.request.pooled else None
+        if head is not None:
+            update_digest(digest, head.state_dict())
+        found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+        found |= {} if head is None else {"teacher_vector": head.describe()}
+        # Other arithmetic rounds the same weights; int8 weights are others.
+        return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
+
+    def describe(self) -> str:
+        """Describe the teacher in words."""
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
+        place = f", {self.placed}" if self.placed else "" if self.own_device is None else f", on {self.own_device}"
+        return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
+
+    def source(self) -> dict[str, Any]:
+        """Return the origin of the model: `name`, and `hub_id` and `revision` if that is the Hub."""
+        path = self.place or type(self.model).__name__
+        # Only what came from the Hub has a commit; a folder is nothing a stranger could open.
+        commit = getattr(self.config, "_commit_hash", None)
+        return {"name": shown_name(path), "hub_id": path if commit else None, "revision": commit}
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.dtype == "auto":
+            return nullcontext()
+        device = self.device.type
+        if self.dtype in ("float32", "int8"):
+            return torch.autocast(device, enabled=False)
+        return torch.autocast(device, dtype=getattr(torch, self.dtype))
+
+
+def _existing_device(name: str | torch.device) -> torch.device:
+    """The device of a name.
 
     Raises:
-        ValueError: If the names or their number differ.
+        ValueError: If this machine has no such device.
     """
-    theirs, ours = names_of_head(teacher), names_of_head(student)
-    order = order_by_name(theirs, ours)
-    if order is None:
-        order = order_by_number(theirs, ours)
-        if order is not None:
-            logger.warning_once(
-                f"Label names cannot be compared: the teacher's are {theirs}, the student's {ours}. Their orders are "
-                "taken to be the same; set `id2label` in both configurations to have them checked."
-            )
-    if order is not None:
-        return None if order == list(range(len(order))) else order
-    raise ValueError(
-        f"Teacher and student have different labels: {theirs} against {ours}. Create the student from this teacher, "
-        "set `id2label` on either side, or leave `logits` out of `--objectives`."
-    )
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    known = ["cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        known += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
+    if str(name) not in known:
+        raise ValueError(f"`--teacher_device` is {str(name)!r}; this machine has {', '.join(known)}.")
+    return torch.device(name)
+
+
+def _moved(values: Tensor, device: torch.device) -> Tensor:
+    """An input on another device; nobody waits where the host has it still."""
+    return on_host(values) if device.type == "cpu" else values.to(device, non_blocking=True)
+
+
+# ---- Models that have a place already ----
+
+
+def place_of(model: Any) -> str:
+    """Say in words how a model was placed; "" for one that may be moved.
+
+    Args:
+        model: A model, perhaps with adapters around it.
+    """
+    inner = without_adapters(model)
+    words = []
+    if getattr(inner, "is_quantized", False) or getattr(inner, "hf_quantizer", None) is not None:
+        method = getattr(inner, "quantization_method", None)
+        words.append("quantised" if method is None else f"quantised by {getattr(method, 'value', method)}")
+    places = getattr(inner, "hf_device_map", None)
+    if places:
+        words.append(f"on {', '.join(sorted({str(place) for place in places.values()}))}")
+    elif any(_hook_of(module) is not None for module in inner.modules()):
+        words.append("offloaded")
+    return ", ".join(words)
+
+
+def first_device(model: Any) -> torch.device:
+    """The device of the embeddings while the model runs: their weights may be elsewhere meanwhile."""
+    embeddings = model.get_input_embeddings()
+    device = getattr(_hook_of(embeddings), "execution_device", None)
+    return next(embeddings.parameters()).device if device is None else torch.device(device)
+
+
+def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every weight in the order of the names; what is offloaded is fetched, one at a time."""
+    for name, value in sorted(model.state_dict().items()):
+        if value.device.type != "meta":
+            yield name, value
+            continue
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        with align_module_device(module, torch.device("cpu")):
+            yield name, getattr(module, own)
+
+
+def _hook_of(module: nn.Module) -> Any:
+    """The hook that accelerate put around the forward of a module."""
+    return getattr(module, "_hf_hook", None)

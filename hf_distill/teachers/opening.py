@@ -19,8 +19,7 @@ from ..hub.loading import load_model, load_tokenizer
 from ..hub.tokenizers import check_same_tokens, ids_of_same_pieces, warn_of_other_rules
 from ..settings import DistillationArguments, MultiTeacherArguments
 from .alignment import AlignedTeacher, reads_like
-from .base import TeacherSource, TokenColumns, own_tokens_of
-from .live import LiveTeacher
+from .base import LiveTeacher, TeacherSource, TokenColumns, own_tokens_of
 from .several import SeveralTeachers
 from .stored.manifest import is_stored_teacher
 from .stored.teacher import StoredTeacher

@@ -26,12 +26,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate
 from transformers.utils import is_in_notebook, logging
 
 from ..capture.batch import KnowingCollator
-from ..capture.signals import Signals, named_signals
+from ..capture.signals import FiniteWatch, Signals, check_weights, named_signals
 from ..kernels.cuda import faster_flags, fp32_is_tf32
 from ..settings import DistillationArguments, FineTuningArguments
 from ..settings.distill import Unset
 from ..storage.files import model_files, remove
-from ..storage.finite import FiniteWatch, check_weights
 from ..storage.folders import check_apart
 from ..storage.steps import writing_to
 from ..tasks.rows.text import has_transform

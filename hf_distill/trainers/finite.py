@@ -1,6 +1,6 @@
 """A training that diverges ends with one line, which names the step, the term and the side it came from.
 
-Terms, loss, gradient and what the teacher said are watched on the device (`storage.finite.FiniteWatch`). They are
+Terms, loss, gradient and what the teacher said are watched on the device (`capture.signals.FiniteWatch`). They are
 looked at where a training waits anyway: at every log, before a checkpoint, and at the end.
 """
 
@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from ..storage.finite import FiniteWatch, NotFiniteError, listed
+from ..capture.signals import FiniteWatch
+from ..storage.plain_values import NotFiniteError, listed
 
 LOSS, GRADIENT, OUTPUT, WEIGHT = "loss", "gradient", "output: ", "weight: "
 # Whose fault it may be; alone they do no harm: padding may hold anything, and not every label is read.

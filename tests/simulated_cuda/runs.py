@@ -51,9 +51,9 @@ from hf_distill import (
     adapter_teachers,
     precompute,
 )
+from hf_distill.capture import signals
 from hf_distill.generation.packing import SpecialIds
 from hf_distill.settings import FineTuningArguments
-from hf_distill.storage import finite
 from hf_distill.tasks import tokenize_task
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
@@ -445,7 +445,7 @@ def _plainness_of_numbers(is_plain: Callable[[Any], bool]) -> Callable[[Any], bo
 
 
 # Tensors of kinds of their own, such as those of the device, would not be looked at.
-finite.is_plain = _plainness_of_numbers(finite.is_plain)
+signals.is_plain = _plainness_of_numbers(signals.is_plain)
 
 
 def measure(name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers import (
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.storage import steps
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.teachers.stored import manifest as manifest_module, precompute as precompute_module
 from hf_distill.teachers.stored.columns import keep_largest, spread_rest
 from hf_distill.teachers.stored.teacher import StoredTeacher

@@ -16,7 +16,7 @@ from transformers import (
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.objectives import list_objectives
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.teachers.stored.teacher import StoredTeacher
 
 

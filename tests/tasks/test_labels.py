@@ -6,10 +6,16 @@ import pytest
 from datasets import ClassLabel, Value
 from transformers import BertConfig
 
-from hf_distill.tasks.labels import LabelLookup, LabelNames, match_label_order, order_by_name, order_by_number
+from hf_distill.tasks.labels import (
+    LabelLookup,
+    LabelNames,
+    label_permutation,
+    match_label_order,
+    order_by_name,
+    order_by_number,
+)
 from hf_distill.tasks.loading import load_task
 from hf_distill.tasks.spec import TaskSpec
-from hf_distill.teachers.base import label_permutation
 
 
 def test_names_that_differ_by_case_only_are_two():

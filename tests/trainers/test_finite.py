@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from transformers import BertForSequenceClassification, TrainerCallback
 
 from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherTrainer
-from hf_distill.capture.signals import Signals
+from hf_distill.capture.signals import FiniteWatch, Signals, check_weights, not_finite
+from hf_distill.hub.selection import check_weight_file
 from hf_distill.objectives import LogitsObjective, WeightedObjective, build_objectives
 from hf_distill.objectives.schedules import Schedule
 from hf_distill.settings import FineTuningArguments
-from hf_distill.storage.finite import FiniteWatch, NotFiniteError, check_weight_file, check_weights, not_finite
+from hf_distill.storage.plain_values import NotFiniteError
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.trainers.fine_tuning.trainer import build_trainer
 
 NAN = math.nan

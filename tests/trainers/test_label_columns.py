@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification, BertForTo
 
 from hf_distill.capture.architectures import label_head
 from hf_distill.tasks import labels as names
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.teachers.opening import share_tokens
 from hf_distill.trainers.distillation import collators, rows
 from hf_distill.trainers.distillation.collators import LabelReader

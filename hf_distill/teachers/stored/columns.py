@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...capture.batch import Packed, places_where
 from ...capture.signals import Projections, SignalRequest, Signals
-from ...storage.finite import NotFiniteError
+from ...storage.plain_values import NotFiniteError
 
 # bfloat16 is stored by its bits: neither numpy nor Arrow knows it.
 STORE_DTYPES = {"float16": np.float16, "bfloat16": np.int16, "float32": np.float32}

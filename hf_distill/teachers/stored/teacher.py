@@ -19,7 +19,8 @@ from ...capture.batch import may_pack
 from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import load_skeleton, load_tokenizer
 from ...students.sentence import read_head
-from ..base import TeacherSource, label_permutation
+from ...tasks.labels import label_permutation
+from ..base import TeacherSource
 from .columns import Column, FlatColumns, StoredSignal, decode_signals
 from .manifest import (
     missing_signals,

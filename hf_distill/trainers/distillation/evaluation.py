@@ -20,7 +20,7 @@ from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput
 
 from ...settings import DistillationArguments
-from ...storage.finite import NotFiniteError, listed
+from ...storage.plain_values import NotFiniteError, listed
 from ...tasks.loading import LoadedTask
 from ...teachers.routing import take_inputs
 from .agreement import AGREEMENT, AgreementMeter, Reduce, headline

@@ -14,12 +14,12 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
+from ...capture.signals import check_weights
 from ...hub.failures import as_push_error
 from ...hub.model_card import FACTS_FILE, write_model_card
 from ...hub.push import Target, kept_note, open_repository, upload
 from ...hub.selection import CARD_FILE, select_files
 from ...storage.files import copy_file
-from ...storage.finite import check_weights
 from .card import card_facts
 
 logger = logging.get_logger(__name__)

@@ -26,10 +26,10 @@ from transformers.trainer_utils import SchedulerType
 from transformers.utils import logging
 
 from hf_distill.capture.batch import reading
+from hf_distill.capture.signals import check_weights
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
-from hf_distill.storage.finite import check_weights
 from hf_distill.tasks.labels import is_generic, names_of_head, visible_labels
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_label

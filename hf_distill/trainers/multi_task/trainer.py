@@ -18,13 +18,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
 
+from hf_distill.capture.signals import check_weights
 from hf_distill.hub.tokenizers import tokenizer_hash
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
 from hf_distill.settings.distill import filled_up
 from hf_distill.settings.mtl import MTLArguments
 from hf_distill.storage.files import model_files
-from hf_distill.storage.finite import check_weights
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.base import TeacherSource
