@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .values import setting
+
 
 @dataclass
 class AttentionArguments:
@@ -13,16 +15,11 @@ class AttentionArguments:
         metadata={"help": "Hub ids or folders of the models, the teacher first; each reads with its own tokenizer."}
     )
     text: str = field(metadata={"help": "The sentence."})
-    layers: list[int] | None = field(
-        default=None,
-        metadata={"help": "A layer for each model, from 1, or from the end when negative. Default: the last of each."},
+    layers: list[int] | None = setting(
+        None, "A layer for each model, from 1, or from the end when negative. Default: the last of each."
     )
-    heads: list[int] | None = field(
-        default=None, metadata={"help": "Heads to draw beside the mean over all, from 1. Default: the mean alone."}
-    )
-    output: str = field(
-        default="attention.png", metadata={"help": "Image to write; its ending chooses the format: png, svg or pdf."}
-    )
+    heads: list[int] | None = setting(None, "Heads to draw beside the mean over all, from 1. Default: the mean alone.")
+    output: str = setting("attention.png", "Image to write; its ending chooses the format: png, svg or pdf.")
 
     def __post_init__(self) -> None:
         """A single model may be given as a string; layers go with models."""

@@ -2,92 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from .values import setting
 
 
 @dataclass
 class AugmentationArguments:
     """An augmented corpus (TaskDA): a task's own texts with words replaced (TinyBERT, data augmentation)."""
 
-    masked_lm: str | None = field(
-        default=None,
-        metadata={
-            "help": "Hub id or folder of the masked language model that replaces words (TinyBERT: bert-base-uncased)."
-        },
+    masked_lm: str | None = setting(
+        None, "Hub id or folder of the masked language model that replaces words (TinyBERT: bert-base-uncased)."
     )
-    masked_lm_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
-    masked_lm_dtype: Literal["float32", "bfloat16"] = field(
-        default="float32",
-        metadata={
-            "help": "Arithmetic of the model: float32, with a result that no batch size and device changes, or "
-            "bfloat16, faster where there are units for it."
-        },
+    masked_lm_revision: str | None = setting(None, "Branch, tag or commit of the model.")
+    masked_lm_dtype: Literal["float32", "bfloat16"] = setting(
+        "float32",
+        "Arithmetic of the model: float32, with a result that no batch size and device changes, or "
+        "bfloat16, faster where there are units for it.",
     )
-    embeddings: str | None = field(
-        default=None,
-        metadata={
-            "help": "Word embeddings as text (GloVe, word2vec; also .gz), for words that are several tokens for the "
-            "model. Default: the model's own input embeddings."
-        },
+    embeddings: str | None = setting(
+        None,
+        "Word embeddings as text (GloVe, word2vec; also .gz), for words that are several tokens for the "
+        "model. Default: the model's own input embeddings.",
     )
-    embedding_words: int = field(
-        default=100_000, metadata={"help": "Take only the first so many words of --embeddings (TinyBERT: 100000)."}
+    embedding_words: int = setting(100_000, "Take only the first so many words of --embeddings (TinyBERT: 100000).")
+    num_samples: int | None = setting(
+        None, "Rows drawn per text. Default: what TinyBERT's code has for the task (10 to 30), else 20."
     )
-    num_samples: int | None = field(
-        default=None,
-        metadata={"help": "Rows drawn per text. Default: what TinyBERT's code has for the task (10 to 30), else 20."},
+    replace_probability: float = setting(0.4, "Share of the words that are replaced in a drawn row (TinyBERT: 0.4).")
+    num_candidates: int = setting(15, "Candidates per word (TinyBERT: 15).")
+    language: str = setting(
+        "english",
+        "Language of the stop words, which are never replaced; none has no such words. Outside English "
+        "words of all alphabets are replaced, in Chinese every character is a word.",
     )
-    replace_probability: float = field(
-        default=0.4, metadata={"help": "Share of the words that are replaced in a drawn row (TinyBERT: 0.4)."}
+    exclude_original: bool = setting(False, "Do not let a word be its own candidate; TinyBERT does.")
+    exclude_special: bool = setting(
+        True, "Leave out candidates that are no words: special and unused tokens, punctuation; TinyBERT has them."
     )
-    num_candidates: int = field(default=15, metadata={"help": "Candidates per word (TinyBERT: 15)."})
-    language: str = field(
-        default="english",
-        metadata={
-            "help": "Language of the stop words, which are never replaced; none has no such words. Outside English "
-            "words of all alphabets are replaced, in Chinese every character is a word."
-        },
+    tinybert_compat: bool = setting(
+        False,
+        "Do as TinyBERT's code does: the first text of a pair stays as drawn last while the second is "
+        "replaced, candidates may be special tokens, and question words (who, what, how ...) and the n of n't are "
+        "words like others.",
     )
-    exclude_original: bool = field(
-        default=False, metadata={"help": "Do not let a word be its own candidate; TinyBERT does."}
+    seed: int = setting(42, "Draws the replacements.")
+    corpus_dir: str = setting("outputs/augmented", "Folder for the corpus, its card and statistics.")
+    work_dir: str | None = setting(
+        None, "Folder for finished steps, from which a killed run continues. Default: `work` in --corpus_dir."
     )
-    exclude_special: bool = field(
-        default=True,
-        metadata={
-            "help": "Leave out candidates that are no words: special and unused tokens, punctuation; TinyBERT has "
-            "them."
-        },
+    shard_texts: int = setting(1024, "Texts whose candidates are found and written together; a kill costs no more.")
+    batch_tokens: int | None = setting(
+        None, "Tokens of one forward pass, padding included. Default: 1024 on the CPU, else 16384."
     )
-    tinybert_compat: bool = field(
-        default=False,
-        metadata={
-            "help": "Do as TinyBERT's code does: the first text of a pair stays as drawn last while the second is "
-            "replaced, candidates may be special tokens, and question words (who, what, how ...) and the n of n't are "
-            "words like others."
-        },
-    )
-    seed: int = field(default=42, metadata={"help": "Draws the replacements."})
-    corpus_dir: str = field(
-        default="outputs/augmented", metadata={"help": "Folder for the corpus, its card and statistics."}
-    )
-    work_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder for finished steps, from which a killed run continues. Default: `work` in --corpus_dir."
-        },
-    )
-    shard_texts: int = field(
-        default=1024, metadata={"help": "Texts whose candidates are found and written together; a kill costs no more."}
-    )
-    batch_tokens: int | None = field(
-        default=None,
-        metadata={"help": "Tokens of one forward pass, padding included. Default: 1024 on the CPU, else 16384."},
-    )
-    num_proc: int | None = field(
-        default=None, metadata={"help": "Processes that find candidates, each with a model of its own. Default: one."}
-    )
-    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+    num_proc: int | None = setting(None, "Processes that find candidates, each with a model of its own. Default: one.")
+    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""

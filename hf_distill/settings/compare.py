@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .values import setting
+
 
 @dataclass
 class ComparisonArguments:
@@ -15,30 +17,19 @@ class ComparisonArguments:
             "augment or general wrote, a file, a folder or a Hub id."
         }
     )
-    text_column: str = field(
-        default="text", metadata={"help": "Column of the text; `text_pair` is read too where it is there."}
+    text_column: str = setting("text", "Column of the text; `text_pair` is read too where it is there.")
+    language: str | None = setting(
+        None, "Language of the stop words, and of a segmenter for Chinese. Default: the task's."
     )
-    language: str | None = field(
-        default=None,
-        metadata={"help": "Language of the stop words, and of a segmenter for Chinese. Default: the task's."},
+    top_words: int = setting(5000, "Compare so many words, the most frequent ones (the paper: 5000).")
+    top_shares: list[float] = setting(
+        [0.2, 0.4, 0.6, 0.8, 1.0], "Shares of a corpus that was retrieved, best ranks first, whose words are compared."
     )
-    top_words: int = field(
-        default=5000, metadata={"help": "Compare so many words, the most frequent ones (the paper: 5000)."}
-    )
-    top_shares: list[float] = field(
-        default_factory=lambda: [0.2, 0.4, 0.6, 0.8, 1.0],
-        metadata={"help": "Shares of a corpus that was retrieved, best ranks first, whose words are compared."},
-    )
-    num_draws: int = field(default=5, metadata={"help": "Samples of equal size that Distinct-n is the mean of."})
-    seed: int = field(default=42, metadata={"help": "Draws the samples, and the task's rows where they are limited."})
-    output_dir: str = field(
-        default="outputs/comparison", metadata={"help": "Folder for comparison.json, comparison.md and the figures."}
-    )
-    write_cards: bool = field(
-        default=False,
-        metadata={
-            "help": "Also put tables and figures into the cards of the corpora that were built here; push sends them."
-        },
+    num_draws: int = setting(5, "Samples of equal size that Distinct-n is the mean of.")
+    seed: int = setting(42, "Draws the samples, and the task's rows where they are limited.")
+    output_dir: str = setting("outputs/comparison", "Folder for comparison.json, comparison.md and the figures.")
+    write_cards: bool = setting(
+        False, "Also put tables and figures into the cards of the corpora that were built here; push sends them."
     )
 
     def __post_init__(self) -> None:

@@ -18,6 +18,8 @@ import yaml
 from hf_distill.storage.files import read_json
 from hf_distill.storage.plain_values import as_mapping, did_you_mean
 
+from .values import setting
+
 FIELDS = {
     "temperature": 4,
     "temperature_scheduler": "none",
@@ -61,7 +63,7 @@ class ConversionArguments:
     config: str = field(
         metadata={"help": "JSON file of a DistillationConfig; the second word may stand for it."},
     )
-    output: str | None = field(default=None, metadata={"help": "YAML file to write. Default: show it."})
+    output: str | None = setting(None, "YAML file to write. Default: show it.")
 
     def __post_init__(self) -> None:
         """Check the library."""

@@ -3,139 +3,89 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from .values import setting
 
 
 @dataclass
 class CorpusArguments:
     """A contextualized corpus: what a task's sentences find in general text (Contextualized Corpus, section 2)."""
 
-    corpus: str | None = field(
-        default=None,
-        metadata={
-            "help": "General corpus: a parquet, JSON lines, csv or text file (also compressed), a folder or a Hub id."
-        },
+    corpus: str | None = setting(
+        None, "General corpus: a parquet, JSON lines, csv or text file (also compressed), a folder or a Hub id."
     )
-    corpus_config: str | None = field(default=None, metadata={"help": "Configuration of a general corpus on the Hub."})
-    corpus_split: str = field(default="train", metadata={"help": "Split of the general corpus."})
-    corpus_licence: str | None = field(
-        default=None, metadata={"help": "Licence of the general corpus, for the card (cc-by-sa-3.0)."}
+    corpus_config: str | None = setting(None, "Configuration of a general corpus on the Hub.")
+    corpus_split: str = setting("train", "Split of the general corpus.")
+    corpus_licence: str | None = setting(None, "Licence of the general corpus, for the card (cc-by-sa-3.0).")
+    text_column: str = setting("text", "Column of the general corpus with the text.")
+    source_column: str = setting(
+        "source", "Column of the general corpus that names where a row comes from, if it has one."
     )
-    text_column: str = field(default="text", metadata={"help": "Column of the general corpus with the text."})
-    source_column: str = field(
-        default="source",
-        metadata={"help": "Column of the general corpus that names where a row comes from, if it has one."},
+    max_corpus_rows: int | None = setting(None, "Take only the first rows of the general corpus.")
+    max_anchors: int | None = setting(None, "Take only the first anchors.")
+    unit: Literal["row", "sentence", "passage"] = setting(
+        "row",
+        "What is searched and kept: rows of the general corpus as they are, their sentences, or passages "
+        "of sentences in a row.",
     )
-    max_corpus_rows: int | None = field(
-        default=None, metadata={"help": "Take only the first rows of the general corpus."}
+    passage_words: int = setting(100, "Words of a passage at most; a longer sentence is a passage of its own.")
+    corpus_dir: str = setting("outputs/corpus", "Folder for the corpus, its card and statistics.")
+    work_dir: str | None = setting(
+        None, "Folder for finished steps, from which a killed build continues. Default: `work` in --corpus_dir."
     )
-    max_anchors: int | None = field(default=None, metadata={"help": "Take only the first anchors."})
-    unit: Literal["row", "sentence", "passage"] = field(
-        default="row",
-        metadata={
-            "help": "What is searched and kept: rows of the general corpus as they are, their sentences, or passages "
-            "of sentences in a row."
-        },
+    index_dir: str | None = setting(
+        None, "Folder for indexes, to share one between tasks; by default `indexes` in the work folder."
     )
-    passage_words: int = field(
-        default=100, metadata={"help": "Words of a passage at most; a longer sentence is a passage of its own."}
+    engine: str = setting(
+        "auto",
+        "BM25 engine: retriv, bm25s, blocks, tantivy, elasticsearch, or auto: by size and by what is installed.",
     )
-    corpus_dir: str = field(
-        default="outputs/corpus", metadata={"help": "Folder for the corpus, its card and statistics."}
+    elasticsearch_url: str | None = setting(
+        None, "Address of an Elasticsearch or OpenSearch server, for --engine elasticsearch."
     )
-    work_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder for finished steps, from which a killed build continues. Default: `work` in --corpus_dir."
-        },
+    top_k: int | None = setting(
+        None, "Sentences retrieved per anchor; by default the paper's for the task (its Table 1), else 100."
     )
-    index_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder for indexes, to share one between tasks; by default `indexes` in the work folder."},
+    top_share: float = setting(1.0, "Share of the hits to keep, best first: ranks below share x top_k of any anchor.")
+    query: Literal["rake", "content_words", "text"] = setting(
+        "rake", "Query of an anchor: RAKE keywords, all words but stop words, or its text."
     )
-    engine: str = field(
-        default="auto",
-        metadata={
-            "help": "BM25 engine: retriv, bm25s, blocks, tantivy, elasticsearch, or auto: by size and by what is "
-            "installed."
-        },
+    max_phrases: int = setting(20, "RAKE phrases per query.")
+    language: str = setting(
+        "english", "Language of stop words, stemmer and sentences, chinese also of a segmenter; none for any other."
     )
-    elasticsearch_url: str | None = field(
-        default=None,
-        metadata={"help": "Address of an Elasticsearch or OpenSearch server, for --engine elasticsearch."},
+    stem: bool = setting(True, "Stem words (Snowball) before indexing and searching.")
+    token_analysis: str | None = setting(
+        None,
+        "Own function from a text to its terms (package.module:function), in place of words, stop words and stemmer.",
     )
-    top_k: int | None = field(
-        default=None,
-        metadata={
-            "help": "Sentences retrieved per anchor; by default the paper's for the task (its Table 1), else 100."
-        },
+    bm25_k1: float = setting(1.2, "BM25: how fast repeats of a word saturate.")
+    bm25_b: float = setting(0.75, "BM25: how much long rows are held back, 0 to 1.")
+    max_chars: int = setting(4000, "Rows of the general corpus with more characters are left out and counted.")
+    min_words: int = setting(1, "Rows of the general corpus with fewer words are left out and counted.")
+    max_words: int | None = setting(None, "Rows of the general corpus with more words are left out and counted.")
+    deduplicate: Literal["near", "normalized", "exact", "none"] = setting(
+        "normalized",
+        "Keep one of equal texts: nearly equal; equal without case, punctuation and spacing; exactly equal; or all.",
     )
-    top_share: float = field(
-        default=1.0,
-        metadata={"help": "Share of the hits to keep, best first: ranks below share x top_k of any anchor."},
+    near_duplicate_threshold: float = setting(
+        0.7, "Share of common runs of three words from which two texts are nearly equal (Jaccard)."
     )
-    query: Literal["rake", "content_words", "text"] = field(
-        default="rake", metadata={"help": "Query of an anchor: RAKE keywords, all words but stop words, or its text."}
+    decontaminate: Literal["equal", "contains", "none"] = setting(
+        "equal",
+        "Leave out rows that equal a text of the task's validation or test set, or also those that "
+        "contain one of at least eight words.",
     )
-    max_phrases: int = field(default=20, metadata={"help": "RAKE phrases per query."})
-    language: str = field(
-        default="english",
-        metadata={
-            "help": "Language of stop words, stemmer and sentences, chinese also of a segmenter; none for any other."
-        },
+    decontaminate_ngram: int | None = setting(
+        None,
+        "Leave out rows that share so many words in a row with a text of the task's validation or test "
+        "set; 13 is usual.",
     )
-    stem: bool = field(default=True, metadata={"help": "Stem words (Snowball) before indexing and searching."})
-    token_analysis: str | None = field(
-        default=None,
-        metadata={
-            "help": "Own function from a text to its terms (package.module:function), in place of words, stop words "
-            "and stemmer."
-        },
-    )
-    bm25_k1: float = field(default=1.2, metadata={"help": "BM25: how fast repeats of a word saturate."})
-    bm25_b: float = field(default=0.75, metadata={"help": "BM25: how much long rows are held back, 0 to 1."})
-    max_chars: int = field(
-        default=4000, metadata={"help": "Rows of the general corpus with more characters are left out and counted."}
-    )
-    min_words: int = field(
-        default=1, metadata={"help": "Rows of the general corpus with fewer words are left out and counted."}
-    )
-    max_words: int | None = field(
-        default=None, metadata={"help": "Rows of the general corpus with more words are left out and counted."}
-    )
-    deduplicate: Literal["near", "normalized", "exact", "none"] = field(
-        default="normalized",
-        metadata={
-            "help": "Keep one of equal texts: nearly equal; equal without case, punctuation and spacing; exactly "
-            "equal; or all."
-        },
-    )
-    near_duplicate_threshold: float = field(
-        default=0.7,
-        metadata={"help": "Share of common runs of three words from which two texts are nearly equal (Jaccard)."},
-    )
-    decontaminate: Literal["equal", "contains", "none"] = field(
-        default="equal",
-        metadata={
-            "help": "Leave out rows that equal a text of the task's validation or test set, or also those that "
-            "contain one of at least eight words."
-        },
-    )
-    decontaminate_ngram: int | None = field(
-        default=None,
-        metadata={
-            "help": "Leave out rows that share so many words in a row with a text of the task's validation or test "
-            "set; 13 is usual."
-        },
-    )
-    write_dropped: bool = field(
-        default=False, metadata={"help": "Write the rows that were left out, with their reasons, to dropped.parquet."}
-    )
-    num_proc: int | None = field(
-        default=None, metadata={"help": "Processes for keywords and search; by default one process with all cores."}
-    )
-    search_batch_size: int = field(default=1000, metadata={"help": "Queries searched together."})
+    write_dropped: bool = setting(False, "Write the rows that were left out, with their reasons, to dropped.parquet.")
+    num_proc: int | None = setting(None, "Processes for keywords and search; by default one process with all cores.")
+    search_batch_size: int = setting(1000, "Queries searched together.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""
@@ -180,28 +130,22 @@ class CorpusArguments:
 class ShardArguments:
     """A general corpus that is too large for one index or one machine, in shards: the same corpus comes out."""
 
-    num_shards: int | None = field(
-        default=None,
-        metadata={
-            "help": "Cut the general corpus into so many shards. Without --shard and --merge all are done from here, "
-            "then merged. Default: one index."
-        },
+    num_shards: int | None = setting(
+        None,
+        "Cut the general corpus into so many shards. Without --shard and --merge all are done from here, "
+        "then merged. Default: one index.",
     )
-    shard: int | None = field(
-        default=None,
-        metadata={
-            "help": "Do what can be done for one shard, counted from 0: read it, and once all were read, search it. "
-            "So it is run twice for every shard."
-        },
+    shard: int | None = setting(
+        None,
+        "Do what can be done for one shard, counted from 0: read it, and once all were read, search it. "
+        "So it is run twice for every shard.",
     )
-    merge: bool = field(default=False, metadata={"help": "Make the corpus of shards that were all searched."})
-    runner: Literal["processes", "ray"] = field(
-        default="processes",
-        metadata={"help": "Without --shard and --merge: shards by processes of this machine, or by tasks of Ray."},
+    merge: bool = setting(False, "Make the corpus of shards that were all searched.")
+    runner: Literal["processes", "ray"] = setting(
+        "processes", "Without --shard and --merge: shards by processes of this machine, or by tasks of Ray."
     )
-    shard_workers: int | None = field(
-        default=None,
-        metadata={"help": "Processes at a time; they share the cores. Default: one per core. Each holds a shard."},
+    shard_workers: int | None = setting(
+        None, "Processes at a time; they share the cores. Default: one per core. Each holds a shard."
     )
 
     def __post_init__(self) -> None:

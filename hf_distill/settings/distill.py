@@ -6,12 +6,13 @@ import copy
 import dataclasses
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from transformers import TrainingArguments
 
 from ..storage.plain_values import check_range
+from .values import setting
 
 MatmulMode = Literal["auto", "strict", "fast"]
 TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -26,50 +27,37 @@ HEADLINE = "headline"
 class StudentArguments:
     """The student: a shape cut from the teacher's configuration, or a model that exists."""
 
-    student_shape: str = field(
-        default="4x312",
-        metadata={"help": "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`)."},
+    student_shape: str = setting(
+        "4x312", "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`)."
     )
-    student_init: Literal["teacher", "teacher_layers", "svd_embeddings", "random"] | None = field(
-        default=None,
-        metadata={
-            "help": "First weights: teacher (cut out of the teacher by importance, and refitted on text), "
-            "teacher_layers (copied, equal widths only), svd_embeddings (the teacher's word embeddings compressed, "
-            "the rest random) or random. Default: teacher, where the student is no larger and the teacher has weights."
-        },
+    student_init: Literal["teacher", "teacher_layers", "svd_embeddings", "random"] | None = setting(
+        None,
+        "First weights: teacher (cut out of the teacher by importance, and refitted on text), "
+        "teacher_layers (copied, equal widths only), svd_embeddings (the teacher's word embeddings compressed, "
+        "the rest random) or random. Default: teacher, where the student is no larger and the teacher has weights.",
     )
-    student_layers: list[int] | None = field(
-        default=None,
-        metadata={"help": "The teacher's layers that the student's begin with. Default: spread evenly."},
+    student_layers: list[int] | None = setting(
+        None, "The teacher's layers that the student's begin with. Default: spread evenly."
     )
-    student_embedding_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Width of the word embeddings where it is not the student's; a matrix leads from them to its "
-            "first layer. Such a student is an ELECTRA."
-        },
+    student_embedding_size: int | None = setting(
+        None,
+        "Width of the word embeddings where it is not the student's; a matrix leads from them to its "
+        "first layer. Such a student is an ELECTRA.",
     )
-    student_vocabulary: int | None = field(
-        default=None,
-        metadata={
-            "help": "Trim the student's vocabulary to so many pieces, those that the textbook needs most; 0 keeps all "
-            "that occur in it. Default: the teacher's vocabulary."
-        },
+    student_vocabulary: int | None = setting(
+        None,
+        "Trim the student's vocabulary to so many pieces, those that the textbook needs most; 0 keeps all "
+        "that occur in it. Default: the teacher's vocabulary.",
     )
-    calibration_text: str | None = field(
-        default=None,
-        metadata={
-            "help": "Text that first weights from the teacher are refitted on: files, a folder or an id, as for "
-            "--textbook. Default: the head of the textbook."
-        },
+    calibration_text: str | None = setting(
+        None,
+        "Text that first weights from the teacher are refitted on: files, a folder or an id, as for "
+        "--textbook. Default: the head of the textbook.",
     )
-    calibration_tokens: int = field(
-        default=40_000,
-        metadata={"help": "How many tokens of it are read: 0 refits nothing; minutes and memory grow with them."},
+    calibration_tokens: int = setting(
+        40_000, "How many tokens of it are read: 0 refits nothing; minutes and memory grow with them."
     )
-    student_model: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of a student to train on; the shape is then not used."}
-    )
+    student_model: str | None = setting(None, "Hub id or folder of a student to train on; the shape is then not used.")
 
     def __post_init__(self) -> None:
         """Check the size of the vocabulary."""
@@ -86,31 +74,23 @@ class StudentArguments:
 class TextbookArguments:
     """The text that the student learns from; a contextualized corpus, or any other."""
 
-    textbook: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
-            "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own."
-        },
+    textbook: list[str] | None = setting(
+        None,
+        "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
+        "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own.",
     )
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "Local files of a task named by --textbook, or a parent with a folder of its name."},
+    data_dir: str | None = setting(
+        None, "Local files of a task named by --textbook, or a parent with a folder of its name."
     )
-    max_textbook_rows: int | None = field(
-        default=None,
-        metadata={"help": "Distil on the first so many rows of each text (of a built corpus: the most relevant)."},
+    max_textbook_rows: int | None = setting(
+        None, "Distil on the first so many rows of each text (of a built corpus: the most relevant)."
     )
-    with_labels: bool = field(
-        default=False,
-        metadata={
-            "help": "Give the labels of the tasks that --textbook names to objectives that read them (labels, "
-            "annealed, pkd, ...). Tasks about words and answers always bring theirs."
-        },
+    with_labels: bool = setting(
+        False,
+        "Give the labels of the tasks that --textbook names to objectives that read them (labels, "
+        "annealed, pkd, ...). Tasks about words and answers always bring theirs.",
     )
-    textbook_eval_rows: int = field(
-        default=0, metadata={"help": "Hold back so many random rows and report the loss on them at the end."}
-    )
+    textbook_eval_rows: int = setting(0, "Hold back so many random rows and report the loss on them at the end.")
 
     def __post_init__(self) -> None:
         """Check the numbers; a single text may be given as a string."""
@@ -126,12 +106,10 @@ class TextbookArguments:
 class RunArguments:
     """Settings of a run itself: how far the job goes."""
 
-    dry_run: bool = field(
-        default=False,
-        metadata={
-            "help": "Show student, layers, signals, memory and the terms of the first batch, then stop: nothing is "
-            "trained or written."
-        },
+    dry_run: bool = setting(
+        False,
+        "Show student, layers, signals, memory and the terms of the first batch, then stop: nothing is "
+        "trained or written.",
     )
 
 
@@ -173,7 +151,7 @@ def _ours(name: str, value: float | str, text: str) -> Any:
     marked = KINDS[type(value)](value)
     marked.plain = value
     marked.stock = next(item.default for item in dataclasses.fields(TrainingArguments) if item.name == name)
-    return field(default=marked, metadata={"help": text})
+    return setting(marked, text)
 
 
 def lower_is_better(metric: str, evaluation_sets: Iterable[str] = ()) -> bool:
@@ -214,12 +192,10 @@ def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
 class CheckedTrainingArguments(TrainingArguments):
     """`TrainingArguments` of every training of this package: its numbers are finite, its products are in fp32."""
 
-    fp32_matmul: MatmulMode = field(
-        default="auto",
-        metadata={
-            "help": "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
-            "at start-up shows true fp32 accuracy."
-        },
+    fp32_matmul: MatmulMode = setting(
+        "auto",
+        "fp32 products on the CPU: fast (oneDNN, may round to bf16), strict, or auto: fast if a check "
+        "at start-up shows true fp32 accuracy.",
     )
 
     def __post_init__(self) -> None:
@@ -263,124 +239,86 @@ class DistillationArguments(CheckedTrainingArguments):
         0,
         "Processes that make the training batches. Default: for a GPU up to 8 where rows are Arrow files, else 0.",
     )
-    max_tokens_per_batch: int | None = field(
-        default=None,
-        metadata={
-            "help": "Tokens of a training batch at most, padding counted, on one device: batches have as many rows of "
-            "like length as fit, in place of --per_device_train_batch_size. Default: batches of so many rows."
-        },
+    max_tokens_per_batch: int | None = setting(
+        None,
+        "Tokens of a training batch at most, padding counted, on one device: batches have as many rows of "
+        "like length as fit, in place of --per_device_train_batch_size. Default: batches of so many rows.",
     )
-    objectives: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "What the student learns from, as name or name:weight, or as a mapping (in YAML, or JSON) with "
-            "objective, name, weight, schedule and the objective's own settings (see `hf-distill info objectives`). "
-            "Default: relation, if there is a teacher."
-        },
+    objectives: list[str] | None = setting(
+        None,
+        "What the student learns from, as name or name:weight, or as a mapping (in YAML, or JSON) with "
+        "objective, name, weight, schedule and the objective's own settings (see `hf-distill info objectives`). "
+        "Default: relation, if there is a teacher.",
     )
-    projection_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate of projections between widths. Default: that of the student."},
+    projection_learning_rate: float | None = setting(
+        None, "Peak learning rate of projections between widths. Default: that of the student."
     )
-    projection_weight_decay: float | None = field(
-        default=None, metadata={"help": "Weight decay of projections. Default: that of the student."}
+    projection_weight_decay: float | None = setting(None, "Weight decay of projections. Default: that of the student.")
+    max_length: int = setting(128, "Longest row in tokens, where the trainer tokenizes text.")
+    text_column: str = setting("text", "Column to tokenize when the data set has no `input_ids`.")
+    mlm_probability: float | None = setting(
+        None,
+        "Mask this share of the tokens as for masked language modelling (BERT: 0.15), and give what was "
+        "masked as labels; for models with a masked-LM head. Default: no masks.",
     )
-    max_length: int = field(default=128, metadata={"help": "Longest row in tokens, where the trainer tokenizes text."})
-    text_column: str = field(
-        default="text", metadata={"help": "Column to tokenize when the data set has no `input_ids`."}
+    gradual_unfreezing: list[float] | None = setting(
+        None,
+        "Two shares of the steps: at the first the student is frozen below its head, by the second all "
+        "its layers, from the top down, are free again (0 0.5). Default: nothing is frozen.",
     )
-    mlm_probability: float | None = field(
-        default=None,
-        metadata={
-            "help": "Mask this share of the tokens as for masked language modelling (BERT: 0.15), and give what was "
-            "masked as labels; for models with a masked-LM head. Default: no masks."
-        },
+    align_tokenizers: bool = setting(
+        False,
+        "Let the teacher read the text with its own tokenizer: logits of rows are compared as they are, "
+        "hidden states and relations over the pieces of text that both tokenizers keep apart.",
     )
-    gradual_unfreezing: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Two shares of the steps: at the first the student is frozen below its head, by the second all "
-            "its layers, from the top down, are free again (0 0.5). Default: nothing is frozen."
-        },
+    temperature: float = setting(1.0, "Divides the logits of both sides, where an objective compares them.")
+    teacher_text_column: str | None = setting(
+        None,
+        "Let the teacher read another column than the student, such as the translation of its text; for "
+        "objectives on vectors of texts and logits of rows.",
     )
-    align_tokenizers: bool = field(
-        default=False,
-        metadata={
-            "help": "Let the teacher read the text with its own tokenizer: logits of rows are compared as they are, "
-            "hidden states and relations over the pieces of text that both tokenizers keep apart."
-        },
+    teacher_prompt: str | None = setting(None, "Put this before every text that the teacher reads, such as 'query: '.")
+    student_pooling: PoolingMode | None = setting(
+        None,
+        "Sentence encoders: how the student makes one vector of a text (mean, cls, lasttoken, "
+        "weightedmean, max, mean_sqrt_len_tokens). Default: as its own folder says, else as the teacher does.",
     )
-    temperature: float = field(
-        default=1.0, metadata={"help": "Divides the logits of both sides, where an objective compares them."}
+    student_dense_width: int | None = setting(
+        None,
+        "Sentence encoders: give the student's vectors this width by a dense layer, which is trained and "
+        "saved with it. Default: none; vectors of other widths are compared through a projection beside it.",
     )
-    teacher_text_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "Let the teacher read another column than the student, such as the translation of its text; for "
-            "objectives on vectors of texts and logits of rows."
-        },
+    teacher_dtype: TeacherDtype = setting(
+        "auto",
+        "Arithmetic of the teacher's forward pass; int8: linear layers in int8, on the CPU; auto: that of "
+        "training (--bf16, --fp16).",
     )
-    teacher_prompt: str | None = field(
-        default=None, metadata={"help": "Put this before every text that the teacher reads, such as 'query: '."}
+    teacher_device: str | None = setting(
+        None, "Where the teacher computes, such as cpu or cuda:1. Default: on the student's device."
     )
-    student_pooling: PoolingMode | None = field(
-        default=None,
-        metadata={
-            "help": "Sentence encoders: how the student makes one vector of a text (mean, cls, lasttoken, "
-            "weightedmean, max, mean_sqrt_len_tokens). Default: as its own folder says, else as the teacher does."
-        },
+    eval_agreement: bool = setting(
+        False,
+        "Evaluate how far student and teacher agree on the held-out rows: equal decisions and KL "
+        "divergence where an objective compares outputs, else linear CKA of the layers that it compares.",
     )
-    student_dense_width: int | None = field(
-        default=None,
-        metadata={
-            "help": "Sentence encoders: give the student's vectors this width by a dense layer, which is trained and "
-            "saved with it. Default: none; vectors of other widths are compared through a projection beside it."
-        },
+    eval_task: str | None = setting(
+        None,
+        "Evaluate the student's score on this task too: a registered one (glue/sst2), or a folder of your "
+        "own; by its head where the training reaches it, else by a linear probe; a sentence encoder on pairs of "
+        "texts by their cosines, or on retrieval, a folder in BEIR's layout.",
     )
-    teacher_dtype: TeacherDtype = field(
-        default="auto",
-        metadata={
-            "help": "Arithmetic of the teacher's forward pass; int8: linear layers in int8, on the CPU; auto: that of "
-            "training (--bf16, --fp16)."
-        },
+    eval_task_dir: str | None = setting(
+        None, "Local files of --eval_task, or a parent with a folder of its name. Default: the Hub."
     )
-    teacher_device: str | None = field(
-        default=None,
-        metadata={"help": "Where the teacher computes, such as cpu or cuda:1. Default: on the student's device."},
+    eval_task_samples: int | None = setting(
+        1000, "Score --eval_task on so many rows, drawn with the seed; a probe learns from as many."
     )
-    eval_agreement: bool = field(
-        default=False,
-        metadata={
-            "help": "Evaluate how far student and teacher agree on the held-out rows: equal decisions and KL "
-            "divergence where an objective compares outputs, else linear CKA of the layers that it compares."
-        },
+    early_stopping_patience: int | None = setting(
+        None,
+        "Stop after so many evaluations in a row without a better --metric_for_best_model (loss, "
+        "agreement, headline: the main score of --eval_task, or any name without its eval_). Default: never.",
     )
-    eval_task: str | None = field(
-        default=None,
-        metadata={
-            "help": "Evaluate the student's score on this task too: a registered one (glue/sst2), or a folder of your "
-            "own; by its head where the training reaches it, else by a linear probe; a sentence encoder on pairs of "
-            "texts by their cosines, or on retrieval, a folder in BEIR's layout."
-        },
-    )
-    eval_task_dir: str | None = field(
-        default=None,
-        metadata={"help": "Local files of --eval_task, or a parent with a folder of its name. Default: the Hub."},
-    )
-    eval_task_samples: int | None = field(
-        default=1000,
-        metadata={"help": "Score --eval_task on so many rows, drawn with the seed; a probe learns from as many."},
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={
-            "help": "Stop after so many evaluations in a row without a better --metric_for_best_model (loss, "
-            "agreement, headline: the main score of --eval_task, or any name without its eval_). Default: never."
-        },
-    )
-    early_stopping_threshold: float = field(
-        default=0.0, metadata={"help": "How much better counts as better, for --early_stopping_patience."}
-    )
+    early_stopping_threshold: float = setting(0.0, "How much better counts as better, for --early_stopping_patience.")
 
     def _check_budget(self) -> None:
         """Refuse what contradicts batches that are made by their tokens."""
@@ -499,24 +437,20 @@ class DistillationArguments(CheckedTrainingArguments):
 class MultiTeacherArguments(DistillationArguments):
     """`DistillationArguments` plus the teachers and how their predictions become one."""
 
-    teacher_models: list[str] | None = field(
-        default=None, metadata={"help": "Hub ids or folders of several teachers; they are counted from 0."}
+    teacher_models: list[str] | None = setting(
+        None, "Hub ids or folders of several teachers; they are counted from 0."
     )
-    combine: CombinationRule = field(
-        default="mean_logits",
-        metadata={
-            "help": "What the teachers say together: mean_logits, mean_probabilities (at the temperature of the "
-            "objective), confidence (of each row, by its labels or else by the entropy), or route (the column "
-            "teacher_id names the one teacher of each row)."
-        },
+    combine: CombinationRule = setting(
+        "mean_logits",
+        "What the teachers say together: mean_logits, mean_probabilities (at the temperature of the "
+        "objective), confidence (of each row, by its labels or else by the entropy), or route (the column "
+        "teacher_id names the one teacher of each row).",
     )
-    teacher_weights: list[float] | None = field(
-        default=None,
-        metadata={"help": "One weight above 0 for each teacher, in their order; their sum is made 1. Default: equal."},
+    teacher_weights: list[float] | None = setting(
+        None, "One weight above 0 for each teacher, in their order; their sum is made 1. Default: equal."
     )
-    offload_teachers: bool = field(
-        default=False,
-        metadata={"help": "Keep the teachers in the CPU's memory and move one at a time to the device."},
+    offload_teachers: bool = setting(
+        False, "Keep the teachers in the CPU's memory and move one at a time to the device."
     )
 
     def __post_init__(self) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from .values import setting
 
 
 @dataclass
 class EvaluationArguments:
     """The model that is scored as it is, and where its scores go."""
 
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Hub id or local folder of a model with the task's head; the first word may stand for it."},
+    model: str | None = setting(
+        None, "Hub id or local folder of a model with the task's head; the first word may stand for it."
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Hub id or local folder of the tokenizer. Default: the model's."}
-    )
-    output_dir: str = field(default="outputs/evaluation", metadata={"help": "Folder of results.json."})
-    eval_batch_size: int = field(default=64, metadata={"help": "Rows per batch."})
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 autocast."})
-    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
-    seed: int = field(default=42, metadata={"help": "Draws the rows where --max_eval_samples limits them."})
+    revision: str | None = setting(None, "Branch, tag or commit of the model.")
+    tokenizer_name: str | None = setting(None, "Hub id or local folder of the tokenizer. Default: the model's.")
+    output_dir: str = setting("outputs/evaluation", "Folder of results.json.")
+    eval_batch_size: int = setting(64, "Rows per batch.")
+    bf16: bool = setting(False, "Compute in bfloat16 autocast.")
+    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    seed: int = setting(42, "Draws the rows where --max_eval_samples limits them.")
 
     def __post_init__(self) -> None:
         """Check the number."""

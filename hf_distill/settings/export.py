@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .task import TaskArguments
+from .values import setting
 
 
 @dataclass
 class ScoredTaskArguments(TaskArguments):
     """`TaskArguments` where a task is optional."""
 
-    task: str | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={
-            "help": "Score what is written on this task: a registered one (glue/sst2), or a folder of your own. "
-            "Default: nothing is scored."
-        },
+    task: str | None = setting(  # type: ignore[assignment]
+        None,
+        "Score what is written on this task: a registered one (glue/sst2), or a folder of your own. "
+        "Default: nothing is scored.",
     )
 
 
@@ -25,22 +24,16 @@ class ExportArguments:
     """A model for ONNX Runtime."""
 
     model: str = field(metadata={"help": "Hub id or local folder of the model."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
-    output_dir: str | None = field(
-        default=None, metadata={"help": "Folder of what is written. Default: `onnx` in the model's own folder."}
+    revision: str | None = setting(None, "Branch, tag or commit of the model.")
+    output_dir: str | None = setting(None, "Folder of what is written. Default: `onnx` in the model's own folder.")
+    tolerance: float = setting(
+        1e-3, "Largest absolute difference between PyTorch and ONNX Runtime, in any output, allowed."
     )
-    tolerance: float = field(
-        default=1e-3,
-        metadata={"help": "Largest absolute difference between PyTorch and ONNX Runtime, in any output, allowed."},
+    quantize: bool = setting(True, "Also write an int8 model; --no_quantize leaves it at fp32.")
+    reduce_range: bool = setting(
+        False, "int8: use 7 bits of the weights, for processors without VNNI (before about 2019)."
     )
-    quantize: bool = field(
-        default=True, metadata={"help": "Also write an int8 model; --no_quantize leaves it at fp32."}
-    )
-    reduce_range: bool = field(
-        default=False,
-        metadata={"help": "int8: use 7 bits of the weights, for processors without VNNI (before about 2019)."},
-    )
-    eval_batch_size: int = field(default=64, metadata={"help": "Rows per batch when a task is scored."})
+    eval_batch_size: int = setting(64, "Rows per batch when a task is scored.")
 
     def __post_init__(self) -> None:
         """Check the numbers."""

@@ -3,65 +3,49 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from .values import setting
 
 
 @dataclass
 class GeneralCorpusArguments:
     """General text of one corpus or several, in chosen shares, without repeats (the paper's WikiBook)."""
 
-    corpora: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "General corpora: files, folders or Hub ids, with a configuration after a colon "
-            "(wikimedia/wikipedia:20231101.en); NAME=WHERE gives one another name."
-        },
+    corpora: list[str] | None = setting(
+        None,
+        "General corpora: files, folders or Hub ids, with a configuration after a colon "
+        "(wikimedia/wikipedia:20231101.en); NAME=WHERE gives one another name.",
     )
-    rows: list[int] | None = field(
-        default=None,
-        metadata={"help": "Draw so many rows: one number for all together, or one for each corpus. Default: all."},
+    rows: list[int] | None = setting(
+        None, "Draw so many rows: one number for all together, or one for each corpus. Default: all."
     )
-    weights: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Share of each corpus in --rows, in any unit (2 1: twice as many of the first). Default: by size."
-        },
+    weights: list[float] | None = setting(
+        None, "Share of each corpus in --rows, in any unit (2 1: twice as many of the first). Default: by size."
     )
-    corpus_split: str = field(default="train", metadata={"help": "Split of every corpus."})
-    corpus_licence: str | None = field(default=None, metadata={"help": "Licence of the corpora, for the card."})
-    text_column: str = field(default="text", metadata={"help": "Column with the text."})
-    source_column: str = field(
-        default="source", metadata={"help": "Column that names where a row comes from, where a corpus has one."}
+    corpus_split: str = setting("train", "Split of every corpus.")
+    corpus_licence: str | None = setting(None, "Licence of the corpora, for the card.")
+    text_column: str = setting("text", "Column with the text.")
+    source_column: str = setting("source", "Column that names where a row comes from, where a corpus has one.")
+    unit: Literal["row", "sentence", "passage"] = setting(
+        "row", "What a row of the result is: a row of a corpus as it is, a sentence, or a passage."
     )
-    unit: Literal["row", "sentence", "passage"] = field(
-        default="row",
-        metadata={"help": "What a row of the result is: a row of a corpus as it is, a sentence, or a passage."},
+    passage_words: int = setting(100, "Words of a passage at most; a longer sentence is a passage of its own.")
+    language: str = setting("english", "Language by whose rules sentences end; none for any other.")
+    max_chars: int = setting(4000, "Rows with more characters are left out and counted.")
+    min_words: int = setting(1, "Rows with fewer words are left out and counted.")
+    max_words: int | None = setting(None, "Rows with more words are left out and counted.")
+    deduplicate: Literal["normalized", "exact", "none"] = setting(
+        "normalized",
+        "Keep one of texts that are equal without case, punctuation and spacing, or exactly equal; or all.",
     )
-    passage_words: int = field(
-        default=100, metadata={"help": "Words of a passage at most; a longer sentence is a passage of its own."}
+    seed: int = setting(42, "Draws the rows, and their order.")
+    corpus_dir: str = setting("outputs/general", "Folder for the corpus, card and statistics.")
+    work_dir: str | None = setting(
+        None, "Folder for finished steps, from which a killed run continues. Default: `work` there."
     )
-    language: str = field(
-        default="english", metadata={"help": "Language by whose rules sentences end; none for any other."}
-    )
-    max_chars: int = field(default=4000, metadata={"help": "Rows with more characters are left out and counted."})
-    min_words: int = field(default=1, metadata={"help": "Rows with fewer words are left out and counted."})
-    max_words: int | None = field(default=None, metadata={"help": "Rows with more words are left out and counted."})
-    deduplicate: Literal["normalized", "exact", "none"] = field(
-        default="normalized",
-        metadata={
-            "help": "Keep one of texts that are equal without case, punctuation and spacing, or exactly equal; or all."
-        },
-    )
-    seed: int = field(default=42, metadata={"help": "Draws the rows, and their order."})
-    corpus_dir: str = field(
-        default="outputs/general", metadata={"help": "Folder for the corpus, card and statistics."}
-    )
-    work_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder for finished steps, from which a killed run continues. Default: `work` there."},
-    )
-    num_proc: int | None = field(default=None, metadata={"help": "Processes that split documents. Default: one."})
+    num_proc: int | None = setting(None, "Processes that split documents. Default: one.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data; single values may be given without a list."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..tasks.catalogue.generation import GenerationDefaults
 from .teach import FineTuningArguments
+from .values import setting
 
 Way = Literal["pseudo", "shift"]
 
@@ -21,47 +22,31 @@ class GenerationTaskArguments:
             "and validation files (parquet, jsonl, tsv, csv), described by its task.yaml or by the flags below."
         }
     )
-    data_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Local files of the task: its own folder, or a parent with a folder of its name. "
-            "Default: the task's data set on the Hub."
-        },
+    data_dir: str | None = setting(
+        None,
+        "Local files of the task: its own folder, or a parent with a folder of its name. "
+        "Default: the task's data set on the Hub.",
     )
-    source_template: str | None = field(
-        default=None,
-        metadata={
-            "help": "Source of columns in braces, such as '{document}' or '{context}{separator}{answer}'. "
-            "Default: the task's."
-        },
+    source_template: str | None = setting(
+        None,
+        "Source of columns in braces, such as '{document}' or '{context}{separator}{answer}'. Default: the task's.",
     )
-    target_column: str | None = field(
-        default=None, metadata={"help": "Column of the text to be written. Default: the task's."}
+    target_column: str | None = setting(None, "Column of the text to be written. Default: the task's.")
+    max_source_length: int | None = setting(
+        None, "Longest source in tokens, special ones included; the rest is cut off. Default: the task's."
     )
-    max_source_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Longest source in tokens, special ones included; the rest is cut off. Default: the task's."
-        },
+    max_target_length: int | None = setting(
+        None, "Longest text in tokens, its end included, to learn and to write. Default: the task's."
     )
-    max_target_length: int | None = field(
-        default=None,
-        metadata={"help": "Longest text in tokens, its end included, to learn and to write. Default: the task's."},
+    max_train_samples: int | None = setting(None, "Train on so many rows, drawn with the seed. Default: all.")
+    max_eval_samples: int | None = setting(
+        None, "Evaluate on so many rows per split, drawn with the seed. Default: all."
     )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on so many rows, drawn with the seed. Default: all."}
+    evaluation_splits: list[str] | None = setting(
+        None, "Splits to evaluate on, the main one first. Default: the task's (validation)."
     )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on so many rows per split, drawn with the seed. Default: all."}
-    )
-    evaluation_splits: list[str] | None = field(
-        default=None, metadata={"help": "Splits to evaluate on, the main one first. Default: the task's (validation)."}
-    )
-    metrics: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Scores, the main one first: bleu, meteor, rouge1, rouge2, rougeL, rougeLsum. Default: the task's."
-        },
+    metrics: list[str] | None = setting(
+        None, "Scores, the main one first: bleu, meteor, rouge1, rouge2, rougeL, rougeLsum. Default: the task's."
     )
 
     def __post_init__(self) -> None:
@@ -90,50 +75,34 @@ class GenerationTaskArguments:
 class GenerationArguments:
     """The encoder that is to write, and how it writes."""
 
-    student_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "Hub id or folder of an encoder (a student, or any other; without a masked-LM head it gets one), "
-            "or of a model that this job wrote."
-        },
+    student_model: str | None = setting(
+        None,
+        "Hub id or folder of an encoder (a student, or any other; without a masked-LM head it gets one), "
+        "or of a model that this job wrote.",
     )
-    student_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the student."})
-    tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the tokenizer. Default: the student's."}
+    student_revision: str | None = setting(None, "Branch, tag or commit of the student.")
+    tokenizer_name: str | None = setting(None, "Hub id or folder of the tokenizer. Default: the student's.")
+    eval_only: bool = setting(False, "Do not train: decode and score a model that this job wrote.")
+    way: Way | None = setting(
+        None,
+        "What it learns to predict: pseudo (masks behind the target, UniLM v2) or shift (the next token, "
+        "fewer tokens a row). Default: as the model was trained, else pseudo.",
     )
-    eval_only: bool = field(
-        default=False, metadata={"help": "Do not train: decode and score a model that this job wrote."}
+    num_beams: int | None = setting(None, "Hypotheses of the search; 1 is greedy. Default: the task's (5).")
+    length_penalty: float | None = setting(
+        None,
+        "Alpha of the length penalty; larger prefers longer texts. Default: the task's (qg/squad: 1.3, "
+        "xsum: 0.9, cnn_dailymail: 0.7).",
     )
-    way: Way | None = field(
-        default=None,
-        metadata={
-            "help": "What it learns to predict: pseudo (masks behind the target, UniLM v2) or shift (the next token, "
-            "fewer tokens a row). Default: as the model was trained, else pseudo."
-        },
+    min_new_tokens: int | None = setting(None, "Tokens before a text may end. Default: none.")
+    no_repeat_ngram_size: int | None = setting(
+        None,
+        "Runs of so many tokens may not come twice in a text; 0 lets them. Default: the task's (3 for summaries).",
     )
-    num_beams: int | None = field(
-        default=None, metadata={"help": "Hypotheses of the search; 1 is greedy. Default: the task's (5)."}
+    ngram_ignore: list[str] | None = setting(
+        None, "Tokens whose runs may repeat all the same. Default: the task's (a full stop)."
     )
-    length_penalty: float | None = field(
-        default=None,
-        metadata={
-            "help": "Alpha of the length penalty; larger prefers longer texts. Default: the task's (qg/squad: 1.3, "
-            "xsum: 0.9, cnn_dailymail: 0.7)."
-        },
-    )
-    min_new_tokens: int | None = field(default=None, metadata={"help": "Tokens before a text may end. Default: none."})
-    no_repeat_ngram_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Runs of so many tokens may not come twice in a text; 0 lets them. Default: the task's (3 for "
-            "summaries)."
-        },
-    )
-    ngram_ignore: list[str] | None = field(
-        default=None,
-        metadata={"help": "Tokens whose runs may repeat all the same. Default: the task's (a full stop)."},
-    )
-    decode_batch_size: int = field(default=32, metadata={"help": "Sources that are decoded together."})
+    decode_batch_size: int = setting(32, "Sources that are decoded together.")
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -158,31 +127,19 @@ class GenerationArguments:
 class GenerationTrainingArguments(FineTuningArguments):
     """`TrainingArguments` whose unset learning rate, epochs, batch size, smoothing and the like are the task's."""
 
-    learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate. Default: the task's for the depth of the model (8e-5 to 1.5e-4)."},
+    learning_rate: float | None = setting(
+        None, "Peak learning rate. Default: the task's for the depth of the model (8e-5 to 1.5e-4)."
     )
-    num_train_epochs: float | None = field(
-        default=None, metadata={"help": "Passes over the training rows. Default: the task's (25 to 50)."}
+    num_train_epochs: float | None = setting(None, "Passes over the training rows. Default: the task's (25 to 50).")
+    per_device_train_batch_size: int | None = setting(
+        None, "Rows per device and step. Default: the task's batch (32 or 64) over all devices."
     )
-    per_device_train_batch_size: int | None = field(
-        default=None,
-        metadata={"help": "Rows per device and step. Default: the task's batch (32 or 64) over all devices."},
+    per_device_eval_batch_size: int = setting(16, "Rows per device where the loss is measured.")
+    warmup_steps: float | None = setting(
+        None, "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.01)."
     )
-    per_device_eval_batch_size: int = field(
-        default=16, metadata={"help": "Rows per device where the loss is measured."}
-    )
-    warmup_steps: float | None = field(
-        default=None,
-        metadata={
-            "help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.01)."
-        },
-    )
-    label_smoothing_factor: float | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={
-            "help": "Share of every target that is spread over the vocabulary, in training. Default: the task's (0.1)."
-        },
+    label_smoothing_factor: float | None = setting(  # type: ignore[assignment]
+        None, "Share of every target that is spread over the vocabulary, in training. Default: the task's (0.1)."
     )
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..storage.folders import safe_name
-from .values import json_mapping
+from .values import json_mapping, setting
 
 # What a grid searches.
 SEARCHED = ("learning_rates", "epochs", "batch_sizes")
@@ -20,77 +20,48 @@ class GridArguments:
     tasks: list[str] = field(
         metadata={"help": "Registered tasks (glue/rte ...), or folders of your own; each is a column of the tables."}
     )
-    models: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables. `{task}` "
-            "in a path stands for the task."
-        },
+    models: list[str] = setting(
+        [],
+        "Models as NAME=PATH (a Hub id or folder), or a path alone; each is a row of the tables. `{task}` "
+        "in a path stands for the task.",
     )
-    students: str | None = field(
-        default=None,
-        metadata={
-            "help": "Students to distil first, also rows of the tables: NAME: {settings of `hf-distill distill`} as "
-            "YAML or JSON. `teacher_model` and `student_model` may be the name of a student before it, `{task}` "
-            "stands for the task, `only_tasks: [...]` leaves tasks out, `of_task: {TASK: {...}}` changes settings for "
-            "one."
-        },
+    students: str | None = setting(
+        None,
+        "Students to distil first, also rows of the tables: NAME: {settings of `hf-distill distill`} as "
+        "YAML or JSON. `teacher_model` and `student_model` may be the name of a student before it, `{task}` "
+        "stands for the task, `only_tasks: [...]` leaves tasks out, `of_task: {TASK: {...}}` changes settings for "
+        "one.",
     )
-    distill: str | None = field(
-        default=None, metadata={"help": "Settings that all --students share, likewise (teacher_model, textbook …)."}
+    distill: str | None = setting(None, "Settings that all --students share, likewise (teacher_model, textbook …).")
+    data_dir: str | None = setting(
+        None, "Local files of the tasks: a parent with a folder of each name. Default: the Hub."
     )
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "Local files of the tasks: a parent with a folder of each name. Default: the Hub."},
+    fractions: list[float] = setting([1.0], "Shares of the training rows, each a table (MITKD: 0.01 0.1 0.5 1).")
+    seeds: list[int] = setting([42], "Seeds: means and spreads are over them.")
+    distillation_seeds: list[int] | None = setting(
+        None,
+        "Seeds of the distillations: every student is distilled with each, and means and spreads are over "
+        "these too. Default: once, with the seed of its settings.",
     )
-    fractions: list[float] = field(
-        default_factory=lambda: [1.0],
-        metadata={"help": "Shares of the training rows, each a table (MITKD: 0.01 0.1 0.5 1)."},
+    fine_tune: bool = setting(True, "Fine-tune before scoring; without it models and students are scored as they are.")
+    fraction_seed: int = setting(42, "Seed of the rows drawn for a share below 1: the same for every model and seed.")
+    learning_rates: list[float] | None = setting(None, "Learning rates to try. Default: the task's.")
+    epochs: list[float] | None = setting(None, "Numbers of epochs to try. Default: the task's.")
+    batch_sizes: list[int] | None = setting(None, "Batches to try. Default: the task's.")
+    task_settings: str | None = setting(
+        None,
+        "Lists of single tasks in place of these three, as YAML or JSON: TASK: {epochs: [...], "
+        "learning_rates: [...], batch_sizes: [...]}.",
     )
-    seeds: list[int] = field(
-        default_factory=lambda: [42], metadata={"help": "Seeds: means and spreads are over them."}
+    warmup_steps: float | None = setting(
+        None, "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's."
     )
-    distillation_seeds: list[int] | None = field(
-        default=None,
-        metadata={
-            "help": "Seeds of the distillations: every student is distilled with each, and means and spreads are over "
-            "these too. Default: once, with the seed of its settings."
-        },
-    )
-    fine_tune: bool = field(
-        default=True,
-        metadata={"help": "Fine-tune before scoring; without it models and students are scored as they are."},
-    )
-    fraction_seed: int = field(
-        default=42, metadata={"help": "Seed of the rows drawn for a share below 1: the same for every model and seed."}
-    )
-    learning_rates: list[float] | None = field(
-        default=None, metadata={"help": "Learning rates to try. Default: the task's."}
-    )
-    epochs: list[float] | None = field(
-        default=None, metadata={"help": "Numbers of epochs to try. Default: the task's."}
-    )
-    batch_sizes: list[int] | None = field(default=None, metadata={"help": "Batches to try. Default: the task's."})
-    task_settings: str | None = field(
-        default=None,
-        metadata={
-            "help": "Lists of single tasks in place of these three, as YAML or JSON: TASK: {epochs: [...], "
-            "learning_rates: [...], batch_sizes: [...]}."
-        },
-    )
-    warmup_steps: float | None = field(
-        default=None,
-        metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's."},
-    )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on so many rows of each split. Default: all."}
-    )
-    max_length: int | None = field(default=None, metadata={"help": "Tokens of a row. Default: the task's."})
-    bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 autocast."})
-    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
-    output_dir: str = field(
-        default="outputs/grid",
-        metadata={"help": "Folder of the cells, `grid.json` and `grid.md`; what is there already is not run again."},
+    max_eval_samples: int | None = setting(None, "Evaluate on so many rows of each split. Default: all.")
+    max_length: int | None = setting(None, "Tokens of a row. Default: the task's.")
+    bf16: bool = setting(False, "Train in bfloat16 autocast.")
+    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    output_dir: str = setting(
+        "outputs/grid", "Folder of the cells, `grid.json` and `grid.md`; what is there already is not run again."
     )
 
     def __post_init__(self) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 PLUGINS_HELP = "Modules of yours to import first, which register objectives, tasks, engines or architectures."
 ARGUMENTS = Path(__file__).parent
 TRAINING_ARGUMENTS = "TrainingArguments"
-# The function that makes a field with a default of ours, which a training without objectives does not have.
-OWN_DEFAULT = "_ours"
+# The functions that make a field of a default and a help text, their last two arguments.
+WITH_DEFAULT = ("setting", "_ours")
 # The inherited flags that most trainings set; the page names them and leaves the others to `--help_all`.
 OFTEN_SET = (
     *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -189,25 +189,26 @@ def _defaults_of(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _parts(node: ast.AnnAssign) -> tuple[ast.expr | None, ast.expr | None]:
-    """The default of a field and its metadata; `None` where there is none."""
+    """The default of a field and its help text; `None` where there is none."""
     call = node.value
     if not isinstance(call, ast.Call):
         return call, None
-    if isinstance(call.func, ast.Name) and call.func.id == OWN_DEFAULT:
-        return call.args[1], ast.Dict([ast.Constant("help")], [call.args[2]])
+    if isinstance(call.func, ast.Name) and call.func.id in WITH_DEFAULT:
+        default, text = call.args[-2:]
+        return default, text
     given = {word.arg: word.value for word in call.keywords}
-    factory = given.get("default_factory")
+    factory, metadata = given.get("default_factory"), given.get("metadata")
     # A factory is a lambda, or `list`.
     default = given.get("default", getattr(factory, "body", factory and ast.List([], ast.Load())))
-    return default, given.get("metadata")
+    return default, metadata.values[0] if isinstance(metadata, ast.Dict) else None
 
 
 def _read_field(name: str, node: ast.AnnAssign, aliases: dict[str, ast.expr]) -> Flag:
-    default, metadata = _parts(node)
+    default, text = _parts(node)
     value = None if default is None else ast.literal_eval(default)
     return Flag(
         name=name,
-        help=ast.literal_eval(metadata).get("help", "") if metadata is not None else "",
+        help="" if text is None else ast.literal_eval(text),
         default=_shown(value),
         choices=_choices(node.annotation, aliases),
         required=default is None,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from .values import setting
 
 
 @dataclass
 class InfoArguments:
     """What is shown."""
 
-    topic: str | None = field(
-        default=None,
-        metadata={
-            "help": "objectives, presets, tasks, shapes, engines, architectures or extras; the first word may stand "
-            "for it. Default: an overview."
-        },
+    topic: str | None = setting(
+        None,
+        "objectives, presets, tasks, shapes, engines, architectures or extras; the first word may stand "
+        "for it. Default: an overview.",
     )

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .distill import CheckedTrainingArguments
+from .values import setting
 
 
 @dataclass
 class MLMHeadArguments:
     """The encoder that gets a masked-LM head."""
 
-    encoder: str | None = field(
-        default=None, metadata={"help": "Hub id or folder of the encoder; a head that it has is trained on."}
-    )
-    encoder_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the encoder."})
-    freeze_encoder: bool = field(
-        default=True, metadata={"help": "Train the head alone, whose last product is tied to the word embeddings."}
-    )
+    encoder: str | None = setting(None, "Hub id or folder of the encoder; a head that it has is trained on.")
+    encoder_revision: str | None = setting(None, "Branch, tag or commit of the encoder.")
+    freeze_encoder: bool = setting(True, "Train the head alone, whose last product is tied to the word embeddings.")
 
 
 @dataclass
 class MaskedHeadArguments(CheckedTrainingArguments):
     """`TrainingArguments` of a masked-LM head; rate, warm-up, decay and batches are those of a distillation."""
 
-    learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay."})
-    adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of Adam."})
-    warmup_steps: float = field(
-        default=0.01, metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them."}
+    learning_rate: float = setting(6e-4, "Peak learning rate.")
+    weight_decay: float = setting(0.01, "Weight decay.")
+    adam_epsilon: float = setting(1e-6, "Epsilon of Adam.")
+    warmup_steps: float = setting(0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")
+    logging_steps: float = setting(10, "Log the loss every so many steps.")
+    train_sampling_strategy: str = setting(
+        "group_by_length", "How rows are batched: group_by_length (little padding), random or sequential."
     )
-    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
-    )
-    max_length: int = field(default=128, metadata={"help": "Longest row in tokens."})
-    text_column: str = field(default="text", metadata={"help": "Column of the text."})
-    mlm_probability: float = field(
-        default=0.15, metadata={"help": "Share of the tokens that are masked and learnt (BERT: 0.15)."}
-    )
+    max_length: int = setting(128, "Longest row in tokens.")
+    text_column: str = setting("text", "Column of the text.")
+    mlm_probability: float = setting(0.15, "Share of the tokens that are masked and learnt (BERT: 0.15).")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from .teach import FineTuningArguments
+from .values import setting
 
 TaskSampling = Literal["all", "size", "uniform", "annealed"]
 LossScaling = Literal["log_classes", "none"]
@@ -25,32 +26,24 @@ class TasksArguments:
             "own with a task.yaml."
         }
     )
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "Local files of the tasks: a parent with a folder of each name. Default: the Hub."},
+    data_dir: str | None = setting(
+        None, "Local files of the tasks: a parent with a folder of each name. Default: the Hub."
     )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Longest row in tokens, the rest is cut off. Default: each task's own."}
+    max_length: int | None = setting(None, "Longest row in tokens, the rest is cut off. Default: each task's own.")
+    doc_stride: int | None = setting(None, "Question answering: tokens that two windows share. Default: the task's.")
+    max_train_samples: int | None = setting(
+        None, "Train on so many rows of each task, drawn with the seed. Default: all."
     )
-    doc_stride: int | None = field(
-        default=None, metadata={"help": "Question answering: tokens that two windows share. Default: the task's."}
+    max_eval_samples: int | None = setting(
+        None, "Evaluate on so many rows of each split, drawn with the seed. Default: all."
     )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on so many rows of each task, drawn with the seed. Default: all."}
+    task_teachers: list[str] | None = setting(
+        None,
+        "Teachers of single tasks as TASK=MODEL, a Hub id, a folder, or a stored teacher; a task named "
+        "several times learns from the mean of its teachers' probabilities. Default: labels only.",
     )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on so many rows of each split, drawn with the seed. Default: all."}
-    )
-    task_teachers: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Teachers of single tasks as TASK=MODEL, a Hub id, a folder, or a stored teacher; a task named "
-            "several times learns from the mean of its teachers' probabilities. Default: labels only."
-        },
-    )
-    save_heads: list[str] | None = field(
-        default=None,
-        metadata={"help": "Tasks whose head is saved too, as a whole model under OUTPUT_DIR/tasks; or `all`."},
+    save_heads: list[str] | None = setting(
+        None, "Tasks whose head is saved too, as a whole model under OUTPUT_DIR/tasks; or `all`."
     )
 
     def __post_init__(self) -> None:
@@ -97,66 +90,45 @@ class TasksArguments:
 class MTLArguments(FineTuningArguments):
     """`TrainingArguments` of a fine-tuning on many tasks (Muppet; MITKD section 3)."""
 
-    learning_rate: float = field(default=3e-5, metadata={"help": "Peak learning rate."})
-    num_train_epochs: float = field(
-        default=3.0, metadata={"help": "Epochs; one has as many micro-batches as all tasks have together."}
+    learning_rate: float = setting(3e-5, "Peak learning rate.")
+    num_train_epochs: float = setting(3.0, "Epochs; one has as many micro-batches as all tasks have together.")
+    per_device_train_batch_size: int = setting(16, "Rows of a micro-batch, all of one task.")
+    gradient_accumulation_steps: int = setting(
+        4, "Micro-batches of an update; several mix several tasks (Muppet's heterogeneous batches)."
     )
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of a micro-batch, all of one task."})
-    gradient_accumulation_steps: int = field(
-        default=4,
-        metadata={"help": "Micro-batches of an update; several mix several tasks (Muppet's heterogeneous batches)."},
+    warmup_steps: float = setting(0.06, "Linear warm-up: a number of steps, or below 1 a share of them.")
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.")
+    task_sampling: TaskSampling = setting(
+        "all",
+        "Task of each micro-batch: all (every batch of every task once, shuffled; MT-DNN), size (drawn in "
+        "proportion to its rows to the power of --sampling_exponent), uniform, or annealed (the exponent falls "
+        "from 1 to 0.2 over the epochs; PALs).",
     )
-    warmup_steps: float = field(
-        default=0.06, metadata={"help": "Linear warm-up: a number of steps, or below 1 a share of them."}
+    sampling_exponent: float = setting(0.75, "Exponent of `--task_sampling size`: 1 as in Muppet, 0.75 as in BAM.")
+    loss_scaling: LossScaling = setting(
+        "log_classes", "Divide a task's loss by the logarithm of its number of choices (Muppet), or not: none."
     )
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
-    task_sampling: TaskSampling = field(
-        default="all",
-        metadata={
-            "help": "Task of each micro-batch: all (every batch of every task once, shuffled; MT-DNN), size (drawn in "
-            "proportion to its rows to the power of --sampling_exponent), uniform, or annealed (the exponent falls "
-            "from 1 to 0.2 over the epochs; PALs)."
-        },
+    task_weighting: TaskWeighting = setting(
+        "none",
+        "Weights of the tasks: none, uncertainty (learnt, one variance a task), or gradient_norm (tasks "
+        "pull with like strength, those that learn slowly with more).",
     )
-    sampling_exponent: float = field(
-        default=0.75, metadata={"help": "Exponent of `--task_sampling size`: 1 as in Muppet, 0.75 as in BAM."}
+    gradient_norm_alpha: float = setting(1.5, "gradient_norm: how much more tasks pull that learn slowly (GradNorm).")
+    r3f_lambda: float = setting(
+        0.0, "Weight of R3F: predictions must not change with noise on the embeddings. 0: no second pass."
     )
-    loss_scaling: LossScaling = field(
-        default="log_classes",
-        metadata={"help": "Divide a task's loss by the logarithm of its number of choices (Muppet), or not: none."},
+    r3f_epsilon: float = setting(1e-5, "R3F: size of the noise.")
+    r3f_noise: Noise = setting("uniform", "R3F: noise, uniform or normal.")
+    hard_label_weight: float = setting(
+        1.0, "Weight of the labels in a task that has teachers (MT-DNN's ensembles: 0.5)."
     )
-    task_weighting: TaskWeighting = field(
-        default="none",
-        metadata={
-            "help": "Weights of the tasks: none, uncertainty (learnt, one variance a task), or gradient_norm (tasks "
-            "pull with like strength, those that learn slowly with more)."
-        },
+    soft_label_weight: float = setting(1.0, "Weight of the teachers' predictions.")
+    temperature: float = setting(1.0, "Divides the logits of teachers and student.")
+    scale_by_squared_temperature: bool = setting(
+        True, "Multiply the loss on the teachers' predictions by the temperature's square (Hinton et al.)."
     )
-    gradient_norm_alpha: float = field(
-        default=1.5, metadata={"help": "gradient_norm: how much more tasks pull that learn slowly (GradNorm)."}
-    )
-    r3f_lambda: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of R3F: predictions must not change with noise on the embeddings. 0: no second pass."
-        },
-    )
-    r3f_epsilon: float = field(default=1e-5, metadata={"help": "R3F: size of the noise."})
-    r3f_noise: Noise = field(default="uniform", metadata={"help": "R3F: noise, uniform or normal."})
-    hard_label_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the labels in a task that has teachers (MT-DNN's ensembles: 0.5)."}
-    )
-    soft_label_weight: float = field(default=1.0, metadata={"help": "Weight of the teachers' predictions."})
-    temperature: float = field(default=1.0, metadata={"help": "Divides the logits of teachers and student."})
-    scale_by_squared_temperature: bool = field(
-        default=True,
-        metadata={
-            "help": "Multiply the loss on the teachers' predictions by the temperature's square (Hinton et al.)."
-        },
-    )
-    teacher_annealing: bool = field(
-        default=False,
-        metadata={"help": "Go from the teachers' predictions to the labels in a straight line (BAM)."},
+    teacher_annealing: bool = setting(
+        False, "Go from the teachers' predictions to the labels in a straight line (BAM)."
     )
 
     def __post_init__(self) -> None:

@@ -2,92 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from .values import json_mapping
+from .values import json_mapping, setting
 
 
 @dataclass
 class PipelineArguments:
     """The whole job: where it writes, and what its training stages do."""
 
-    output_dir: str = field(default="outputs/pipeline", metadata={"help": "Folder of all stages and of report.json."})
-    seed: int = field(default=42, metadata={"help": "Seed of every stage."})
-    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
-    bf16: bool = field(default=False, metadata={"help": "Train in bfloat16 autocast."})
-    max_textbook_rows: int | None = field(
-        default=None, metadata={"help": "Distil on the first so many rows of the corpus, the most relevant."}
+    output_dir: str = setting("outputs/pipeline", "Folder of all stages and of report.json.")
+    seed: int = setting(42, "Seed of every stage.")
+    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
+    bf16: bool = setting(False, "Train in bfloat16 autocast.")
+    max_textbook_rows: int | None = setting(None, "Distil on the first so many rows of the corpus, the most relevant.")
+    textbook_eval_rows: int = setting(
+        0, "Hold back so many random rows of the distillation's text, and evaluate on them."
     )
-    textbook_eval_rows: int = field(
-        default=0,
-        metadata={"help": "Hold back so many random rows of the distillation's text, and evaluate on them."},
+    preset: str | None = setting(
+        None, "Settings of a paper for the distillation, below --distill (see `hf-distill info presets`)."
     )
-    preset: str | None = field(
-        default=None,
-        metadata={
-            "help": "Settings of a paper for the distillation, below --distill (see `hf-distill info presets`)."
-        },
+    textbook_source: str | None = setting(
+        None,
+        "What the student learns on: cc (what the task's sentences find in --corpus), taskda (the task's "
+        "rows with words replaced, see --augment), general (--corpus as it is), task (the task's own text), or "
+        "one stage after the other: cc+taskda. Default: cc where there is a --corpus, else task.",
     )
-    textbook_source: str | None = field(
-        default=None,
-        metadata={
-            "help": "What the student learns on: cc (what the task's sentences find in --corpus), taskda (the task's "
-            "rows with words replaced, see --augment), general (--corpus as it is), task (the task's own text), or "
-            "one stage after the other: cc+taskda. Default: cc where there is a --corpus, else task."
-        },
+    with_task_text: bool = setting(
+        False, "Distil on the text of the task's own training rows too, besides the corpus."
     )
-    with_task_text: bool = field(
-        default=False,
-        metadata={"help": "Distil on the text of the task's own training rows too, besides the corpus."},
+    with_labels: bool = setting(
+        False, "Give the labels of the task's rows to objectives that read them; not together with a corpus."
     )
-    with_labels: bool = field(
-        default=False,
-        metadata={
-            "help": "Give the labels of the task's rows to objectives that read them; not together with a corpus."
-        },
+    finetune_teacher: bool = setting(
+        True,
+        "Fine-tune the teacher on the task first, unless it has a head with the task's labels and --teach "
+        "is not given; --no_finetune_teacher takes it as it is in any case.",
     )
-    finetune_teacher: bool = field(
-        default=True,
-        metadata={
-            "help": "Fine-tune the teacher on the task first, unless it has a head with the task's labels and --teach "
-            "is not given; --no_finetune_teacher takes it as it is in any case."
-        },
+    adapt_student: bool = setting(
+        True,
+        "Fine-tune the distilled student on the task's labels; --no_adapt_student scores it as it is, "
+        "with the head that it learnt from the teacher.",
     )
-    adapt_student: bool = field(
-        default=True,
-        metadata={
-            "help": "Fine-tune the distilled student on the task's labels; --no_adapt_student scores it as it is, "
-            "with the head that it learnt from the teacher."
-        },
+    export: bool = setting(
+        True,
+        "Export the student to ONNX at the end, in fp32 and int8, and score both; --no_export leaves it "
+        "out, as a line does where the extra onnx is not installed.",
     )
-    export: bool = field(
-        default=True,
-        metadata={
-            "help": "Export the student to ONNX at the end, in fp32 and int8, and score both; --no_export leaves it "
-            "out, as a line does where the extra onnx is not installed."
-        },
+    teach: str | None = setting(
+        None, "Settings of the teacher's fine-tuning, as a mapping in YAML or JSON (num_train_epochs …)."
     )
-    teach: str | None = field(
-        default=None,
-        metadata={"help": "Settings of the teacher's fine-tuning, as a mapping in YAML or JSON (num_train_epochs …)."},
+    distill: str | None = setting(None, "Settings of the distillation, likewise (objectives, max_steps …).")
+    distill_next: str | None = setting(
+        None, "Settings of the later stages of --textbook_source where they differ from --distill, likewise."
     )
-    distill: str | None = field(
-        default=None, metadata={"help": "Settings of the distillation, likewise (objectives, max_steps …)."}
+    augment: str | None = setting(
+        None, "Settings of the augmentation for --textbook_source taskda, likewise (masked_lm …)."
     )
-    distill_next: str | None = field(
-        default=None,
-        metadata={
-            "help": "Settings of the later stages of --textbook_source where they differ from --distill, likewise."
-        },
-    )
-    augment: str | None = field(
-        default=None,
-        metadata={"help": "Settings of the augmentation for --textbook_source taskda, likewise (masked_lm …)."},
-    )
-    adapt: str | None = field(
-        default=None, metadata={"help": "Settings of the fine-tuning of student and baseline, likewise."}
-    )
+    adapt: str | None = setting(None, "Settings of the fine-tuning of student and baseline, likewise.")
 
     def settings(self, stage: Literal["teach", "augment", "distill", "distill_next", "adapt"]) -> dict[str, Any]:
         """The settings of one stage: a mapping from YAML, or from the text of a flag.

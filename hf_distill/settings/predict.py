@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from .values import setting
 
 
 @dataclass
 class PredictionArguments:
     """The model, the texts that it reads, and the file of what it says."""
 
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Hub id or local folder of a classifier of texts; the first word may stand for it."},
+    model: str | None = setting(
+        None, "Hub id or local folder of a classifier of texts; the first word may stand for it."
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the model."})
-    text: list[str] | None = field(
-        default=None,
-        metadata={"help": "Texts to read: files, folders or Hub ids, with a column `text_pair` where a row is two."},
+    revision: str | None = setting(None, "Branch, tag or commit of the model.")
+    text: list[str] | None = setting(
+        None, "Texts to read: files, folders or Hub ids, with a column `text_pair` where a row is two."
     )
-    text_column: str = field(default="text", metadata={"help": "Column of the text."})
-    task: str | None = field(
-        default=None, metadata={"help": "Read the rows of a task instead: a registered one, or a folder of your own."}
+    text_column: str = setting("text", "Column of the text.")
+    task: str | None = setting(None, "Read the rows of a task instead: a registered one, or a folder of your own.")
+    data_dir: str | None = setting(
+        None, "Local files of the task, or a parent with a folder of its name. Default: the Hub."
     )
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "Local files of the task, or a parent with a folder of its name. Default: the Hub."},
+    split: str | None = setting(None, "Split of the task. Default: its first test split that is there.")
+    output_dir: str = setting("outputs/predictions", "Folder of the predictions.")
+    file_format: Literal["jsonl", "csv"] = setting("jsonl", "Form of predictions.jsonl or predictions.csv.")
+    submission: bool = setting(
+        False, "Write the file that the leaderboard of GLUE or CLUE takes for this task and split too."
     )
-    split: str | None = field(
-        default=None, metadata={"help": "Split of the task. Default: its first test split that is there."}
-    )
-    output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the predictions."})
-    file_format: Literal["jsonl", "csv"] = field(
-        default="jsonl", metadata={"help": "Form of predictions.jsonl or predictions.csv."}
-    )
-    submission: bool = field(
-        default=False,
-        metadata={"help": "Write the file that the leaderboard of GLUE or CLUE takes for this task and split too."},
-    )
-    max_length: int = field(default=128, metadata={"help": "Longest row in tokens; the rest is cut off."})
-    eval_batch_size: int = field(default=64, metadata={"help": "Rows per batch."})
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 autocast."})
-    use_cpu: bool = field(default=False, metadata={"help": "Stay on the CPU even where there is a GPU."})
+    max_length: int = setting(128, "Longest row in tokens; the rest is cut off.")
+    eval_batch_size: int = setting(64, "Rows per batch.")
+    bf16: bool = setting(False, "Compute in bfloat16 autocast.")
+    use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
 
     def __post_init__(self) -> None:
         """Check the numbers, and that something is to be read; one text may be given as a string."""

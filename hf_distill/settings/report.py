@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .values import setting
+
 
 @dataclass
 class ReportArguments:
@@ -15,15 +17,13 @@ class ReportArguments:
             "checkpoints, also of one that still runs."
         }
     )
-    output: str = field(
-        default="report.html",
-        metadata={"help": "The page: .html is one file that needs nothing else, .md has its pictures beside it."},
+    output: str = setting(
+        "report.html", "The page: .html is one file that needs nothing else, .md has its pictures beside it."
     )
-    names: list[str] | None = field(
-        default=None,
-        metadata={"help": "What to call the runs, in their order. Default: as much of their paths as differs."},
+    names: list[str] | None = setting(
+        None, "What to call the runs, in their order. Default: as much of their paths as differs."
     )
-    title: str | None = field(default=None, metadata={"help": "Heading of the page. Default: the names of the runs."})
+    title: str | None = setting(None, "Heading of the page. Default: the names of the runs.")
 
     def __post_init__(self) -> None:
         """A single run may be given as a string."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .values import setting
+
 
 @dataclass
 class TaskArguments:
@@ -17,63 +19,46 @@ class TaskArguments:
             "described by its task.yaml or by the flags below."
         }
     )
-    data_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Local files of the task: its own folder, or a parent with a folder of its name. "
-            "Default: the task's data set on the Hub."
-        },
+    data_dir: str | None = setting(
+        None,
+        "Local files of the task: its own folder, or a parent with a folder of its name. "
+        "Default: the task's data set on the Hub.",
     )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."}
+    max_length: int | None = setting(
+        None, "Longest row in tokens; the rest is cut off. Default: the task's (GLUE: 128)."
     )
-    doc_stride: int | None = field(
-        default=None,
-        metadata={
-            "help": "Question answering: tokens that two windows of one context share. Default: the task's (128), as "
-            "far as a window has room for it."
-        },
+    doc_stride: int | None = setting(
+        None,
+        "Question answering: tokens that two windows of one context share. Default: the task's (128), as "
+        "far as a window has room for it.",
     )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on so many rows, drawn with the seed. Default: all."}
+    max_train_samples: int | None = setting(None, "Train on so many rows, drawn with the seed. Default: all.")
+    max_eval_samples: int | None = setting(
+        None, "Evaluate on so many rows per split, drawn with the seed. Default: all."
     )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on so many rows per split, drawn with the seed. Default: all."}
+    text_columns: list[str] | None = setting(None, "One column of text, or two for pairs. Default: the task's.")
+    label_column: str | None = setting(None, "Column of the labels. Default: the task's.")
+    several_labels: bool = setting(
+        False,
+        "A row has any number of the labels. Default: the task's; of your own folder without "
+        "--class_names: where the column holds lists.",
     )
-    text_columns: list[str] | None = field(
-        default=None, metadata={"help": "One column of text, or two for pairs. Default: the task's."}
+    label_separator: str | None = setting(
+        None,
+        "Several labels a row: what stands between them in a column of text, such as ';'. A column of "
+        "lists needs none.",
     )
-    label_column: str | None = field(default=None, metadata={"help": "Column of the labels. Default: the task's."})
-    several_labels: bool = field(
-        default=False,
-        metadata={
-            "help": "A row has any number of the labels. Default: the task's; of your own folder without "
-            "--class_names: where the column holds lists."
-        },
+    class_names: list[str] | None = setting(
+        None, "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
     )
-    label_separator: str | None = field(
-        default=None,
-        metadata={
-            "help": "Several labels a row: what stands between them in a column of text, such as ';'. A column of "
-            "lists needs none."
-        },
+    evaluation_splits: list[str] | None = setting(
+        None, "Splits to evaluate on, the main one first. Default: the task's (validation)."
     )
-    class_names: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
-        },
-    )
-    evaluation_splits: list[str] | None = field(
-        default=None, metadata={"help": "Splits to evaluate on, the main one first. Default: the task's (validation)."}
-    )
-    metrics: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Scores, the main one first: accuracy, f1, f1_macro, matthews_correlation; regression: pearson, "
-            "spearman; several labels a row: f1_micro, f1_macro, ranking_average_precision, exact_match. Default: the "
-            "task's."
-        },
+    metrics: list[str] | None = setting(
+        None,
+        "Scores, the main one first: accuracy, f1, f1_macro, matthews_correlation; regression: pearson, "
+        "spearman; several labels a row: f1_micro, f1_macro, ranking_average_precision, exact_match. Default: the "
+        "task's.",
     )
 
     def __post_init__(self) -> None:

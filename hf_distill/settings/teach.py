@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from ..tasks.spec import TaskSpec
 from ..tasks.spec_values import FineTuningDefaults
 from .distill import HEADLINE, CheckedTrainingArguments
+from .values import setting
 
 
 @dataclass
 class TeacherArguments:
     """The teacher and, for its fine-tuning, LoRA."""
 
-    teacher_model: str | None = field(default=None, metadata={"help": "Hub id or local folder of the teacher."})
-    teacher_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the teacher."})
-    lora_r: int | None = field(
-        default=None,
-        metadata={"help": "Train low-rank matrices of this rank instead of all weights (LoRA), merged at the end."},
+    teacher_model: str | None = setting(None, "Hub id or local folder of the teacher.")
+    teacher_revision: str | None = setting(None, "Branch, tag or commit of the teacher.")
+    lora_r: int | None = setting(
+        None, "Train low-rank matrices of this rank instead of all weights (LoRA), merged at the end."
     )
-    lora_alpha: float | None = field(
-        default=None, metadata={"help": "LoRA: the update is scaled by alpha / r. Default: twice the rank."}
-    )
-    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA: dropout before the low-rank matrices."})
-    lora_target_modules: list[str] | None = field(
-        default=None,
-        metadata={"help": "LoRA: names of the linear layers to adapt, or all-linear. Default: peft's choice."},
+    lora_alpha: float | None = setting(None, "LoRA: the update is scaled by alpha / r. Default: twice the rank.")
+    lora_dropout: float = setting(0.0, "LoRA: dropout before the low-rank matrices.")
+    lora_target_modules: list[str] | None = setting(
+        None, "LoRA: names of the linear layers to adapt, or all-linear. Default: peft's choice."
     )
 
     def __post_init__(self) -> None:
@@ -45,34 +42,27 @@ class FineTuningArguments(CheckedTrainingArguments):
     The task's settings come from the paper named in its spec; `with_task_defaults` fills them in.
     """
 
-    learning_rate: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."}
+    learning_rate: float | None = setting(  # type: ignore[assignment]
+        None, "Peak learning rate. Default: the task's (GLUE: 1e-5 or 2e-5)."
     )
-    num_train_epochs: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Passes over the training rows. Default: the task's (GLUE: 10)."}
+    num_train_epochs: float | None = setting(  # type: ignore[assignment]
+        None, "Passes over the training rows. Default: the task's (GLUE: 10)."
     )
-    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."},
+    per_device_train_batch_size: int | None = setting(  # type: ignore[assignment]
+        None, "Rows per device and step. Default: the task's batch (GLUE: 16 or 32) over all devices."
     )
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device in evaluation."})
-    warmup_steps: float | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={
-            "help": "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
-        },
+    per_device_eval_batch_size: int = setting(64, "Rows per device in evaluation.")
+    warmup_steps: float | None = setting(  # type: ignore[assignment]
+        None, "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's (0.06)."
     )
-    weight_decay: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Weight decay of AdamW. Default: the task's (0.01)."}
+    weight_decay: float | None = setting(  # type: ignore[assignment]
+        None, "Weight decay of AdamW. Default: the task's (0.01)."
     )
-    logging_steps: float = field(default=10, metadata={"help": "Log the loss every so many steps."})
-    save_strategy: str = field(
-        default="epoch", metadata={"help": "When to write checkpoints to resume from: no, steps, epoch or best."}
-    )
-    save_total_limit: int | None = field(default=1, metadata={"help": "Keep so many checkpoints, the latest ones."})
-    train_sampling_strategy: str = field(
-        default="group_by_length",
-        metadata={"help": "How rows are batched: group_by_length (little padding), random or sequential."},
+    logging_steps: float = setting(10, "Log the loss every so many steps.")
+    save_strategy: str = setting("epoch", "When to write checkpoints to resume from: no, steps, epoch or best.")
+    save_total_limit: int | None = setting(1, "Keep so many checkpoints, the latest ones.")
+    train_sampling_strategy: str = setting(
+        "group_by_length", "How rows are batched: group_by_length (little padding), random or sequential."
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks of values: the ranges of numbers, those of `transformers` too, and mappings that a flag gives as JSON."""
+"""The fields of settings classes, the ranges of their numbers, and mappings that a flag gives as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..storage.plain_values import as_mapping, check_range, load_json, shown
+
+
+def setting(default: Any, text: str) -> Any:
+    """A field of a settings class: its default, and the help text, which is its only documentation.
+
+    Of a list every object gets a copy.
+    """
+    metadata = {"help": text}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
 
 # Name -> smallest value.
 LEAST = {

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from .values import setting
 
 
 @dataclass
 class VocabularyArguments:
     """The model whose vocabulary is trimmed, and the text that it is trimmed by."""
 
-    model: str | None = field(
-        default=None, metadata={"help": "Hub id or local folder of a model; the first word may stand for it."}
+    model: str | None = setting(None, "Hub id or local folder of a model; the first word may stand for it.")
+    textbook: list[str] | None = setting(
+        None, "Text like that which the model will read: files, folders, Hub ids or names of tasks."
     )
-    textbook: list[str] | None = field(
-        default=None,
-        metadata={"help": "Text like that which the model will read: files, folders, Hub ids or names of tasks."},
+    data_dir: str | None = setting(None, "Local files of a task named by --textbook, or a parent of such folders.")
+    text_column: str = setting("text", "Column with the text.")
+    max_textbook_rows: int | None = setting(
+        None, "Count the pieces of the first so many rows of each text. Default: all."
     )
-    data_dir: str | None = field(
-        default=None, metadata={"help": "Local files of a task named by --textbook, or a parent of such folders."}
-    )
-    text_column: str = field(default="text", metadata={"help": "Column with the text."})
-    max_textbook_rows: int | None = field(
-        default=None, metadata={"help": "Count the pieces of the first so many rows of each text. Default: all."}
-    )
-    size: int | None = field(
-        default=None,
-        metadata={"help": "Most pieces to keep, the most frequent ones. Default: all that the text needs."},
-    )
-    output_dir: str = field(
-        default="outputs/vocabulary", metadata={"help": "Folder for the smaller model and its tokenizer."}
-    )
+    size: int | None = setting(None, "Most pieces to keep, the most frequent ones. Default: all that the text needs.")
+    output_dir: str = setting("outputs/vocabulary", "Folder for the smaller model and its tokenizer.")
 
     def __post_init__(self) -> None:
         """Check the numbers; a single text may be given as a string."""
