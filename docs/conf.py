@@ -44,10 +44,20 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 CHAPTERS = {
-    "Tutorials": ["from_a_csv", "first_student", "sentence_encoders"],
+    "Tutorials": ["from_a_csv", "first_student", "small_encoder", "paper_table"],
     "How to": [
         *("install", "verbs", "corpus", "cluster", "general", "augment", "compare", "teach", "mtl", "distill"),
-        *("students", "several_teachers", "precompute", "other_models", "watching", "adapt", "generate", "grid"),
+        *(
+            "students",
+            "sentence_encoders",
+            "several_teachers",
+            "precompute",
+            "other_models",
+            "watching",
+            "adapt",
+            "generate",
+            "grid",
+        ),
         *("ship", "export", "bench", "card", "hub", "gpu", "convert", "extending", "troubleshooting"),
     ],
     "Reference": ["objectives", "presets", "paper_index", "tasks", "architectures", "defaults", "api"],

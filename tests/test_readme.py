@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import importlib
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -47,6 +48,7 @@ PAGES = [
 NEEDS = {
     "export.md": ["onnx", "onnxscript", "onnxruntime"],
     "sentence_encoders.md": ["sentence_transformers"],
+    "small_encoder.md": ["sentence_transformers"],
 }
 EVERYTHING = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 every_page = pytest.mark.parametrize(
@@ -65,7 +67,8 @@ def commands(page: Path) -> list[list[str]]:
     return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
 
 
-COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
+# What `test_the_table_of_the_tutorial_is_made` runs needs a file that the page shows.
+COMMANDS = [(page.name, words) for page in PAGES for words in commands(page) if "table.yaml" not in words]
 
 
 # --- snippets -------------------------------------------------------------------------------------------------------
@@ -111,10 +114,33 @@ def test_snippets_run_one_after_the_other(page, folder_with_stand_ins):
     if page in (README, TUTORIAL):
         assert (folder_with_stand_ins / "student" / "model.safetensors").is_file()
         assert "hf_distill" in (folder_with_stand_ins / "student" / "README.md").read_text(encoding="utf-8")
+    if page.name == "small_encoder.md":
+        assert namespace["speed"].speedup > 0
+        assert {"modules.json", "1_Pooling"} <= {path.name for path in Path("small-encoder").iterdir()}
     if page == TUTORIAL:
         assert namespace["result"].metric == "accuracy"
         assert namespace["speed"].speedup > 0
         assert set(namespace["textbook"].column_names) == {"text", "rank", "score", "anchors", "source"}
+
+
+@pytest.mark.slow
+def test_the_table_of_the_tutorial_is_made(folder_with_stand_ins):
+    page = ROOT / "docs" / "paper_table.md"
+    [table] = blocks(page, "yaml")
+    assert "max_steps: 2000\n" in table
+    small = "max_steps: 1\n  use_cpu: true\n  report_to: none\n  save_strategy: no\n  calibration_tokens: 0\n"
+    small = small.replace("strategy: no", "strategy: 'no'") + "  disable_tqdm: true\n"
+    text = table.replace("max_steps: 2000\n", small).replace("3x384", "3x24:12h:32")
+    Path("table.yaml").write_text(text.replace("seeds: [1, 2]  # of", "use_cpu: true\nseeds: [1]  # of"))
+    for words in commands(page):
+        assert cli.main(words[1:]) == 0
+    facts = json.loads(Path("outputs/table/grid.json").read_text())
+    assert len(facts["cells"]) == 2 * 2 * 2 * 1
+    assert {model: found["glue/sst2"]["runs"] for model, found in facts["tables"]["1"].items()} == {
+        "last": 2,
+        "all": 2,
+    }
+    assert "last, all" in Path("outputs/table.html").read_text()
 
 
 def test_the_first_snippet_is_short_and_ends_in_a_saved_student():
