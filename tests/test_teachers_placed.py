@@ -182,3 +182,13 @@ def test_signals_of_several_devices_come_together():
     moved = signals.to(torch.device("meta"))
     assert [tensor.device.type for tensor in tensors_of(moved)] == ["meta"] * 7
     assert moved.to(torch.device("meta")) is moved
+
+
+def test_a_teacher_of_which_a_process_has_a_part_is_refused(tiny_teacher):
+    tiny_teacher.bert._tp_size = 2
+    with pytest.raises(ValueError, match=r"tensor-parallel over 2 processes.*load it without `tp_plan`"):
+        LiveTeacher(tiny_teacher)
+    tiny_teacher.bert._tp_size = None
+    next(tiny_teacher.parameters()).ds_id = 0
+    with pytest.raises(ValueError, match=r"in parts \(DeepSpeed's ZeRO-3\).*set `zero3_init_flag: false`"):
+        LiveTeacher(tiny_teacher)

@@ -49,7 +49,8 @@ def count_parameters(model: PreTrainedModel) -> ParameterCount:
     for name, parameter in model.named_parameters():
         inner = name.removeprefix(prefix)
         outside = base is not model and inner == name
-        counts[_part_of(inner, outside, layers)] += parameter.numel()
+        # Of weights that DeepSpeed shares out a process has a part.
+        counts[_part_of(inner, outside, layers)] += getattr(parameter, "ds_numel", parameter.numel())
     return ParameterCount(**counts)
 
 

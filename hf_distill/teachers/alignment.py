@@ -339,6 +339,10 @@ class AlignedTeacher(TeacherSource):
         """Move to the device of training."""
         self.teacher.to(device)
 
+    def share_out(self, settings: Mapping[str, Any]) -> None:
+        """Share out the weights."""
+        self.teacher.share_out(settings)
+
     @contextmanager
     def on_device(self, device: torch.device) -> Iterator[None]:
         """Be on a device within this context, and in the host's memory before and after it."""

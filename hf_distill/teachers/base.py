@@ -209,6 +209,13 @@ class TeacherSource:
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""
 
+    def share_out(self, settings: Mapping[str, Any]) -> None:
+        """Leave this process a part of the weights where a training shares out those of its student by ZeRO-3.
+
+        Args:
+            settings: `zero_optimization` of the student's engine.
+        """
+
     @contextmanager
     def on_device(self, device: torch.device) -> Iterator[None]:
         """Be on a device within this context, and in the host's memory before and after it."""
@@ -316,8 +323,8 @@ class LiveTeacher(TeacherSource):
                 the folder or repository that the model was loaded from.
 
         Raises:
-            ValueError: If there is no such arithmetic or device, one of them does not apply to the model, or a weight
-                is not finite.
+            ValueError: If there is no such arithmetic or device, one of them does not apply to the model, a weight is
+                not finite, or this process has only parts of the weights.
         """
         if dtype not in get_args(TeacherDtype):
             raise ValueError(f"`--teacher_dtype` is {dtype!r}; allowed are {', '.join(get_args(TeacherDtype))}.")
@@ -325,6 +332,7 @@ class LiveTeacher(TeacherSource):
         # Such as a `SentenceTransformer`.
         model, own_head = as_encoder(model) if isinstance(model, nn.Sequential) else (model, None)
         self.head = head or own_head
+        _refuse_parts(model)
         self.placed = place_of(model)
         if self.placed and (dtype == "int8" or device is not None):
             flag = f"--teacher_device {device}" if dtype != "int8" else "--teacher_dtype int8"
@@ -338,6 +346,9 @@ class LiveTeacher(TeacherSource):
         self._goes_and_comes = is_plain and not self.placed and self.own_device is None
         self.label_order: Tensor | None = None
         self._ids: Tensor | None = None
+        # Of a teacher that is shared out: what gathers its weights, and what they were when they were whole.
+        self._engine: Any = None
+        self._fingerprint: dict[str, str] | None = None
         self._capture = capture_of(self.model, SignalRequest())
         self._capture.prefer_products()
         self._packed_linears = PackedLinears(self.model)
@@ -381,6 +392,30 @@ class LiveTeacher(TeacherSource):
         self.model.to(device)
         if self.head is not None:
             self.head.to(device)
+
+    def share_out(self, settings: Mapping[str, Any]) -> None:
+        """Leave this process a part of the weights; an engine of DeepSpeed gathers those of a layer while it runs.
+
+        A teacher that has a place already, or a device of its own, stays whole.
+
+        Args:
+            settings: `zero_optimization` of the student's engine.
+        """
+        if not self._goes_and_comes or self._engine is not None:
+            return
+        import deepspeed
+
+        self._fingerprint, self._goes_and_comes = self.fingerprint(), False
+        # Packing reads whole weights.
+        self._packed_linears = PackedLinears(nn.Module())
+        # There is no optimizer to put elsewhere; `auto` stands for what the student's engine chooses for itself.
+        zero = {k: v for k, v in settings.items() if v != "auto" and k != "offload_optimizer"}
+        config: dict[str, Any] = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
+        name = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(self.model.dtype)
+        self._engine = deepspeed.initialize(
+            model=self.model, config=config if name is None else {**config, name: {"enabled": True}}
+        )[0]
+        self.model.eval()
 
     @contextmanager
     def on_device(self, device: torch.device) -> Iterator[None]:
@@ -456,6 +491,8 @@ class LiveTeacher(TeacherSource):
 
     def fingerprint(self) -> dict[str, str]:
         """Class and a hash of every weight, as it is in memory."""
+        if self._fingerprint is not None:
+            return self._fingerprint
         digest = xxhash.xxh3_128()
         for name, weight in weights_of(self.model):
             update_digest(digest, {name: weight})
@@ -469,7 +506,8 @@ class LiveTeacher(TeacherSource):
 
     def describe(self) -> str:
         """Describe the teacher in words."""
-        size = sum(parameter.numel() for parameter in self.model.parameters())
+        # DeepSpeed notes how many numbers a weight has that is shared out.
+        size = sum(getattr(weight, "ds_numel", weight.numel()) for weight in self.model.parameters())
         arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
         place = f", {self.placed}" if self.placed else "" if self.own_device is None else f", on {self.own_device}"
         return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
@@ -531,6 +569,26 @@ def place_of(model: Any) -> str:
     elif any(_hook_of(module) is not None for module in inner.modules()):
         words.append("offloaded")
     return ", ".join(words)
+
+
+def _refuse_parts(model: nn.Module) -> None:
+    """Refuse a model of which every process has a part and that nobody puts together before it is recorded.
+
+    Raises:
+        ValueError: If its layers are shared out (tensor parallelism), or its weights are (DeepSpeed's ZeRO-3).
+    """
+    sizes = [getattr(module, "_tp_size", None) or 1 for module in model.modules()]
+    if max(sizes) > 1:
+        raise ValueError(
+            f"The teacher is tensor-parallel over {max(sizes)} processes, each of which has some of the attention "
+            "heads only, and signals are of all: load it without `tp_plan`; `device_map`, quantisation or "
+            "`hf-distill precompute` help where it is too large for one GPU."
+        )
+    if any(hasattr(weight, "ds_id") for weight in model.parameters()):
+        raise ValueError(
+            "The teacher was loaded in parts (DeepSpeed's ZeRO-3), so that nobody can check its weights: set "
+            "`zero3_init_flag: false` in accelerate's configuration; the trainer shares out a whole teacher."
+        )
 
 
 def first_device(model: Any) -> torch.device:

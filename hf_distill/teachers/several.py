@@ -213,6 +213,11 @@ class SeveralTeachers(TeacherSource):
         for teacher in [] if self.offload else self.teachers:
             teacher.to(device)
 
+    def share_out(self, settings: Mapping[str, Any]) -> None:
+        """Share out each teacher that stays on the device."""
+        for teacher in [] if self.offload else self.teachers:
+            teacher.share_out(settings)
+
     def tokenizer(self) -> Any:
         """The tokenizer of the stored rows."""
         return self._stored[0].tokenizer() if self._stored else None

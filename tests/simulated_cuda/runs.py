@@ -57,6 +57,7 @@ from hf_distill.settings import FineTuningArguments
 from hf_distill.tasks import tokenize_task
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
+from hf_distill.teachers.stored.teacher import join_rows
 from hf_distill.trainers.distillation.model import DistillationModel
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 from hf_distill.trainers.fine_tuning.trainer import build_trainer
@@ -276,13 +277,29 @@ def _(run: Run) -> None:
     run.distil(["relation", "logits"], (teacher, student))
 
 
+def _stored(seed: int, objectives: list[str], name: str = "teacher", **fields: Any) -> StoredTeacher:
+    """A teacher whose signals were computed for `rows()`."""
+    folder = tempfile.mkdtemp()
+    teacher = model(seed=seed, **fields).eval()
+    return StoredTeacher(precompute(rows(), teacher, objectives, folder, processing_class=TOKENIZER).folder, name)
+
+
 @_run("a stored teacher")
 def _(run: Run) -> None:
-    teacher, student = pair()
-    data = rows()
-    stored = precompute(data, teacher, ["relation", "logits"], tempfile.mkdtemp(), processing_class=TOKENIZER)
-    data = StoredTeacher(stored.folder).dataset
-    run.distil(["relation", "logits"], (stored.folder, student), data, dataloader_num_workers=2)
+    teacher = _stored(0, ["relation", "logits"])
+    run.distil(["relation", "logits"], (teacher, pair()[1]), teacher.dataset, dataloader_num_workers=2)
+
+
+@_run("two stored teachers")
+def _(run: Run) -> None:
+    teachers = [_stored(2, ["logits"], "one"), _stored(3, ["logits"], "two")]
+    run.distil(["logits"], (teachers, pair()[1]), join_rows(teachers))
+
+
+@_run("batches by tokens")
+def _(run: Run) -> None:
+    values = {"max_tokens_per_batch": 48, "train_sampling_strategy": "group_by_length"}
+    run.distil(["relation", "logits"], **values)
 
 
 @_run("a teacher with a tokenizer of its own")
@@ -345,24 +362,43 @@ def _task(spec: TaskSpec) -> LoadedTask:
     return LoadedTask(spec, datasets.DatasetDict(train=data, validation=data.select(range(8))), "here")
 
 
-def _many_tasks(run: Run, **values: Any) -> None:
-    trainer = MTLTrainer(
+def _many_tasks(run: Run, teachers: Any = None, folder: str | None = None, **values: Any) -> MTLTrainer:
+    args = arguments(MTLArguments, gradient_accumulation_steps=1, **values)
+    args.output_dir = folder or args.output_dir
+    return MTLTrainer(
         model(BertModel),
-        arguments(MTLArguments, gradient_accumulation_steps=1, **values),
+        args,
         processing_class=TOKENIZER,
         tasks=[_task(SPEC), _task(SCORE)],
-        task_teachers={"mood": [model(seed=seed, **NAMES).eval() for seed in (2, 3)]},
+        task_teachers={"mood": teachers or [model(seed=seed, **NAMES).eval() for seed in (2, 3)]},
         callbacks=[run.steps],
         max_length=32,
     )
+
+
+@_run("many tasks, learnt weights")
+def _(run: Run) -> None:
+    trainer = _many_tasks(run, task_weighting="uncertainty")
     trainer.train()
     trainer.evaluate()
 
 
-_run("many tasks, learnt weights")(lambda run: _many_tasks(run, task_weighting="uncertainty"))
 _run("many tasks, gradient norms, noise")(
-    lambda run: _many_tasks(run, task_weighting="gradient_norm", r3f_lambda=0.1, bf16=True)
+    lambda run: _many_tasks(run, task_weighting="gradient_norm", r3f_lambda=0.1, bf16=True).train()
 )
+_run("many tasks, a stored teacher")(
+    lambda run: _many_tasks(run, [_stored(2, ["logits"], "teacher_0", **NAMES).folder]).train()
+)
+
+
+@_run("many tasks, checkpoint and resume, bf16")
+def _(run: Run) -> None:
+    values = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "bf16": True, "save_total_limit": 3}
+    folder = tempfile.mkdtemp()
+    whole, resumed = (_many_tasks(Run(run.watch), None, folder, **values) for _ in range(2))
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(Path(folder, "checkpoint-2")))
+    _check_equal(resumed.model, whole.model)
 
 
 @_run("fine-tuning on rows")
@@ -407,6 +443,11 @@ def _writing(run: Run, way: str) -> None:
 _run("generation")(lambda run: _writing(run, "pseudo"))
 
 
+def _check_equal(one: Any, other: Any) -> None:
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert all(torch.equal(ours[name].cpu(), theirs[name].cpu()) for name in ours), "a resumed run ends elsewhere"
+
+
 @_run("evaluation, checkpoint and resume")
 def _(run: Run) -> None:
     values = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "fp16": True}
@@ -434,8 +475,7 @@ def _(run: Run) -> None:
     assert len(whole.predict(rows()).predictions) == 24
     resumed = build(folder)
     resumed.train(resume_from_checkpoint=str(Path(folder, "checkpoint-2")))
-    ours, theirs = (trainer.student.state_dict() for trainer in (resumed, whole))
-    assert all(torch.equal(ours[name].cpu(), theirs[name].cpu()) for name in ours), "a resumed run ends elsewhere"
+    _check_equal(resumed.student, whole.student)
     whole.save_model(folder)
     BertForSequenceClassification.from_pretrained(folder)
 

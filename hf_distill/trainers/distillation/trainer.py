@@ -241,6 +241,9 @@ class DistillationTrainer(BaseTrainer):
             self.label_names = find_labels(type(without_adapters(self.student)))
         if self.teacher is not None:
             self.teacher.to(self.args.device)
+            plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+            if plugin is not None and plugin.zero_stage == 3:
+                self.teacher.share_out(plugin.deepspeed_config["zero_optimization"])
         self._prepare_rows(collator)
         self._check_objectives()
         if self.optimizer is not None:
