@@ -50,6 +50,7 @@ CHAPTERS = {
         *(
             "students",
             "sentence_encoders",
+            "rerankers",
             "several_teachers",
             "precompute",
             "other_models",

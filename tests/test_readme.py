@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import BertModel, HfArgumentParser, TrainingArguments
+from transformers import BertForSequenceClassification, BertModel, HfArgumentParser, TrainingArguments
 
 import hf_distill
 from hf_distill import cli, settings as arguments
@@ -47,6 +47,7 @@ PAGES = [
 # Packages of extras that the snippets of a page need.
 NEEDS = {
     "export.md": ["onnx", "onnxscript", "onnxruntime"],
+    "rerankers.md": ["sentence_transformers"],
     "sentence_encoders.md": ["sentence_transformers"],
     "small_encoder.md": ["sentence_transformers"],
 }
@@ -91,6 +92,10 @@ def folder_with_stand_ins(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_confi
     BertModel(config, add_pooling_layer=False).save_pretrained(encoder)
     tokenizer.save_pretrained(encoder)
     SentenceHead("mean", [Normalize()]).save(encoder, config.hidden_size)
+    reranker = tmp_path / "cross-encoder" / "ms-marco-MiniLM-L12-v2"
+    config.num_labels = 1
+    BertForSequenceClassification(config).save_pretrained(reranker)
+    tokenizer.save_pretrained(reranker)
     (tmp_path / "sentences.txt").write_text("\n".join(sentences[:8]) + "\n", encoding="utf-8")
     general = [f"{one} {other}" for one in sentences[16:30] for other in sentences[30:44]]
     pq.write_table(pa.table({"text": general}), tmp_path / "general.parquet")

@@ -5,13 +5,13 @@ teacher has. Asked of tensors on a GPU, each of these questions makes the host w
 computed, and the GPU then waits for the host. `Batch` asks them while the numbers are still on the host, and hands the
 answers on beside the tensors.
 
-Shape legend: B rows, T padded length, N numbers that are chosen.
+Shape legend: B rows, C candidates or choices of a row, T padded length, N numbers that are chosen.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,7 +76,7 @@ class Batch(dict[str, Any]):
                 leaves_host = value.device.type == "cpu" != moved[name].device.type
                 _remember(moved[name], replace(self.facts.get(name, Facts()), on_host=value if leaves_host else None))
         for name in [name for name, value in moved.items() if isinstance(value, Packed)]:
-            moved |= moved.pop(name).tensors(moved["attention_mask"])
+            moved |= moved.pop(name).tensors(units_of(moved["attention_mask"]))
         return Batch(moved, self.facts)
 
 
@@ -171,6 +171,41 @@ def places_where(chosen: Tensor, count: int | None) -> Tensor:
     if count is None or torch.compiler.is_compiling():
         return chosen.nonzero()[:, 0]
     return torch.nonzero_static(chosen, size=count)[:, 0]
+
+
+def pad_lists(pad: Callable[[list[dict[str, Any]]], Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Rows of several sequences each, padded to the longest sequence and to the most sequences of a row.
+
+    Args:
+        pad: Pads sequences, such as `DataCollatorWithPadding`.
+        rows: Columns of C lists each; C may differ between rows. Other columns are left out.
+
+    Returns:
+        (B, C, T) tensors. Where a row has no sequence its first one stands, with a mask of zeros.
+    """
+    columns = [name for name, values in rows[0].items() if isinstance(values, list)]
+    count = max(len(row["input_ids"]) for row in rows)
+    real = [len(row["input_ids"]) for row in rows]
+    places = [place if place < number else 0 for number in real for place in range(count)]
+    owners = [row for row in rows for _ in range(count)]
+    flat = [{name: row[name][place] for name in columns} for row, place in zip(owners, places, strict=True)]
+    batch = {name: values.view(len(rows), count, -1) for name, values in pad(flat).items()}
+    batch["attention_mask"] = batch["attention_mask"] * (torch.arange(count) < torch.tensor(real)[:, None])[..., None]
+    return batch
+
+
+def units_of(mask: Tensor) -> Tensor:
+    """The mask of what a row is made of: tokens (B, T), or of a mask (B, C, T) candidates (B, C)."""
+    return mask if mask.dim() < 3 else mask.bool().any(-1)
+
+
+def as_single_rows(values: Tensor) -> Tensor:
+    """(B, C, T) -> (B * C, T) of a batch; of rows without padding none has any."""
+    flat = values.flatten(0, 1)
+    has_padding = facts_of(values).has_padding
+    if has_padding is not None:
+        _remember(flat, Facts(has_padding=has_padding))
+    return flat
 
 
 class _Read(threading.local):

@@ -1,21 +1,22 @@
-"""Ways to run a model: in evaluation mode, without checkpointing, and with a masked-LM head at chosen tokens only.
+"""Ways to run a model: on candidates, in evaluation mode, without checkpointing, a masked-LM head at some tokens only.
 
 A masked-LM head multiplies every token with the whole vocabulary, which costs as much as some ten layers of a small
 encoder; at the few masked tokens it costs next to nothing.
 
-Shape legend: B rows, T tokens, E width, N chosen tokens, V vocabulary.
+Shape legend: B rows, C candidates of a row, T tokens, E width, N chosen tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .batch import reading
+from .batch import as_single_rows, reading, units_of
+from .signals import ABSENT, Signals
 
 
 def logits_at(model: Any, inputs: Mapping[str, Tensor], rows: Tensor, positions: Tensor) -> Tensor:
@@ -53,6 +54,37 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], rows: Tensor, positions:
             "not look at one token at a time, so it cannot be asked for some tokens only."
         )
     return logits[:, 0]
+
+
+def run_candidates(run: Callable[..., tuple[Signals, Any]], model: nn.Module, inputs: dict[str, Any]) -> Signals:
+    """Run a model that reads one sequence a row; candidates of a row run as rows, and are put together again.
+
+    Args:
+        run: Runs it.
+        model: The model, for the message.
+        inputs: Tensors (B, C, T). A candidate whose mask has no token is none.
+
+    Raises:
+        ValueError: If candidates have another number of scores than one.
+    """
+    ids = inputs["input_ids"]
+    flat = {name: as_single_rows(value) if torch.is_tensor(value) else value for name, value in inputs.items()}
+    candidates = torch.ones_like(ids[..., 0]).bool()
+    if "attention_mask" in flat:
+        candidates = units_of(inputs["attention_mask"])
+        # What is no candidate reads one token: attention over nothing has no gradient.
+        first = torch.arange(ids.shape[-1], device=ids.device) == 0
+        flat["attention_mask"] = flat["attention_mask"].masked_fill(~candidates.view(-1, 1) & first, 1)
+    signals = run(**flat)[0]
+    for name, scores in signals.logits.items():
+        if scores.dim() != 2 or scores.shape[-1] != 1:
+            raise ValueError(
+                f"Rows with candidates need a head with one score, but {type(model).__name__} gives {name!r} of the "
+                f"shape {tuple(scores.shape[1:])}: load or create it with `num_labels=1`."
+            )
+        signals.logits[name] = scores.view(candidates.shape).masked_fill(~candidates, ABSENT)
+    signals.candidates = candidates
+    return signals
 
 
 @contextmanager

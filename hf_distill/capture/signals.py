@@ -21,6 +21,9 @@ from ..storage.plain_values import NotFiniteError, listed
 
 RECORDERS_ATTRIBUTE = "_hf_distill_recorders"
 
+# The score where a row has no candidate: below every other, finite in all arithmetic, and of no weight in a softmax.
+ABSENT = -1e4
+
 IN_ATTENTION, AFTER_LAYER = 0, 1
 # After the base model, behind whose layers a final norm may come.
 AFTER_BASE = (sys.maxsize, AFTER_LAYER)
@@ -96,6 +99,8 @@ class Signals:
         attention_scores: Layer -> (B, A, T, T), scaled, without padding mask, before softmax and dropout; a
             positional bias that belongs to the score is in it.
         pooled: (B, D), the vector of every text, or `None`.
+        candidates: Of rows with candidates: (B, C), true where a row has a candidate. Then `logits` are one score of
+            each, (B, C), `ABSENT` where there is none; everything else has a row for every place, (B * C, ...).
     """
 
     attention_mask: Tensor
@@ -104,6 +109,7 @@ class Signals:
     projections: dict[int, Projections] = field(default_factory=dict)
     attention_scores: dict[int, Tensor] = field(default_factory=dict)
     pooled: Tensor | None = None
+    candidates: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Signals:
         """The same with every tensor changed, the mask too."""
@@ -114,6 +120,7 @@ class Signals:
             projections={layer: found.map(change) for layer, found in self.projections.items()},
             attention_scores={layer: change(values) for layer, values in self.attention_scores.items()},
             pooled=None if self.pooled is None else change(self.pooled),
+            candidates=None if self.candidates is None else change(self.candidates),
         )
 
     def to(self, device: torch.device) -> Signals:

@@ -38,7 +38,7 @@ from hf_distill.capture.architectures import (
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
 from hf_distill.capture.batch import FACTS, NOW, has_padding, reading
-from hf_distill.capture.forward import removing_stale_pre_hooks, without_checkpointing
+from hf_distill.capture.forward import removing_stale_pre_hooks, run_candidates, without_checkpointing
 from hf_distill.capture.signals import (
     EarlyStopError,
     Recorder,
@@ -139,7 +139,9 @@ class SignalCapture:
         self._finalizer.atexit = False
 
     def __call__(self, **inputs: Any) -> Signals:
-        """Run `model(**inputs)` and return the signals."""
+        """Run `model(**inputs)` and return the signals; rows with candidates, (B, C, T), run as (B * C, T)."""
+        if _have_candidates(self._inner, inputs):
+            return run_candidates(self.run, self._inner, inputs)
         return self.run(**inputs)[0]
 
     def run(self, **inputs: Any) -> tuple[Signals, ModelOutput | None]:
@@ -338,7 +340,9 @@ class OutputCapture:
         """Nothing to do: there is no attention whose kernel could be chosen."""
 
     def __call__(self, **inputs: Any) -> Signals:
-        """Run `model(**inputs)` and return the signals."""
+        """As that of `SignalCapture`."""
+        if _have_candidates(unwrap(self.model), inputs):
+            return run_candidates(self.run, unwrap(self.model), inputs)
         return self.run(**inputs)[0]
 
     def run(self, **inputs: Any) -> tuple[Signals, ModelOutput]:
@@ -364,6 +368,13 @@ class OutputCapture:
             if self.pool is not None:
                 signals.pooled = self.pool(states[-1], signals.attention_mask)
         return signals, output
+
+
+def _have_candidates(model: nn.Module, inputs: dict[str, Any]) -> bool:
+    """Whether rows are lists, (B, C, T); a model of multiple choice reads such rows by itself."""
+    ids = inputs.get("input_ids")
+    is_list = ids is not None and ids.dim() == 3
+    return is_list and not any("ForMultipleChoice" in one.__name__ for one in type(model).__mro__)
 
 
 class _RecordOutput:

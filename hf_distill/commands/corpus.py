@@ -14,21 +14,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from hf_distill.commands.corpus_folder import command_line, shown_settings, write_rows
 from hf_distill.commands.folders import writes_folder
 from hf_distill.corpus.build.anchors import Anchors, collect_anchors, task_texts
 from hf_distill.corpus.build.builder import CorpusResult, build_contextualized_corpus
 from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
+from hf_distill.corpus.search.candidates import best_documents
+from hf_distill.corpus.search.retrieval import choose_engine
 from hf_distill.corpus.search.scoring import available_cores
 from hf_distill.corpus.shards.first_pass import Shards
 from hf_distill.corpus.shards.merging import merge_shards
 from hf_distill.corpus.shards.runners import run_in_processes, run_with_ray
 from hf_distill.corpus.shards.second_pass import ShardSearch
+from hf_distill.corpus.text.analysis import Analyzer
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
 from hf_distill.settings.parsing import load_plugins, loaded_plugins, write_arguments
 from hf_distill.storage.files import new_file
 from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.rows.text import CANDIDATES_COLUMN
+from hf_distill.tasks.vectors import is_retrieval, training_queries
 
 DROPPED_FILE = "dropped.parquet"
 
@@ -56,6 +63,8 @@ def run(
 ) -> dict[str, Any]:
     """Builds the corpus for a task.
 
+    Where the task is a folder in BEIR's layout, rows for rerankers: every query with candidates (`training_queries`).
+
     Anchors are the texts of the training split, evaluation texts those of all validation and test splits. Writes to
     `corpus.corpus_dir`: `data/*.parquet` (which `load_dataset` and `load_general_corpus` open), `README.md` (the
     card), `statistics.json`, `arguments.yaml`, `work/` (finished steps, unless another folder was named), and where
@@ -76,6 +85,8 @@ def run(
         OSError: If something cannot be written, or the processes of a shard die again and again.
     """
     started = time.perf_counter()
+    if is_retrieval(task.task):
+        return {**_rows_with_candidates(task, corpus), "seconds": round(time.perf_counter() - started, 2)}
     if corpus.corpus is None:
         raise ValueError("Name a general corpus: `--corpus` FILE, FOLDER or Hub id.")
     if loaded is None:
@@ -124,6 +135,56 @@ def summary(results: dict[str, Any]) -> str:
         f"BM25 engine: {engine['name']} ({engine['why']})\n"
         f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
     )
+
+
+def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[str, Any]:
+    """Write queries with candidates: what answers them, as is known, and then the best documents by BM25.
+
+    Raises:
+        ValueError: If a general corpus is named, or no query has two candidates.
+    """
+    if corpus.corpus is not None:
+        raise ValueError(
+            f"`--corpus` {corpus.corpus!r} is given, but `--task` {task.task!r} is a folder with documents of its "
+            "own, which are searched for candidates: leave it out."
+        )
+    found = training_queries(task.task, task.max_train_samples)
+    documents, queries = found.texts[: len(found.documents)], list(found.texts[len(found.documents) :])
+    choice = choose_engine(corpus.engine, len(documents))
+    analyzer = Analyzer(corpus.language, stem=corpus.stem, token_analysis=corpus.token_analysis)
+    depth = corpus.num_candidates + max(map(len, found.gains), default=0) + 1
+    hits = best_documents(
+        queries, documents, depth, analyzer=analyzer, engine=choice.name, k1=corpus.bm25_k1, b=corpus.bm25_b
+    )
+    rows: list[tuple[str, list[str], list[float]]] = []
+    for query, text, places, gains in zip(found.queries, queries, hits, found.gains, strict=True):
+        first = sorted(gains, key=lambda place: (-gains[place], place))
+        chosen = [p for p in dict.fromkeys([*first, *places]) if found.documents[p] != query][: corpus.num_candidates]
+        if len(chosen) > 1:
+            candidates, labels = [documents[place] for place in chosen], [gains.get(place, 0.0) for place in chosen]
+            rows.append((text, candidates, labels))
+    if not rows:
+        raise ValueError(f"`--task` {task.task!r}: none of {len(queries):,} queries has two candidates.")
+    folder = Path(corpus.corpus_dir).expanduser()
+    statistics = {
+        "rows": len(rows),
+        "queries": len(queries),
+        "queries_with_answers": sum(1 for gains in found.gains if gains),
+        "documents": len(documents),
+        "num_candidates": corpus.num_candidates,
+        "bytes": sum(len(text.encode()) for query, texts, _ in rows for text in (query, *texts)),
+        "engine": {"name": choice.name, "why": choice.why},
+    }
+    columns = dict(zip(("text", CANDIDATES_COLUMN, "labels"), map(list, zip(*rows, strict=True)), strict=True))
+    write_rows(folder, Dataset.from_dict(columns), statistics)
+    write_arguments(folder, task, corpus)
+    return {
+        "job": "corpus",
+        "task": found.name,
+        "corpus_dir": str(folder),
+        "rows": len(rows),
+        "statistics": statistics,
+    }
 
 
 def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:

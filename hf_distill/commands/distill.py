@@ -116,7 +116,7 @@ def _train(
         "textbook_rows": ready.num_rows,
         **trainer.whole_run.facts(),
         "evaluation": evaluation,
-        **({} if teachers_vectors is None else {"teacher_vectors": teachers_vectors}),
+        **({} if vectors is None or teachers_vectors is None else {f"teacher_{vectors.way}": teachers_vectors}),
         "best": _best(trainer),
         "seconds": round(time.perf_counter() - started, 2),
         "seed": training.seed,

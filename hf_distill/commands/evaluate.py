@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,7 +17,8 @@ from hf_distill.settings.parsing import write_arguments
 from hf_distill.students.sentence import SentenceHead, encode_texts, read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
-from hf_distill.tasks.vectors import VectorTask, is_retrieval, pairs_of, read_retrieval
+from hf_distill.tasks.vectors import Reranking, Retrieval, VectorTask, is_retrieval, pairs_of, read_retrieval
+from hf_distill.trainers.distillation.task_scores import as_reranking, score_pairs
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
@@ -97,21 +98,19 @@ def summary(results: dict[str, Any]) -> str:
         + (constant_remark(results["constant"]) if split == results["split"] else "")
         for split, scores in results["scores"].items()
     ]
-    return "\n".join(filter(None, [*lines, majority_line(results["majority"])]))
+    before = results.get("first_search")
+    first = None if before is None else f"before, in the order of BM25: {metric} {before[metric]:.4f}"
+    return "\n".join(filter(None, [*lines, first, majority_line(results["majority"])]))
 
 
 def _score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: SentenceHead | None) -> dict[str, Any]:
-    """Score a sentence encoder by the cosines between its vectors of texts.
+    """Score a sentence encoder by the cosines between its vectors of texts, or a reranker by the order of candidates.
 
     Raises:
-        ValueError: If the model has no pooling, or the rows of the task are not two texts with one label.
+        ValueError: If the model has neither a pooling nor a head with one score, or the rows of the task are not two
+            texts with one label.
     """
-    model = str(evaluation.model)
-    if head is None:
-        raise ValueError(
-            f"`--model` {model!r} is no sentence encoder (modules.json), which the retrieval in {task.task!r} needs."
-        )
-    found: VectorTask | None
+    found: VectorTask | Reranking | None
     if is_retrieval(task.task):
         split = task.evaluation_splits[0] if task.evaluation_splits else None
         found = read_retrieval(task.task, split, task.max_eval_samples)
@@ -122,26 +121,35 @@ def _score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: S
             f"`--task` {task.task!r}: a sentence encoder is scored on pairs of texts with a number or a class, or on "
             "a folder with corpus.jsonl, queries.jsonl and qrels."
         )
+    model = str(evaluation.model)
     encoder = load_model(model, flag="--model", **({"revision": evaluation.revision} if evaluation.revision else {}))
+    one_score = type(encoder).__name__.endswith("ForSequenceClassification") and encoder.config.num_labels == 1
+    if head is None and not one_score:
+        raise ValueError(
+            f"`--model` {model!r} is neither a sentence encoder (modules.json) nor a reranker (a head with one "
+            f"score), which {task.task!r} needs."
+        )
     if not evaluation.use_cpu:
         encoder.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     device = next(encoder.parameters()).device
     tokenizer = load_tokenizer(evaluation.tokenizer_name or model, flag="--tokenizer_name")
+    options: dict[str, Any] = {"batch_size": evaluation.eval_batch_size, "max_length": task.max_length}
+    before: dict[str, Any] = {}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=evaluation.bf16):
-        vectors = encode_texts(
-            encoder.eval(),
-            head.eval().to(device),
-            tokenizer,
-            found.texts,
-            batch_size=evaluation.eval_batch_size,
-            max_length=task.max_length,
-            prompt=head.prompts.get(head.default_prompt or "", ""),
-        )
-    scores = found.scores(vectors)
+        if head is None:
+            found = as_reranking(cast(Retrieval, found))
+            before = {"first_search": found.first_scores()}
+            values = score_pairs(encoder.eval(), tokenizer, found.pairs, **options)
+        else:
+            prompt = head.prompts.get(head.default_prompt or "", "")
+            head = head.eval().to(device)
+            values = encode_texts(encoder.eval(), head, tokenizer, found.texts, prompt=prompt, **options)
+    scores = found.scores(values)
     return {
         "job": "evaluate",
         "task": found.name,
-        "kind": "vectors",
+        "kind": "vectors" if head is not None else "ranking",
+        **before,
         "metric": found.headline,
         "split": found.split,
         "split_rows": found.rows,

@@ -16,7 +16,7 @@ from hf_distill.tasks.catalogue.registry import is_registered
 from hf_distill.tasks.custom import TASK_FILE
 from hf_distill.tasks.labels import visible_labels
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.tasks.rows.text import PAIR_COLUMN
+from hf_distill.tasks.rows.text import CANDIDATES_COLUMN, PAIR_COLUMN
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.routing import TEACHER_COLUMN
 from hf_distill.teachers.stored.teacher import StoredTeacher, join_rows
@@ -215,22 +215,36 @@ def _first_rows(rows: datasets.Dataset, limit: int | None) -> datasets.Dataset:
 def _same_columns(parts: list[datasets.Dataset], column: str, teacher_column: str | None) -> list[datasets.Dataset]:
     """Text, the teacher's text if it reads another, the second text of pairs where any part has it, and the teacher.
 
-    The number of the teacher is kept where all parts have it.
+    The number of the teacher is kept where all parts have it, and so are candidates, with how well they answer.
     """
-    columns = {column: "string"}
+    columns: dict[str, Any] = {column: datasets.Value("string")}
+    if any(CANDIDATES_COLUMN in rows.column_names for rows in parts):
+        columns |= _columns_of_candidates(parts)
     if teacher_column is not None and all(teacher_column in rows.column_names for rows in parts):
-        columns[teacher_column] = "string"
+        columns[teacher_column] = datasets.Value("string")
     if any(PAIR_COLUMN in rows.column_names for rows in parts):
-        columns[PAIR_COLUMN] = "string"
+        columns[PAIR_COLUMN] = datasets.Value("string")
     if all(TEACHER_COLUMN in rows.column_names for rows in parts):
-        columns[TEACHER_COLUMN] = "int64"
+        columns[TEACHER_COLUMN] = datasets.Value("int64")
     return [_with_columns(part, columns) for part in parts]
 
 
-def _with_columns(rows: datasets.Dataset, columns: dict[str, str]) -> datasets.Dataset:
+def _columns_of_candidates(parts: list[datasets.Dataset]) -> dict[str, Any]:
+    """The column of the candidates of a query, and that of their relevance where all parts have it.
+
+    Raises:
+        ValueError: If some parts have no candidates.
+    """
+    if not all(CANDIDATES_COLUMN in rows.column_names for rows in parts):
+        raise ValueError(f"`--textbook` names queries with {CANDIDATES_COLUMN!r} and plain text: give one of them.")
+    judged = all("labels" in rows.column_names for rows in parts)
+    lists = {CANDIDATES_COLUMN: datasets.List(datasets.Value("string"))}
+    return lists | ({"labels": datasets.List(datasets.Value("float32"))} if judged else {})
+
+
+def _with_columns(rows: datasets.Dataset, features: dict[str, Any]) -> datasets.Dataset:
     """Only these columns, of these types; one that is missing holds None."""
-    features = {name: datasets.Value(kind) for name, kind in columns.items()}
-    for column in columns:
+    for column in features:
         if column not in rows.column_names:
             rows = rows.add_column(column, [None] * len(rows), feature=features[column])
-    return rows.select_columns(list(columns)).cast(datasets.Features(features))
+    return rows.select_columns(list(features)).cast(datasets.Features(features))

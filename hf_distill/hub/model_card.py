@@ -35,9 +35,13 @@ _SAYS_NOTHING = re.compile(r"(?i)model|final|best|last|weights|checkpoint-\d+|sn
 # Columns of the table of scores that are shown where any score has them, left and right of the ratio.
 _SCORE_COLUMNS = ("teacher", "baseline", "majority")
 _SCORE_ORIGIN = ("rows", "seed", "commit")
-# The Hub's name for what a sentence encoder does, and the tags by which that ecosystem finds one.
+# The Hub's names for what a sentence encoder and a reranker do, and the tags by which that ecosystem finds them.
 SENTENCES = "sentence-similarity"
-_SENTENCE_TAGS = ("sentence-transformers", SENTENCES, "feature-extraction")
+RERANKING = "text-ranking"
+_TAGS = {
+    SENTENCES: ("sentence-transformers", SENTENCES, "feature-extraction"),
+    RERANKING: ("sentence-transformers", "cross-encoder", "reranker"),
+}
 # What the card says beside a speed-up.
 _SPEED_FIELDS = ("num_batches", "batch_size", "seq_length", "device", "dtype")
 
@@ -351,13 +355,12 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
     ]
     datasets = [score.hub_dataset for score in facts.scores] + [facts.corpus.hub_id if facts.corpus else None]
     distilled = ["knowledge-distillation"] if facts.teacher or facts.objectives else []
-    encodes = facts.pipeline_tag == SENTENCES
-    tags = ["hf_distill", *distilled, *(item.name for item in facts.objectives), *facts.tags]
-    tags = [*(_SENTENCE_TAGS if encodes else ()), *tags]
+    theirs = _TAGS.get(facts.pipeline_tag or "", ())
+    tags = [*theirs, "hf_distill", *distilled, *(item.name for item in facts.objectives), *facts.tags]
     return ModelCardData(
         language=_distinct(facts.language) or None,
         license=facts.licence,
-        library_name="sentence-transformers" if encodes else "transformers",
+        library_name="sentence-transformers" if theirs else "transformers",
         base_model=_distinct([*(teacher.hub_id for teacher in facts.teacher), facts.base_model]) or None,
         tags=_distinct(tags),
         datasets=_distinct(datasets) or None,

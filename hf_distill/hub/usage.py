@@ -17,6 +17,7 @@ _AUTO_CLASSES = {
     "text-generation": "AutoModelForCausalLM",
     "feature-extraction": "AutoModel",
     "sentence-similarity": "AutoModel",
+    "text-ranking": "AutoModelForSequenceClassification",
 }
 
 # Sample texts, written for this package, by language and use.

@@ -16,6 +16,7 @@ from .base import (
 from .features import CosineObjective, FSPObjective, HiddenObjective, NSTObjective, PKDObjective
 from .logits import LabelsObjective, LogitsObjective
 from .projections import make_projection
+from .ranking import ListwiseObjective, MarginObjective
 from .relation import MiniLMObjective, RelationObjective, relation_loss
 from .sentence import EmbeddingObjective, SimilarityObjective
 from .tinybert import TinyBERTObjective, TinyBERTPredictionObjective
@@ -30,7 +31,9 @@ __all__ = [
     "FSPObjective",
     "HiddenObjective",
     "LabelsObjective",
+    "ListwiseObjective",
     "LogitsObjective",
+    "MarginObjective",
     "MiniLMObjective",
     "NSTObjective",
     "Objective",

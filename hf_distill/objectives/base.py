@@ -35,6 +35,7 @@ class Objective(nn.Module):
         unit: What a term is a mean over: `rows` of the batch, real `tokens`, or `labels` (not negative).
         needs_teacher: Whether the objective compares with a teacher.
         needs_labels: Whether it needs gold labels; of a class, whatever its settings.
+        reads_candidates: Whether a row must be a query with candidates, each with one score.
         citation: BibTeX key of the paper (see `hf_distill.hub`), or "".
         formula: What is computed, in one line of plain text; S is the student, T the teacher.
         registered_name: Its name in the registry, which `register_objective` sets.
@@ -43,6 +44,7 @@ class Objective(nn.Module):
     unit: Unit = "rows"
     needs_teacher: ClassVar[bool] = True
     needs_labels: bool = False
+    reads_candidates: ClassVar[bool] = False
     citation: ClassVar[str] = ""
     formula: ClassVar[str] = ""
     registered_name: ClassVar[str] = ""

@@ -343,7 +343,10 @@ class LabelsObjective(Objective):
 
     needs_teacher = False
     needs_labels = True
-    formula = "mean over labels of -log softmax(z_S)_y; regression: (z_S - y)^2"
+    formula = (
+        "mean over labels of -log softmax(z_S)_y; regression: (z_S - y)^2; candidates of a query: "
+        "-sum_j y_j / (sum_k y_k) log softmax_j(z_S)"
+    )
 
     def __init__(self, problem_type: ProblemType | None = None, label_smoothing_factor: float = 0.0) -> None:
         """Create the objective.
@@ -385,7 +388,15 @@ class LabelsObjective(Objective):
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """One term, `hard`: cross-entropy, squared error (regression) or binary cross-entropy (multi-label)."""
+        """One term, `hard`: cross-entropy, squared error (regression) or binary cross-entropy (multi-label).
+
+        Of rows with candidates the cross-entropy is that of a list; rows in which no candidate is relevant count 0.
+        """
+        if student.candidates is not None and "logits" in student.logits:
+            scores = student.logits["logits"].float()
+            gold = gold_labels("logits", scores, labels, "labels").float()
+            target = gold / gold.sum(-1, keepdim=True).clamp(min=1e-9)
+            return {"hard": -(target * scores.log_softmax(-1)).sum(-1).mean()}
         losses = [
             self._one_head(name, self._where_answers_are(name, logits, student), labels)
             for name, logits in student.logits.items()

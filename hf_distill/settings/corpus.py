@@ -48,6 +48,11 @@ class CorpusArguments:
     top_k: int | None = setting(
         None, "Sentences retrieved per anchor; by default the paper's for the task (its Table 1), else 100."
     )
+    num_candidates: int = setting(
+        16,
+        "Where --task is a folder with corpus.jsonl, queries.jsonl and qrels: candidates of each query, documents that "
+        "answer it and then the best that BM25 finds.",
+    )
     top_share: float = setting(1.0, "Share of the hits to keep, best first: ranks below share x top_k of any anchor.")
     query: Literal["rake", "content_words", "text"] = setting(
         "rake", "Query of an anchor: RAKE keywords, all words but stop words, or its text."
@@ -93,6 +98,8 @@ class CorpusArguments:
             "max_corpus_rows max_anchors passage_words top_k max_phrases max_chars max_words "
             "decontaminate_ngram num_proc search_batch_size"
         )
+        if self.num_candidates < 2:
+            raise ValueError(f"`--num_candidates` is {self.num_candidates}; a row compares at least 2.")
         for name in positive.split():
             value = getattr(self, name)
             if value is not None and value < 1:

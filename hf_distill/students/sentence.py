@@ -315,6 +315,9 @@ def read_head(name: str, revision: str | None = None) -> SentenceHead | None:
         return None
     modules = read_json(listed)
     kinds = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in modules]
+    if [kind for kind, _ in kinds] == ["Transformer"]:
+        # A reranker: its head is the model's own.
+        return None
     if not kinds or kinds[0][0] != "Transformer" or [kind for kind, _ in kinds[1:2]] != ["Pooling"]:
         raise ValueError(
             f"{name!r} has the modules {[kind for kind, _ in kinds]} ({MODULES_FILE}); a sentence encoder begins "
@@ -350,10 +353,17 @@ def head_of(model: Any) -> SentenceHead | None:
 def as_encoder(given: Any) -> tuple[Any, SentenceHead | None]:
     """The encoder and the head of a `SentenceTransformer`; anything else as it is, with no head.
 
+    Of a `CrossEncoder` the model with its own head, whose configuration keeps the activation behind its scores.
+
     Raises:
         ValueError: If one of its modules is of a kind that is unknown here.
     """
-    if not any(kind.__name__ == "SentenceTransformer" for kind in type(given).__mro__):
+    names = {kind.__name__ for kind in type(given).__mro__}
+    if "CrossEncoder" in names:
+        model, activation = given[0].auto_model, type(given.activation_fn)
+        model.config.sentence_transformers = {"activation_fn": f"{activation.__module__}.{activation.__name__}"}
+        return model, None
+    if "SentenceTransformer" not in names:
         return given, None
     encoder, pooling, *rest = given
     if type(pooling).__name__ != "Pooling":
@@ -368,6 +378,25 @@ def as_encoder(given: Any) -> tuple[Any, SentenceHead | None]:
         similarity=given.similarity_fn_name,
     )
     return encoder.auto_model, head
+
+
+def keep_activation(student: Any, teachers: Iterable[Any]) -> None:
+    """Let `CrossEncoder` put behind the scores of a student what it puts behind its teacher's.
+
+    Args:
+        student: A model with one score; only its configuration changes.
+        teachers: Sources of signals.
+    """
+    if hasattr(student.config, "sentence_transformers"):
+        return
+    for config in (teacher.config for teacher in teachers if teacher.config is not None):
+        found = getattr(config, "sentence_transformers", None)
+        if found is None and config.name_or_path:
+            saved = _read_optional(config.name_or_path, SETTINGS_FILE, getattr(config, "_commit_hash", None))
+            found = {"activation_fn": saved["activation_fn"]} if saved.get("activation_fn") else None
+        if found is not None:
+            student.config.sentence_transformers = found
+            return
 
 
 def _step_of(module: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Tasks that the vectors of texts are scored on: pairs of texts that are more or less alike, and retrieval.
+"""Tasks that vectors of texts are scored on, pairs of texts that are more or less alike and retrieval; and reranking.
 
 Shape legend: N texts, D numbers of a vector, Q queries, M documents.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,8 @@ class Retrieval:
         texts: The documents, then the queries.
         documents: M, ids of the documents.
         queries: Q, ids of the queries that have a judgement.
-        gains: For every query the documents that answer it, by row number, with how well (above 0).
+        gains: For every query the documents that answer it, by row number, with how well (above 0); those of
+            `training_queries` may have none.
     """
 
     name: str
@@ -120,6 +121,56 @@ class Retrieval:
                     likeness[itself] = -math.inf
                 found.append(_scores_of_query(_best(likeness), self.gains[row]))
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """Queries with candidates that a first search found, which a reranker puts in another order.
+
+    Attributes:
+        name: Name of the task.
+        split: The split of the judgements.
+        queries: Q queries.
+        candidates: For every query its candidates, the best of the first search first.
+        gains: For every query how well each candidate answers it; above 0 for at least one of them.
+    """
+
+    name: str
+    split: str
+    queries: Sequence[str]
+    candidates: Sequence[Sequence[str]]
+    gains: Sequence[Sequence[float]]
+
+    headline = "ndcg@10"
+
+    @property
+    def rows(self) -> int:
+        """Queries that are scored."""
+        return len(self.queries)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every query with each of its candidates."""
+        listed = zip(self.queries, self.candidates, strict=True)
+        return [(query, candidate) for query, candidates in listed for candidate in candidates]
+
+    def scores(self, values: np.ndarray) -> dict[str, float]:
+        """Means over the queries: nDCG@10 and MRR@10 of the candidates in the order of their scores.
+
+        Args:
+            values: The score of every pair, in the order of `pairs`.
+        """
+        flat = np.asarray(values, dtype=np.float64).reshape(-1)
+        ends = np.cumsum([len(row) for row in self.gains])
+        return self._means(np.argsort(-part, kind="stable") for part in np.split(flat, ends[:-1]))
+
+    def first_scores(self) -> dict[str, float]:
+        """The same of the order in which the first search found them."""
+        return self._means(np.arange(len(row)) for row in self.gains)
+
+    def _means(self, orders: Iterable[np.ndarray]) -> dict[str, float]:
+        found = [_scores_of_query(order, dict(enumerate(row))) for order, row in zip(orders, self.gains, strict=True)]
+        return {name: float(np.mean([one[name] for one in found])) for name in (f"ndcg@{DEPTH}", f"mrr@{DEPTH}")}
 
 
 VectorTask = Pairs | Retrieval
@@ -196,18 +247,58 @@ def read_retrieval(folder: str, split: str | None = None, limit: int | None = No
     there = [one for one in ((split,) if split else _SPLITS) if (judgements / f"{one}.tsv").is_file()]
     if not there:
         raise ValueError(f"{str(judgements)!r} has no {split or ' or '.join(_SPLITS)}.tsv.")
-    corpus = _texts_of(root / CORPUS_FILE)
-    asked = _texts_of(root / QUERIES_FILE)
-    place = {identity: row for row, identity in enumerate(corpus)}
-    gains: dict[str, dict[int, float]] = {}
-    for query, document, gain in _judgements_of(judgements / f"{there[0]}.tsv"):
-        if gain > 0 and query in asked and document in place:
-            gains.setdefault(query, {})[place[document]] = gain
+    corpus, asked = _texts_of(root / CORPUS_FILE), _texts_of(root / QUERIES_FILE)
+    gains = _gains_of(judgements / f"{there[0]}.tsv", corpus, asked)
     queries = [query for query in asked if query in gains][:limit]
     if not queries:
         raise ValueError(f"{str(judgements / there[0])!r}.tsv names no query and document of the other files.")
-    texts = [*corpus.values(), *(asked[query] for query in queries)]
-    return Retrieval(root.name, there[0], texts, list(corpus), queries, [gains[query] for query in queries])
+    return _retrieval(root.name, there[0], corpus, {query: asked[query] for query in queries}, gains)
+
+
+def training_queries(folder: str, limit: int | None = None) -> Retrieval:
+    """The queries of a folder in BEIR's layout that a training may see: none that is judged in another split.
+
+    Those of `qrels/train.tsv` come with what answers them; a query that no split judges has no answers.
+
+    Args:
+        folder: The folder.
+        limit: Take the first so many queries.
+
+    Raises:
+        ValueError: If a file is damaged, or every query is judged in another split.
+    """
+    root = Path(folder).expanduser()
+    corpus, asked = _texts_of(root / CORPUS_FILE), _texts_of(root / QUERIES_FILE)
+    judged = {file.stem: _gains_of(file, corpus, asked) for file in sorted((root / JUDGEMENTS_FOLDER).glob("*.tsv"))}
+    train = judged.pop("train", {})
+    held_out = set().union(*judged.values())
+    queries = {query: text for query, text in asked.items() if query not in held_out}
+    if not queries:
+        raise ValueError(
+            f"{str(root)!r} has no query to train on: each of {len(asked):,} is judged in {' or '.join(judged)}."
+        )
+    return _retrieval(root.name, "train", corpus, dict(list(queries.items())[:limit]), train)
+
+
+def _retrieval(
+    name: str,
+    split: str,
+    corpus: Mapping[str, str],
+    queries: Mapping[str, str],
+    gains: Mapping[str, Mapping[int, float]],
+) -> Retrieval:
+    texts = [*corpus.values(), *queries.values()]
+    return Retrieval(name, split, texts, list(corpus), list(queries), [gains.get(query, {}) for query in queries])
+
+
+def _gains_of(file: Path, corpus: Mapping[str, str], queries: Mapping[str, str]) -> dict[str, dict[int, float]]:
+    """What answers each query, by the document's row number; only of what the other files hold."""
+    place = {identity: row for row, identity in enumerate(corpus)}
+    gains: dict[str, dict[int, float]] = {}
+    for query, document, gain in _judgements_of(file):
+        if gain > 0 and query in queries and document in place:
+            gains.setdefault(query, {})[place[document]] = gain
+    return gains
 
 
 def _texts_of(file: Path) -> dict[str, str]:

@@ -23,9 +23,18 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
+from ..capture.batch import pad_lists
 from ..capture.signals import SignalRequest, Signals
 from ..hub.tokenizers import tokenizer_hash
-from ..tasks.rows.text import LENGTH_COLUMN, PAIR_COLUMN, check_texts, columns_of
+from ..tasks.rows.text import (
+    CANDIDATES_COLUMN,
+    LENGTH_COLUMN,
+    PAIR_COLUMN,
+    check_texts,
+    columns_of,
+    encode_batch,
+    padded_length,
+)
 from .base import TeacherSource, TokenColumns
 
 # Columns of another tokenizer, after their prefix. The first two say which piece a token of the teacher, or of the
@@ -161,6 +170,8 @@ def tokenize_aligned(
 def _encode_row(
     tokenizer: Any, others: Sequence[TokenColumns], row: Mapping[str, Any], text_column: str, max_length: int
 ) -> dict[str, list[int] | int]:
+    if CANDIDATES_COLUMN in row:
+        return _encode_candidates(tokenizer, others, row, text_column, max_length)
     second = row.get(PAIR_COLUMN)
     texts = (row[text_column],) if second is None else (row[text_column], second)
     ours = tokenizer(*texts, truncation=True, max_length=max_length)
@@ -174,6 +185,25 @@ def _encode_row(
         else:
             student_pieces, pieces = align(_spans(ours, texts), _spans(theirs, texts))
         columns = {**theirs, PIECES: pieces, STUDENT_PIECES: student_pieces}
+        found |= {other.prefix + name: values for name, values in columns.items()}
+    return found
+
+
+def _encode_candidates(
+    tokenizer: Any, others: Sequence[TokenColumns], row: Mapping[str, Any], text_column: str, max_length: int
+) -> dict[str, Any]:
+    """As `_encode_row`, for a query with candidates: scores are compared, so that there are no pieces."""
+    candidates = [row[CANDIDATES_COLUMN]]
+
+    def encode(side: Any, query: str) -> dict[str, Any]:
+        encoded = encode_batch(side, {text_column: [query], CANDIDATES_COLUMN: candidates}, text_column, max_length)
+        return {name: values[0] for name, values in encoded.items()}
+
+    ours = encode(tokenizer, row[text_column])
+    found = {**ours, LENGTH_COLUMN: padded_length(ours["input_ids"])}
+    for other in others:
+        theirs = encode(other.tokenizer, other.prompt + row[other.text_column or text_column])
+        columns: dict[str, Any] = {**theirs, PIECES: [], STUDENT_PIECES: []}
         found |= {other.prefix + name: values for name, values in columns.items()}
     return found
 
@@ -244,7 +274,7 @@ class AlignedCollator:
         for column in read:
             check_texts({name: [row.get(name)] for name in (column, PAIR_COLUMN)}, column, [0])
         encoded = _encode_row(self.tokenizer, others, row, self.text_column, self.max_length)
-        return {**{k: v for k, v in row.items() if k not in (*read, PAIR_COLUMN)}, **encoded}
+        return {**{k: v for k, v in row.items() if k not in (*read, PAIR_COLUMN, CANDIDATES_COLUMN)}, **encoded}
 
     @staticmethod
     def _of(
@@ -253,6 +283,9 @@ class AlignedCollator:
         """The columns of one other tokenizer, without their prefix."""
         rows = [other.select(row) for row in features]
         pieces, student_pieces = ([row.pop(name) for row in rows] for name in (PIECES, STUDENT_PIECES))
+        if student_mask.dim() == 3:
+            none = torch.full((len(rows), 1), NO_PIECE)
+            return pad_lists(pad, rows) | {PIECES: none, STUDENT_PIECES: none, PIECE_MASK: torch.ones_like(none)}
         batch = dict(pad(rows))
         counts = torch.tensor([max(row, default=NO_PIECE) + 1 for row in pieces])
         return batch | {
@@ -290,6 +323,11 @@ def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
         piece_mask: (B, W).
     """
     num_pieces = piece_mask.shape[1]
+    if signals.candidates is not None and (signals.hidden_states or signals.projections):
+        raise ValueError(
+            "Rows with candidates and tokenizers that differ (`--align_tokenizers`): only scores can be compared, by "
+            "`margin`, `listwise` and `logits`."
+        )
 
     def mean(states: Tensor) -> Tensor:
         return mean_over_pieces(states, pieces, num_pieces)
@@ -300,6 +338,7 @@ def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
         hidden_states={layer: mean(states) for layer, states in signals.hidden_states.items()},
         projections={layer: found.map(mean) for layer, found in signals.projections.items()},
         pooled=signals.pooled,
+        candidates=signals.candidates,
     )
 
 

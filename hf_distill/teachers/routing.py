@@ -6,6 +6,7 @@ Shape legend: B rows of the batch, N teachers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -61,6 +62,10 @@ def join_parts(parts: Sequence[Signals], rows: Sequence[Tensor]) -> Signals:
         rows: Which rows of the batch those are; together all of them, each once.
     """
     order = torch.cat(list(rows)).argsort()
+    if parts[0].candidates is not None:
+        if parts[0].hidden_states or parts[0].projections or parts[0].attention_scores:
+            raise ValueError("Rows with candidates that have different teachers (`teacher_id`) compare scores only.")
+        parts = [replace(part, attention_mask=cast(Tensor, part.candidates)) for part in parts]
     return _merge(parts, lambda tensors: torch.cat(tensors).index_select(0, order))
 
 
@@ -73,6 +78,7 @@ def only_requested(signals: Signals, request: SignalRequest) -> Signals:
         projections={layer: signals.projections[layer] for layer in request.projections},
         attention_scores={layer: signals.attention_scores[layer] for layer in request.attention_scores},
         pooled=signals.pooled if request.pooled else None,
+        candidates=signals.candidates,
     )
 
 
@@ -108,4 +114,5 @@ def _merge(parts: Sequence[Signals], merge: Callable[[list[Tensor]], Tensor]) ->
             layer: merge([part.attention_scores[layer] for part in parts]) for layer in first.attention_scores
         },
         pooled=None if first.pooled is None else merge([cast(Tensor, part.pooled) for part in parts]),
+        candidates=None if first.candidates is None else merge([cast(Tensor, part.candidates) for part in parts]),
     )

@@ -60,7 +60,7 @@ def test_settings_of_one_objective_win_over_those_of_all():
         ([{"objective": "logits", "weight": 0}], "above 0"),
         ([{"objective": "logits", "name": "a.b"}], r"named 'a\.b'; allowed are letters"),
         ([{"objective": "logits", "schedule": "slow"}], "`schedule` is 'slow'; allowed are constant"),
-        (["relatoin"], r"--objectives.*'relatoin'.*labels, logits, .*relation.*Did you mean 'relation'"),
+        (["relatoin"], r"--objectives.*'relatoin'.*labels, listwise, logits, .*relation.*Did you mean 'relation'"),
         (["relation:x"], r"'relation:x'.*name:weight"),
         (["relation:-1"], "above 0"),
         (["relation", "relation:2"], "more than once"),

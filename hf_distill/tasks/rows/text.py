@@ -1,7 +1,12 @@
-"""Turns text into tokens: rows of one text or of two, of any data set, checked row by row."""
+"""Turns text into tokens: rows of one text or of two, of any data set, checked row by row.
+
+A row may also be a query with candidates, a list of texts in the column `candidates`: each candidate becomes a pair
+with the query, and the tokens of a row are a list of sequences.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +21,7 @@ from hf_distill.storage.plain_values import did_you_mean
 COUNTED_ROWS = 10_000
 LENGTH_COLUMN = "length"
 PAIR_COLUMN = "text_pair"
+CANDIDATES_COLUMN = "candidates"
 
 
 def tokenize_text(
@@ -28,6 +34,8 @@ def tokenize_text(
 ) -> Any:
     """Tokenize one text column, with `text_pair` as the second text of a row where it holds one; the rest is dropped.
 
+    Where there is a column `candidates`, the text is a query, and each row has a sequence for each of its candidates.
+
     Args:
         dataset: A `Dataset` or `IterableDataset` with `text_column`.
         tokenizer: The tokenizer of teacher and student.
@@ -36,7 +44,8 @@ def tokenize_text(
         keep: Other columns that stay, where there are such.
 
     Returns:
-        The data set with what the tokenizer gives (no padding) and `length`, the tokens of each row.
+        The data set with what the tokenizer gives (no padding) and `length`, the tokens of each row; of a row with
+        candidates those that it has once these are padded to the longest.
 
     Raises:
         ValueError: If the column is missing, or a row of it holds no text; then the message names column and row. Of
@@ -51,8 +60,8 @@ def tokenize_text(
 
     def encode(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
         check_texts(batch, text_column, numbers)
-        encoded = _encode(tokenizer, batch[text_column], batch.get(PAIR_COLUMN), max_length)
-        return {**encoded, LENGTH_COLUMN: [len(ids) for ids in encoded["input_ids"]]}
+        encoded = encode_batch(tokenizer, batch, text_column, max_length)
+        return {**encoded, LENGTH_COLUMN: [padded_length(ids) for ids in encoded["input_ids"]]}
 
     progress = {"desc": "Tokenizing"} if isinstance(dataset, datasets.Dataset) else {}
     dropped = [name for name in columns if name not in keep]
@@ -114,8 +123,14 @@ def check_texts(batch: dict[str, list[Any]], text_column: str, numbers: Sequence
         numbers: The rows' numbers in the data set, for the message.
 
     Raises:
-        ValueError: If a row has something else.
+        ValueError: If a row has something else, or no candidate where there is a column of them.
     """
+    for number, texts in zip(numbers, batch.get(CANDIDATES_COLUMN, ()), strict=False):
+        if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+            raise ValueError(
+                f"The column {CANDIDATES_COLUMN!r} must hold a list of at least one text in every row, but row "
+                f"{number} has {_shown(texts)}."
+            )
     for column in (text_column, PAIR_COLUMN):
         for number, text in zip(numbers, batch.get(column, ()), strict=False):
             if not (isinstance(text, str) or (text is None and column == PAIR_COLUMN)):
@@ -130,6 +145,25 @@ def _shown(value: Any) -> str:
     shown = repr(value).replace("\n", " ")
     shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
     return shown if value is None else f"{shown} ({type(value).__name__})"
+
+
+def encode_batch(
+    tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, list[Any]], text_column: str, max_length: int
+) -> dict[str, list[Any]]:
+    """The tokens of checked rows: a sequence a row, or one for each of its candidates where a row has such."""
+    if CANDIDATES_COLUMN not in batch:
+        return _encode(tokenizer, batch[text_column], batch.get(PAIR_COLUMN), max_length)
+    lists = batch[CANDIDATES_COLUMN]
+    queries = [query for query, row in zip(batch[text_column], lists, strict=True) for _ in row]
+    flat = _encode(tokenizer, queries, [text for row in lists for text in row], max_length)
+    ends = list(itertools.accumulate(len(row) for row in lists))
+    places = list(zip([0, *ends], ends, strict=False))
+    return {name: [values[start:end] for start, end in places] for name, values in flat.items()}
+
+
+def padded_length(ids: Sequence[Any]) -> int:
+    """Tokens of a row, of candidates once they are padded to the longest."""
+    return max(map(len, ids)) * len(ids) if ids and isinstance(ids[0], list) else len(ids)
 
 
 def _encode(
@@ -158,8 +192,9 @@ def tokenize_rows(
     Raises:
         ValueError: If a row has no text.
     """
-    batch: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in (text_column, PAIR_COLUMN)}
+    read = (text_column, PAIR_COLUMN, *((CANDIDATES_COLUMN,) if CANDIDATES_COLUMN in rows[0] else ()))
+    batch: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in read}
     check_texts(batch, text_column, range(len(rows)))
-    encoded = _encode(tokenizer, batch[text_column], batch[PAIR_COLUMN], max_length)
-    others = [{k: v for k, v in row.items() if k not in (text_column, PAIR_COLUMN)} for row in rows]
+    encoded = encode_batch(tokenizer, batch, text_column, max_length)
+    others = [{k: v for k, v in row.items() if k not in read} for row in rows]
     return [{**row, **{name: encoded[name][place] for name in encoded}} for place, row in enumerate(others)]

@@ -16,8 +16,8 @@ import torch
 from datasets import LargeList, Value
 from torch import Tensor
 
-from ...capture.batch import Packed, places_where
-from ...capture.signals import Projections, SignalRequest, Signals
+from ...capture.batch import Packed, as_single_rows, places_where, units_of
+from ...capture.signals import ABSENT, Projections, SignalRequest, Signals
 from ...storage.plain_values import NotFiniteError
 
 # bfloat16 is stored by its bits: neither numpy nor Arrow knows it.
@@ -29,7 +29,8 @@ SIDES = ("query", "key", "value")
 class Column:
     """One tensor of a batch as a column of the data set.
 
-    A row is flat and holds real tokens only: W numbers, t * W, or t * t * W.
+    A row is flat and holds real tokens only: W numbers, t * W, or t * t * W. Of a query with candidates these take the
+    place of the tokens.
 
     Attributes:
         name: Name in the data set.
@@ -296,7 +297,9 @@ def signals_of(short: Signals, long: Signals, dtype: str, top_k: int | None) -> 
     Raises:
         ValueError: If `top_k` is more than there are classes.
     """
-    lengths = short.attention_mask.shape[1], long.attention_mask.shape[1]
+    lengths = tuple(
+        (one.attention_mask if one.candidates is None else one.candidates).shape[1] for one in (short, long)
+    )
 
     def axes(one: Tensor, other: Tensor) -> tuple[int, int]:
         """Return the axes over positions, and the size of the one that is none (0 without)."""
@@ -330,11 +333,15 @@ def decode_signals(stored: Sequence[StoredSignal], tensors: Mapping[str, Tensor]
     Args:
         stored: The signals wanted.
         tensors: Column name -> padded tensor.
-        mask: (B, T).
+        mask: (B, T), or (B, C, T) of candidates.
     """
     signals = Signals(attention_mask=mask)
     for signal in stored:
         signal.decode([tensors[column.name] for column in signal.columns], signals)
+    if mask.dim() == 3:
+        signals.attention_mask, signals.candidates = as_single_rows(mask), units_of(mask)
+        absent = ~signals.candidates
+        signals.logits = {name: values.masked_fill(absent, ABSENT) for name, values in signals.logits.items()}
     return signals
 
 

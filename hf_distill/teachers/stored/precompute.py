@@ -6,8 +6,9 @@ import copy
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from transformers.utils import logging
 
 from ... import __version__
 from ...capture.architectures import without_adapters
+from ...capture.batch import pad_lists, units_of
 from ...capture.signals import SignalRequest
 from ...hub.loading import load_tokenizer
 from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
@@ -134,7 +136,12 @@ def precompute(
     live.request(request)
     with processes.main_process_first():
         rows = rows_to_store(dataset, processing_class, text_column, max_length)
-    short, long = (live.signals(_probe(live, length)) for length in PROBE_LENGTHS)
+    has_candidates = _has_candidates(rows)
+    if has_candidates and request != SignalRequest(logits=True):
+        raise ValueError(
+            f"`--objectives` {objectives!r} need more than scores: of rows with candidates only these are stored."
+        )
+    short, long = (live.signals(_probe(live, length, has_candidates)) for length in PROBE_LENGTHS)
     signals = signals_of(short, long, dtype, top_k)
     config = live.model.config
     manifest = {
@@ -217,8 +224,15 @@ def _request(objectives: Any, live: TeacherSource, num_student_layers: int | Non
     return request
 
 
-def _probe(live: TeacherSource, length: int) -> dict[str, torch.Tensor]:
+def _has_candidates(rows: datasets.Dataset) -> bool:
+    """Whether each row is several sequences."""
+    return hasattr(rows.features[IDS].feature, "feature")
+
+
+def _probe(live: TeacherSource, length: int, has_candidates: bool) -> dict[str, torch.Tensor]:
+    """One made-up row of so many tokens, or of so many candidates."""
     ids = torch.arange(length, device=live.device)[None]
+    ids = ids[..., None].expand(1, length, PROBE_LENGTHS[0]) if has_candidates else ids
     return {IDS: ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -264,7 +278,8 @@ def _write_shards(
     number, made = processes.process_index, dict[str, Any]()
     columns = [column for signal in signals for column in signal.columns]
     features = datasets.Features({**rows.features, **{column.name: column.feature for column in columns}})
-    collator = DataCollatorWithPadding(processing_class)
+    pad: Any = DataCollatorWithPadding(processing_class)
+    collator = partial(pad_lists, pad) if _has_candidates(rows) else pad
     size, done = manifest["shard_rows"], 0
     paths = list(enumerate(shard_paths(folder, manifest)))[number :: processes.num_processes]
     total = sum(min(size, len(rows) - index * size) for index, _ in paths)
@@ -291,7 +306,7 @@ def _compute(
     part: pa.Table,
     live: TeacherSource,
     signals: Sequence[StoredSignal],
-    collator: DataCollatorWithPadding,
+    collator: Callable[[list[dict[str, Any]]], Mapping[str, torch.Tensor]],
     batch_size: int,
     bar: Any,
 ) -> dict[str, pa.Array]:
@@ -304,10 +319,10 @@ def _compute(
     for chosen in np.array_split(order, math.ceil(len(order) / batch_size)):
         padded = collator(inputs.take(chosen).to_pylist())
         batch = {name: tensor.to(live.device) for name, tensor in padded.items()}
-        found = live.signals(batch)
+        found, places = live.signals(batch), units_of(batch["attention_mask"])
         for signal in signals:
             for column, tensor in zip(signal.columns, signal.encode(found), strict=True):
-                parts.setdefault(column, []).append(column.pack(tensor, batch["attention_mask"]))
+                parts.setdefault(column, []).append(column.pack(tensor, places))
         bar.update(len(chosen))
     return {column.name: _ragged(pieces, order) for column, pieces in parts.items()}
 

@@ -80,7 +80,7 @@ def _is_numeric(kind: Any) -> bool:
 
 def _has_padding(rows: datasets.Dataset) -> bool:
     tables = rows.select_columns([MASK]).with_format("arrow").iter(batch_size=HASHED_ROWS)
-    return any(pc.min(pc.list_flatten(table[MASK])).as_py() == 0 for table in tables)
+    return any(pc.min(pc.list_flatten(table[MASK], recursive=True)).as_py() == 0 for table in tables)
 
 
 def _without_padding(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

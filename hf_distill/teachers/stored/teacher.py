@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
 
-from ...capture.batch import may_pack
+from ...capture.batch import may_pack, units_of
 from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import load_skeleton, load_tokenizer
 from ...students.sentence import read_head
@@ -147,7 +147,7 @@ class StoredTeacher(TeacherSource):
     def probe(self, inputs: Mapping[str, Tensor]) -> Signals:
         """Return signals of zeros for a batch of any rows: their shapes are those of real ones."""
         mask = inputs["attention_mask"]
-        return self._decode({column.name: column.zeros(mask) for column in self.columns}, mask)
+        return self._decode({column.name: column.zeros(units_of(mask)) for column in self.columns}, mask)
 
     def _decode(self, tensors: Mapping[str, Tensor], mask: Tensor) -> Signals:
         signals = decode_signals(self._requested, tensors, mask)
@@ -236,7 +236,7 @@ class StoredCollator:
                 f"The collator gave no `attention_mask` but {sorted(batch)}: stored signals are put where it is 1."
             )
         columns = [one for teacher in self.teachers for one in teacher.columns if one.name in features[0]]
-        mask = batch["attention_mask"]
+        mask = units_of(batch["attention_mask"])
         if may_pack():
             return batch | {SIGNALS: FlatColumns.of(columns, features, mask)}
         for column in columns:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...capture.architectures import shows_its_signals, without_adapters
 from ...hub.model_card import (
+    RERANKING,
     SENTENCES,
     CardFacts,
     ModelFacts,
@@ -28,7 +29,7 @@ from ...students.sentence import SentenceHead
 from ...students.shapes import shape_of
 from ...students.sizes import count_parameters
 from ...tasks.labels import names_of_head
-from ...tasks.vectors import Pairs
+from ...tasks.vectors import Pairs, Reranking, Retrieval
 from ...teachers.base import TeacherSource
 
 PIPELINE_TAGS = {
@@ -84,6 +85,9 @@ _FILLED_IN = frozenset(
     }
 )
 _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
+
+
+_TASK_TYPES = {Pairs: SENTENCES, Retrieval: "information-retrieval", Reranking: RERANKING}
 
 
 def model_facts(model: Any, name: str, **more: Any) -> ModelFacts:
@@ -154,14 +158,22 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
             "torch": transformers.utils.import_utils.get_torch_version(),
         },
         citations=[objective.citation for objective in objectives.values() if objective.citation],
-        pipeline_tag=pipeline_tag(trainer.student) if trainer.model.sentence_head is None else SENTENCES,
+        pipeline_tag=_tag_of(trainer),
         labels=labels_of(trainer.student),
         scores=_vector_scores(trainer),
     )
 
 
+def _tag_of(trainer: Any) -> str:
+    """The Hub's name for what a student does, by its modules, by what it learnt, or by its head."""
+    if trainer.model.sentence_head is not None:
+        return SENTENCES
+    reranks = any(objective.reads_candidates for objective in trainer.model.objectives.values())
+    return RERANKING if reranks else pipeline_tag(trainer.student)
+
+
 def _vector_scores(trainer: Any) -> list[ScoreFacts]:
-    """The scores of a sentence encoder in its last evaluation, beside its teacher's where they are known."""
+    """The scores of a sentence encoder or a reranker in its last evaluation, beside its teacher's where known."""
     found = trainer.evaluation.vectors
     if found is None:
         return []
@@ -175,7 +187,7 @@ def _vector_scores(trainer: Any) -> list[ScoreFacts]:
             complete=trainer.args.eval_task_samples is None,
             rows=found.task.rows,
             seed=trainer.args.seed,
-            task_type=SENTENCES if isinstance(found.task, Pairs) else "information-retrieval",
+            task_type=_TASK_TYPES[type(found.task)],
         )
         for metric, value in found.last.items()
     ]

@@ -20,6 +20,7 @@ from transformers.utils import logging
 from hf_distill.tasks.labels import HIDDEN_TEXTS, LABEL_COLUMNS, LabelNames, names_of_head
 
 from ...capture.architectures import LabelHead
+from ...capture.batch import pad_lists
 from ...objectives.logits import IGNORED
 from ...settings import DistillationArguments, MaskedHeadArguments
 from ...tasks.rows.text import tokenize_rows
@@ -116,14 +117,18 @@ class LabelReader:
     def tensors(self, labels: Mapping[str, list[Any]], mask: Tensor | None, sizes: Sequence[int]) -> dict[str, Tensor]:
         """The labels of a batch: (B,), (B, C) for several answers, (B, T) for tokens, -100 on padding.
 
+        Of rows with candidates: (B, C), how well each answers the query, 0 where there is none.
+
         Args:
             labels: What `take` gave.
             mask: (B, T) attention mask of the batch, which says on which side the padding is.
             sizes: Tokens of each row.
 
         Raises:
-            ValueError: If a row has more or fewer labels than it has tokens, or the head has outputs.
+            ValueError: If a row has more or fewer labels than it has tokens or candidates, or the head has outputs.
         """
+        if self.head.kind == "value" and mask is not None and mask.dim() == 3:
+            return {name: _of_candidates(name, values, sizes) for name, values in labels.items()}
         return {name: self._tensor(name, values, mask, sizes) for name, values in labels.items()}
 
     def _wanted(self, name: str, values: list[Any]) -> list[Any] | None:
@@ -273,6 +278,18 @@ def _fit(values: Sequence[Any], sizes: Sequence[int]) -> bool:
     return all(v is None or (len(v) == n and all(isinstance(one, int) for one in v)) for v, n in pairs)
 
 
+def _of_candidates(name: str, values: Sequence[Any], sizes: Sequence[int]) -> Tensor:
+    """(B, C) numbers of the candidates of every row."""
+    lists = [value if isinstance(value, list) else [value] for value in values]
+    for row, size in zip(lists, sizes, strict=True):
+        if len(row) != size or any(one is None or not one >= 0 for one in row):
+            raise ValueError(
+                f"The column {name!r} must hold a number of at least 0 for every candidate, but a row with {size} "
+                f"candidates has {row}."
+            )
+    return torch.tensor([[*row, *[0.0] * (max(sizes) - len(row))] for row in lists], dtype=torch.float32)
+
+
 def _padded(name: str, values: Sequence[Any], mask: Tensor | None, sizes: Sequence[int]) -> Tensor:
     """(B, T) labels of tokens where the tokens are, -100 elsewhere."""
     for value, size in zip(values, sizes, strict=True):
@@ -350,7 +367,7 @@ class RowCollator:
         return tokenize_rows(rows, self.tokenizer, self.text_column, self.max_length)
 
     def _pad(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Rows padded to the longest; where a row is several choices, (B, choices, T)."""
+        """Rows padded to the longest; where a row is several choices or candidates, (B, C, T)."""
         if not hasattr(self.tokenizer, "pad"):
             # The processor of something else than text, or none.
             return dict(default_data_collator(rows))
@@ -358,14 +375,7 @@ class RowCollator:
         first = rows[0].get("input_ids")
         if not isinstance(first, list) or not first or not isinstance(first[0], list):
             return dict(pads(rows))
-        count = len(first)
-        flat = [
-            {name: values[choice] for name, values in row.items() if isinstance(values, list)}
-            for row in rows
-            for choice in range(count)
-        ]
-        batch = pads(flat)
-        return {name: values.view(len(rows), count, -1) for name, values in batch.items()}
+        return pad_lists(pads, rows)
 
 
 def no_tokens(columns: Sequence[str], text_column: str) -> str:

@@ -22,10 +22,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from ...settings import DistillationArguments
 from ...storage.plain_values import NotFiniteError, listed
 from ...tasks.loading import LoadedTask
+from ...tasks.vectors import Reranking
 from ...teachers.routing import take_inputs
 from .agreement import AGREEMENT, AgreementMeter, Reduce, headline
 from .model import DistillationModel, count_items
-from .task_scores import TaskEvaluation, VectorEvaluation, task_to_evaluate
+from .task_scores import RankingEvaluation, TaskEvaluation, VectorEvaluation, task_to_evaluate
 
 
 @dataclass
@@ -108,9 +109,11 @@ class Evaluation:
         Raises:
             ValueError: If the task is unknown, or cannot be read.
         """
-        found = task_to_evaluate(task, args)
+        found = task_to_evaluate(task, args, teachers)
         if isinstance(found, LoadedTask):
             self.task = TaskEvaluation(found, tokenizer, args)
+        elif isinstance(found, Reranking):
+            self.task = RankingEvaluation(found, tokenizer, args.max_length, args.text_column)
         else:
             self.task = VectorEvaluation(found, tokenizer, args.max_length)
         return self.task.text_rows(teachers) if rows is None else rows
@@ -138,7 +141,7 @@ class Evaluation:
 
     @property
     def vectors(self) -> VectorEvaluation | None:
-        """The evaluation of the student's vectors of texts, if there is one."""
+        """The evaluation of the student's vectors of texts, or of a reranker's scores, if there is one."""
         return self.task if isinstance(self.task, VectorEvaluation) else getattr(self.task, "vectors", None)
 
     def begin(self, *, predicting: bool) -> None:

@@ -23,7 +23,7 @@ from ...capture.transformer import capture_of
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.schedules import Schedule
 from ...settings import DistillationArguments
-from ...students.sentence import SentenceHead, head_of
+from ...students.sentence import SentenceHead, head_of, keep_activation
 from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
 from ...teachers.base import TeacherSource, TokenColumns
 from ...teachers.routing import only_requested
@@ -142,6 +142,8 @@ class DistillationModel(PreTrainedModel):
                 f"queries, keys and values of both; {sorted(self.objectives)} see none of these."
             )
         ids = torch.arange(4, device=args.device)[None]
+        if any(cast(Objective, objective).reads_candidates for objective in self.objectives.values()):
+            ids = ids.expand(1, 2, -1)
         if label_head(self.student).has_choices:
             # Two choices a row; the rows of everything but the logits are the choices.
             ids = ids.expand(1, 2, -1)
@@ -414,6 +416,8 @@ def with_objectives(
             own_tokens[item.name] = its_teacher.own_tokens
     if teacher is not None:
         teacher.connect(objectives, student.config)
+        if any(item.objective.reads_candidates for item in objectives):
+            keep_activation(student, teacher.members)
     return DistillationModel(student, objectives, own_tokens, _head_for(student, objectives, teacher, args, own_head))
 
 

@@ -19,7 +19,15 @@ from hf_distill.tasks.labels import LabelNames, is_generic, names_of_head
 
 from ...capture.architectures import LabelHead, label_head, longest_row
 from ...settings import DistillationArguments
-from ...tasks.rows.text import PAIR_COLUMN, check_texts, columns_of, has_transform, stored_lengths, tokenize_text
+from ...tasks.rows.text import (
+    CANDIDATES_COLUMN,
+    PAIR_COLUMN,
+    check_texts,
+    columns_of,
+    has_transform,
+    stored_lengths,
+    tokenize_text,
+)
 from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
 from ...teachers.base import TeacherSource, TokenColumns, own_tokens_of
 from ..base import random_state_kept
@@ -137,7 +145,8 @@ class RowReader:
         if any(not isinstance(row, Mapping) or column not in row or any(t in row for t in TOKENS) for row in rows):
             return None
         theirs = [other.text_column for other in self._others if other.text_column is not None]
-        kept = [name for name in (column, PAIR_COLUMN, *theirs, *self._keep) if any(name in row for row in rows)]
+        known = (column, PAIR_COLUMN, CANDIDATES_COLUMN, *theirs, *self._keep)
+        kept = [name for name in known if any(name in row for row in rows)]
         batch = {name: [row.get(name) for row in rows] for name in kept}
         check_texts(batch, column, range(len(rows)))
         return datasets.Dataset.from_dict(batch)

@@ -4,7 +4,8 @@ Where the training reaches the student's head and the head is the task's, the st
 head is noise, and a linear probe says how much of the task can be read from what is trained: ridge regression from the
 mean of the tokens' hidden states, in closed form and without random numbers, fitted anew in every evaluation.
 
-A student that learns vectors of texts is scored by their cosines: on pairs of texts, or on retrieval.
+A student that learns vectors of texts is scored by their cosines: on pairs of texts, or on retrieval. A reranker is
+scored by the order into which it puts the documents that BM25 finds.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
+import torch
 from transformers import DataCollatorWithPadding, EvalPrediction
 from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ...capture.architectures import without_adapters
+from ...capture.architectures import forward_columns, without_adapters
+from ...corpus.search.candidates import best_documents
 from ...settings import DistillationArguments
 from ...settings.distill import HEADLINE
 from ...students.sentence import encode_texts
 from ...tasks.labels import visible_labels
 from ...tasks.loading import LoadedTask, load_task
 from ...tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
-from ...tasks.rows.text import LENGTH_COLUMN, tokenize_text
+from ...tasks.rows.text import CANDIDATES_COLUMN, LENGTH_COLUMN, PAIR_COLUMN, tokenize_text
 from ...tasks.rows.tokenizing import tokenize_task
 from ...tasks.spec import TaskSpec
-from ...tasks.vectors import Retrieval, VectorTask, is_retrieval, pairs_of, read_retrieval
+from ...tasks.vectors import DEEP, Reranking, Retrieval, VectorTask, is_retrieval, pairs_of, read_retrieval
 from ...teachers.base import TeacherSource
 from ..fine_tuning.heads import head_of
 from ..fine_tuning.task_models import check_positions, label_order
@@ -177,11 +180,15 @@ class VectorEvaluation:
 
     Attributes:
         task: Pairs of texts, or retrieval.
+        way: What the student is asked for, which begins the names of the scores.
         last: The student's scores of the last evaluation.
         teacher: Those of its teacher, once they are asked for.
     """
 
-    def __init__(self, task: VectorTask, tokenizer: Any, max_length: int) -> None:
+    way = "vectors"
+    task: Any
+
+    def __init__(self, task: VectorTask | Reranking, tokenizer: Any, max_length: int) -> None:
         """Tokenize the texts.
 
         Args:
@@ -198,11 +205,14 @@ class VectorEvaluation:
         self.tokenizer, self.max_length = tokenizer, max_length
         self.last: dict[str, float] = {}
         self.teacher: dict[str, float] = {}
-        rows = datasets.Dataset.from_dict({"text": list(task.texts)})
-        tokens = tokenize_text(rows, tokenizer, max_length=max_length)
+        tokens = tokenize_text(datasets.Dataset.from_dict(self._texts()), tokenizer, max_length=max_length)
         # The pass gathers labels: here the number of the text.
         self.tokens = tokens.add_column("labels", list(range(len(tokens))))
         self.tokens = self.tokens.select(np.argsort(-np.asarray(tokens[LENGTH_COLUMN]), kind="stable"))
+
+    def _texts(self) -> dict[str, list[str]]:
+        """The columns of what is read, a row for each thing that the student is asked for."""
+        return {"text": list(self.task.texts)}
 
     def text_rows(self, teachers: Sequence[TeacherSource]) -> Any:
         """The texts as held-out ones, of retrieval the queries; documents are many.
@@ -234,14 +244,14 @@ class VectorEvaluation:
     @property
     def headline(self) -> str:
         """Name of the main score without `eval_`."""
-        return f"vectors/{self.task.headline}"
+        return f"{self.way}/{self.task.headline}"
 
     def score(self, run: RunStudent, pad_to: int | None) -> dict[str, float]:
-        """The scores as `vectors/<metric>`; arguments as in `TaskEvaluation.score`."""
+        """The scores as `vectors/<metric>`, or `ranking/<metric>`; arguments as in `TaskEvaluation.score`."""
         collator = DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=pad_to)
-        vectors, numbers = run(self.tokens, "vectors", collator, None)
-        self.last = self.task.scores(vectors[np.argsort(numbers)])
-        return {f"vectors/{name}": value for name, value in self.last.items()}
+        values, numbers = run(self.tokens, "vectors" if self.way == "vectors" else "logits", collator, None)
+        self.last = self.task.scores(values[np.argsort(numbers)])
+        return {f"{self.way}/{name}": value for name, value in self.last.items()}
 
     def score_teacher(self, teacher: TeacherSource) -> dict[str, float] | None:
         """The scores of a teacher that runs here and reads these texts; `None` of any other."""
@@ -254,6 +264,107 @@ class VectorEvaluation:
         )
         self.teacher = self.task.scores(vectors)
         return self.teacher
+
+
+class RankingEvaluation(VectorEvaluation):
+    """Scores a reranker by the order into which it puts the candidates of queries."""
+
+    way = "ranking"
+
+    def __init__(self, task: Reranking, tokenizer: Any, max_length: int, text_column: str) -> None:
+        """As `VectorEvaluation`; `text_column` is that of the queries in held-out rows."""
+        super().__init__(task, tokenizer, max_length)
+        self.text_column = text_column
+
+    def _texts(self) -> dict[str, list[str]]:
+        pairs = self.task.pairs
+        return {"text": [query for query, _ in pairs], PAIR_COLUMN: [candidate for _, candidate in pairs]}
+
+    def text_rows(self, teachers: Sequence[TeacherSource]) -> Any:
+        """The queries with their candidates as held-out rows.
+
+        Raises:
+            ValueError: If a teacher cannot read them.
+        """
+        if any(one.dataset is not None for one in teachers):
+            check_readable(teachers)
+        task = self.task
+        columns = {self.text_column: task.queries, CANDIDATES_COLUMN: task.candidates, "labels": task.gains}
+        return datasets.Dataset.from_dict({name: list(values) for name, values in columns.items()})
+
+    def choose(self, model: DistillationModel) -> None:
+        """Check that the student gives one score.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        student = model.student.get_base_model() if hasattr(model.student, "get_base_model") else model.student
+        if not type(student).__name__.endswith("ForSequenceClassification") or student.config.num_labels != 1:
+            raise ValueError(
+                f"`--eval_task` {self.task.name!r} is put in order by one score of a query and a document, which "
+                f"{type(student).__name__} does not give: take a teacher with `num_labels=1`."
+            )
+
+    def score_teacher(self, teacher: TeacherSource) -> dict[str, float] | None:
+        """The scores of a teacher that runs here and reads these texts; `None` of any other."""
+        own = teacher.own_tokens
+        if teacher.model is None or (own is not None and own.text_column is not None):
+            return None
+        tokenizer, prompt = (self.tokenizer, "") if own is None else (own.tokenizer, own.prompt)
+        pairs = [(prompt + query, candidate) for query, candidate in self.task.pairs]
+        self.teacher = self.task.scores(score_pairs(teacher.model, tokenizer, pairs, max_length=self.max_length))
+        return self.teacher
+
+
+@torch.no_grad()
+def score_pairs(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    max_length: int | None = None,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """The score of every pair of texts by a reranker as it is; pairs of like length run together.
+
+    Args:
+        model: A model with one score, in evaluation mode.
+        tokenizer: Its tokenizer.
+        pairs: N queries and candidates.
+        max_length: Tokens at which a pair is cut.
+        batch_size: Pairs of one forward pass.
+
+    Returns:
+        (N,) fp32, in the order of the pairs.
+    """
+    columns, device = forward_columns(model), next(model.parameters()).device
+    order = sorted(range(len(pairs)), key=lambda row: -sum(map(len, pairs[row])))
+    found = np.zeros(len(pairs), dtype=np.float32)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        first, second = zip(*(pairs[row] for row in rows), strict=True)
+        inputs = tokenizer(
+            list(first), list(second), truncation=True, padding=True, max_length=max_length, return_tensors="pt"
+        )
+        logits = model(**{name: value.to(device) for name, value in inputs.items() if name in columns}).logits
+        found[rows] = logits[:, 0].float().cpu().numpy()
+    return found
+
+
+def as_reranking(task: Retrieval, depth: int = DEEP) -> Reranking:
+    """The reranking of what BM25 finds: its best documents, then answers that it missed.
+
+    Args:
+        task: Queries, documents and judgements.
+        depth: Documents that are found for a query at most.
+    """
+    documents, queries = task.texts[: len(task.documents)], list(task.texts[len(task.documents) :])
+    candidates, gains = [], []
+    for row, (hits, answers) in enumerate(zip(best_documents(queries, documents, depth), task.gains, strict=True)):
+        places = [place for place in dict.fromkeys([*hits, *answers]) if task.documents[place] != task.queries[row]]
+        candidates.append([documents[place] for place in places])
+        gains.append([float(answers.get(place, 0.0)) for place in places])
+    return Reranking(task.name, task.split, queries, candidates, gains)
 
 
 def check_readable(teachers: Sequence[TeacherSource]) -> None:
@@ -269,8 +380,12 @@ def check_readable(teachers: Sequence[TeacherSource]) -> None:
         )
 
 
-def task_to_evaluate(given: LoadedTask | VectorTask | None, args: DistillationArguments) -> LoadedTask | VectorTask:
+def task_to_evaluate(
+    given: LoadedTask | VectorTask | Reranking | None, args: DistillationArguments, teachers: Sequence[TeacherSource]
+) -> LoadedTask | VectorTask | Reranking:
     """The task of `eval_task`, loaded if only its name is known.
+
+    A folder of retrieval is one of reranking where the teachers have a head with one score and give no vectors.
 
     Raises:
         ValueError: If the name is unknown, or there is none though `metric_for_best_model` asks for a task.
@@ -282,7 +397,9 @@ def task_to_evaluate(given: LoadedTask | VectorTask | None, args: DistillationAr
             f"`--metric_for_best_model {HEADLINE}` is the main score of a task: name it by `--eval_task`."
         )
     if is_retrieval(args.eval_task):
-        return read_retrieval(args.eval_task, limit=args.eval_task_samples)
+        found = read_retrieval(args.eval_task, limit=args.eval_task_samples)
+        reranks = all(one.head is None and getattr(one.config, "num_labels", None) == 1 for one in teachers)
+        return as_reranking(found) if reranks else found
     return load_task(args.eval_task, args.eval_task_dir, splits="evaluation")
 
 
