@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import set_seed
+import torch
+from transformers import AutoModelForSequenceClassification, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -23,6 +24,7 @@ from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
+from hf_distill.objectives import build_objectives
 from hf_distill.settings import (
     DistillationArguments,
     MultiTeacherArguments,
@@ -237,7 +239,7 @@ def prepare(
             tokenizer = own
         else:
             check_same_tokens(tokenizer, own)
-    existing = None if student.student_model is None else load_model(student.student_model, flag="--student_model")
+    existing = None if student.student_model is None else _existing_student(student.student_model, first, training)
     if teachers.stored:
         train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
     else:
@@ -283,6 +285,24 @@ def prepare(
     return Prepared(
         trainer, list(teachers.names), teacher_parameters, sizes, begun, weights, len(train_rows), has_evaluation
     )
+
+
+def _existing_student(name: str, teacher: Any, training: DistillationArguments) -> Any:
+    """The model of `--student_model`; a bare encoder that is to learn logits gets a head with the teacher's labels.
+
+    Args:
+        name: Its id or folder.
+        teacher: The first teacher, perhaps without weights.
+        training: Has the objectives.
+    """
+    found = load_model(name, flag="--student_model")
+    classifies = type(teacher).__name__.endswith("ForSequenceClassification")
+    items = build_objectives(training.objectives or ["relation"], training.objective_options()) if classifies else []
+    learns_logits = any(item.objective.student_request.logits for item in items)
+    if not learns_logits or "For" in type(found).__name__:
+        return found
+    labels = {field: getattr(teacher.config, field) for field in ("id2label", "label2id", "problem_type")}
+    return AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32, **labels)
 
 
 def _init_of(student: StudentArguments, model: Any) -> str:

@@ -15,11 +15,12 @@ from hf_distill.settings import PrecomputeArguments, TeacherArguments, TextbookA
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.students.shapes import parse_shape
 from hf_distill.teachers.stored.precompute import precompute
+from hf_distill.teachers.zero_shot import precompute_zero_shot, read_candidate_labels
 
 
 @writes_folder()
 def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
-    """Store the signals of a teacher for every row of a textbook.
+    """Store the signals of a teacher for every row of a textbook, or the labels that a zero-shot teacher gives it.
 
     Writes to `storing.output_dir`: the stored teacher, which `hf-distill distill --teacher_model` takes, with
     `results.json` and `arguments.yaml`, which repeats the run. A run that was killed is continued by the same command.
@@ -47,27 +48,45 @@ def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: Precomp
     tokenizer = load_tokenizer(teacher.teacher_model, flag="--teacher_model", revision=teacher.teacher_revision)
     if not storing.use_cpu and storing.teacher_dtype != "int8":
         model.to(PartialState().device)
-    done = precompute(
-        read_rows(textbook, storing.text_column, tokenizer, storing.max_length, model.config),
-        model,
-        storing.objectives,
-        storing.output_dir,
-        processing_class=tokenizer,
-        num_student_layers=None if storing.student_shape is None else parse_shape(storing.student_shape).num_layers,
-        dtype=storing.store_dtype,
-        top_k=storing.top_k,
-        teacher_dtype=storing.teacher_dtype,
-        batch_size=storing.batch_size,
-        shard_rows=storing.shard_rows,
-        text_column=storing.text_column,
-        max_length=storing.max_length,
-    )
+    options: dict[str, Any] = {
+        "dtype": storing.store_dtype,
+        "top_k": storing.top_k,
+        "teacher_dtype": storing.teacher_dtype,
+        "batch_size": storing.batch_size,
+        "shard_rows": storing.shard_rows,
+        "text_column": storing.text_column,
+        "max_length": storing.max_length,
+    }
+    if storing.candidate_labels:
+        other = storing.tokenizer_name
+        done = precompute_zero_shot(
+            read_rows(textbook, storing.text_column),
+            model,
+            tokenizer,
+            read_candidate_labels(storing.candidate_labels),
+            storing.output_dir,
+            hypothesis_template=storing.hypothesis_template,
+            multi_label=storing.multi_label,
+            processing_class=None if other is None else load_tokenizer(other, flag="--tokenizer_name"),
+            **options,
+        )
+    else:
+        depth = None if storing.student_shape is None else parse_shape(storing.student_shape).num_layers
+        done = precompute(
+            read_rows(textbook, storing.text_column, tokenizer, storing.max_length, model.config),
+            model,
+            storing.objectives,
+            storing.output_dir,
+            processing_class=tokenizer,
+            num_student_layers=depth,
+            **options,
+        )
     facts = {
         "job": "precompute",
         "folder": done.folder,
         "teacher": teacher.teacher_model,
         "textbook": textbook.textbook,
-        "objectives": storing.objectives,
+        "objectives": ["logits"] if storing.candidate_labels else storing.objectives,
         "rows": done.rows,
         "new_rows": done.new_rows,
         "bytes": done.num_bytes,

@@ -33,10 +33,37 @@ class PrecomputeArguments:
     max_length: int = setting(128, "Longest row in tokens; the rest is cut off.")
     batch_size: int = setting(32, "Rows of one forward pass; they are of like length.")
     shard_rows: int = setting(2048, "Rows of one file, which is held in memory until it is written.")
+    candidate_labels: list[str] | None = setting(
+        None,
+        "Zero-shot: labels for texts that have none, as name or name=description, or a file with one a line; the "
+        "teacher is a model of natural language inference. Their logits are stored, for logits.",
+    )
+    hypothesis_template: str = setting(
+        "This example is {}.",
+        "Zero-shot: the sentence about a text, with {} for the label, in the language of the texts.",
+    )
+    multi_label: bool = setting(False, "Zero-shot: several labels may fit a text, each a question of its own.")
+    tokenizer_name: str | None = setting(
+        None,
+        "Zero-shot: Hub id or local folder of the student's tokenizer, which the stored rows have. Default: the "
+        "teacher's.",
+    )
     use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the teacher."""
+        only_zero_shot = {
+            "hypothesis_template": self.hypothesis_template != "This example is {}.",
+            "multi_label": self.multi_label,
+            "tokenizer_name": self.tokenizer_name is not None,
+        }
+        given = [name for name, chosen in only_zero_shot.items() if chosen]
+        if given and not self.candidate_labels:
+            raise ValueError(f"`--{given[0]}` needs `--candidate_labels`: the labels of a zero-shot teacher.")
+        if self.candidate_labels and self.objectives not in (["relation"], ["logits"]):
+            raise ValueError(
+                f"`--candidate_labels` makes logits alone, but `--objectives` is {self.objectives}: leave it out."
+            )
         for name, least in {"top_k": 1, "max_length": 2, "batch_size": 1, "shard_rows": 1}.items():
             value = getattr(self, name)
             if value is not None and value < least:

@@ -143,7 +143,7 @@ def precompute(
         )
     short, long = (live.signals(_probe(live, length, has_candidates)) for length in PROBE_LENGTHS)
     signals = signals_of(short, long, dtype, top_k)
-    config = live.model.config
+    config: Any = live.config
     manifest = {
         "format": FORMAT,
         "hf_distill": __version__,
@@ -255,7 +255,7 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: TeacherSource, proce
     if any(folder.glob("*.arrow")):
         raise ValueError(f"{str(folder)!r} holds shards without {MANIFEST_FILE}: choose another `--output_dir`.")
     model = without_adapters(live.model)
-    config = copy.deepcopy(model.config)
+    config: Any = copy.deepcopy(live.config)
     config.architectures = [type(model).__name__]
     with new_files(folder) as part:
         config.save_pretrained(part)
