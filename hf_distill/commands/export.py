@@ -16,7 +16,7 @@ from hf_distill.commands.folders import check_folders
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
-from hf_distill.reports.onnx.onnx_export import export_onnx, largest_difference, quantize_onnx
+from hf_distill.reports.onnx.onnx_export import VectorModel, export_onnx, largest_difference, quantize_onnx
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.reports.speed.latency import weight_bytes
 from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
@@ -24,6 +24,7 @@ from hf_distill.settings import ExportArguments, FineTuningArguments, ScoredTask
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import new_files
 from hf_distill.storage.steps import writing_to
+from hf_distill.students.sentence import read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
@@ -67,12 +68,19 @@ def summary(results: dict[str, Any]) -> str:
 
 def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
+    head = read_head(arguments.model, arguments.revision)
+    if head is not None and task.task is not None:
+        raise ValueError(
+            f"`--task` {task.task!r}: files of a sentence encoder are compared by their vectors, not scored; leave it "
+            "out, and score the model by `hf-distill evaluate`."
+        )
     # Before the export, which takes a while.
     rows = None if task.task is None else load_task_from(task, seed=42, splits="evaluation")
     model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
     check_weights(model, f"Nothing is exported: `--model` {arguments.model!r}, whose")
     tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
-    difference = export_onnx(model, folder, tokenizer, tolerance=arguments.tolerance)
+    difference = export_onnx(model, folder, tokenizer, head=head, tolerance=arguments.tolerance)
+    whole = model if head is None else VectorModel(model, head)
     with new_files(folder) as part:
         model.config.save_pretrained(part)
         tokenizer.save_pretrained(part)
@@ -82,7 +90,7 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
     if arguments.quantize:
         quantize_onnx(folder, reduce_range=arguments.reduce_range)
         exported = OnnxModel(folder / INT8_FILE, model.config)
-        int8_difference, sizes["onnx_int8"] = largest_difference(model, exported), exported.path.stat().st_size
+        int8_difference, sizes["onnx_int8"] = largest_difference(whole, exported), exported.path.stat().st_size
         files["onnx_int8"] = exported
     facts = {
         "job": "export",

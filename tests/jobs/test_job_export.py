@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 from tiny_data import write_task
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertModel
 
 pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
@@ -14,6 +15,7 @@ from hf_distill.commands.export import run as export
 from hf_distill.reports.onnx.onnx_model import OnnxModel
 from hf_distill.reports.speed.quality import read_quality
 from hf_distill.settings import ExportArguments, ScoredTaskArguments
+from hf_distill.students.sentence import Dense, Normalize, SentenceHead, encode_texts
 
 
 @pytest.fixture
@@ -76,3 +78,20 @@ def test_a_model_of_the_hub_has_no_folder_to_write_into():
 def test_numbers_that_make_no_sense(change, message):
     with pytest.raises(ValueError, match=message):
         ExportArguments("model", **change)
+
+
+def test_the_file_of_a_sentence_encoder_gives_its_vectors(tiny_bert_config, tiny_tokenizer, sentences, tmp_path):
+    encoder = BertModel(tiny_bert_config(), add_pooling_layer=False).eval()
+    head = SentenceHead(("mean", "cls"), [Dense(48, 8, activation="Tanh"), Normalize()])
+    encoder.save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    head.save(tmp_path / "encoder", 24)
+    results = export(ScoredTaskArguments(None), ExportArguments(str(tmp_path / "encoder")))
+    assert results["difference"] < 1e-5 < results["int8_difference"]
+    exported = OnnxModel.from_pretrained(tmp_path / "encoder" / "onnx")
+    inputs = tiny_tokenizer(sentences[:7], padding=True, return_tensors="pt")
+    found = exported(**{name: inputs[name] for name in exported.input_names})
+    expected = encode_texts(encoder, head, tiny_tokenizer, sentences[:7])
+    torch.testing.assert_close(found["sentence_embedding"], torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"compared by their vectors, not scored"):
+        export(ScoredTaskArguments("glue/stsb"), ExportArguments(str(tmp_path / "encoder")))

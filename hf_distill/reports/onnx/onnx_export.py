@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill._optional import require
@@ -23,7 +23,10 @@ from hf_distill.capture.architectures import forward_columns
 from hf_distill.capture.forward import evaluating
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.storage.files import new_file
+from hf_distill.students.sentence import SentenceHead
 
+# Names of the outputs of a sentence encoder, by which its readers know them.
+TOKENS, VECTOR = "last_hidden_state", "sentence_embedding"
 # Shape of the inputs that the graph is traced with. A dimension of 1 would become a constant.
 EXAMPLE_SHAPE = (2, 8)
 # Shapes at which file and model are compared: one short row, rows with padding, a length that was not traced.
@@ -35,6 +38,7 @@ def export_onnx(
     folder: str | os.PathLike[str],
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
+    head: SentenceHead | None = None,
     tolerance: float = 1e-3,
 ) -> float:
     """Write `model.onnx`, in fp32, for batches of any number and length, and compare it with the model.
@@ -45,6 +49,7 @@ def export_onnx(
         model: A transformers model with or without head, on the CPU.
         folder: Where to write.
         tokenizer: Says which inputs there are; without one they are `input_ids` and `attention_mask`.
+        head: Of a sentence encoder: the file gives the vector of every text too (`sentence_embedding`).
         tolerance: Largest absolute difference of any output at a real token that is allowed.
 
     Returns:
@@ -58,21 +63,43 @@ def export_onnx(
         require(package, extra="onnx", needed_by="ONNX export")
     names = input_names(model, tokenizer)
     target = Path(folder) / ONNX_FILE
+    drawn = model if head is None else VectorModel(model, head)
     with new_file(target) as path:
         try:
             with _ready_for_export(model):
-                _draw_graph(model, names, path)
+                _draw_graph(drawn, names, path)
         except torch.onnx.OnnxExporterError as error:
             raise ValueError(
                 f"{type(model).__name__} cannot be exported to ONNX: {_first_line(_root(error))}"
             ) from error
-        difference = largest_difference(model, OnnxModel(path))
+        difference = largest_difference(drawn, OnnxModel(path))
         if not difference <= tolerance:
             raise ValueError(
                 f"The ONNX file of {type(model).__name__} differs from the model by {difference:.2g}; `--tolerance` "
                 f"allows {tolerance:g}: it was not written."
             )
     return difference
+
+
+class VectorModel(nn.Module):
+    """A sentence encoder whose outputs are the states of its tokens and the vector of every text.
+
+    Attributes:
+        config: That of the encoder.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, head: SentenceHead) -> None:
+        """Put the head behind the encoder."""
+        super().__init__()
+        self.encoder, self.head, self.config = encoder, head, encoder.config
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """(B, T, H) `last_hidden_state` and (B, D) `sentence_embedding`."""
+        segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.encoder(input_ids, attention_mask=attention_mask, **segments).last_hidden_state
+        return {TOKENS: states, VECTOR: self.head(states, attention_mask)}
 
 
 def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False) -> Path:
@@ -117,7 +144,7 @@ def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
     return [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in made and name in known]
 
 
-def largest_difference(model: PreTrainedModel, exported: OnnxModel) -> float:
+def largest_difference(model: PreTrainedModel | VectorModel, exported: OnnxModel) -> float:
     """The largest absolute difference of any output at a real token, over random rows of several lengths.
 
     Args:
@@ -136,7 +163,7 @@ def largest_difference(model: PreTrainedModel, exported: OnnxModel) -> float:
     return largest
 
 
-def _draw_graph(model: PreTrainedModel, names: list[str], path: Path) -> None:
+def _draw_graph(model: PreTrainedModel | VectorModel, names: list[str], path: Path) -> None:
     example = _random_rows(model, names, EXAMPLE_SHAPE)
     outputs: Mapping[str, Any] = model(**example)
     program: Any = torch.onnx.export(
@@ -161,7 +188,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _random_rows(model: PreTrainedModel, names: list[str], shape: tuple[int, int]) -> dict[str, Tensor]:
+def _random_rows(model: PreTrainedModel | VectorModel, names: list[str], shape: tuple[int, int]) -> dict[str, Tensor]:
     """Inputs (B, T) of random tokens; the last row of several is padded from its middle on."""
     # Two fewer, because RoBERTa counts positions from 2.
     longest = (getattr(model.config, "max_position_embeddings", None) or shape[1] + 2) - 2
