@@ -34,7 +34,7 @@ from hf_distill.settings import (
     TextbookArguments,
 )
 from hf_distill.tasks.vectors import read_retrieval, training_queries
-from hf_distill.teachers.live import LiveTeacher
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.trainers.distillation.task_scores import as_reranking, score_pairs
 
 DOCUMENTS = ["a good film", "the dog runs", "a bird sees the sea", "the long road", "a good dog", "the sea"]

@@ -23,8 +23,7 @@ from ..capture.architectures import longest_row
 from ..capture.signals import SignalRequest, Signals
 from ..storage.files import read_text
 from ..tasks.rows.text import PAIR_COLUMN, check_texts, columns_of
-from .base import TeacherSource
-from .live import LiveTeacher
+from .base import LiveTeacher, TeacherSource
 from .stored.precompute import Precomputed, precompute
 
 # The place of a row's text, which the stored rows keep.
