@@ -50,8 +50,8 @@ class CorpusArguments:
     )
     num_candidates: int = setting(
         16,
-        "Where --task is a folder with corpus.jsonl, queries.jsonl and qrels: candidates of each query, documents that "
-        "answer it and then the best that BM25 finds.",
+        "Where --task is a folder with corpus.jsonl, queries.jsonl and qrels: candidates of each query, documents "
+        "that answer it and then the best that BM25 finds.",
     )
     top_share: float = setting(1.0, "Share of the hits to keep, best first: ranks below share x top_k of any anchor.")
     query: Literal["rake", "content_words", "text"] = setting(
