@@ -59,6 +59,8 @@ _PIPELINES: dict[str, dict[str, Any]] = {
     "token-classification": {"aggregation_strategy": "simple"},
     "fill-mask": {},
 }
+# The folder of a pipeline with the rows of a task that was one file.
+ONE_FILE_FOLDER = "task"
 # Answers of an example on the Hub.
 _ANSWERS = 5
 RESULTS_FILE = "results.json"
@@ -116,7 +118,7 @@ def problems_of(folder: Path) -> list[str]:
         return [f"there is no {CARD_FILE} with its {FACTS_FILE}; `hf-distill card {folder}` writes both"]
     text, facts = read_text(card), read_facts(folder)
     try:
-        header = ModelCard(text, ignore_metadata_errors=False).data
+        header: Any = ModelCard(text, ignore_metadata_errors=False).data
     except (ValueError, yaml.YAMLError) as error:
         return [f"its header cannot be read ({' '.join(str(error).split())})"]
     scores = [score for score in facts.scores if score.student is not None]
@@ -163,8 +165,9 @@ def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str
     if tag not in _PIPELINES or not type(model).__module__.startswith("transformers."):
         return ExampleFacts(inputs)
     given = inputs if "text_pair" in inputs else inputs["text"]
+    make_pipeline: Any = pipeline
     with evaluating(model):
-        answer = pipeline(tag, model=model, tokenizer=tokenizer, device=model.device, **_PIPELINES[tag])
+        answer = make_pipeline(tag, model=model, tokenizer=tokenizer, device=model.device, **_PIPELINES[tag])
         printed = _rounded(answer(given))
         likeliest = [] if tag == "token-classification" else _rounded(answer(given, top_k=_ANSWERS))
     output = [{"label": one.get("label", one.get("token_str")), "score": one["score"]} for one in likeliest]
@@ -243,7 +246,9 @@ def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
     own = results.get("student") if results.get("job") == "adapt" else results
     if results.get("job") not in ("adapt", "evaluate") or not isinstance(own, Mapping):
         return []
-    others = {role: (results.get(role) or {}).get("score") for role in ("teacher", "baseline", "majority")}
+    others: dict[str, Any] = {
+        role: (results.get(role) or {}).get("score") for role in ("teacher", "baseline", "majority")
+    }
     task, metric, split = (str(results[name]) for name in ("task", "metric", "split"))
     return [
         ScoreFacts(
@@ -394,7 +399,6 @@ def pipeline_facts(
     report: dict[str, Any],
     taught: dict[str, Any] | None,
     distilled: dict[str, Any],
-    adapted: dict[str, Any],
     corpus: CorpusArguments,
 ) -> CardFacts:
     """The facts of a pipeline's distilled student, completed with what came before and after it.
@@ -404,12 +408,11 @@ def pipeline_facts(
         report: What `make_report` returned.
         taught: Result of the teacher's stage, `None` where the teacher was taken as it is.
         distilled: Result of the first stage of the distillation: where the first weights came from.
-        adapted: Result of the student's stage.
         corpus: The general corpus and its licence.
     """
     facts, task = read_facts(folder / "distilled"), report["task"]
     own = read_facts(folder / "student")
-    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores", "example")
+    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores", "example", "adaptation")
     facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names}, limits=[])
     facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
     if facts.teacher and taught:
@@ -427,14 +430,12 @@ def pipeline_facts(
             licence=corpus.corpus_licence,
             statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
         )
-    settings = adapted["student"].get("settings")
-    if settings is not None:
-        facts.adaptation = (
-            f"fine-tuned on the labels of {task} ({settings['num_train_epochs']:g} epochs, learning rate "
-            f"{settings['learning_rate']:g})"
-        )
+    elif facts.corpus is not None and facts.corpus.name == ONE_FILE_FOLDER:
+        facts.corpus.name = f"The texts of {task}"
     if not facts.scores:
-        scores = {role: (report[role] or {}).get("score") for role in ("student", "teacher", "baseline", "majority")}
+        scores: dict[str, Any] = {
+            role: (report[role] or {}).get("score") for role in ("student", "teacher", "baseline", "majority")
+        }
         facts.scores = [ScoreFacts(task, report["metric"], report["split"], **scores, seed=report["seed"])]
     facts.speed = report["latency"]
     facts.commands = [report["command"]] if report["command"] else []

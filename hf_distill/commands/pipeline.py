@@ -29,7 +29,7 @@ from hf_distill.commands import (
     report as report_verb,
     teach,
 )
-from hf_distill.commands.card import pipeline_facts, write_card
+from hf_distill.commands.card import ONE_FILE_FOLDER, pipeline_facts, write_card
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.stages import Stages
@@ -88,7 +88,7 @@ REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metri
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
-@writes_folder("task", "teacher", *PLACES.values(), "distilled*", "student")
+@writes_folder(ONE_FILE_FOLDER, "teacher", *PLACES.values(), "distilled*", "student")
 def run(
     task: TaskArguments,
     teacher: TeacherArguments,
@@ -128,7 +128,7 @@ def run(
     _check(task, teacher, student, pipeline, sources, trainings)
     rows, inputs = load_task_from(task, seed=pipeline.seed), []
     if is_one_file(task.task):
-        task, inputs = _as_folder(task, rows, folder / "task"), [task.task]
+        task, inputs = _as_folder(task, rows, folder / ONE_FILE_FOLDER), [task.task]
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
     stages = Stages(folder, _names(teaches, sources, trainings, pipeline), inputs)
 
@@ -164,7 +164,7 @@ def run(
     seconds = time.perf_counter() - started + stages.seconds_before
     report = make_report(results, speed, command, seconds, pipeline.seed)
     write_results(folder, report, name="report.json")
-    write_card(folder / "student", pipeline_facts(folder, report, taught, distilled[0], adapted, corpus))
+    write_card(folder / "student", pipeline_facts(folder, report, taught, distilled[0], corpus))
     report_verb.run(ReportArguments([str(folder)], str(folder / "report.html")))
     return {**report, "folder": str(folder)}
 

@@ -202,5 +202,7 @@ def test_onnx_files_have_a_table_and_code():
     assert 'model="me/small"' in first_code(card)
     assert 'InferenceSession("onnx/model_quantized.onnx")' in card
     assert "more than 1e-06 in fp32, by more than 0.25 in int8; in PyTorch the accuracy is 0.9." in card
+    table = card.partition("## ONNX files\n\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.count("|") for line in table] == [5] * 4
     beside.onnx = onnx_facts(exported, "")
     assert 'InferenceSession("model_quantized.onnx")' in first_code(render_card(beside))

@@ -327,6 +327,10 @@ def test_one_file_and_a_classifier_are_enough(run, finished, material, tmp_path,
     run(**changes, **given)
     assert "[distilled] starts: stage 1 of 3" in caplog.text
     assert AutoModelForSequenceClassification.from_pretrained(out / "student").config.id2label == {0: "no", 1: "yes"}
+    facts = read_facts(out / "student")
+    assert facts.corpus.name == "The texts of moods"
+    assert facts.example.output[0]["label"] in ("no", "yes")
+    assert [score.majority is not None and score.seed for score in facts.scores] == [42] * len(facts.scores)
 
 
 @pytest.mark.parametrize(
