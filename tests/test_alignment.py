@@ -181,9 +181,9 @@ def test_what_cannot_be_compared_is_refused(build, change, message):
         build(**change)
 
 
-def test_logits_of_tokens_are_refused(build, tiny_bert_config, characters):
+def test_heads_of_other_kinds_are_refused(build, tiny_bert_config, characters):
     teacher = BertForTokenClassification(
         tiny_bert_config(vocab_size=len(characters), id2label={0: "negative", 1: "positive"})
     )
-    with pytest.raises(ValueError, match="speak about single tokens"):
+    with pytest.raises(ValueError, match="needs the same head on both sides"):
         build(teacher, objectives=["logits"])

@@ -44,7 +44,13 @@ def read_textbook(
         ValueError: If a source has no text, or more rows are to be held back than there are.
     """
     rows = read_rows(
-        textbook, training.text_column, tokenizer, training.max_length, config, training.teacher_text_column
+        textbook,
+        training.text_column,
+        tokenizer,
+        training.max_length,
+        config,
+        training.teacher_text_column,
+        as_text=training.align_tokenizers and not textbook.with_labels,
     )
     return hold_back(rows, textbook.textbook_eval_rows, training.seed)
 
@@ -64,8 +70,12 @@ def read_rows(
     max_length: int = 128,
     config: Any = None,
     teacher_column: str | None = None,
+    *,
+    as_text: bool = False,
 ) -> datasets.Dataset:
     """The rows of every source, in the order of their names; none is held back.
+
+    With `as_text` words and contexts are text without labels too, for several tokenizers to read.
 
     Returns:
         Rows with the column of the text; that of the teacher's text if it reads another; `text_pair` (None for a
@@ -80,7 +90,9 @@ def read_rows(
         raise ValueError("`--textbook` is missing: name the text that the student learns from.")
     sources = textbook.textbook
     tasks = {source: task for source in sources if (task := _task_of(source, textbook)) is not None}
-    if textbook.with_labels or any(task.spec.kind != "text_classification" for task in tasks.values()):
+    if not as_text and (
+        textbook.with_labels or any(task.spec.kind != "text_classification" for task in tasks.values())
+    ):
         _check_tasks(sources, tasks, textbook)
         parts = [_labelled(tasks[source], column, tokenizer, max_length, config) for source in sources]
     else:
@@ -184,10 +196,16 @@ def _labelled(task: LoadedTask, column: str, tokenizer: Any, max_length: int, co
 
 
 def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
-    """The training text of a task without its labels, pairs as pairs."""
+    """The training text of a task without its labels, pairs as pairs; words stand with blanks between them."""
     texts = task.spec.text_columns
     names = dict(zip(texts, (column, PAIR_COLUMN), strict=False))
-    return task.train.select_columns(list(texts)).rename_columns(names)
+    rows = task.train.select_columns(list(texts)).rename_columns(names)
+    if task.spec.kind == "token_classification":
+        return rows.map(
+            lambda row: {column: " ".join(row[column])},
+            features=datasets.Features({column: datasets.Value("string")}),
+        )
+    return rows
 
 
 def _plain_text(source: str, column: str) -> datasets.Dataset:

@@ -3,7 +3,9 @@
 A piece is the smallest stretch of text that both tokenizers keep apart: tokens of either side that share characters
 are in one piece. Characters decide, not spaces, so that it works in every language; where both tokenizers keep words
 together, a piece is a word. The first and the last special token of a row ([CLS], [SEP], `<s>` ...) are pieces too.
-Hidden states, queries, keys and values of a piece are the means over its tokens; logits of a row need no pieces.
+Hidden states, queries, keys and values of a piece are the means over its tokens. Logits of a row need no pieces; a tag
+of a piece is that of its first token, which is where heads on tokens learn the tag of a word; and the probability that
+an answer begins or ends in a piece is the sum over its tokens.
 
 Every other tokenizer has columns of its own beside the student's (`TokenColumns`): the tokens that it makes of the
 row, and for either side the piece of every token.
@@ -23,9 +25,11 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorWithPadding
 
+from ..capture.architectures import without_adapters
 from ..capture.batch import pad_lists
 from ..capture.signals import SignalRequest, Signals
 from ..hub.tokenizers import tokenizer_hash
+from ..objectives.logits import SPAN_LABELS
 from ..tasks.rows.text import (
     CANDIDATES_COLUMN,
     LENGTH_COLUMN,
@@ -314,6 +318,28 @@ def mean_over_pieces(states: Tensor, pieces: Tensor, num_pieces: int) -> Tensor:
     return (sums / counts.clamp(min=1)[..., None])[:, :num_pieces]
 
 
+def first_of_pieces(logits: Tensor, pieces: Tensor, num_pieces: int) -> Tensor:
+    """(B, T, C) logits of tokens -> (B, W, C) those of the first token of each piece."""
+    batch, length, classes = logits.shape
+    place = torch.where(pieces < 0, num_pieces, pieces)
+    first = torch.full((batch, num_pieces + 1), length - 1, device=pieces.device)
+    first = first.scatter_reduce(1, place, torch.arange(length, device=pieces.device).expand(batch, -1), "amin")
+    return logits.gather(1, first[:, :num_pieces, None].expand(-1, -1, classes))
+
+
+def sum_over_pieces(scores: Tensor, pieces: Tensor, num_pieces: int) -> Tensor:
+    """(B, T) scores of positions -> (B, W) fp32 scores of pieces, whose softmax is the sum of that of the tokens.
+
+    What is in no piece is left out of the softmax.
+    """
+    scores, batch = scores.float(), len(scores)
+    place = torch.where(pieces < 0, num_pieces, pieces)
+    highest = scores.detach().masked_fill(pieces < 0, torch.finfo(torch.float32).min).amax(1, keepdim=True)
+    parts = (scores - highest).masked_fill(pieces < 0, 0.0).exp()
+    sums = scores.new_zeros(batch, num_pieces + 1).scatter_add(1, place, parts)[:, :num_pieces]
+    return sums.clamp(min=torch.finfo(torch.float32).tiny).log() + highest
+
+
 def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
     """Signals of tokens -> signals of pieces; what speaks about rows stays as it is.
 
@@ -332,9 +358,14 @@ def by_pieces(signals: Signals, pieces: Tensor, piece_mask: Tensor) -> Signals:
     def mean(states: Tensor) -> Tensor:
         return mean_over_pieces(states, pieces, num_pieces)
 
+    def of_logits(name: str, values: Tensor) -> Tensor:
+        if name in SPAN_LABELS:
+            return sum_over_pieces(values, pieces, num_pieces)
+        return first_of_pieces(values, pieces, num_pieces) if values.dim() == 3 else values
+
     return Signals(
         attention_mask=piece_mask,
-        logits=signals.logits,
+        logits={name: of_logits(name, values) for name, values in signals.logits.items()},
         hidden_states={layer: mean(states) for layer, states in signals.hidden_states.items()},
         projections={layer: found.map(mean) for layer, found in signals.projections.items()},
         pooled=signals.pooled,
@@ -405,14 +436,17 @@ class AlignedTeacher(TeacherSource):
         """Signals of a few tokens, to look at shapes.
 
         Raises:
-            ValueError: If the head speaks about tokens or positions, which are others on the student's side.
+            ValueError: If the head speaks about tokens of a vocabulary, or about tokens of another text.
         """
         signals = self.teacher.signals(inputs)
         of_tokens = sorted(name for name, values in signals.logits.items() if values.dim() == 3 or name != "logits")
-        if of_tokens:
+        inner = without_adapters(self.model)
+        if of_tokens and (self.own_tokens.is_other_text or inner.get_output_embeddings() is not None):
+            what = "another text" if self.own_tokens.is_other_text else "another vocabulary"
             raise ValueError(
-                f"Teacher and student have different tokenizers (`--align_tokenizers`), but {of_tokens} of "
-                f"{type(self.model).__name__} speak about single tokens. Only logits of whole rows can be compared."
+                f"Teacher and student have different tokenizers or texts, but {of_tokens} of "
+                f"{type(self.model).__name__} speak about single tokens of {what}. Logits of rows, tags of words and "
+                "positions of answers in one text can be compared (`--align_tokenizers`)."
             )
         return signals
 

@@ -300,6 +300,12 @@ class SeveralTeachers(TeacherSource):
                     f"things: {listed}. Choose one with `teacher`, or take teachers of one shape."
                 )
             everyone = list(answers.values())
+            of_tokens = [n for n, values in everyone[0].logits.items() if values.dim() == 3 or n != "logits"]
+            if request.logits and of_tokens and len(self._own_tokens) > 1:
+                raise ValueError(
+                    f"The objectives {sorted(self._together)} learn {of_tokens} from all teachers, whose tokenizers "
+                    "differ, so that they speak about other pieces of text: choose one with `teacher`."
+                )
             together = dict.fromkeys(self._together, everyone[0]) if self.routes else self._combine(everyone, inputs)
         return {**{name: answers[index] for name, index in self._teacher_of.items()}, **together}
 

@@ -260,7 +260,7 @@ def test_routed_layers_need_teachers_that_read_alike(build, make_teacher, three,
 def test_what_cannot_be_aligned_is_refused_with_the_number_of_the_teacher(build, make_teacher, three, characters):
     teachers, tokenizers = three
     tagger = make_teacher(characters, model_class=BertForTokenClassification)
-    with pytest.raises(ValueError, match=r"Teacher 1: .*speak about single tokens"):
+    with pytest.raises(ValueError, match=r"these give different things: .*teacher 1 gives"):
         build([teachers[0], tagger], tokenizers[:2], objectives=["logits"])
     with pytest.raises(ValueError, match=r"Teacher 2: .*attention maps cannot be compared"):
         build(teachers, tokenizers, objectives=[{"objective": "attention", "teacher": 2}])

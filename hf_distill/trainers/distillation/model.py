@@ -162,8 +162,18 @@ class DistillationModel(PreTrainedModel):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(args.seed)
             for name, objective in self.objectives.items():
+                self._check_labels_of_pieces(name, student)
                 cast(Objective, objective).check(student, signals_for(name, taught))
         self.objectives.to(args.device)
+
+    def _check_labels_of_pieces(self, name: str, student: Signals) -> None:
+        """Refuse an objective that needs a label for every token of the student, but compares pieces of text."""
+        about_tokens = any(values.dim() == 3 or output != "logits" for output, values in student.logits.items())
+        if name in self._prefixes and about_tokens and cast(Objective, self.objectives[name]).needs_labels:
+            raise ValueError(
+                f"The objective {name!r} compares with a teacher of another tokenizer (`--align_tokenizers`), and "
+                "needs a label for every token (`positions=labels`, `probability_shift`): leave these out."
+            )
 
     def warn_of_untrained_head(self) -> None:
         """Say once if the student has a head, and no objective reads what it says."""
