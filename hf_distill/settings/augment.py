@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .values import setting
+from .values import check_choices, check_least, setting
 
 
 @dataclass
@@ -61,13 +61,10 @@ class AugmentationArguments:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""
-        positive = "embedding_words num_samples num_candidates shard_texts batch_tokens num_proc"
-        for name in positive.split():
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
-        if self.masked_lm_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"`--masked_lm_dtype` is {self.masked_lm_dtype!r}; allowed are 'float32', 'bfloat16'.")
+        check_least(
+            self, 1, "embedding_words", "num_samples", "num_candidates", "shard_texts", "batch_tokens", "num_proc"
+        )
+        check_choices(self, "masked_lm_dtype")
         if not 0 < self.replace_probability <= 1:
             raise ValueError(
                 f"`--replace_probability` is {self.replace_probability}; it must be above 0 and at most 1."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -36,9 +36,7 @@ class ComparisonArguments:
         """Check what can be checked without the data; a single corpus may be given as a string."""
         if isinstance(self.corpora, str):
             self.corpora = [self.corpora]
-        for name in ("top_words", "num_draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 1.")
+        check_least(self, 1, "top_words", "num_draws")
         wrong = [share for share in self.top_shares if not 0 < share <= 1]
         if wrong:
             raise ValueError(f"`--top_shares` has {wrong}; shares are above 0 and at most 1.")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .values import setting
+from .values import check_choices, check_least, setting
 
 
 @dataclass
@@ -112,15 +112,7 @@ class CorpusArguments:
                 f"`--bm25_k1` ({self.bm25_k1}) must be at least 0 and finite, `--bm25_b` ({self.bm25_b}) within 0 "
                 "and 1."
             )
-        choices = {
-            "unit": ("row", "sentence", "passage"),
-            "query": ("rake", "content_words", "text"),
-            "deduplicate": ("near", "normalized", "exact", "none"),
-            "decontaminate": ("equal", "contains", "none"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")
+        check_choices(self, "unit", "query", "deduplicate", "decontaminate")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -157,12 +149,8 @@ class ShardArguments:
 
     def __post_init__(self) -> None:
         """Check the numbers, and what needs or excludes what."""
-        for name in ("num_shards", "shard_workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
-        if self.runner not in ("processes", "ray"):
-            raise ValueError(f"`--runner` is {self.runner!r}; allowed are ['processes', 'ray'].")
+        check_least(self, 1, "num_shards", "shard_workers")
+        check_choices(self, "runner")
         if self.num_shards is None:
             if self.shard is not None or self.merge:
                 raise ValueError("`--shard` and `--merge` need `--num_shards`: of how many shards.")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from transformers import TrainingArguments
 
 from ..storage.plain_values import check_range
-from .values import setting
+from .values import check_least, setting
 
 MatmulMode = Literal["auto", "strict", "fast"]
 TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -61,8 +61,7 @@ class StudentArguments:
 
     def __post_init__(self) -> None:
         """Check the size of the vocabulary."""
-        if self.student_vocabulary is not None and self.student_vocabulary < 0:
-            raise ValueError(f"`--student_vocabulary` is {self.student_vocabulary}; it must be at least 0.")
+        check_least(self, 0, "student_vocabulary")
         if self.student_vocabulary is not None and self.student_model is not None:
             raise ValueError(
                 "`--student_vocabulary` is for a student that is made; trim `--student_model` with `hf-distill "
@@ -96,10 +95,8 @@ class TextbookArguments:
         """Check the numbers; a single text may be given as a string."""
         if isinstance(self.textbook, str):
             self.textbook = [self.textbook]
-        if self.max_textbook_rows is not None and self.max_textbook_rows < 1:
-            raise ValueError(f"`--max_textbook_rows` is {self.max_textbook_rows}; it must be at least 1.")
-        if self.textbook_eval_rows < 0:
-            raise ValueError(f"`--textbook_eval_rows` is {self.textbook_eval_rows}; it must be at least 0.")
+        check_least(self, 1, "max_textbook_rows")
+        check_least(self, 0, "textbook_eval_rows")
 
 
 @dataclass

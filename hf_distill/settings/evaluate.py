@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -24,5 +24,4 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         """Check the number."""
-        if self.eval_batch_size < 1:
-            raise ValueError(f"`--eval_batch_size` is {self.eval_batch_size}; it must be at least 1.")
+        check_least(self, 1, "eval_batch_size")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .task import TaskArguments
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -39,5 +39,4 @@ class ExportArguments:
         """Check the numbers."""
         if not self.tolerance > 0:
             raise ValueError(f"`--tolerance` is {self.tolerance}; it must be above 0.")
-        if self.eval_batch_size < 1:
-            raise ValueError(f"`--eval_batch_size` is {self.eval_batch_size}; it must be at least 1.")
+        check_least(self, 1, "eval_batch_size")

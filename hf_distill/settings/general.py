@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .values import setting
+from .values import check_choices, check_least, setting
 
 
 @dataclass
@@ -57,13 +57,7 @@ class GeneralCorpusArguments:
             raise ValueError(f"`--rows` is {self.rows}; each must be at least 1.")
         if not all(0 < weight < math.inf for weight in self.weights or ()):
             raise ValueError(f"`--weights` is {self.weights}; each must be above 0 and finite.")
-        for name in ("passage_words", "max_chars", "max_words", "num_proc"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        check_least(self, 1, "passage_words", "max_chars", "max_words", "num_proc")
         if self.weights is not None and (self.rows is None or len(self.rows) > 1):
             raise ValueError("`--weights` are shares of one number of `--rows`, for all corpora together.")
-        choices = {"unit": ("row", "sentence", "passage"), "deduplicate": ("normalized", "exact", "none")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")
+        check_choices(self, "unit", "deduplicate")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..tasks.catalogue.generation import GenerationDefaults
 from .teach import FineTuningArguments
-from .values import setting
+from .values import check_least, setting
 
 Way = Literal["pseudo", "shift"]
 
@@ -55,11 +55,9 @@ class GenerationTaskArguments:
         Raises:
             ValueError: If one is too small.
         """
-        least = {"max_source_length": 3, "max_target_length": 2, "max_train_samples": 1, "max_eval_samples": 1}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise ValueError(f"`--{name}` is {value}; it must be at least {smallest}.")
+        check_least(self, 3, "max_source_length")
+        check_least(self, 2, "max_target_length")
+        check_least(self, 1, "max_train_samples", "max_eval_samples")
 
     def spec_fields(self) -> dict[str, Any]:
         """Fields of `GenerationSpec` that were given; they go to `load_generation_task`."""
@@ -110,11 +108,8 @@ class GenerationArguments:
         Raises:
             ValueError: If one is out of its range.
         """
-        least = {"num_beams": 1, "length_penalty": 0, "min_new_tokens": 0, "no_repeat_ngram_size": 0}
-        for name, smallest in (least | {"decode_batch_size": 1}).items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise ValueError(f"`--{name}` is {value}; it must be at least {smallest}.")
+        check_least(self, 1, "num_beams", "decode_batch_size")
+        check_least(self, 0, "length_penalty", "min_new_tokens", "no_repeat_ngram_size")
 
     def decoding(self) -> dict[str, Any]:
         """Fields of `GenerationSettings` that were given."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
+from ..storage.plain_values import check_range
 from .teach import FineTuningArguments
-from .values import setting
+from .values import check_choices, check_least, setting
 
 TaskSampling = Literal["all", "size", "uniform", "annealed"]
 LossScaling = Literal["log_classes", "none"]
@@ -56,10 +56,7 @@ class TasksArguments:
         twice = sorted({name for name in self.tasks if self.tasks.count(name) > 1})
         if twice or not self.tasks:
             raise ValueError(f"`--tasks` is {self.tasks}; it must name every task once, and at least one.")
-        for name in ("max_length", "max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        check_least(self, 1, "max_length", "max_train_samples", "max_eval_samples")
         for task in self.teachers_by_task():
             if task not in self.tasks:
                 raise ValueError(f"`--task_teachers` names {task!r}; `--tasks` are {self.tasks}.")
@@ -137,27 +134,11 @@ class MTLArguments(FineTuningArguments):
         Raises:
             ValueError: If one is out of its range.
         """
-        choices = {
-            "task_sampling": TaskSampling,
-            "loss_scaling": LossScaling,
-            "task_weighting": TaskWeighting,
-            "r3f_noise": Noise,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {', '.join(get_args(allowed))}.")
-        for name in (
-            "r3f_lambda",
-            "hard_label_weight",
-            "soft_label_weight",
-            "sampling_exponent",
-            "gradient_norm_alpha",
-        ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 0 and finite.")
+        check_choices(self, "task_sampling", "loss_scaling", "task_weighting", "r3f_noise")
+        check_least(self, 0, "r3f_lambda", "hard_label_weight", "soft_label_weight", "sampling_exponent")
+        check_least(self, 0, "gradient_norm_alpha")
         for name in ("r3f_epsilon", "temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0 and finite.")
+            check_range(getattr(self, name), f"`--{name}`", above=0)
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model, self.greater_is_better = MEAN, True
         super().__post_init__()

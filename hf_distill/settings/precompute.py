@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .distill import TeacherDtype
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -64,7 +64,5 @@ class PrecomputeArguments:
             raise ValueError(
                 f"`--candidate_labels` makes logits alone, but `--objectives` is {self.objectives}: leave it out."
             )
-        for name, least in {"top_k": 1, "max_length": 2, "batch_size": 1, "shard_rows": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"`--{name}` is {value}; it must be at least {least}.")
+        check_least(self, 1, "top_k", "batch_size", "shard_rows")
+        check_least(self, 2, "max_length")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -39,9 +39,7 @@ class PredictionArguments:
         """Check the numbers, and that something is to be read; one text may be given as a string."""
         if isinstance(self.text, str):
             self.text = [self.text]
-        for name in ("max_length", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be at least 1.")
+        check_least(self, 1, "max_length", "eval_batch_size")
         if (self.text is None) == (self.task is None):
             raise ValueError("Give the texts to read as `--text`, or a task as `--task`.")
         if self.submission and self.task is None:

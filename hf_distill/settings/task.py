@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -63,10 +63,7 @@ class TaskArguments:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("max_length", "max_train_samples", "max_eval_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        check_least(self, 1, "max_length", "max_train_samples", "max_eval_samples")
 
     def spec_fields(self) -> dict[str, Any]:
         """Fields of `TaskSpec` that were given; they go to `load_task`."""

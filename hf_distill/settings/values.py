@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from ..storage.plain_values import as_mapping, check_range, load_json, shown
 
@@ -20,6 +20,29 @@ def setting(default: Any, text: str) -> Any:
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_least(arguments: Any, least: float, *names: str) -> None:
+    """Refuse settings that are below a bound, or not finite; `None` stands for "not given" and passes.
+
+    Raises:
+        ValueError: If there is one; the message names the flag.
+    """
+    for name in names:
+        check_range(getattr(arguments, name), f"`--{name}`", least=least)
+
+
+def check_choices(arguments: Any, *names: str) -> None:
+    """Refuse settings that are none of the values of their `Literal`.
+
+    Raises:
+        ValueError: If there is one; the message names the flag.
+    """
+    hints = get_type_hints(type(arguments))
+    for name in names:
+        value, allowed = getattr(arguments, name), get_args(hints[name])
+        if value not in allowed:
+            raise ValueError(f"`--{name}` is {value!r}; allowed are {', '.join(allowed)}.")
 
 
 # Name -> smallest value.

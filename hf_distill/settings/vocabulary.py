@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -27,7 +27,4 @@ class VocabularyArguments:
         """Check the numbers; a single text may be given as a string."""
         if isinstance(self.textbook, str):
             self.textbook = [self.textbook]
-        for name in ("max_textbook_rows", "size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        check_least(self, 1, "max_textbook_rows", "size")
