@@ -274,5 +274,7 @@ def test_another_attention_implementation_set_later_is_an_error(batch):
     model = make_bert()
     capture = SignalCapture(model, SignalRequest(projections=layers(1)))
     model.set_attn_implementation("eager")
-    with pytest.raises(RuntimeError, match=r"did not show projections of layers \[1\].*'eager'.*'hf_distill_sdpa'"):
+    with pytest.raises(
+        RuntimeError, match=r"projections of layers \[1\] were not recorded.*'eager'.*'hf_distill_sdpa'"
+    ):
         capture(**batch)

@@ -69,7 +69,7 @@ def test_a_side_may_be_two_layers_where_layers_are_related_to_each_other():
         ([], "cannot read"),
         ("4:12", "student side.*no layer 4"),
         ("1:13", "teacher side.*no layer 13"),
-        ("0+1:0+4", "pairs of layers.*one layer of a side"),
+        ("0+1:0+4", "pairs of layers.*compares single layers"),
     ],
 )
 def test_unreadable_maps_are_refused(text, message):
@@ -82,7 +82,7 @@ def test_maps_that_an_objective_cannot_use_are_refused():
         resolve_layer_map("last_with_embeddings", 3, 12, allow_embeddings=False)
     with pytest.raises(ValueError, match=r"no layer 0.*legal are 1\.\.3"):
         resolve_layer_map("0:0", 3, 12, allow_embeddings=False)
-    with pytest.raises(ValueError, match="nothing of a student of 1 layers"):
+    with pytest.raises(ValueError, match="selects no layer of a student of 1"):
         resolve_layer_map("pkd_skip", 1, 12)
     with pytest.raises(ValueError, match=r"two layers of one side.*0\+1:0\+3"):
         resolve_layer_matches("0+1:2", 3, 12, flag="layers")

@@ -58,7 +58,7 @@ def test_it_describes_itself_in_a_word():
         ({"name": "cosine", "share": 1}, r"'cosine' has no options \['share'\]; it has \[\]"),
         ({"share": 1}, "write a name, or a mapping"),
         (3, "write a name, or a mapping"),
-        ({"name": "stage", "start": 0.6, "end": 0.4}, "begins with 0.6 and ends with 0.4: nothing is in it"),
+        ({"name": "stage", "start": 0.6, "end": 0.4}, "begins with 0.6 and ends with 0.4: it has no step"),
         ({"name": "stage", "start": 1}, "begins with 1 and ends with 1"),
         ({"name": "stage", "start": float("nan")}, "start is nan; it must be a finite number from 0 to 1"),
         ({"name": "stage", "end": 13}, "end is 13.0; it must be a finite number from 0 to 1"),

@@ -293,9 +293,9 @@ class SignalCapture:
         if any(missing.values()):
             listed = ", ".join(f"{name} of layers {sorted(layers)}" for name, layers in missing.items() if layers)
             raise RuntimeError(
-                f"{type(self._inner).__name__} ran but did not show {listed}. Its attention implementation is "
+                f"{type(self._inner).__name__} ran, but {listed} were not recorded. Its attention implementation is "
                 f"{self._inner.config._attn_implementation!r} and must be {ATTENTION_NAME!r}; the model may also have "
-                "been compiled, or its layers replaced, after the SignalCapture was made. Make the capture last."
+                "been compiled, or its layers replaced, after the SignalCapture was made: make it last."
             )
 
 

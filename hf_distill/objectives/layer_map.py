@@ -81,7 +81,9 @@ def resolve_layer_map(
     matches = _resolve(layer_map, *depths, flag=flag, allow_embeddings=allow_embeddings)
     pairs = tuple((s, t) for s, t in matches if isinstance(s, int) and isinstance(t, int))
     if len(pairs) < len(matches):
-        raise ValueError(f"`{flag}`: {layer_map!r} matches pairs of layers, but one layer of a side is wanted here.")
+        raise ValueError(
+            f"`{flag}`: {layer_map!r} matches pairs of layers, but this objective compares single layers."
+        )
     return pairs
 
 
@@ -130,7 +132,7 @@ def _resolve_name(layers: str, student_depth: int, teacher_depth: int, flag: str
         return None
     pairs = NAMED_MAPS[name](student_depth, teacher_depth)
     if not pairs:
-        raise ValueError(f"`{flag}`: {layers!r} leaves nothing of a student of {student_depth} layers; name pairs.")
+        raise ValueError(f"`{flag}`: {layers!r} selects no layer of a student of {student_depth}; give pairs.")
     return pairs if name == layers else ((0, 0), *pairs)
 
 

@@ -178,9 +178,11 @@ class LogitsObjective(Objective):
         self.label_temperatures = _label_temperatures(label_temperatures, problem_type)
         if problem_type in ("regression", "multi_label_classification"):
             if probability_shift:
-                raise ValueError(f"`probability_shift` swaps one right class with another; {problem_type} has none.")
+                raise ValueError(f"`probability_shift` needs one right class a row; {problem_type} has none.")
             if positions == "labels":
-                raise ValueError(f"`positions=labels` chooses what has a class as label; {problem_type} has none.")
+                raise ValueError(
+                    f"`positions=labels` chooses rows that have a class as label; {problem_type} has none."
+                )
         self.logits_loss = logits_loss
         self._temperatures = Temperature(temperature, temperature_schedule)
         if logits_loss == "mse" and self._temperatures.name != "constant":
@@ -249,9 +251,9 @@ class LogitsObjective(Objective):
                 f"{sizes[0]} and the teacher {sizes[1] if len(sizes) > 1 else 'nothing'}."
             )
         if self.positions == "labels" and SPAN_LABELS.keys() & student.logits.keys():
-            raise ValueError("`positions=labels` chooses rows or tokens with labels; a span head has neither.")
+            raise ValueError("`positions=labels` chooses rows or tokens with labels; a head for spans has neither.")
         if self.probability_shift and any(logits.shape[-1] == 1 for logits in student.logits.values()):
-            raise ValueError("`probability_shift` swaps one class with another; this head has one output only.")
+            raise ValueError("`probability_shift` needs several classes; this head has one output only.")
         self.unit = "labels" if self.positions == "labels" else _unit(student)
 
     def _are_padded(self, *shapes: Mapping[str, tuple[int, int]]) -> bool:
@@ -361,8 +363,8 @@ class LabelsObjective(Objective):
         super().__init__()
         if label_smoothing_factor and problem_type in ("regression", "multi_label_classification"):
             raise ValueError(
-                f"`--label_smoothing_factor` {label_smoothing_factor} spreads one right class over all; "
-                f"{problem_type} has none."
+                f"`--label_smoothing_factor` {label_smoothing_factor} needs one right class a row; {problem_type} has "
+                "none."
             )
         self.problem_type = problem_type
         self.label_smoothing = float(label_smoothing_factor)
@@ -380,8 +382,8 @@ class LabelsObjective(Objective):
         one_number = not spans and next(iter(student.logits.values())).shape[-1] == 1
         if self.label_smoothing and (spans or one_number):
             raise ValueError(
-                f"`--label_smoothing_factor` {self.label_smoothing} spreads a label over classes; a head of answers "
-                "or of one number has none."
+                f"`--label_smoothing_factor` {self.label_smoothing} needs classes; a head for answer spans or for one "
+                "number has none."
             )
         self.unit = "rows" if spans or self.problem_type in ("regression", "multi_label_classification") else "labels"
 

@@ -122,7 +122,7 @@ class Schedule:
             return
         if not first < last:
             raise ValueError(
-                f"`schedule` 'stage' begins with {first:g} and ends with {last:g}: nothing is in it; {STAGE_HELP}."
+                f"`schedule` 'stage' begins with {first:g} and ends with {last:g}: it has no step; {STAGE_HELP}."
             )
 
     @property
@@ -151,7 +151,7 @@ class Schedule:
         if len(self.options) == 2 and not first < last:
             raise ValueError(
                 f"`schedule` {self.describe()} lasts from epoch {first:g} to epoch {last:g} of a training of "
-                f"{epochs:g} epochs: nothing is in it. Change `--num_train_epochs` or the stage."
+                f"{epochs:g} epochs, so that it has no step. Change `--num_train_epochs` or the stage."
             )
         first, last = max(0.0, first), min(epochs, last)
         return Schedule(self.name, {"start": first / epochs, "end": last / epochs}) if first < last else None

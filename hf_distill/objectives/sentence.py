@@ -209,7 +209,7 @@ def vectors_of(signals: Signals) -> Tensor:
         ValueError: If the model was not asked for them.
     """
     if signals.pooled is None:
-        raise ValueError("An objective compares the vectors of texts, which a side does not give.")
+        raise ValueError("An objective compares vectors of texts, but one of the two models gives none.")
     return signals.pooled.float()
 
 

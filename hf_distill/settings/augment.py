@@ -26,7 +26,9 @@ class AugmentationArguments:
         "Word embeddings as text (GloVe, word2vec; also .gz), for words that are several tokens for the "
         "model. Default: the model's own input embeddings.",
     )
-    embedding_words: int = setting(100_000, "Take only the first so many words of --embeddings (TinyBERT: 100000).")
+    embedding_words: int = setting(
+        100_000, "How many words of --embeddings are taken, from the first on (TinyBERT: 100000)."
+    )
     num_samples: int | None = setting(
         None, "Rows drawn per text. Default: what TinyBERT's code has for the task (10 to 30), else 20."
     )

@@ -21,7 +21,7 @@ class ComparisonArguments:
     language: str | None = setting(
         None, "Language of the stop words, and of a segmenter for Chinese. Default: the task's."
     )
-    top_words: int = setting(5000, "Compare so many words, the most frequent ones (the paper: 5000).")
+    top_words: int = setting(5000, "How many of the most frequent words are compared (the paper: 5000).")
     top_shares: list[float] = setting(
         [0.2, 0.4, 0.6, 0.8, 1.0], "Shares of a corpus that was retrieved, best ranks first, whose words are compared."
     )

@@ -85,7 +85,7 @@ class CorpusArguments:
     )
     decontaminate_ngram: int | None = setting(
         None,
-        "Leave out rows that share so many words in a row with a text of the task's validation or test "
+        "Leave out rows that share this many words in a row with a text of the task's validation or test "
         "set; 13 is usual.",
     )
     write_dropped: bool = setting(False, "Write the rows that were left out, with their reasons, to dropped.parquet.")
@@ -112,7 +112,15 @@ class CorpusArguments:
                 f"`--bm25_k1` ({self.bm25_k1}) must be at least 0 and finite, `--bm25_b` ({self.bm25_b}) within 0 "
                 "and 1."
             )
-        check_choices(self, "unit", "query", "deduplicate", "decontaminate")
+        choices = {
+            "unit": ("row", "sentence", "passage"),
+            "query": ("rake", "content_words", "text"),
+            "deduplicate": ("near", "normalized", "exact", "none"),
+            "decontaminate": ("equal", "contains", "none"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")
         self._check_together()
 
     def _check_together(self) -> None:
@@ -131,7 +139,7 @@ class ShardArguments:
 
     num_shards: int | None = setting(
         None,
-        "Cut the general corpus into so many shards. Without --shard and --merge all are done from here, "
+        "Shards into which the general corpus is cut. Without --shard and --merge all are done from here, "
         "then merged. Default: one index.",
     )
     shard: int | None = setting(

@@ -46,7 +46,7 @@ class StudentArguments:
     )
     student_vocabulary: int | None = setting(
         None,
-        "Trim the student's vocabulary to so many pieces, those that the textbook needs most; 0 keeps all "
+        "Trim the student's vocabulary to this many pieces, those that the textbook needs most; 0 keeps all "
         "that occur in it. Default: the teacher's vocabulary.",
     )
     calibration_text: str | None = setting(
@@ -55,7 +55,7 @@ class StudentArguments:
         "--textbook. Default: the head of the textbook.",
     )
     calibration_tokens: int = setting(
-        40_000, "How many tokens of it are read: 0 refits nothing; minutes and memory grow with them."
+        40_000, "Tokens of --calibration_text that are read; 0 refits nothing. Time and memory grow with them."
     )
     student_model: str | None = setting(None, "Hub id or folder of a student to train on; the shape is then not used.")
 
@@ -82,14 +82,14 @@ class TextbookArguments:
         None, "Local files of a task named by --textbook, or a parent with a folder of its name."
     )
     max_textbook_rows: int | None = setting(
-        None, "Distil on the first so many rows of each text (of a built corpus: the most relevant)."
+        None, "Rows of each text to distil on, from the first on (of a built corpus: the most relevant)."
     )
     with_labels: bool = setting(
         False,
         "Give the labels of the tasks that --textbook names to objectives that read them (labels, "
         "annealed, pkd, ...). Tasks about words and answers always bring theirs.",
     )
-    textbook_eval_rows: int = setting(0, "Hold back so many random rows and report the loss on them at the end.")
+    textbook_eval_rows: int = setting(0, "Random rows that are held back; the loss on them is reported at the end.")
 
     def __post_init__(self) -> None:
         """Check the numbers; a single text may be given as a string."""
@@ -225,7 +225,7 @@ class DistillationArguments(CheckedTrainingArguments):
     weight_decay: float = _ours("weight_decay", 0.01, "Weight decay (MiniLMv2: 0.01).")
     adam_epsilon: float = _ours("adam_epsilon", 1e-6, "Epsilon of Adam (MiniLMv2: 1e-6).")
     warmup_steps: float = _ours("warmup_steps", 0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")
-    logging_steps: float = _ours("logging_steps", 10, "Log the loss and its terms every so many steps.")
+    logging_steps: float = _ours("logging_steps", 10, "Steps between two logs of the loss and its terms.")
     train_sampling_strategy: str = _ours(
         "train_sampling_strategy",
         "group_by_length",
@@ -239,7 +239,7 @@ class DistillationArguments(CheckedTrainingArguments):
     max_tokens_per_batch: int | None = setting(
         None,
         "Tokens of a training batch at most, padding counted, on one device: batches have as many rows of "
-        "like length as fit, in place of --per_device_train_batch_size. Default: batches of so many rows.",
+        "like length as fit, in place of --per_device_train_batch_size. Default: batches of that many rows.",
     )
     objectives: list[str] | None = setting(
         None,
@@ -308,14 +308,14 @@ class DistillationArguments(CheckedTrainingArguments):
         None, "Local files of --eval_task, or a parent with a folder of its name. Default: the Hub."
     )
     eval_task_samples: int | None = setting(
-        1000, "Score --eval_task on so many rows, drawn with the seed; a probe learns from as many."
+        1000, "Rows of --eval_task that are scored, drawn with the seed; a probe learns from as many."
     )
     early_stopping_patience: int | None = setting(
         None,
-        "Stop after so many evaluations in a row without a better --metric_for_best_model (loss, "
+        "Stop after this many evaluations in a row without a better --metric_for_best_model (loss, "
         "agreement, headline: the main score of --eval_task, or any name without its eval_). Default: never.",
     )
-    early_stopping_threshold: float = setting(0.0, "How much better counts as better, for --early_stopping_patience.")
+    early_stopping_threshold: float = setting(0.0, "Least improvement that counts, for --early_stopping_patience.")
 
     def _check_budget(self) -> None:
         """Refuse what contradicts batches that are made by their tokens."""

@@ -19,7 +19,7 @@ class GeneralCorpusArguments:
         "(wikimedia/wikipedia:20231101.en); NAME=WHERE gives one another name.",
     )
     rows: list[int] | None = setting(
-        None, "Draw so many rows: one number for all together, or one for each corpus. Default: all."
+        None, "Rows to draw: one number for all together, or one for each corpus. Default: all."
     )
     weights: list[float] | None = setting(
         None, "Share of each corpus in --rows, in any unit (2 1: twice as many of the first). Default: by size."

@@ -38,9 +38,9 @@ class GenerationTaskArguments:
     max_target_length: int | None = setting(
         None, "Longest text in tokens, its end included, to learn and to write. Default: the task's."
     )
-    max_train_samples: int | None = setting(None, "Train on so many rows, drawn with the seed. Default: all.")
+    max_train_samples: int | None = setting(None, "Rows to train on, drawn with the seed. Default: all.")
     max_eval_samples: int | None = setting(
-        None, "Evaluate on so many rows per split, drawn with the seed. Default: all."
+        None, "Rows of each split to evaluate on, drawn with the seed. Default: all."
     )
     evaluation_splits: list[str] | None = setting(
         None, "Splits to evaluate on, the main one first. Default: the task's (validation)."
@@ -95,7 +95,8 @@ class GenerationArguments:
     min_new_tokens: int | None = setting(None, "Tokens before a text may end. Default: none.")
     no_repeat_ngram_size: int | None = setting(
         None,
-        "Runs of so many tokens may not come twice in a text; 0 lets them. Default: the task's (3 for summaries).",
+        "Length of runs of tokens that may not come twice in a text; 0: any may. Default: the task's (3 for "
+        "summaries).",
     )
     ngram_ignore: list[str] | None = setting(
         None, "Tokens whose runs may repeat all the same. Default: the task's (a full stop)."

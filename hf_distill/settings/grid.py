@@ -56,7 +56,7 @@ class GridArguments:
     warmup_steps: float | None = setting(
         None, "Linear warm-up: a number of steps, or below 1 a share of them. Default: the task's."
     )
-    max_eval_samples: int | None = setting(None, "Evaluate on so many rows of each split. Default: all.")
+    max_eval_samples: int | None = setting(None, "Rows of each split to evaluate on. Default: all.")
     max_length: int | None = setting(None, "Tokens of a row. Default: the task's.")
     bf16: bool = setting(False, "Train in bfloat16 autocast.")
     use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")

@@ -25,7 +25,7 @@ class MaskedHeadArguments(CheckedTrainingArguments):
     weight_decay: float = setting(0.01, "Weight decay.")
     adam_epsilon: float = setting(1e-6, "Epsilon of Adam.")
     warmup_steps: float = setting(0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")
-    logging_steps: float = setting(10, "Log the loss every so many steps.")
+    logging_steps: float = setting(10, "Steps between two logs of the loss.")
     train_sampling_strategy: str = setting(
         "group_by_length", "How rows are batched: group_by_length (little padding), random or sequential."
     )

@@ -31,11 +31,9 @@ class TasksArguments:
     )
     max_length: int | None = setting(None, "Longest row in tokens, the rest is cut off. Default: each task's own.")
     doc_stride: int | None = setting(None, "Question answering: tokens that two windows share. Default: the task's.")
-    max_train_samples: int | None = setting(
-        None, "Train on so many rows of each task, drawn with the seed. Default: all."
-    )
+    max_train_samples: int | None = setting(None, "Rows of each task to train on, drawn with the seed. Default: all.")
     max_eval_samples: int | None = setting(
-        None, "Evaluate on so many rows of each split, drawn with the seed. Default: all."
+        None, "Rows of each split to evaluate on, drawn with the seed. Default: all."
     )
     task_teachers: list[str] | None = setting(
         None,

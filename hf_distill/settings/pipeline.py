@@ -16,10 +16,8 @@ class PipelineArguments:
     seed: int = setting(42, "Seed of every stage.")
     use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")
     bf16: bool = setting(False, "Train in bfloat16 autocast.")
-    max_textbook_rows: int | None = setting(None, "Distil on the first so many rows of the corpus, the most relevant.")
-    textbook_eval_rows: int = setting(
-        0, "Hold back so many random rows of the distillation's text, and evaluate on them."
-    )
+    max_textbook_rows: int | None = setting(None, "Rows of the corpus to distil on, the most relevant ones.")
+    textbook_eval_rows: int = setting(0, "Random rows of the distillation's text that are held back to evaluate on.")
     preset: str | None = setting(
         None, "Settings of a paper for the distillation, below --distill (see `hf-distill info presets`)."
     )

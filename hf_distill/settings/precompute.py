@@ -24,7 +24,7 @@ class PrecomputeArguments:
         "float16", "Type of the stored numbers: float16 (finer), bfloat16 (wider range), or float32 (exact)."
     )
     top_k: int | None = setting(
-        None, "Store so many of the largest logits and the mass of the rest. Default: all logits."
+        None, "How many of the largest logits are stored, beside the mass of the rest. Default: all logits."
     )
     teacher_dtype: TeacherDtype = setting(
         "auto", "Arithmetic of the teacher's forward pass; int8: on the CPU; auto: that of its weights."

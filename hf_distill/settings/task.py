@@ -32,9 +32,9 @@ class TaskArguments:
         "Question answering: tokens that two windows of one context share. Default: the task's (128), as "
         "far as a window has room for it.",
     )
-    max_train_samples: int | None = setting(None, "Train on so many rows, drawn with the seed. Default: all.")
+    max_train_samples: int | None = setting(None, "Rows to train on, drawn with the seed. Default: all.")
     max_eval_samples: int | None = setting(
-        None, "Evaluate on so many rows per split, drawn with the seed. Default: all."
+        None, "Rows of each split to evaluate on, drawn with the seed. Default: all."
     )
     text_columns: list[str] | None = setting(None, "One column of text, or two for pairs. Default: the task's.")
     label_column: str | None = setting(None, "Column of the labels. Default: the task's.")

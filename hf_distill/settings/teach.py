@@ -58,9 +58,9 @@ class FineTuningArguments(CheckedTrainingArguments):
     weight_decay: float | None = setting(  # type: ignore[assignment]
         None, "Weight decay of AdamW. Default: the task's (0.01)."
     )
-    logging_steps: float = setting(10, "Log the loss every so many steps.")
+    logging_steps: float = setting(10, "Steps between two logs of the loss.")
     save_strategy: str = setting("epoch", "When to write checkpoints to resume from: no, steps, epoch or best.")
-    save_total_limit: int | None = setting(1, "Keep so many checkpoints, the latest ones.")
+    save_total_limit: int | None = setting(1, "How many checkpoints are kept, the latest ones.")
     train_sampling_strategy: str = setting(
         "group_by_length", "How rows are batched: group_by_length (little padding), random or sequential."
     )

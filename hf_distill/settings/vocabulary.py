@@ -18,7 +18,7 @@ class VocabularyArguments:
     data_dir: str | None = setting(None, "Local files of a task named by --textbook, or a parent of such folders.")
     text_column: str = setting("text", "Column with the text.")
     max_textbook_rows: int | None = setting(
-        None, "Count the pieces of the first so many rows of each text. Default: all."
+        None, "How many rows of each text, from the first on, are read for the count. Default: all."
     )
     size: int | None = setting(None, "Most pieces to keep, the most frequent ones. Default: all that the text needs.")
     output_dir: str = setting("outputs/vocabulary", "Folder for the smaller model and its tokenizer.")

@@ -174,8 +174,8 @@ class TeacherSource:
         if sizes[0] != sizes[1] and not are_padded and self.own_tokens is None:
             raise ValueError(
                 f"The teacher's vocabulary has {sizes[0]} entries, the student's {sizes[1]}, but both read the same "
-                "`input_ids`. Create the student from the teacher: create_student(teacher, shape); or show that both "
-                "have one tokenizer, with rows to spare: give the teacher's as `teacher_processing_class`."
+                "`input_ids`. Create the student from the teacher: create_student(teacher, shape); or, where both "
+                "have one tokenizer and padded embeddings, give the teacher's as `teacher_processing_class`."
             )
         if request.logits:
             self.match_labels(student_config)
@@ -336,7 +336,7 @@ class LiveTeacher(TeacherSource):
         self.placed = place_of(model)
         if self.placed and (dtype == "int8" or device is not None):
             flag = f"--teacher_device {device}" if dtype != "int8" else "--teacher_dtype int8"
-            raise ValueError(f"`{flag}` cannot be used on a teacher that has its place already ({self.placed}).")
+            raise ValueError(f"`{flag}` cannot be used on a teacher that cannot be moved ({self.placed}).")
         check_weights(model, "The teacher's")
         frozen = model.requires_grad_(False).eval()
         self.model: Any = int8_copy(frozen) if dtype == "int8" else frozen
@@ -367,9 +367,9 @@ class LiveTeacher(TeacherSource):
     def _mean(self) -> SentenceHead:
         """The head of a model that does not say how its tokens become one vector."""
         logger.warning_once(
-            f"The teacher {self.source()['name']} is no folder of sentence-transformers (modules.json): the mean of "
-            "its tokens is taken for the vector of a text. Give `LiveTeacher(model, head=SentenceHead(...))` for "
-            "another pooling."
+            f"The teacher {self.source()['name']} does not say how it pools (it has no modules.json of "
+            "sentence-transformers): the mean over the tokens is the vector of a text. Give `LiveTeacher(model, "
+            "head=SentenceHead(...))` for another pooling."
         )
         return SentenceHead("mean")
 

@@ -201,8 +201,8 @@ class BaseTrainer(Trainer):
         rows, budget = self.train_dataset, getattr(self.args, "max_tokens_per_batch", None)
         if budget and rows is not None and not has_length(rows):
             raise ValueError(
-                f"`--max_tokens_per_batch` {budget} needs the length of every row beforehand, and a "
-                f"{type(rows).__name__} is read as it comes: leave it out, or load the rows."
+                f"`--max_tokens_per_batch` {budget} needs the length of every row beforehand, but a "
+                f"{type(rows).__name__} is a stream: leave the flag out, or load the rows as a `datasets.Dataset`."
             )
         return super().get_train_dataloader()
 
@@ -444,7 +444,7 @@ def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tu
         return args, data_collator, teacher
     if isinstance(second, TrainingArguments) or not may_teach(second):
         raise TypeError(
-            f"`args` is of type {type(second).__name__}: give the training's arguments in second place, and the "
+            f"`args` is of type {type(second).__name__}: give the training arguments as the second argument, and the "
             f"teacher as `{name}=`."
         )
     if teacher is not None:
@@ -466,8 +466,8 @@ def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *
     """
     if isinstance(args, FineTuningArguments):
         raise TypeError(
-            f"`args` are {type(args).__name__}, in which what nobody chose is a task's: give `DistillationArguments` "
-            "or `TrainingArguments`."
+            f"`args` are {type(args).__name__}, whose unset values come from a task; a distillation has none: give "
+            "`DistillationArguments` or `TrainingArguments`."
         )
     if args is None:
         args = kind("tmp_trainer") if distilling else TrainingArguments("tmp_trainer")
@@ -506,8 +506,8 @@ def check_kind(args: Any) -> None:
     """
     if args is not None and not isinstance(args, TrainingArguments):
         raise TypeError(
-            f"`args` is of type {type(args).__name__}: give the training's arguments in second place, and what is "
-            "none of `Trainer`'s arguments by its name."
+            f"`args` is of type {type(args).__name__}: give the training arguments as the second argument, and "
+            "arguments that `Trainer` does not have by their names."
         )
 
 

@@ -170,7 +170,7 @@ def _checkpoint_to_load(asked: str | bool | None, folder: str, *, stock: bool) -
         # Of a folder that is not there a plain training says what `Trainer` says.
         reason = damage_of_checkpoint(found) if not stock or Path(found).is_dir() else None
         if reason is not None:
-            raise ValueError(f"`--resume_from_checkpoint` {found!r} cannot be gone on with: {reason}.")
+            raise ValueError(f"`--resume_from_checkpoint` {found!r} cannot be resumed: {reason}.")
         return found
     whole = last_checkpoint(folder)
     if whole is None and asked != LAST_CHECKPOINT:
@@ -186,8 +186,8 @@ def _tell_differences(checkpoint: str, settings: Mapping[str, Any]) -> None:
     different = differences(before, settings, "in the checkpoint") if before else ""
     if different:
         logger.warning(
-            f"The checkpoint {checkpoint!r} was made with other settings ({different}): the run goes on with "
-            "those of now, and its result is that of neither."
+            f"The checkpoint {checkpoint!r} was made with other settings ({different}): the run continues with the "
+            "new ones, so its result is not that of a run with either from the start."
         )
 
 
@@ -202,7 +202,7 @@ def last_checkpoint(folder: PathLike) -> str | None:
         reason = damage_of_checkpoint(checkpoint)
         if reason is None:
             return checkpoint
-        logger.warning(f"The checkpoint {checkpoint!r} is not whole and is stepped over: {reason}.")
+        logger.warning(f"The checkpoint {checkpoint!r} is incomplete and is skipped: {reason}.")
     return None
 
 

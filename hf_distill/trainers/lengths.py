@@ -203,7 +203,7 @@ def _lengths(dataset: Any, column: str) -> list[int] | None:
     if not is_number or values.null_count:
         raise ValueError(
             f"`--length_column_name`: the column {column!r} must hold the length of every row, but it is {kind}"
-            f"{f' and empty in {values.null_count:,} rows' if is_number else ''}. Name another column, or none that "
-            "exists: then the tokens are counted."
+            f"{f' and empty in {values.null_count:,} rows' if is_number else ''}. Name another column, or one "
+            "that does not exist: then the tokens are counted."
         )
     return values.to_pylist()

@@ -372,7 +372,7 @@ def test_pkd_on_the_scale_of_the_authors_code():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("hidden", {"layers": "0+1:0+3"}, "layers of hidden.*one layer of a side is wanted"),
+        ("hidden", {"layers": "0+1:0+3"}, "layers of hidden.*compares single layers"),
         ("hidden", {"layers": "3:4"}, r"layers of hidden \(student side\).*no layer 3"),
         ("hidden", {"layers": "top"}, "layers of hidden.*cannot read 'top'"),
         ("hidden", {"layers": "1:2,1:2"}, "has the match s1_t2 more than once"),

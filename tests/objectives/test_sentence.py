@@ -97,7 +97,7 @@ def test_what_cannot_be_is_refused(sides):
         SimilarityObjective(similarity_temperature=0.0)
     with pytest.raises(ValueError, match=r"`dims` \[6\], but the student's vector has 6 numbers"):
         terms(SimilarityObjective(dims=[6]), *sides)
-    with pytest.raises(ValueError, match="vectors of texts, which a side does not give"):
+    with pytest.raises(ValueError, match="vectors of texts, but one of the two models gives none"):
         SimilarityObjective()(Signals(torch.ones(1, 1)), of(sides[1]))
 
 

@@ -44,7 +44,9 @@ def test_rows_without_signals_are_refused(store, build, rows):
 
 
 def test_masks_that_the_teacher_did_not_see_are_refused(store, build):
-    with pytest.raises(ValueError, match=r"`--mlm_probability` masks other tokens.*stored teacher has read the rows"):
+    with pytest.raises(
+        ValueError, match=r"`--mlm_probability` masks other tokens.*stored teacher has read the rows without masks"
+    ):
         build(store(), mlm_probability=0.2)
 
 

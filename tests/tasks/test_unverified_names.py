@@ -90,7 +90,7 @@ def test_numbers_are_no_names_and_what_depends_on_names_is_refused(tmp_path, sai
 def test_names_of_a_model_are_not_matched_with_unverified_numbers(tmp_path, said, tiny_bert_config, monkeypatch):
     spec = load_task("helpful", folder(tmp_path, Value("int64"), [1, 0])).spec
     named_model = tiny_bert_config(id2label={0: "unhelpful", 1: "helpful"}, num_hidden_layers=1)
-    with pytest.raises(ValueError, match=r"only number theirs.*`--class_names`"):
+    with pytest.raises(ValueError, match=r"numbers without names.*`--class_names`"):
         label_order(named_model, spec, where="The teacher")
     assert label_order(tiny_bert_config(), spec, where="The teacher") == [0, 1]
     # A head that is trained on them begins anew, and is called by the numbers.

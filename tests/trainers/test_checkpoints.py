@@ -231,7 +231,7 @@ def test_of_damaged_checkpoints_the_file_is_named_and_the_last_whole_one_is_take
             assert "\n" not in reason
             assert str(last if name == MARKER else path) in reason
             assert last_checkpoint(run) == str(run / "checkpoint-2")
-            assert "checkpoint-3' is not whole and is stepped over" in said.pop()
+            assert "checkpoint-3' is incomplete and is skipped" in said.pop()
         path.write_bytes(before)
     assert damage_of_checkpoint(last) is None
     assert not said

@@ -312,10 +312,10 @@ def test_stages_are_counted_in_epochs(build):
 
 def test_a_stage_that_never_comes_is_said(build, caplog):
     late = {"objective": "logits", "schedule": {"name": "stage", "start_epoch": 20}}
-    with pytest.raises(ValueError, match=r"Nothing is learnt in a training of 3 epochs: .*start_epoch=20"):
+    with pytest.raises(ValueError, match=r"No objective is active in a training of 3 epochs: .*start_epoch=20"):
         build(objectives=[late], max_steps=-1, num_train_epochs=3).train()
     build(objectives=["relation", late], max_steps=1).train()
-    assert "'logits' (stage(start_epoch=20)) has no step in a training of" in caplog.text
+    assert "'logits' (stage(start_epoch=20)) is never active in a training of" in caplog.text
 
 
 def test_a_resumed_run_continues_with_the_scheduled_weight(build):

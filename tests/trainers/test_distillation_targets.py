@@ -161,5 +161,5 @@ def test_masks_need_a_mask_token_and_a_teacher_that_reads_them(fill_masks, tmp_p
     text = datasets.Dataset.from_dict({"text": sentences})
     precompute(text, trainer.teacher.model, ["logits"], tmp_path / "stored", processing_class=tiny_tokenizer)
     args = quiet(tmp_path / "run", objectives=["logits"], mlm_probability=0.3)
-    with pytest.raises(ValueError, match=r"--mlm_probability.*stored teacher has read the rows as they are"):
+    with pytest.raises(ValueError, match=r"--mlm_probability.*stored teacher has read the rows without masks"):
         DistillationTrainer(trainer.student, args, teacher_model=str(tmp_path / "stored"))

@@ -183,7 +183,7 @@ def test_scores_agree_by_their_squared_correlation_and_several_labels_one_by_one
 def test_without_outputs_or_layers_to_compare_agreement_is_refused(build):
     with pytest.raises(ValueError, match=r"`--eval_agreement` compares.*\['attention'\] see none"):
         build(objectives=["attention"], eval_agreement=True)
-    with pytest.raises(ValueError, match="`--eval_agreement` watch a distillation"):
+    with pytest.raises(ValueError, match="`--eval_agreement` need a distillation"):
         build(teacher=None, objectives=[], eval_agreement=True)
 
 

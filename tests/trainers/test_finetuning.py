@@ -335,7 +335,7 @@ def test_a_head_for_another_task_is_replaced_and_that_is_said(tiny_teacher, tmp_
     assert torch.equal(other.bert.pooler.dense.weight, tiny_teacher.bert.pooler.dense.weight)
     words = TaskSpec("w", ("tokens",), ("negative", "positive"), metrics=("accuracy",), kind="token_classification")
     load_task_model(str(tmp_path), words, flag="--m")
-    assert "(BertForSequenceClassification) is none for 'w'" in said[1]
+    assert "(BertForSequenceClassification) does not fit 'w'" in said[1]
 
 
 def test_a_constant_predictor_is_called_one(tiny_teacher, sentiment, tiny_tokenizer, monkeypatch):

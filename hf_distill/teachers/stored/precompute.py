@@ -203,8 +203,8 @@ def _running(teacher: Any, dtype: str) -> TeacherSource:
     live = open_teacher(teacher, flag="--teacher_model", dtype=dtype)
     if live.model is None or live.own_tokens is not None:
         raise ValueError(
-            f"`--teacher_model` is {live.describe()}: what is stored are the signals of a model that runs here and "
-            "reads the rows as they are."
+            f"`--teacher_model` is {live.describe()}, but signals are stored of a model that runs here and reads the "
+            "tokens of the rows as they are."
         )
     # A model stays where its owner put it; int8 computes on the CPU.
     if isinstance(teacher, (str, os.PathLike)) and dtype != "int8":

@@ -167,8 +167,8 @@ class LabelReader:
             values = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
         if self.needed and any(value == MARK for value in values):
             logger.warning_once(
-                f"The column {name!r} holds {IGNORED}, which {self.head.model_name} learns as a value: in rows "
-                "without one write NaN or nothing, or leave these rows out."
+                f"The column {name!r} holds {IGNORED}, which {self.head.model_name} learns as a value, for its head "
+                "is one of regression: write NaN or None where a value is missing, or leave these rows out."
             )
         return values
 
@@ -420,8 +420,8 @@ def masking_collator(
     """
     if any(teacher.dataset is not None for teacher in teachers):
         raise ValueError(
-            "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows as they "
-            "are: give the teacher itself as `--teacher_model`."
+            "`--mlm_probability` masks other tokens in every epoch, but a stored teacher has read the rows without "
+            "masks: give the teacher itself as `--teacher_model`."
         )
     if getattr(tokenizer, "mask_token", None) is None:
         raise ValueError(

@@ -232,8 +232,8 @@ class Evaluation:
         wrong = [name for name, value in found.items() if not math.isfinite(value)]
         if wrong:
             raise NotFiniteError(
-                f"Evaluation after step {step}: {listed(wrong)} of these rows is not finite (NaN or "
-                "infinite): the training diverged, or a label of the rows or something the teacher says is not finite."
+                f"Evaluation after step {step}: {listed(wrong)} of these rows is not finite (NaN or infinite): the "
+                "training diverged, or a label of the rows or a signal of the teacher is not finite."
             )
         numbers = self._agreement.take(accelerator.reduce)
         main = headline(numbers, list(model.objectives))

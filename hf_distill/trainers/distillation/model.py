@@ -206,9 +206,9 @@ class DistillationModel(PreTrainedModel):
                 raise ValueError(f"Objective {name!r}: {error}") from None
         never = {name: self.schedules[name].describe() for name, found in self._in_shares.items() if found is None}
         if len(never) == len(self.weights):
-            raise ValueError(f"Nothing is learnt in a training of {epochs:g} epochs: {never}.")
+            raise ValueError(f"No objective is active in a training of {epochs:g} epochs: {never}.")
         for name, stage in never.items():
-            logger.warning(f"Objective {name!r} ({stage}) has no step in a training of {epochs:g} epochs.")
+            logger.warning(f"Objective {name!r} ({stage}) is never active in a training of {epochs:g} epochs.")
 
     def set_progress(self, progress: float) -> None:
         """Tell schedules and objectives which share of the optimizer steps is done."""
@@ -450,8 +450,8 @@ def _head_for(
     width = getattr(capture_of(student, SignalRequest()), "hidden_size", None) or student.config.hidden_size
     if own is None and like.default_prompt is not None and args.teacher_prompt is None:
         logger.warning_once(
-            f"In sentence-transformers the teacher reads {like.prompts.get(like.default_prompt)!r} before every "
-            "text (its default prompt), which is not done here: give it as `--teacher_prompt`."
+            f"sentence-transformers puts the teacher's prompt {like.prompts.get(like.default_prompt)!r} before every "
+            "text, but this training does not: give it as `--teacher_prompt`."
         )
     head = like.for_student(width, pooling=args.student_pooling, dense_width=args.student_dense_width)
     if own is None and (args.teacher_prompt is not None or args.teacher_text_column is not None):
@@ -528,8 +528,8 @@ def train_beside(optimizer: Optimizer, scheduler: Any, objectives: nn.Module, ar
         return
     if scheduler is not None:
         raise ValueError(
-            "`optimizers` has a schedule, but the projections of the objectives, which are made here, must join the "
-            "optimizer: give (optimizer, None) and `--lr_scheduler_type`, or `optimizer_cls_and_kwargs`."
+            "`optimizers` has a schedule of the learning rate, which does not know the projections that objectives "
+            "add to the optimizer: give (optimizer, None) and `--lr_scheduler_type`, or `optimizer_cls_and_kwargs`."
         )
     first = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
     settings = {"lr": args.projection_learning_rate, "weight_decay": args.projection_weight_decay}

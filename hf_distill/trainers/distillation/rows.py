@@ -304,8 +304,8 @@ class ClassOrder:
         if None in places or len(set(places)) < len(places):
             logger.warning_once(
                 f"The classes of `{name}` ({', '.join(found[:5])}) are not the head's ({', '.join(self.names[:5])}): "
-                "their numbers are taken to count the head's outputs. Set `id2label` of the student to have them "
-                "checked."
+                "class 0 is taken for output 0 of the head, and so on. Set `id2label` of the student to have names "
+                "compared."
             )
             return dataset
         if places == list(range(len(places))):
@@ -325,8 +325,9 @@ class ClassOrder:
     def _doubt_numbers(self, name: str) -> None:
         if self._reordered is not None:
             logger.warning_once(
-                f"The labels of `{name}` are numbers without names: they are taken to count the head's outputs "
-                f"({', '.join(self.names[:5])}), and not the classes of other rows ({', '.join(self._reordered[:5])})."
+                f"The labels of `{name}` are numbers without names: they are taken for numbers of the head's outputs "
+                f"({', '.join(self.names[:5])}), not of the classes of the other rows "
+                f"({', '.join(self._reordered[:5])})."
             )
 
 

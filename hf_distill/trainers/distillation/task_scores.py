@@ -375,8 +375,8 @@ def check_readable(teachers: Sequence[TeacherSource]) -> None:
     """
     if not all(teacher.reads_any_rows for teacher in teachers):
         raise ValueError(
-            "`--eval_task` without held-out rows measures terms on the task's text, which a stored teacher or one "
-            "with its own tokens cannot read: hold back `--textbook_eval_rows`, or give `eval_dataset`."
+            "`--eval_task` without held-out rows measures the loss on the task's text, which a stored teacher, or one "
+            "with its own tokenizer, cannot read: hold back rows with `--textbook_eval_rows`, or give `eval_dataset`."
         )
 
 

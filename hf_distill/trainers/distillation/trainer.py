@@ -200,7 +200,9 @@ class DistillationTrainer(BaseTrainer):
         if not self.distilling and self.peft_config is not None:
             raise ValueError("`peft_config` is for a distillation: without one, wrap the model by `get_peft_model`.")
         if not self.distilling and (eval_task is not None or self._own("eval_task") or self._own("eval_agreement")):
-            raise ValueError("`--eval_task` and `--eval_agreement` watch a distillation: give it objectives.")
+            raise ValueError(
+                "`--eval_task` and `--eval_agreement` need a distillation: give a teacher or `--objectives`."
+            )
         if self.distilling:
             refuse_without_effect("a distillation", self.args, given)
             refuse_data_parallel(self.args)

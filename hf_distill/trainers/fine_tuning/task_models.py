@@ -76,7 +76,9 @@ def load_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | No
     kinds = stored.architectures or []
     if kinds and not any(name.endswith(head.suffix) for name in kinds):
         # Rows of another kind of head may have the same name and shape.
-        logger.warning(f"The head of `{flag}` {model!r} ({kinds[0]}) is none for {spec.name!r}: a new one is trained.")
+        logger.warning(
+            f"The head of `{flag}` {model!r} ({kinds[0]}) does not fit {spec.name!r}: a new one is trained."
+        )
         _renew_outputs(loaded)
     else:
         fit_head(loaded, names_of_head(stored), spec, where=f"`{flag}` {model!r}")
@@ -145,8 +147,8 @@ def _permute_outputs(model: Any, order: list[int], where: str) -> None:
     layers = output_layers(model)
     if not layers:
         raise ValueError(
-            f"The head of {where} has its labels in another order than the task, and its output layer is not found: "
-            "give it the task's order (`label_names` in a task.yaml)."
+            f"The head of {where} has its labels in another order than the task, but its output layer, which would be "
+            "reordered, is not found: give the task the head's order (`label_names` in a task.yaml)."
         )
     index = torch.tensor(order)
     for name, module in layers:
@@ -217,8 +219,8 @@ def label_order(config: PreTrainedConfig, spec: TaskSpec, *, where: str) -> list
     order = order_by_name(found, wanted, spec.label_aliases)
     if order is None and _is_unknown(found, spec):
         raise ValueError(
-            f"{where} has the labels {found}, and the rows of task {spec.name!r} only number theirs: which number is "
-            "which label is unknown. Name them in the order of the numbers with `--class_names`."
+            f"{where} has the labels {found}, but those of task {spec.name!r} are numbers without names: which number "
+            "is which label is unknown. Name them in the order of the numbers with `--class_names`."
         )
     if order is None and order_by_number(found, wanted) is not None and not (is_generic(found) and is_generic(wanted)):
         logger.warning_once(_NUMBERED.format(where=where, found=found, wanted=wanted))

@@ -144,7 +144,7 @@ class TaskRows(torch.utils.data.Dataset):
         """
         tasks = np.searchsorted(self.ends, places, side="right")
         if len(set(tasks.tolist())) != 1:
-            raise ValueError("A micro-batch has rows of one task; these are of several.")
+            raise ValueError("The rows of a micro-batch must be of one task; these are of several.")
         task = int(tasks[0])
         start = int(self.ends[task]) - len(self.parts[task])
         columns = self.parts[task][[place - start for place in places]]
