@@ -163,7 +163,9 @@ def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[C
         names: Task as it is given -> its name.
     """
     students = plan_students(arguments, names)
-    models = [(name, path, None, tuple(names)) for name, path in arguments.named_models()]
+    models: list[tuple[str, str, int | None, tuple[str, ...]]] = [
+        (name, path, None, tuple(names)) for name, path in arguments.named_models()
+    ]
     models += [(one.name, one.folder, one.seed, one.tasks) for one in students]
     seeds = arguments.seeds if arguments.fine_tune else [None]
     for model, path, distilled, tasks in models:

@@ -84,7 +84,7 @@ def attention_map(
 def draw_attention(
     maps: Sequence[AttentionMap], path: str | os.PathLike[str], *, heads: Sequence[int] | None = None
 ) -> Path:
-    """Draw a row of maps for each model: the mean over its heads, then single heads.
+    """Draw a row of maps for each model: the mean over its heads, then single heads, all on one scale.
 
     Args:
         maps: Of one or several models.
@@ -106,22 +106,27 @@ def draw_attention(
     rows, columns = len(maps), 1 + len(chosen)
     figure = figures.Figure(figsize=(INCHES_PER_MAP * columns + 1, INCHES_PER_MAP * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
-    for one, axes in zip(maps, grid, strict=True):
-        pictures = [one.weights.mean(0), *(one.weights[head - 1] for head in chosen)]
+    rows_of_pictures = [[one.weights.mean(0), *(one.weights[head - 1] for head in chosen)] for one in maps]
+    highest = max(float(picture.max()) for pictures in rows_of_pictures for picture in pictures)
+    for one, axes, pictures in zip(maps, grid, rows_of_pictures, strict=True):
         titles = [f"{one.name}, layer {one.layer}, mean of {len(one.weights)}", *(f"head {head}" for head in chosen)]
         for axis, picture, title in zip(axes, pictures, titles, strict=True):
-            _draw(axis, picture, one.tokens, title)
+            drawn = _draw(axis, picture, one.tokens, title, highest)
+    bar = figure.colorbar(drawn, ax=grid, shrink=0.6, aspect=30)
+    bar.set_label("attention, the same scale in all maps", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     target = Path(path)
     with new_file(target) as part:
         figure.savefig(part, dpi=150)
     return target
 
 
-def _draw(axis: Any, picture: Tensor, tokens: list[str], title: str) -> None:
-    """One map: queries from top to bottom, keys from left to right."""
-    axis.imshow(picture.numpy(), cmap="Blues", vmin=0)
+def _draw(axis: Any, picture: Tensor, tokens: list[str], title: str, highest: float) -> Any:
+    """One map: queries from top to bottom, keys from left to right; `highest` is the darkest blue."""
+    drawn = axis.imshow(picture.numpy(), cmap="Blues", vmin=0, vmax=highest)
     axis.set_title(title, fontsize=8)
     # A dollar sign would begin a formula.
     labels = [token.replace("$", r"\$") for token in tokens]
     axis.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=6)
     axis.set_yticks(range(len(tokens)), labels, fontsize=6)
+    return drawn

@@ -28,8 +28,13 @@ GROUPS = {
     "Optimizer": ("learning_rate", "grad_norm"),
 }
 OTHER = "Scores"
+# Kinds of curves that are fractions, whatever they measure: their panels share one scale.
+ONE_SCALE = ("Score on the task", OTHER)
 COLUMNS = 3
 MOST_POINTS = 400
+# A curve of fewer points is drawn as it is; of more, each value is a mean that forgets within a share of them.
+FEWEST_SMOOTHED = 30
+SMOOTHED_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,54 @@ def thinned(points: Curve) -> Curve:
     return [points[round(index * last / (MOST_POINTS - 1))] for index in range(MOST_POINTS)]
 
 
+def smoothed(points: Curve) -> Curve:
+    """A curve without its noise: a mean that weighs a value less the more values came after it.
+
+    It begins with the first value itself, and steps stay what they are. Short curves are returned as they are.
+    """
+    if len(points) < FEWEST_SMOOTHED:
+        return points
+    keep = 1 - 1 / max(2.0, SMOOTHED_SHARE * len(points))
+    total = weight = 0.0
+    found = []
+    for step, value in points:
+        total, weight = keep * total + value, keep * weight + 1
+        found.append((step, total / weight))
+    return found
+
+
+def shown_points(line: Line, name: str) -> Curve:
+    """What is drawn of a line: noise is in what is measured on the batches of the training only."""
+    noisy = not line.evaluated and name.startswith(("loss", "grad_norm"))
+    return smoothed(line.points) if noisy else line.points
+
+
+def scale_of(figure: Figure, panel: Panel) -> str:
+    """Panels with the same scale share their limits: terms of one objective, and scores."""
+    if figure.title in ONE_SCALE:
+        return figure.title
+    family = panel.name.rpartition("/")[0]
+    return family if family not in ("", "weight", "temperature", "gold_share") else panel.name
+
+
+def limits(panels: Sequence[Panel]) -> tuple[float, float]:
+    """The lowest and the highest value to show; single values far outside of a noisy curve do not count."""
+    values: list[float] = []
+    for panel in panels:
+        for line in panel.lines:
+            points = shown_points(line, panel.name)
+            raw = sorted(value for _, value in line.points)
+            cut = len(raw) // 50 if points != line.points else 0
+            values += [*raw[cut : len(raw) - cut], *(value for _, value in points)]
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
 def draw(figure: Figure, runs: Sequence[str]) -> str:
-    """A figure as SVG: the panels side by side, held-out values dashed with dots.
+    """A figure as SVG: the panels side by side, curves smoothed with their values behind, held-out ones dashed.
+
+    Panels that can be compared have one scale (see `scale_of`), and all have the same steps.
 
     Args:
         figure: What to draw.
@@ -123,12 +174,67 @@ def draw(figure: Figure, runs: Sequence[str]) -> str:
     # The same curves give the same file; text stays text.
     with matplotlib.rc_context({"svg.hashsalt": "hf_distill", "svg.fonttype": "none", "font.size": 9}):
         picture = figures.Figure(figsize=(3.6 * columns, 2.5 * rows + 0.35), layout="constrained")
-        grid = picture.subplots(rows, columns, squeeze=False).flatten()
+        grid = picture.subplots(rows, columns, squeeze=False, sharex=True).flatten()
         for axes, panel in zip(grid, figure.panels, strict=False):
             _draw_panel(axes, panel, list(runs))
+            same = [one for one in figure.panels if scale_of(figure, one) == scale_of(figure, panel)]
+            axes.set_ylim(*limits(same))
         for axes in grid[len(figure.panels) :]:
             axes.set_visible(False)
         _add_legend(picture, grid[: len(figure.panels)])
+        buffer = io.StringIO()
+        picture.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A model that was scored.
+
+    Attributes:
+        name: What it is called.
+        score: Its score, a fraction.
+        millions: Its parameters in millions; `None` for the majority's label, which has none.
+    """
+
+    name: str
+    score: float
+    millions: float | None
+
+
+def draw_scores(bars: Sequence[Bar], score: str) -> str:
+    """Scores on the left and sizes on the right as SVG, a line for each model; the majority's score is a line across.
+
+    Args:
+        bars: At least one, on one task.
+        score: What the score is.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    matplotlib = require("matplotlib", extra="plots", needed_by="the figures of a report")
+    figures = require("matplotlib.figure", extra="plots", needed_by="the figures of a report")
+    models = [bar for bar in bars if bar.millions is not None]
+    with matplotlib.rc_context({"svg.hashsalt": "hf_distill", "svg.fonttype": "none", "font.size": 9}):
+        picture = figures.Figure(figsize=(9.6, 0.75 + 0.36 * len(models)), layout="constrained")
+        left, right = picture.subplots(1, 2, sharey=True)
+        names = [bar.name for bar in models]
+        colors = [f"C{number % 10}" for number in range(len(models))]
+        for axes, values, title, form in (
+            (left, [100 * bar.score for bar in models], f"{score}, in percent", "{:.1f}"),
+            (right, [bar.millions for bar in models], "parameters, in millions", "{:.1f}"),
+        ):
+            drawn = axes.barh(names, values, color=colors, height=0.62)
+            axes.bar_label(drawn, [form.format(value) for value in values], padding=3, fontsize=8)
+            axes.set_title(title, fontsize=9, loc="left")
+            axes.margins(x=0.14)
+            axes.tick_params(axis="y", length=0)
+            axes.spines[["top", "right"]].set_visible(False)
+        left.invert_yaxis()
+        for bar in bars:
+            if bar.millions is None:
+                left.axvline(100 * bar.score, color="0.35", linestyle=":", linewidth=1.2)
+                left.set_xlabel(f"dotted: {bar.name}, {100 * bar.score:.1f}", fontsize=8)
         buffer = io.StringIO()
         picture.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
@@ -141,16 +247,19 @@ def as_data_uri(svg: str) -> str:
 
 def _draw_panel(axes: Any, panel: Panel, runs: list[str]) -> None:
     for line in panel.lines:
-        points = thinned(line.points)
+        color = f"C{runs.index(line.run) % 10}"
+        points = thinned(shown_points(line, panel.name))
+        if points != thinned(line.points):
+            axes.plot(*zip(*thinned(line.points), strict=True), color=color, linewidth=0.7, alpha=0.35)
         style: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 3} if line.evaluated else {}
         if len(points) == 1:
             style["marker"] = "o"
         label = f"{line.run}, held out" if line.evaluated else line.run
         steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, color=f"C{runs.index(line.run) % 10}", linewidth=1.2, label=label, **style)
+        axes.plot(steps, values, color=color, linewidth=1.4, label=label, **style)
     axes.set_title(panel.name, fontsize=9)
     axes.set_xlabel("updates", fontsize=8)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(labelsize=8, labelbottom=True)
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -11,12 +11,14 @@ from typing import Any
 from hf_distill.hub.disclosure import is_secret_name, public
 from hf_distill.hub.model_card import CARD_FILE
 from hf_distill.hub.rendering import render_template
-from hf_distill.reports.figures import as_data_uri, draw, plan_figures
+from hf_distill.reports.figures import Bar, as_data_uri, draw, draw_scores, plan_figures
 from hf_distill.reports.runs import Run
 from hf_distill.settings.help import defaults_in_source
 from hf_distill.storage.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+# The heading of the figures that show scores beside sizes.
+SCORES = "Scores and sizes"
 SUFFIXES = {".html": "report.html", ".htm": "report.html", ".md": "report.md"}
 
 
@@ -61,13 +63,35 @@ def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Pat
 def _pictures(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str | None]:
     """Every figure with its headings, or why there is none."""
     planned = plan_figures(runs)
-    if not planned:
-        return [], "the runs have no log of a training."
     names = [run.name for run in runs]
     try:
-        return [{"stage": figure.stage, "title": figure.title, "svg": draw(figure, names)} for figure in planned], None
+        found = [
+            {"stage": SCORES, "title": title, "svg": draw_scores(bars, title)} for title, bars in bars_of(runs).items()
+        ]
+        found += [{"stage": figure.stage, "title": figure.title, "svg": draw(figure, names)} for figure in planned]
     except ImportError as error:
         return [], str(error)
+    return found, None if planned else "the runs have no log of a training."
+
+
+def bars_of(runs: Sequence[Run]) -> dict[str, list[Bar]]:
+    """What was scored in what way -> the models, where there are at least two with a score and a size."""
+    found: dict[str, dict[str, Bar]] = {}
+    for run in runs:
+        for item in run.scores:
+            score, parameters = item.get("score"), item.get("parameters")
+            if score is None or (parameters is None and item["role"] != "majority"):
+                continue
+            of_all = item["role"] in ("teacher", "majority") or len(runs) == 1
+            name = item["role"] if of_all else f"{run.name}: {item['role']}"
+            title = " ".join(str(item[key]) for key in ("task", "metric") if item.get(key))
+            millions = None if parameters is None else parameters / 1e6
+            bars = found.setdefault(title, {})
+            if name in bars and bars[name].score != score:
+                name = f"{run.name}: {item['role']}"
+            bars.setdefault(name, Bar(name, score, millions))
+    several = {title: list(bars.values()) for title, bars in found.items()}
+    return {title: bars for title, bars in several.items() if sum(bar.millions is not None for bar in bars) > 1}
 
 
 def _beside(path: Path, number: int, figure: dict[str, Any]) -> str:

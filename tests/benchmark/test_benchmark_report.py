@@ -8,7 +8,7 @@ import pytest
 
 from hf_distill.hub.model_card import CardFacts, ModelFacts, ScoreFacts, write_model_card
 from hf_distill.reports.speed.quality import Quality, read_quality
-from hf_distill.reports.speed.report import Point, draw_quality, format_report, points_of
+from hf_distill.reports.speed.report import Point, draw_quality, format_report, points_of, short_models
 
 
 def write(path, content):
@@ -154,3 +154,9 @@ def test_it_is_drawn(facts, suffix, tmp_path):
     assert head == {"png": b"\x89PNG\r", "svg": b"<?xml"}[suffix]
     if suffix == "svg":
         assert "milliseconds per sentence" in path.read_text(encoding="utf-8")
+
+
+def test_models_are_called_by_what_tells_them_apart():
+    assert short_models(["sst2_teacher", "sst2_4x312"]) == {"sst2_teacher": "teacher", "sst2_4x312": "4x312"}
+    assert short_models(["sst2_a b", "sst2_a"]) == {"sst2_a b": "a b", "sst2_a": "a"}
+    assert short_models(["my_model"]) == {"my_model": "my model"}

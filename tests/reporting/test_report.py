@@ -13,8 +13,22 @@ import yaml
 
 from hf_distill.cli import main
 from hf_distill.commands.report import run as report
-from hf_distill.reports.figures import MOST_POINTS, group_of, plan_figures, thinned
-from hf_distill.reports.page import shown, tables_of
+from hf_distill.reports.figures import (
+    FEWEST_SMOOTHED,
+    MOST_POINTS,
+    Figure,
+    Line,
+    Panel,
+    draw_scores,
+    group_of,
+    limits,
+    plan_figures,
+    scale_of,
+    shown_points,
+    smoothed,
+    thinned,
+)
+from hf_distill.reports.page import bars_of, shown, tables_of
 from hf_distill.reports.runs import read_runs, short_names
 from hf_distill.settings import ReportArguments
 
@@ -225,6 +239,59 @@ def test_long_curves_are_thinned_and_keep_their_ends():
     few = thinned(points)
     assert (len(few), few[0], few[-1]) == (MOST_POINTS, points[0], points[-1])
     assert thinned(points[:5]) == points[:5]
+
+
+def test_noise_is_smoothed_and_a_constant_stays():
+    noisy = [(step, 1.0 + (-1) ** step * 0.5) for step in range(200)]
+    points = smoothed(noisy)
+    assert [step for step, _ in points] == list(range(200))
+    assert points[0] == noisy[0]
+    assert all(abs(value - 1.0) < 0.1 for _, value in points[20:])
+    assert [value for _, value in smoothed([(step, 3.0) for step in range(50)])] == pytest.approx([3.0] * 50)
+    assert smoothed(noisy[: FEWEST_SMOOTHED - 1]) == noisy[: FEWEST_SMOOTHED - 1]
+
+
+def test_only_what_the_batches_of_the_training_measure_is_smoothed():
+    noisy = [(step, float(step % 2)) for step in range(100)]
+    assert shown_points(Line("a", noisy, evaluated=False), "loss/relation/qq") != noisy
+    assert shown_points(Line("a", noisy, evaluated=True), "loss/relation/qq") == noisy
+    assert shown_points(Line("a", noisy, evaluated=False), "learning_rate") == noisy
+
+
+def test_terms_of_one_objective_and_scores_have_one_scale():
+    names = ["loss", "loss/logits/soft", "loss/relation/kk", "loss/relation/qq"]
+    losses = Figure("Distillation", "Loss and its terms", [Panel(name, []) for name in names])
+    assert [scale_of(losses, panel) for panel in losses.panels] == [
+        "loss", "loss/logits", "loss/relation", "loss/relation",
+    ]  # fmt: skip
+    scores = Figure("Distillation", "Score on the task", [Panel("task/f1", []), Panel("task/accuracy", [])])
+    assert len({scale_of(scores, panel) for panel in scores.panels}) == 1
+
+
+def test_a_scale_holds_both_curves_but_for_single_spikes():
+    spiky = [(step, 1.0) for step in range(100)]
+    spiky[50] = (50, 1000.0)
+    low, high = limits([Panel("loss/a/x", [Line("a", spiky, evaluated=False)]), Panel("loss/a/y", [])])
+    assert low < 1.0 < high < 300
+    other = Panel("loss/a/y", [Line("a", [(1, 5.0)], evaluated=True)])
+    assert limits([other, Panel("loss/a/x", [Line("a", [(1, 2.0)], evaluated=True)])]) == pytest.approx((1.82, 5.18))
+    assert limits([Panel("loss", [Line("a", [(1, 0.0)], evaluated=True)])]) == (-1.0, 1.0)
+
+
+def test_scores_stand_beside_sizes(write):
+    majority = {"label": "no", "score": 0.45}
+    runs = read_runs([write("sst2", {**EVALUATED, "majority": majority})])
+    [(title, bars)] = bars_of(runs).items()
+    assert title == "glue/sst2 accuracy"
+    assert [(bar.name, bar.score, bar.millions) for bar in bars] == [
+        ("teacher", 0.9, 20.0), ("student", 0.8, 1.5), ("baseline", 0.7, 1.5), ("majority", 0.45, None),
+    ]  # fmt: skip
+    drawn = draw_scores(bars, title)
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    assert all(text in drawn for text in ("teacher", "baseline", "80.0", "20.0", "dotted: majority, 45.0"))
+    other = write("again", {**EVALUATED, "student": {**MODEL, "score": 0.85}})
+    names = [bar.name for bar in bars_of(read_runs([str(runs[0].folder), other]))[title]]
+    assert names == ["teacher", "sst2: student", "sst2: baseline", "majority", "again: student", "again: baseline"]
 
 
 def test_cells_are_short():

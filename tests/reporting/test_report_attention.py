@@ -46,6 +46,23 @@ def test_teacher_and_students_are_drawn_below_each_other(tiny_bert_config, tiny_
     assert picture.read_text().startswith("<?xml")
 
 
+def test_all_maps_have_one_scale_and_a_bar_says_it(tiny_bert_config, tiny_tokenizer, tmp_path, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure")
+    drawn = []
+    save = figures.Figure.savefig
+    monkeypatch.setattr(
+        figures.Figure, "savefig", lambda figure, *a, **k: drawn.append(figure) or save(figure, *a, **k)
+    )
+    found = attention_map(BertModel(tiny_bert_config()), tiny_tokenizer, TEXT)
+    draw_attention([found, found], tmp_path / "map.png", heads=[2])
+    images = [image for axes in drawn[0].axes for image in axes.get_images()]
+    highest = max(float(found.weights.mean(0).max()), float(found.weights[1].max()))
+    assert [image.get_clim() for image in images] == [(0.0, pytest.approx(highest))] * 4
+    assert [axes.get_ylabel() for axes in drawn[0].axes if axes.get_ylabel()] == [
+        "attention, the same scale in all maps"
+    ]
+
+
 def test_signs_of_formulas_are_text(tiny_bert_config, tiny_tokenizer, tmp_path):
     pytest.importorskip("matplotlib")
     found = attention_map(BertModel(tiny_bert_config()), tiny_tokenizer, TEXT)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,25 @@ def points_of(facts: dict[str, Any]) -> list[Point]:
     return found
 
 
+# What engines are called in a figure.
+ENGINE_NAMES = {
+    "sdpa": "PyTorch",
+    "eager": "PyTorch, eager attention",
+    "compiled": "PyTorch, compiled",
+    "onnx": "ONNX Runtime",
+    "onnx_int8": "ONNX Runtime, int8",
+}
+
+
+def short_models(names: Sequence[str]) -> dict[str, str]:
+    """Names of models without the words that all begin with: `sst2_teacher` and `sst2_4x312` are teacher and 4x312."""
+    words = {name: re.split(r"[_\s]+", name) for name in names}
+    beginnings = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*words.values(), strict=False))
+    # Every name keeps a word.
+    shared = min(len(list(beginnings)) if len(words) > 1 else 0, *(len(found) - 1 for found in words.values()))
+    return {name: " ".join(found[shared:]) for name, found in words.items()}
+
+
 def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: str, ylabel: str) -> Path:
     """Draw the points; those of one model are joined by a line.
 
@@ -96,25 +118,30 @@ def draw_quality(points: list[Point], path: str | os.PathLike[str], *, title: st
     figure = figures.Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     models = list(dict.fromkeys(point.model for point in points))
+    called = short_models(models)
     for number, model in enumerate(models):
         own = sorted((point for point in points if point.model == model), key=lambda point: point.milliseconds)
-        times, scores = [point.milliseconds for point in own], [point.score for point in own]
+        times, scores = [point.milliseconds for point in own], [100 * point.score for point in own]
         axes.plot(times, scores, color=f"C{number}", linewidth=1, alpha=0.6, label=model)
         for point in own:
-            axes.plot(point.milliseconds, point.score, MARKERS[point.engine], color=f"C{number}", markersize=7)
-        place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "right"}
-        axes.annotate(model, (times[-1], scores[-1]), color=f"C{number}", **place)
+            axes.plot(point.milliseconds, 100 * point.score, MARKERS[point.engine], color=f"C{number}", markersize=7)
+        # Lines of lower models run below each other, so that their names stand below them.
+        below = scores[-1] < max(100 * point.score for point in points)
+        place: dict[str, Any] = {"xytext": (0, -17 if below else 9), "textcoords": "offset points", "ha": "center"}
+        place |= {"fontsize": 11, "fontweight": "bold"}
+        axes.annotate(called[model], (times[-1], scores[-1]), color=f"C{number}", **place)
     for engine in dict.fromkeys(point.engine for point in points):
-        axes.plot([], [], MARKERS[engine], color="0.3", label=engine.replace("_", " "))
+        axes.plot([], [], MARKERS[engine], color="0.3", label=ENGINE_NAMES.get(engine, engine))
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[len(models) :], labels[len(models) :], frameon=False, loc="lower right")
+    axes.legend(handles[len(models) :], labels[len(models) :], frameon=False, loc="upper left")
     axes.set_xscale("log")
     # 1, 2, 5, 10, … in plain numbers.
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.margins(x=0.15, y=0.15)
-    axes.set(xlabel="milliseconds per sentence (log scale; left is faster)", ylabel=ylabel, title=title)
+    axes.margins(x=0.2, y=0.15)
+    axes.set(xlabel="milliseconds per sentence (left is faster)", ylabel=f"{ylabel}, in percent")
+    axes.set_title(title, fontsize=10)
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     with new_file(path) as part:
