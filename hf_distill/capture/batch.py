@@ -32,7 +32,7 @@ class Facts:
 
     Attributes:
         has_padding: Of a mask (B, T): whether there may be padding.
-        num_shown: Of labels: how many are not negative.
+        num_shown: Of labels: how many are not negative; of a mask: how many tokens are real.
         counts: Of the numbers of teachers: how often each occurs.
         on_host: The numbers themselves, before they went to a device.
     """
@@ -111,7 +111,8 @@ def _facts_of_numbers(name: str, values: Any) -> Facts | None:
     if not isinstance(values, Tensor) or values.device.type != "cpu" or values.is_floating_point():
         return None
     if name.endswith("attention_mask") and values.dim() > 1:
-        return Facts(has_padding=not bool(values.all()))
+        shown = int((values != 0).sum())
+        return Facts(has_padding=shown < values.numel(), num_shown=shown)
     if name == "labels":
         return Facts(num_shown=int((values >= 0).sum()))
     if name == "teacher_id":
@@ -209,9 +210,13 @@ def as_single_rows(values: Tensor) -> Tensor:
 
 
 class _Read(threading.local):
-    """Of this thread: the mask of the batch that a model reads now, and whether one that is made may be packed."""
+    """What is so now in this thread."""
 
+    # Of the batch that a model reads: its mask, and its rows if they are packed.
     mask: Tensor | None = None
+    rows: Any = None
+    # Whether rows may be packed, and whether a batch that is made may have parts that are `Packed`.
+    packs_rows: bool = False
     packs: bool = False
 
 

@@ -37,8 +37,9 @@ from hf_distill.capture.architectures import (
     unwrap,
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
-from hf_distill.capture.batch import FACTS, NOW, has_padding, reading
+from hf_distill.capture.batch import FACTS, NOW, facts_of, has_padding, reading
 from hf_distill.capture.forward import removing_stale_pre_hooks, run_candidates, without_checkpointing
+from hf_distill.capture.packed_rows import BY_COLUMN, BY_COUNT, PackedRows, rows_of_now
 from hf_distill.capture.signals import (
     EarlyStopError,
     Recorder,
@@ -161,6 +162,9 @@ class SignalCapture:
             raise RuntimeError("This SignalCapture is already running; make a second one for the same model.")
         signals = Signals(attention_mask=attention_mask_of(inputs))
         output = None
+        rows = self._rows_to_pack(inputs)
+        if rows is not None:
+            inputs = rows.inputs(inputs, self.architecture.base.config)
         stop_early = self._stops_early()
         # This pass is not the one that captures around it wait for, if it runs inside the same model.
         paused = [other for other, _ in recorders_of(self.architecture.base) if other.active]
@@ -170,6 +174,8 @@ class SignalCapture:
         try:
             with ExitStack() as stack:
                 self._prepare(stack, inputs)
+                if rows is not None:
+                    stack.enter_context(rows_of_now(rows))
                 output = self.model(**{**self._defaults, **inputs})
         except EarlyStopError:
             pass
@@ -180,6 +186,9 @@ class SignalCapture:
             signals.projections = recorder.projections
             score_parts, last_states = recorder.score_parts, recorder.last_states
             recorder.clear()
+        if rows is not None:
+            signals.hidden_states = {layer: rows.unpack(found) for layer, found in signals.hidden_states.items()}
+            last_states = None if last_states is None else rows.unpack(last_states)
         signals.attention_scores = {layer: parts.scores() for layer, parts in score_parts.items()}
         if self.request.logits and output is not None:
             signals.logits = logits_of(output, self._inner)
@@ -187,6 +196,30 @@ class SignalCapture:
             signals.pooled = self.pool(last_states.to(signals.attention_mask.device), signals.attention_mask)
         self._check_complete(signals)
         return signals, output
+
+    @property
+    def packs_rows(self) -> bool:
+        """Whether the model computes the same without padding, and nothing of its head is asked for."""
+        info = self.architecture
+        is_known = info.model_type in BY_COLUMN | BY_COUNT and not getattr(info.base.config, "is_decoder", False)
+        return (
+            is_known and not self.request.logits and info.base.config._attn_implementation in (ATTENTION_NAME, "sdpa")
+        )
+
+    def _rows_to_pack(self, inputs: dict[str, Any]) -> PackedRows | None:
+        """The rows of the inputs where they are to be packed; `None` where they stay as they are."""
+        if not NOW.packs_rows or torch.compiler.is_compiling() or not self.packs_rows:
+            return None
+        mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
+        has_rows = mask is not None and ids is not None and mask.dim() == ids.dim() == 2
+        # A pass that is computed again while gradients are would not find its rows.
+        again = any(getattr(layer, "gradient_checkpointing", False) and layer.training for layer in self._layers())
+        # The head of ModernBERT reads the mask of its batch.
+        reads_mask = self.architecture.model_type == "modernbert" and self.has_head and not self._stops_early()
+        if not has_rows or again or reads_mask or facts_of(mask).has_padding is False:
+            return None
+        self.prefer_products()
+        return PackedRows(mask)
 
     def prefer_products(self) -> None:
         """Let a model that runs SDPA choose attention by products (`hf_distill.kernels.cpu`) where faster.
@@ -317,6 +350,7 @@ class OutputCapture:
     """
 
     has_head = True
+    packs_rows = False
 
     def __init__(self, model: nn.Module, request: SignalRequest, *, pool: Pool | None = None) -> None:
         self.model = model
@@ -481,6 +515,10 @@ def recording_attention(
     Returns:
         What `sdpa_attention_forward` returns.
     """
+    rows = NOW.rows
+    if rows is not None:
+        with rows_of_now(None):
+            return rows.attend(recording_attention, module, [query, key, value], **kwargs)
     for recorder, fixed_layer in recorders_of(module):
         if recorder.active:
             layer = recorder.current if fixed_layer is None else fixed_layer

@@ -241,6 +241,12 @@ class DistillationArguments(CheckedTrainingArguments):
         "Tokens of a training batch at most, padding counted, on one device: batches have as many rows of "
         "like length as fit, in place of --per_device_train_batch_size. Default: batches of that many rows.",
     )
+    pack_rows: bool = setting(
+        False,
+        "Compute embeddings, linear layers and norms without padding, where objectives need no logits. The student "
+        "must be a BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, ModernBERT or NomicBERT; any other teacher keeps "
+        "its padding.",
+    )
     objectives: list[str] | None = setting(
         None,
         "What the student learns from, as name or name:weight, or as a mapping (in YAML, or JSON) with "

@@ -302,6 +302,9 @@ def _(run: Run) -> None:
     run.distil(["relation", "logits"], **values)
 
 
+_run("packed rows, bf16")(lambda run: run.distil(["relation", "hidden"], pack_rows=True, bf16=True))
+
+
 @_run("a teacher with a tokenizer of its own")
 def _(run: Run) -> None:
     lines = texts()

@@ -119,6 +119,11 @@ class DistillationModel(PreTrainedModel):
             bool(inside) and not request.logits and max(inside) > max(request.hidden_states, default=0)
         )
 
+    @property
+    def packs_rows(self) -> bool:
+        """Whether the student can leave padding out (`hf_distill.capture.packed_rows`)."""
+        return self._capture.packs_rows
+
     @torch.no_grad()
     def check(self, teacher: TeacherSource | None, args: DistillationArguments) -> None:
         """Let every objective look at one tiny batch of both sides, and create what depends on their widths.

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from transformers.utils import find_labels
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ...capture.architectures import forward_columns, without_adapters
+from ...capture.packed_rows import packing_rows
 from ...capture.signals import Signals, named_signals
 from ...hub.loading import load_model
 from ...hub.tokenizers import tokenizer_hash
@@ -273,6 +275,12 @@ class DistillationTrainer(BaseTrainer):
 
     def _check_objectives(self) -> None:
         self.model.check(self.teacher, self.args)
+        if self.args.pack_rows and not self.model.packs_rows:
+            raise ValueError(
+                f"`--pack_rows` has no effect on a {type(self.student).__name__} and the objectives "
+                f"{sorted(self.model.objectives)}: it is for BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, "
+                "ModernBERT and NomicBERT with SDPA, and for objectives that need no logits. Leave it out."
+            )
         plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
         reshards = getattr(plugin, "fsdp_version", 1) == 2 and plugin.reshard_after_forward
         if self.model.ends_inside_a_layer and reshards:
@@ -415,14 +423,15 @@ class DistillationTrainer(BaseTrainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The weighted sum of all terms; a mean over the whole optimizer step when `num_items_in_batch` is given."""
-        signals = self._teacher_signals(inputs)
-        outputs = model(
-            teacher_signals=signals,
-            num_items=num_items_in_batch,
-            loss_scale=1.0 if num_items_in_batch is None else float(self.accelerator.num_processes),
-            return_logits=return_outputs,
-            **inputs,
-        )
+        with packing_rows() if self.args.pack_rows else nullcontext():
+            signals = self._teacher_signals(inputs)
+            outputs = model(
+                teacher_signals=signals,
+                num_items=num_items_in_batch,
+                loss_scale=1.0 if num_items_in_batch is None else float(self.accelerator.num_processes),
+                return_logits=return_outputs,
+                **inputs,
+            )
         if self.model.training:
             terms = outputs["terms"]
             self.watch(named_targets(signals, inputs))
