@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, load_dataset
 from tokenizer_cases import character_tokenizer
 from trainings import sharpened
-from transformers import BertForSequenceClassification, set_seed
+from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill import (
     DistillationArguments,
@@ -21,18 +21,21 @@ from hf_distill import (
 )
 from hf_distill.capture.signals import ABSENT, SignalRequest
 from hf_distill.capture.transformer import capture_of
-from hf_distill.commands import corpus, distill, evaluate
+from hf_distill.commands import adapt, corpus, distill, evaluate
 from hf_distill.corpus.search.candidates import best_documents
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import (
+    AdaptationArguments,
     CorpusArguments,
     EvaluationArguments,
+    FineTuningArguments,
     RunArguments,
     StudentArguments,
     TaskArguments,
     TeacherArguments,
     TextbookArguments,
 )
+from hf_distill.students.sentence import Normalize, SentenceHead
 from hf_distill.tasks.vectors import read_retrieval, training_queries
 from hf_distill.teachers.base import LiveTeacher
 from hf_distill.trainers.distillation.task_scores import as_reranking, score_pairs
@@ -376,3 +379,30 @@ def test_without_a_teacher_the_answers_are_learnt(beir, tmp_path, reranker, tiny
     after = made.evaluate(made.train_dataset)
     assert after["eval_loss/labels/hard"] < 0.5 * before
     assert "eval_ranking/ndcg@10" in after
+
+
+@pytest.mark.parametrize("kind", ["reranker", "sentence encoder"])
+def test_adapt_scores_a_search_beside_the_teacher(kind, folder, beir, tmp_path, tiny_bert_config, tiny_tokenizer):
+    if kind == "sentence encoder":
+        for name, seed in (("teacher", 1), ("student", 2)):
+            set_seed(seed)
+            BertModel(tiny_bert_config(), add_pooling_layer=False).save_pretrained(tmp_path / name)
+            tiny_tokenizer.save_pretrained(tmp_path / name)
+            SentenceHead("mean", [Normalize()]).save(tmp_path / name, 24)
+    else:
+        create_student(folder, "2x12:2h:24").save_pretrained(tmp_path / "student")
+        tiny_tokenizer.save_pretrained(tmp_path / "student")
+    student, task = str(tmp_path / "student"), TaskArguments(beir, max_length=32)
+    training = FineTuningArguments(str(tmp_path / "adapted"), use_cpu=True, report_to="none")
+    results = adapt.run(task, AdaptationArguments(student), training, TeacherArguments(folder))
+    own = {name: EvaluationArguments(path, output_dir=str(tmp_path / f"of-{name}"), use_cpu=True)
+           for name, path in {"student": student, "teacher": folder}.items()}  # fmt: skip
+    for role, evaluation in own.items():
+        assert results[role]["scores"] == evaluate.run(task, evaluation)["scores"]
+    assert "student: ndcg@10" in adapt.summary(results)
+    again = EvaluationArguments(str(tmp_path / "adapted"), output_dir=str(tmp_path / "again"), use_cpu=True)
+    assert evaluate.run(task, again)["scores"] == results["student"]["scores"]
+    [score] = [one for one in read_facts(tmp_path / "adapted").scores if one.metric == "ndcg@10"]
+    assert (score.student, score.teacher) == (results["student"]["score"], results["teacher"]["score"])
+    with pytest.raises(ValueError, match=r"`--from_scratch` trains a baseline on labels"):
+        adapt.run(task, AdaptationArguments(student, from_scratch=True), training)

@@ -9,16 +9,24 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
-from hf_distill.commands.card import adapted_facts, completed, shown_command, write_card
-from hf_distill.commands.evaluate import score_model
+from hf_distill.commands.card import adapted_facts, completed, searching_facts, shown_command, write_card
+from hf_distill.commands.evaluate import score_model, score_vectors
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.teach import load_task_from
-from hf_distill.hub.loading import load_tokenizer
-from hf_distill.settings import AdaptationArguments, FineTuningArguments, TaskArguments, TeacherArguments
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.settings import (
+    AdaptationArguments,
+    EvaluationArguments,
+    FineTuningArguments,
+    TaskArguments,
+    TeacherArguments,
+)
 from hf_distill.settings.parsing import write_arguments
+from hf_distill.students.sentence import read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
+from hf_distill.tasks.vectors import is_retrieval
 from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 from hf_distill.trainers.fine_tuning.task_models import load_task_model, random_task_model
 from hf_distill.trainers.fine_tuning.trainer import FineTuningResult, finetune
@@ -36,6 +44,9 @@ def run(
     as_it_is: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune a student on the task's labels and score it.
+
+    Of a folder in BEIR's layout there are no labels to learn: a sentence encoder or a reranker is scored as it is,
+    beside its teacher, and saved with a card that says so.
 
     With a teacher (a model already fine-tuned on the task), its score and the student's retention of it are reported
     too; with `adaptation.from_scratch`, the same student with random weights is fine-tuned in the same way.
@@ -58,6 +69,8 @@ def run(
         ValueError: If task, labels and models do not fit.
     """
     started = time.perf_counter()
+    if is_retrieval(task.task):
+        return _score_search(task, adaptation, training, teacher)
     rows = load_task_from(task, seed=training.seed)
     student, adapted = _student(task, adaptation, training, rows, as_it_is=as_it_is)
     reference = None
@@ -105,6 +118,70 @@ def summary(results: dict[str, Any]) -> str:
             remark = constant_remark(results[role]["constant"])
             lines.append(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}{remark}")
     return "\n".join(filter(None, [*lines, majority_line(results["majority"])]))
+
+
+def _score_search(
+    task: TaskArguments,
+    adaptation: AdaptationArguments,
+    training: FineTuningArguments,
+    teacher: TeacherArguments | None,
+) -> dict[str, Any]:
+    """Score a sentence encoder or a reranker on a search, beside its teacher, and save it with its card.
+
+    Raises:
+        ValueError: If something is to be trained, or a model gives neither vectors nor scores.
+    """
+    started = time.perf_counter()
+    if adaptation.from_scratch:
+        raise ValueError(
+            f"`--from_scratch` trains a baseline on labels, but `--task` {task.task!r} is a search, on which nothing "
+            "is trained: leave it out."
+        )
+
+    def score(name: str, revision: str | None, tokenizer: str | None = None) -> dict[str, Any]:
+        evaluation = EvaluationArguments(
+            name,
+            revision,
+            tokenizer,
+            eval_batch_size=training.per_device_eval_batch_size,
+            bf16=training.bf16,
+            use_cpu=training.use_cpu,
+            seed=training.seed,
+        )
+        return score_vectors(task, evaluation, read_head(name, revision))
+
+    source, folder = adaptation.student_model, str(training.output_dir)
+    found = score(source, adaptation.student_revision, adaptation.tokenizer_name)
+    named = teacher is not None and teacher.teacher_model is not None
+    reference = score(str(teacher.teacher_model), teacher.teacher_revision) if teacher is not None and named else None
+    kept = ("score", "constant", "scores", "parameters")
+    roles = {
+        role: None if one is None else {"source": name, **{key: one[key] for key in kept}}
+        for role, name, one in (("student", source, found), ("teacher", teacher and teacher.teacher_model, reference))
+    }
+    same = ("task", "kind", "metric", "split", "split_rows", "max_eval_samples", "majority", "seed", "environment")
+    facts: dict[str, Any] = {
+        "job": "adapt",
+        **{key: found[key] for key in same},
+        **({"first_search": found["first_search"]} if "first_search" in found else {}),
+        **roles,
+        "baseline": None,
+        "retention": found["score"] / reference["score"] if reference and reference["score"] else None,
+        "gain": None,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    if training.should_save:
+        model = load_model(source, flag="--student_model", revision=adaptation.student_revision)
+        head = read_head(source, adaptation.student_revision)
+        model.save_pretrained(folder)
+        _tokenizer(adaptation).save_pretrained(folder)
+        if head is not None:
+            head.save(folder, model.config.hidden_size)
+        given = (task, adaptation, training, *([teacher] if teacher else []))
+        write_results(folder, facts)
+        write_arguments(folder, *given)
+        write_card(folder, searching_facts(model, source, facts, folder, shown_command("adapt", *given)))
+    return facts
 
 
 def _student(

@@ -22,6 +22,7 @@ from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import (
     CARD_FILE,
     FACTS_FILE,
+    RERANKING,
     SENTENCES,
     CardFacts,
     CorpusFacts,
@@ -336,6 +337,27 @@ def adapted_facts(
         text_pairs=spec.is_pair and spec.kind == "text_classification",
         scores=task_scores(spec, results),
     )
+
+
+def searching_facts(model: Any, source: str, results: Mapping[str, Any], folder: str, command: str) -> CardFacts:
+    """The facts of a sentence encoder or a reranker that was scored on a search; see `adapted_facts`."""
+    scores = [
+        ScoreFacts(
+            results["task"],
+            metric,
+            results["split"],
+            student=value,
+            teacher=_score(results["teacher"], results["split"], metric),
+            complete=results["max_eval_samples"] is None,
+            rows=results["split_rows"],
+            seed=results["seed"],
+            task_type="information-retrieval" if results["kind"] == "vectors" else RERANKING,
+        )
+        for metric, value in results["student"]["scores"][results["split"]].items()
+    ]
+    begun = _begun(model, source, folder, results, command)
+    tag = SENTENCES if results["kind"] == "vectors" else RERANKING
+    return dataclasses.replace(begun, pipeline_tag=tag, labels=[], scores=[*begun.scores, *scores])
 
 
 def shared_facts(

@@ -46,7 +46,7 @@ def run(task: TaskArguments, evaluation: EvaluationArguments) -> dict[str, Any]:
     started = time.perf_counter()
     head = read_head(evaluation.model, evaluation.revision)
     if head is not None or is_retrieval(task.task):
-        facts = {**_score_vectors(task, evaluation, head), "seconds": round(time.perf_counter() - started, 2)}
+        facts = {**score_vectors(task, evaluation, head), "seconds": round(time.perf_counter() - started, 2)}
         write_results(evaluation.output_dir, facts)
         write_arguments(evaluation.output_dir, task, evaluation)
         return facts
@@ -103,7 +103,7 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join(filter(None, [*lines, first, majority_line(results["majority"])]))
 
 
-def _score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: SentenceHead | None) -> dict[str, Any]:
+def score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: SentenceHead | None) -> dict[str, Any]:
     """Score a sentence encoder by the cosines between its vectors of texts, or a reranker by the order of candidates.
 
     Raises:
