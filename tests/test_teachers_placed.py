@@ -17,7 +17,8 @@ from hf_distill import (
     precompute,
 )
 from hf_distill.capture.signals import Projections, SignalRequest, Signals
-from hf_distill.teachers.base import LiveTeacher, first_device, place_of, weights_of
+from hf_distill.teachers.base import LiveTeacher, first_device, place_of
+from hf_distill.teachers.offload import weights_of
 
 EVERYTHING = SignalRequest(
     logits=True, hidden_states=frozenset({0, 3}), projections=frozenset({2}), attention_scores=frozenset({3})
@@ -172,7 +173,7 @@ def test_another_place_or_arithmetic_is_refused(tiny_teacher):
     model = quantised(copy.deepcopy(tiny_teacher), "")
     with pytest.raises(ValueError, match=r"`--teacher_device cpu` cannot be used .* \(quantised by bitsandbytes\)"):
         LiveTeacher(model, device="cpu")
-    with pytest.raises(ValueError, match="`--teacher_dtype int8` cannot be used on a teacher that has its place"):
+    with pytest.raises(ValueError, match="`--teacher_dtype int8` cannot be used on a teacher that cannot be moved"):
         LiveTeacher(model, "int8")
 
 

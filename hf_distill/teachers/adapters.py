@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .._optional import require
 from ..capture.signals import Signals
 from ..hub.loading import load_model, update_digest
-from .base import LiveTeacher, weights_of
+from .base import LiveTeacher
+from .offload import weights_of
 
 
 class AdapterTeacher(LiveTeacher):

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 import xxhash
-from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -32,7 +31,7 @@ from ..settings.distill import TeacherDtype
 from ..students.sentence import SentenceHead, as_encoder, head_of
 from ..tasks.labels import label_permutation
 from .int8 import int8_copy
-from .offload import host_weights
+from .offload import host_weights, weights_of
 
 logger = logging.get_logger(__name__)
 CPU = torch.device("cpu")
@@ -291,9 +290,6 @@ def union_of(requests: Iterable[SignalRequest]) -> SignalRequest:
     for request in requests:
         union = union | request
     return union
-
-
-# ---- The teacher that runs beside the student ----
 
 
 class LiveTeacher(TeacherSource):
@@ -596,18 +592,6 @@ def first_device(model: Any) -> torch.device:
     embeddings = model.get_input_embeddings()
     device = getattr(_hook_of(embeddings), "execution_device", None)
     return next(embeddings.parameters()).device if device is None else torch.device(device)
-
-
-def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of every weight in the order of the names; what is offloaded is fetched, one at a time."""
-    for name, value in sorted(model.state_dict().items()):
-        if value.device.type != "meta":
-            yield name, value
-            continue
-        path, _, own = name.rpartition(".")
-        module = model.get_submodule(path)
-        with align_module_device(module, torch.device("cpu")):
-            yield name, getattr(module, own)
 
 
 def _hook_of(module: nn.Module) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 
@@ -81,3 +82,15 @@ def host_weights(model: nn.Module, device: torch.device) -> HostWeights:
     if known is None or known.device != device:
         known = _KNOWN[model] = HostWeights(model, device)
     return known
+
+
+def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of every weight in the order of the names; what is offloaded is fetched, one at a time."""
+    for name, value in sorted(model.state_dict().items()):
+        if value.device.type != "meta":
+            yield name, value
+            continue
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        with align_module_device(module, torch.device("cpu")):
+            yield name, getattr(module, own)

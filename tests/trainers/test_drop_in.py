@@ -86,7 +86,7 @@ def test_what_is_no_training_arguments_is_refused_by_name(quiet, tiny_teacher, t
         DistillationTrainer(tiny_student, args, args)
     with pytest.raises(TypeError, match="two teachers"):
         DistillationTrainer(tiny_student, tiny_teacher, args, teacher_model=tiny_teacher)
-    with pytest.raises(TypeError, match=r"`args` is of type list.*by its name"):
+    with pytest.raises(TypeError, match=r"`args` is of type list.*by their names"):
         MTLTrainer(tiny_student, [], args, tasks=[])
     with pytest.raises(TypeError, match="tasks"):
         MTLTrainer(tiny_student, args)

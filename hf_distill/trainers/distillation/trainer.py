@@ -168,8 +168,7 @@ class DistillationTrainer(BaseTrainer):
         # Sums of the terms since the last log, on the device, and the steps that they are of.
         self._term_sums: dict[str, Tensor] = {}
         self._num_logged_steps = 0
-        # The rows that the loader of an evaluation was made for.
-        self._rows_of_loader: Any = None
+        self._rows_of_loader: Any = None  # Those that the loader of an evaluation was made for.
         if self.distilling and (eval_task is not None or self.args.eval_task is not None or self.args.by_headline):
             eval_dataset = self.evaluation.plan(self.args, eval_task, eval_dataset, processing_class, self.teachers)
         super().__init__(
@@ -260,11 +259,7 @@ class DistillationTrainer(BaseTrainer):
             self.add_callback(TermsInProgressBar())
 
     def _prepare_rows(self, collator: Any) -> None:
-        """Read the rows that are known already, and decide how rows become batches.
-
-        Args:
-            collator: The one that was given, or that masks; `None` is ours.
-        """
+        """Read the rows that are known already; they become batches by a collator that was given, or by ours."""
         self._set_signature_columns_if_needed()
         self.rows = RowReader(self.student, self.teacher, self.processing_class, self.args, self.label_names, collator)
         self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
