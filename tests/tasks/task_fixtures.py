@@ -35,6 +35,8 @@ def row_of(spec, number):
             golds = {"text": [], "answer_start": []}
         return {"id": str(number), "question": text(number, 3), "context": context, "answers": golds}
     row = {column: text(number + place) for place, column in enumerate((*spec.text_columns, *spec.choice_columns))}
+    if len(spec.choice_columns) == 1:
+        row[spec.choice_columns[0]] = [text(number + place) for place in range(spec.num_labels)]
     if spec.preprocessing == "join_keywords":
         row["keyword"] = text(number, 3).split()
     if spec.preprocessing == "mark_spans":

@@ -15,7 +15,10 @@ import yaml
 
 from hf_distill.tasks.spec import TaskSpec
 
-FAMILIES = (*("glue", "question_answering", "token_classification", "cross_lingual", "out_domain", "clue", "fewclue"),)
+FAMILIES = (
+    *("glue", "question_answering", "token_classification", "cross_lingual", "out_domain", "clue", "fewclue"),
+    "many_tasks",
+)
 
 
 def read_family(name: str) -> dict[str, dict[str, Any]]:
