@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_distill.commands.corpus_folder import command_line, shown_settings, write_rows
+from hf_distill.commands.corpus_folder import corpus_summary, write_corpus
 from hf_distill.commands.folders import writes_folder
-from hf_distill.corpus.augment.builder import DEFAULT_NUM_SAMPLES, AugmentedCorpus, build_augmented_corpus
-from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
+from hf_distill.corpus.augment.builder import DEFAULT_NUM_SAMPLES, build_augmented_corpus
 from hf_distill.settings import AugmentationArguments, TaskArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
 
 # Draws per text in TinyBERT's code. Its paper has one number for all tasks, which stands for the others.
@@ -65,50 +63,20 @@ def run(
         label_column=loaded.spec.label_column if loaded.spec.label_column in rows.column_names else None,
         work_dir=augmentation.work_dir or folder / "work",
     )
-    _write(folder, result, loaded, task, augmentation)
-    return {
-        "job": "augment",
-        "task": loaded.spec.name,
-        "corpus_dir": str(folder),
-        "rows": len(result.dataset),
-        "statistics": result.statistics,
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-
-
-def summary(results: dict[str, Any]) -> str:
-    """Say how many rows there are, how long they took and where they are."""
-    return f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
-
-
-def _write(
-    folder: Path,
-    result: AugmentedCorpus,
-    loaded: LoadedTask,
-    task: TaskArguments,
-    augmentation: AugmentationArguments,
-) -> None:
-    """The corpus as parquet files, with card, statistics and arguments beside it."""
-    from importlib.metadata import version
-
-    from hf_distill import __version__
-
-    write_rows(folder, result.dataset, result.statistics)
-    write_arguments(folder, task, augmentation)
-    settings = shown_settings(task, augmentation)
-    facts = CorpusCardFacts(
+    written = write_corpus(
+        "augment",
+        folder,
+        result,
+        [task, augmentation],
         name=f"Augmented corpus of {loaded.spec.name}",
+        packages=("datasets", "numpy", "tokenizers", "torch", "transformers"),
         kind="augmented",
-        statistics=result.statistics,
         task=loaded.spec.name,
         task_licence=loaded.spec.licence,
         language=loaded.spec.language,
-        settings=settings,
-        command=command_line("augment", settings),
-        versions={
-            "hf_distill": __version__,
-            **{name: version(name) for name in ("datasets", "numpy", "tokenizers", "torch", "transformers")},
-        },
         citations=("tinybert", "contextualized_corpus"),
     )
-    write_dataset_card(folder, facts)
+    return {**written, "task": loaded.spec.name, "seconds": round(time.perf_counter() - started, 2)}
+
+
+summary = corpus_summary

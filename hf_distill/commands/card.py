@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from huggingface_hub import ModelCard
 from transformers import pipeline
 
 from hf_distill.capture.forward import evaluating
+from hf_distill.commands.results import command_line
 from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.loading import load_model, load_tokenizer
@@ -270,18 +269,12 @@ def _rounded(value: Any) -> Any:
 
 def shown_command(verb: str, *arguments: Any) -> str:
     """The command of a run for readers: what differs from the defaults, folders by their names."""
-    words = ["hf-distill", verb]
     chosen = {name: value for item in arguments for name, value in chosen_settings(item).items()}
-    for name, value in chosen.items():
-        if name in _UNSHOWN:
-            continue
-        items = value if isinstance(value, list) else [value]
-        shown = [json.dumps(item) if isinstance(item, (dict, list)) else str(item) for item in items]
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no_{name}")
-        else:
-            words += [f"--{name}", *(_place(item) if name in _PLACES else item for item in shown)]
-    return shlex.join(words)
+    shown = {name: value for name, value in chosen.items() if name not in _UNSHOWN}
+    for name in _PLACES & set(shown):
+        value = shown[name]
+        shown[name] = list(map(_place, value)) if isinstance(value, list) else _place(value)
+    return command_line(verb, shown)
 
 
 def distillation_details(

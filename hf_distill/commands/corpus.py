@@ -16,7 +16,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_distill.commands.corpus_folder import command_line, shown_settings, write_rows
+from hf_distill.commands.corpus_folder import corpus_summary, write_corpus, write_rows
 from hf_distill.commands.folders import writes_folder
 from hf_distill.corpus.build.anchors import Anchors, collect_anchors, task_texts
 from hf_distill.corpus.build.builder import CorpusResult, build_contextualized_corpus
@@ -29,7 +29,6 @@ from hf_distill.corpus.shards.merging import merge_shards
 from hf_distill.corpus.shards.runners import run_in_processes, run_with_ray
 from hf_distill.corpus.shards.second_pass import ShardSearch
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
 from hf_distill.settings.parsing import load_plugins, loaded_plugins, write_arguments
 from hf_distill.storage.files import new_file
@@ -115,15 +114,22 @@ def run(
         if not shards.merge:
             run_all(jobs, shards.runner, shards.shard_workers)
         result = merge(jobs, loaded, _evaluation_texts(loaded))
-    _write(folder, result, loaded, task, corpus)
-    return {
-        "job": "corpus",
-        "task": loaded.spec.name,
-        "corpus_dir": str(folder),
-        "rows": len(result.dataset),
-        "statistics": result.statistics,
-        "seconds": round(time.perf_counter() - started, 2),
-    }
+    (folder / DROPPED_FILE).unlink(missing_ok=True)
+    written = write_corpus(
+        "corpus",
+        folder,
+        result,
+        [task, corpus],
+        name=f"Contextualized corpus for {loaded.spec.name}",
+        task=loaded.spec.name,
+        task_licence=loaded.spec.licence,
+        corpus_licence=corpus.corpus_licence,
+        language=loaded.spec.language,
+    )
+    if result.dropped is not None:
+        with new_file(folder / DROPPED_FILE) as part:
+            result.dropped.to_parquet(str(part))
+    return {**written, "task": loaded.spec.name, "seconds": round(time.perf_counter() - started, 2)}
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -131,10 +137,7 @@ def summary(results: dict[str, Any]) -> str:
     if "shard" in results:
         return _shard_summary(results)
     engine = results["statistics"]["engine"]
-    return (
-        f"BM25 engine: {engine['name']} ({engine['why']})\n"
-        f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
-    )
+    return f"BM25 engine: {engine['name']} ({engine['why']})\n{corpus_summary(results)}"
 
 
 def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[str, Any]:
@@ -191,35 +194,6 @@ def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:
     for split in (*loaded.spec.evaluation_splits, *loaded.spec.test_splits):
         if split in loaded.dataset:
             yield from task_texts(loaded.dataset[split], loaded.spec.text_columns)
-
-
-def _write(
-    folder: Path, result: CorpusResult, loaded: LoadedTask, task: TaskArguments, corpus: CorpusArguments
-) -> None:
-    """The corpus as parquet files, with card, statistics and arguments beside it."""
-    from importlib.metadata import version
-
-    from hf_distill import __version__
-
-    write_rows(folder, result.dataset, result.statistics)
-    (folder / DROPPED_FILE).unlink(missing_ok=True)
-    if result.dropped is not None:
-        with new_file(folder / DROPPED_FILE) as part:
-            result.dropped.to_parquet(str(part))
-    write_arguments(folder, task, corpus)
-    settings = shown_settings(task, corpus)
-    facts = CorpusCardFacts(
-        name=f"Contextualized corpus for {loaded.spec.name}",
-        statistics=result.statistics,
-        task=loaded.spec.name,
-        task_licence=loaded.spec.licence,
-        corpus_licence=corpus.corpus_licence,
-        language=loaded.spec.language,
-        settings=settings,
-        command=command_line("corpus", settings),
-        versions={"hf_distill": __version__, **{name: version(name) for name in ("datasets", "numpy")}},
-    )
-    write_dataset_card(folder, facts)
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from hf_distill.commands.results import command_line
 from hf_distill.corpus.build.loading import corpus_label, named_corpora
-from hf_distill.hub.disclosure import public, public_command
-from hf_distill.settings.parsing import changed_arguments
+from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
+from hf_distill.hub.disclosure import public
+from hf_distill.settings.parsing import changed_arguments, write_arguments
 from hf_distill.storage.files import new_folder, remove, write_json
+
+if TYPE_CHECKING:
+    from hf_distill.corpus.augment.builder import AugmentedCorpus
+    from hf_distill.corpus.build.builder import CorpusResult
+    from hf_distill.corpus.build.general import GeneralCorpus
 
 STATISTICS_FILE = "statistics.json"
 
@@ -23,17 +32,58 @@ _DATA = frozenset({"task", "corpus", "masked_lm", "embeddings"})
 _PRIVATE = frozenset({"data_dir", "corpus_dir", "work_dir", "index_dir", "elasticsearch_url"})
 
 
-def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
-    """Write `data/train-*.parquet`, which `load_dataset` and `load_general_corpus` open, and the statistics.
+def write_corpus(
+    verb: str,
+    folder: Path,
+    built: CorpusResult | AugmentedCorpus | GeneralCorpus,
+    settings: Sequence[Any],
+    *,
+    name: str,
+    packages: Sequence[str] = ("datasets", "numpy"),
+    **facts: Any,
+) -> dict[str, Any]:
+    """Write a corpus with its statistics, its card and the arguments of the run.
 
     Args:
-        folder: Folder of the corpus.
-        rows: Its rows.
-        statistics: JSON-able; `bytes` (of the text) decides the number of files.
+        verb: The verb that built it, for the card's command.
+        folder: Folder of the corpus: `data/train-*.parquet`, which `load_dataset` and `load_general_corpus` open,
+            `statistics.json`, `README.md` and `arguments.yaml`.
+        built: The corpus; `bytes` (of the text) in its statistics decides the number of files.
+        settings: The arguments of the run.
+        name: Title of the card.
+        packages: Packages whose versions the card states.
+        facts: Other fields of `CorpusCardFacts`.
+
+    Returns:
+        The results of the verb: `job`, `corpus_dir`, `rows` and `statistics`.
 
     Raises:
         FileExistsError: If `data` holds anything but the files of an earlier build, which are replaced.
     """
+    from hf_distill import __version__
+
+    write_rows(folder, built.dataset, built.statistics)
+    write_arguments(folder, *settings)
+    shown = shown_settings(*settings)
+    card = CorpusCardFacts(
+        name,
+        built.statistics,
+        settings=shown,
+        command=command_line(verb, shown),
+        versions={"hf_distill": __version__, **{package: version(package) for package in packages}},
+        **facts,
+    )
+    write_dataset_card(folder, card)
+    return {"job": verb, "corpus_dir": str(folder), "rows": len(built.dataset), "statistics": built.statistics}
+
+
+def corpus_summary(results: dict[str, Any]) -> str:
+    """Say how many rows there are, how long they took and where they are."""
+    return f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
+
+
+def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
+    """Write `data/train-*.parquet` and `statistics.json`; see `write_corpus`."""
     _check_room(folder)
     num_files = max(1, math.ceil(statistics["bytes"] / _BYTES_PER_FILE))
     with new_folder(folder / "data") as data:
@@ -68,14 +118,3 @@ def shown_settings(*arguments: Any) -> dict[str, Any]:
         named = named_corpora(changed["corpora"], "--corpora")
         changed["corpora"] = [f"{name}={corpus_label(where)}" for name, where in named.items()]
     return {name: corpus_label(value) if name in _DATA else value for name, value in changed.items()}
-
-
-def command_line(verb: str, settings: dict[str, Any]) -> str:
-    """The command line that these settings stand for."""
-    words = ["hf-distill", verb]
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no_{name}")
-        else:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return public_command(words)

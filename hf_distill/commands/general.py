@@ -6,13 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hf_distill.commands.corpus_folder import command_line, shown_settings, write_rows
+from hf_distill.commands.corpus_folder import corpus_summary, write_corpus
 from hf_distill.commands.folders import writes_folder
 from hf_distill.corpus.build.general import build_general_corpus
 from hf_distill.corpus.build.loading import load_general_corpus, named_corpora, split_config
-from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
 from hf_distill.settings import GeneralCorpusArguments
-from hf_distill.settings.parsing import write_arguments
 
 
 @writes_folder("data", "work")
@@ -41,38 +39,18 @@ def run(arguments: GeneralCorpusArguments) -> dict[str, Any]:
     }
     folder = Path(arguments.corpus_dir).expanduser()
     result = build_general_corpus(corpora, arguments, work_dir=arguments.work_dir or folder / "work")
-    write_rows(folder, result.dataset, result.statistics)
-    write_arguments(folder, arguments)
-    _write_card(folder, result.statistics, arguments)
-    return {
-        "job": "general",
-        "corpus_dir": str(folder),
-        "rows": len(result.dataset),
-        "statistics": result.statistics,
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-
-
-def summary(results: dict[str, Any]) -> str:
-    """Say how many rows there are, how long they took and where they are."""
-    return f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
-
-
-def _write_card(folder: Path, statistics: dict[str, Any], arguments: GeneralCorpusArguments) -> None:
-    from importlib.metadata import version
-
-    from hf_distill import __version__
-
-    settings = shown_settings(arguments)
-    facts = CorpusCardFacts(
-        name=f"General corpus of {', '.join(statistics['corpora'])}",
+    written = write_corpus(
+        "general",
+        folder,
+        result,
+        [arguments],
+        name=f"General corpus of {', '.join(result.statistics['corpora'])}",
         kind="general",
-        statistics=statistics,
         corpus_licence=arguments.corpus_licence,
         language=None,
-        settings=settings,
-        command=command_line("general", settings),
-        versions={"hf_distill": __version__, **{name: version(name) for name in ("datasets", "numpy")}},
         citations=("contextualized_corpus",),
     )
-    write_dataset_card(folder, facts)
+    return {**written, "seconds": round(time.perf_counter() - started, 2)}
+
+
+summary = corpus_summary

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hf_distill.hub.disclosure import public
+from hf_distill.hub.disclosure import public, public_command
 from hf_distill.storage.files import write_json
 
 RESULTS_FILE = "results.json"
@@ -30,6 +32,21 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         **({} if torch is None else {"threads": torch.get_num_threads()}),
     }
+
+
+def command_line(verb: str, settings: Mapping[str, Any]) -> str:
+    """Return the command line of a verb with these settings, quoted for the shell, without secrets and own folders."""
+    words = ["hf-distill", verb]
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            items = value if isinstance(value, list) else [value]
+            words += [
+                f"--{name}",
+                *(json.dumps(item) if isinstance(item, (dict, list)) else str(item) for item in items),
+            ]
+    return public_command(words)
 
 
 def cost_of_training(results: dict[str, Any]) -> str:
