@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, set_seed
 from hf_distill.commands.card import adapted_facts, completed, searching_facts, shown_command, write_card
 from hf_distill.commands.evaluate import score_model, score_vectors
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import (
@@ -22,7 +22,6 @@ from hf_distill.settings import (
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.students.sentence import read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
@@ -95,18 +94,14 @@ def run(
         "seed": training.seed,
         "data": rows.source,
         "settings_source": rows.spec.fine_tuning.source,
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    if training.should_save:
-        write_results(str(training.output_dir), facts)
-        given = (task, adaptation, training, *([teacher] if teacher else []))
-        write_arguments(str(training.output_dir), *given)
-        if adapted is not None:
-            command = shown_command("adapt", *given)
-            folder = str(training.output_dir)
-            known = adapted_facts(adapted, adaptation.student_model, rows.spec, facts, folder, command)
-            write_card(folder, completed(known, adapted, _tokenizer(adaptation)))
+    given = (task, adaptation, training, *([teacher] if teacher else []))
+    folder = str(training.output_dir)
+    finish(folder, facts, started, *given, write=training.should_save)
+    if training.should_save and adapted is not None:
+        command = shown_command("adapt", *given)
+        known = adapted_facts(adapted, adaptation.student_model, rows.spec, facts, folder, command)
+        write_card(folder, completed(known, adapted, _tokenizer(adaptation)))
     return facts
 
 
@@ -159,7 +154,7 @@ def _score_search(
         role: None if one is None else {"source": name, **{key: one[key] for key in kept}}
         for role, name, one in (("student", source, found), ("teacher", teacher and teacher.teacher_model, reference))
     }
-    same = ("task", "kind", "metric", "split", "split_rows", "max_eval_samples", "majority", "seed", "environment")
+    same = ("task", "kind", "metric", "split", "split_rows", "max_eval_samples", "majority", "seed")
     facts: dict[str, Any] = {
         "job": "adapt",
         **{key: found[key] for key in same},
@@ -168,19 +163,18 @@ def _score_search(
         "baseline": None,
         "retention": found["score"] / reference["score"] if reference and reference["score"] else None,
         "gain": None,
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    if training.should_save:
-        model = load_model(source, flag="--student_model", revision=adaptation.student_revision)
-        head = read_head(source, adaptation.student_revision)
-        model.save_pretrained(folder)
-        _tokenizer(adaptation).save_pretrained(folder)
-        if head is not None:
-            head.save(folder, model.config.hidden_size)
-        given = (task, adaptation, training, *([teacher] if teacher else []))
-        write_results(folder, facts)
-        write_arguments(folder, *given)
-        write_card(folder, searching_facts(model, source, facts, folder, shown_command("adapt", *given)))
+    if not training.should_save:
+        return finish(folder, facts, started, write=False)
+    model = load_model(source, flag="--student_model", revision=adaptation.student_revision)
+    head = read_head(source, adaptation.student_revision)
+    model.save_pretrained(folder)
+    _tokenizer(adaptation).save_pretrained(folder)
+    if head is not None:
+        head.save(folder, model.config.hidden_size)
+    given = (task, adaptation, training, *([teacher] if teacher else []))
+    finish(folder, facts, started, *given)
+    write_card(folder, searching_facts(model, source, facts, folder, shown_command("adapt", *given)))
     return facts
 
 

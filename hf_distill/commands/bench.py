@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from hf_distill.capture.architectures import forward_columns
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.tokenizers import check_same_tokens
@@ -73,12 +73,10 @@ def run(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
         "fp32_matmul": fp32_matmul,
         "command": command,
         "settings": arguments_to_dict(arguments),
-        "environment": environment(),
     }
     folder = Path(arguments.output_dir)
     facts["figure"] = _draw(facts, folder)
-    facts["seconds"] = round(time.perf_counter() - started, 1)
-    write_results(folder, facts, name=RESULTS_FILE)
+    finish(folder, facts, started, name=RESULTS_FILE)
     write_text(folder / REPORT_FILE, format_report(public(facts)))
     return facts
 

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from hf_distill.commands.corpus_folder import STATISTICS_FILE, is_built_folder
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.corpus.build.anchors import task_texts
 from hf_distill.corpus.build.loading import load_general_corpus, named_corpora, split_config
 from hf_distill.corpus.compare.comparison import (
@@ -93,10 +93,8 @@ def run(
         "figures": list(figures.values()),
         "command": command,
         "arguments": arguments_to_dict(task, comparison),
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    write_results(folder, facts, name=RESULTS_FILE)
+    finish(folder, facts, started, name=RESULTS_FILE)
     title = f"# Corpora for {loaded.spec.name}"
     write_text(folder / REPORT_FILE, f"{title}\n\n{format_comparison(public(compared), figures)}\n")
     if comparison.write_cards:

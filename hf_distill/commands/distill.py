@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from hf_distill.commands.card import completed, distillation_details, shown_command
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import cost_of_training, environment, write_results
+from hf_distill.commands.results import cost_of_training, environment, finish
 from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
@@ -33,7 +33,7 @@ from hf_distill.settings import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.settings.parsing import changed_arguments, write_arguments
+from hf_distill.settings.parsing import changed_arguments
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sizes import count_parameters, size_table
@@ -120,16 +120,13 @@ def _train(
         "evaluation": evaluation,
         **({} if vectors is None or teachers_vectors is None else {f"teacher_{vectors.way}": teachers_vectors}),
         "best": _best(trainer),
-        "seconds": round(time.perf_counter() - started, 2),
         "seed": training.seed,
         "settings": changed_arguments(student, training),
-        "environment": environment(),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry],
         "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
     }
-    if training.should_save:
-        write_results(str(training.output_dir), facts)
-        write_arguments(str(training.output_dir), student, teacher, textbook, training)
+    given = (student, teacher, textbook, training)
+    finish(str(training.output_dir), facts, started, *given, write=training.should_save)
     if training.push_to_hub:
         trainer.push_to_hub()
     return facts

@@ -9,11 +9,10 @@ from typing import Any, cast
 import torch
 
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import UNREADABLE, check_complete, load_error, load_model, load_tokenizer
 from hf_distill.settings import EvaluationArguments, FineTuningArguments, TaskArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.students.sentence import SentenceHead, encode_texts, read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
@@ -46,10 +45,7 @@ def run(task: TaskArguments, evaluation: EvaluationArguments) -> dict[str, Any]:
     started = time.perf_counter()
     head = read_head(evaluation.model, evaluation.revision)
     if head is not None or is_retrieval(task.task):
-        facts = {**score_vectors(task, evaluation, head), "seconds": round(time.perf_counter() - started, 2)}
-        write_results(evaluation.output_dir, facts)
-        write_arguments(evaluation.output_dir, task, evaluation)
-        return facts
+        return finish(evaluation.output_dir, score_vectors(task, evaluation, head), started, task, evaluation)
     rows = load_task_from(task, seed=evaluation.seed, splits="evaluation")
     with tempfile.TemporaryDirectory() as scratch:
         running = FineTuningArguments(
@@ -82,12 +78,8 @@ def run(task: TaskArguments, evaluation: EvaluationArguments) -> dict[str, Any]:
         "majority": majority_scores(rows),
         "seed": evaluation.seed,
         "data": rows.source,
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    write_results(evaluation.output_dir, facts)
-    write_arguments(evaluation.output_dir, task, evaluation)
-    return facts
+    return finish(evaluation.output_dir, facts, started, task, evaluation)
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -161,7 +153,6 @@ def score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: Se
         "parameters": encoder.num_parameters(),
         "majority": None,
         "seed": evaluation.seed,
-        "environment": environment(),
     }
 
 

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from hf_distill.capture.signals import check_weights
 from hf_distill.commands.card import exported_facts, write_card
 from hf_distill.commands.folders import check_folders
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.reports.onnx.onnx_export import VectorModel, export_onnx, largest_difference, quantize_onnx
@@ -21,7 +21,6 @@ from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.reports.speed.latency import weight_bytes
 from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
 from hf_distill.settings import ExportArguments, FineTuningArguments, ScoredTaskArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import new_files
 from hf_distill.storage.steps import writing_to
 from hf_distill.students.sentence import read_head
@@ -101,11 +100,8 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
         "int8_difference": int8_difference,
         "bytes": sizes,
         **_scores(task, rows, arguments, {"pytorch": model, **files}, tokenizer),
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    write_results(folder, facts, name=EXPORT_FILE)
-    write_arguments(folder, task, arguments)
+    finish(folder, facts, started, task, arguments, name=EXPORT_FILE)
     write_card(folder, exported_facts(model, tokenizer, arguments.model, facts))
     return facts
 

@@ -15,14 +15,13 @@ from transformers.utils import logging
 
 from hf_distill.commands.card import shown_command, write_card, writing_facts
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import cost_of_training, environment, write_results
+from hf_distill.commands.results import cost_of_training, finish
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.predictions import PredictionFile
 from hf_distill.generation.settings import GenerationSettings
 from hf_distill.generation.trainer import GenerationTrainer
 from hf_distill.hub.loading import load_tokenizer, update_digest
 from hf_distill.settings import GenerationArguments, GenerationTaskArguments, GenerationTrainingArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.catalogue.generation import GenerationDefaults
 from hf_distill.tasks.metrics.text_scores import check_scorers, score_generated
 from hf_distill.tasks.rows.generation import LoadedGeneration, load_generation_task, tokenize_generation
@@ -109,17 +108,14 @@ def run(
         | {"way": model.way, "max_source_length": lengths.source, "max_target_length": lengths.target},
         "decoding": asdict(model.settings),
         "settings_source": loaded.spec.settings.source,
-        "environment": environment(),
     }
     if training.should_save:
         facts |= _write_and_score(trainer, loaded, rows)
-        facts["seconds"] = round(time.perf_counter() - started, 2)
-        write_results(str(training.output_dir), facts)
-        write_arguments(str(training.output_dir), task, generation, training)
-        if not generation.eval_only:
-            folder, command = str(training.output_dir), shown_command("generate", task, generation, training)
-            source = generation.student_model
-            write_card(folder, writing_facts(model.masked_lm, source, loaded.spec, facts, folder, command))
+    given, folder = (task, generation, training), str(training.output_dir)
+    finish(folder, facts, started, *given, write=training.should_save)
+    if training.should_save and not generation.eval_only:
+        command, source = shown_command("generate", *given), generation.student_model
+        write_card(folder, writing_facts(model.masked_lm, source, loaded.spec, facts, folder, command))
     return facts
 
 

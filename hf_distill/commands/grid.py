@@ -29,7 +29,7 @@ from hf_distill.commands import distill
 from hf_distill.commands.evaluate import score_model
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.grid_students import STUDENTS, Student, for_task, plan_students
-from hf_distill.commands.results import RESULTS_FILE, environment, write_results
+from hf_distill.commands.results import RESULTS_FILE, finish, write_results
 from hf_distill.hub.disclosure import is_secret_name, public, without_secrets
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.settings import (
@@ -41,7 +41,7 @@ from hf_distill.settings import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.settings.parsing import parse, write_arguments
+from hf_distill.settings.parsing import parse
 from hf_distill.storage.files import read_mapping, write_text, write_yaml
 from hf_distill.storage.steps import differences
 from hf_distill.tasks.loading import LoadedTask, load_task
@@ -141,12 +141,9 @@ def run(arguments: GridArguments) -> dict[str, Any]:
         "cells": done,
         "tables": tables,
         "majority": {task.spec.name: majority_scores(task) for task in loaded.values()},
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    write_results(folder, facts, GRID_FILE)
+    finish(folder, facts, started, arguments, name=GRID_FILE)
     write_text(folder / TABLE_FILE, format_tables(public(facts)) + "\n")
-    write_arguments(folder, arguments)
     return facts
 
 

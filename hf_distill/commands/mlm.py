@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForMaskedLM, set_seed
 
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import cost_of_training, environment, write_results
+from hf_distill.commands.results import cost_of_training, finish
 from hf_distill.commands.textbook import hold_back, read_rows
 from hf_distill.hub.loading import UNREADABLE, load_error, load_tokenizer
 from hf_distill.settings import MaskedHeadArguments, MLMHeadArguments, TextbookArguments
-from hf_distill.settings.parsing import changed_arguments, write_arguments
+from hf_distill.settings.parsing import changed_arguments
 from hf_distill.tasks.rows.text import tokenize_text
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
 
@@ -71,15 +71,11 @@ def run(head: MLMHeadArguments, textbook: TextbookArguments, training: MaskedHea
         "after": None if eval_rows is None else trainer.masked_accuracy(),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         **trainer.whole_run.facts(),
-        "seconds": round(time.perf_counter() - started, 2),
         "seed": training.seed,
         "settings": changed_arguments(head, training),
-        "environment": environment(),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry],
     }
-    write_results(str(training.output_dir), facts)
-    write_arguments(str(training.output_dir), head, textbook, training)
-    return facts
+    return finish(str(training.output_dir), facts, started, head, textbook, training)
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -10,11 +10,10 @@ from transformers import set_seed
 
 from hf_distill.commands.card import shared_facts, shown_command, write_card
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import cost_of_training, environment, write_results
+from hf_distill.commands.results import cost_of_training, finish
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.trainers.fine_tuning.task_models import lora_alpha
@@ -91,15 +90,13 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
         "data": {task.spec.name: task.source for task in loaded},
         "train_rows": trainer.train_rows,
         **trainer.whole_run.facts(),
-        "seconds": round(time.perf_counter() - started, 2),
         "settings": {name: getattr(training, name) for name in DECIDING},
-        "environment": environment(),
         "history": history,
     }
+    given, folder = (tasks, teacher, training), str(training.output_dir)
+    finish(folder, facts, started, *given, write=training.should_save)
     if training.should_save:
-        write_results(str(training.output_dir), facts)
-        write_arguments(str(training.output_dir), tasks, teacher, training)
-        folder, command = str(training.output_dir), shown_command("mtl", tasks, teacher, training)
+        command = shown_command("mtl", *given)
         encoder, specs = trainer.tasks_model.plain_encoder, list(trainer.specs.values())
         write_card(folder, shared_facts(encoder, teacher.teacher_model, specs, facts, folder, command))
     return facts

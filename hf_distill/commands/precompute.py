@@ -8,11 +8,10 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.commands.textbook import read_rows
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import PrecomputeArguments, TeacherArguments, TextbookArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.students.shapes import parse_shape
 from hf_distill.teachers.stored.precompute import precompute
 from hf_distill.teachers.zero_shot import precompute_zero_shot, read_candidate_labels
@@ -92,13 +91,9 @@ def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: Precomp
         "bytes": done.num_bytes,
         "bytes_per_row": round(done.num_bytes / done.rows, 1),
         "rows_per_second": round(done.new_rows / done.seconds, 2),
-        "seconds": round(time.perf_counter() - started, 2),
-        "environment": environment(),
     }
-    if PartialState().is_main_process:
-        write_results(storing.output_dir, facts)
-        write_arguments(storing.output_dir, teacher, textbook, storing)
-    return facts
+    given, writes = (teacher, textbook, storing), PartialState().is_main_process
+    return finish(storing.output_dir, facts, started, *given, write=writes)
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.commands.textbook import read_rows
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import PredictionArguments, TextbookArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.rows.text import PAIR_COLUMN
@@ -71,12 +70,8 @@ def run(arguments: PredictionArguments) -> dict[str, Any]:
         "submission": _submit(task, split, logits, model, folder)
         if task is not None and arguments.submission
         else None,
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    write_results(arguments.output_dir, facts)
-    write_arguments(arguments.output_dir, arguments)
-    return facts
+    return finish(arguments.output_dir, facts, started, arguments)
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -7,12 +7,14 @@ import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hf_distill.hub.disclosure import public, public_command
+from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import write_json
 
 RESULTS_FILE = "results.json"
@@ -63,6 +65,35 @@ def write_results(folder: str | Path, results: dict[str, Any], name: str = RESUL
     """
     path = Path(folder) / name
     return write_json(path, _finite(public(results)), allow_nan=False, default=str)
+
+
+def finish(
+    folder: str | Path,
+    facts: dict[str, Any],
+    started: float,
+    *arguments: Any,
+    name: str = RESULTS_FILE,
+    write: bool = True,
+) -> dict[str, Any]:
+    """Complete the results of a job with its machine and its seconds, and write them beside its arguments.
+
+    Args:
+        folder: Folder of the job.
+        facts: Its results; `environment` and `seconds` are added.
+        started: When it began, by `time.perf_counter`.
+        arguments: The argument classes that repeat it; without any, no `arguments.yaml` is written.
+        name: File of the results.
+        write: Whether this process is the one that writes.
+
+    Returns:
+        `facts`.
+    """
+    facts |= {"environment": environment(), "seconds": round(time.perf_counter() - started, 2)}
+    if write:
+        write_results(folder, facts, name)
+        if arguments:
+            write_arguments(folder, *arguments)
+    return facts
 
 
 def _finite(value: Any) -> Any:

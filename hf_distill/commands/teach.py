@@ -8,11 +8,10 @@ from typing import Any, Literal
 from transformers import set_seed
 
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import FineTuningArguments, TaskArguments, TeacherArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.trainers.fine_tuning.task_models import add_lora, load_task_model, lora_alpha
@@ -74,18 +73,13 @@ def run(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArgu
         "train_rows": result.train_rows,
         "steps": result.steps,
         "training_seconds": result.seconds,
-        "seconds": round(time.perf_counter() - started, 2),
         "train_loss": result.train_loss,
         "fp32_matmul": result.fp32_matmul,
         "settings": result.settings,
         "settings_source": rows.spec.fine_tuning.source,
-        "environment": environment(),
         "history": result.history,
     }
-    if training.should_save:
-        write_results(str(training.output_dir), facts)
-        write_arguments(str(training.output_dir), task, teacher, training)
-    return facts
+    return finish(str(training.output_dir), facts, started, task, teacher, training, write=training.should_save)
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -6,11 +6,10 @@ import time
 from typing import Any
 
 from hf_distill.commands.folders import writes_folder
-from hf_distill.commands.results import environment, write_results
+from hf_distill.commands.results import finish
 from hf_distill.commands.textbook import read_rows, texts_in
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import TextbookArguments, VocabularyArguments
-from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import model_files
 from hf_distill.students.sizes import count_parameters
 from hf_distill.students.vocabulary import trim_vocabulary
@@ -62,12 +61,8 @@ def run(arguments: VocabularyArguments) -> dict[str, Any]:
         "textbook": arguments.textbook,
         "textbook_rows": len(rows),
         "in_words": str(trimmed),
-        "environment": environment(),
-        "seconds": round(time.perf_counter() - started, 2),
     }
-    write_results(arguments.output_dir, facts)
-    write_arguments(arguments.output_dir, arguments)
-    return facts
+    return finish(arguments.output_dir, facts, started, arguments)
 
 
 def summary(results: dict[str, Any]) -> str:
