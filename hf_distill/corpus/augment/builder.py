@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import xxhash
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
@@ -25,7 +24,7 @@ from datasets.utils import tqdm
 from ...settings.augment import AugmentationArguments
 from ...storage.steps import WorkFolder
 from ..build.loading import corpus_label
-from ..text.rows import read_arrow
+from ..text.rows import read_arrow, table_of
 from .candidates import COUNTS, CandidateFinder
 from .sampler import Replacements, draw_row, random_of
 
@@ -206,8 +205,7 @@ class _Build:
                     facts["bytes"] += sum(len(text.encode()) for text in batch[name])
                     facts["words"] += sum(len(text.split()) for text in batch[name])
                 facts["rows"] += len(batch["row"])
-                arrays = [pa.array(batch[name], type=feature.pa_type) for name, feature in features.items()]
-                writer.write_table(pa.Table.from_arrays(arrays, names=list(features)))
+                writer.write_table(table_of(batch, features))
             writer.finalize()
         return {
             "rows": facts["rows"],
@@ -260,8 +258,7 @@ class _Shard:
         found, counts = self.finder(self.texts, self.progress)
         columns = {name: [getattr(text, name) for text in found] for name in _CANDIDATES}
         with ArrowWriter(path=str(folder / "rows.arrow"), features=_CANDIDATES) as writer:
-            arrays = [pa.array(columns[name], type=feature.pa_type) for name, feature in _CANDIDATES.items()]
-            writer.write_table(pa.Table.from_arrays(arrays, names=list(_CANDIDATES)))
+            writer.write_table(table_of(columns, _CANDIDATES))
             writer.finalize()
         return dict(counts)
 

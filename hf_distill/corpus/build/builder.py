@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Value
@@ -22,7 +21,7 @@ from datasets.utils import logging
 
 from ...settings.corpus import CorpusArguments
 from ...storage.files import remove
-from ...storage.steps import WorkFolder, measured, total_seconds
+from ...storage.steps import measured, total_seconds
 from ..search.retrieval import (
     EngineChoice,
     IndexHandle,
@@ -42,7 +41,9 @@ from ..text.rows import (
     describe_rows,
     fetch_texts,
     find_usable_rows,
+    processes_for,
     read_arrow,
+    table_of,
     units_of,
 )
 from .anchors import (
@@ -55,7 +56,7 @@ from .anchors import (
     task_texts,
 )
 from .duplicates import EvaluationTexts
-from .loading import corpus_label, mapped_rows
+from .loading import corpus_label, mapped_rows, work_folder
 from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limit, write_dropped
 
 logger = logging.get_logger(__name__)
@@ -145,6 +146,17 @@ def length_limits(args: CorpusArguments) -> LengthLimits:
     return LengthLimits(args.max_chars, args.min_words, args.max_words)
 
 
+def index_settings(args: CorpusArguments, choice: EngineChoice, analyzer: Analyzer, **content: Any) -> dict[str, Any]:
+    """Return everything that tells an index from others; `content` says what is in it."""
+    engine = {"engine": choice.name, "engine_version": engine_class(choice.name).version()}
+    return {**engine, "k1": args.bm25_k1, "b": args.bm25_b, "analysis": analyzer.settings(), **content}
+
+
+def engine_options(args: CorpusArguments, choice: EngineChoice) -> dict[str, Any]:
+    """Return what only this engine takes and no hit depends on."""
+    return {"url": args.elasticsearch_url} if choice.name == "elasticsearch" else {}
+
+
 class CorpusBuild:
     """One build: the data, the settings, and the steps."""
 
@@ -177,17 +189,10 @@ class CorpusBuild:
                 f"`--top_k` is {asked}, but the general corpus has only {self.k} usable rows: top_k becomes {self.k}.",
                 stacklevel=4,
             )
-        self.index_settings = {
-            "engine": self.choice.name,
-            "engine_version": engine_class(self.choice.name).version(),
-            "k1": args.bm25_k1,
-            "b": args.bm25_b,
-            "analysis": self.analyzer.settings(),
-            "corpus": self.usable.checksum,
-        }
+        self.index_settings = index_settings(args, self.choice, self.analyzer, corpus=self.usable.checksum)
         self.terms_settings = {name: self.index_settings[name] for name in ("analysis", "corpus")}
         self.settings = self._settings()
-        self.work = WorkFolder(self._work_dir(work_dir), self.settings)
+        self.work = work_folder(work_dir or args.work_dir, "hf_distill_corpus", self.settings)
         # Indexes whose content was looked at in this process.
         self._verified: set[str] = set()
 
@@ -231,12 +236,6 @@ class CorpusBuild:
             "near_duplicate_threshold": args.near_duplicate_threshold if args.deduplicate == "near" else None,
         }
 
-    def _work_dir(self, work_dir: str | Path | None) -> Path:
-        chosen = work_dir or self.args.work_dir
-        if chosen is not None:
-            return Path(chosen).expanduser()
-        return Path(datasets.config.HF_DATASETS_CACHE) / "hf_distill_corpus" / settings_key(self.settings)
-
     def _index_dir(self) -> Path:
         root = Path(self.args.index_dir).expanduser() if self.args.index_dir else self.work.folder("indexes")
         return root / f"{self.choice.name}-{settings_key(self.index_settings)}"
@@ -250,7 +249,7 @@ class CorpusBuild:
                 self.args.max_phrases,
                 self.analyzer,
                 folder / "queries.arrow",
-                num_proc=self._processes(len(self.anchors.texts)),
+                num_proc=processes_for(self.args.num_proc, len(self.anchors.texts)),
             )
         )
 
@@ -261,9 +260,7 @@ class CorpusBuild:
         if handle is None:
             terms = self._index_dir().with_name(f"terms-{settings_key(self.terms_settings)}")
             parts["terms"] = measured(lambda: self._write_terms(terms), terms)
-            options: dict[str, Any] = (
-                {"url": self.args.elasticsearch_url} if self.choice.name == "elasticsearch" else {}
-            )
+            options = engine_options(self.args, self.choice)
             handle = save_index(self._streams(terms), self._index_dir(), self.index_settings, **options)
             self._verified.add(handle.checksum)
             remove(terms)
@@ -305,7 +302,7 @@ class CorpusBuild:
             handle,
             self.k,
             folder / "hits.arrow",
-            num_proc=self._processes(len(queries)),
+            num_proc=processes_for(self.args.num_proc, len(queries)),
             batch_size=self.args.search_batch_size,
         )
         if len(hits) == 0:
@@ -355,11 +352,7 @@ class CorpusBuild:
             for texts in fetch_texts(self.corpus, self.args.text_column, rows, "Writing the corpus"):
                 part = slice(done, done + len(texts))
                 columns = [texts, chosen.ranks[part], chosen.scores[part], chosen.anchors[part], sources(part)]
-                arrays = [
-                    pa.array(column, type=feature.pa_type)
-                    for column, feature in zip(columns, CORPUS_FEATURES.values(), strict=True)
-                ]
-                writer.write_table(pa.Table.from_arrays(arrays, names=list(CORPUS_FEATURES)))
+                writer.write_table(table_of(dict(zip(CORPUS_FEATURES, columns, strict=True)), CORPUS_FEATURES))
                 done += len(texts)
             writer.finalize()
         return describe_rows(read_arrow(folder))
@@ -371,9 +364,6 @@ class CorpusBuild:
             return lambda part: [self.name] * len(rows[part])
         data = self.corpus.select_columns([column]).with_format("arrow")
         return lambda part: data[rows[part].tolist()][column].cast(pa.string()).fill_null(self.name).to_pylist()
-
-    def _processes(self, num_rows: int) -> int | None:
-        return None if self.args.num_proc is None else max(1, min(self.args.num_proc, num_rows))
 
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Return the facts of all steps in one place."""

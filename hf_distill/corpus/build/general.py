@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, Value
@@ -23,9 +22,8 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
 from ...settings.general import GeneralCorpusArguments
-from ...storage.steps import WorkFolder, total_seconds
+from ...storage.steps import total_seconds
 from ..compare.diversity import sample_order
-from ..search.retrieval import settings_key
 from ..text.rows import (
     READ_BATCH,
     LengthLimits,
@@ -35,10 +33,12 @@ from ..text.rows import (
     describe_rows,
     find_usable_rows,
     read_arrow,
+    table_of,
     units_of,
     usable_texts,
 )
 from .duplicates import first_of_equal, hash_texts, normalize
+from .loading import work_folder
 
 # A change of what any step does must change it.
 GENERAL_VERSION = 1
@@ -123,13 +123,7 @@ class _GeneralBuild:
                 for name in ("rows", "weights", "deduplicate", "seed", "unit", "source_column")
             },
         }
-        self.work = WorkFolder(self._work_dir(work_dir), self.settings)
-
-    def _work_dir(self, work_dir: str | Path | None) -> Path:
-        chosen = work_dir or self.args.work_dir
-        if chosen is not None:
-            return Path(chosen).expanduser()
-        return Path(datasets.config.HF_DATASETS_CACHE) / "hf_distill_general" / settings_key(self.settings)
+        self.work = work_folder(work_dir or args.work_dir, "hf_distill_general", self.settings)
 
     def run(self) -> GeneralCorpus:
         """Do both steps, and return the corpus with its statistics."""
@@ -139,13 +133,8 @@ class _GeneralBuild:
             name: {"documents": documents, **usable.counts, "bytes": usable.bytes, **steps["draw"]["corpora"][name]}
             for name, documents, usable in zip(self.names, self.documents, self.usable, strict=True)
         }
-        statistics = {
-            **described,
-            "corpora": corpora,
-            "settings": self.settings,
-            "seconds": total_seconds(steps),
-        }
-        return GeneralCorpus(read_arrow(self.work.folder("rows")), statistics)
+        own = {"corpora": corpora, "settings": self.settings, "seconds": total_seconds(steps)}
+        return GeneralCorpus(read_arrow(self.work.folder("rows")), {**described, **own})
 
     def _draw(self, folder: Path) -> dict[str, Any]:
         """Draw the rows of every corpus, and the order of all."""
@@ -211,8 +200,7 @@ class _GeneralBuild:
             tqdm(total=len(rows), desc="Writing the corpus", unit=" rows", unit_scale=True) as bar,
         ):
             for texts, sources in self._fetch(corpus_of, rows):
-                columns = [pa.array(column, type=pa.string()) for column in (texts, sources)]
-                writer.write_table(pa.Table.from_arrays(columns, names=list(GENERAL_FEATURES)))
+                writer.write_table(table_of({"text": texts, "source": sources}, GENERAL_FEATURES))
                 bar.update(len(texts))
             writer.finalize()
         return describe_rows(read_arrow(folder))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -28,10 +29,10 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 from huggingface_hub.errors import HTTPError
 
-from hf_distill.storage.files import new_file
-
 from ...hub.data_sets import read_data_set
-from ...storage.files import check_rows_of_json, check_rows_of_table
+from ...storage.files import check_rows_of_json, check_rows_of_table, new_file
+from ...storage.steps import WorkFolder
+from ..search.retrieval import settings_key
 
 # Suffix -> loader of `datasets`; a compression suffix may follow.
 _LOADERS = {
@@ -187,6 +188,12 @@ def first_rows(builder: DatasetBuilder, split: str, max_rows: int, name: str, fl
             raise ValueError(f"{name!r} ({flag}) has no split {split!r} (--corpus_split); it has {sorted(streams)}.")
         _write(streams[split], file, max_rows, f"{name!r} ({flag})")
     return Dataset.from_file(str(file))
+
+
+def work_folder(chosen: str | Path | None, name: str, settings: dict[str, Any]) -> WorkFolder:
+    """Open the work folder of a build: the chosen one, else one in the `datasets` cache for just these settings."""
+    own = Path(datasets.config.HF_DATASETS_CACHE) / name / settings_key(settings)
+    return WorkFolder(own if chosen is None else Path(chosen).expanduser(), settings)
 
 
 def mapped_rows(corpus: Dataset | IterableDataset, max_rows: int | None, work_dir: str | Path | None) -> Dataset:

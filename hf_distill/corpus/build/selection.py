@@ -14,11 +14,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 
-from ..text.rows import LengthLimits, UsableRows, judge, read_texts
+from ..text.rows import LengthLimits, UsableRows, judge, read_texts, table_of
 from .duplicates import EvaluationTexts, find_near_duplicates, first_of_equal, hash_texts, normalize
 
 _READ = 1_000_000
@@ -261,17 +260,9 @@ def write_dropped(
                 elif row in found:
                     lines.append((row, text, *found[row]))
             if lines:
-                writer.write_table(_table(lines))
+                columns = dict(zip(DROPPED_FEATURES, zip(*lines, strict=True), strict=True))
+                writer.write_table(table_of(columns, DROPPED_FEATURES))
             num_rows += len(lines)
             start += len(texts)
         writer.finalize()
     return num_rows
-
-
-def _table(lines: list[tuple[int, str | None, str, int | None]]) -> pa.Table:
-    columns = zip(*lines, strict=True)
-    arrays = [
-        pa.array(column, type=feature.pa_type)
-        for column, feature in zip(columns, DROPPED_FEATURES.values(), strict=True)
-    ]
-    return pa.Table.from_arrays(arrays, names=list(DROPPED_FEATURES))

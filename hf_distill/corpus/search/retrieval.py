@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -55,24 +56,32 @@ class Engine(Protocol):
     num_rows: int
 
     def __init__(self, folder: Path) -> None:
-        """Opens the index in `folder`."""
+        """Open the index in `folder`, memory-mapped."""
 
     @staticmethod
     def check() -> None:
-        """Raises ImportError, with the command that helps, if the engine's library cannot be imported."""
+        """Raise ImportError, with the command that helps, if the engine's library cannot be imported."""
+        return  # By default nothing is needed that this package does not install.
 
-    @staticmethod
-    def version() -> str:
-        """Return the version of the library behind the engine."""
+    @classmethod
+    def version(cls) -> str:
+        """Return the version of the library behind the engine, by default of the package that has its name."""
+        return version(cls.name)
 
     @staticmethod
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Indexes token streams into `folder`, with the statistics of a whole corpus where they are a shard of it."""
+        """Index token streams into `folder`, with the statistics of a whole corpus where they are a shard of it."""
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Return the k best rows of every query, in the total order."""
+        """Return the k best rows of every query, in the total order.
+
+        Args:
+            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
+            k: Hits per query; a query with fewer matching rows has fewer.
+            num_threads: Threads; all cores by default. With 1 no other thread is started, as forked workers need.
+        """
 
 
 EngineClass = TypeVar("EngineClass", bound=Engine)

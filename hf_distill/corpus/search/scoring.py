@@ -22,7 +22,8 @@ included), D distinct ones, C candidates, H hits over all queries.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,19 +152,19 @@ class CorpusStatistics:
         return inverse_document_frequency(frequencies, self.num_rows)
 
     def checksum(self) -> str:
-        """Identifies the statistics: an index that was made with others is another index."""
+        """Return what identifies the statistics: an index that was made with others is another index."""
         digest = xxhash.xxh3_128(f"{self.num_rows} {self.num_terms} ".encode())
         digest.update(np.ascontiguousarray(self.hashes, dtype="<u8").data)
         digest.update(np.ascontiguousarray(self.frequencies, dtype="<i8").data)
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Writes one file (`.npz`)."""
+        """Write one file (`.npz`)."""
         np.savez(path, size=[self.num_rows, self.num_terms], hashes=self.hashes, frequencies=self.frequencies)
 
     @classmethod
     def load(cls, path: Path) -> CorpusStatistics:
-        """Reads what `save` wrote."""
+        """Read what `save` wrote."""
         with np.load(path) as arrays:
             num_rows, num_terms = arrays["size"].tolist()
             return cls(num_rows, num_terms, arrays["hashes"], arrays["frequencies"])
@@ -218,7 +219,7 @@ class Postings:
 
 
 def build_postings(streams: TokenStreams) -> Postings:
-    """Inverts token streams."""
+    """Invert token streams: from the terms of every row to the rows of every term."""
     from scipy.sparse import csr_matrix
 
     shape = (streams.num_texts, len(streams.vocabulary))
@@ -344,3 +345,24 @@ def settled_hits(
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def search_in_threads(
+    search: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]],
+    queries: Sequence[Sequence[str]],
+    num_threads: int | None,
+) -> Hits:
+    """Search every query by itself, each thread a share of them.
+
+    Args:
+        search: From the terms of a query to rows and scores of its hits, in the total order.
+        queries: Terms of every query.
+        num_threads: Threads; all cores by default. With 1 none is started.
+    """
+    threads = min(num_threads or available_cores(), max(1, len(queries)))
+    if threads == 1:
+        found = [search(query) for query in queries]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(search, queries))
+    return Hits.from_lists([rows for rows, _ in found], [scores for _, scores in found])

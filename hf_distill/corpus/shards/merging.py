@@ -18,7 +18,7 @@ from datasets.utils import tqdm
 from ..build.anchors import HIT_FEATURES
 from ..build.builder import CorpusBuild, CorpusResult
 from ..search.retrieval import EngineChoice
-from ..text.rows import UsableRows
+from ..text.rows import UsableRows, table_of
 from .first_pass import checked_rows, total_cost
 from .second_pass import ShardSearch
 
@@ -82,8 +82,7 @@ def _merge(hits: pa.Table, k: int) -> tuple[pa.Table, int]:
     ranks = places - np.maximum.accumulate(np.where(begins, places, 0))
     kept = ranks < k
     columns = {"anchor": anchors[kept], "row": rows[order][kept], "rank": ranks[kept], "score": scores[order][kept]}
-    arrays = [pa.array(columns[name], type=feature.pa_type) for name, feature in HIT_FEATURES.items()]
-    return pa.Table.from_arrays(arrays, names=list(HIT_FEATURES)), int(begins.sum())
+    return table_of(columns, HIT_FEATURES), int(begins.sum())
 
 
 def merge_shards(search: ShardSearch, evaluation_texts: Iterable[str | None] = ()) -> CorpusResult:

@@ -15,9 +15,10 @@ from datasets.arrow_writer import ArrowWriter
 
 from ...storage.steps import Step, WorkFolder
 from ..build.anchors import HIT_FEATURES, Anchors, describe_queries, make_queries, search_queries
-from ..build.builder import DEFAULT_TOP_K
-from ..search.retrieval import EngineChoice, IndexHandle, choose_engine, engine_class, save_index, settings_key
+from ..build.builder import DEFAULT_TOP_K, engine_options, index_settings
+from ..search.retrieval import EngineChoice, IndexHandle, choose_engine, save_index, settings_key
 from ..search.scoring import CorpusStatistics
+from ..text.rows import processes_for
 from .first_pass import Shards, checked_rows
 
 _OWN_STATISTICS = "retriv scores by the statistics of its own rows, not by those of all shards"
@@ -40,14 +41,7 @@ class ShardSearch:
         self.asked_top_k = self.args.top_k or DEFAULT_TOP_K
         self.top_k = min(self.asked_top_k, shards.whole.num_usable)
         self.engine = self._engine()
-        self.index_settings = {
-            "engine": self.engine.name,
-            "engine_version": engine_class(self.engine.name).version(),
-            "k1": self.args.bm25_k1,
-            "b": self.args.bm25_b,
-            "analysis": shards.analyzer.settings(),
-            "statistics": shards.whole.checksum,
-        }
+        self.index_settings = index_settings(self.args, self.engine, shards.analyzer, statistics=shards.whole.checksum)
         self.settings = {
             **self.index_settings,
             "anchors": anchors.checksum(),
@@ -83,7 +77,7 @@ class ShardSearch:
             args.max_phrases,
             self.shards.analyzer,
             _inside(folder, "queries"),
-            num_proc=self._processes(len(texts)),
+            num_proc=processes_for(args.num_proc, len(texts)),
         )
         return describe_queries(queries)
 
@@ -136,7 +130,7 @@ class ShardSearch:
             handle,
             self.top_k,
             file,
-            num_proc=self._processes(len(queries)),
+            num_proc=processes_for(self.args.num_proc, len(queries)),
             batch_size=self.args.search_batch_size,
             num_threads=num_threads,
             first_row=whole.usable_bounds[shard],
@@ -145,18 +139,14 @@ class ShardSearch:
         return {"hits": len(hits), "index": {**index, "reused": reused}}
 
     def _make_index(self, shard: int, folder: Path) -> dict[str, Any]:
-        options: dict[str, Any] = {"url": self.args.elasticsearch_url} if self.engine.name == "elasticsearch" else {}
         handle = save_index(
             self.shards.streams(shard),
             folder / "index",
             dict(self.index(shard).settings),
             statistics=CorpusStatistics.load(self.shards.statistics.file("statistics.npz")),
-            **options,
+            **engine_options(self.args, self.engine),
         )
         return {"rows": handle.num_rows, "bytes": handle.size()}
-
-    def _processes(self, num_rows: int) -> int | None:
-        return None if self.args.num_proc is None else max(1, min(self.args.num_proc, num_rows))
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -357,7 +357,7 @@ def split_documents(
         SplitDocuments(text_column, unit, passage_words, language),
         batched=True,
         features=features,
-        num_proc=None if num_proc is None else max(1, min(num_proc, len(corpus))),
+        num_proc=processes_for(num_proc, len(corpus)),
         cache_file_name=None if file is None else str(file),
         desc=f"Splitting into {unit}s",
     )
@@ -437,3 +437,17 @@ def sentences_of(text: str, language: str) -> list[str]:
                 else:
                     found[-1] += part
     return found
+
+
+# --- writing rows ----------------------------------------------------------------------------------------------------
+
+
+def table_of(columns: Mapping[str, Any], features: Features) -> pa.Table:
+    """Return columns by name as a table with the types of some features, for `ArrowWriter.write_table`."""
+    arrays = [pa.array(columns[name], type=feature.pa_type) for name, feature in features.items()]
+    return pa.Table.from_arrays(arrays, names=list(features))
+
+
+def processes_for(num_proc: int | None, num_rows: int) -> int | None:
+    """Return the processes of a `Dataset.map` over so many rows: those asked for, but no more than rows."""
+    return None if num_proc is None else max(1, min(num_proc, num_rows))

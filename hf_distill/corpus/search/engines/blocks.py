@@ -28,6 +28,7 @@ from datasets.utils import logging, tqdm
 from ....storage.files import write_arrays
 from ....storage.steps import damage_of_noted, finish, go_on, note, read_marker
 from ...text.analysis import TokenStreams
+from ..retrieval import Engine
 from ..scoring import CorpusStatistics, Hits, available_cores, hash_terms, inverse_document_frequency, length_norms
 
 logger = logging.get_logger(__name__)
@@ -39,7 +40,7 @@ _HIT_BYTES = 64_000_000
 _BLOCK_ROWS = 1 << 20
 
 
-class BlocksEngine:
+class BlocksEngine(Engine):
     """Builds and searches a block-wise inverted index."""
 
     name = "blocks"
@@ -49,10 +50,7 @@ class BlocksEngine:
     continues = True
 
     def __init__(self, folder: Path) -> None:
-        """Opens a saved index, memory-mapped.
-
-        Args:
-            folder: Where `build` saved it.
+        """Open a saved index, memory-mapped.
 
         Raises:
             ValueError: If a file is missing or not as long as it was written.
@@ -63,12 +61,8 @@ class BlocksEngine:
         blocks = read_blocks(folder / "blocks")
         self._blocks = [(block, open_block(folder / "blocks", number, block)) for number, block in enumerate(blocks)]
 
-    @staticmethod
-    def check() -> None:
-        """Check nothing: numba comes with the package."""
-
-    @staticmethod
-    def version() -> str:
+    @classmethod
+    def version(cls) -> str:
         """Return the version of the format and of the arithmetic."""
         return "1"
 
@@ -76,7 +70,7 @@ class BlocksEngine:
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Indexes token streams into `folder`, or goes on where a killed build of the same streams stopped.
+        """Index token streams into `folder`, or goes on where a killed build of the same streams stopped.
 
         Args:
             streams: What to index.
@@ -122,13 +116,7 @@ class BlocksEngine:
         return engine
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Return the k best rows of every query, in the total order.
-
-        Args:
-            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
-            k: Hits per query; a query with fewer matching rows has fewer.
-            num_threads: Threads; all cores by default.
-        """
+        """Send batches of queries through the blocks; see `Engine.search`."""
         k = min(k, max(1, self.num_rows))
         threads = min(num_threads or available_cores(), max(1, len(queries)))
         size = max(1, min(_BATCH, _HIT_BYTES // (8 * _kept(k)), -(-len(queries) // threads)))

@@ -9,21 +9,21 @@ the last bit, in a fraction of the time of a large corpus.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from ...text.analysis import TokenStreams
+from ..retrieval import Engine
 from ..scoring import (
     CorpusStatistics,
     Hits,
     Postings,
-    available_cores,
     build_postings,
     inverse_document_frequency,
     length_norms,
     posting_scores,
+    search_in_threads,
     top_hits,
 )
 
@@ -31,7 +31,7 @@ from ..scoring import (
 _CHUNK = 2_000_000
 
 
-class Bm25sEngine:
+class Bm25sEngine(Engine):
     """Builds and searches a bm25s index (method `atire` with Lucene's idf: the formula of retriv)."""
 
     name = "bm25s"
@@ -39,26 +39,10 @@ class Bm25sEngine:
     max_rows = 0
 
     def __init__(self, folder: Path) -> None:
-        """Open a saved index, memory-mapped.
-
-        Args:
-            folder: Where `build` saved it.
-        """
         import bm25s
 
         self._model = bm25s.BM25.load(folder, mmap=True, show_progress=False)
         self.num_rows = int(self._model.scores["num_docs"])
-
-    @staticmethod
-    def check() -> None:
-        """Check nothing: bm25s is always installed."""
-
-    @staticmethod
-    def version() -> str:
-        """Return the version of the library."""
-        from importlib.metadata import version
-
-        return version("bm25s")
 
     @staticmethod
     def build(
@@ -85,20 +69,8 @@ class Bm25sEngine:
         model.save(folder, show_progress=False)
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Find the k best rows of every query, in the total order.
-
-        Args:
-            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
-            k: Hits per query; a query with fewer matching rows has fewer.
-            num_threads: Threads; all cores by default.
-        """
-        threads = min(num_threads or available_cores(), max(1, len(queries)))
-        if threads == 1:
-            found = [self._search(query, k) for query in queries]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                found = list(pool.map(lambda query: self._search(query, k), queries))
-        return Hits.from_lists([rows for rows, _ in found], [scores for _, scores in found])
+        """Add up the columns of every query's terms; see `Engine.search`."""
+        return search_in_threads(lambda query: self._search(query, k), queries, num_threads)
 
     def _search(self, query: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         vocabulary = self._model.vocab_dict

@@ -22,6 +22,7 @@ from datasets.utils import logging, tqdm
 
 from ....storage.files import read_json, write_json
 from ...text.analysis import TokenStreams
+from ..retrieval import Engine
 from ..scoring import (
     CorpusStatistics,
     Hits,
@@ -70,7 +71,7 @@ class _Where:
     slack: float
 
 
-class ElasticsearchEngine:
+class ElasticsearchEngine(Engine):
     """Builds and searches an index on a search server; the folder remembers where it is, and its statistics."""
 
     name = "elasticsearch"
@@ -78,14 +79,7 @@ class ElasticsearchEngine:
     max_rows = 0
 
     def __init__(self, folder: Path) -> None:
-        """Opens an index; the server is asked on the first search.
-
-        Args:
-            folder: Where `build` left the address and the statistics.
-
-        Raises:
-            ImportError: If `requests` is not installed.
-        """
+        """Open an index by the address that `build` left in `folder`; the server is asked on the first search."""
         self._where = _Where(**read_json(folder / "server.json"))
         self._server = SearchServer(self._where.url, self._where.index)
         self._own = CorpusStatistics.load(folder / "own_statistics.npz")
@@ -95,11 +89,11 @@ class ElasticsearchEngine:
 
     @staticmethod
     def check() -> None:
-        """Raises ImportError, with the command that helps, if `requests` is not installed."""
+        """Raise ImportError, with the command that helps, if `requests` is not installed."""
         check()
 
-    @staticmethod
-    def version() -> str:
+    @classmethod
+    def version(cls) -> str:
         """Return the version of what is stored on the server: the hits do not depend on the server's own version."""
         return f"rest-{_FORMAT}"
 
@@ -113,7 +107,7 @@ class ElasticsearchEngine:
         statistics: CorpusStatistics | None = None,
         url: str | None = None,
     ) -> None:
-        """Indexes token streams on a server; a complete index of the same streams there is used as it is.
+        """Index token streams on a server; a complete index of the same streams there is used as it is.
 
         Args:
             streams: What to index.
@@ -148,13 +142,7 @@ class ElasticsearchEngine:
         write_json(folder / "server.json", asdict(where))
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Return the k best rows of every query, in the total order.
-
-        Args:
-            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
-            k: Hits per query; a query with fewer matching rows has fewer.
-            num_threads: Not used: the server searches with its own.
-        """
+        """Let the server find candidates, and score them exactly; `num_threads` is not used (see `Engine.search`)."""
         found = [_EMPTY] * len(queries)
         open_searches = [_Search(place, self._known(query)) for place, query in enumerate(queries)]
         open_searches = [search for search in open_searches if search.terms]
@@ -207,7 +195,7 @@ class _Search:
         self._hits: list[dict[str, Any]] = []
 
     def add(self, page: list[dict[str, Any]]) -> None:
-        """Takes in the next page."""
+        """Take in the next page."""
         self._hits += page
         if page:
             self.after = page[-1]["sort"]

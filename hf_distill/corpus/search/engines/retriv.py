@@ -29,6 +29,7 @@ import numpy as np
 
 from ....storage.files import write_text
 from ...text.analysis import TokenStreams
+from ..retrieval import Engine
 from ..scoring import CorpusStatistics, Hits, available_cores, build_postings, relative_lengths, top_hits
 
 # retriv holds term frequencies in 16 bits.
@@ -58,7 +59,7 @@ def _numba_threads(count: int) -> Iterator[None]:
             torch.set_num_threads(threads_of_torch)
 
 
-class RetrivEngine:
+class RetrivEngine(Engine):
     """Builds and searches a BM25 index with retriv."""
 
     name = "retriv"
@@ -66,14 +67,6 @@ class RetrivEngine:
     max_rows = 1_000_000
 
     def __init__(self, folder: Path) -> None:
-        """Opens a saved index, memory-mapped.
-
-        Args:
-            folder: Where `build` saved it.
-
-        Raises:
-            ImportError: If retriv's sparse half is not installed.
-        """
         # Copy-on-write maps: retriv's compiled code is typed for writable arrays, and nothing writes.
         self._rows = _load(folder, "rows")
         self._counts = _load(folder, "counts")
@@ -87,21 +80,14 @@ class RetrivEngine:
 
     @staticmethod
     def check() -> None:
-        """Raises ImportError, with the command that helps, if retriv's sparse half cannot be imported."""
+        """Raise ImportError, with the command that helps, if retriv's sparse half cannot be imported."""
         sparse_retriever_module()
-
-    @staticmethod
-    def version() -> str:
-        """Return the version of the library."""
-        from importlib.metadata import version
-
-        return version("retriv")
 
     @staticmethod
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Indexes token streams into `folder`.
+        """Index token streams into `folder`.
 
         Raises:
             ValueError: If a term occurs more often in one row than retriv can count, or statistics are given.
@@ -127,13 +113,7 @@ class RetrivEngine:
         write_text(folder / "vocabulary.txt", "\n".join(streams.vocabulary))
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Return the k best rows of every query, in the total order.
-
-        Args:
-            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
-            k: Hits per query; a query with fewer matching rows has fewer.
-            num_threads: Threads; all cores by default. With 1 no parallel region is entered, as forked workers need.
-        """
+        """Let retriv search, and put its hits into the total order; see `Engine.search`."""
         threads = num_threads or available_cores()
         # A few hits more than asked: mostly enough to see where a tie at the cut ends.
         cutoff = min(k + max(16, k // 8), max(1, self.num_rows))

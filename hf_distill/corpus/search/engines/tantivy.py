@@ -11,7 +11,6 @@ Shape legend: N rows, V terms of the vocabulary, T terms over all rows, C candid
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,17 @@ import numpy as np
 from hf_distill._optional import require
 
 from ...text.analysis import TokenStreams
+from ..retrieval import Engine
 from ..scoring import (
     CorpusStatistics,
     Hits,
-    available_cores,
     document_frequencies,
     hash_terms,
     inverse_document_frequency,
     length_norms,
     row_scores,
     score_slack,
+    search_in_threads,
     settled_hits,
 )
 
@@ -44,7 +44,7 @@ _BATCH = 20_000
 _EMPTY = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
-class TantivyEngine:
+class TantivyEngine(Engine):
     """Builds and searches a tantivy index."""
 
     name = "tantivy"
@@ -52,14 +52,6 @@ class TantivyEngine:
     max_rows = 0
 
     def __init__(self, folder: Path) -> None:
-        """Opens a saved index, memory-mapped.
-
-        Args:
-            folder: Where `build` saved it.
-
-        Raises:
-            ImportError: If tantivy is not installed.
-        """
         self._tantivy = _library()
         index = self._tantivy.Index.open(str(folder / "tantivy"))
         # Nobody writes to it any more, and a thread that watches for it would not survive a fork.
@@ -73,21 +65,14 @@ class TantivyEngine:
 
     @staticmethod
     def check() -> None:
-        """Raises ImportError, with the command that helps, if tantivy is not installed."""
+        """Raise ImportError, with the command that helps, if tantivy is not installed."""
         _library()
-
-    @staticmethod
-    def version() -> str:
-        """Return the version of the library."""
-        from importlib.metadata import version
-
-        return version("tantivy")
 
     @staticmethod
     def build(
         streams: TokenStreams, folder: Path, *, k1: float, b: float, statistics: CorpusStatistics | None = None
     ) -> None:
-        """Indexes token streams into `folder`, with the statistics of the whole corpus where they are a shard."""
+        """Index token streams into `folder`, with the statistics of the whole corpus where they are a shard."""
         frequencies = document_frequencies(streams)
         own_idf = inverse_document_frequency(frequencies, streams.num_texts)
         own_mean = len(streams.ids) / max(1, streams.num_texts)
@@ -112,23 +97,8 @@ class TantivyEngine:
         _write_index(streams, folder / "tantivy")
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
-        """Return the k best rows of every query, in the total order.
-
-        Args:
-            queries: Terms of every query; unknown terms are ignored, repeated ones count repeatedly.
-            k: Hits per query; a query with fewer matching rows has fewer.
-            num_threads: Threads; all cores by default.
-        """
-        threads = min(num_threads or available_cores(), max(1, len(queries)))
-
-        def part(index: int) -> list[tuple[np.ndarray, np.ndarray]]:
-            return [self._search(query, k) for query in queries[index::threads]]
-
-        found: list[tuple[np.ndarray, np.ndarray]] = [_EMPTY] * len(queries)
-        with ThreadPoolExecutor(threads) as pool:
-            for index, hits in enumerate(pool.map(part, range(threads))):
-                found[index::threads] = hits
-        return Hits.from_lists([rows for rows, _ in found], [scores for _, scores in found])
+        """Let tantivy find candidates, and score them exactly; see `Engine.search`."""
+        return search_in_threads(lambda query: self._search(query, k), queries, num_threads)
 
     def _search(self, query: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         terms = self._known_terms(query)
