@@ -29,11 +29,9 @@ def cells(path, kind=None):
     return [cell for cell in found if kind in (None, cell["cell_type"])]
 
 
-# retriv compiles its search anew in every process; the engines' own tests have both. A warning ends a cell.
+# A warning ends a cell.
 FIRST = """
 import warnings
-from hf_distill.corpus.search.engines import retriv
-retriv.is_installed = lambda: False
 warnings.simplefilter("error")
 """
 LAST = """

@@ -23,7 +23,6 @@ import hf_distill
 from hf_distill import cli, settings as arguments
 from hf_distill.capture.architectures import known_architectures
 from hf_distill.commands.corpus import PAPER_TOP_K
-from hf_distill.corpus.search.engines import retriv
 from hf_distill.corpus.search.retrieval import ENGINES
 from hf_distill.objectives import list_objectives
 from hf_distill.settings import parsing
@@ -79,8 +78,6 @@ COMMANDS = [(page.name, words) for page in PAGES for words in commands(page) if 
 def folder_with_stand_ins(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_config, sentences):
     """A folder in which the names of the snippets are tiny local models and data."""
     monkeypatch.chdir(tmp_path)
-    # retriv compiles its search anew in every process; the engines' own tests have both.
-    monkeypatch.setattr(retriv, "is_installed", lambda: False)
     torch.manual_seed(0)
     model = tmp_path / "google-bert" / "bert-base-uncased"
     config = tiny_bert_config(hidden_size=48, num_attention_heads=12, max_position_embeddings=128)

@@ -14,8 +14,6 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 # A file with more is no description of anything: YAML's aliases can make billions out of a few lines.
 DEEPEST, MOST_VALUES = 40, 1_000_000
 LARGEST_INTEGER = 2**63 - 1
@@ -27,22 +25,18 @@ class NotFiniteError(ValueError):
     """A loss, weight, label or signal is NaN or infinite."""
 
 
-def load_yaml(text: str, where: str) -> Any:
-    """Return plain data from YAML.
-
-    Raises:
-        ValueError: If the text is no YAML, or holds anything but texts, numbers, booleans, lists and mappings.
-    """
-    return _load(yaml.safe_load, text, where, "YAML")
-
-
 def load_json(text: str, where: str) -> Any:
     """Return plain data from JSON.
 
     Raises:
         ValueError: If the text is no JSON, or nested too deeply.
     """
-    return _load(json.loads, text, where, "JSON")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no JSON: {' '.join(str(error).split()) or type(error).__name__}.") from error
+    check_plain(value, where)
+    return value
 
 
 def as_mapping(value: Any, where: str) -> dict[str, Any]:
@@ -163,16 +157,6 @@ def shown(value: Any) -> str:
         # Of objects that are no plain data at all.
         text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-def _load(loads: Callable[[str], Any], text: str, where: str, kind: str) -> Any:
-    try:
-        value = loads(text)
-    except Exception as error:
-        # Parsers raise what they stumble over: KeyError, AttributeError and RecursionError among others.
-        raise ValueError(f"{where} is no {kind}: {' '.join(str(error).split()) or type(error).__name__}.") from error
-    check_plain(value, where)
-    return value
 
 
 def check_plain(value: Any, where: str) -> None:

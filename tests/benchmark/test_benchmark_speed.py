@@ -11,7 +11,6 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 from hf_distill.reports.speed.latency import (
     Latency,
     describe_device,
-    latency,
     latency_ratio,
     weight_bytes,
 )
@@ -45,21 +44,12 @@ def record_calls(model, calls, name):
     return model.register_forward_pre_hook(note, with_kwargs=True)
 
 
-def test_every_batch_counts_and_the_warm_up_does_not(student):
-    calls = []
-    record_calls(student, calls, "student")
-    result = latency(student, **SMALL)
-    assert len(calls) == 7
-    assert len(result.seconds) == 5
-    assert min(result.seconds) > 0
-
-
-def test_the_model_runs_in_eval_mode_without_gradients_and_keeps_its_mode(student):
+def test_the_model_runs_in_eval_mode_without_gradients_and_keeps_its_mode(teacher, student):
     student.train()
     student.bert.embeddings.eval()
     calls = []
     record_calls(student, calls, "student")
-    latency(student, **SMALL)
+    latency_ratio(teacher, student, **SMALL)
     assert not any(training or grad for _, training, grad, _, _ in calls)
     assert student.training
     assert student.classifier.training
@@ -68,7 +58,7 @@ def test_the_model_runs_in_eval_mode_without_gradients_and_keeps_its_mode(studen
     assert student(input_ids=torch.tensor([[3]])).logits.requires_grad
 
 
-def test_an_error_inside_leaves_the_mode_as_it_was(student):
+def test_an_error_inside_leaves_the_mode_as_it_was(teacher, student):
     student.train()
 
     def fail(*_):
@@ -76,7 +66,7 @@ def test_an_error_inside_leaves_the_mode_as_it_was(student):
 
     student.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="stop"):
-        latency(student, **SMALL)
+        latency_ratio(teacher, student, **SMALL)
     assert student.training
 
 
@@ -92,7 +82,9 @@ def test_teacher_and_student_take_turns_on_the_same_batch(teacher, student):
     assert all(torch.equal(first, ids) for *_, ids, _ in calls)
     assert all(int(kwargs["attention_mask"].min()) == 1 for *_, kwargs in calls)
     assert not (first == teacher.config.pad_token_id).any()
+    # Two batches before those that count.
     assert len(result.teacher.seconds) == len(result.student.seconds) == 5
+    assert min(result.student.seconds) > 0
 
 
 def test_the_ratio_is_the_median_over_the_batches(teacher, student):

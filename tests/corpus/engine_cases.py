@@ -11,6 +11,9 @@ from hf_distill.corpus.search.engines import retriv
 from hf_distill.corpus.search.retrieval import ENGINES, save_index
 from hf_distill.corpus.text.analysis import Analyzer
 
+needs_retriv = pytest.mark.skipif(
+    importlib.util.find_spec("retriv") is None, reason=f"retriv is not installed: {retriv.INSTALL}"
+)
 NEEDS = {"retriv": retriv.INSTALL, "tantivy": "pip install 'hf_distill[tantivy]'"}
 PLAIN = Analyzer("none")
 

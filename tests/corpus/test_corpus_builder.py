@@ -12,19 +12,16 @@ import pytest
 from builder_cases import ANCHORS, GENERAL, build, rows_of
 from corpus_oracle import bm25_scores
 from datasets import Dataset
-from engine_cases import engine_cases, full_disk
+from engine_cases import engine_cases, full_disk, needs_retriv
 from search_server_double import SearchServerDouble
 
 from hf_distill.corpus.build.anchors import Anchors, MakeQueries, make_query
 from hf_distill.corpus.build.builder import CorpusBuild
 from hf_distill.corpus.build.duplicates import normalize
 from hf_distill.corpus.build.selection import rank_limit
-from hf_distill.corpus.search.engines import retriv
 from hf_distill.corpus.search.retrieval import engine_class
 from hf_distill.corpus.text.analysis import Analyzer
 from hf_distill.corpus.text.rows import DROP_REASONS
-
-needs_retriv = pytest.mark.skipif(not retriv.is_installed(), reason=f"retriv is not installed: {retriv.INSTALL}")
 
 
 def plain_reference(anchors, texts, k, share=1.0, evaluation=()):
@@ -142,7 +139,7 @@ def test_the_order_of_the_anchors_does_not_matter(tmp_path):
     assert rows_of(build(tmp_path / "a")) == rows_of(build(tmp_path / "b", anchors=shuffled))
 
 
-@pytest.mark.parametrize("engine", ["bm25s", pytest.param("retriv", marks=needs_retriv)])
+@pytest.mark.parametrize("engine", engine_cases("bm25s", "retriv"))
 def test_one_process_and_two_build_the_same(tmp_path, engine):
     one = build(tmp_path / "a", engine=engine)
     two = build(tmp_path / "b", engine=engine, num_proc=2, search_batch_size=7)

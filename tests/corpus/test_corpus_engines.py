@@ -11,14 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from corpus_oracle import assert_same_up_to_ties
-from engine_cases import Indexer
+from engine_cases import Indexer, needs_retriv
 
 from hf_distill.corpus.build.anchors import make_query
 from hf_distill.corpus.search.engines import retriv
 from hf_distill.corpus.search.retrieval import save_index
 from hf_distill.corpus.text.analysis import Analyzer
-
-needs_retriv = pytest.mark.skipif(not retriv.is_installed(), reason=f"retriv is not installed: {retriv.INSTALL}")
 
 REAL_TEXT = Path(__file__).parents[2] / "examples" / "data" / "general_corpus" / "train.parquet"
 

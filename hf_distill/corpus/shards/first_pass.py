@@ -291,10 +291,6 @@ class Whole:
         """Identifies the usable rows of all shards."""
         return xxhash.xxh3_128_hexdigest(" ".join(self.checksums).encode())
 
-    def num_rows_of(self, shard: int) -> int:
-        """Return the number of usable rows of a shard."""
-        return self.usable_bounds[shard + 1] - self.usable_bounds[shard]
-
     @classmethod
     def of(cls, facts: list[dict[str, Any]]) -> Whole:
         """Add up the facts of all shards in their order.

@@ -273,7 +273,6 @@ def describe_rows(corpus: Dataset) -> dict[str, Any]:
 # --- sentences and passages ------------------------------------------------------------------------------------------
 
 Unit = Literal["row", "sentence", "passage"]
-UNITS: tuple[str, ...] = ("row", "sentence", "passage")
 
 # Names of languages as the stop word lists have them -> ISO codes.
 _CODES = {

@@ -97,37 +97,6 @@ class SpeedComparison:
         }
 
 
-def latency(
-    model: PreTrainedModel,
-    *,
-    batch_size: int = 32,
-    seq_length: int = 128,
-    num_batches: int = 100,
-    warmup: int = 10,
-    seed: int = 0,
-) -> Latency:
-    """Time forward passes of a model on random token ids without padding.
-
-    The model is put into eval mode for the measurement and back into the mode it was in; no gradient is computed.
-
-    Args:
-        model: The model, where it is and as it is.
-        batch_size: Sentences per batch.
-        seq_length: Tokens per sentence.
-        num_batches: Batches that count.
-        warmup: Batches before them that do not.
-        seed: Seed of the token ids.
-
-    Raises:
-        ValueError: If a number is out of range, or the model has no such positions.
-    """
-    check_protocol(model, batch_size=batch_size, seq_length=seq_length, num_batches=num_batches, warmup=warmup)
-    inputs = random_batch(model, model.config.vocab_size, batch_size, seq_length, seed)
-    with evaluating(model):
-        times = take_turns({"model": lambda batch: model(**batch)}, [inputs], num_batches, warmup, model.device)
-    return Latency(batch_size, seq_length, times["model"])
-
-
 def latency_ratio(
     teacher: PreTrainedModel,
     student: PreTrainedModel,

@@ -216,11 +216,6 @@ def _load(folder: Path, name: str) -> np.ndarray:
 INSTALL = "pip install 'hf_distill[retriv]' && pip install --no-deps retriv==0.2.3"
 
 
-def is_installed() -> bool:
-    """Return whether retriv is there, without importing it."""
-    return importlib.util.find_spec("retriv") is not None
-
-
 @lru_cache(maxsize=1)
 def sparse_retriever_module() -> ModuleType:
     """Return the module `retriv.sparse_retriever.sparse_retriever`.
