@@ -182,8 +182,7 @@ def test_a_reader_of_answers_is_distilled(data, run, sentences, tiny_bert_config
     ]
     for split in ("train", "validation"):
         write_rows(data / "own" / f"{split}.jsonl", rows)
-    BertForQuestionAnswering(tiny_bert_config()).save_pretrained(data / "reader")
-    tiny_tokenizer.save_pretrained(data / "reader")
+    save_model(data / "reader", BertForQuestionAnswering(tiny_bert_config()), tiny_tokenizer)
     words = ["--teacher_model", "reader", "--task", "own", "--student_shape", "2x12:2h:20", "--max_length", "32"]
     metrics = run("run_squad", *words, *QUICK, "--output_dir", "student")
     assert {"student_validation_f1", "teacher_validation_exact_match"} <= set(metrics)

@@ -136,8 +136,7 @@ def test_an_architecture_is_distilled_adapted_and_scored(my_plugin, data):
     set_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(data / "encoder")
     config = mine.PlainConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    mine.PlainForSequenceClassification(config).save_pretrained(data / "plain")
-    tokenizer.save_pretrained(data / "plain")
+    save_model(data / "plain", mine.PlainForSequenceClassification(config), tokenizer)
     plugin, task = ["--plugins", "my_plugin"], ["--task", "moods/film", "--data_dir", data / "moods"]
     shape = ["--student_shape", "1x12:4h:20", "--objectives", "relation", "attention", "hidden", "logits"]
     words = [*QUICK, *shape, "--textbook", data / "general.txt", "--teacher_model", data / "plain"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from tiny_data import mood_rows, save_model, write_task
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModel,
@@ -123,13 +124,9 @@ def films(tmp_path, sentences):
 @pytest.fixture
 def films_of_ones_own(tmp_path, sentences):
     """The folder of a task whose column is called as the trainer calls it by default."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    (folder / "task.yaml").write_text("text_columns: [text]\nlabel_names: [negative, positive]\nmetrics: [accuracy]\n")
-    for split, part in {"train": sentences[:40], "validation": sentences[40:52]}.items():
-        rows = [{"text": text, "label": index % 2} for index, text in enumerate(part)]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(folder)
+    spec = {"text_columns": ["text"], "label_names": ["negative", "positive"], "metrics": ["accuracy"]}
+    write_task(tmp_path / "own", mood_rows(sentences[:52]), **spec)
+    return str(tmp_path / "own")
 
 
 def test_a_first_distillation(run, films_of_ones_own, tiny_tokenizer):
@@ -138,8 +135,7 @@ def test_a_first_distillation(run, films_of_ones_own, tiny_tokenizer):
         vocab_size=len(tiny_tokenizer), dim=24, n_layers=3, n_heads=4, hidden_dim=32, max_position_embeddings=64,
         id2label={0: "NEGATIVE", 1: "POSITIVE"}, seq_classif_dropout=0.0,
     )  # fmt: skip
-    DistilBertForSequenceClassification(config).save_pretrained("teacher")
-    tiny_tokenizer.save_pretrained("teacher")
+    save_model("teacher", DistilBertForSequenceClassification(config), tiny_tokenizer)
     shown, left = run(
         "first_distillation",
         {"curve": "curve", "scores": "(teacher_score, student_score)"},
@@ -166,8 +162,7 @@ def test_a_first_distillation(run, films_of_ones_own, tiny_tokenizer):
 
 def test_a_corpus_for_your_task(run, films, tiny_tokenizer, tiny_bert_config, sentences):
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained("encoder")
-    tiny_tokenizer.save_pretrained("encoder")
+    save_model("encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     general = [f"{first} and {second}" for first, second in zip(sentences, reversed(sentences), strict=True)]
     Path("general.txt").write_text("\n".join([*general, sentences[45]]), encoding="utf-8")
     shown, left = run(

@@ -10,6 +10,7 @@ import shutil
 import datasets
 import pytest
 import torch
+from tiny_data import save_model, write_rows
 from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill.cli import main
@@ -63,10 +64,8 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
     """A folder with everything that can be wrong, and what is right beside it."""
     path = tmp_path_factory.mktemp("wrong")
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(path / "encoder")
-    tiny_tokenizer.save_pretrained(path / "encoder")
-    BertForSequenceClassification(tiny_bert_config()).save_pretrained(path / "classifier")
-    tiny_tokenizer.save_pretrained(path / "classifier")
+    save_model(path / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
+    save_model(path / "classifier", BertForSequenceClassification(tiny_bert_config()), tiny_tokenizer)
     broken = "other_shapes no_weights empty_config list_config bad_type evil cut_weights missing_keys null_config"
     for name in broken.split():
         shutil.copytree(path / "encoder", path / name)
@@ -101,7 +100,7 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
     for name in tasks:
         (path / name).mkdir()
         for split in ("train", "validation"):
-            (path / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            write_rows(path / name / f"{split}.jsonl", rows)
     (path / "told" / "task.yaml").write_text("text_columns: text\n")
     stories = [{"document": text, "summary": text} for text in sentences]
     for split in ("train", "validation"):
@@ -117,7 +116,7 @@ def folder(tmp_path_factory, tiny_tokenizer, tiny_bert_config, sentences):
         (path / "latin_rows" / f"{split}.jsonl").write_bytes('{"text": "é", "label": 0}\n'.encode("latin-1"))
         (path / "folder_rows" / f"{split}.jsonl").unlink()
         (path / "folder_rows" / f"{split}.jsonl").mkdir()
-        (path / "stories" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stories))
+        write_rows(path / "stories" / f"{split}.jsonl", stories)
     (path / "stories" / "task.yaml").write_text("template: '{document}'\ntarget_column: summary\n")
     datasets.Dataset.from_dict({"text": [1, 2]}).to_parquet(path / "numbers.parquet")
     run = path / "run"

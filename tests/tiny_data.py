@@ -5,6 +5,11 @@ from pathlib import Path
 
 import yaml
 
+# Settings of a short training of a test.
+QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
+# A task of two moods, whose rows `mood_rows` makes.
+MOODS = {"text_columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"]}
+
 
 def write_rows(path, rows):
     """A file of JSON lines; its folder is made."""

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from augmentation_cases import bert, byte_level, metaspace, roberta, slow_candidates, wordpiece
+from tiny_data import save_model
 from transformers import BertModel
 
 from hf_distill.corpus.augment import masked_lm as augmentation_masked_lm
@@ -152,15 +153,13 @@ def test_the_longest_input_is_the_models(tokenizer):
 
 
 def test_a_model_loads_with_its_head(model, tokenizer, tmp_path):
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    save_model(tmp_path, model, tokenizer)
     loaded, own = load_masked_lm(str(tmp_path))
     assert candidates(loaded, own, TEXTS)[0] == candidates(model, tokenizer, TEXTS)[0]
 
 
 def test_an_encoder_without_a_head_is_refused_with_the_way_out(model, tokenizer, tmp_path):
-    BertModel(model.config, add_pooling_layer=False).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    save_model(tmp_path, BertModel(model.config, add_pooling_layer=False), tokenizer)
     with pytest.raises(ValueError, match=r"without a masked-LM head .*`hf-distill mlm`"):
         load_masked_lm(str(tmp_path))
 

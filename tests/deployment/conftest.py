@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-import torch
+from trainings import sharpened
 from transformers import BertForSequenceClassification, set_seed
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -13,14 +13,8 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 def classifier(tiny_bert_config):
     """A classifier whose logits are far enough apart that its predictions mean something."""
     set_seed(0)
-    model = BertForSequenceClassification(
-        tiny_bert_config(num_hidden_layers=2, id2label={0: "negative", 1: "positive"})
-    )
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("weight") and parameter.dim() == 2:
-                parameter.mul_(4)
-    return model.eval()
+    config = tiny_bert_config(num_hidden_layers=2, id2label={0: "negative", 1: "positive"})
+    return sharpened(BertForSequenceClassification(config))
 
 
 @pytest.fixture(scope="session")

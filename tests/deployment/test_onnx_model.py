@@ -1,9 +1,8 @@
 """A file takes the place of the model that it came from."""
 
-import json
-
 import pytest
 import torch
+from tiny_data import write_rows
 
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
@@ -29,7 +28,7 @@ def test_a_mask_and_token_types_that_are_left_out_are_those_of_one_text_without_
 def test_it_is_scored_like_any_model(exported, classifier, tiny_tokenizer, sentences, tmp_path):
     for split in ("train", "validation"):
         rows = [{"text": text, "label": index % 2} for index, text in enumerate(sentences)]
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / f"{split}.jsonl", rows)
     task = load_task(str(tmp_path), text_columns=["text"], label_names=["negative", "positive"], metrics=["accuracy"])
     args = FineTuningArguments(str(tmp_path / "out"), use_cpu=True, report_to="none", disable_tqdm=True)
     scores = [

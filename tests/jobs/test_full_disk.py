@@ -5,7 +5,6 @@ import subprocess
 from itertools import count
 
 import pytest
-from corpus_job_cases import write_sources
 from datasets import load_dataset
 
 from hf_distill.cli import main
@@ -14,14 +13,6 @@ TASK = {"train": ["a fine film", "a dull film", "the plot of a river"], "validat
 GENERAL = [f"Film {row} has a fine plot and river {row % 7}." for row in range(60)]
 # A file takes whole pages of four kilobytes, an empty folder none.
 PAGES = 5
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A task in GLUE's form, a general corpus, and a cache of their own."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    write_sources(tmp_path, TASK, GENERAL)
-    return tmp_path
 
 
 @pytest.fixture

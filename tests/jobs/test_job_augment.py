@@ -21,9 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_config, sentences):
+def data(tmp_path, datasets_cache, tiny_tokenizer, tiny_bert_config, sentences):
     """SST-2 and RTE in GLUE's form, a masked language model, and a cache of their own."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     for task, columns in (("sst2", ["sentence"]), ("rte", ["sentence1", "sentence2"])):
         (tmp_path / task).mkdir()
         rows = {column: sentences[8 * i : 8 * i + 6] for i, column in enumerate(columns)}

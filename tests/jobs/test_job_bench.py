@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tiny_data import mood_rows, save_model, write_task
 
 from hf_distill.commands import bench as module
 from hf_distill.commands.bench import run as bench
@@ -28,15 +29,11 @@ QUICK = {
 def folders(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
     """`teacher/` and `student/` with scores, and a task."""
     for name, model, score in (("teacher", tiny_teacher, 0.9), ("student", tiny_student, 0.8)):
-        model.save_pretrained(tmp_path / name)
-        tiny_tokenizer.save_pretrained(tmp_path / name)
+        save_model(tmp_path / name, model, tiny_tokenizer)
         results = {"job": "teach", "task": "mood", "metric": "accuracy", "score": score}
         (tmp_path / name / "results.json").write_text(json.dumps(results))
-    (tmp_path / "mood").mkdir()
-    (tmp_path / "mood" / "task.yaml").write_text("{text_columns: [text], label_names: [a, b], metrics: [accuracy]}")
-    rows = "".join(json.dumps({"text": text, "label": index % 2}) + "\n" for index, text in enumerate(sentences[:3]))
-    for split in ("train", "validation"):
-        (tmp_path / "mood" / f"{split}.jsonl").write_text(rows)
+    spec = {"text_columns": ["text"], "label_names": ["a", "b"], "metrics": ["accuracy"]}
+    write_task(tmp_path / "mood", mood_rows(sentences[:6]), num_train=3, **spec)
     return tmp_path
 
 

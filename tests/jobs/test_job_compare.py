@@ -14,9 +14,8 @@ from hf_distill.settings import ComparisonArguments, CorpusArguments, TaskArgume
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch, sentences):
+def data(tmp_path, datasets_cache, sentences):
     """SST-2 and RTE in GLUE's form, a general corpus, a retrieved one, and one with pairs."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "cc" / "data").mkdir(parents=True)
     for task, columns in (("sst2", ["sentence"]), ("rte", ["sentence1", "sentence2"])):
         (tmp_path / task).mkdir()

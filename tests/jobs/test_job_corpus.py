@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from corpus_job_cases import arguments, write_sources
+from corpus_job_cases import arguments
 from datasets import Dataset, load_dataset
 
 from hf_distill.cli import main
@@ -17,14 +17,6 @@ from hf_distill.tasks.loading import load_task
 
 TASK = {"train": ["a fine film", "a dull film", "a fine film"], "validation": ["the plot is thin"]}
 GENERAL = ["The film was fine.", "The plot is thin!", "A dull plot of a film.", "Rivers run.", "Plot and film."]
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A task in GLUE's form, a general corpus, and a cache of their own."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    write_sources(tmp_path, TASK, GENERAL)
-    return tmp_path
 
 
 def test_the_job_writes_a_corpus_with_card_statistics_and_arguments(data):

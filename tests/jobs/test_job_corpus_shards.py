@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from corpus_job_cases import arguments, write_sources
+from corpus_job_cases import arguments
 from datasets import load_dataset
 
 from hf_distill.cli import main
@@ -15,15 +15,6 @@ GENERAL = [
     *("The film was fine.", "The plot is thin!", "A dull plot of a film.", "Rivers run.", "Plot and film."),
     *("A river and a film.", "Nothing of it.", "Fine plots are dull.", "the film was fine", "A fine river."),
 ]
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """A task in GLUE's form, a general corpus, and a cache of their own."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    write_sources(tmp_path, TASK, GENERAL)
-    return tmp_path
 
 
 def rows_in(folder):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_data import QUIET
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_distill.commands.distill import run as distill
@@ -29,10 +30,7 @@ def run(tmp_path, teacher, text):
             "per_device_train_batch_size": 8,
             "max_length": 16,
             "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
+            **QUIET,
         }
         for name, value in fields.items():
             next((part for part in (student, book, taught) if name in part), training)[name] = value

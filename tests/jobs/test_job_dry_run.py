@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tiny_data import QUIET
 from transformers import Trainer
 
 from hf_distill import cli
@@ -19,15 +20,12 @@ from hf_distill.settings import (
 
 
 @pytest.fixture
-def folder(tmp_path, tiny_teacher, tiny_tokenizer, sentences):
-    """`teacher/`, `sentences.txt`, and no `student/`."""
-    tiny_teacher.save_pretrained(tmp_path / "teacher")
-    tiny_tokenizer.save_pretrained(tmp_path / "teacher")
-    (tmp_path / "sentences.txt").write_text("\n".join(sentences), encoding="utf-8")
+def folder(tmp_path, teacher, text):
+    """`my-teacher/`, `sentences.txt`, and no `student/`."""
     return tmp_path
 
 
-def arguments_of(folder, cls=DistillationArguments, teacher="teacher", **training):
+def arguments_of(folder, cls=DistillationArguments, teacher="my-teacher", **training):
     fields = {
         "output_dir": str(folder / "student"),
         "objectives": ["relation", "logits:0.5"],
@@ -35,10 +33,7 @@ def arguments_of(folder, cls=DistillationArguments, teacher="teacher", **trainin
         "max_length": 16,
         "num_train_epochs": 2,
         "logging_steps": 1,
-        "save_strategy": "no",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "report_to": "none",
+        **QUIET,
     }
     return (
         StudentArguments("2x12:2h:20"),
@@ -126,7 +121,7 @@ def test_it_refuses_what_the_run_would_refuse(folder):
 
 
 def test_several_teachers(folder):
-    teachers = [str(folder / "teacher")] * 2
+    teachers = [str(folder / "my-teacher")] * 2
     arguments = arguments_of(folder, MultiTeacherArguments, None, teacher_models=teachers, objectives=["logits"])
     facts = dry_run(*arguments)
     assert facts["signals"] == {"student": "logits", "teacher": "logits"}
@@ -134,7 +129,7 @@ def test_several_teachers(folder):
 
 
 def test_the_verb_prints_it_and_stops(folder, capsys):
-    words = ["distill", "--dry_run", "--teacher_model", str(folder / "teacher"), "--student_shape", "2x12:2h:20"]
+    words = ["distill", "--dry_run", "--teacher_model", str(folder / "my-teacher"), "--student_shape", "2x12:2h:20"]
     words += ["--textbook", str(folder / "sentences.txt"), "--use_cpu", "--max_length", "16", "--report_to", "none"]
     assert cli.main([*words, "--output_dir", str(folder / "student")]) == 0
     out = capsys.readouterr().out

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_data import write_task
+from tiny_data import save_model, write_task
 from transformers import AutoTokenizer, BertModel
 
 pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
@@ -20,8 +20,7 @@ from hf_distill.students.sentence import Dense, Normalize, SentenceHead, encode_
 
 @pytest.fixture
 def folder(tiny_student, tiny_tokenizer, tmp_path):
-    tiny_student.save_pretrained(tmp_path / "student")
-    tiny_tokenizer.save_pretrained(tmp_path / "student")
+    save_model(tmp_path / "student", tiny_student, tiny_tokenizer)
     return tmp_path / "student"
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 from datasets import load_dataset
+from tiny_data import write_rows
 
 from hf_distill.commands.general import run as mix_general
 from hf_distill.commands.textbook import read_textbook
@@ -13,10 +14,9 @@ from hf_distill.settings import DistillationArguments, GeneralCorpusArguments, T
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch, sentences):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+def data(tmp_path, datasets_cache, sentences):
     (tmp_path / "one.txt").write_text("\n".join(sentences[:30]))
-    (tmp_path / "two.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences[20:60]))
+    write_rows(tmp_path / "two.jsonl", [{"text": text} for text in sentences[20:60]])
     return tmp_path
 
 

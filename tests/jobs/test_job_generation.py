@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from tiny_data import save_model, write_rows
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
 from hf_distill import EncoderForGeneration, cli
@@ -39,13 +40,11 @@ def data(tmp_path, tiny_tokenizer, tiny_bert_config, sentences):
     """Every task's rows in a folder of its name, and `encoder`, in one folder."""
     for name in GENERATION_TASKS:
         folder = tmp_path / name.rpartition("/")[2]
-        folder.mkdir()
         for split, start in (("train", 0), ("validation", 20)):
             rows = [row_of(name, text, i) for i, text in enumerate(sentences[start : start + ROWS])]
-            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            write_rows(folder / f"{split}.jsonl", rows)
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tmp_path / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     return tmp_path
 
 
@@ -126,7 +125,7 @@ def test_several_splits_are_written_into_one_file(data):
 
 def test_an_empty_source_and_an_empty_target_are_scored(data):
     rows = [{"document": "", "summary": "the cat"}, {"document": "the cat sees", "summary": ""}]
-    (data / "xsum" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(data / "xsum" / "validation.jsonl", rows)
     results = run(data)
     assert len(lines(data)) == 2
     assert all(math.isfinite(score) for score in results["scores"]["validation"].values())

@@ -4,7 +4,7 @@ import json
 import statistics
 
 import pytest
-from tiny_data import mood_rows, save_model, write_task
+from tiny_data import MOODS, mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
@@ -17,10 +17,7 @@ from hf_distill.settings.parsing import parse
 @pytest.fixture
 def data(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
     """Two tasks and two encoders."""
-    spec = {
-        "text_columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"],
-        "fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
-    }  # fmt: skip
+    spec = MOODS | {"fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3}}
     for name in ("mood", "praise"):
         write_task(tmp_path / name, mood_rows(sentences), **spec)
     for seed, name in enumerate(("one", "two")):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_data import mood_rows, save_model, write_task
+from tiny_data import MOODS, mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
@@ -30,10 +30,7 @@ CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 @pytest.fixture
 def data(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
     """A task, a textbook and a teacher of four layers."""
-    spec = {
-        "text_columns": ["text"], "label_names": ["no", "yes"], "metrics": ["accuracy"],
-        "fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3},
-    }  # fmt: skip
+    spec = MOODS | {"fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3}}
     write_task(tmp_path / "mood", mood_rows(sentences), **spec)
     (tmp_path / "general.txt").write_text("\n".join(sentences))
     set_seed(0)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_data import QUIET, save_model
 from transformers import AutoModelForMaskedLM, BertModel, set_seed
 
 from hf_distill.cli import main
@@ -19,8 +20,7 @@ def data(tmp_path, tiny_tokenizer, tiny_bert_config, sentences):
     # Half of the words are always the same, so there is something to learn.
     lines = [f"the film is {words}" for words in sentences]
     (tmp_path / "text.txt").write_text("\n".join(lines * 4) + "\n")
-    BertModel(tiny_bert_config(), add_pooling_layer=False).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tmp_path / "encoder", BertModel(tiny_bert_config(), add_pooling_layer=False), tiny_tokenizer)
     return tmp_path
 
 
@@ -30,10 +30,7 @@ def fit(data, head=None, **fields):
         "learning_rate": 2e-2,
         "per_device_train_batch_size": 16,
         "max_length": 24,
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "no",
+        **QUIET,
     }
     return fit_mlm_head(
         MLMHeadArguments(**{"encoder": str(data / "encoder")} | (head or {})),

@@ -3,14 +3,8 @@
 import json
 
 import pytest
-from tiny_data import mood_rows, save_model, write_task
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    BertForSequenceClassification,
-    BertModel,
-    set_seed,
-)
+from tiny_data import MOODS, QUIET, mood_rows, save_model, write_task
+from transformers import AutoModel, AutoModelForSequenceClassification, BertForSequenceClassification, BertModel
 
 from hf_distill.commands.mtl import run as fine_tune_on_tasks
 from hf_distill.hub.disclosure import public
@@ -22,30 +16,15 @@ from hf_distill.settings.parsing import parse
 @pytest.fixture
 def data(tmp_path, sentences):
     """Two tasks of one's own, and SST-2 in miniature."""
-    spec = {"text_columns": ["sentence"], "label_names": ["no", "yes"], "metrics": ["accuracy"]}
+    spec = MOODS | {"text_columns": ["sentence"]}
     for name, fields in (("sst2", {}), ("mood", spec), ("praise", spec)):
         write_task(tmp_path / name, mood_rows(sentences, column="sentence"), **fields)
     return tmp_path
 
 
-@pytest.fixture
-def encoder(tmp_path, tiny_bert_config, tiny_tokenizer):
-    """A folder with a tiny encoder and its tokenizer."""
-    set_seed(0)
-    save_model(tmp_path / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
-    return str(tmp_path / "encoder")
-
-
 def training(folder, **fields):
-    given = {
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "learning_rate": 5e-3,
-        "max_steps": 4,
-        "logging_steps": 1,
-    }
-    return MTLArguments(str(folder), **{**given, "per_device_train_batch_size": 8, **fields})
+    given = {"learning_rate": 5e-3, "max_steps": 4, "logging_steps": 1, "per_device_train_batch_size": 8}
+    return MTLArguments(str(folder), **QUIET | given | fields)
 
 
 def test_an_encoder_heads_and_facts_are_written(data, encoder, tmp_path):
@@ -80,8 +59,7 @@ def test_the_written_arguments_repeat_the_run(data, encoder, tmp_path):
 def test_several_teachers_of_a_task_are_named_one_by_one(data, encoder, tmp_path, tiny_bert_config, tiny_tokenizer):
     for name in ("a", "b"):
         names = {0: "no", 1: "yes"}
-        BertForSequenceClassification(tiny_bert_config(id2label=names)).save_pretrained(tmp_path / name)
-        tiny_tokenizer.save_pretrained(tmp_path / name)
+        save_model(tmp_path / name, BertForSequenceClassification(tiny_bert_config(id2label=names)), tiny_tokenizer)
     mood = str(data / "mood")
     teachers = [f"{mood}={tmp_path / name}" for name in ("a", "b")]
     tasks = TasksArguments([mood, str(data / "praise")], max_length=16, task_teachers=teachers)

@@ -401,8 +401,7 @@ def test_one_flag_swaps_what_the_student_learns_on(run, monkeypatch, material, t
 @pytest.fixture(scope="module")
 def masked_lm(material, tiny_bert_config, tiny_tokenizer):
     set_seed(0)
-    BertForMaskedLM(tiny_bert_config(initializer_range=0.3)).save_pretrained(material / "mlm")
-    tiny_tokenizer.save_pretrained(material / "mlm")
+    save_model(material / "mlm", BertForMaskedLM(tiny_bert_config(initializer_range=0.3)), tiny_tokenizer)
     return str(material / "mlm")
 
 
@@ -435,13 +434,12 @@ def tagger(material, tiny_bert_config, tiny_tokenizer, sentences):
         {"tokens": text.split(), "tags": ["B-X" if w[0] < "h" else "O" for w in text.split()]} for text in sentences
     ]
     for split, part in (("train", rows[:40]), ("validation", rows[40:])):
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        write_rows(folder / f"{split}.jsonl", part)
     spec = {"kind": "token_classification", "text_columns": ["tokens"], "label_column": "tags"}
     (folder / "task.yaml").write_text(yaml.safe_dump(spec | {"label_names": ["O", "B-X"]}))
     set_seed(0)
     model = BertForTokenClassification(tiny_bert_config(id2label={0: "O", 1: "B-X"}))
-    model.save_pretrained(material / "tagger")
-    tiny_tokenizer.save_pretrained(material / "tagger")
+    save_model(material / "tagger", model, tiny_tokenizer)
     return {"task": str(folder), "teacher_model": str(material / "tagger")}
 
 

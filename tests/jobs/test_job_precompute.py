@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from tiny_data import QUIET
 
 from hf_distill.commands.distill import run as distill
 from hf_distill.commands.precompute import run as precompute
@@ -53,10 +54,7 @@ def run(tmp_path):
             "per_device_train_batch_size": 8,
             "max_length": 16,
             "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
+            **QUIET,
             **training,
         }
         return distill(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_data import save_model
 from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill import load_task
@@ -31,8 +32,7 @@ def classifier(tiny_bert_config, tiny_tokenizer, tmp_path):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(4)
-        model.save_pretrained(tmp_path / folder)
-        tiny_tokenizer.save_pretrained(tmp_path / folder)
+        save_model(tmp_path / folder, model, tiny_tokenizer)
         return str(tmp_path / folder), model.eval()
 
     return make
@@ -135,8 +135,7 @@ def test_files_of_clue():
 
 def test_what_cannot_be_predicted_is_said(classifier, tiny_bert_config, tiny_tokenizer, tmp_path):
     encoder = tmp_path / "encoder"
-    BertModel(tiny_bert_config(), add_pooling_layer=False).save_pretrained(encoder)
-    tiny_tokenizer.save_pretrained(encoder)
+    save_model(encoder, BertModel(tiny_bert_config(), add_pooling_layer=False), tiny_tokenizer)
     with pytest.raises(ValueError, match="is a BertModel; texts are predicted by"):
         run(str(encoder), tmp_path, text=["texts.txt"])
     with pytest.raises(ValueError, match="Give the texts to read as `--text`, or a task"):

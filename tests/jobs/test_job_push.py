@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_data import save_model
 
 from hf_distill.commands.distill import run as distill
 from hf_distill.commands.push import run as push, summary as format_push
@@ -19,8 +20,7 @@ from hf_distill.settings import (
 @pytest.fixture
 def folder(tmp_path, tiny_student, tiny_tokenizer):
     """A student with a checkpoint's optimizer beside it."""
-    tiny_student.save_pretrained(tmp_path / "small")
-    tiny_tokenizer.save_pretrained(tmp_path / "small")
+    save_model(tmp_path / "small", tiny_student, tiny_tokenizer)
     (tmp_path / "small" / "README.md").write_text("---\ntags: [hf_distill]\n---\n")
     (tmp_path / "small" / "checkpoint-1").mkdir()
     (tmp_path / "small" / "checkpoint-1" / "optimizer.pt").write_bytes(bytes(1500))
@@ -55,8 +55,7 @@ def test_a_push_says_what_was_uploaded_and_where_it_is(hub, folder):
 
 def distilled(tmp_path, tiny_teacher, tiny_tokenizer, sentences):
     """Distil a student that is pushed at the end."""
-    tiny_teacher.save_pretrained(tmp_path / "teacher")
-    tiny_tokenizer.save_pretrained(tmp_path / "teacher")
+    save_model(tmp_path / "teacher", tiny_teacher, tiny_tokenizer)
     (tmp_path / "text.txt").write_text("\n".join(sentences[:16]))
     settings = {"max_steps": 1, "use_cpu": True, "disable_tqdm": True, "report_to": "none", "max_length": 16}
     return distill(

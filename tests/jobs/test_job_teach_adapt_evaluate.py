@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from tiny_data import mood_rows, save_model, write_task
+from tiny_data import mood_rows, save_model, write_rows, write_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -226,10 +226,9 @@ def test_the_verbs_take_flags_and_the_file_that_a_run_wrote(data, encoder, tmp_p
 
 def test_a_folder_of_ones_own_works_from_flags(tmp_path, encoder, sentences):
     folder = tmp_path / "mine"
-    folder.mkdir()
     rows = [{"text": t, "kind": ("long", "short")[len(t) < 30]} for t in sentences]
     for stem in ("train", "dev"):
-        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(folder / f"{stem}.jsonl", rows)
     words = ["--task", str(folder), "--text_columns", "text", "--label_column", "kind", "--metrics", "f1", "accuracy"]
     words += ["--class_names", "short", "long", "--max_length", "16", "--max_steps", "2", "--use_cpu"]
     words += ["--disable_tqdm", "true", "--teacher_model", encoder]

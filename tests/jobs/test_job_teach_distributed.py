@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_data import save_model, write_rows
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, set_seed
 
 from hf_distill.cli import main
@@ -40,11 +41,9 @@ def two_processes(folder, batch_size, flags):
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
     set_seed(0)
-    BertForSequenceClassification(tiny_bert_config()).save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
-    rows = "".join(json.dumps({"sentence": t, "label": i % 2}) + "\n" for i, t in enumerate(sentences))
+    save_model(tmp_path / "encoder", BertForSequenceClassification(tiny_bert_config()), tiny_tokenizer)
     for stem in ("train", "validation"):
-        (tmp_path / f"{stem}.jsonl").write_text(rows)
+        write_rows(tmp_path / f"{stem}.jsonl", [{"sentence": t, "label": i % 2} for i, t in enumerate(sentences)])
     flags = [
         "--task", "sst2", "--data_dir", str(tmp_path), "--teacher_model", str(tmp_path / "encoder"),
         "--max_length", "16", "--max_steps", "6", "--optim", "sgd", "--learning_rate", "0.1",

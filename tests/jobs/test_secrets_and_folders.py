@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_data import write_rows
+from tiny_data import save_model, write_rows
 from transformers import BertModel, set_seed
 
 from hf_distill.cli import main
@@ -31,8 +31,7 @@ def home(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_config, sentences):
     (folder / "MARKED_TASKS" / "mood" / "task.yaml").write_text("text_columns: text\nlabel_names: ['0', '1']\n")
     (folder / "MARKED_TASKS" / "general.txt").write_text("\n".join(f"{text} and more" for text in sentences))
     set_seed(0)
-    BertModel(tiny_bert_config()).save_pretrained(folder / "MARKED_MODELS" / "encoder")
-    tiny_tokenizer.save_pretrained(folder / "MARKED_MODELS" / "encoder")
+    save_model(folder / "MARKED_MODELS" / "encoder", BertModel(tiny_bert_config()), tiny_tokenizer)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     return folder

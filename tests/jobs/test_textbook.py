@@ -1,8 +1,7 @@
 """What a student is distilled on: one text or several, a task's own among them."""
 
-import json
-
 import pytest
+from tiny_data import write_rows
 from transformers import BertConfig
 
 from hf_distill.commands.textbook import read_textbook
@@ -20,10 +19,8 @@ def text(tmp_path):
 def rte(tmp_path):
     """The parent folder of a task with pairs."""
     rows = [{"sentence1": f"a{i}", "sentence2": f"b{i}", "label": i % 2} for i in range(4)]
-    (tmp_path / "data" / "rte").mkdir(parents=True)
     for split in ("train", "validation"):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / "data" / "rte" / f"{split}.jsonl").write_text(lines)
+        write_rows(tmp_path / "data" / "rte" / f"{split}.jsonl", rows)
     return str(tmp_path / "data")
 
 
@@ -47,7 +44,7 @@ def test_one_text_keeps_its_order(read, text):
 
 
 def test_several_texts_follow_each_other_each_with_its_first_rows(read, text, tmp_path):
-    (tmp_path / "more.jsonl").write_text(json.dumps({"text": "four", "rank": 1}) + "\n")
+    write_rows(tmp_path / "more.jsonl", [{"text": "four", "rank": 1}])
     rows, _ = read(text, str(tmp_path / "more.jsonl"), max_textbook_rows=2)
     assert rows.column_names == ["text"]
     assert rows["text"][:] == ["one", "two", "four"]
@@ -84,9 +81,8 @@ def test_a_text_without_its_column_is_refused_by_name(read, rte):
 def names(tmp_path):
     """A task that tags words."""
     rows = [{"tokens": ["the", "cat", "runs"], "tags": ["O", "B-X", "O"]}, {"tokens": ["cat"], "tags": ["B-X"]}]
-    (tmp_path / "names").mkdir()
     for split in ("train", "validation"):
-        (tmp_path / "names" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / "names" / f"{split}.jsonl", rows)
     spec = "kind: token_classification\ntext_columns: [tokens]\nlabel_column: tags\nlabel_names: [O, B-X]\n"
     (tmp_path / "names" / "task.yaml").write_text(spec)
     return str(tmp_path / "names")
@@ -124,7 +120,7 @@ def test_text_without_labels_cannot_join_what_has_them(read, text, rte, names):
 
 @pytest.mark.parametrize(("value", "kind"), [(["two", "words"], "List"), (7, "Value")])
 def test_a_column_that_holds_no_text_is_named_with_what_it_holds(read, tmp_path, value, kind):
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": value}) + "\n")
+    write_rows(tmp_path / "rows.jsonl", [{"text": value}])
     with pytest.raises(
         ValueError, match=rf"'text' \(`--text_column`\) must hold a text in every row, but holds {kind}"
     ):

@@ -1,7 +1,8 @@
 """Rows in a task's official columns, made from its spec, as files where its distribution has them."""
 
-import json
 from itertools import cycle, islice
+
+from tiny_data import write_rows
 
 WORDS = "cat dog house tree river sea sun moon star day night city road bridge train boat bird fish book page".split()
 ROWS = 4
@@ -48,12 +49,6 @@ def row_of(spec, number):
             "span2_index": 0,
         }
     return row | {spec.label_column: label_of(spec, number)}
-
-
-def write_rows(path, rows):
-    """Rows as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_task(spec, folder, rows=ROWS):

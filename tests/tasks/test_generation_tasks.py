@@ -1,10 +1,10 @@
 """Generation tasks: what a source is made of, what is cut, what is left out, how texts are scored."""
 
-import json
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from tiny_data import write_rows
 
 from hf_distill.tasks.catalogue.generation import GENERATION_TASKS, GenerationSpec, get_generation_task
 from hf_distill.tasks.metrics.text_scores import score_generated
@@ -14,9 +14,8 @@ SUMMARY = {"template": "{text}", "target_column": "short"}
 
 
 def write(folder, **splits):
-    folder.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_rows(folder / f"{split}.jsonl", rows)
     return folder
 
 

@@ -1,9 +1,8 @@
 """One rule for label names: exactly, by a declared alias, or but for their case where that leaves no doubt."""
 
-import json
-
 import pytest
 from datasets import ClassLabel, Value
+from tiny_data import write_rows
 from transformers import BertConfig
 
 from hf_distill.tasks.labels import (
@@ -71,7 +70,7 @@ def test_a_number_is_a_name_where_names_are_numbers():
 def test_rows_and_tags_of_classes_that_differ_by_case_stay_apart(tmp_path):
     for split in ("train", "validation"):
         rows = [{"text": "a", "label": label} for label in ("May", "may", "can")]
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(tmp_path / f"{split}.jsonl", rows)
     task = load_task(str(tmp_path), text_columns=["text"])
     assert [task.spec.label_names[label] for label in task.train["label"]] == ["May", "may", "can"]
 
@@ -99,9 +98,7 @@ def test_a_teacher_whose_names_could_mean_two_is_refused():
 @pytest.mark.parametrize("value", ["inf", float("-inf"), [1.0]])
 def test_a_score_without_end_is_refused(value, tmp_path):
     rows = [{"text": "a", "label": 0.5}, {"text": "b", "label": str(value)}]
-    (tmp_path / "train.jsonl").write_text(
-        "".join(json.dumps(row | {"label": str(row["label"])}) + "\n" for row in rows)
-    )
+    write_rows(tmp_path / "train.jsonl", [row | {"label": str(row["label"])} for row in rows])
     with pytest.raises(ValueError, match="not a finite number"):
         load_task(
             str(tmp_path),

@@ -1,10 +1,10 @@
 """One file is a task: its columns are guessed and said, and the same rows are held out every time."""
 
 import csv
-import json
 
 import pytest
 from datasets import Dataset
+from tiny_data import write_rows
 
 from hf_distill.tasks import load_task
 
@@ -21,8 +21,7 @@ def write_csv(path, columns, separator=","):
 
 
 def write_jsonl(path, columns):
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_rows(path, [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)])
     return str(path)
 
 

@@ -1,11 +1,10 @@
 """Several labels a row: columns, scores, thresholds, and trainings from end to end."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from tiny_data import write_rows
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_distill import (
@@ -26,13 +25,8 @@ WORDS = ("cat", "dog", "river")
 
 def write(folder, labels, texts=None, name="jsonl"):
     texts = texts or [f"the {i}" for i in range(len(labels))]
-    folder.mkdir(exist_ok=True)
     for split in ("train", "validation"):
-        if name == "csv":
-            body = "text,label\n" + "".join(f"{t},{c}\n" for t, c in zip(texts, labels, strict=True))
-        else:
-            body = "".join(json.dumps({"text": t, "label": c}) + "\n" for t, c in zip(texts, labels, strict=True))
-        (folder / f"{split}.{name}").write_text(body)
+        write_rows(folder / f"{split}.{name}", [{"text": t, "label": c} for t, c in zip(texts, labels, strict=True)])
     return str(folder)
 
 
@@ -177,7 +171,7 @@ def test_one_file_with_several_labels_is_a_task(kind, tmp_path):
         task = load_task(str(path), label_separator=";")
     else:
         labels = [["x", "y"], ["x"], ["y"], []]
-        path.write_text("".join(json.dumps({"text": f"row {i}", "label": labels[i % 4]}) + "\n" for i in range(40)))
+        write_rows(path, [{"text": f"row {i}", "label": labels[i % 4]} for i in range(40)])
         task = load_task(str(path))
     assert task.spec.problem_type == "multi_label_classification"
     assert len(task.train) + len(task.split("validation")) == 40

@@ -2,7 +2,8 @@
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
-from task_fixtures import row_of, write_rows, write_task
+from task_fixtures import row_of, write_task
+from tiny_data import write_rows
 
 from hf_distill.tasks import labels, loading
 from hf_distill.tasks.catalogue.registry import get_task

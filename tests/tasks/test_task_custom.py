@@ -1,17 +1,15 @@
 """A folder of one's own is a task: by flags, or by a task.yaml in it."""
 
-import json
-
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from tiny_data import write_rows
 
 from hf_distill.tasks.loading import load_task
 
 
 def write(folder, rows, validation=None):
-    folder.mkdir(exist_ok=True)
     for stem, split in (("train", rows), ("validation", validation or rows)):
-        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in split), encoding="utf-8")
+        write_rows(folder / f"{stem}.jsonl", split)
     return folder
 
 

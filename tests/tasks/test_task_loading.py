@@ -1,9 +1,8 @@
 """Rows come from local files of any known layout, always with the task's columns and the task's label order."""
 
-import json
-
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from tiny_data import write_rows
 
 from hf_distill.tasks import files, loading
 from hf_distill.tasks.catalogue.registry import get_task
@@ -25,11 +24,6 @@ def warnings_of(monkeypatch):
     return listen
 
 
-def write_jsonl(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def write_tsv(path, header, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ([header] if header else []) + rows
@@ -45,7 +39,7 @@ def write_sst2(folder, suffix=".jsonl", train="train", validation="validation", 
     for stem in (train, validation):
         path = folder / f"{stem}{suffix}"
         if suffix in (".jsonl", ".json"):
-            write_jsonl(path, sst2_rows(rows))
+            write_rows(path, sst2_rows(rows))
         elif suffix == ".parquet":
             Dataset.from_list(sst2_rows(rows)).to_parquet(str(path))
         elif suffix == ".csv":
@@ -80,7 +74,7 @@ def test_shards_are_read_in_order(tmp_path):
     for index, row in enumerate(ROWS[:2]):
         shard = Dataset.from_list(sst2_rows([row]))
         shard.to_parquet(str(tmp_path / f"train-{index:05d}-of-00002.parquet"))
-    write_jsonl(tmp_path / "validation.jsonl", sst2_rows())
+    write_rows(tmp_path / "validation.jsonl", sst2_rows())
     assert content(load_task("sst2", tmp_path).train) == ROWS[:2]
 
 
@@ -205,7 +199,7 @@ def test_missing_labels_become_hidden(tmp_path):
 
 
 def test_a_missing_split_is_an_error_with_what_was_found(tmp_path):
-    write_jsonl(tmp_path / "train.jsonl", sst2_rows())
+    write_rows(tmp_path / "train.jsonl", sst2_rows())
     with pytest.raises(FileNotFoundError, match=r"lacks \['validation'\]; found \['train.jsonl'\]"):
         load_task("sst2", tmp_path)
     assert content(load_task("sst2", tmp_path, splits=["train"]).train) == ROWS
@@ -222,7 +216,7 @@ def test_an_empty_or_absent_folder_is_an_error_with_what_is_needed(tmp_path):
 
 def test_a_missing_column_is_an_error_with_the_columns_found(tmp_path):
     for stem in ("train", "validation"):
-        write_jsonl(tmp_path / f"{stem}.jsonl", [{"phrase": "a film", "label": 1}])
+        write_rows(tmp_path / f"{stem}.jsonl", [{"phrase": "a film", "label": 1}])
     with pytest.raises(ValueError, match=r"lacks columns \['sentence'\]; found \['phrase', 'label'\].*--text_columns"):
         load_task("sst2", tmp_path)
     for task in ("sst2", get_task("sst2")):
@@ -231,11 +225,11 @@ def test_a_missing_column_is_an_error_with_the_columns_found(tmp_path):
 
 def test_rows_without_text_are_counted_in_training_and_refused_in_evaluation(tmp_path, warnings_of):
     said = warnings_of(loading)
-    write_jsonl(tmp_path / "train.jsonl", [*sst2_rows(), {"sentence": None, "label": 0, "idx": 9}])
-    write_jsonl(tmp_path / "validation.jsonl", sst2_rows())
+    write_rows(tmp_path / "train.jsonl", [*sst2_rows(), {"sentence": None, "label": 0, "idx": 9}])
+    write_rows(tmp_path / "validation.jsonl", sst2_rows())
     assert content(load_task("sst2", tmp_path).train) == ROWS
     assert "1 training rows without a text" in said[0]
-    write_jsonl(tmp_path / "validation.jsonl", [*sst2_rows(), {"sentence": None, "label": 0, "idx": 9}])
+    write_rows(tmp_path / "validation.jsonl", [*sst2_rows(), {"sentence": None, "label": 0, "idx": 9}])
     with pytest.raises(ValueError, match="1 rows have no text"):
         load_task("sst2", tmp_path)
 

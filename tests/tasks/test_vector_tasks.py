@@ -1,12 +1,12 @@
 """Scores of vectors of texts: cosines of pairs, and retrieval."""
 
-import json
 import math
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from tiny_data import write_rows
 
 from hf_distill import load_task
 from hf_distill.tasks.vectors import Pairs, Retrieval, is_retrieval, pairs_of, read_retrieval
@@ -15,7 +15,7 @@ from hf_distill.tasks.vectors import Pairs, Retrieval, is_retrieval, pairs_of, r
 def write_beir(folder, documents, queries, judgements, split="test"):
     (folder / "qrels").mkdir(parents=True)
     for name, rows in (("corpus", documents), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_rows(folder / f"{name}.jsonl", rows)
     lines = ["query-id\tcorpus-id\tscore", *("\t".join(map(str, one)) for one in judgements)]
     (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return str(folder)
@@ -66,9 +66,8 @@ def test_scores_of_a_ranking_that_is_known(beir):
 
 def test_pairs_of_a_task_become_texts_once(tmp_path):
     rows = [("a cat", "a dog", 1.5), ("a dog", "a cat", 2.0), ("a cat", "a fish", 5.0)]
-    text = "".join(json.dumps({"one": a, "two": b, "label": c}) + "\n" for a, b, c in rows)
     for split in ("train", "validation"):
-        (tmp_path / f"{split}.jsonl").write_text(text)
+        write_rows(tmp_path / f"{split}.jsonl", [{"one": a, "two": b, "label": c} for a, b, c in rows])
     task = load_task(str(tmp_path), text_columns=["one", "two"])
     pairs = pairs_of(task)
     assert (pairs.texts, pairs.left.tolist(), pairs.right.tolist()) == (
