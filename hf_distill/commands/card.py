@@ -538,6 +538,6 @@ def _rows_per_update(settings: Mapping[str, Any]) -> int:
 
 
 def _place(value: str) -> str:
-    """A Hub id or name as it is, a folder or file by its name."""
+    """Return a Hub id or name as it is, and of a path the name of its folder or file."""
     path = Path(value).expanduser()
     return shown_name(str(path.absolute())) if path.is_absolute() or path.exists() else value

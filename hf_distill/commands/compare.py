@@ -109,7 +109,7 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
-    """A corpus as words; its ranks and k where it was retrieved."""
+    """Measure a corpus, with its ranks and its top_k where it was retrieved."""
     rows = load_general_corpus(*split_config(where), flag="--corpora")
     if column not in rows.column_names:
         raise ValueError(
@@ -168,7 +168,7 @@ def _draw(compared: Mapping[str, Any], task: str, folder: Path) -> dict[str, str
 def _write_card(
     corpus: Path, compared: Mapping[str, Any], figures: Mapping[str, str], folder: Path, task: str
 ) -> None:
-    """The comparison as a section of a corpus's card, its figures beside it."""
+    """Write the comparison as a section into a corpus's card, with its figures beside it."""
     if not is_built_folder(corpus):
         logger.warning(f"`--write_cards`: {corpus} is no folder that was built here, and keeps the card that it has.")
         return

@@ -232,11 +232,11 @@ class ShardJobs:
         return collect_anchors(task_texts(rows, loaded.spec.text_columns), self.corpus.max_anchors)
 
     def prepare(self, shard: int, *, cores: int | None = None) -> None:
-        """The first pass over a shard; by default by all cores."""
+        """Do the first pass over a shard, by default with all cores."""
         self.shards().prepare(shard, num_proc=cores)
 
     def search(self, shard: int, *, cores: int | None = None) -> None:
-        """The second pass over a shard; by default by all cores."""
+        """Do the second pass over a shard, by default with all cores."""
         ShardSearch(self.shards(), self.anchors()).run(shard, num_threads=cores)
 
 
@@ -273,7 +273,7 @@ def run_shard(jobs: ShardJobs, shard: int, loaded: LoadedTask | None = None) -> 
 
 
 def run_all(jobs: ShardJobs, runner: str, workers: int | None) -> None:
-    """Both passes over all shards, each finished one left as it is.
+    """Do both passes over all shards; what is finished is left as it is.
 
     Args:
         jobs: The build.
@@ -291,7 +291,7 @@ def run_all(jobs: ShardJobs, runner: str, workers: int | None) -> None:
 
 
 def merge(jobs: ShardJobs, loaded: LoadedTask | None, evaluation_texts: Iterable[str | None]) -> CorpusResult:
-    """The corpus of shards that were all searched.
+    """Make the corpus of shards that were all searched.
 
     Raises:
         ValueError: If a shard is missing or damaged; the message says which, and what to run.

@@ -101,7 +101,7 @@ def is_built_folder(folder: Path) -> bool:
 
 
 def _check_room(folder: Path) -> None:
-    """Only a `data` folder that an earlier build wrote is replaced."""
+    """Refuse a `data` folder that no earlier build wrote, because it would be replaced."""
     data = folder / "data"
     strange = sorted(f.name for f in data.iterdir() if not _BUILT_FILE.fullmatch(f.name)) if data.is_dir() else []
     if strange:

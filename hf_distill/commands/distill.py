@@ -303,7 +303,7 @@ def _existing_student(name: str, teacher: Any, training: DistillationArguments) 
 
 
 def _init_of(student: StudentArguments, model: Any) -> str:
-    """The way that the first weights of a new student were made in, by its name."""
+    """Name the way in which the first weights of a new student were made."""
     return student.student_init or ("random" if first_weights_of(model) is None else "teacher")
 
 
@@ -317,7 +317,7 @@ def _first_weights(student: StudentArguments, model: Any) -> str:
 
 
 def _check_student_init(student: StudentArguments) -> None:
-    """A stored teacher has no layers that a student could begin with."""
+    """Refuse first weights from the layers of a stored teacher, which has none."""
     if student.student_model is None and student.student_init not in (None, "random"):
         raise ValueError(
             f"`--student_init {student.student_init}` copies weights, which a stored teacher does not have: create "
@@ -462,7 +462,7 @@ def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -
 
 
 def _refuse_settings_of_several(training: DistillationArguments) -> None:
-    """Settings that would have no effect on one teacher."""
+    """Refuse settings that have no effect on one teacher."""
     if not isinstance(training, MultiTeacherArguments):
         return
     given = [f"`--{name}`" for name, unset in ONLY_SEVERAL.items() if getattr(training, name) != unset]

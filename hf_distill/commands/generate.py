@@ -38,7 +38,7 @@ DECIDING = (
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens at most, special ones included."""
+    """The longest source and target in tokens, special ones included."""
 
     source: int
     target: int
@@ -120,7 +120,7 @@ def run(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Scores and speeds for a terminal; of a process that does not write, its steps alone."""
+    """Say scores and speeds; of a process that does not write the texts, the cost of its training alone."""
     lines = [cost_of_training(results)] if "steps" in results else []
     for split, scores in results.get("scores", {}).items():
         shown = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
@@ -133,7 +133,7 @@ def summary(results: dict[str, Any]) -> str:
 def _model(
     task: GenerationTaskArguments, generation: GenerationArguments, defaults: GenerationDefaults
 ) -> tuple[EncoderForGeneration, Lengths]:
-    """The model with room for the rows and with its settings, and how long rows are."""
+    """Load the model with its settings and enough positions; also return the longest source and target."""
     tokenizer = None
     if generation.tokenizer_name is not None:
         tokenizer = load_tokenizer(generation.tokenizer_name, flag="--tokenizer_name")
@@ -180,7 +180,7 @@ def _paper_settings(defaults: GenerationDefaults, tokenizer: Any) -> GenerationS
 
 
 def _train(trainer: GenerationTrainer, training: GenerationTrainingArguments) -> dict[str, Any]:
-    """Train and save; what is reported of it."""
+    """Train and save the model, and return the facts that are reported."""
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     return {
@@ -193,7 +193,7 @@ def _train(trainer: GenerationTrainer, training: GenerationTrainingArguments) ->
 def _write_and_score(
     trainer: GenerationTrainer, loaded: LoadedGeneration, rows: dict[str, datasets.Dataset]
 ) -> dict[str, Any]:
-    """Texts of the evaluation splits, their scores, and how fast they were written."""
+    """Write the texts of the evaluation splits, score them, and note how fast they were written."""
     path = Path(str(trainer.args.output_dir), PREDICTIONS_FILE)
     references = {split: loaded.dataset[split]["references"][:] for split in loaded.spec.evaluation_splits}
     facts = [

@@ -1,4 +1,4 @@
-"""Every job writes its settings and environment beside its result."""
+"""Writes the results of a job, with its settings and its environment beside them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULTS_FILE = "results.json"
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine that a result was made with; what torch knows only of a job that used it."""
+    """Return versions and machine of a result; facts that torch knows are there only if the job has loaded it."""
     from hf_distill import __version__
 
     torch: Any = sys.modules.get("torch")
@@ -52,7 +52,7 @@ def command_line(verb: str, settings: Mapping[str, Any]) -> str:
 
 
 def cost_of_training(results: dict[str, Any]) -> str:
-    """`120 steps in 35 s`; no seconds where a training was resumed that did not note them."""
+    """Say what a training cost: `120 steps in 35 s`; without seconds where a resumed run had not noted them."""
     seconds = results["training_seconds"]
     return f"{results['steps']} steps" + ("" if seconds is None else f" in {seconds:.0f} s")
 

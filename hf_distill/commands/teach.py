@@ -90,6 +90,6 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def load_task_from(task: TaskArguments, *, seed: int, splits: Literal["evaluation"] | None = None) -> LoadedTask:
-    """The rows that the arguments of a job name."""
+    """Load the rows that the arguments of a job name."""
     loaded = load_task(task.task, task.data_dir, splits=splits, **task.spec_fields())
     return loaded.subset(task.max_train_samples, task.max_eval_samples, seed=seed)

@@ -28,7 +28,7 @@ logger = logging.get_logger(__name__)
 def read_textbook(
     textbook: TextbookArguments, training: DistillationArguments, tokenizer: Any = None, config: Any = None
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Rows to learn from and, if asked for, held-back rows.
+    """Read the rows to learn from and, if asked for, rows that are held back.
 
     Args:
         textbook: Names of the sources, in the order in which their rows follow each other.
@@ -73,7 +73,7 @@ def read_rows(
     *,
     as_text: bool = False,
 ) -> datasets.Dataset:
-    """The rows of every source, in the order of their names; none is held back.
+    """Read the rows of every source, one source after the other; none is held back.
 
     With `as_text` words and contexts are text without labels too, for several tokenizers to read.
 
@@ -155,7 +155,7 @@ def _task_of(source: str, textbook: TextbookArguments) -> LoadedTask | None:
 
 
 def _check_tasks(sources: Sequence[str], tasks: dict[str, LoadedTask], textbook: TextbookArguments) -> None:
-    """Rows with labels, words or contexts cannot be joined with plain text, nor one of these with another."""
+    """Refuse sources of different kinds: rows with labels, words or contexts are not joined with other rows."""
     kinds = {source: tasks[source].spec.kind if source in tasks else "text without labels" for source in sources}
     if len(set(kinds.values())) > 1 or set(tasks) != set(sources):
         because = "with `--with_labels` " if textbook.with_labels else ""
@@ -209,7 +209,7 @@ def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
 
 
 def _plain_text(source: str, column: str) -> datasets.Dataset:
-    """Any text."""
+    """Read the text of a source that is no task."""
     rows = load_general_corpus(source, flag="--textbook")
     if column not in rows.column_names:
         raise ValueError(
@@ -231,7 +231,7 @@ def _first_rows(rows: datasets.Dataset, limit: int | None) -> datasets.Dataset:
 
 
 def _same_columns(parts: list[datasets.Dataset], column: str, teacher_column: str | None) -> list[datasets.Dataset]:
-    """Text, the teacher's text if it reads another, the second text of pairs where any part has it, and the teacher.
+    """Give all parts the same columns: the text, and where there are such the teacher's text and the second of a pair.
 
     The number of the teacher is kept where all parts have it, and so are candidates, with how well they answer.
     """
@@ -248,7 +248,7 @@ def _same_columns(parts: list[datasets.Dataset], column: str, teacher_column: st
 
 
 def _columns_of_candidates(parts: list[datasets.Dataset]) -> dict[str, Any]:
-    """The column of the candidates of a query, and that of their relevance where all parts have it.
+    """Return the column of the candidates of a query, and that of their relevance where all parts have it.
 
     Raises:
         ValueError: If some parts have no candidates.
@@ -261,7 +261,7 @@ def _columns_of_candidates(parts: list[datasets.Dataset]) -> dict[str, Any]:
 
 
 def _with_columns(rows: datasets.Dataset, features: dict[str, Any]) -> datasets.Dataset:
-    """Only these columns, of these types; one that is missing holds None."""
+    """Reduce rows to these columns with these types; a missing column is filled with None."""
     for column in features:
         if column not in rows.column_names:
             rows = rows.add_column(column, [None] * len(rows), feature=features[column])

@@ -136,6 +136,6 @@ def _words(name: str) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value that cannot break a table."""
+    """Return a value as the cell of a table, without line breaks and bare bars."""
     values: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
     return " ".join(", ".join(str(item) for item in values).replace("|", "\\|").split())

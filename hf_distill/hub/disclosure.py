@@ -213,7 +213,7 @@ def _environment_secrets() -> set[str]:
 
 
 def _shorten(text: str) -> str:
-    """A text in which paths of this machine are their last names."""
+    """Return a text in which every path of this machine is cut to its last name."""
     place = _place_of(text)
     if "\n" not in text and _is_path_of_machine(place):
         return text.removesuffix(place) + _last_name(place)

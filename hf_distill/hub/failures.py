@@ -55,7 +55,7 @@ def check_reachable(token: str | None) -> None:
 
 
 def _why(error: BaseException, repo: str, token: str | None) -> str:
-    """The cause in words."""
+    """Say in words why a push failed."""
     causes = list(_chain(error))
     if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
         return OFFLINE

@@ -178,7 +178,7 @@ _OWN_TYPES = {"bigru": "hf_distill.students.recurrent"}
 
 
 def _config_and_class(model: str, flag: str, **revision: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Configuration, the class that it names, and what that class must be told."""
+    """Return the configuration of a model, the class that it names, and the arguments that this class needs."""
     try:
         stored, _ = PreTrainedConfig.get_config_dict(model, **revision)
         if stored.get("model_type") in _OWN_TYPES:

@@ -139,7 +139,7 @@ class ScoreFacts:
         seed: Seed of the run.
         commit: Commit of this package that it was measured with.
         task_type: The Hub's name for the task, where it is not that of the model.
-        majority: Score of whoever always gives the most frequent label.
+        majority: Score of always predicting the most frequent label.
         constant: The only label that the student predicts; `None` if it predicts several.
     """
 
@@ -444,7 +444,7 @@ def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
 
 
 def read_facts(folder: str | os.PathLike[str]) -> CardFacts:
-    """The facts beside a card.
+    """Read the facts beside a card.
 
     Raises:
         FileNotFoundError: If the folder has none.

@@ -197,7 +197,7 @@ _PATHS = ("name_or_path", "_file", "cache_dir", "model_name", "tokenizer_class_p
 
 
 def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
-    """The file itself, or its text as the Hub gets it.
+    """Return a file as it is uploaded: itself, or its text without what is private.
 
     A card loads the model or corpus from its repository; nothing has a secret or a folder of this machine in it.
 

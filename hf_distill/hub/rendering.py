@@ -1,4 +1,4 @@
-"""Cards and pages from templates."""
+"""Renders cards and pages from templates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def render_template(
     autoescape: bool = False,
     **values: Any,
 ) -> str:
-    """The text of a template; a value that the template names and nobody gave is an error.
+    """Return the text of a template; a value that it names and that is not given is an error.
 
     Args:
         name: Its file.

@@ -247,7 +247,7 @@ def _files_of_modules(root: Path) -> set[str]:
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a path fits one of the patterns part by part: a star is no slash."""
+    """Whether a path matches one of the patterns part by part: a star matches no slash."""
     parts = path.split("/")
     return any(
         len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))

@@ -134,8 +134,8 @@ def warn_of_other_rules(name: str, tokenizer: Any) -> None:
             sides: Any = (tokenizer.convert_ids_to_tokens(loaded), stored.convert_ids_to_tokens(found))
             logger.warning_once(
                 f"The files of the tokenizer in {name!r} contradict each other: as it is loaded, "
-                f"{_shown(Difference(probe, *sides))} of its tokenizer.json. Which of them the model was trained "
-                "with, nobody knows: mend tokenizer_config.json (`do_lower_case`), or give the right one as "
+                f"{_shown(Difference(probe, *sides))} of its tokenizer.json. It cannot be told which of them the "
+                "model was trained with: mend tokenizer_config.json (`do_lower_case`), or give the right one as "
                 "`teacher_processing_class`."
             )
             return
@@ -152,7 +152,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def ids_of_same_pieces(theirs: Any, ours: Any) -> list[int] | None:
-    """For every id of one tokenizer the id of the same piece in another, larger one.
+    """Map every id of one tokenizer to the id of the same piece in another, larger one.
 
     So it is where a vocabulary was trimmed: both cut text by the same rules, and one has some of the other's pieces,
     in their order. Text that a piece is missing for is cut into smaller ones, which the larger tokenizer has too.

@@ -122,7 +122,7 @@ def draw_attention(
 
 
 def _draw(axis: Any, picture: Tensor, tokens: list[str], title: str, highest: float) -> Any:
-    """One map: queries from top to bottom, keys from left to right; `highest` is the darkest blue."""
+    """Draw one map: queries from top to bottom, keys from left to right; `highest` is the darkest blue."""
     drawn = axis.imshow(picture.numpy(), cmap="Blues", vmin=0, vmax=highest)
     axis.set_title(title, fontsize=8)
     # A dollar sign would begin a formula.

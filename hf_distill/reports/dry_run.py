@@ -151,7 +151,7 @@ def _steps(args: DistillationArguments, batches_per_epoch: int) -> int:
 
 
 def _memory(trainer: Any, args: DistillationArguments, activations: int) -> dict[str, int]:
-    """Bytes by part (`FORMULA`)."""
+    """Estimate the memory of the training in bytes, by part (`FORMULA`)."""
     parameters = list(trainer.model.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = str(args.optim.value if hasattr(args.optim, "value") else args.optim)

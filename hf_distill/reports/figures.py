@@ -241,7 +241,7 @@ def draw_scores(bars: Sequence[Bar], score: str) -> str:
 
 
 def as_data_uri(svg: str) -> str:
-    """A picture that needs no file."""
+    """Return a picture as a data URI, which needs no file."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 

@@ -61,7 +61,7 @@ def write_page(runs: Sequence[Run], output: str | Path, title: str) -> tuple[Pat
 
 
 def _pictures(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str | None]:
-    """Every figure with its headings, or why there is none."""
+    """Draw every figure, or say why there is none."""
     planned = plan_figures(runs)
     names = [run.name for run in runs]
     try:
@@ -214,7 +214,7 @@ def _key(name: str, run: Run) -> tuple[str, str]:
 
 
 def _ends(runs: Sequence[Run]) -> Table:
-    """The last value of every curve."""
+    """Make the table of the last value of every curve."""
     keys = dict.fromkeys((stage, name) for run in runs for stage, curves in run.curves.items() for name in curves)
     rows = []
     for stage, name in keys:

@@ -98,7 +98,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | Path], names: Sequence[str] | None = None) -> list[Run]:
-    """The runs of some folders.
+    """Read the runs of some folders.
 
     Args:
         folders: Folders that `distill`, `teach`, `adapt`, `evaluate`, `generate` or `pipeline` wrote, or any with a
@@ -121,7 +121,7 @@ def read_runs(folders: Sequence[str | Path], names: Sequence[str] | None = None)
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """The run of one folder; see `read_runs`."""
+    """Read the run of one folder; see `read_runs`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"`--runs`: there is no folder {str(folder)!r}.")
     if (folder / REPORT_FILE).is_file():
@@ -150,7 +150,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file of results whose fields are what the readers here take them for.
+    """Read a file of results, and check the types of its fields.
 
     Raises:
         ValueError: If one is not.
@@ -241,7 +241,7 @@ def _generation(run: Run, results: Mapping[str, Any]) -> None:
 
 
 def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
-    """All stages of a pipeline as one run."""
+    """Read all stages of a pipeline as one run."""
     run = Run(name, folder, "pipeline")
     readers = {"teacher": _teaching, "distilled": _distillation, "student": _adaptation}
     facts: dict[str, Any] = {}
@@ -306,7 +306,7 @@ def _last_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _no_run(folder: Path, job: Any) -> str:
-    """Why a folder is no run, and which of its folders are."""
+    """Say why a folder is no run, and which folders in it are runs."""
     files = (RESULTS_FILE, REPORT_FILE, f"checkpoint-*/{STATE_FILE}", f"*/{RESULTS_FILE}")
     *own, below = files
     inside = sorted({str(path.parent) for path in folder.glob(below)})

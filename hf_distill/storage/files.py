@@ -181,7 +181,7 @@ def new_files(folder: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def model_files(folder: PathLike) -> Iterator[Path]:
-    """As `new_files`, for a model: weights of the same kind that were in the folder under other names go.
+    """Give an empty folder as `new_files` does, for a model: old weights of the same kind are deleted.
 
     Of weights in one file and in several, `from_pretrained` would take those that it looks for first.
     """

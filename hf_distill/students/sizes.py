@@ -32,7 +32,7 @@ class ParameterCount:
 
     @property
     def total(self) -> int:
-        """Everything."""
+        """All parameters."""
         return self.embeddings + self.layers + self.head
 
 

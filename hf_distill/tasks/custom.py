@@ -64,7 +64,7 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
 
 
 def read_task_file(folder: Path) -> dict[str, Any]:
-    """Fields in the folder's task file, nothing if there is none."""
+    """Return the fields in the folder's task file; none if there is no such file."""
     path = folder / TASK_FILE
     if not path.is_file():
         return {}

@@ -25,7 +25,7 @@ LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
 
 
 def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, split: str) -> Dataset:
-    """A column as the type that a task needs, such as texts.
+    """Cast a column to the type that a task needs, such as texts.
 
     Raises:
         ValueError: If its values are of another kind.
@@ -54,7 +54,7 @@ class LabelNames:
     """
 
     def __init__(self, names: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
-        """Make the table.
+        """Map every name and every alias to its label.
 
         Args:
             names: Label names in their order.

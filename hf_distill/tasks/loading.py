@@ -212,7 +212,7 @@ def read_splits(
 
 
 def _load_from_hub(path: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
-    """All splits of one configuration."""
+    """Read all splits of one configuration from the Hub."""
     return read_data_set(load_dataset, path, config, revision, flag="--data_dir")
 
 
@@ -288,7 +288,7 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
 
 
 def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
-    """The task's columns only, texts as strings, labels in the task's order."""
+    """Reduce rows to the task's columns, with texts as strings and labels in the task's order."""
     rows = preprocess_rows(rename_columns(rows, spec), spec, split=split)
     is_test = split in spec.test_splits
     texts = [*spec.text_columns, *spec.choice_columns]

@@ -152,7 +152,7 @@ SEVERAL_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> list[float]:
-    """For every label the probability from which on giving it has the best F1; 0.5 where no row has the label.
+    """Return for every label the threshold of its probability with the best F1; 0.5 where no row has the label.
 
     Args:
         probabilities: (B, C) of rows that nothing was trained on.

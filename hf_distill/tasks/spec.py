@@ -40,7 +40,7 @@ class TaskSpec:
         name: Registered name, `family/task` (`glue/sst2`).
         text_columns: One column (single sentence) or two (pair); of token classification one column with lists of
             words; of question answering those of question and context; of multiple choice the context, and
-            what each choice goes on from (SWAG's `sent1` and `sent2`).
+            the beginning that every choice continues (SWAG's `sent1` and `sent2`).
         label_names: Names of the classes in the order of the head's outputs; `None` for regression and for question
             answering. Those of token classification are tags (`O`, `B-PER`, `I-PER`), of multiple choice one for
             each choice.

@@ -302,7 +302,7 @@ def _gains_of(file: Path, corpus: Mapping[str, str], queries: Mapping[str, str])
 
 
 def _texts_of(file: Path) -> dict[str, str]:
-    """Texts by id, a title before its text."""
+    """Read texts by their ids, each with its title before it."""
     found = {}
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if line.strip():
@@ -317,7 +317,7 @@ def _texts_of(file: Path) -> dict[str, str]:
 
 
 def _judgements_of(file: Path) -> list[tuple[str, str, float]]:
-    """Query, document and gain of every line below the header."""
+    """Read query, document and gain from every line below the header."""
     found = []
     for number, line in enumerate(read_text(file).split("\n")[1:], start=2):
         if line.strip():

@@ -85,7 +85,7 @@ def build_augmented_corpus(
     """
     args = replace(args or AugmentationArguments(), **overrides)
     if masked_lm is not None and (args.num_proc or 1) > 1:
-        raise ValueError(f"`--num_proc` is {args.num_proc}, but a model in memory is in one process: give its name.")
+        raise ValueError(f"`--num_proc` is {args.num_proc}, but a model in memory is in one process only: name it.")
     _check_rows(rows, columns, label_column)
     build = _Build(rows, args, masked_lm, tokenizer, tuple(columns), label_column, work_dir)
     with build.work.alone():

@@ -153,7 +153,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any) -> Vocabulary:
-        """Read it from a tokenizer."""
+        """Read the vocabulary from a tokenizer."""
         tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         model = tokenizer.backend_tokenizer.model
         special = set(tokenizer.all_special_tokens)

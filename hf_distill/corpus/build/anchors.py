@@ -54,7 +54,7 @@ class Anchors:
     counts: dict[str, int]
 
     def checksum(self) -> str:
-        """Identifies the anchors and their order."""
+        """Return a checksum of the anchors in their order."""
         encoded = (text.encode("utf-8", "surrogatepass") for text in self.texts)
         return xxhash.xxh3_128_hexdigest(b"".join(b"%d:%b" % (len(text), text) for text in encoded))
 

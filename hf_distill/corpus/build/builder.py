@@ -278,7 +278,7 @@ class CorpusBuild:
         return write_streams(self.analyzer, texts, num_texts, folder, settings, num_proc=self.args.num_proc)
 
     def _find_index(self) -> IndexHandle | None:
-        """Return the index if it is there and, once in a process, all that it holds is what was written."""
+        """Return the index if it is there; once in a process its content is compared with what was written."""
         handle = find_index(self._index_dir(), self.index_settings)
         if handle is not None and handle.checksum not in self._verified:
             try:

@@ -225,7 +225,7 @@ def _stored_stream(stream: IterableDataset, max_rows: int | None, work_dir: str 
 
 
 def _texts(rows: Dataset | IterableDataset, count: int) -> list[dict[str, str]]:
-    """Return the text of the first rows; a number that is none does not equal itself."""
+    """Return the texts of the first rows, to compare streams by; no numbers, since NaN is not equal to NaN."""
     return [{name: value for name, value in row.items() if isinstance(value, str)} for row in islice(rows, count)]
 
 

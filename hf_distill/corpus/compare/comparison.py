@@ -85,7 +85,7 @@ def measure_corpus(
     ranks: np.ndarray | None = None,
     top_k: int | None = None,
 ) -> MeasuredCorpus:
-    """Reads a corpus once.
+    """Measure a corpus in one pass over its texts.
 
     Args:
         texts: Its texts; None counts as an empty one.

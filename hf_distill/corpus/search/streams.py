@@ -124,7 +124,7 @@ def _analyse(start: int, stop: int) -> TokenStreams:
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far the files are right.
+    """The sizes up to which the files are finished.
 
     Attributes:
         texts: Finished texts.

@@ -288,7 +288,7 @@ class Whole:
 
     @property
     def checksum(self) -> str:
-        """Identifies the usable rows of all shards."""
+        """Return a checksum of the usable rows of all shards."""
         return xxhash.xxh3_128_hexdigest(" ".join(self.checksums).encode())
 
     @classmethod

@@ -144,7 +144,7 @@ def _work_quietly(job: Job, shard: int) -> None:
 
 
 def _check_task(ray: Any, task: Any, shard: int) -> None:
-    """Raises what a task raised, without Ray's pages around it."""
+    """Raise the error of a task, without the pages that Ray puts around it."""
     try:
         ray.get(task)
     except ray.exceptions.RayTaskError as error:

@@ -250,7 +250,7 @@ class TokenStreams:
         return len(self.offsets) - 1
 
     def checksum(self) -> str:
-        """Identifies the streams, whatever machine they were made on."""
+        """Return a checksum of the streams, which is the same on every machine."""
         digest = xxhash.xxh3_128()
         digest.update(np.ascontiguousarray(self.ids, dtype="<i4").data)
         digest.update(np.ascontiguousarray(self.offsets, dtype="<i8").data)
@@ -302,7 +302,7 @@ class Analyzer:
         self._terms = _Terms(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles as its settings: the cache and the C stemmer stay behind, so fingerprints are stable."""
+        """Pickle the settings alone: without the cache and the C stemmer, fingerprints are stable."""
         return _make_analyzer, (self.language, self.stem, self.own_stopwords, self.token_analysis)
 
     def settings(self) -> dict[str, Any]:
@@ -390,7 +390,7 @@ def _make_analyzer(
 
 
 class _Terms(dict[str, str]):
-    """word -> term, filled on demand."""
+    """A mapping from a word to its term, filled on demand."""
 
     def __init__(self, analyzer: Analyzer) -> None:
         super().__init__()
@@ -402,7 +402,7 @@ class _Terms(dict[str, str]):
 
 
 class _TermIds(dict[str, int]):
-    """word -> id of its term, filled on demand; stop words have the id -1."""
+    """A mapping from a word to the id of its term, filled on demand; stop words have the id -1."""
 
     def __init__(self, analyzer: Analyzer) -> None:
         super().__init__()

@@ -58,7 +58,7 @@ class LengthLimits:
 
 
 def clean(text: str) -> str:
-    """Control characters (line breaks and tabs among them) become one space each run; the ends are stripped.
+    """Replace every run of control characters (line breaks and tabs among them) by one space, and strip the ends.
 
     Raises:
         TypeError: If it is not a string.
@@ -116,7 +116,7 @@ def read_texts(corpus: Dataset, text_column: str, description: str | None) -> It
 
 
 def checksum_of_column(rows: Dataset, column: str) -> str | None:
-    """Identifies the values of a column in their order, as text; `None` where there is no such column."""
+    """Return a checksum of the values of a column, as text and in their order; `None` if there is no such column."""
     if column not in rows.column_names:
         return None
     digest = xxhash.xxh3_128()
@@ -134,7 +134,7 @@ def checksum_of_column(rows: Dataset, column: str) -> str | None:
 def find_usable_rows(
     corpus: Dataset, text_column: str, limits: LengthLimits, *, may_be_none: bool = False
 ) -> UsableRows:
-    """Goes through a corpus once.
+    """Find the rows of a corpus that can be used, in one pass over it.
 
     Args:
         corpus: The corpus.

@@ -214,7 +214,7 @@ def _at_real_tokens(values: Tensor, mask: Tensor, name: str) -> Tensor:
 
 @contextmanager
 def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
-    """Eval mode, attention in plain operators, no key-value cache among the outputs; afterwards all as before.
+    """Put a model into eval mode with plain attention and without key-value cache, and restore it afterwards.
 
     SDPA is drawn with guards against rows without any key; without them the int8 file is a tenth faster.
     """

@@ -150,7 +150,7 @@ def _check(entries: Sequence[ComparedModel], protocol: Protocol, shapes: Sequenc
 def _open(
     engines: dict[str, Engines], protocol: Protocol, example: Batch, left_out: list[dict[str, str]]
 ) -> dict[ModelOnEngine, Run]:
-    """Everything that can be run; what cannot goes to `left_out`."""
+    """Open every model on every engine; what cannot be run goes to `left_out`."""
     runs: dict[ModelOnEngine, Run] = {}
     for engine in protocol.engines:
         for name, ways in engines.items():

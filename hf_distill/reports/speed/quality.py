@@ -23,7 +23,7 @@ class Quality:
         metric: Name of the headline metric.
         score: Its value, a fraction.
         by_engine: The scores of exported files: `onnx`, `onnx_int8`.
-        majority: What whoever always gives the most frequent label scores, where it is known.
+        majority: Score of always predicting the most frequent label, where it is known.
         constant: The only label that the model predicts; `None` if it predicts several.
     """
 
@@ -40,7 +40,7 @@ class Quality:
 
 
 def read_quality(folder: str | Path) -> Quality | None:
-    """The score of the model in a folder; `None` where nobody scored it.
+    """Read the score of the model in a folder; `None` where it has none.
 
     It is that of `results.json` (teach, adapt and evaluate write one) or of the facts of the model card, with those of
     `onnx/export.json` for the same task.

@@ -188,12 +188,12 @@ class GenerationSpec:
 
     @property
     def split_sources(self) -> Mapping[str, tuple[str, ...]]:
-        """Splits that are joined of others: none."""
+        """Return no split: generation tasks join none of others."""
         return {}
 
     @property
     def headerless_columns(self) -> tuple[str, ...]:
-        """Files have header lines."""
+        """Return no column: files of generation tasks have header lines."""
         return ()
 
     @classmethod
@@ -233,7 +233,7 @@ def _settings(values: Any) -> GenerationDefaults:
 
 
 def _columns(template: str) -> list[str]:
-    """Names in braces.
+    """Return the names in braces of a template.
 
     Raises:
         ValueError: If a brace is open.

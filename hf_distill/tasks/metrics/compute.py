@@ -55,7 +55,7 @@ def build_compute_metrics(
 
 
 def _first(values: Any) -> Any:
-    """The first of several outputs."""
+    """Return the first of several outputs, or the only one."""
     return values[0] if isinstance(values, tuple) else values
 
 

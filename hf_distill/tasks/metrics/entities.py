@@ -117,7 +117,7 @@ def _counts(
 
 
 def _types(found: Iterable[Entity]) -> Iterable[str]:
-    """Types of entities."""
+    """Return the types of some entities."""
     return (entity.type for entity in found)
 
 

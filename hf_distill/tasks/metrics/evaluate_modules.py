@@ -40,7 +40,7 @@ _TEXT = Value("string")
 
 @dataclass(frozen=True)
 class Score:
-    """What `evaluate` asks of a metric, and the function that computes it.
+    """A metric as `evaluate` describes it, and the function that computes it.
 
     Attributes:
         description: One sentence.
@@ -122,7 +122,7 @@ def _entities(predictions: Sequence[Sequence[str]], references: Sequence[Sequenc
 
 
 def _by_id(side: str, rows: list[dict[str, Any]], field: str) -> dict[str, Any]:
-    """One field of every row by the row's id, which only one row may have."""
+    """Return one field of every row by the id of the row; ids must be unique."""
     values = {row["id"]: row[field] for row in rows}
     if len(values) != len(rows):
         raise ValueError(f"The {side} have {len(rows)} rows, but only {len(values)} different ids.")

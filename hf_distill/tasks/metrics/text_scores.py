@@ -158,7 +158,7 @@ class _NoStems:
 
 
 def _wordnet() -> Any:
-    """WordNet, loaded.
+    """Load WordNet and return it.
 
     Raises:
         LookupError: If its data are missing.

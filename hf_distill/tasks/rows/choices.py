@@ -52,7 +52,7 @@ def encode_choices(
 
     Returns:
         What the tokenizer gives as lists of `num_labels` sequences a row, `labels` and `length` (the longest choice).
-        Where the task has a second text, every choice goes on from it.
+        Where the task has a second text, every choice continues it.
     """
     choices = choices_of(batch, spec)
     beginnings = batch[spec.text_columns[1]] if len(spec.text_columns) > 1 else [""] * len(choices)

@@ -89,7 +89,7 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> Gen
 
 
 def _form(rows: Dataset, spec: GenerationSpec, split: str) -> Dataset:
-    """The columns of `LoadedGeneration`."""
+    """Turn the rows of a split into the columns of `LoadedGeneration`."""
     rows = rename_columns(rows, spec)
     if spec.first_answer and "answers" in rows.column_names:
         rows = _with_first_answer(rows, spec, split)
@@ -139,7 +139,7 @@ def _with_first_answer(rows: Dataset, spec: GenerationSpec, split: str) -> Datas
     if len(answered) < len(rows):
         logger.warning(
             f"Task {spec.name!r}, split {split!r}: {len(rows) - len(answered)} questions without an answer are left "
-            "out, nobody could ask for it."
+            "out: a question is generated from its answer."
         )
         rows = rows.select(answered)
     answers = rows["answers"]
@@ -227,7 +227,7 @@ def tokenize_generation(
 def _encode(
     batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase, max_source_length: int, max_target_length: int
 ) -> dict[str, list[Any]]:
-    """Tokens of a batch."""
+    """Tokenize a batch of rows."""
     parts = [_ids(tokenizer, list(texts)) for texts in zip(*batch["parts"], strict=True)]
     sources = []
     for number, found in enumerate(zip(*parts, strict=True)):
@@ -240,7 +240,7 @@ def _encode(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Token ids of texts, all of them and nothing else."""
+    """Return the token ids of texts, uncut and without special tokens."""
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
 

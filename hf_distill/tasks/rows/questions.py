@@ -178,7 +178,7 @@ def window_stride(spec: TaskSpec, max_length: int, doc_stride: int | None, num_s
 
 
 def _first_answer(answers: dict[str, list[Any]], context: str) -> tuple[int, int] | None:
-    """First character of the first answer that stands at its place, and the one behind its last."""
+    """Return first character and end of the first answer that stands at its `answer_start`."""
     for text, start in zip(answers["text"], answers["answer_start"], strict=True):
         if text and start >= 0 and context[start : start + len(text)] == text:
             return start, start + len(text)

@@ -89,7 +89,7 @@ def encode_words(
 
 
 def _first_tokens(offsets: list[tuple[int, int]], words: list[str]) -> list[int]:
-    """For every token the word that it is the first token of, -1 if it is none's.
+    """Return for every token the word that it begins; -1 if it begins none.
 
     Args:
         offsets: First character of each token and the one behind its last; special tokens are empty.

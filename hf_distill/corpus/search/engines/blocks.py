@@ -1,4 +1,4 @@
-"""BM25 on an inverted index of one's own: memory-mapped, in blocks of rows, with the statistics applied at search.
+"""BM25 on this package's own inverted index: memory-mapped, in blocks of rows, with the statistics applied at search.
 
 The rows are cut into blocks, each an inverted index of its own in one file. A batch of queries goes through a block in
 windows of 131,072 rows, so that the sums of a window stay in the second-level cache and its postings in the third;

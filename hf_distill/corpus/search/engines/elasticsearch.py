@@ -165,7 +165,7 @@ class ElasticsearchEngine(Engine):
         return [term for term, rows in zip(query, self._own.frequencies_of(query), strict=True) if rows]
 
     def _body(self, search: _Search, size: int) -> dict[str, Any]:
-        """Return the next page of a search: each term weighs what it weighs here, as often as the query has it."""
+        """Return the request for the next page, with the weights of the exact scores for the terms of the query."""
         distinct = search.distinct
         own_idf = inverse_document_frequency(self._own.frequencies_of(distinct), self._where.filled_rows)
         weights = self._statistics.idf_of(distinct) / own_idf * [search.terms.count(term) for term in distinct]

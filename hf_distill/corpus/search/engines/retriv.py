@@ -40,7 +40,7 @@ _BATCH = 1000
 
 @contextmanager
 def _numba_threads(count: int) -> Iterator[None]:
-    """Set so many threads of numba's within this context.
+    """Set the number of numba's threads within this context.
 
     Where numba runs on OpenMP, its number is that of the whole process: PyTorch, if it is there, gets its own back.
     PyTorch's is read first, because numba sets the number of the process as soon as it is asked for its own.
