@@ -100,6 +100,19 @@ def light_collections():
 
 
 @pytest.fixture
+def warnings_of(monkeypatch):
+    """`warnings_of(*modules)`: the list that the modules' logged warnings go to."""
+
+    def listen(*modules):
+        said = []
+        for module in modules:
+            monkeypatch.setattr(module.logger, "warning", said.append)
+        return said
+
+    return listen
+
+
+@pytest.fixture
 def one_thread():
     """PyTorch on one thread, afterwards on as many as before."""
     before = torch.get_num_threads()

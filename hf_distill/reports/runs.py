@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +206,18 @@ def _weight(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def _teaching(run: Run, results: Mapping[str, Any]) -> None:
-    run.facts = {"teacher": results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
+def _fine_tuning(run: Run, results: Mapping[str, Any], *, role: str, stage: str) -> None:
+    """Read what a verb wrote that fine-tunes one model."""
+    run.facts = {role: results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
     run.facts |= _machine(results)
-    run.scores = [_score("teacher", results, results)]
+    run.scores = [_score(role, results, results)]
     if isinstance(results.get("majority"), dict):
         run.scores.append(_score("majority", results["majority"], results) | {"teacher_score": results.get("score")})
-    run.add_history("teach", results.get("history") or [])
+    run.add_history(stage, results.get("history") or [])
+
+
+_teaching = partial(_fine_tuning, role="teacher", stage="teach")
+_generation = partial(_fine_tuning, role="student", stage="generate")
 
 
 def _adaptation(run: Run, results: Mapping[str, Any]) -> None:
@@ -231,13 +237,6 @@ def _evaluation(run: Run, results: Mapping[str, Any]) -> None:
     run.scores = [_score("model", results, results)]
     if isinstance(results.get("majority"), dict):
         run.scores.append(_score("majority", results["majority"], results))
-
-
-def _generation(run: Run, results: Mapping[str, Any]) -> None:
-    run.facts = {"student": results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
-    run.facts |= _machine(results)
-    run.scores = [_score("student", results, results)]
-    run.add_history("generate", results.get("history") or [])
 
 
 def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:

@@ -1,7 +1,6 @@
 """The engine of our own: the bits of bm25s, builds that go on after a kill, and nothing half-written counts."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -224,18 +223,3 @@ def test_arrays_are_memory_maps_and_a_build_keeps_no_whole_corpus(tmp_path, smal
     engine = save_index(STREAMS, tmp_path / "index", SETTINGS).open()
     for _, arrays in engine._blocks:
         assert isinstance(arrays.postings.base.base, np.memmap) or isinstance(arrays.postings.base, np.memmap)
-
-
-def _search(folder, connection):
-    connection.send(IndexHandle(folder).open().search(QUERIES, 5, num_threads=1).rows.tolist())
-
-
-def test_a_forked_process_searches_an_index_that_its_parent_opened(tmp_path):
-    expected = Indexer("blocks", tmp_path)(TEXTS).search(QUERIES, 5, num_threads=2).rows.tolist()
-    here, there = multiprocessing.get_context("fork").Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_search, args=(tmp_path / "blocks-1", there))
-    process.start()
-    assert here.poll(60)
-    assert here.recv() == expected
-    process.join(60)
-    assert process.exitcode == 0

@@ -1,5 +1,7 @@
 """What every engine must do, against a float64 oracle that allows for ties: scores, ranking, and all the odd cases."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from corpus_oracle import assert_hits_are_right, assert_in_total_order, bm25_sco
 from engine_cases import PLAIN, QUERIES, Indexer, engine_cases, random_texts
 from search_server_double import SearchServerDouble
 
+from hf_distill.corpus.search.retrieval import IndexHandle
 from hf_distill.corpus.search.scoring import CorpusStatistics
 from hf_distill.corpus.text.analysis import Analyzer
 
@@ -202,6 +205,23 @@ def test_shards_with_the_statistics_of_all_are_one_index_to_the_last_bit(engine,
         rows, scores = merge(parts, starts, number, 9)
         assert np.array_equal(rows, whole[number][0])
         assert np.array_equal(scores, whole[number][1])
+
+
+def _search(folder, connection):
+    connection.send(IndexHandle(folder).open().search(QUERIES, 5, num_threads=1).rows.tolist())
+
+
+@pytest.mark.parametrize("engine", engine_cases("blocks", "tantivy"))
+def test_a_forked_process_searches_an_index_that_its_parent_opened(engine, tmp_path):
+    expected = Indexer(engine, tmp_path)(random_texts(seed=3)).search(QUERIES, 5, num_threads=2).rows.tolist()
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_search, args=(tmp_path / f"{engine}-1", there))
+    process.start()
+    assert here.poll(60)
+    assert here.recv() == expected
+    process.join(60)
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("engine", engine_cases("retriv"))

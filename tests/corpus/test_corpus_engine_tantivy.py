@@ -1,7 +1,5 @@
 """The disk engine: what lies on the disk, that it is opened again, and that other processes may search it."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 from engine_cases import PLAIN, QUERIES, Indexer, engine_cases, random_texts
@@ -80,22 +78,6 @@ def test_a_writer_with_many_segments_gives_the_same_hits(engine, tmp_path, monke
     again = opened.search(QUERIES, 9)
     assert np.array_equal(whole.rows, again.rows)
     assert np.array_equal(whole.scores, again.scores)
-
-
-def _search(folder, connection):
-    connection.send(IndexHandle(folder).open().search(QUERIES, 5, num_threads=1).rows.tolist())
-
-
-def test_a_forked_process_searches_an_index_that_its_parent_opened(engine, tmp_path):
-    expected = Indexer(engine, tmp_path)(TEXTS).search(QUERIES, 5, num_threads=2).rows.tolist()
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_search, args=(tmp_path / "tantivy-1", there))
-    process.start()
-    assert here.poll(60)
-    assert here.recv() == expected
-    process.join(60)
-    assert process.exitcode == 0
 
 
 def test_a_word_of_every_row_is_found_although_tantivy_s_own_idf_of_it_is_rounded(engine, tmp_path):

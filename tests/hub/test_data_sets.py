@@ -14,10 +14,8 @@ LANGUAGES = ("en", "es", "hi", "vi", "de", "ar", "zh")
 
 
 @pytest.fixture
-def said(monkeypatch):
-    found = []
-    monkeypatch.setattr(data_sets.logger, "warning", found.append)
-    return found
+def said(warnings_of):
+    return warnings_of(data_sets)
 
 
 def questions(*contexts):

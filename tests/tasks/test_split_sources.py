@@ -12,12 +12,9 @@ from hf_distill.tasks.spec import TaskSpec
 
 
 @pytest.fixture
-def said(monkeypatch):
+def said(warnings_of):
     """The warnings of loading and of labels."""
-    found = []
-    for module in (loading, labels):
-        monkeypatch.setattr(module.logger, "warning", found.append)
-    return found
+    return warnings_of(loading, labels)
 
 
 def pairs(*names):

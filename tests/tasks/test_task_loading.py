@@ -12,18 +12,6 @@ from hf_distill.tasks.loading import load_task
 ROWS = [("a good film", 1), ("a bad film", 0), ('"quoted" film', 1)]
 
 
-@pytest.fixture
-def warnings_of(monkeypatch):
-    """`warnings_of(module)`: the list that the module's logged warnings go to."""
-
-    def listen(module):
-        said = []
-        monkeypatch.setattr(module.logger, "warning", said.append)
-        return said
-
-    return listen
-
-
 def write_tsv(path, header, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ([header] if header else []) + rows

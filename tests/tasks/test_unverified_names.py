@@ -16,10 +16,8 @@ UNVERIFIED = ("acl_arc", "chemprot", "helpful", "hyperpartisan", "scierc")
 
 
 @pytest.fixture
-def said(monkeypatch):
-    found = []
-    monkeypatch.setattr(loading.logger, "warning", found.append)
-    return found
+def said(warnings_of):
+    return warnings_of(loading)
 
 
 def folder(place, feature, labels):
