@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_mapping, check_range
-from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, plain_field, types_of
+from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, SplitsSpec, plain_field, types_of
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 TaskKind = Literal["text_classification", "token_classification", "question_answering", "multiple_choice"]
@@ -33,8 +33,8 @@ OUTSIDE_TAG = "O"
 
 
 @dataclass(frozen=True)
-class TaskSpec:
-    """A task as data.
+class TaskSpec(SplitsSpec):
+    """A task as data: the fields of `SplitsSpec`, and these.
 
     Attributes:
         name: Registered name, `family/task` (`glue/sst2`).
@@ -52,15 +52,6 @@ class TaskSpec:
         choice_columns: Of multiple choice: one column for each choice, or one that holds lists of them.
         metrics: Names of bundled metrics (`hf_distill.tasks.metrics.compute`).
         headline_metric: The one number of the task; `None` takes the first of `metrics`.
-        train_split: Split to train on.
-        evaluation_splits: Splits to report, the headline split first.
-        test_splits: Splits loaded where they are there; their labels may be hidden.
-        hub_path: Data set on the Hub.
-        hub_config: Its configuration.
-        hub_revision: Branch, tag or commit; `refs/convert/parquet` where the data set is a script, which `datasets`
-            no longer runs.
-        folder_names: Other names that the task's folder has in known distributions (`SST-2`).
-        split_aliases: Split -> other names of its files (`validation` -> `dev`).
         split_sources: Split -> splits that are joined to make it, where it is not there by its own name:
             `train_r1`, with a configuration (or folder) `fr/validation`, of another data set
             `rajpurkar/squad:train`.
@@ -69,7 +60,6 @@ class TaskSpec:
             only (drawn with a fixed seed); `None` where that is an error.
         split_languages: Split -> language, where that is not the task's own.
         averages: Name -> splits whose mean scores are reported under it.
-        column_aliases: Column -> names it has in other distributions of the same data.
         label_aliases: Label -> names it has in other distributions.
         names_unverified: Whether nobody has compared the names with the data set on the Hub. Rows that name their
             classes decide then; where they only number them, the numbers are the names, and what depends on names is
@@ -83,8 +73,6 @@ class TaskSpec:
         answer_scorer: The official script that scores answers.
         max_answer_length: Longest answer in tokens.
         fine_tuning: Fine-tuning settings of the paper.
-        language: ISO code, for model cards.
-        licence: Licence of the data as known.
 
     Raises:
         ValueError: If the fields contradict each other.
@@ -100,20 +88,11 @@ class TaskSpec:
     choice_columns: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     headline_metric: str | None = None
-    train_split: str = "train"
-    evaluation_splits: tuple[str, ...] = ("validation",)
-    test_splits: tuple[str, ...] = ("test",)
-    hub_path: str | None = None
-    hub_config: str | None = None
-    hub_revision: str | None = None
-    folder_names: tuple[str, ...] = ()
-    split_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     split_sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     merge_duplicates: bool = False
     held_out_share: float | None = None
     split_languages: Mapping[str, str] = field(default_factory=dict, hash=False)
     averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    column_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     label_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     names_unverified: bool = False
     dropped_labels: tuple[str, ...] = ()
@@ -123,8 +102,6 @@ class TaskSpec:
     answer_scorer: AnswerScorer = "squad"
     max_answer_length: int = 30
     fine_tuning: FineTuningDefaults = FINE_TUNING
-    language: str = "en"
-    licence: str | None = None
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -156,11 +133,7 @@ class TaskSpec:
 
     def _check_names(self) -> None:
         """Check that names of folders and files do not lead out of the folder that they are read or written in."""
-        for name in ("name", "train_split"):
-            safe_path(getattr(self, name), f"The task field `{name}`")
-        for name in ("evaluation_splits", "test_splits", "folder_names"):
-            for item in getattr(self, name):
-                safe_path(item, f"The task field `{name}`")
+        self.check_names(self.name)
         for name in ("split_sources", "split_aliases"):
             for split, sources in getattr(self, name).items():
                 for part in (part for source in (split, *sources) for part in source.split(":")):
@@ -282,11 +255,6 @@ class TaskSpec:
     def headline(self) -> str:
         """The metric that stands for the task."""
         return self.headline_metric or self.metrics[0]
-
-    @property
-    def headline_split(self) -> str:
-        """The split that the headline metric is reported on."""
-        return self.evaluation_splits[0]
 
     @property
     def short_name(self) -> str:

@@ -1,12 +1,13 @@
-"""Values of a task's fields, from YAML or JSON to what `TaskSpec` holds."""
+"""Fields that specs of tasks share, and their values, from YAML or JSON to what a spec holds."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin, get_type_hints
 
+from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range, shown
 
 # The types of a class's fields; evaluating them anew for every task takes most of the time of the catalogue.
@@ -42,6 +43,57 @@ class FineTuningDefaults:
 
 
 FINE_TUNING = FineTuningDefaults()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitsSpec:
+    """The fields of every task that say where its rows are.
+
+    Attributes:
+        train_split: Split to train on.
+        evaluation_splits: Splits to report, the headline split first.
+        test_splits: Splits loaded where they are there; their labels may be hidden.
+        hub_path: Data set on the Hub.
+        hub_config: Its configuration.
+        hub_revision: Branch, tag or commit; `refs/convert/parquet` where the data set is a script, which `datasets`
+            no longer runs.
+        folder_names: Other names that the task's folder has in known distributions (`SST-2`).
+        split_aliases: Split -> other names of its files (`validation` -> `dev`).
+        column_aliases: Column -> names it has in other distributions of the same data.
+        language: ISO code, for model cards.
+        licence: Licence of the data as known.
+    """
+
+    train_split: str = "train"
+    evaluation_splits: tuple[str, ...] = ("validation",)
+    test_splits: tuple[str, ...] = ("test",)
+    hub_path: str | None = None
+    hub_config: str | None = None
+    hub_revision: str | None = None
+    folder_names: tuple[str, ...] = ()
+    split_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    column_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    language: str = "en"
+    licence: str | None = None
+
+    @property
+    def headline_split(self) -> str:
+        """The split that the headline metric is reported on."""
+        return self.evaluation_splits[0]
+
+    def check_names(self, name: str) -> None:
+        """Check that names of folders and files do not lead out of the folder that they are read or written in.
+
+        Args:
+            name: Name of the task.
+
+        Raises:
+            ValueError: If one does.
+        """
+        names = {"name": (name,), "train_split": (self.train_split,), "evaluation_splits": self.evaluation_splits}
+        for key, values in (names | {"test_splits": self.test_splits, "folder_names": self.folder_names}).items():
+            for value in values:
+                safe_path(value, f"The task field `{key}`")
 
 
 def plain_field(key: str, value: Any, hint: Any) -> Any:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_origin, get_type_hints
 
-from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range, did_you_mean
 from hf_distill.tasks.catalogue.registry import read_family
-from hf_distill.tasks.spec_values import FineTuningDefaults
+from hf_distill.tasks.spec_values import FineTuningDefaults, SplitsSpec
 
 SEPARATOR = "separator"
 GENERATION_METRICS = ("bleu", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -93,8 +92,8 @@ GENERATION_DEFAULTS = GenerationDefaults()
 
 
 @dataclass(frozen=True)
-class GenerationSpec:
-    """A task that is answered by a text.
+class GenerationSpec(SplitsSpec):
+    """A task that is answered by a text: the fields of `SplitsSpec`, and these.
 
     Attributes:
         name: Registered name, or that of the user's folder.
@@ -107,18 +106,7 @@ class GenerationSpec:
         first_answer: Whether the rows are those of question answering (`answers` with lists `text` and
             `answer_start`), whose first answer becomes the columns `answer` and `answer_start`.
         merge_references: Whether evaluation rows of equal sources are one row with several references.
-        train_split: Split to train on.
-        evaluation_splits: Splits to report, the headline split first.
-        test_splits: Splits loaded where they are there.
-        hub_path: Data set on the Hub.
-        hub_config: Its configuration.
-        hub_revision: Branch, tag or commit.
-        folder_names: Other names that the task's folder has.
-        split_aliases: Split -> other names of its files.
-        column_aliases: Column -> names it has in other distributions.
         settings: The paper's settings.
-        language: ISO code.
-        licence: Licence of the data as known.
 
     Raises:
         ValueError: If the fields contradict each other.
@@ -131,22 +119,10 @@ class GenerationSpec:
     kept_column: str | None = None
     first_answer: bool = False
     merge_references: bool = False
-    train_split: str = "train"
-    evaluation_splits: tuple[str, ...] = ("validation",)
-    test_splits: tuple[str, ...] = ("test",)
-    hub_path: str | None = None
-    hub_config: str | None = None
-    hub_revision: str | None = None
-    folder_names: tuple[str, ...] = ()
-    split_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    column_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     settings: GenerationDefaults = GENERATION_DEFAULTS
-    language: str = "en"
-    licence: str | None = None
 
     def __post_init__(self) -> None:
-        for item in (self.name, self.train_split, *self.evaluation_splits, *self.test_splits, *self.folder_names):
-            safe_path(item, f"Generation task {self.name!r}: a name")
+        self.check_names(self.name)
         unknown = [metric for metric in self.metrics if metric not in GENERATION_METRICS]
         if unknown or not self.metrics:
             raise ValueError(
@@ -180,11 +156,6 @@ class GenerationSpec:
     def headline(self) -> str:
         """The score that stands for the task."""
         return self.metrics[0]
-
-    @property
-    def headline_split(self) -> str:
-        """The split that the headline score is reported on."""
-        return self.evaluation_splits[0]
 
     @property
     def split_sources(self) -> Mapping[str, tuple[str, ...]]:
