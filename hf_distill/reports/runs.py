@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -206,6 +206,9 @@ def _weight(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
+Reader = Callable[[Run, Mapping[str, Any]], None]
+
+
 def _fine_tuning(run: Run, results: Mapping[str, Any], *, role: str, stage: str) -> None:
     """Read what a verb wrote that fine-tunes one model."""
     run.facts = {role: results.get("base_model")} | _picked(results, "task", "steps", "training_seconds", "seed")
@@ -216,8 +219,8 @@ def _fine_tuning(run: Run, results: Mapping[str, Any], *, role: str, stage: str)
     run.add_history(stage, results.get("history") or [])
 
 
-_teaching = partial(_fine_tuning, role="teacher", stage="teach")
-_generation = partial(_fine_tuning, role="student", stage="generate")
+_teaching: Reader = partial(_fine_tuning, role="teacher", stage="teach")
+_generation: Reader = partial(_fine_tuning, role="student", stage="generate")
 
 
 def _adaptation(run: Run, results: Mapping[str, Any]) -> None:
