@@ -367,33 +367,31 @@ def test_anchors_from_the_rows_of_a_task(tmp_path):
         build(tmp_path / "d", rows.select_columns(["label"]))
 
 
-def test_bad_input_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="corpus is empty"):
-        build(tmp_path, corpus=Dataset.from_dict({"text": []}))
-    with pytest.raises(ValueError, match=r"no column 'body' .*\['text', 'source'\]"):
-        build(tmp_path, text_column="body")
-    with pytest.raises(ValueError, match="no anchors"):
-        build(tmp_path, anchors=[])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"corpus": Dataset.from_dict({"text": []})}, "corpus is empty"),
+        ({"text_column": "body"}, r"no column 'body' .*\['text', 'source'\]"),
+        ({"anchors": []}, "no anchors"),
+        ({"engine": "lucene"}, "`--engine` is 'lucene'"),
+        ({"top_share": 0}, "`--top_share` is 0"),
+        ({"near_duplicate_threshold": 1.5}, r"`--near_duplicate_threshold` is 1\.5"),
+        ({"max_words": 2, "min_words": 5}, r"`--max_words` \(2\) is below `--min_words` \(5\)"),
+        ({"decontaminate": "none", "decontaminate_ngram": 13}, "`--decontaminate none` looks for no evaluation text"),
+        ({"unit": "word"}, "`--unit` is 'word'"),
+        ({"engine": "elasticsearch"}, "needs the address of a server: `--elasticsearch_url`"),
+        ({"anchors": ["zebra"]}, "None of the 1 anchors shares a word"),
+        ({"anchors": ["fox"], "evaluation_texts": GENERAL["text"][:]}, "Nothing is left of"),
+    ],
+)
+def test_bad_input_is_an_error(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, **change)
+
+
+def test_a_text_is_no_list_of_anchors(tmp_path):
     with pytest.raises(TypeError, match="not one string"):
         build(tmp_path, anchors="the fox")
-    with pytest.raises(ValueError, match="`--engine` is 'lucene'"):
-        build(tmp_path, engine="lucene")
-    with pytest.raises(ValueError, match="`--top_share` is 0"):
-        build(tmp_path, top_share=0)
-    with pytest.raises(ValueError, match=r"`--near_duplicate_threshold` is 1\.5"):
-        build(tmp_path, near_duplicate_threshold=1.5)
-    with pytest.raises(ValueError, match=r"`--max_words` \(2\) is below `--min_words` \(5\)"):
-        build(tmp_path, max_words=2, min_words=5)
-    with pytest.raises(ValueError, match="`--decontaminate none` looks for no evaluation text"):
-        build(tmp_path, decontaminate="none", decontaminate_ngram=13)
-    with pytest.raises(ValueError, match="`--unit` is 'word'"):
-        build(tmp_path, unit="word")
-    with pytest.raises(ValueError, match=r"needs the address of a server: `--elasticsearch_url`"):
-        build(tmp_path, engine="elasticsearch")
-    with pytest.raises(ValueError, match="None of the 1 anchors shares a word"):
-        build(tmp_path / "nothing", ["zebra"])
-    with pytest.raises(ValueError, match="Nothing is left of"):
-        build(tmp_path / "all", ["fox"], evaluation_texts=GENERAL["text"][:])
 
 
 def test_control_characters_are_not_in_the_corpus(tmp_path):

@@ -125,10 +125,3 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(data):
 def test_no_model_is_an_error_that_names_the_flag(data):
     with pytest.raises(ValueError, match="`--masked_lm` is missing"):
         augment(*arguments(data, masked_lm=None))
-
-
-def test_files_that_no_build_wrote_are_never_removed(data):
-    (data / "out" / "data").mkdir(parents=True)
-    (data / "out" / "data" / "mine.parquet").write_text("precious")
-    with pytest.raises(FileExistsError, match=r"`--corpus_dir`.*mine\.parquet"):
-        augment(*arguments(data))
