@@ -23,10 +23,10 @@ from hf_distill.trainers.fine_tuning.task_models import load_task_model
 WORDS = ("cat", "dog", "river")
 
 
-def write(folder, labels, texts=None, name="jsonl"):
+def write(folder, labels, texts=None):
     texts = texts or [f"the {i}" for i in range(len(labels))]
     for split in ("train", "validation"):
-        write_rows(folder / f"{split}.{name}", [{"text": t, "label": c} for t, c in zip(texts, labels, strict=True)])
+        write_rows(folder / f"{split}.jsonl", [{"text": t, "label": c} for t, c in zip(texts, labels, strict=True)])
     return str(folder)
 
 
@@ -47,7 +47,9 @@ def test_lists_of_labels_say_that_a_row_has_several(labels, names, tmp_path):
 
 
 def test_a_separated_column_of_a_csv(tmp_path):
-    folder = write(tmp_path / "t", ["sad;good", "sad", "good"], name="csv")
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv").write_text("text,label\nthe 0,sad;good\nthe 1,sad\nthe 2,good\n")
+    folder = str(tmp_path)
     task = load_task(folder, text_columns=["text"], label_separator=";")
     assert task.spec.label_names == ("good", "sad")
     assert task.train["label"][:] == [[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
