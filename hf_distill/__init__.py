@@ -5,10 +5,9 @@ Importing the package is cheap: names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ._optional import quiet_imports
+from ._optional import lazy_names, quiet_imports
 
 __version__ = "0.1.0"
 
@@ -129,17 +128,4 @@ if TYPE_CHECKING:
 
 
 quiet_imports()
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Public names."""
-    return [*__all__, "__version__"]
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -1,8 +1,11 @@
-"""Optional packages: one place that asks for them, and one for what they say at import though nobody asked."""
+"""Imports that wait until something is used: names of lazy packages, and packages that only an extra installs."""
 
 import importlib
 import logging
+import sys
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 # transformers imports torchao with any model where it is installed. On most machines some of its kernels, which int8
 # does not use, cannot be loaded, and it registers two enumerations in a way that torch no longer likes.
@@ -24,6 +27,24 @@ class _OnlyForDebugging(logging.Filter):
         if record.getMessage().startswith(self.beginnings):
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         return True
+
+
+def lazy_names(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` of a package whose names are loaded when they are first used.
+
+    Args:
+        package: Its `__name__`.
+        module_of: Public name -> the module below the package that has it.
+    """
+
+    def load(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(module_of)}")
+        value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load, lambda: list(module_of)
 
 
 def quiet_imports() -> None:

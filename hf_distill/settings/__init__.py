@@ -7,8 +7,9 @@ name the flag. A class is loaded when it is first used: those of trainings take 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._optional import lazy_names
 
 if TYPE_CHECKING:
     from .adapt import AdaptationArguments as AdaptationArguments
@@ -89,15 +90,4 @@ _MODULE_OF = {
 __all__ = list(_MODULE_OF)
 
 
-def __getattr__(name: str) -> Any:
-    """Load a class on first use."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """The argument classes."""
-    return [*__all__]
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

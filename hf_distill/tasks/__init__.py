@@ -6,8 +6,9 @@ nor datasets.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_distill._optional import lazy_names
 
 _MODULE_OF = {
     "LoadedTask": "loading",
@@ -40,15 +41,4 @@ if TYPE_CHECKING:
     from hf_distill.tasks.spec import TaskSpec as TaskSpec
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Public names."""
-    return list(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)
