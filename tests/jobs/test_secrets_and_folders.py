@@ -53,7 +53,9 @@ def check(folder):
         if path.name in PRIVATE and path.suffix == ".yaml":
             assert not {TOKEN, PASSWORD} & set(marks_in(path.read_text(encoding="utf-8"))), path
     for pushed in {path.parent for path in folder.rglob("config.json")}:
-        selection = select_files(pushed) if (pushed / "README.md").is_file() else None
+        # A folder of ONNX files has a card too, but is pushed with its model only.
+        pushable = (pushed / "README.md").is_file() and pushed.name != "onnx"
+        selection = select_files(pushed) if pushable else None
         for file in selection.files if selection else ():
             uploaded = contents(selection, file.path, "me/student")
             data = uploaded if isinstance(uploaded, bytes) else uploaded.read_bytes()
