@@ -3,9 +3,9 @@
     python benchmarks/time_to_quality.py --teacher runs/sst2-teacher --task glue/sst2 --data_dir data --shape 4x312 \
         --inits teacher svd_embeddings random --seeds 1 --output benchmarks/results/time_to_quality.jsonl
 
-Every student learns `relation` and `logits` on the task's training rows, with the same settings but for the learning
-rate, and is scored every so many updates; it ends when it keeps the share. Seconds are of its first weights and of its
-updates, without those of the scoring.
+Every student learns on the task's training rows and is scored every so many updates; it ends when it keeps the share.
+Seconds are of its first weights and of its updates, without those of the scoring. `--split train` scores on 1,000
+training rows that are kept apart: settings are compared there.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from first_weights import RATES
 from record import append_line, head_commit
 from transformers import AutoModelForSequenceClassification, TrainerCallback, set_seed
@@ -32,48 +34,76 @@ MAX_LENGTH = 64
 
 
 class UntilQuality(TrainerCallback):
-    """Ends a training at a score, and keeps the seconds of its updates apart from those of the scoring.
+    """Scores a student every so many updates, ends its training at a score, and counts the seconds of updates alone.
 
     Args:
-        target: The score.
+        score: Gives the score of a model.
+        target: The score to reach.
+        every: Updates between two scores.
     """
 
-    def __init__(self, target: float) -> None:
+    def __init__(self, score: Callable[[Any], float], target: float, every: int) -> None:
+        self.score = score
         self.target = target
+        self.every = every
         self.seconds = 0.0
         self.curve: list[tuple[int, float, float]] = []
         self._began = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """Score the first weights."""
+        self._note(0, named["model"], control)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Note when an update begins."""
         self._began = time.perf_counter()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Count an update."""
         self.seconds += time.perf_counter() - self._began
+        if state.global_step % self.every == 0:
+            self._note(state.global_step, named["model"], control)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **__: Any) -> None:
-        """Note the score, and end where it is high enough."""
-        self.curve.append((state.global_step, round(self.seconds, 1), round(metrics["eval_accuracy"], 4)))
-        control.should_training_stop |= metrics["eval_accuracy"] >= self.target
+    def _note(self, updates: int, model: Any, control: Any) -> None:
+        found = self.score(model)
+        self.curve.append((updates, round(self.seconds, 1), round(found, 4)))
+        control.should_training_stop |= found >= self.target
 
 
-def accuracy(prediction: Any) -> dict[str, float]:
+def accuracy(model: Any, tokenizer: Any, rows: Dataset) -> float:
     """Share of rows whose largest logit is that of their label."""
-    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    return {"accuracy": float((logits.argmax(-1) == prediction.label_ids).mean())}
+    was_training, right = model.training, 0
+    model.eval()
+    for start in range(0, len(rows), 64):
+        part = rows[start : start + 64]
+        batch = tokenizer(part["text"], padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**batch.to(model.device)).logits.cpu()
+        right += int((logits.argmax(-1) == torch.tensor(part["label"])).sum())
+    model.train(was_training)
+    return right / len(rows)
+
+
+def rows_of(words: argparse.Namespace) -> tuple[Dataset, Dataset]:
+    """The task's training rows, and those that are scored."""
+    task = load_task(words.task, words.data_dir)
+    [column] = task.spec.text_columns
+    names = {column: "text", task.spec.label_column: "label"}
+    chosen = (task.train, task.dataset[words.split])
+    train_rows, scored = (rows.select_columns(list(names)).rename_columns(names) for rows in chosen)
+    if words.split == task.spec.train_split:
+        # Settings are compared on rows that are not reported.
+        parts = train_rows.train_test_split(test_size=1_000, seed=0)
+        return parts["train"], parts["test"]
+    return train_rows, scored
 
 
 def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dict[str, Any]:
     """One student, until it has the score or its updates are used up."""
-    task, tokenizer = load_task(words.task, words.data_dir), load_tokenizer(words.teacher, flag="--teacher")
+    tokenizer = load_tokenizer(words.teacher, flag="--teacher")
     teacher = AutoModelForSequenceClassification.from_pretrained(words.teacher).eval()
-    columns = [*task.spec.text_columns, task.spec.label_column]
-    rows = {split: task.dataset[split].select_columns(columns) for split in (task.spec.train_split, words.split)}
-    if len(task.spec.text_columns) == 1:
-        names = dict(zip(columns, ("text", "label"), strict=True))
-        rows = {split: part.rename_columns(names) for split, part in rows.items()}
-    train_rows = rows[task.spec.train_split].shuffle(seed=seed)
+    train_rows, scored = rows_of(words)
+    train_rows = train_rows.shuffle(seed=seed)
     set_seed(seed)
     started = time.perf_counter()
     student = create_student(
@@ -85,21 +115,19 @@ def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dic
         seed=seed,
     )
     start_seconds = time.perf_counter() - started
-    watch, taken = UntilQuality(target), first_weights_of(student)
+    watch = UntilQuality(lambda model: accuracy(model, tokenizer, scored), target, words.eval_every)
+    taken = first_weights_of(student)
+    rate = words.learning_rate or RATES.get(init, 3e-4)
     with tempfile.TemporaryDirectory() as folder:
         arguments = DistillationArguments(
             folder,
-            objectives=["relation", "logits"],
+            objectives=words.objectives,
             per_device_train_batch_size=BATCH_SIZE,
-            per_device_eval_batch_size=64,
             max_length=MAX_LENGTH,
             max_steps=words.max_updates,
-            learning_rate=RATES.get(init, 3e-4),
+            learning_rate=rate,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=25,
-            eval_strategy="steps",
-            eval_steps=words.eval_every,
-            eval_on_start=True,
             logging_steps=words.eval_every,
             save_strategy="no",
             report_to="none",
@@ -111,12 +139,12 @@ def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dic
             arguments,
             teacher_model=teacher,
             train_dataset=train_rows,
-            eval_dataset=rows[words.split],
             processing_class=tokenizer,
-            compute_metrics=accuracy,
             callbacks=[watch],
         ).train()
     return {
+        "objectives": words.objectives,
+        "learning_rate": rate,
         "explained": [round(share, 4) for share in taken.explained] if taken else [],
         "start_seconds": round(start_seconds, 1),
         "update_seconds": round(watch.seconds, 1),
@@ -136,6 +164,8 @@ def main() -> None:
     parser.add_argument("--shape", default="4x312")
     parser.add_argument("--inits", nargs="+", default=["teacher", "svd_embeddings", "random"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--objectives", nargs="+", default=["relation", "logits"])
+    parser.add_argument("--learning_rate", type=float, help="Default: that of the first weights.")
     parser.add_argument("--share", type=float, default=0.95, help="Of the teacher's accuracy.")
     parser.add_argument("--calibration_rows", type=int, default=4_000)
     parser.add_argument("--eval_every", type=int, default=50)
@@ -145,28 +175,15 @@ def main() -> None:
     parser.add_argument("--output", default="benchmarks/results/time_to_quality.jsonl")
     words = parser.parse_args()
     torch.set_num_threads(words.threads)
-    target = words.share * teacher_accuracy(words)
+    teacher = AutoModelForSequenceClassification.from_pretrained(words.teacher).eval()
+    tokenizer = load_tokenizer(words.teacher, flag="--teacher")
+    target = words.share * accuracy(teacher, tokenizer, rows_of(words)[1])
     for seed in words.seeds:
         for init in words.inits:
             result = {"teacher": Path(words.teacher).name, "task": words.task, "shape": words.shape, "init": init}
             result |= {"seed": seed, "share": words.share, "target": round(target, 4), "threads": words.threads}
             result |= train(words, init, seed, target)
             append_line(words.output, result | {"commit": words.commit or head_commit(), "environment": environment()})
-
-
-def teacher_accuracy(words: argparse.Namespace) -> float:
-    """The teacher's accuracy on the rows that students are scored on."""
-    task, tokenizer = load_task(words.task, words.data_dir), load_tokenizer(words.teacher, flag="--teacher")
-    teacher = AutoModelForSequenceClassification.from_pretrained(words.teacher).eval()
-    rows, right = task.dataset[words.split], 0
-    [column] = task.spec.text_columns
-    for start in range(0, len(rows), 64):
-        part = rows[start : start + 64]
-        batch = tokenizer(part[column], padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-        with torch.no_grad():
-            logits = teacher(**batch).logits
-        right += int((logits.argmax(-1) == torch.tensor(part[task.spec.label_column])).sum())
-    return right / len(rows)
 
 
 if __name__ == "__main__":

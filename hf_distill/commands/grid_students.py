@@ -74,7 +74,7 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
         _check_tasks(name, OF_TASK, of_task, names)
         named = [one for field in MODELS for one in _as_list(settings.get(field)) if one in anew]
         anew[name] = bool(of_task) or _mentions_task(settings) or any(anew[one] for one in named)
-        seeds: list[Any] = list(arguments.distillation_seeds or [None])
+        seeds: list[Any] = list(arguments.distillation_seeds or ()) or [None]
         for seed in seeds:
             for group in [(task,) for task in tasks] if anew[name] else [tasks]:
                 own = {**settings, **(of_task.get(group[0], {}) if anew[name] else {})}

@@ -194,8 +194,7 @@ def _parts(node: ast.AnnAssign) -> tuple[ast.expr | None, ast.expr | None]:
     if not isinstance(call, ast.Call):
         return call, None
     if isinstance(call.func, ast.Name) and call.func.id in WITH_DEFAULT:
-        default, text = call.args[-2:]
-        return default, text
+        return call.args[-2], call.args[-1]
     given = {word.arg: word.value for word in call.keywords}
     factory, metadata = given.get("default_factory"), given.get("metadata")
     # A factory is a lambda, or `list`.

@@ -136,7 +136,7 @@ class KnownStates:
     @contextmanager
     def before(self, layer: int, batch: int) -> Iterator[None]:
         """Let the layers below one of the chosen ones give the states of a batch without computing."""
-        known = self._states.get(layer - 1)
+        known = self._states.get(layer - 1, [])
         below = [module.__dict__ for module in self._modules[: layer - 1]] if known else []
         # Wrappers of a module, such as those of accelerate, give it a forward of its own already.
         wrapped = [own.get("forward") for own in below]
@@ -320,10 +320,10 @@ def fit_linear(
         gram += (ones.T @ ones).double()
         products += (ones.T @ rest).double()
     fitting, choosing = sums
-    gram, products = fitting[0] + choosing[0], fitting[1] + choosing[1]
+    gram, products = (one + other for one, other in zip(fitting, choosing, strict=True))
     if not gram.any():
         return
-    ridge = _best_ridge(*fitting, *choosing, ridges) if choosing[0].any() else ridges[len(ridges) // 2]
+    ridge = _best_ridge(fitting, choosing, ridges) if choosing[0].any() else ridges[len(ridges) // 2]
     damped = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     change = torch.linalg.solve(damped, products).to(linears[0].weight.dtype)
     for linear, part in zip(linears, change.split([linear.out_features for linear in linears], dim=1), strict=True):
@@ -332,21 +332,18 @@ def fit_linear(
             linear.bias.add_(part[-1])
 
 
-def _best_ridge(
-    gram: Tensor, products: Tensor, other_gram: Tensor, other_products: Tensor, ridges: Sequence[float]
-) -> float:
+def _best_ridge(fitting: Sequence[Tensor], choosing: Sequence[Tensor], ridges: Sequence[float]) -> float:
     """The ridge with which the fit to some batches has the least error on others.
 
     Args:
-        gram: Inputs times inputs of the batches that are fitted, (I, I).
-        products: Inputs times goals of these, (I, O).
-        other_gram: Inputs times inputs of the others.
-        other_products: Inputs times goals of these.
+        fitting: Of the batches that are fitted, inputs times inputs (I, I), and inputs times goals (I, O).
+        choosing: The same of the others.
         ridges: To choose from.
     """
+    gram, products = fitting
     sizes, directions = torch.linalg.eigh(gram)
-    turned, other_turned = directions.T @ products, directions.T @ other_products
-    other_sizes = directions.T @ other_gram @ directions
+    turned, other_turned = directions.T @ products, directions.T @ choosing[1]
+    other_sizes = directions.T @ choosing[0] @ directions
 
     def error(ridge: float) -> float:
         change = turned / (sizes.clamp(min=0) + ridge * gram.diagonal().mean())[:, None]

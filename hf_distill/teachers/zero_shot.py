@@ -18,6 +18,7 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from ..capture.architectures import longest_row
 from ..capture.signals import SignalRequest, Signals
@@ -72,12 +73,12 @@ class ZeroShotTeacher(TeacherSource):
         self.nli.request(SignalRequest(logits=True))
         self.model, self.dtype = self.nli.model, dtype
         self.num_layers, self.model_type = self.nli.num_layers, self.nli.model_type
-        self.entailment, self.contradiction = _places(self.nli.config.id2label)
+        self.entailment, self.contradiction = _places(self.nli.config.id2label or {})
         self.tokenizer_of_pairs, self.texts = tokenizer, texts
         self.labels, self.template, self.multi_label = dict(candidate_labels), hypothesis_template, multi_label
         self.hypotheses = [hypothesis_template.format(description) for description in candidate_labels.values()]
         self.max_length = min(longest_row(self.model) or 512, 512)
-        self.config = copy.deepcopy(self.nli.config)
+        self.config: PreTrainedConfig = copy.deepcopy(self.nli.config)
         self.config.id2label = dict(enumerate(candidate_labels))
         self.config.label2id = {name: number for number, name in enumerate(candidate_labels)}
         self.config.problem_type = "multi_label_classification" if multi_label else "single_label_classification"
@@ -142,7 +143,7 @@ class ZeroShotTeacher(TeacherSource):
         return self.nli.source()
 
 
-def _places(id2label: Mapping[int, str]) -> tuple[int, int]:
+def _places(id2label: Mapping[Any, str]) -> tuple[int, int]:
     """The outputs of entailment and of what speaks against it.
 
     Raises:
