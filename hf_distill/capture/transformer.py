@@ -211,12 +211,13 @@ class SignalCapture:
         if not NOW.packs_rows or torch.compiler.is_compiling() or not self.packs_rows:
             return None
         mask, ids = inputs.get("attention_mask"), inputs.get("input_ids")
-        has_rows = mask is not None and ids is not None and mask.dim() == ids.dim() == 2
+        if mask is None or ids is None or not mask.dim() == ids.dim() == 2 or facts_of(mask).has_padding is False:
+            return None
         # A pass that is computed again while gradients are would not find its rows.
         again = any(getattr(layer, "gradient_checkpointing", False) and layer.training for layer in self._layers())
         # The head of ModernBERT reads the mask of its batch.
         reads_mask = self.architecture.model_type == "modernbert" and self.has_head and not self._stops_early()
-        if not has_rows or again or reads_mask or facts_of(mask).has_padding is False:
+        if again or reads_mask:
             return None
         self.prefer_products()
         return PackedRows(mask)

@@ -244,6 +244,14 @@ def _(run: Run) -> None:
     run.distil(["logits", "labels", "annealed"], pair(**fields), data)
 
 
+@_run("candidates of a query")
+def _(run: Run) -> None:
+    lines = texts()
+    data = [{"text": one, "candidates": lines[row % 20 : row % 20 + 2 + row % 2]} for row, one in enumerate(lines)]
+    fields = {"num_labels": 1, "problem_type": "regression"}
+    run.distil(["margin", "listwise"], pair(**fields), datasets.Dataset.from_list(data), max_length=32)
+
+
 @_run("temperatures of rows")
 def _(run: Run) -> None:
     values = {"temperature": 4.0, "temperature_schedule": {"name": "flsw"}, "probability_shift": True}
