@@ -23,6 +23,7 @@ ALLOWED = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(
     torch.version.cuda is not None, reason="this build of torch has real CUDA in the simulated one's place"
 )
