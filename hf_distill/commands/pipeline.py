@@ -7,7 +7,6 @@ continues where it stopped.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +57,7 @@ from hf_distill.settings import (
 )
 from hf_distill.settings.parsing import changed_arguments, from_mapping
 from hf_distill.settings.presets import read_preset
-from hf_distill.storage.files import copy_folder
+from hf_distill.storage.files import copy_folder, remove
 from hf_distill.students.shapes import StudentShape, parse_shape, shape_of
 from hf_distill.tasks.labels import is_generic, names_of_head, order_by_name
 from hf_distill.tasks.loading import LoadedTask
@@ -504,7 +503,7 @@ def _export(stages: Stages, task: TaskArguments) -> dict[str, Any] | None:
         )
     except (ImportError, ValueError) as error:
         # Everything else is there; what an earlier student left in the folder is no file of this one.
-        shutil.rmtree(folder)
+        remove(folder)
         logger.warning(f"[{ONNX_STAGE}] left out: {error}")
         return None
 
