@@ -24,6 +24,9 @@ RECORDERS_ATTRIBUTE = "_hf_distill_recorders"
 # The score where a row has no candidate: below every other, finite in all arithmetic, and of no weight in a softmax.
 ABSENT = -1e4
 
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""(B, T, H) last hidden states and (B, T) mask -> (B, D) vectors of the texts."""
+
 IN_ATTENTION, AFTER_LAYER = 0, 1
 # After the base model, behind whose layers a final norm may come.
 AFTER_BASE = (sys.maxsize, AFTER_LAYER)
@@ -368,3 +371,39 @@ class FiniteWatch:
             steps = zip(names, values.tolist(), strict=True)
             found |= {name: int(step) for name, step in steps if step < float("inf")}
         return found
+
+
+def needed_pool(request: SignalRequest, pool: Pool | None) -> Pool | None:
+    """The pooling of a capture whose request asks for the vector of a text, else `None`.
+
+    Raises:
+        ValueError: If it is asked for, and there is none.
+    """
+    if request.pooled and pool is None:
+        raise ValueError("SignalRequest.pooled: say how tokens become the vector of a text (`pool`).")
+    return pool if request.pooled else None
+
+
+def have_candidates(model: nn.Module, inputs: dict[str, Any]) -> bool:
+    """Whether rows are lists, (B, C, T); a model of multiple choice reads such rows by itself."""
+    ids = inputs.get("input_ids")
+    is_list = ids is not None and ids.dim() == 3
+    return is_list and not any("ForMultipleChoice" in one.__name__ for one in type(model).__mro__)
+
+
+def attention_mask_of(inputs: dict[str, Any]) -> Tensor:
+    """(B, T) mask of the inputs; all ones if they have none."""
+    mask = inputs.get("attention_mask")
+    if mask is not None:
+        return mask
+    tokens = inputs.get("input_ids")
+    tokens = inputs["inputs_embeds"] if tokens is None else tokens
+    return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+
+
+def logits_of(output: Mapping[str, Any], inner: nn.Module) -> dict[str, Tensor]:
+    """Everything in the output whose name ends in `logits`."""
+    found = {name: value for name, value in output.items() if name.endswith("logits")}
+    if not found:
+        raise RuntimeError(f"{type(inner).__name__} returned {list(output)}: none of these is named `*logits`.")
+    return found

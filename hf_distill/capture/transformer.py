@@ -4,11 +4,6 @@ Queries, keys and values are taken where the attention uses them: one function, 
 interface, shows them to the capture and then calls SDPA, or its stand-in for frozen models on the CPU. The few models
 outside the interface get hooks. What comes after the last signal asked for is not computed.
 
-A model that is no transformer takes part by three things: the class attribute `signals_in_output = True`;
-`config.num_hidden_layers`, `config.hidden_size` and `config.vocab_size`; and a `forward` that returns its logits by
-name and, called with `output_hidden_states=True`, `hidden_states` (the embedding output first, then one per layer).
-There is no attention to look into, so objectives on projections and attention scores cannot apply, and say so.
-
 Shape legend: B batch, T padded length, A attention heads, G key/value heads, D head size, H hidden size.
 """
 
@@ -16,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -38,16 +33,26 @@ from hf_distill.capture.architectures import (
 )
 from hf_distill.capture.attention_hooks import AttentionHooks
 from hf_distill.capture.batch import FACTS, NOW, facts_of, has_padding, reading
-from hf_distill.capture.forward import removing_stale_pre_hooks, run_candidates, without_checkpointing
+from hf_distill.capture.forward import (
+    removing_stale_pre_hooks,
+    run_candidates,
+    without_checkpointing,
+)
+from hf_distill.capture.outputs import OutputCapture
 from hf_distill.capture.packed_rows import BY_COLUMN, BY_COUNT, PackedRows, rows_of_now
 from hf_distill.capture.signals import (
     EarlyStopError,
+    Pool,
     Recorder,
     ScoreParts,
     SignalRequest,
     Signals,
     attach,
+    attention_mask_of,
     detach,
+    have_candidates,
+    logits_of,
+    needed_pool,
     recorders_of,
 )
 from hf_distill.kernels.cpu import attention_by_products, products_apply
@@ -57,9 +62,6 @@ logger = logging.get_logger(__name__)
 ATTENTION_NAME = "hf_distill_sdpa"
 """Name of the attention implementation. transformers asks for a name with `sdpa` in it to tell that a model that only
 has eager attention cannot use it."""
-
-Pool = Callable[[Tensor, Tensor], Tensor]
-"""(B, T, H) last hidden states and (B, T) mask -> (B, D) vectors of the texts."""
 
 
 def capture_of(model: nn.Module, request: SignalRequest, pool: Pool | None = None) -> SignalCapture | OutputCapture:
@@ -141,7 +143,7 @@ class SignalCapture:
 
     def __call__(self, **inputs: Any) -> Signals:
         """Run `model(**inputs)` and return the signals; rows with candidates, (B, C, T), run as (B * C, T)."""
-        if _have_candidates(self._inner, inputs):
+        if have_candidates(self._inner, inputs):
             return run_candidates(self.run, self._inner, inputs)
         return self.run(**inputs)[0]
 
@@ -333,85 +335,6 @@ class SignalCapture:
             )
 
 
-class OutputCapture:
-    """Runs a model that shows its signals in its output, and returns those of a request.
-
-    Args:
-        model: A model that is no transformer, as the module describes it.
-        request: The signals.
-        pool: Makes the vector of a text of the last hidden states.
-
-    Attributes:
-        num_layers: Layers of the model.
-        has_head: Whether it gives logits.
-
-    Raises:
-        UnsupportedArchitectureError: If the request asks for projections or attention scores.
-        ValueError: If a layer does not exist.
-    """
-
-    has_head = True
-    packs_rows = False
-
-    def __init__(self, model: nn.Module, request: SignalRequest, *, pool: Pool | None = None) -> None:
-        self.model = model
-        self.request = request
-        self.pool = needed_pool(request, pool)
-        inner = unwrap(model)
-        self.num_layers: int = inner.config.num_hidden_layers
-        if request.projections or request.attention_scores:
-            raise UnsupportedArchitectureError(
-                f"{type(inner).__name__} has no attention, so objectives on relations and attention scores cannot "
-                "apply to it. Objectives on logits and hidden states can (`hf-distill info objectives`)."
-            )
-        wrong = sorted(layer for layer in request.hidden_states if not 0 <= layer <= self.num_layers)
-        if wrong:
-            raise ValueError(
-                f"SignalRequest.hidden_states: layers {wrong} do not exist. {type(inner).__name__} has layers 0 "
-                f"(embeddings) to {self.num_layers}."
-            )
-
-    def prefer_products(self) -> None:
-        """Nothing to do: there is no attention whose kernel could be chosen."""
-
-    def __call__(self, **inputs: Any) -> Signals:
-        """As that of `SignalCapture`."""
-        if _have_candidates(unwrap(self.model), inputs):
-            return run_candidates(self.run, unwrap(self.model), inputs)
-        return self.run(**inputs)[0]
-
-    def run(self, **inputs: Any) -> tuple[Signals, ModelOutput]:
-        """Run `model(**inputs)`; returns the signals and the model's output.
-
-        Raises:
-            RuntimeError: If the model ran and did not return what it should.
-        """
-        wanted = self.request.hidden_states | ({self.num_layers} if self.pool is not None else set())
-        output = self.model(**inputs, **({"output_hidden_states": True} if wanted else {}))
-        signals = Signals(attention_mask=attention_mask_of(inputs))
-        if self.request.logits:
-            signals.logits = logits_of(output, unwrap(self.model))
-        if wanted:
-            states = output.get("hidden_states")
-            if states is None or len(states) != self.num_layers + 1:
-                given = "none" if states is None else len(states)
-                raise RuntimeError(
-                    f"{type(unwrap(self.model)).__name__} must return {self.num_layers + 1} `hidden_states` (the "
-                    f"embeddings and one per layer), but returned {given}."
-                )
-            signals.hidden_states = {layer: states[layer] for layer in self.request.hidden_states}
-            if self.pool is not None:
-                signals.pooled = self.pool(states[-1], signals.attention_mask)
-        return signals, output
-
-
-def _have_candidates(model: nn.Module, inputs: dict[str, Any]) -> bool:
-    """Whether rows are lists, (B, C, T); a model of multiple choice reads such rows by itself."""
-    ids = inputs.get("input_ids")
-    is_list = ids is not None and ids.dim() == 3
-    return is_list and not any("ForMultipleChoice" in one.__name__ for one in type(model).__mro__)
-
-
 class _RecordOutput:
     """Forward hook: the output of a layer is a hidden state. A class, so that a model with hooks can be pickled."""
 
@@ -560,17 +483,6 @@ def _check_request(request: SignalRequest, info: ArchitectureInfo, inner: nn.Mod
         )
 
 
-def needed_pool(request: SignalRequest, pool: Pool | None) -> Pool | None:
-    """The pooling of a capture whose request asks for the vector of a text, else `None`.
-
-    Raises:
-        ValueError: If it is asked for, and there is none.
-    """
-    if request.pooled and pool is None:
-        raise ValueError("SignalRequest.pooled: say how tokens become the vector of a text (`pool`).")
-    return pool if request.pooled else None
-
-
 def _output_module(info: ArchitectureInfo, index: int) -> nn.Module:
     """The module whose output is the hidden state of a layer: the layer, or DeBERTa-v2's convolution after layer 1."""
     convolution = getattr(getattr(info.base, "encoder", None), "conv", None)
@@ -583,24 +495,6 @@ def _default_inputs(inner: nn.Module) -> dict[str, Any]:
     if "use_cache" in inspect.signature(inner.forward).parameters:
         defaults["use_cache"] = False
     return defaults
-
-
-def attention_mask_of(inputs: dict[str, Any]) -> Tensor:
-    """(B, T) mask of the inputs; all ones if they have none."""
-    mask = inputs.get("attention_mask")
-    if mask is not None:
-        return mask
-    tokens = inputs.get("input_ids")
-    tokens = inputs["inputs_embeds"] if tokens is None else tokens
-    return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
-
-
-def logits_of(output: ModelOutput, inner: nn.Module) -> dict[str, Tensor]:
-    """Everything in the output whose name ends in `logits`."""
-    found = {name: value for name, value in output.items() if name.endswith("logits")}
-    if not found:
-        raise RuntimeError(f"{type(inner).__name__} returned {list(output)}: none of these is named `*logits`.")
-    return found
 
 
 def _is_sharded(layer: nn.Module) -> bool:
