@@ -84,7 +84,7 @@ class Stages:
         return result
 
     def begin(self, name: str) -> None:
-        """Say that a stage begins: the how-manieth it is, how long the job has run, and what is left where known."""
+        """Say that a stage begins: its number, how long the job has run, and how long the rest takes where known."""
         minutes = (time.monotonic() - self.started) / 60
         left = self.seconds_left(name)
         told = "" if left is None or left < 60 else f", about {left / 60:.0f} left"
@@ -99,7 +99,7 @@ class Stages:
         Returns:
             `None` where no stage of known work ran, or the work of one to come is not known.
         """
-        done = [stage for stage in self.seconds if self.work.get(stage)]
+        done = [stage for stage, seconds in self.seconds.items() if self.work.get(stage) and seconds > 0]
         to_come = self.names[self.names.index(name) :]
         if not done or any(stage not in self.work for stage in to_come):
             return None

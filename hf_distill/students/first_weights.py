@@ -145,7 +145,11 @@ def below_head(model: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]]) -> 
 
 
 def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max_tokens: int) -> Iterator[Batch]:
-    """Batches of texts of like length, until there are `max_tokens` tokens; two rounds of held-out ones at least."""
+    """Batches of texts of like length, until there are `max_tokens` tokens.
+
+    They have `ROWS_PER_BATCH` texts, or fewer where there is little text: some batches are kept from the fits, and of
+    the others some choose the ridge, so that there must be enough of them.
+    """
     rows: list[dict[str, Any]] = []
     total = 0
     for text in texts:

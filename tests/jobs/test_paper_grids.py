@@ -152,7 +152,8 @@ def test_every_setting_of_a_grid_is_one(name, tmp_path):
     for student in {one.name: one for one in planned}.values():
         file = tmp_path / f"{student.name}.yaml"
         file.write_text(yaml.safe_dump({**student.settings, "use_cpu": True}))
-        parse(CLASSES, [str(file)], presets=True)
+        parsed = parse(CLASSES, [str(file)], presets=True)
+        assert all(any(hasattr(one, setting) for one in parsed) for setting in student.settings if setting != "preset")
 
 
 def test_the_corpus_paper_is_run_from_its_script(data, tmp_path):
