@@ -225,8 +225,6 @@ def main(argv: list[str] | None = None) -> None:
         "seed": words.seed,
         "commit": head_commit(),
     }
-    for place in [words.teacher, *words.others]:
-        keep(words, f"as-it-is-{Path(place).name}", lambda place=place: {**facts, **scored(place, tasks, words)})
     texts = rows_of(words)[1]
     for shape in words.shapes:
         for variant in words.variants:
@@ -236,6 +234,8 @@ def main(argv: list[str] | None = None) -> None:
                 return {**facts, "shape": shape, "variant": variant, **done, **scored(done["folder"], tasks, words)}
 
             keep(words, f"{shape}-{variant}", run)
+    for place in [words.teacher, *words.others]:
+        keep(words, f"as-it-is-{Path(place).name}", lambda place=place: {**facts, **scored(place, tasks, words)})
 
 
 def keep(words: argparse.Namespace, name: str, run: Callable[[], dict[str, Any]]) -> None:
