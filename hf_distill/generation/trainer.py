@@ -24,7 +24,12 @@ from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import GenerationTrainingArguments
 from hf_distill.tasks.catalogue.generation import GENERATION_DEFAULTS
 from hf_distill.tasks.rows.text import LENGTH_COLUMN
-from hf_distill.trainers.base import check_kind, random_state_kept, refuse_data_parallel, refuse_given, refuse_settings
+from hf_distill.trainers.base import (
+    random_state_kept,
+    refuse_data_parallel,
+    refuse_settings,
+    takes_what_trainer_takes,
+)
 from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer
 
 # Settings of `Trainer` without a use here -> why.
@@ -94,46 +99,38 @@ class GenerationTrainer(FineTuningTrainer):
 
     model: Any
 
+    @takes_what_trainer_takes("GenerationTrainer packs its rows itself and measures the model's own loss")
     def __init__(
         self,
         model: EncoderForGeneration,
         args: TrainingArguments | None = None,
-        data_collator: Any = None,
         train_dataset: datasets.Dataset | None = None,
         eval_dataset: datasets.Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
-        model_init: Any = None,
-        compute_loss_func: Any = None,
-        compute_metrics: Any = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
-        preprocess_logits_for_metrics: Any = None,
         *,
         max_source_length: int | None = None,
         max_target_length: int | None = None,
     ) -> None:
         """Make the trainer.
 
-        The places of the arguments are those of `Trainer`; what is ours comes by its name.
+        The places of the arguments are those of `Trainer`; what is ours comes by its name. `data_collator`,
+        `model_init` and what computes losses and scores are refused: rows are packed here, and the loss is the
+        model's own.
 
         Args:
             model: The model.
             args: Settings of the training; `label_smoothing_factor` spreads over all tokens but gold and padding. What
                 `GenerationTrainingArguments` leave unset has XSum's value.
-            data_collator: Refused, like `model_init` and what computes losses and scores: rows are packed here, and
-                the loss is the model's own.
             train_dataset: Rows of `tokenize_generation`: `source` and `target`, ids without the special ones around
                 them.
             eval_dataset: Likewise, for the loss.
             processing_class: The model's tokenizer; `None` takes that of the model.
-            model_init: Refused.
-            compute_loss_func: Refused.
-            compute_metrics: Refused.
             callbacks: As in `Trainer`.
             optimizers: As in `Trainer`.
             optimizer_cls_and_kwargs: As in `Trainer`.
-            preprocess_logits_for_metrics: Refused.
             max_source_length: Tokens of a source at most; `None` takes that of the model's settings.
             max_target_length: Tokens of a text at most; likewise.
 
@@ -142,17 +139,6 @@ class GenerationTrainer(FineTuningTrainer):
             ValueError: If the model has no room for rows of these lengths, there is no tokenizer, several devices are
                 in one process, or an argument is given that is refused or would have no effect.
         """
-        check_kind(args)
-        refuse_given(
-            "GenerationTrainer packs its rows itself and measures the model's own loss",
-            {
-                "data_collator": data_collator,
-                "model_init": model_init,
-                "compute_loss_func": compute_loss_func,
-                "compute_metrics": compute_metrics,
-                "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
-            },
-        )
         own: Any = args if args is not None else GenerationTrainingArguments("trainer_output")
         refuse_settings("a training that writes", own, UNUSED)
         refuse_data_parallel(own)

@@ -7,12 +7,13 @@ what the whole training took. Rows keep their order in every evaluation.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import update_wrapper
+from functools import update_wrapper, wraps
 from pathlib import Path
 from types import MethodType
 from typing import Any, TypeVar, cast
@@ -498,12 +499,7 @@ def _changed(args: DistillationArguments) -> list[str]:
     return [name for name, value in fresh.items() if getattr(args, name) != value]
 
 
-def check_kind(args: Any) -> None:
-    """Refuse what stands in the place of training arguments and is none.
-
-    Raises:
-        TypeError: If it is something else.
-    """
+def _check_kind(args: Any) -> None:
     if args is not None and not isinstance(args, TrainingArguments):
         raise TypeError(
             f"`args` is of type {type(args).__name__}: give the training arguments as the second argument, and "
@@ -555,19 +551,40 @@ def refuse_data_parallel(args: TrainingArguments) -> None:
         )
 
 
-def refuse_given(trainer: str, given: Mapping[str, Any]) -> None:
-    """Refuse arguments of `Trainer` that a trainer has no use for.
+def takes_what_trainer_takes(reason: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a constructor be called as that of `Trainer`: arguments in its places, and those that are ours by name.
+
+    The constructor gets all of them by name. With a reason it is one of a trainer that needs but a part of what
+    `Trainer` takes: what it has no parameter for is refused (ValueError), and so is what stands in the place of the
+    training arguments and is none (TypeError).
 
     Args:
-        trainer: Name of the trainer, with the reason: "MTLTrainer reads the rows of its tasks".
-        given: What was given, by name; nothing and pairs of nothing are not.
-
-    Raises:
-        ValueError: If one is given.
+        reason: Name of the trainer, and why the others have no effect: "MTLTrainer reads the rows of its tasks".
+            `None`: the constructor hands them on.
     """
-    wrong = [name for name, value in given.items() if value is not None]
-    if wrong:
-        raise ValueError(f"{trainer}: {', '.join(f'`{name}`' for name in wrong)} would have no effect; leave it out.")
+    stock = inspect.signature(Trainer.__init__)
+
+    def decorate(constructor: Callable[..., None]) -> Callable[..., None]:
+        taken = inspect.signature(constructor).parameters
+        own = [parameter for name, parameter in taken.items() if name not in stock.parameters]
+        allowed = stock.replace(parameters=[*stock.parameters.values(), *own])
+        useless = set() if reason is None else set(stock.parameters) - set(taken)
+
+        @wraps(constructor)
+        def called_as_trainer(*args: Any, **kwargs: Any) -> None:
+            given = allowed.bind(*args, **kwargs).arguments
+            given |= given.pop("kwargs", {})
+            if reason is not None:
+                _check_kind(given.get("args"))
+            wrong = [f"`{name}`" for name, value in given.items() if name in useless and value is not None]
+            if wrong:
+                raise ValueError(f"{reason}: {', '.join(wrong)} would have no effect; leave it out.")
+            constructor(**{name: value for name, value in given.items() if name not in useless})
+
+        called_as_trainer.__signature__ = allowed  # type: ignore[attr-defined]
+        return called_as_trainer
+
+    return decorate
 
 
 def refuse_settings(what: str, args: TrainingArguments, ways: Mapping[str, str]) -> None:

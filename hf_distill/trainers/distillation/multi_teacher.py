@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import EvalPrediction
+from transformers import PreTrainedModel, TrainingArguments
 
 from ...objectives import Objective, WeightedObjective
 from ...settings import DistillationArguments, MultiTeacherArguments
 from ...teachers.base import TeacherSource
-from ..base import settled, sorted_by_kind
+from ..base import settled, sorted_by_kind, takes_what_trainer_takes
 from .trainer import DistillationTrainer
 
 
@@ -27,21 +25,12 @@ class MultiTeacherTrainer(DistillationTrainer):
 
     arguments_class: ClassVar[type[DistillationArguments]] = MultiTeacherArguments
 
+    @takes_what_trainer_takes()
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | str | None = None,
         args: TrainingArguments | None = None,
         data_collator: Any = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        processing_class: Any = None,
-        model_init: Callable[..., PreTrainedModel] | None = None,
-        compute_loss_func: Callable[..., Any] | None = None,
-        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
-        callbacks: list[TrainerCallback] | None = None,
-        optimizers: tuple[Any, Any] = (None, None),
-        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
-        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
         *,
         teacher_models: Sequence[PreTrainedModel | nn.Module | TeacherSource | str] | None = None,
         objectives: Sequence[str | Mapping[str, Any] | Objective | WeightedObjective] | None = None,
@@ -54,23 +43,13 @@ class MultiTeacherTrainer(DistillationTrainer):
         Args:
             model: The student: a model, a Hub id or a folder.
             args: `MultiTeacherArguments`.
-            data_collator: As in `DistillationTrainer`, like all that follow up to the teachers.
-            train_dataset: See there.
-            eval_dataset: See there.
-            processing_class: The tokenizer of all models.
-            model_init: See there.
-            compute_loss_func: See there.
-            compute_metrics: See there.
-            callbacks: See there.
-            optimizers: See there.
-            optimizer_cls_and_kwargs: See there.
-            preprocess_logits_for_metrics: See there.
+            data_collator: As in `DistillationTrainer`.
             teacher_models: Overrides `args.teacher_models`: models, Hub ids, folders (of models, or that `precompute`
                 wrote) or sources of signals, such as those of `adapter_teachers`. All read the same tokens, or, with
                 `args.align_tokenizers`, each those of its own tokenizer.
             objectives: As for `DistillationTrainer`. Default: `logits`, or `relation` if there is one teacher.
-            kwargs: Whatever else `DistillationTrainer` takes by name; `teacher_processing_class` may be a list with
-                the tokenizer of each teacher.
+            kwargs: Whatever else `DistillationTrainer` takes. All models read with `processing_class`;
+                `teacher_processing_class` may be a list with the tokenizer of each teacher.
 
         Raises:
             TypeError: If `args` is neither training arguments nor teachers.
@@ -87,16 +66,6 @@ class MultiTeacherTrainer(DistillationTrainer):
             model,
             own,
             data_collator,
-            train_dataset,
-            eval_dataset,
-            processing_class,
-            model_init,
-            compute_loss_func,
-            compute_metrics,
-            callbacks,
-            optimizers,
-            optimizer_cls_and_kwargs,
-            preprocess_logits_for_metrics,
             teacher_model=list(given),  # type: ignore[arg-type]
             objectives=objectives,
             **kwargs,

@@ -19,7 +19,7 @@ from ...capture.forward import logits_at
 from ...kernels.cpu import configure_fp32_matmul
 from ...settings import MaskedHeadArguments
 from ...settings.distill import filled_up
-from ..base import BaseTrainer, check_kind, refuse_given, refuse_settings
+from ..base import BaseTrainer, refuse_settings, takes_what_trainer_takes
 from ..distillation.collators import masking_collator
 
 # Settings of `Trainer` without a use here -> why.
@@ -32,6 +32,7 @@ UNUSED = {
 class MaskedHeadTrainer(BaseTrainer):
     """Trains a masked language model on tokens that it masks (`args.mlm_probability`), without a teacher."""
 
+    @takes_what_trainer_takes("MaskedHeadTrainer measures the masked tokens alone")
     def __init__(
         self,
         model: PreTrainedModel,
@@ -40,13 +41,12 @@ class MaskedHeadTrainer(BaseTrainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
-        *,
-        freeze_encoder: bool,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
-        **given: Any,
+        *,
+        freeze_encoder: bool,
     ) -> None:
-        """Make the trainer.
+        """Make the trainer; whatever else `Trainer` takes is refused.
 
         Args:
             model: A model of `AutoModelForMaskedLM`.
@@ -55,21 +55,18 @@ class MaskedHeadTrainer(BaseTrainer):
             train_dataset: Tokenized rows.
             eval_dataset: Likewise, for `masked_accuracy`.
             processing_class: The model's tokenizer.
-            freeze_encoder: Whether only the head learns. The word embeddings that it is tied to are the encoder's.
             callbacks: As in `Trainer`.
             optimizers: As in `Trainer`.
-            given: Refused: whatever else `Trainer` takes.
+            freeze_encoder: Whether only the head learns. The word embeddings that it is tied to are the encoder's.
 
         Raises:
             ValueError: If there are several processes or devices, or an argument is given that is refused.
         """
-        check_kind(args)
         if args.world_size > 1 or args.n_gpu > 1:
             raise ValueError(
                 f"A masked-LM head is fitted by one process on one device, but there are {args.world_size} processes "
                 f"and {args.n_gpu} GPUs: start it without torchrun, with CUDA_VISIBLE_DEVICES=0."
             )
-        refuse_given("MaskedHeadTrainer measures the masked tokens alone", given)
         refuse_settings("a masked-LM head", args, UNUSED)
         self.freeze_encoder = freeze_encoder
         model.base_model.requires_grad_(not freeze_encoder)

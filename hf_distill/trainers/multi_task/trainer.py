@@ -32,11 +32,10 @@ from hf_distill.teachers.opening import open_teacher, share_tokens
 from hf_distill.teachers.stored.teacher import StoredCollator, join_rows
 from hf_distill.trainers.base import (
     BaseTrainer,
-    check_kind,
     random_state_kept,
     refuse_data_parallel,
-    refuse_given,
     refuse_settings,
+    takes_what_trainer_takes,
 )
 from hf_distill.trainers.checkpoints import check_manifest, write_manifest
 from hf_distill.trainers.distillation.evaluation import ExactMeans
@@ -75,21 +74,15 @@ class MTLTrainer(BaseTrainer):
     processing_class: Any
     train_dataset: Any
 
+    @takes_what_trainer_takes("MTLTrainer takes rows, heads, losses and metrics from its tasks")
     def __init__(
         self,
         model: str | PreTrainedModel | MultiTaskModel,
         args: TrainingArguments | None = None,
-        data_collator: Any = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
         processing_class: PreTrainedTokenizerBase | None = None,
-        model_init: Any = None,
-        compute_loss_func: Any = None,
-        compute_metrics: Any = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
-        preprocess_logits_for_metrics: Any = None,
         *,
         tasks: Sequence[LoadedTask],
         task_teachers: Mapping[str, Any] | None = None,
@@ -99,23 +92,17 @@ class MTLTrainer(BaseTrainer):
     ) -> None:
         """Make the trainer.
 
-        The places of the arguments are those of `Trainer`; what is ours comes by its name.
+        The places of the arguments are those of `Trainer`; what is ours comes by its name. Data sets, collator,
+        `model_init` and what computes losses and scores are refused: the tasks bring their rows, heads, losses and
+        metrics.
 
         Args:
             model: Hub id, folder, encoder, or a model that has its heads already.
             args: Settings of the training: `MTLArguments`.
-            data_collator: Refused, like the next two, `model_init` and what computes losses and scores: the tasks
-                bring their rows, heads, losses and metrics.
-            train_dataset: Refused.
-            eval_dataset: Refused.
             processing_class: The model's tokenizer.
-            model_init: Refused.
-            compute_loss_func: Refused.
-            compute_metrics: Refused.
             callbacks: As in `Trainer`.
             optimizers: As in `Trainer`.
             optimizer_cls_and_kwargs: As in `Trainer`.
-            preprocess_logits_for_metrics: Refused.
             tasks: The tasks with their rows; those without a training split are only scored.
             task_teachers: Task -> a teacher or several: models, ids, folders, stored teachers, sources of signals.
                 A task with a stored teacher is trained on the rows that were stored.
@@ -128,26 +115,12 @@ class MTLTrainer(BaseTrainer):
             ValueError: If there is no tokenizer or no rows to train on, if tasks, teachers and model do not fit, or if
                 an argument is given that is refused.
         """
-        check_kind(args)
-        refuse_given(
-            "MTLTrainer takes rows, heads, losses and metrics from its tasks",
-            {
-                "data_collator": data_collator,
-                "train_dataset": train_dataset,
-                "eval_dataset": eval_dataset,
-                "model_init": model_init,
-                "compute_loss_func": compute_loss_func,
-                "compute_metrics": compute_metrics,
-                "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
-            },
-        )
         if processing_class is None:
             raise ValueError(
                 "MTLTrainer tokenizes the tasks itself: give the model's tokenizer as `processing_class`."
             )
         own: Any = args if args is not None else MTLArguments(output_dir="trainer_output")
-        if not isinstance(own, MTLArguments):
-            own = filled_up(MTLArguments, own)
+        own = own if isinstance(own, MTLArguments) else filled_up(MTLArguments, own)
         _refuse_settings(own)
         refuse_data_parallel(own)
         configure_fp32_matmul(own.fp32_matmul)
