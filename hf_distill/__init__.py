@@ -7,66 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._optional import lazy_names, quiet_imports
+from ._optional import lazy_names, names_of, quiet_imports
 
 __version__ = "0.1.0"
-
-_MODULE_OF: dict[str, str] = {
-    "AugmentationArguments": "settings",
-    "AugmentedCorpus": "corpus.augment.builder",
-    "CorpusArguments": "settings",
-    "CorpusResult": "corpus.build.builder",
-    "DistillationArguments": "settings",
-    "DistillationTrainer": "trainers.distillation.trainer",
-    "EncoderForGeneration": "generation.model",
-    "FineTuningArguments": "settings",
-    "GeneralCorpus": "corpus.build.general",
-    "GeneralCorpusArguments": "settings",
-    "GenerationSettings": "generation.settings",
-    "GenerationTrainer": "generation.trainer",
-    "GenerationTrainingArguments": "settings",
-    "LiveTeacher": "teachers.base",
-    "LoadedTask": "tasks",
-    "MTLArguments": "settings",
-    "MTLTrainer": "trainers.multi_task.trainer",
-    "MultiTeacherArguments": "settings",
-    "MultiTeacherTrainer": "trainers.distillation.multi_teacher",
-    "Objective": "objectives",
-    "OnnxModel": "reports.onnx.onnx_model",
-    "SignalCapture": "capture.transformer",
-    "SignalRequest": "capture.signals",
-    "Signals": "capture.signals",
-    "StoredTeacher": "teachers.stored.teacher",
-    "StudentShape": "students.shapes",
-    "TaskSpec": "tasks",
-    "TeacherSource": "teachers.base",
-    "WeightedObjective": "objectives",
-    "adapter_teachers": "teachers.adapters",
-    "build_augmented_corpus": "corpus.augment.builder",
-    "build_contextualized_corpus": "corpus.build.builder",
-    "build_general_corpus": "corpus.build.general",
-    "create_student": "students.creation",
-    "evaluate_model": "trainers.fine_tuning.trainer",
-    "export_onnx": "reports.onnx.onnx_export",
-    "finetune": "trainers.fine_tuning.trainer",
-    "latency_ratio": "reports.speed.latency",
-    "list_objectives": "objectives",
-    "list_tasks": "tasks",
-    "load_general_corpus": "corpus.build.loading",
-    "load_preset": "settings.presets",
-    "load_task": "tasks",
-    "parse_shape": "students.shapes",
-    "precompute": "teachers.stored.precompute",
-    "push_folder": "hub.push",
-    "quantize_onnx": "reports.onnx.onnx_export",
-    "register_architecture": "capture.architectures",
-    "register_engine": "corpus.search.retrieval",
-    "register_objective": "objectives",
-    "register_task": "tasks",
-    "size_table": "students.sizes",
-}
-
-__all__ = list(_MODULE_OF)
 
 if TYPE_CHECKING:
     from .capture.architectures import register_architecture as register_architecture
@@ -126,6 +69,7 @@ if TYPE_CHECKING:
     from .trainers.fine_tuning.trainer import evaluate_model as evaluate_model, finetune as finetune
     from .trainers.multi_task.trainer import MTLTrainer as MTLTrainer
 
-
 quiet_imports()
+_MODULE_OF = names_of(__name__)
+__all__ = list(_MODULE_OF)
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

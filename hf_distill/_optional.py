@@ -1,5 +1,6 @@
 """Imports that wait until something is used: names of lazy packages, and packages that only an extra installs."""
 
+import ast
 import importlib
 import logging
 import sys
@@ -27,6 +28,20 @@ class _OnlyForDebugging(logging.Filter):
         if record.getMessage().startswith(self.beginnings):
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         return True
+
+
+def names_of(package: str) -> dict[str, str]:
+    """Public name -> the module below a package that has it, in alphabetical order.
+
+    They stand in the block `if TYPE_CHECKING:` of the package's source alone, which type checkers read too.
+
+    Args:
+        package: Its `__name__`.
+    """
+    loader: Any = sys.modules[package].__spec__.loader  # type: ignore[union-attr]
+    [block] = [node for node in ast.parse(loader.get_source(package)).body if isinstance(node, ast.If)]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return dict(sorted((one.name, str(node.module)) for node in imports for one in node.names))
 
 
 def lazy_names(package: str, module_of: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:

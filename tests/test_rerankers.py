@@ -38,7 +38,8 @@ from hf_distill.settings import (
 from hf_distill.students.sentence import Normalize, SentenceHead
 from hf_distill.tasks.vectors import read_retrieval, training_queries
 from hf_distill.teachers.base import LiveTeacher
-from hf_distill.trainers.distillation.task_scores import as_reranking, score_pairs
+from hf_distill.trainers.distillation.task_scores import as_reranking
+from hf_distill.trainers.fine_tuning.predictions import predict_texts
 
 DOCUMENTS = ["a good film", "the dog runs", "a bird sees the sea", "the long road", "a good dog", "the sea"]
 
@@ -291,7 +292,7 @@ def test_scores_are_those_of_sentence_transformers(sentence_transformers, folder
         for query, texts, gains in listed
     ]
     theirs = CrossEncoderRerankingEvaluator(samples, write_csv=False)(CrossEncoder(folder))
-    ours = task.scores(score_pairs(reranker, tiny_tokenizer, task.pairs))
+    ours = task.scores(predict_texts(reranker, tiny_tokenizer, *zip(*task.pairs, strict=True))[:, 0])
     assert ours["ndcg@10"] == pytest.approx(theirs["ndcg@10"])
     assert ours["mrr@10"] == pytest.approx(theirs["mrr@10"])
 
@@ -308,7 +309,7 @@ def test_a_student_is_a_cross_encoder(sentence_transformers, reranker, tiny_toke
     made.save_model()
     pairs = [("a good dog", "the sea"), ("the film", "a good film and a long story")]
     theirs = CrossEncoder(str(tmp_path / "student")).predict(pairs)
-    ours = score_pairs(made.student.eval(), tiny_tokenizer, pairs)
+    ours = predict_texts(made.student.eval(), tiny_tokenizer, *zip(*pairs, strict=True))[:, 0]
     torch.testing.assert_close(torch.tensor(theirs), torch.tensor(ours), rtol=1e-5, atol=1e-6)
 
 

@@ -17,8 +17,9 @@ from hf_distill.students.sentence import SentenceHead, encode_texts, read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.tasks.vectors import Reranking, Retrieval, VectorTask, is_retrieval, pairs_of, read_retrieval
-from hf_distill.trainers.distillation.task_scores import as_reranking, score_pairs
+from hf_distill.trainers.distillation.task_scores import as_reranking
 from hf_distill.trainers.fine_tuning.heads import head_of
+from hf_distill.trainers.fine_tuning.predictions import predict_texts
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
 
@@ -131,7 +132,7 @@ def score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: Se
         if head is None:
             found = as_reranking(cast(Retrieval, found))
             before = {"first_search": found.first_scores()}
-            values = score_pairs(encoder.eval(), tokenizer, found.pairs, **options)
+            values = predict_texts(encoder.eval(), tokenizer, *zip(*found.pairs, strict=True), **options)[:, 0]
         else:
             prompt = head.prompts.get(head.default_prompt or "", "")
             head = head.eval().to(device)

@@ -479,24 +479,6 @@ def downsample_curves(
     return [(step, [values[name].get(step) for name in curves]) for step in steps]
 
 
-def settings_that_differ(
-    settings: Mapping[str, Any], defaults: Mapping[str, Any], ignore: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Settings whose value is not the default, in their order.
-
-    Args:
-        settings: Name -> value, such as `TrainingArguments.to_dict()`.
-        defaults: The same of an instance with defaults only.
-        ignore: Names that say nothing about the result, such as folders.
-    """
-    left_out = set(ignore)
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in left_out and (name not in defaults or defaults[name] != value)
-    }
-
-
 def _distinct(items: Iterable[str | None]) -> list[str]:
     """Items in order, without `None` and copies."""
     return list(dict.fromkeys(item for item in items if item))
@@ -520,10 +502,6 @@ def _number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     return f"{value:.4g}"
-
-
-def _linked(model: ModelFacts) -> str:
-    return linked(model.name, model.hub_id)
 
 
 def _millions(value: int | None) -> str:

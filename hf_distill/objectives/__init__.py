@@ -3,51 +3,34 @@
 Weights, sums and logs belong to the trainers, and nothing here knows a corpus or a task.
 """
 
-from .annealed import AnnealedObjective
-from .attention import AttentionObjective
+from .annealed import AnnealedObjective as AnnealedObjective
+from .attention import AttentionObjective as AttentionObjective
 from .base import (
-    Objective,
-    WeightedObjective,
-    build_objective,
-    build_objectives,
-    list_objectives,
-    register_objective,
+    Objective as Objective,
+    WeightedObjective as WeightedObjective,
+    build_objective as build_objective,
+    build_objectives as build_objectives,
+    list_objectives as list_objectives,
+    register_objective as register_objective,
 )
-from .features import CosineObjective, FSPObjective, HiddenObjective, NSTObjective, PKDObjective
-from .logits import LabelsObjective, LogitsObjective
-from .projections import make_projection
-from .ranking import ListwiseObjective, MarginObjective
-from .relation import MiniLMObjective, RelationObjective, relation_loss
-from .sentence import EmbeddingObjective, SimilarityObjective
-from .tinybert import TinyBERTObjective, TinyBERTPredictionObjective
-from .transport import BertEMDObjective, solve_transport
-
-__all__ = [
-    "AnnealedObjective",
-    "AttentionObjective",
-    "BertEMDObjective",
-    "CosineObjective",
-    "EmbeddingObjective",
-    "FSPObjective",
-    "HiddenObjective",
-    "LabelsObjective",
-    "ListwiseObjective",
-    "LogitsObjective",
-    "MarginObjective",
-    "MiniLMObjective",
-    "NSTObjective",
-    "Objective",
-    "PKDObjective",
-    "RelationObjective",
-    "SimilarityObjective",
-    "TinyBERTObjective",
-    "TinyBERTPredictionObjective",
-    "WeightedObjective",
-    "build_objective",
-    "build_objectives",
-    "list_objectives",
-    "make_projection",
-    "register_objective",
-    "relation_loss",
-    "solve_transport",
-]
+from .features import (
+    CosineObjective as CosineObjective,
+    FSPObjective as FSPObjective,
+    HiddenObjective as HiddenObjective,
+    NSTObjective as NSTObjective,
+    PKDObjective as PKDObjective,
+)
+from .logits import LabelsObjective as LabelsObjective, LogitsObjective as LogitsObjective
+from .projections import make_projection as make_projection
+from .ranking import ListwiseObjective as ListwiseObjective, MarginObjective as MarginObjective
+from .relation import (
+    MiniLMObjective as MiniLMObjective,
+    RelationObjective as RelationObjective,
+    relation_loss as relation_loss,
+)
+from .sentence import EmbeddingObjective as EmbeddingObjective, SimilarityObjective as SimilarityObjective
+from .tinybert import (
+    TinyBERTObjective as TinyBERTObjective,
+    TinyBERTPredictionObjective as TinyBERTPredictionObjective,
+)
+from .transport import BertEMDObjective as BertEMDObjective, solve_transport as solve_transport

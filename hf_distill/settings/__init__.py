@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._optional import lazy_names
+from .._optional import lazy_names, names_of
 
 if TYPE_CHECKING:
     from .adapt import AdaptationArguments as AdaptationArguments
@@ -48,46 +48,6 @@ if TYPE_CHECKING:
     from .teach import FineTuningArguments as FineTuningArguments, TeacherArguments as TeacherArguments
     from .vocabulary import VocabularyArguments as VocabularyArguments
 
-_MODULE_OF = {
-    "AdaptationArguments": "adapt",
-    "AttentionArguments": "attention",
-    "AugmentationArguments": "augment",
-    "CardArguments": "card",
-    "BenchmarkArguments": "bench",
-    "ComparisonArguments": "compare",
-    "ConversionArguments": "convert",
-    "CorpusArguments": "corpus",
-    "DistillationArguments": "distill",
-    "EvaluationArguments": "evaluate",
-    "ExportArguments": "export",
-    "FineTuningArguments": "teach",
-    "GeneralCorpusArguments": "general",
-    "GenerationArguments": "generate",
-    "GenerationTaskArguments": "generate",
-    "GenerationTrainingArguments": "generate",
-    "GridArguments": "grid",
-    "InfoArguments": "info",
-    "MLMHeadArguments": "mlm",
-    "MaskedHeadArguments": "mlm",
-    "MTLArguments": "mtl",
-    "MultiTeacherArguments": "distill",
-    "PipelineArguments": "pipeline",
-    "PrecomputeArguments": "precompute",
-    "PredictionArguments": "predict",
-    "PushArguments": "push",
-    "ReportArguments": "report",
-    "RunArguments": "distill",
-    "ScoredTaskArguments": "export",
-    "ShardArguments": "corpus",
-    "StudentArguments": "distill",
-    "TaskArguments": "task",
-    "TasksArguments": "mtl",
-    "TeacherArguments": "teach",
-    "TextbookArguments": "distill",
-    "VocabularyArguments": "vocabulary",
-}
-
+_MODULE_OF = names_of(__name__)
 __all__ = list(_MODULE_OF)
-
-
 __getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -95,15 +95,12 @@ class CorpusArguments:
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""
         positive = (
-            "max_corpus_rows max_anchors passage_words top_k max_phrases max_chars max_words "
-            "decontaminate_ngram num_proc search_batch_size"
+            *("max_corpus_rows", "max_anchors", "passage_words", "top_k", "max_phrases", "max_chars", "max_words"),
+            *("decontaminate_ngram", "num_proc", "search_batch_size"),
         )
         if self.num_candidates < 2:
             raise ValueError(f"`--num_candidates` is {self.num_candidates}; a row compares at least 2.")
-        for name in positive.split():
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+        check_least(self, 1, *positive)
         for name in ("top_share", "near_duplicate_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0 and at most 1.")
@@ -112,15 +109,7 @@ class CorpusArguments:
                 f"`--bm25_k1` ({self.bm25_k1}) must be at least 0 and finite, `--bm25_b` ({self.bm25_b}) within 0 "
                 "and 1."
             )
-        choices = {
-            "unit": ("row", "sentence", "passage"),
-            "query": ("rake", "content_words", "text"),
-            "deduplicate": ("near", "normalized", "exact", "none"),
-            "decontaminate": ("equal", "contains", "none"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`--{name}` is {getattr(self, name)!r}; allowed are {list(allowed)}.")
+        check_choices(self, "unit", "query", "deduplicate", "decontaminate")
         self._check_together()
 
     def _check_together(self) -> None:

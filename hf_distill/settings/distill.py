@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from transformers import TrainingArguments
 
 from ..storage.plain_values import check_range
-from .values import check_least, setting
+from .values import check_least, default_of, setting
 
 MatmulMode = Literal["auto", "strict", "fast"]
 TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -176,11 +176,13 @@ Kind = TypeVar("Kind", bound=TrainingArguments)
 
 
 def filled_up(kind: type[Kind], args: TrainingArguments) -> Kind:
-    """Arguments of another kind that say what `args` say; what `args` do not have, has its default."""
+    """Arguments of another kind that say what `args` say; what `args` do not have, has its default.
+
+    What `args` say counts as chosen, their learning rate too.
+    """
     filled = kind.__new__(kind)
     for item in dataclasses.fields(kind):
-        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
-        setattr(filled, item.name, item.default if made is None else made)
+        setattr(filled, item.name, default_of(item))
     filled.__dict__ |= vars(args)
     return filled
 
@@ -341,13 +343,11 @@ class DistillationArguments(CheckedTrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what can be checked without the models."""
-        if self.max_length < 2:
-            raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
+        check_least(self, 2, "max_length")
+        check_least(self, 1, "student_dense_width", "early_stopping_patience", "eval_task_samples")
         if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
             raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
         self._check_budget()
-        if self.student_dense_width is not None and self.student_dense_width < 1:
-            raise ValueError(f"`--student_dense_width` is {self.student_dense_width}; it must be at least 1.")
         self._choose_metric()
         logs, evaluations = self.logging_steps, self.eval_steps
         super().__post_init__()
@@ -366,10 +366,6 @@ class DistillationArguments(CheckedTrainingArguments):
 
     def _choose_metric(self) -> None:
         """Check what decides about checkpoints and the end, and on which side its better values are."""
-        for name in ("early_stopping_patience", "eval_task_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
         if self.early_stopping_patience is not None and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
@@ -377,14 +373,6 @@ class DistillationArguments(CheckedTrainingArguments):
             raise ValueError(f"`--metric_for_best_model {metric}` is measured with `--eval_agreement` only.")
         if self.greater_is_better is None and metric:
             self.greater_is_better = not lower_is_better(metric)
-
-    @classmethod
-    def from_stock(cls, args: TrainingArguments) -> Self:
-        """Fill plain training arguments up with our defaults of the fields that are ours.
-
-        What `args` say is taken as chosen, their learning rate too.
-        """
-        return filled_up(cls, args)
 
     def for_training(self, *, distilling: bool) -> Self:
         """A copy in which what nobody chose has the value that counts.

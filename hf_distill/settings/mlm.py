@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .distill import CheckedTrainingArguments
-from .values import setting
+from .values import check_least, setting
 
 
 @dataclass
@@ -39,8 +39,7 @@ class MaskedHeadArguments(CheckedTrainingArguments):
         Raises:
             ValueError: If a number is not finite or out of its range.
         """
-        if self.max_length < 2:
-            raise ValueError(f"`--max_length` is {self.max_length}; it must be at least 2.")
+        check_least(self, 2, "max_length")
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
         super().__post_init__()

@@ -24,7 +24,7 @@ from ..storage.files import read_mapping, write_yaml
 from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, did_you_mean, shown
 from .help import PLUGINS_HELP
 from .presets import list_presets, preset_values
-from .values import check_limits
+from .values import check_limits, default_of
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
@@ -249,8 +249,7 @@ def changed_arguments(*arguments: Any) -> dict[str, Any]:
     for item in arguments:
         values = arguments_to_dict(item)
         for field in dataclasses.fields(item):
-            default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-            if field.name in values and (default is dataclasses.MISSING or getattr(item, field.name) != default):
+            if field.name in values and getattr(item, field.name) != default_of(field):
                 changed[field.name] = values[field.name]
     return changed
 

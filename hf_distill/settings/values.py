@@ -22,6 +22,11 @@ def setting(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    """The default of a field of a settings class; `dataclasses.MISSING` where it has none."""
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
 def check_least(arguments: Any, least: float, *names: str) -> None:
     """Refuse settings that are below a bound, or not finite; `None` stands for "not given" and passes.
 

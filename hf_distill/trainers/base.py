@@ -30,7 +30,8 @@ from ..capture.batch import KnowingCollator
 from ..capture.signals import FiniteWatch, Signals, check_weights, named_signals
 from ..kernels.cuda import faster_flags, fp32_is_tf32
 from ..settings import DistillationArguments, FineTuningArguments
-from ..settings.distill import Unset
+from ..settings.distill import Unset, filled_up
+from ..settings.values import default_of
 from ..storage.files import model_files, remove
 from ..storage.folders import check_apart
 from ..storage.steps import writing_to
@@ -473,7 +474,7 @@ def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *
     if args is None:
         args = kind("tmp_trainer") if distilling else TrainingArguments("tmp_trainer")
     if distilling and not isinstance(args, kind):
-        args = kind.from_stock(args)
+        args = filled_up(kind, args)
     if not isinstance(args, DistillationArguments):
         return args
     if not distilling:
@@ -484,19 +485,11 @@ def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *
 def _tell_unused(args: DistillationArguments) -> None:
     """A line where settings of a distillation are given and nothing is distilled."""
     stock = {item.name for item in dataclasses.fields(TrainingArguments)}
-    unused = sorted(set(_changed(args)) - stock - USED_WITHOUT_OBJECTIVES)
+    changed = {item.name for item in dataclasses.fields(args) if getattr(args, item.name) != default_of(item)}
+    unused = sorted(changed - stock - USED_WITHOUT_OBJECTIVES)
     if unused:
         names = ", ".join(f"`--{name}`" for name in unused)
         logger.warning(f"Nothing is distilled, because there are no `--objectives`: {names} will have no effect.")
-
-
-def _changed(args: DistillationArguments) -> list[str]:
-    """Names of the fields that are not as they begin."""
-    fresh = {
-        item.name: item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
-        for item in dataclasses.fields(args)
-    }
-    return [name for name, value in fresh.items() if getattr(args, name) != value]
 
 
 def _check_kind(args: Any) -> None:

@@ -271,16 +271,11 @@ def _missing_file(path: Path) -> str | None:
 
 def write_beside_student(folder: Path, manifest: Mapping[str, Any], objectives: nn.Module) -> None:
     """Write the manifest and, if there are any, the parameters of the objectives."""
-    write_manifest(folder, manifest)
+    write_json(folder / MANIFEST_NAME, manifest)
     state = objectives.state_dict()
     if state:
         with new_file(folder / OBJECTIVES_NAME) as part:
             safetensors.torch.save_file(state, part)
-
-
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write what a resumed run must find unchanged into the folder of a checkpoint."""
-    write_json(folder / MANIFEST_NAME, manifest)
 
 
 def read_beside_student(folder: Path, current: Mapping[str, Any], objectives: nn.Module) -> None:

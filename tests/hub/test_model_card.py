@@ -21,7 +21,6 @@ from hf_distill.hub.model_card import (
     downsample_curves,
     read_facts,
     render_card,
-    settings_that_differ,
     shown_name,
     write_model_card,
 )
@@ -309,13 +308,6 @@ class TestHelpers:
     def test_short_curves_stay(self):
         assert downsample_curves({"a": [(1, 1.0)], "b": [(2, 2.0)]}) == [(1, [1.0, None]), (2, [None, 2.0])]
         assert downsample_curves({}) == []
-
-    def test_settings_that_are_the_default_are_left_out(self):
-        settings = {"learning_rate": 1e-4, "seed": 42, "new": None, "output_dir": "x"}
-        assert settings_that_differ(settings, {"learning_rate": 5e-5, "seed": 42}, ignore=["output_dir"]) == {
-            "learning_rate": 1e-4,
-            "new": None,
-        }
 
     def test_citations_by_key_or_entry(self):
         own = "@misc{x, title={y}}"

@@ -19,11 +19,11 @@ from ...hub.model_card import (
     ScoreFacts,
     curves_from_log,
     linked,
-    settings_that_differ,
     shown_name,
 )
 from ...settings import DistillationArguments
 from ...settings.parsing import arguments_to_dict
+from ...settings.values import default_of
 from ...storage.files import read_json
 from ...students.sentence import SentenceHead
 from ...students.shapes import shape_of
@@ -230,15 +230,14 @@ def _layers(name: str, settings: dict[str, Any]) -> str:
 
 def chosen_settings(arguments: Any) -> dict[str, Any]:
     """Fields of a dataclass of arguments that differ from their defaults because somebody chose them."""
-    fields = {field.name: field for field in dataclasses.fields(arguments)}
-    defaults = {
-        name: field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        for name, field in fields.items()
+    defaults = {field.name: default_of(field) for field in dataclasses.fields(arguments)}
+    return {
+        name: value
+        for name, value in arguments_to_dict(arguments).items()
+        if name in defaults and name not in _FILLED_IN and value is not None and value != defaults[name]
+        # An empty value in place of another one was nobody's choice.
+        if not (_is_nothing(value) and _is_nothing(defaults[name]))
     }
-    values = {name: value for name, value in arguments_to_dict(arguments).items() if name in fields}
-    changed = settings_that_differ({k: v for k, v in values.items() if v is not None}, defaults, _FILLED_IN)
-    # An empty value in place of another one was nobody's choice.
-    return {name: value for name, value in changed.items() if not (_is_nothing(value) and _is_nothing(defaults[name]))}
 
 
 def _settings(args: DistillationArguments) -> dict[str, Any]:

@@ -508,15 +508,14 @@ def give_own_settings(optimizer: Optimizer, objectives: nn.Module, args: Distill
         if not moved:
             continue
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
-        rest = {key: value for key, value in group.items() if key != "params"}
-        optimizer.add_param_group({**rest, "params": moved, **given})
+        optimizer.add_param_group({**group, "params": moved, **given})
 
 
 def train_beside(optimizer: Optimizer, scheduler: Any, objectives: nn.Module, args: DistillationArguments) -> None:
     """Let an optimizer that somebody else made train the parameters of the objectives too.
 
     They are made by the trainer, so that whoever made the optimizer could not give them to it. They take the settings
-    of its first group, but for `projection_learning_rate` and `projection_weight_decay`.
+    of its first group, but for those of `give_own_settings`.
 
     Args:
         optimizer: Of the student.
@@ -536,7 +535,5 @@ def train_beside(optimizer: Optimizer, scheduler: Any, objectives: nn.Module, ar
             "`optimizers` has a schedule of the learning rate, which does not know the projections that objectives "
             "add to the optimizer: give (optimizer, None) and `--lr_scheduler_type`, or `optimizer_cls_and_kwargs`."
         )
-    first = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
-    settings = {"lr": args.projection_learning_rate, "weight_decay": args.projection_weight_decay}
-    given = {name: value for name, value in settings.items() if value is not None}
-    optimizer.add_param_group({**first, "params": missing, **given})
+    optimizer.add_param_group({**optimizer.param_groups[0], "params": missing})
+    give_own_settings(optimizer, objectives, args)

@@ -15,13 +15,12 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
-import torch
 from transformers import DataCollatorWithPadding, EvalPrediction
 from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ...capture.architectures import forward_columns, without_adapters
+from ...capture.architectures import without_adapters
 from ...corpus.search.candidates import best_documents
 from ...settings import DistillationArguments
 from ...settings.distill import HEADLINE
@@ -35,6 +34,7 @@ from ...tasks.spec import TaskSpec
 from ...tasks.vectors import DEEP, Reranking, Retrieval, VectorTask, is_retrieval, pairs_of, read_retrieval
 from ...teachers.base import TeacherSource
 from ..fine_tuning.heads import head_of
+from ..fine_tuning.predictions import predict_texts
 from ..fine_tuning.task_models import check_positions, label_order
 from .model import DistillationModel
 
@@ -311,44 +311,11 @@ class RankingEvaluation(VectorEvaluation):
         if teacher.model is None or (own is not None and own.text_column is not None):
             return None
         tokenizer, prompt = (self.tokenizer, "") if own is None else (own.tokenizer, own.prompt)
-        pairs = [(prompt + query, candidate) for query, candidate in self.task.pairs]
-        self.teacher = self.task.scores(score_pairs(teacher.model, tokenizer, pairs, max_length=self.max_length))
+        queries, candidates = zip(*self.task.pairs, strict=True)
+        queries = tuple(prompt + query for query in queries)
+        scores = predict_texts(teacher.model, tokenizer, queries, candidates, max_length=self.max_length)[:, 0]
+        self.teacher = self.task.scores(scores)
         return self.teacher
-
-
-@torch.no_grad()
-def score_pairs(
-    model: Any,
-    tokenizer: Any,
-    pairs: Sequence[tuple[str, str]],
-    *,
-    max_length: int | None = None,
-    batch_size: int = 64,
-) -> np.ndarray:
-    """The score of every pair of texts by a reranker as it is; pairs of like length run together.
-
-    Args:
-        model: A model with one score, in evaluation mode.
-        tokenizer: Its tokenizer.
-        pairs: N queries and candidates.
-        max_length: Tokens at which a pair is cut.
-        batch_size: Pairs of one forward pass.
-
-    Returns:
-        (N,) fp32, in the order of the pairs.
-    """
-    columns, device = forward_columns(model), next(model.parameters()).device
-    order = sorted(range(len(pairs)), key=lambda row: -sum(map(len, pairs[row])))
-    found = np.zeros(len(pairs), dtype=np.float32)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        first, second = zip(*(pairs[row] for row in rows), strict=True)
-        inputs = tokenizer(
-            list(first), list(second), truncation=True, padding=True, max_length=max_length, return_tensors="pt"
-        )
-        logits = model(**{name: value.to(device) for name, value in inputs.items() if name in columns}).logits
-        found[rows] = logits[:, 0].float().cpu().numpy()
-    return found
 
 
 def as_reranking(task: Retrieval, depth: int = DEEP) -> Reranking:

@@ -6,7 +6,7 @@ Shape legend: B rows, T padded length, C outputs of the head.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,33 +30,46 @@ Collator = Callable[[list[Any]], dict[str, Any]]
 NOT_FINITE = -1
 
 
-class TaskHead(Protocol):
-    """The part of fine-tuning that depends on the kind of task."""
+class TaskHead:
+    """The part of fine-tuning that depends on the kind of task.
+
+    Attributes:
+        auto_class: Loads a model with such a head.
+        suffix: The name of the model's class ends with it.
+    """
 
     auto_class: ClassVar[Any]
     suffix: ClassVar[str]
 
+    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
+        """Make the head of a task; see `head_of`."""
+        self.spec = spec
+        self.order = order
+
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """Pads rows to a batch whose labels are all in `labels`; -100 marks what has none."""
+        raise NotImplementedError
 
     def loss(
         self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Sum of the losses of a batch, and the number of labels that it is over."""
+        raise NotImplementedError
 
     def kept(self, outputs: Any) -> Any:
         """Return the part of a model's outputs that the scores need."""
+        raise NotImplementedError
+
+    def in_task_order(self, logits: Tensor) -> Tensor:
+        """Outputs (..., C) in the order of the task's labels."""
+        return logits if self.order is None else logits[..., self.order]
 
 
-class RowHead:
+class RowHead(TaskHead):
     """A class or a value for every row."""
 
     auto_class: ClassVar[Any] = AutoModelForSequenceClassification
     suffix: ClassVar[str] = "ForSequenceClassification"
-
-    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
-        self.spec = spec
-        self.order = order
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """Rows padded to the longest."""
@@ -69,7 +82,7 @@ class RowHead:
 
         Where a row has several labels, binary cross-entropy over labels (B, C) of 0 and 1.
         """
-        logits = in_task_order(outputs["logits"], self.order).float()
+        logits = self.in_task_order(outputs["logits"]).float()
         if self.spec.several_labels:
             shown = labels >= 0
             smooth = labels.float().clamp(min=0) * (1 - label_smoothing) + label_smoothing / 2
@@ -84,18 +97,14 @@ class RowHead:
 
     def kept(self, outputs: Any) -> Tensor:
         """Logits (B, C) in the task's order."""
-        return in_task_order(_first(outputs), self.order)
+        return self.in_task_order(_first(outputs))
 
 
-class WordHead:
+class WordHead(TaskHead):
     """A tag for every word, told by its first token."""
 
     auto_class: ClassVar[Any] = AutoModelForTokenClassification
     suffix: ClassVar[str] = "ForTokenClassification"
-
-    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
-        self.spec = spec
-        self.order = order
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """Rows padded to the longest, their labels with -100."""
@@ -105,23 +114,20 @@ class WordHead:
         self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of logits (B, T, C) over labels (B, T)."""
-        logits = in_task_order(outputs["logits"], self.order).float()
+        logits = self.in_task_order(outputs["logits"]).float()
         return _cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing)
 
     def kept(self, outputs: Any) -> Tensor:
         """The best tag of every token, (B, T), in the task's order: logits would fill the memory."""
-        logits = in_task_order(_first(outputs), self.order)
+        logits = self.in_task_order(_first(outputs))
         return logits.argmax(-1).masked_fill(~logits.isfinite().all(-1), NOT_FINITE)
 
 
-class SpanHead:
+class SpanHead(TaskHead):
     """First and last token of an answer."""
 
     auto_class: ClassVar[Any] = AutoModelForQuestionAnswering
     suffix: ClassVar[str] = "ForQuestionAnswering"
-
-    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
-        self.spec = spec
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """Windows padded to the longest; start and end as `labels` (B, 2), by which `Trainer` counts an update."""
@@ -151,15 +157,11 @@ class SpanHead:
         return outputs[0], outputs[1]
 
 
-class ChoiceHead:
+class ChoiceHead(TaskHead):
     """A score for every choice of a row; the best one is the answer."""
 
     auto_class: ClassVar[Any] = AutoModelForMultipleChoice
     suffix: ClassVar[str] = "ForMultipleChoice"
-
-    def __init__(self, spec: TaskSpec, order: list[int] | None = None) -> None:
-        # One output serves every choice: there is no order that could differ.
-        self.spec = spec
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """All choices of all rows padded to the longest, (B, choices, T)."""
@@ -182,7 +184,7 @@ class ChoiceHead:
         return _first(outputs)
 
 
-_HEADS: dict[str, Callable[..., TaskHead]] = {
+_HEADS: dict[str, type[TaskHead]] = {
     "text_classification": RowHead,
     "token_classification": WordHead,
     "question_answering": SpanHead,
@@ -195,14 +197,10 @@ def head_of(spec: TaskSpec, order: list[int] | None = None) -> TaskHead:
 
     Args:
         spec: The task.
-        order: Index among the model's outputs of each label of the task; `None` if the orders agree.
+        order: Index among the model's outputs of each label of the task; `None` if the orders agree. Spans and choices
+            have no order that could differ.
     """
     return _HEADS[spec.kind](spec, order)
-
-
-def in_task_order(logits: Tensor, order: list[int] | None) -> Tensor:
-    """Outputs (..., C) in the order of the task's labels."""
-    return logits if order is None else logits[..., order]
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:

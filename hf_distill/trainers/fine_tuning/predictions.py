@@ -31,7 +31,7 @@ def predict_texts(
     seconds: Sequence[str | None] | None = None,
     *,
     batch_size: int = 64,
-    max_length: int = 128,
+    max_length: int | None = 128,
 ) -> np.ndarray:
     """The outputs of a classifier for texts, or pairs of texts.
 
@@ -41,7 +41,7 @@ def predict_texts(
         texts: One for each row.
         seconds: The second text of each row, where a row is two.
         batch_size: Rows of one forward pass; those of like length run together.
-        max_length: Tokens at which a row is cut.
+        max_length: Tokens at which a row is cut; `None` takes what the tokenizer says.
 
     Returns:
         (B, C) fp32 logits in the order of the rows.

@@ -408,21 +408,16 @@ def _noting_constants(
     Where a row has several labels, the probabilities from which on a label is best given are noted.
     """
     found = scored(prediction)
-    constants = scores.constants
+    sides = prediction.predictions, prediction.label_ids
+    outputs, labels = (np.asarray(side[0] if isinstance(side, tuple) else side) for side in sides)
     if spec.several_labels:
-        sides = prediction.predictions, prediction.label_ids
-        logits, known = (np.asarray(side[0] if isinstance(side, tuple) else side) for side in sides)
-        shown = spec.visible(known)
-        scores.thresholds[split] = best_thresholds(expit(logits[shown].astype(np.float64)), known[shown])
-    if not spec.is_span and not spec.several_labels:
-        outputs, labels = (
-            np.asarray(values[0] if isinstance(values, tuple) else values)
-            for values in (prediction.predictions, prediction.label_ids)
-        )
+        shown = spec.visible(labels)
+        scores.thresholds[split] = best_thresholds(expit(outputs[shown].astype(np.float64)), labels[shown])
+    elif not spec.is_span:
         said = predictions_of(spec, outputs) if outputs.ndim == labels.ndim + 1 else outputs.reshape(labels.shape)
         label = constant_label(said, labels, spec)
         if label is not None:
-            constants[split] = label
+            scores.constants[split] = label
             logger.warning(
                 f"Task {spec.name!r}, split {split!r}: the model predicts only {label!r}, whatever the text says. "
                 "Compare its score with the majority's; it needs more rows, more steps or another learning rate."

@@ -22,7 +22,6 @@ from hf_distill.trainers.multi_task.teachers import shown_positions, soft_task_l
 from hf_distill.trainers.multi_task.weighting import (
     GradientNormWeights,
     UncertaintyWeights,
-    describe_weights,
     log_classes,
 )
 
@@ -147,7 +146,7 @@ class MultiTaskLoss(nn.Module):
 
     def current_weights(self) -> Mapping[str, float]:
         """Factor on each task's loss; nothing where all are equal."""
-        return describe_weights(self.weighting)
+        return {} if self.weighting is None else self.weighting.weights()
 
 
 # ---- R3F: predictions that stay the same when the embeddings are disturbed (Aghajanyan et al. 2020) ----

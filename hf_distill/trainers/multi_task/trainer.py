@@ -24,7 +24,7 @@ from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
 from hf_distill.settings.distill import filled_up
 from hf_distill.settings.mtl import MTLArguments
-from hf_distill.storage.files import model_files
+from hf_distill.storage.files import model_files, write_json
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.base import TeacherSource
@@ -37,7 +37,7 @@ from hf_distill.trainers.base import (
     refuse_settings,
     takes_what_trainer_takes,
 )
-from hf_distill.trainers.checkpoints import check_manifest, write_manifest
+from hf_distill.trainers.checkpoints import MANIFEST_NAME, check_manifest
 from hf_distill.trainers.distillation.evaluation import ExactMeans
 from hf_distill.trainers.distillation.rows import check_one_set
 from hf_distill.trainers.fine_tuning.heads import Collator, head_of
@@ -396,7 +396,7 @@ class MTLTrainer(BaseTrainer):
         return {"model": self.tasks_model.plain_encoder.name_or_path}
 
     def _write_beside(self, folder: Path) -> None:
-        write_manifest(folder, self.manifest())
+        write_json(folder / MANIFEST_NAME, self.manifest())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         check_manifest(

@@ -6,7 +6,6 @@ Shape legend: N tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +110,3 @@ class GradientNormWeights(nn.Module):
         """Factor on each task's loss."""
         values = self._weights().tolist()
         return {task: values[place] for task, place in self.places.items()}
-
-
-def describe_weights(weighting: nn.Module | None) -> Mapping[str, float]:
-    """Factor on each task's loss; nothing where all are equal."""
-    return weighting.weights() if isinstance(weighting, UncertaintyWeights | GradientNormWeights) else {}
