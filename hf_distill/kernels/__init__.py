@@ -1,4 +1,4 @@
-"""Faster arithmetic: products, attention and packed weights of frozen models on the CPU, the relation loss on CUDA.
+"""Arithmetic below the models: fast products and attention on the CPU, the relation loss on CUDA, least squares.
 
 A kernel computes what PyTorch computes and knows no model; the choice between kernels belongs to their callers.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_type_hints
 
@@ -68,6 +68,11 @@ class Objective(nn.Module):
         return float(getattr(self, "temperature", 1.0))
 
     @property
+    def fits_projections(self) -> bool:
+        """Whether it has projections that begin with a fit (see `projected`); known after `check`."""
+        return False
+
+    @property
     def scheduled(self) -> dict[str, float]:
         """Settings that move with the progress, as they are now; they are logged as `<setting>/<objective>`."""
         return {}
@@ -77,6 +82,13 @@ class Objective(nn.Module):
 
         It may be called again (a new student from `model_init`); parameters are then made anew.
         """
+
+    def projected(self, student: Signals, teacher: Signals) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Give the projections that begin with a fit, each with its inputs (N, I) and goals (N, O) in one batch.
+
+        Before the first update the trainer fits them to rows of the training, by ridge regression.
+        """
+        return iter(())
 
     def set_progress(self, progress: float) -> None:
         """Called before every optimizer step with the share of the steps that are done."""

@@ -8,15 +8,16 @@ Shape legend: B rows, T padded length, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..capture.signals import Signals
 from .base import Unit, register_objective, required
 from .layer_map import Side
-from .matching import Layers, MatchObjective, row_mean
+from .matching import Layers, MatchObjective, joint_mask, row_mean
 from .projections import MatchProjections, check_kind
 
 Tokens = Literal["all", "first"]
@@ -92,8 +93,8 @@ class HiddenMatchObjective(MatchObjective):
         Args:
             layers: A named map such as `uniform` or `uniform_with_embeddings`, or pairs such as `"0:0,1:3"`; 0 is the
                 embeddings, negative layers count from the end (see `hf_distill.objectives.layer_map`).
-            projection: `linear`, `relu`, `tanh` or `identity`, from the student's width to the teacher's; `auto`:
-                linear where the widths differ, none where they are equal.
+            projection: `fitted`, `linear`, `relu`, `tanh` or `identity`, from the student's width to the teacher's
+                (see `make_projection`); `auto`: fitted where the widths differ, none where they are equal.
             shared_projection: One projection for all matches instead of one each.
 
         Raises:
@@ -119,6 +120,27 @@ class HiddenMatchObjective(MatchObjective):
                 "each other must have one width."
             )
         return widths.pop()
+
+    def counted(self, mask: Tensor) -> Tensor:
+        """The tokens (B, T) that a projection is fitted to: those that the loss compares."""
+        return mask
+
+    @property
+    def fits_projections(self) -> bool:
+        """Whether widths differ, and the kind is `auto` or `fitted`."""
+        made = self.projections
+        return made is not None and any(made.to_fit(match) is not None for match in range(len(self.matches)))
+
+    def projected(self, student: Signals, teacher: Signals) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Give every fitted projection with the features of its matches at the tokens that are compared."""
+        counted = self.counted(joint_mask(student, teacher))
+        for match, sides in enumerate(self.matches):
+            projection = None if self.projections is None else self.projections.to_fit(match)
+            if projection is None:
+                continue
+            ours, theirs = (self.features(x, side) for x, side in zip((student, teacher), sides, strict=True))
+            for mine, goal in zip(ours, theirs, strict=True):
+                yield projection, mine[counted], goal[counted]
 
     def student_features(self, features: list[Tensor], match: int) -> list[Tensor]:
         """Project to the teacher's width."""
@@ -162,9 +184,13 @@ class HiddenObjective(HiddenMatchObjective):
         self.tokens = tokens
         self.unit = "tokens" if tokens == "all" else "rows"
 
+    def counted(self, mask: Tensor) -> Tensor:
+        """All real tokens, or the first of every row."""
+        return mask if self.tokens == "all" else first_only(mask)
+
     def row_losses(self, student: list[Tensor], teacher: list[Tensor], mask: Tensor) -> Tensor:
         """See `squared_error`."""
-        return squared_error(student[0], teacher[0], mask if self.tokens == "all" else first_only(mask))
+        return squared_error(student[0], teacher[0], self.counted(mask))
 
     def describe(self) -> dict[str, Any]:
         """Layers, projections, and which tokens count where not all do."""
@@ -216,6 +242,10 @@ class PKDObjective(HiddenMatchObjective):
         """
         super().__init__(layers, projection, shared_projection)
         self.pkd_compat = pkd_compat
+
+    def counted(self, mask: Tensor) -> Tensor:
+        """The first real token of every row."""
+        return first_only(mask)
 
     def row_losses(self, student: list[Tensor], teacher: list[Tensor], mask: Tensor) -> Tensor:
         """See `first_token_distance`."""

@@ -1,6 +1,8 @@
 """Projections of the student's features to the teacher's width.
 
-They are parameters of the objective: trained and clipped with the student, saved beside it, never in it.
+They are parameters of the objective: trained and clipped with the student, saved beside it, never in it. Where one
+begins at random, the first updates move the student towards a target that means nothing yet; a `fitted` one begins as
+the map of the student's features that is nearest to the teacher's.
 
 Shape legend: B rows, T padded length.
 """
@@ -12,7 +14,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
-KINDS = ("auto", "linear", "relu", "tanh", "identity")
+KINDS = ("auto", "fitted", "linear", "relu", "tanh", "identity")
+# The kinds of which a linear map between different widths begins with a fit.
+FITTED = ("auto", "fitted")
 INITIAL_STD = 0.02
 
 
@@ -30,16 +34,17 @@ def check_kind(kind: str | None) -> str:
 
 
 def resolve_kind(kind: str, in_width: int, out_width: int) -> str:
-    """`auto` is linear where the widths differ and the identity where they are equal."""
-    return ("identity" if in_width == out_width else "linear") if kind == "auto" else kind
+    """`auto` is fitted where the widths differ and the identity where they are equal."""
+    return ("identity" if in_width == out_width else "fitted") if kind == "auto" else kind
 
 
 def make_projection(kind: str | None, in_width: int, out_width: int) -> nn.Module:
     """A projection of the last dimension.
 
     Args:
-        kind: `linear`; `relu` or `tanh` (linear with an activation after it); `identity`; or `auto` or `None`: linear
-            where the widths differ, identity where they are equal.
+        kind: `linear`; `fitted`, the same, which the trainer fits to rows before the first update (see
+            `Objective.projected`); `relu` or `tanh` (linear with an activation after it); `identity`; or `auto` or
+            `None`: fitted where the widths differ, identity where they are equal.
         in_width: Width of the student's features.
         out_width: Width of the teacher's.
 
@@ -90,6 +95,11 @@ class MatchProjections(nn.Module):
             return features
         # A student held in half precision beside projections in full precision.
         return layer(features.to(next(layer.parameters()).dtype))
+
+    def to_fit(self, match: int) -> nn.Linear | None:
+        """The projection of a match, where it begins with a fit."""
+        layer = self.layers[0 if self.shared else match]
+        return layer if self.kind in FITTED and isinstance(layer, nn.Linear) else None
 
     def describe(self) -> str:
         """Kind and widths: `linear 312 -> 768, one a match`, or `none, widths are equal`."""

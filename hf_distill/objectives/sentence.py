@@ -11,7 +11,7 @@ Shape legend: B rows, D width of the student's vector, E of the teacher's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..capture.signals import SignalRequest, Signals
 from .base import Objective, register_objective, required
 from .features import unit_vectors
-from .projections import check_kind, make_projection, resolve_kind
+from .projections import FITTED, check_kind, make_projection, resolve_kind
 
 EmbeddingLoss = Literal["cosine", "mse", "both"]
 SimilarityLoss = Literal["kl", "mse", "both"]
@@ -102,9 +102,9 @@ class EmbeddingObjective(SentenceObjective):
         Args:
             loss: `cosine` compares directions; `mse` is the mean over all numbers of the squared difference; `both`
                 gives two terms.
-            projection: `linear`, `relu`, `tanh` or `identity`, from the student's width to the teacher's; `auto`:
-                linear where the widths differ, none where they are equal. It is trained beside the student; with
-                `--student_dense_width` the student has the teacher's width itself.
+            projection: `fitted`, `linear`, `relu`, `tanh` or `identity`, from the student's width to the teacher's
+                (see `make_projection`); `auto`: fitted where the widths differ, none where they are equal. It is
+                trained beside the student; with `--student_dense_width` the student has the teacher's width itself.
             dims: Matryoshka: also compare the first so many numbers of the student's vector, each length with a
                 projection of its own. The terms are means over the lengths.
 
@@ -120,6 +120,18 @@ class EmbeddingObjective(SentenceObjective):
         super().check(student, teacher)
         wanted = vectors_of(required(teacher)).shape[-1]
         self.projections = nn.ModuleList(make_projection(self.projection, width, wanted) for width in self.widths)
+
+    @property
+    def fits_projections(self) -> bool:
+        """Whether widths differ, and the kind is `auto` or `fitted`."""
+        return self.projection in FITTED and any(isinstance(one, nn.Linear) for one in self.projections)
+
+    def projected(self, student: Signals, teacher: Signals) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Give every fitted projection with the vectors of both sides."""
+        ours, theirs = vectors_of(student), vectors_of(teacher)
+        for width, projection in zip(self.widths, self.projections, strict=True):
+            if self.projection in FITTED and isinstance(projection, nn.Linear):
+                yield projection, ours[:, :width], theirs
 
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None

@@ -25,14 +25,11 @@ from transformers import PreTrainedModel
 from hf_distill.capture.architectures import describe_architecture
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
+from hf_distill.kernels.least_squares import fit_linear
 
 from .blocks import Block, activation_of, attend, block_of, embed, is_bert_like
 from .slicing import Cut
 
-# Ridges to choose from, in units of the mean square of the inputs: little text asks for more than much text.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-# Of every so many batches, one chooses the ridge.
-CHOOSING_EVERY = 5
 # Blocks that normalise first: the norm that reads the sum after the attention, and the map to the neurons.
 _BEFORE_FEED_FORWARD = {
     "modernbert": ("mlp_norm", "mlp.Wi"),
@@ -296,60 +293,6 @@ def _refit_sum(
     if not _error(linear, norm, inputs, masks, known) <= as_it_was:
         _restore(before, linear, norm)
     return [norm(linear(x) + skipped) for x, skipped in map(inputs, count)]
-
-
-def fit_linear(
-    linears: Sequence[nn.Linear], pairs: Iterator[tuple[Tensor, Tensor]], ridges: Sequence[float] = RIDGES
-) -> None:
-    """Change linear layers of one input to give what they should, by as little as does: ridge regression of the rest.
-
-    The ridge is the one with which a fit to four fifths of the batches has the least error on the last fifth; the
-    layers are then fitted to all of them. A single batch takes the middle one.
-
-    Args:
-        linears: The layers; their outputs stand side by side in the goals.
-        pairs: Inputs (N, I) and goals (N, sum of O) of one batch after the other.
-        ridges: How much a change may count, in units of the mean square of the inputs.
-    """
-    width, outputs = linears[0].in_features + 1, sum(linear.out_features for linear in linears)
-    sums = [[torch.zeros(width, columns, dtype=torch.float64) for columns in (width, outputs)] for _ in range(2)]
-    for number, (x, goal) in enumerate(pairs):
-        rest = goal - torch.cat([linear(x) for linear in linears], dim=1)
-        ones = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        gram, products = sums[number % CHOOSING_EVERY == 1]
-        gram += (ones.T @ ones).double()
-        products += (ones.T @ rest).double()
-    fitting, choosing = sums
-    gram, products = (one + other for one, other in zip(fitting, choosing, strict=True))
-    if not gram.any():
-        return
-    ridge = _best_ridge(fitting, choosing, ridges) if choosing[0].any() else ridges[len(ridges) // 2]
-    damped = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    change = torch.linalg.solve(damped, products).to(linears[0].weight.dtype)
-    for linear, part in zip(linears, change.split([linear.out_features for linear in linears], dim=1), strict=True):
-        linear.weight.add_(part[:-1].T)
-        if linear.bias is not None:
-            linear.bias.add_(part[-1])
-
-
-def _best_ridge(fitting: Sequence[Tensor], choosing: Sequence[Tensor], ridges: Sequence[float]) -> float:
-    """The ridge with which the fit to some batches has the least error on others.
-
-    Args:
-        fitting: Of the batches that are fitted, inputs times inputs (I, I), and inputs times goals (I, O).
-        choosing: The same of the others.
-        ridges: To choose from.
-    """
-    gram, products = fitting
-    sizes, directions = torch.linalg.eigh(gram)
-    turned, other_turned = directions.T @ products, directions.T @ choosing[1]
-    other_sizes = directions.T @ choosing[0] @ directions
-
-    def error(ridge: float) -> float:
-        change = turned / (sizes.clamp(min=0) + ridge * gram.diagonal().mean())[:, None]
-        return float((change * (other_sizes @ change - 2 * other_turned)).sum())
-
-    return min(ridges, key=error)
 
 
 def _fit_norm(

@@ -351,7 +351,7 @@ def test_layers_by_default_are_those_of_the_papers(name, matches):
 
 def test_projections_are_described_and_made_anew_for_another_student():
     objective = make("hidden", shared_projection=True)
-    assert objective.describe()["projection"] == f"linear {D_STUDENT} -> {D_TEACHER}, one for all"
+    assert objective.describe()["projection"] == f"fitted {D_STUDENT} -> {D_TEACHER}, one for all"
     assert len(list(objective.parameters())) == 2
     objective.check(student_signals(width=D_TEACHER), teacher_signals())
     assert objective.describe()["projection"] == "none, widths are equal"

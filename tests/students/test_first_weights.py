@@ -17,6 +17,7 @@ from transformers import (
     RobertaModel,
 )
 
+from hf_distill.kernels.least_squares import RIDGES, fit_linear
 from hf_distill.students.blocks import attend, block_of, embed
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import (
@@ -26,7 +27,7 @@ from hf_distill.students.first_weights import (
     importance_on_texts,
     tokenized_batches,
 )
-from hf_distill.students.refitting import RIDGES, KnownStates, fit_linear, refit, signals_of
+from hf_distill.students.refitting import KnownStates, refit, signals_of
 from hf_distill.students.slicing import axes_of, choose_cut
 
 CUTTABLE = [name for name in TEACHERS if name != "MobileBert"]
@@ -196,7 +197,7 @@ class TestRefitting:
 
     def test_it_does_not_matter_which_texts_share_a_batch(self, teacher, tiny_tokenizer, sentences, monkeypatch):
         """Batches hold texts of like length: what is computed of a batch must not depend on its lengths."""
-        monkeypatch.setattr("hf_distill.students.refitting._best_ridge", lambda *_: 1e-3)
+        monkeypatch.setattr("hf_distill.kernels.least_squares._best_ridge", lambda *_: 1e-3)
         rows = [tiny_tokenizer(text, truncation=True, max_length=32) for text in sentences]
         rows.sort(key=lambda row: len(row["input_ids"]))
         by_length, mixed = (

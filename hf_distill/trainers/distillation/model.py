@@ -6,7 +6,7 @@ loss, the detached terms and, where asked for, the student's logits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -20,7 +20,9 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from ...capture.architectures import forward_columns, label_head
 from ...capture.signals import SignalRequest, Signals
 from ...capture.transformer import capture_of
+from ...kernels.least_squares import LinearFit
 from ...objectives import Objective, WeightedObjective, build_objectives
+from ...objectives.base import over_processes
 from ...objectives.schedules import Schedule
 from ...settings import DistillationArguments
 from ...students.sentence import SentenceHead, head_of, keep_activation
@@ -179,6 +181,37 @@ class DistillationModel(PreTrainedModel):
                 f"The objective {name!r} compares with a teacher of another tokenizer (`--align_tokenizers`), and "
                 "needs a label for every token (`positions=labels`, `probability_shift`): leave these out."
             )
+
+    @property
+    def fits_projections(self) -> bool:
+        """Whether an objective has projections that begin with a fit."""
+        return any(cast(Objective, objective).fits_projections for objective in self.objectives.values())
+
+    @torch.no_grad()
+    def fit_projections(self, batches: Iterable[tuple[Mapping[str, Any], Any]]) -> None:
+        """Fit the projections that begin with a fit, so that the first update has a target that means something.
+
+        Args:
+            batches: Inputs of the student, and the teacher's signals for them; every process has its own.
+        """
+        was_training = self.student.training
+        self.student.eval()
+        fits: dict[nn.Linear, LinearFit] = {}
+        for inputs, taught in batches:
+            student = self.student_signals(inputs)
+            for name, objective in self.objectives.items():
+                seen = self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
+                teacher = signals_for(name, taught)
+                if teacher is None:
+                    continue
+                for linear, x, goal in cast(Objective, objective).projected(seen, teacher):
+                    if linear not in fits:
+                        linear.weight.zero_()
+                        fits[linear] = LinearFit([linear])
+                    fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight))
+        for fit in fits.values():
+            fit.solve(total=over_processes)
+        self.student.train(was_training)
 
     def warn_of_untrained_head(self) -> None:
         """Say once if the student has a head, and no objective reads what it says."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import datasets
@@ -35,6 +36,8 @@ from .collators import LABEL_NAMES, SPANS, TOKENS, LabelReader, MaskingCollator,
 
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
 BATCH_FORMATS = ("pandas", "polars", "arrow", "tensorflow", "jax")
+# Rows that projections are fitted to.
+SAMPLE_ROWS = 1024
 HUGGING_FACE = (datasets.Dataset, datasets.IterableDataset)
 
 logger = logging.get_logger(__name__)
@@ -109,6 +112,19 @@ class RowReader:
         self._check_lengths(prepared, name)
         self._prepared.append(prepared)
         return prepared
+
+    @staticmethod
+    def sample(dataset: Any, process: int = 0, processes: int = 1) -> list[Any]:
+        """Give a process its share of `SAMPLE_ROWS` rows, spread over the data; of a stream, the first ones.
+
+        A stream that cannot be read twice gives none, so that the training misses no row.
+        """
+        if has_length(dataset):
+            count = min(len(dataset), SAMPLE_ROWS)
+            return [dataset[row * len(dataset) // count] for row in range(process, count, processes)]
+        if not isinstance(dataset, HUGGING_FACE):
+            return []
+        return list(islice(dataset, process, SAMPLE_ROWS, processes))
 
     def _tokenized(self, dataset: Any, others: Sequence[TokenColumns]) -> Any:
         if self._collator_reads(dataset):

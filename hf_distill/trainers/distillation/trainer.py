@@ -44,7 +44,7 @@ from ..base import (
     sorted_by_kind,
     unless_stock,
 )
-from ..callbacks import CountsEpochs, TermsInProgressBar
+from ..callbacks import CountsEpochs, FitsProjections, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
 from .collators import LABEL_NAMES, masking_collator
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
@@ -237,6 +237,7 @@ class DistillationTrainer(BaseTrainer):
         """Prepare everything that needs the base class to be ready."""
         if self.model.schedules:
             self.add_callback(CountsEpochs(lambda: self.model))
+        self.add_callback(FitsProjections(self._fit_projections))
         self.model.warn_of_untrained_head()
         # The wrapper's loss is a mean over the whole optimizer step already.
         self.loss_is_scaled_for_ga = True
@@ -382,6 +383,18 @@ class DistillationTrainer(BaseTrainer):
         return super()._get_collator_with_removed_columns(data_collator, description)
 
     # ---- A step ----
+
+    def _fit_projections(self) -> None:
+        """Fit the projections that begin with a fit to rows from everywhere in the training data."""
+        # Weights that are spread over processes cannot be set here: projections then begin at random.
+        if not self.model.fits_projections or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        rows = self.rows.sample(self.train_dataset, self.args.process_index, self.args.world_size)
+        collate = self._get_collator_with_removed_columns(self.data_collator)
+        size = self.args.per_device_train_batch_size
+        with random_state_kept(self.args.device), torch.no_grad(), self.compute_loss_context_manager():
+            batches = (self._prepare_inputs(collate(rows[i : i + size])) for i in range(0, len(rows), size))
+            self.model.fit_projections((batch, self._teacher_signals(batch)) for batch in batches)
 
     def _begin_run(self) -> None:
         super()._begin_run()
