@@ -47,21 +47,6 @@ class CountsEpochs(TrainerCallback):
         self._model().count_epochs(epochs)
 
 
-class FitsProjections(TrainerCallback):
-    """Fits projections before the first update of a training that begins anew."""
-
-    def __init__(self, fit: Callable[[], None]) -> None:
-        """Make the callback; `fit` fits them."""
-        self._fit = fit
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Fit them, unless they come from a checkpoint."""
-        if state.global_step == 0:
-            self._fit()
-
-
 class TermsInProgressBar(ProgressCallback):
     """The stock progress bar with the last loss and its terms at its end, and a bar for every pass of an evaluation.
 

@@ -8,11 +8,11 @@ from hf_distill.objectives import make_projection
 from hf_distill.objectives.projections import MatchProjections
 
 
-@pytest.mark.parametrize("kind", ["linear", "relu", "tanh"])
+@pytest.mark.parametrize("kind", ["linear", "fitted", "relu", "tanh"])
 def test_a_projection_is_linear_with_or_without_an_activation(kind):
-    activation = {"linear": lambda x: x, "relu": torch.relu, "tanh": torch.tanh}[kind]
+    activation = {"linear": lambda x: x, "fitted": lambda x: x, "relu": torch.relu, "tanh": torch.tanh}[kind]
     projection = make_projection(kind, 12, 24)
-    linear = projection if kind == "linear" else projection[0]
+    linear = projection if isinstance(projection, nn.Linear) else projection[0]
     x = torch.randn(2, 3, 12)
     torch.testing.assert_close(projection(x), activation(x @ linear.weight.T + linear.bias))
 
@@ -35,7 +35,7 @@ def test_by_default_features_are_projected_only_where_the_widths_differ(kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("gelu", "`projection` is 'gelu'; allowed are auto, linear, relu, tanh, identity"),
+        ("gelu", "`projection` is 'gelu'; allowed are auto, fitted, linear, relu, tanh, identity"),
         ("identity", "12 wide and the teacher's 24; choose 'linear'"),
     ],
 )
@@ -51,8 +51,8 @@ def test_matches_have_a_projection_each_or_one_for_all():
     assert not torch.equal(own(x, 0), own(x, 1))
     assert torch.equal(shared(x, 0), shared(x, 1))
     assert sum(p.numel() for p in own.parameters()) == 2 * sum(p.numel() for p in shared.parameters()) == 2 * 312
-    assert own.describe() == "linear 12 -> 24, one a match"
-    assert shared.describe() == "linear 12 -> 24, one for all"
+    assert own.describe() == "fitted 12 -> 24, one a match"
+    assert shared.describe() == "fitted 12 -> 24, one for all"
     assert MatchProjections("auto", [(24, 24)]).describe() == "none, widths are equal"
 
 

@@ -105,7 +105,8 @@ def test_resuming_with_other_layers_or_projections_is_refused(build, change):
 
 
 def test_projections_are_clipped_with_the_student(build):
-    settings = {"objectives": ["hidden:1e4"], "optim": "sgd", "lr_scheduler_type": "constant", "warmup_steps": 0}
+    objective = {"objective": "hidden", "weight": 1e4, "projection": "linear"}
+    settings = {"objectives": [objective], "optim": "sgd", "lr_scheduler_type": "constant", "warmup_steps": 0}
     trainer = build(**settings, learning_rate=1.0, weight_decay=0.0, max_grad_norm=0.5, max_steps=1)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
@@ -130,7 +131,7 @@ def test_the_saved_student_has_no_projection(build, tmp_path):
 
 def test_layers_and_projections_are_printed_before_training(build):
     text = build(objectives=["hidden", {"objective": "nst", "layers": "0+1:0+2"}]).describe()
-    assert "objective: hidden x 1 (layers [[0, 0], [1, 2], [2, 3]], projection linear 12 -> 24, one a match)" in text
+    assert "objective: hidden x 1 (layers [[0, 0], [1, 2], [2, 3]], projection fitted 12 -> 24, one a match)" in text
     assert "objective: nst x 1 (layers [[[0, 1], [0, 2]]], projection identity)" in text
 
 

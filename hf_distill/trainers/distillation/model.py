@@ -188,16 +188,16 @@ class DistillationModel(PreTrainedModel):
         return any(cast(Objective, objective).fits_projections for objective in self.objectives.values())
 
     @torch.no_grad()
-    def fit_projections(self, batches: Iterable[tuple[Mapping[str, Any], Any]]) -> None:
+    def fit_projections(self, batches: Iterable[tuple[int, Mapping[str, Any], Any]]) -> None:
         """Fit the projections that begin with a fit, so that the first update has a target that means something.
 
         Args:
-            batches: Inputs of the student, and the teacher's signals for them; every process has its own.
+            batches: Number of a batch among those of all processes, inputs of the student, and the teacher's signals.
         """
         was_training = self.student.training
         self.student.eval()
         fits: dict[nn.Linear, LinearFit] = {}
-        for inputs, taught in batches:
+        for number, inputs, taught in batches:
             student = self.student_signals(inputs)
             for name, objective in self.objectives.items():
                 seen = self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
@@ -208,7 +208,7 @@ class DistillationModel(PreTrainedModel):
                     if linear not in fits:
                         linear.weight.zero_()
                         fits[linear] = LinearFit([linear])
-                    fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight))
+                    fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight), number)
         for fit in fits.values():
             fit.solve(total=over_processes)
         self.student.train(was_training)

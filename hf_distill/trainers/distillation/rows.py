@@ -36,8 +36,8 @@ from .collators import LABEL_NAMES, SPANS, TOKENS, LabelReader, MaskingCollator,
 
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
 BATCH_FORMATS = ("pandas", "polars", "arrow", "tensorflow", "jax")
-# Rows that projections are fitted to.
-SAMPLE_ROWS = 1024
+# Rows that projections are fitted to, and how many are read at once, whatever the batch size of the training.
+SAMPLE_ROWS, SAMPLE_BATCH = 1024, 32
 HUGGING_FACE = (datasets.Dataset, datasets.IterableDataset)
 
 logger = logging.get_logger(__name__)
@@ -114,17 +114,18 @@ class RowReader:
         return prepared
 
     @staticmethod
-    def sample(dataset: Any, process: int = 0, processes: int = 1) -> list[Any]:
-        """Give a process its share of `SAMPLE_ROWS` rows, spread over the data; of a stream, the first ones.
+    def sample(dataset: Any) -> list[list[Any]]:
+        """Give `SAMPLE_ROWS` rows, a few at a time: spread over the data, or the first ones of a stream.
 
         A stream that cannot be read twice gives none, so that the training misses no row.
         """
+        rows: list[Any] = []
         if has_length(dataset):
             count = min(len(dataset), SAMPLE_ROWS)
-            return [dataset[row * len(dataset) // count] for row in range(process, count, processes)]
-        if not isinstance(dataset, HUGGING_FACE):
-            return []
-        return list(islice(dataset, process, SAMPLE_ROWS, processes))
+            rows = [dataset[row * len(dataset) // count] for row in range(count)]
+        elif isinstance(dataset, HUGGING_FACE):
+            rows = list(islice(dataset, SAMPLE_ROWS))
+        return [rows[first : first + SAMPLE_BATCH] for first in range(0, len(rows), SAMPLE_BATCH)]
 
     def _tokenized(self, dataset: Any, others: Sequence[TokenColumns]) -> Any:
         if self._collator_reads(dataset):

@@ -44,7 +44,7 @@ from ..base import (
     sorted_by_kind,
     unless_stock,
 )
-from ..callbacks import CountsEpochs, FitsProjections, TermsInProgressBar
+from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
 from .collators import LABEL_NAMES, masking_collator
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
@@ -237,7 +237,6 @@ class DistillationTrainer(BaseTrainer):
         """Prepare everything that needs the base class to be ready."""
         if self.model.schedules:
             self.add_callback(CountsEpochs(lambda: self.model))
-        self.add_callback(FitsProjections(self._fit_projections))
         self.model.warn_of_untrained_head()
         # The wrapper's loss is a mean over the whole optimizer step already.
         self.loss_is_scaled_for_ga = True
@@ -384,21 +383,24 @@ class DistillationTrainer(BaseTrainer):
 
     # ---- A step ----
 
-    def _fit_projections(self) -> None:
-        """Fit the projections that begin with a fit to rows from everywhere in the training data."""
-        # Weights that are spread over processes cannot be set here: projections then begin at random.
-        if not self.model.fits_projections or self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return
-        rows = self.rows.sample(self.train_dataset, self.args.process_index, self.args.world_size)
-        collate = self._get_collator_with_removed_columns(self.data_collator)
-        size = self.args.per_device_train_batch_size
-        with random_state_kept(self.args.device), torch.no_grad(), self.compute_loss_context_manager():
-            batches = (self._prepare_inputs(collate(rows[i : i + size])) for i in range(0, len(rows), size))
-            self.model.fit_projections((batch, self._teacher_signals(batch)) for batch in batches)
-
     def _begin_run(self) -> None:
         super()._begin_run()
         self._term_sums, self._num_logged_steps = {}, 0
+        self._is_fitted = False
+
+    def _fit_projections(self) -> None:
+        """Fit the projections that begin with a fit to rows from everywhere in the training data."""
+        # Weights that are spread over processes cannot be set here: their projections begin at random.
+        if not self.model.fits_projections or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        # Every process takes some of the batches.
+        samples = list(enumerate(self.rows.sample(self.train_dataset)))[
+            self.args.process_index :: self.args.world_size
+        ]
+        collate = self._get_collator_with_removed_columns(self.data_collator)
+        with random_state_kept(self.args.device), torch.no_grad(), self.compute_loss_context_manager():
+            batches = ((number, self._prepare_inputs(collate(rows))) for number, rows in samples)
+            self.model.fit_projections((number, batch, self._teacher_signals(batch)) for number, batch in batches)
 
     @unless_stock
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -416,6 +418,9 @@ class DistillationTrainer(BaseTrainer):
             return None
         for batch in batch_samples:
             self.rows.check_batch(batch)
+        if not self._is_fitted and self.state.global_step == 0:
+            self._fit_projections()
+        self._is_fitted = True
         counts = [count_items(batch) for batch in batch_samples]
         units = list(counts[0])
         totals = torch.stack([torch.stack([count[unit] for unit in units]) for count in counts]).sum(0)
