@@ -5,7 +5,7 @@ Shape legend: N rows of a batch, I input width, O output width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,23 +32,24 @@ class LinearFit:
         shapes = [(linears[0].in_features + 1, columns) for columns in (linears[0].in_features + 1, sum(self._widths))]
         # Inputs times inputs and inputs times goals, of the batches that are fitted and of those that choose.
         self._sums = [[torch.zeros(shape, dtype=torch.float64) for shape in shapes] for _ in range(2)]
+        self._batches = 0
 
-    def add(self, x: Tensor, goal: Tensor, number: int) -> None:
-        """Count a batch, the `number`-th: inputs (N, I), and what the layers should make of them, (N, sum of O)."""
+    def add(self, x: Tensor, goal: Tensor) -> None:
+        """Count a batch: inputs (N, I), and what the layers should make of them, (N, sum of O)."""
         rest = goal - torch.cat([linear(x) for linear in self.linears], dim=1)
         ones = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        gram, products = self._sums[number % CHOOSING_EVERY == 1]
+        gram, products = self._sums[self._batches % CHOOSING_EVERY == 1]
         gram += (ones.T @ ones).cpu().double()
         products += (ones.T @ rest).cpu().double()
+        self._batches += 1
 
-    def solve(self, ridges: Sequence[float] = RIDGES, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
+    def solve(self, ridges: Sequence[float] = RIDGES) -> None:
         """Change the layers; without a batch they stay as they are.
 
         Args:
             ridges: How much a change may count, in units of the mean square of the inputs.
-            total: Gives the sums of all processes for those of this one.
         """
-        fitting, choosing = ([total(part) for part in parts] for parts in self._sums)
+        fitting, choosing = self._sums
         gram, products = (one + other for one, other in zip(fitting, choosing, strict=True))
         if not gram.any():
             return
@@ -66,8 +67,8 @@ def fit_linear(
 ) -> None:
     """Fit linear layers of one input to batches of inputs and goals (see `LinearFit`)."""
     fit = LinearFit(linears)
-    for number, (x, goal) in enumerate(pairs):
-        fit.add(x, goal, number)
+    for x, goal in pairs:
+        fit.add(x, goal)
     fit.solve(ridges)
 
 

@@ -186,6 +186,12 @@ def over_processes(values: Tensor) -> Tensor:
     return total
 
 
+def as_in_first_process(values: Tensor) -> None:
+    """Make values those of the first process of a training, in place; called in all of them at once."""
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(values.detach(), src=0)
+
+
 _REGISTRY: dict[str, type[Objective]] = {}
 
 

@@ -22,7 +22,7 @@ from ...capture.signals import SignalRequest, Signals
 from ...capture.transformer import capture_of
 from ...kernels.least_squares import LinearFit
 from ...objectives import Objective, WeightedObjective, build_objectives
-from ...objectives.base import over_processes
+from ...objectives.base import as_in_first_process
 from ...objectives.schedules import Schedule
 from ...settings import DistillationArguments
 from ...students.sentence import SentenceHead, head_of, keep_activation
@@ -188,16 +188,16 @@ class DistillationModel(PreTrainedModel):
         return any(cast(Objective, objective).fits_projections for objective in self.objectives.values())
 
     @torch.no_grad()
-    def fit_projections(self, batches: Iterable[tuple[int, Mapping[str, Any], Any]]) -> None:
+    def fit_projections(self, batches: Iterable[tuple[Mapping[str, Any], Any]]) -> None:
         """Fit the projections that begin with a fit, so that the first update has a target that means something.
 
         Args:
-            batches: Number of a batch among those of all processes, inputs of the student, and the teacher's signals.
+            batches: Inputs of the student, and the teacher's signals for them; the same in every process.
         """
         was_training = self.student.training
         self.student.eval()
         fits: dict[nn.Linear, LinearFit] = {}
-        for number, inputs, taught in batches:
+        for inputs, taught in batches:
             student = self.student_signals(inputs)
             for name, objective in self.objectives.items():
                 seen = self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
@@ -208,9 +208,11 @@ class DistillationModel(PreTrainedModel):
                     if linear not in fits:
                         linear.weight.zero_()
                         fits[linear] = LinearFit([linear])
-                    fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight), number)
-        for fit in fits.values():
-            fit.solve(total=over_processes)
+                    fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight))
+        for linear, fit in fits.items():
+            fit.solve()
+            for parameter in linear.parameters():
+                as_in_first_process(parameter)
         self.student.train(was_training)
 
     def warn_of_untrained_head(self) -> None:

@@ -394,13 +394,10 @@ class DistillationTrainer(BaseTrainer):
         if not self.model.fits_projections or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
         # Every process takes some of the batches.
-        samples = list(enumerate(self.rows.sample(self.train_dataset)))[
-            self.args.process_index :: self.args.world_size
-        ]
         collate = self._get_collator_with_removed_columns(self.data_collator)
         with random_state_kept(self.args.device), torch.no_grad(), self.compute_loss_context_manager():
-            batches = ((number, self._prepare_inputs(collate(rows))) for number, rows in samples)
-            self.model.fit_projections((number, batch, self._teacher_signals(batch)) for number, batch in batches)
+            batches = (self._prepare_inputs(collate(rows)) for rows in self.rows.sample(self.train_dataset))
+            self.model.fit_projections((batch, self._teacher_signals(batch)) for batch in batches)
 
     @unless_stock
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
