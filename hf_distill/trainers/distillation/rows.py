@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
@@ -122,7 +122,7 @@ class RowReader:
         rows: list[Any] = []
         if has_length(dataset):
             count = min(len(dataset), SAMPLE_ROWS)
-            rows = [dataset[row * len(dataset) // count] for row in range(count)]
+            rows = [cast(Any, dataset)[row * len(dataset) // count] for row in range(count)]
         elif isinstance(dataset, HUGGING_FACE):
             rows = list(islice(dataset, SAMPLE_ROWS))
         return [rows[first : first + SAMPLE_BATCH] for first in range(0, len(rows), SAMPLE_BATCH)]
