@@ -23,13 +23,15 @@ class LinearFit:
     layers are then fitted to all of them. A single batch takes the middle one.
 
     Args:
-        linears: The layers; their outputs stand side by side in the goals.
+        linears: The layers, all with a bias or none; their outputs stand side by side in the goals.
     """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.linears = linears
         self._widths = [linear.out_features for linear in linears]
-        shapes = [(linears[0].in_features + 1, columns) for columns in (linears[0].in_features + 1, sum(self._widths))]
+        # A column of ones stands for the bias.
+        width = linears[0].in_features + (linears[0].bias is not None)
+        shapes = [(width, columns) for columns in (width, sum(self._widths))]
         # Inputs times inputs and inputs times goals, of the batches that are fitted and of those that choose.
         self._sums = [[torch.zeros(shape, dtype=torch.float64) for shape in shapes] for _ in range(2)]
         self._batches = 0
@@ -37,10 +39,11 @@ class LinearFit:
     def add(self, x: Tensor, goal: Tensor) -> None:
         """Count a batch: inputs (N, I), and what the layers should make of them, (N, sum of O)."""
         rest = goal - torch.cat([linear(x) for linear in self.linears], dim=1)
-        ones = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        if self.linears[0].bias is not None:
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
         gram, products = self._sums[self._batches % CHOOSING_EVERY == 1]
-        gram += (ones.T @ ones).cpu().double()
-        products += (ones.T @ rest).cpu().double()
+        gram += (x.T @ x).cpu().double()
+        products += (x.T @ rest).cpu().double()
         self._batches += 1
 
     def solve(self, ridges: Sequence[float] = RIDGES) -> None:
@@ -57,7 +60,7 @@ class LinearFit:
         damped = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
         change = torch.linalg.solve(damped, products)
         for linear, part in zip(self.linears, change.split(self._widths, dim=1), strict=True):
-            linear.weight.add_(part[:-1].T.to(linear.weight))
+            linear.weight.add_(part[: linear.in_features].T.to(linear.weight))
             if linear.bias is not None:
                 linear.bias.add_(part[-1].to(linear.bias))
 

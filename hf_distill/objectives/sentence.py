@@ -122,15 +122,20 @@ class EmbeddingObjective(SentenceObjective):
         self.projections = nn.ModuleList(make_projection(self.projection, width, wanted) for width in self.widths)
 
     @property
+    def fits(self) -> bool:
+        """Whether what leads to the teacher's width, a projection or the student's dense layer, begins with a fit."""
+        return self.projection in FITTED
+
+    @property
     def fits_projections(self) -> bool:
-        """Whether widths differ, and the kind is `auto` or `fitted`."""
-        return self.projection in FITTED and any(isinstance(one, nn.Linear) for one in self.projections)
+        """Whether the widths differ, and the projections begin with a fit."""
+        return self.fits and any(isinstance(one, nn.Linear) for one in self.projections)
 
     def projected(self, student: Signals, teacher: Signals) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
         """Give every fitted projection with the vectors of both sides."""
         ours, theirs = vectors_of(student), vectors_of(teacher)
         for width, projection in zip(self.widths, self.projections, strict=True):
-            if self.projection in FITTED and isinstance(projection, nn.Linear):
+            if self.fits and isinstance(projection, nn.Linear):
                 yield projection, ours[:, :width], theirs
 
     def forward(

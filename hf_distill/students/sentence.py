@@ -93,7 +93,10 @@ class SentenceHead(nn.Module):
         max_length: Tokens at which texts are cut; `None` where the tokenizer decides.
         include_prompt: Whether the tokens of a prompt are pooled too.
         similarity: Name of the similarity that the vectors are compared by; `None` is the cosine.
+        dense_is_new: Whether a dense layer was made for a student, with weights that mean nothing yet.
     """
+
+    dense_is_new = False
 
     def __init__(
         self,
@@ -148,8 +151,13 @@ class SentenceHead(nn.Module):
 
     def width(self, hidden_size: int) -> int:
         """D for an encoder of a hidden size."""
-        dense = [step for step in self.steps if isinstance(step, Dense)]
-        return dense[-1].linear.out_features if dense else hidden_size * len(self.pooling)
+        dense = self.last_dense
+        return hidden_size * len(self.pooling) if dense is None else dense.out_features
+
+    @property
+    def last_dense(self) -> nn.Linear | None:
+        """The matrix of the last dense layer."""
+        return next((step.linear for step in reversed(self.steps) if isinstance(step, Dense)), None)
 
     def for_student(
         self, hidden_size: int, *, pooling: str | None = None, dense_width: int | None = None
@@ -168,7 +176,7 @@ class SentenceHead(nn.Module):
             steps.append(Dense(hidden_size * len(modes), dense_width, bias=False))
         if self.normalizes:
             steps.append(Normalize())
-        return SentenceHead(
+        head = SentenceHead(
             modes,
             steps,
             prompts=self.prompts,
@@ -176,6 +184,8 @@ class SentenceHead(nn.Module):
             max_length=self.max_length,
             similarity=self.similarity,
         )
+        head.dense_is_new = dense_width is not None
+        return head
 
     def describe(self) -> str:
         """The modules in words, such as `mean, dense 312 -> 768, normalize`."""

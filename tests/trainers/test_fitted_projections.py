@@ -100,3 +100,14 @@ def test_a_stream_gives_its_first_rows_and_one_that_ends_for_good_none(rows):
     streamed = [row for batch in RowReader.sample(rows.to_iterable_dataset()) for row in batch]
     assert streamed == list(rows)[:SAMPLE_ROWS]
     assert RowReader.sample(iter([1, 2])) == []
+
+
+def test_a_new_dense_layer_of_the_student_begins_with_a_fit_too(build):
+    losses = {}
+    for kind in ("auto", "identity"):
+        objective = {"objective": "embedding", "projection": kind}
+        trainer = build(objectives=[objective], max_steps=1, student_dense_width=24)
+        trainer.train()
+        losses[kind] = logged(trainer)[0]
+    assert trainer.model.sentence_head.describe() == "mean, dense 12 -> 24"
+    assert losses["auto"] < 0.5 * losses["identity"]

@@ -6,7 +6,7 @@ loss, the detached terms and, where asked for, the student's logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -24,6 +24,7 @@ from ...kernels.least_squares import LinearFit
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.base import as_in_first_process
 from ...objectives.schedules import Schedule
+from ...objectives.sentence import EmbeddingObjective, vectors_of
 from ...settings import DistillationArguments
 from ...students.sentence import SentenceHead, head_of, keep_activation
 from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
@@ -184,8 +185,14 @@ class DistillationModel(PreTrainedModel):
 
     @property
     def fits_projections(self) -> bool:
-        """Whether an objective has projections that begin with a fit."""
-        return any(cast(Objective, objective).fits_projections for objective in self.objectives.values())
+        """Whether there are projections, or a new dense layer of the student, that begin with a fit."""
+        objectives = [cast(Objective, objective) for objective in self.objectives.values()]
+        return any(objective.fits_projections for objective in objectives) or any(map(self._fits_dense, objectives))
+
+    def _fits_dense(self, objective: Objective) -> bool:
+        """Whether an objective says what a new dense layer of the student should give."""
+        head = self.sentence_head
+        return head is not None and head.dense_is_new and isinstance(objective, EmbeddingObjective) and objective.fits
 
     @torch.no_grad()
     def fit_projections(self, batches: Iterable[tuple[Mapping[str, Any], Any]]) -> None:
@@ -198,22 +205,33 @@ class DistillationModel(PreTrainedModel):
         self.student.eval()
         fits: dict[nn.Linear, LinearFit] = {}
         for inputs, taught in batches:
-            student = self.student_signals(inputs)
-            for name, objective in self.objectives.items():
-                seen = self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
-                teacher = signals_for(name, taught)
-                if teacher is None:
-                    continue
-                for linear, x, goal in cast(Objective, objective).projected(seen, teacher):
-                    if linear not in fits:
-                        linear.weight.zero_()
-                        fits[linear] = LinearFit([linear])
-                    fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight))
+            for linear, x, goal in self._pairs_to_fit(inputs, taught):
+                if linear not in fits:
+                    linear.weight.zero_()
+                    fits[linear] = LinearFit([linear])
+                fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight))
         for linear, fit in fits.items():
             fit.solve()
             for parameter in linear.parameters():
                 as_in_first_process(parameter)
         self.student.train(was_training)
+
+    def _pairs_to_fit(self, inputs: Mapping[str, Any], taught: Any) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Give every linear layer that is fitted, with its inputs and goals in one batch."""
+        dense = None if self.sentence_head is None else self.sentence_head.last_dense
+        entering: list[Tensor] = []
+        hook = None if dense is None else dense.register_forward_pre_hook(lambda _, given: entering.append(given[0]))
+        student = self.student_signals(inputs)
+        if hook is not None:
+            hook.remove()
+        for name, objective in cast(Mapping[str, Objective], self.objectives).items():
+            teacher = signals_for(name, taught)
+            if teacher is None:
+                continue
+            seen = self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
+            yield from objective.projected(seen, teacher)
+            if dense is not None and self._fits_dense(objective):
+                yield dense, entering[0], vectors_of(teacher)
 
     def warn_of_untrained_head(self) -> None:
         """Say once if the student has a head, and no objective reads what it says."""
