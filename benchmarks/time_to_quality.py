@@ -5,8 +5,7 @@
 
 Every student learns on the task's training rows and is scored every so many updates; it ends when it keeps the share.
 Seconds are processor time of its first weights and of its updates, without the scoring: those of a quiet core with
-`--threads 1`. `--split train` scores on 1,000
-training rows that are kept apart: settings are compared there.
+`--threads 1`. `--split train` scores on 1,000 training rows that are kept apart: settings are compared there.
 """
 
 from __future__ import annotations
