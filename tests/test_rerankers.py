@@ -1,5 +1,6 @@
 """Rerankers: rows of a query with candidates, students of models with one score, and the order that they give."""
 
+import copy
 import json
 import math
 import warnings
@@ -15,6 +16,8 @@ from transformers import BertForSequenceClassification, BertModel, set_seed
 from hf_distill import (
     DistillationArguments,
     DistillationTrainer,
+    MultiTeacherArguments,
+    MultiTeacherTrainer,
     StoredTeacher,
     create_student,
     precompute,
@@ -331,6 +334,70 @@ def test_a_teacher_is_a_cross_encoder(sentence_transformers, folder, tiny_tokeni
         made.train()
         made.save_model()
         assert isinstance(CrossEncoder(str(tmp_path / str(number) / "student")).activation_fn, torch.nn.Tanh)
+
+
+# ---- Several teachers ----
+
+
+@pytest.fixture
+def second(tiny_bert_config):
+    set_seed(1)
+    model = sharpened(BertForSequenceClassification(tiny_bert_config(num_labels=1, problem_type="regression")))
+    torch.nn.init.normal_(model.classifier.weight, std=2.0)
+    return model.eval()
+
+
+def several(tmp_path, teachers, student, tokenizer, data=None, **fields):
+    """A trainer whose batches are all rows in their order."""
+    given = {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 8, "report_to": "none"}
+    given |= {"max_steps": 2, "use_cpu": True, "save_strategy": "no", "disable_tqdm": True, "max_length": 32}
+    return MultiTeacherTrainer(
+        copy.deepcopy(student),
+        MultiTeacherArguments(str(tmp_path / "student"), **given, **fields),
+        teacher_models=teachers,
+        train_dataset=None if isinstance(teachers[-1], StoredTeacher) else data or Dataset.from_list(rows()),
+        processing_class=tokenizer,
+    )
+
+
+@pytest.mark.parametrize("combine", ["mean_logits", "mean_probabilities"])
+def test_two_teachers_are_one_weighted_list_live_and_stored(combine, reranker, second, tiny_tokenizer, tmp_path):
+    kept = []
+    for name, model in {"one": reranker, "two": second}.items():
+        given = {"processing_class": tiny_tokenizer, "dtype": "float32", "max_length": 32}
+        precompute(Dataset.from_list(rows()), model, ["margin"], tmp_path / name, **given)
+        kept.append(StoredTeacher(tmp_path / name, name))
+    student = create_student(second, "2x12:2h:24")
+    fields = {"combine": combine, "teacher_weights": [3.0, 1.0], "objectives": ["margin", "listwise"]}
+    trained = []
+    for teachers in ([reranker, second], [reranker, kept[1]], kept):
+        made = several(tmp_path, teachers, student, tiny_tokenizer, **fields)
+        found = made.teacher.signals(next(iter(made.get_train_dataloader())))["margin"].logits["logits"]
+        for row, scores in zip(rows(), found, strict=True):
+            one, two = (torch.tensor(slow_scores(model, tiny_tokenizer, row)) for model in (reranker, second))
+            of = torch.Tensor if combine == "mean_logits" else lambda values: torch.tensor(values).softmax(-1)
+            expected = 0.75 * of(one.tolist()) + 0.25 * of(two.tolist())
+            torch.testing.assert_close(of(scores[: len(one)].tolist()), expected, rtol=1e-4, atol=1e-5)
+        made.train()
+        trained.append(weights(made.student))
+    for other in trained[1:]:
+        torch.testing.assert_close(other, trained[0], rtol=1e-4, atol=1e-6)
+
+
+def test_several_teachers_of_candidates_may_be_chosen_by_row_and_not_by_labels(
+    reranker, second, tiny_tokenizer, tmp_path
+):
+    student = create_student(second, "2x12:2h:24")
+    with pytest.raises(ValueError, match=r"`--combine` is 'confidence'.*rows with candidates have none; allowed are"):
+        several(tmp_path, [reranker, second], student, tiny_tokenizer, combine="confidence", objectives=["margin"])
+    data = Dataset.from_list([{**row, "teacher_id": number % 2} for number, row in enumerate(rows())])
+    fields = {"combine": "route", "objectives": ["margin"], "data": data}
+    made = several(tmp_path, [reranker, second], student, tiny_tokenizer, **fields)
+    found = made.teacher.signals(next(iter(made.get_train_dataloader())))["margin"].logits["logits"]
+    for number, (row, scores) in enumerate(zip(rows(), found, strict=True)):
+        expected = slow_scores((reranker, second)[number % 2], tiny_tokenizer, row)
+        assert scores[: len(expected)].tolist() == pytest.approx(expected, abs=1e-5)
+    assert made.train().training_loss > 0
 
 
 def test_a_reranker_from_the_command_line(folder, beir, tmp_path, capsys):

@@ -138,11 +138,15 @@ def _version(values: Any) -> int | None:
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
     """Some rows of a tensor of a batch; of rows without padding none has any."""
-    taken = values.index_select(0, rows)
+    return padded_like(values, values.index_select(0, rows))
+
+
+def padded_like(values: Tensor, made: Tensor) -> Tensor:
+    """A mask that was made of one of a batch: without padding where that one has none."""
     has_padding = facts_of(values).has_padding
     if has_padding is not None:
-        _remember(taken, Facts(has_padding=has_padding))
-    return taken
+        _remember(made, Facts(has_padding=has_padding))
+    return made
 
 
 def on_host(values: Tensor) -> Tensor:
@@ -202,11 +206,7 @@ def units_of(mask: Tensor) -> Tensor:
 
 def as_single_rows(values: Tensor) -> Tensor:
     """(B, C, T) -> (B * C, T) of a batch; of rows without padding none has any."""
-    flat = values.flatten(0, 1)
-    has_padding = facts_of(values).has_padding
-    if has_padding is not None:
-        _remember(flat, Facts(has_padding=has_padding))
-    return flat
+    return padded_like(values, values.flatten(0, 1))
 
 
 class _Read(threading.local):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batch import as_single_rows, reading, units_of
+from .batch import as_single_rows, padded_like, reading, units_of
 from .signals import ABSENT, Signals
 
 
@@ -74,7 +74,8 @@ def run_candidates(run: Callable[..., tuple[Signals, Any]], model: nn.Module, in
         candidates = units_of(inputs["attention_mask"])
         # What is no candidate reads one token: attention over nothing has no gradient.
         first = torch.arange(ids.shape[-1], device=ids.device) == 0
-        flat["attention_mask"] = flat["attention_mask"].masked_fill(~candidates.view(-1, 1) & first, 1)
+        filled = flat["attention_mask"].masked_fill(~candidates.view(-1, 1) & first, 1)
+        flat["attention_mask"] = padded_like(flat["attention_mask"], filled)
     signals = run(**flat)[0]
     for name, scores in signals.logits.items():
         if scores.dim() != 2 or scores.shape[-1] != 1:

@@ -29,6 +29,7 @@ def combine_logits(
     labels: Mapping[str, Tensor] | None = None,
     temperature: float = 1.0,
     problem_type: str | None = None,
+    has_candidates: bool = False,
 ) -> dict[str, Tensor]:
     """The heads' outputs that stand for all teachers; those of a single teacher stay as they are.
 
@@ -40,15 +41,22 @@ def combine_logits(
         labels: The label columns of the batch, for `confidence`.
         temperature: The temperature at which probabilities are averaged.
         problem_type: `config.problem_type` of the student.
+        has_candidates: Whether the logits are the scores (B, C) of a query's candidates, whose softmax is what
+            `mean_probabilities` averages.
 
     Raises:
-        ValueError: If the rule does not fit a regression, or is no rule of combination.
+        ValueError: If the rule does not fit a regression or candidates, or is no rule of combination.
     """
     if len(teachers) == 1:
         return dict(teachers[0])
     if rule == "route":
         raise ValueError("`--combine route` chooses one teacher for each row; it combines no logits.")
-    if rule != "mean_logits" and _is_regression(teachers[0], problem_type):
+    if has_candidates and rule == "confidence":
+        raise ValueError(
+            "`--combine` is 'confidence', which trusts teachers by the class of a row, but rows with candidates have "
+            "none; allowed are 'mean_logits', 'mean_probabilities' and 'route'."
+        )
+    if rule != "mean_logits" and not has_candidates and _is_regression(teachers[0], problem_type):
         raise ValueError(
             f"`--combine` is {rule!r}, but a regression has no probabilities; allowed are 'mean_logits' and 'route'."
         )

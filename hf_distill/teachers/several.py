@@ -368,7 +368,7 @@ class SeveralTeachers(TeacherSource):
     def _combine(self, everyone: Sequence[Signals], inputs: Mapping[str, Any]) -> dict[str, Signals]:
         """One prediction for each temperature at which objectives compare."""
         labels: dict[str, Tensor] = {name: inputs[name] for name in LABEL_COLUMNS if inputs.get(name) is not None}
-        mask = self._mask(everyone, inputs)
+        mask, candidates = self._mask(everyone, inputs), everyone[0].candidates
         at: dict[float, Signals] = {}
         for temperature in (objective.current_temperature for objective in self._together.values()):
             if temperature not in at:
@@ -380,6 +380,7 @@ class SeveralTeachers(TeacherSource):
                     labels=labels,
                     temperature=temperature,
                     problem_type=self._problem_type,
+                    has_candidates=candidates is not None,
                 )
-                at[temperature] = Signals(attention_mask=mask, logits=combined)
+                at[temperature] = Signals(attention_mask=mask, logits=combined, candidates=candidates)
         return {name: at[objective.current_temperature] for name, objective in self._together.items()}

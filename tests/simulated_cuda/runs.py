@@ -244,12 +244,17 @@ def _(run: Run) -> None:
     run.distil(["logits", "labels", "annealed"], pair(**fields), data)
 
 
-@_run("candidates of a query")
-def _(run: Run) -> None:
-    lines = texts()
+def _lists(run: Run, teachers: int) -> None:
+    """Rerankers on queries with two or three candidates."""
+    lines, fields = texts(), {"num_labels": 1, "problem_type": "regression"}
     data = [{"text": one, "candidates": lines[row % 20 : row % 20 + 2 + row % 2]} for row, one in enumerate(lines)]
-    fields = {"num_labels": 1, "problem_type": "regression"}
-    run.distil(["margin", "listwise"], pair(**fields), datasets.Dataset.from_list(data), max_length=32)
+    taught = [model(seed=seed, **fields).eval() for seed in range(teachers)]
+    models = (taught if teachers > 1 else taught[0], pair(**fields)[1])
+    run.distil(["margin", "listwise"], models, datasets.Dataset.from_list(data), max_length=32)
+
+
+_run("candidates of a query")(lambda run: _lists(run, 1))
+_run("candidates of a query, two teachers")(lambda run: _lists(run, 2))
 
 
 @_run("temperatures of rows")

@@ -18,7 +18,6 @@ PAGE = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text(encoding="
 # What cannot be computed without a wait, and what is not done yet: waits and blocking copies of one step.
 ALLOWED = {
     "bert_emd": (1, 0),  # The CPU finds the cheapest transport.
-    "candidates of a query": (2, 0),  # Laid out as rows, their mask has no facts: is there padding on each side?
 }
 
 

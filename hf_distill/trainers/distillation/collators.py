@@ -375,7 +375,8 @@ class RowCollator:
         first = rows[0].get("input_ids")
         if not isinstance(first, list) or not first or not isinstance(first[0], list):
             return dict(pads(rows))
-        return pad_lists(pads, rows)
+        numbers = {name: value for name, value in rows[0].items() if isinstance(value, (int, float))}
+        return pad_lists(pads, rows) | {name: torch.tensor([row[name] for row in rows]) for name in numbers}
 
 
 def no_tokens(columns: Sequence[str], text_column: str) -> str:
