@@ -102,15 +102,19 @@ OFFICIAL = {
     "xsum": ({"document": "long", "summary": "short", "id": "1"}, ["long"], "short"),
     "cnn_dailymail": ({"article": "long", "highlights": "short", "id": "1"}, ["long"], "short"),
     "dialogsum": ({"dialogue": "long", "summary": "short", "id": "1", "topic": "t"}, ["long"], "short"),
+    "billsum": ({"text": "long", "summary": "short", "title": "t"}, ["long"], "short"),
+    "aeslc": ({"email_body": "long", "subject_line": "short"}, ["long"], "short"),
+    "multi_news": ({"document": "long", "summary": "short"}, ["long"], "short"),
 }
 
 
 @pytest.mark.parametrize("name", GENERATION_TASKS)
 def test_every_task_loads_from_its_official_columns(name, tmp_path):
     row, parts, target = OFFICIAL[name]
-    write(tmp_path / name.rpartition("/")[2], train=[row], validation=[row])
+    splits = ("train", get_generation_task(name).headline_split)
+    write(tmp_path / name.rpartition("/")[2], **{split: [row] for split in splits})
     task = load_generation_task(name, tmp_path)
-    for split in ("train", "validation"):
+    for split in splits:
         assert task.dataset[split]["parts"][:] == [parts]
         assert task.dataset[split]["references"][:] == [[target]]
 
