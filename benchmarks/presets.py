@@ -138,7 +138,7 @@ def run_preset(preset: str, teacher: str, encoder_with_head: str, options: argpa
         task,
         AdaptationArguments(str(folder / "distilled")),
         fine_tuning(folder / "student", options, rate=RATES["copied"], epochs=1.0),
-        as_it_is=not adapted,
+        way="adapt" if adapted else "keep",
     )
     losses = [entry["loss"] for entry in done["history"]]
     return {

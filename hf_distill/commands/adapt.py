@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel, set_seed
 
@@ -22,15 +22,19 @@ from hf_distill.settings import (
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.students.sentence import read_head
+from hf_distill.students.sentence import SentenceHead, read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.tasks.vectors import is_retrieval
 from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
+from hf_distill.trainers.fine_tuning.sentence_pairs import finetune_pairs, learns_vectors, random_encoder
 from hf_distill.trainers.fine_tuning.task_models import load_task_model, random_task_model
-from hf_distill.trainers.fine_tuning.trainer import FineTuningResult, finetune
+from hf_distill.trainers.fine_tuning.trainer import FineTuningResult, finetune, save_model
 
 BASELINE_FOLDER = "baseline"
+# A task's own learning rate is that of a trained model; random weights would stay as they are.
+RATE_FROM_SCRATCH = 3e-4
+Way = Literal["adapt", "better", "keep"]
 
 
 @writes_folder("baseline")
@@ -40,12 +44,14 @@ def run(
     training: FineTuningArguments,
     teacher: TeacherArguments | None = None,
     *,
-    as_it_is: bool = False,
+    way: Way = "adapt",
+    baseline_training: FineTuningArguments | None = None,
 ) -> dict[str, Any]:
     """Fine-tune a student on the task's labels and score it.
 
     Of a folder in BEIR's layout there are no labels to learn: a sentence encoder or a reranker is scored as it is,
-    beside its teacher, and saved with a card that says so.
+    beside its teacher, and saved with a card that says so. A sentence encoder (a folder with modules.json) learns
+    pairs of texts with numbers by the cosines of its vectors, and stays one; for any other task it gets a head.
 
     With a teacher (a model already fine-tuned on the task), its score and the student's retention of it are reported
     too; with `adaptation.from_scratch`, the same student with random weights is fine-tuned in the same way.
@@ -57,12 +63,15 @@ def run(
         adaptation: The student, and whether it is trained without a teacher as well.
         training: How to fine-tune; the task's paper settings where left unset.
         teacher: The teacher to score beside it.
-        as_it_is: Whether the student is only scored, with the head that it has.
+        way: `adapt` trains the student; `keep` only scores it, with the head that it has; `better` trains it and keeps
+            of both students, before and after, the one with the better score on the task's `choice_split`.
+        baseline_training: How to train the baseline where not as the student.
 
     Returns:
         The content of `results.json`: `student`, `teacher`, `baseline` (each with `score`, `constant`, the only label
         that it predicts, or `None`, `scores`, `parameters`; `None` where not asked for), `retention` (student /
-        teacher), `gain` (student - baseline).
+        teacher), `gain` (student - baseline); in `student`, where both were compared, `choice`: the `split`, the
+        scores `before` and `after` on it, and what was `kept`, `distilled` or `adapted`.
 
     Raises:
         ValueError: If task, labels and models do not fit.
@@ -71,12 +80,15 @@ def run(
     if is_retrieval(task.task):
         return _score_search(task, adaptation, training, teacher)
     rows = load_task_from(task, seed=training.seed)
-    student, adapted = _student(task, adaptation, training, rows, as_it_is=as_it_is)
+    head = read_head(adaptation.student_model, adaptation.student_revision)
+    if head is not None and learns_vectors(rows.spec) and way != "keep":
+        return _adapt_vectors(task, adaptation, training, teacher, rows, head)
+    student, adapted = _student(task, adaptation, training, rows, way)
     reference = None
     if teacher is not None and teacher.teacher_model is not None:
         name, revision = teacher.teacher_model, teacher.teacher_revision
         reference = score_model(name, rows, training, task, flag="--teacher_model", revision=revision)
-    baseline = _baseline(task, adaptation, training, rows) if adaptation.from_scratch else None
+    baseline = _baseline(task, adaptation, baseline_training or training, rows) if adaptation.from_scratch else None
     facts: dict[str, Any] = {
         "job": "adapt",
         "task": rows.spec.name,
@@ -132,38 +144,9 @@ def _score_search(
             f"`--from_scratch` trains a baseline on labels, but `--task` {task.task!r} is a search, on which nothing "
             "is trained: leave it out."
         )
-
-    def score(name: str, revision: str | None, tokenizer: str | None = None) -> dict[str, Any]:
-        evaluation = EvaluationArguments(
-            name,
-            revision,
-            tokenizer,
-            eval_batch_size=training.per_device_eval_batch_size,
-            bf16=training.bf16,
-            use_cpu=training.use_cpu,
-            seed=training.seed,
-        )
-        return score_vectors(task, evaluation, read_head(name, revision))
-
     source, folder = adaptation.student_model, str(training.output_dir)
-    found = score(source, adaptation.student_revision, adaptation.tokenizer_name)
-    named = teacher is not None and teacher.teacher_model is not None
-    reference = score(str(teacher.teacher_model), teacher.teacher_revision) if teacher is not None and named else None
-    kept = ("score", "constant", "scores", "parameters")
-    roles = {
-        role: None if one is None else {"source": name, **{key: one[key] for key in kept}}
-        for role, name, one in (("student", source, found), ("teacher", teacher and teacher.teacher_model, reference))
-    }
-    same = ("task", "kind", "metric", "split", "split_rows", "max_eval_samples", "majority", "seed")
-    facts: dict[str, Any] = {
-        "job": "adapt",
-        **{key: found[key] for key in same},
-        **({"first_search": found["first_search"]} if "first_search" in found else {}),
-        **roles,
-        "baseline": None,
-        "retention": found["score"] / reference["score"] if reference and reference["score"] else None,
-        "gain": None,
-    }
+    found = _score_vectors(task, training, source, adaptation.student_revision, adaptation.tokenizer_name)
+    facts = _facts_of_vectors(task, found, {"source": source, **_kept(found)}, None, training, teacher)
     if not training.should_save:
         return finish(folder, facts, started, write=False)
     model = load_model(source, flag="--student_model", revision=adaptation.student_revision)
@@ -172,45 +155,162 @@ def _score_search(
     _tokenizer(adaptation).save_pretrained(folder)
     if head is not None:
         head.save(folder, model.config.hidden_size)
-    given = (task, adaptation, training, *([teacher] if teacher else []))
-    finish(folder, facts, started, *given)
-    write_card(folder, searching_facts(model, source, facts, folder, shown_command("adapt", *given)))
+    return _finish_vectors(model, facts, started, task, adaptation, training, teacher)
+
+
+def _adapt_vectors(
+    task: TaskArguments,
+    adaptation: AdaptationArguments,
+    training: FineTuningArguments,
+    teacher: TeacherArguments | None,
+    rows: LoadedTask,
+    head: SentenceHead,
+) -> dict[str, Any]:
+    """Train the vectors of a sentence encoder on scored pairs, and score them beside those of its teacher."""
+    started = time.perf_counter()
+    source, tokenizer = adaptation.student_model, _tokenizer(adaptation)
+    given: dict[str, Any] = {"flag": "--student_model", "revision": adaptation.student_revision}
+    set_seed(training.seed)
+    model = load_model(source, **given)
+    result = finetune_pairs(model, head, rows, tokenizer, training, max_length=task.max_length)
+    student, baseline = _trained(result, source, str(training.output_dir)), None
+    if adaptation.from_scratch:
+        own = _from_scratch(training)
+        set_seed(training.seed)
+        random = random_encoder(model, head)
+        made = finetune_pairs(*random, rows, tokenizer, own, max_length=task.max_length)
+        baseline = _trained(made, source, str(own.output_dir))
+    split = rows.spec.headline_split
+    found = {
+        **{"task": rows.spec.name, "kind": "vectors", "metric": result.metric, "split": split},
+        "split_rows": len(rows.split(split)),
+        "max_eval_samples": task.max_eval_samples,
+        "majority": None,
+        "seed": training.seed,
+        "data": rows.source,
+        "settings_source": rows.spec.fine_tuning.source,
+    }
+    facts = _facts_of_vectors(task, found, student, baseline, training, teacher)
+    return _finish_vectors(model, facts, started, task, adaptation, training, teacher)
+
+
+def _score_vectors(
+    task: TaskArguments,
+    training: FineTuningArguments,
+    name: str,
+    revision: str | None = None,
+    tokenizer: str | None = None,
+) -> dict[str, Any]:
+    """The scores of a sentence encoder or a reranker as it is."""
+    evaluation = EvaluationArguments(
+        name,
+        revision,
+        tokenizer,
+        eval_batch_size=training.per_device_eval_batch_size,
+        bf16=training.bf16,
+        use_cpu=training.use_cpu,
+        seed=training.seed,
+    )
+    return score_vectors(task, evaluation, read_head(name, revision))
+
+
+def _kept(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in ("score", "constant", "scores", "parameters")}
+
+
+def _facts_of_vectors(
+    task: TaskArguments,
+    found: dict[str, Any],
+    student: dict[str, Any],
+    baseline: dict[str, Any] | None,
+    training: FineTuningArguments,
+    teacher: TeacherArguments | None,
+) -> dict[str, Any]:
+    """The results about vectors or orders, with the score of the teacher."""
+    reference = None
+    if teacher is not None and teacher.teacher_model is not None:
+        name = teacher.teacher_model
+        reference = {"source": name, **_kept(_score_vectors(task, training, name, teacher.teacher_revision))}
+    told = ("model", "score", "scores", "constant", "parameters")
+    return {
+        **{name: value for name, value in found.items() if name not in told},
+        "job": "adapt",
+        "student": student,
+        "teacher": reference,
+        "baseline": baseline,
+        "retention": student["score"] / reference["score"] if reference and reference["score"] else None,
+        "gain": student["score"] - baseline["score"] if baseline else None,
+    }
+
+
+def _finish_vectors(
+    model: Any,
+    facts: dict[str, Any],
+    started: float,
+    task: TaskArguments,
+    adaptation: AdaptationArguments,
+    training: FineTuningArguments,
+    teacher: TeacherArguments | None,
+) -> dict[str, Any]:
+    """Write results and card beside a sentence encoder or a reranker."""
+    given, folder = (task, adaptation, training, *([teacher] if teacher else [])), str(training.output_dir)
+    finish(folder, facts, started, *given, write=training.should_save)
+    if training.should_save:
+        command = shown_command("adapt", *given)
+        write_card(folder, searching_facts(model, adaptation.student_model, facts, folder, command))
     return facts
 
 
 def _student(
-    task: TaskArguments,
-    adaptation: AdaptationArguments,
-    training: FineTuningArguments,
-    rows: LoadedTask,
-    *,
-    as_it_is: bool,
+    task: TaskArguments, adaptation: AdaptationArguments, training: FineTuningArguments, rows: LoadedTask, way: Way
 ) -> tuple[dict[str, Any], PreTrainedModel | None]:
-    """Adapt the student, or only score it; the model is that which was trained."""
-    source = adaptation.student_model
+    """The facts of the student, and its model where it was written here."""
+    source, folder = adaptation.student_model, str(training.output_dir)
     given: dict[str, Any] = {"flag": "--student_model", "revision": adaptation.student_revision}
-    if as_it_is:
+    if way == "keep":
         return score_model(source, rows, training, task, tokenizer_name=adaptation.tokenizer_name, **given), None
     set_seed(training.seed)
     model = load_task_model(source, rows.spec, **given)
-    result = finetune(model, rows, _tokenizer(adaptation), training, **_lengths(task))
-    return _trained(result, source, str(training.output_dir)), result.model
+    before = None
+    if way == "better":
+        untrained = copy.copy(training)
+        untrained.num_train_epochs, untrained.max_steps = 0.0, -1
+        before = finetune(copy.deepcopy(model), rows, _tokenizer(adaptation), untrained, save=False, **_lengths(task))
+        set_seed(training.seed)
+    after = finetune(model, rows, _tokenizer(adaptation), training, **_lengths(task))
+    if before is None:
+        return _trained(after, source, folder), after.model
+    split, metric = rows.spec.choice_split, rows.spec.headline
+    scores = {"before": before.scores[split][metric], "after": after.scores[split][metric]}
+    kept = after if scores["after"] > scores["before"] else before
+    if kept is before and training.should_save:
+        save_model(before.model, _tokenizer(adaptation), folder)
+    choice = {"split": split, **scores, "kept": "adapted" if kept is after else "distilled"}
+    return _trained(kept, source, folder) | {"choice": choice}, kept.model
 
 
 def _baseline(
     task: TaskArguments, adaptation: AdaptationArguments, training: FineTuningArguments, rows: LoadedTask
 ) -> dict[str, Any]:
-    """The same student with random weights, fine-tuned in the same way."""
-    own = copy.copy(training)
-    own.output_dir = os.path.join(str(training.output_dir), BASELINE_FOLDER)
-    if own.resume_from_checkpoint not in (True, "True", "true", LAST_CHECKPOINT):
-        own.resume_from_checkpoint = None
+    """The same student with random weights, fine-tuned on the same rows."""
+    own = _from_scratch(training)
     set_seed(training.seed)
     model = random_task_model(
         adaptation.student_model, rows.spec, flag="--student_model", revision=adaptation.student_revision
     )
     result = finetune(model, rows, _tokenizer(adaptation), own, **_lengths(task))
     return _trained(result, adaptation.student_model, own.output_dir)
+
+
+def _from_scratch(training: FineTuningArguments) -> FineTuningArguments:
+    """The settings of the baseline: another folder, and a learning rate for random weights where none is given."""
+    own = copy.copy(training)
+    if own.learning_rate is None:
+        own.learning_rate = RATE_FROM_SCRATCH
+    own.output_dir = os.path.join(str(training.output_dir), BASELINE_FOLDER)
+    if own.resume_from_checkpoint not in (True, "True", "true", LAST_CHECKPOINT):
+        own.resume_from_checkpoint = None
+    return own
 
 
 def _lengths(task: TaskArguments) -> dict[str, Any]:

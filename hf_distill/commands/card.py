@@ -44,6 +44,7 @@ from hf_distill.storage.steps import writing_to
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.labels import is_generic
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.vectors import Pairs
 from hf_distill.trainers.distillation.card import (
     SILENT_SETTINGS,
     chosen_settings,
@@ -318,9 +319,14 @@ def adapted_facts(
     """
     own = results["student"]
     settings = own["settings"]
+    choice = own.get("choice") or {}
     trained = (
-        f"fine-tuned on {own['train_rows']:,} labelled rows of {spec.name}: {own['steps']:,} updates of "
-        f"{_rows_per_update(settings)} rows, learning rate {settings['learning_rate']:g}, seed {results['seed']}"
+        None
+        if choice.get("kept") == "distilled"
+        else (
+            f"fine-tuned on {own['train_rows']:,} labelled rows of {spec.name}: {own['steps']:,} updates of "
+            f"{rows_per_update(settings)} rows, learning rate {settings['learning_rate']:g}, seed {results['seed']}"
+        )
     )
     return dataclasses.replace(
         _begun(model, source, folder, results, command),
@@ -333,7 +339,13 @@ def adapted_facts(
 
 
 def searching_facts(model: Any, source: str, results: Mapping[str, Any], folder: str, command: str) -> CardFacts:
-    """The facts of a sentence encoder or a reranker that was scored on a search; see `adapted_facts`."""
+    """The facts of a sentence encoder that learnt pairs, or that was scored on a search as a reranker is.
+
+    See `adapted_facts`.
+    """
+    own, encodes = results["student"], results["kind"] == "vectors"
+    of_pairs = results["metric"] == Pairs.headline
+    kind = RERANKING if not encodes else SENTENCES if of_pairs else "information-retrieval"
     scores = [
         ScoreFacts(
             results["task"],
@@ -341,16 +353,30 @@ def searching_facts(model: Any, source: str, results: Mapping[str, Any], folder:
             results["split"],
             student=value,
             teacher=_score(results["teacher"], results["split"], metric),
+            baseline=_score(results["baseline"], results["split"], metric),
             complete=results["max_eval_samples"] is None,
             rows=results["split_rows"],
             seed=results["seed"],
-            task_type="information-retrieval" if results["kind"] == "vectors" else RERANKING,
+            task_type=kind,
         )
         for metric, value in results["student"]["scores"][results["split"]].items()
     ]
     begun = _begun(model, source, folder, results, command)
-    tag = SENTENCES if results["kind"] == "vectors" else RERANKING
-    return dataclasses.replace(begun, pipeline_tag=tag, labels=[], scores=[*begun.scores, *scores])
+    trained = None
+    if "train_rows" in own:
+        settings = own["settings"]
+        trained = (
+            f"fine-tuned by CoSENT on {own['train_rows']:,} scored pairs of {results['task']}: {own['steps']:,} "
+            f"updates of {rows_per_update(settings)} pairs, learning rate {settings['learning_rate']:g}, seed "
+            f"{results['seed']}"
+        )
+    return dataclasses.replace(
+        begun,
+        pipeline_tag=SENTENCES if encodes else RERANKING,
+        labels=[],
+        adaptation=trained or begun.adaptation,
+        scores=[*begun.scores, *scores],
+    )
 
 
 def shared_facts(
@@ -380,7 +406,7 @@ def shared_facts(
         facts,
         teacher=facts.teacher + [ModelFacts(shown_name(place), lineage=lineage_of(place)) for place in teachers],
         adaptation=f"fine-tuned on many tasks at once: {names}; {results['steps']:,} updates of "
-        f"{_rows_per_update(settings)} rows, learning rate {settings['learning_rate']:g}, seed {results['seed']}",
+        f"{rows_per_update(settings)} rows, learning rate {settings['learning_rate']:g}, seed {results['seed']}",
         language=list(dict.fromkeys(spec.language for spec in specs)),
         scores=scores,
     )
@@ -400,7 +426,7 @@ def writing_facts(
     return dataclasses.replace(
         _begun(model, source, folder, results, command),
         adaptation=f"fine-tuned to write on {results['train_rows']:,} rows of {spec.name}: {results['steps']:,} "
-        f"updates of {_rows_per_update(settings)} rows, learning rate {settings['learning_rate']:g}, seed "
+        f"updates of {rows_per_update(settings)} rows, learning rate {settings['learning_rate']:g}, seed "
         f"{results['seed']}",
         task=spec.name,
         language=[spec.language],
@@ -529,7 +555,8 @@ def _score(found: Any, split: str, metric: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _rows_per_update(settings: Mapping[str, Any]) -> int:
+def rows_per_update(settings: Mapping[str, Any]) -> int:
+    """Rows of one update of a fine-tuning, of all processes."""
     return (
         settings["per_device_train_batch_size"]
         * settings.get("gradient_accumulation_steps", 1)

@@ -6,6 +6,7 @@ continues where it stopped.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from hf_distill.commands import (
     report as report_verb,
     teach,
 )
-from hf_distill.commands.card import ONE_FILE_FOLDER, pipeline_facts, write_card
+from hf_distill.commands.card import ONE_FILE_FOLDER, pipeline_facts, rows_per_update, write_card
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.stages import Stages
@@ -83,7 +84,11 @@ SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup
 PAUSE = 0.02
 # The rows of the table at the end.
 ROLES = ("majority", "teacher", "student", "baseline")
-REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "retention")
+# Epochs on the labels of a student that has learnt the task from its teacher.
+EPOCHS_OF_A_HEAD = 1.0
+REPORTED = (
+    *("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "split_rows", "retention"),
+)
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
@@ -137,7 +142,9 @@ def run(
         own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
 
     made, built = _make_textbooks(stages, sources, task, corpus, pipeline)
-    stages.work = reckon_work(rows, own_teacher, student, fine_tuning, sources, trainings, adaptation, built, pipeline)
+    seen = rows_distilled(rows, sources, trainings, built, pipeline)
+    plan = plan_adaptation(adaptation, trainings[-1], own_teacher, rows, seen)
+    stages.work = reckon_work(rows, own_teacher, student, fine_tuning, seen, plan, pipeline)
     learner, distilled = student, []
     for source, training in zip(sources, trainings, strict=True):
         arguments = (learner, own_teacher, _textbook(made[source], task, pipeline), training)
@@ -145,12 +152,14 @@ def run(
         learner = replace(student, student_model=str(training.output_dir))
 
     student_arguments = AdaptationArguments(str(folder / "distilled"), from_scratch=True)
-    given = (task, student_arguments, adaptation, own_teacher)
+    way: adapt.Way = ("better" if plan.learnt else "adapt") if pipeline.adapt_student else "keep"
+    given = (task, student_arguments, plan.student, own_teacher)
     adapted = stages.run(
         "student",
-        lambda: adapt.run(*given, as_it_is=not pipeline.adapt_student),
+        lambda: adapt.run(*given, way=way, baseline_training=plan.baseline),
         *given,
-        adapt_student=pipeline.adapt_student,
+        way=way,
+        baseline_epochs=plan.baseline.num_train_epochs,
     )
     if not pipeline.adapt_student:
         copy_folder(folder / "distilled", folder / "student", leave_out=_KEPT_APART)
@@ -199,7 +208,7 @@ def summary(report: dict[str, Any]) -> str:
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     """What the rows of the table mean, and where everything is."""
-    lines = ["baseline: the same student, trained on the labels without a teacher"]
+    lines = [*_budgets(report), f"scores are of the {report['split_rows']:,} rows of {report['split']}"]
     if report.get("majority") is not None:
         lines.insert(0, f"majority: {report['majority']['label']!r} for every row, whatever it says")
     constants = {role: report[role].get("constant") for role in ("teacher", "student", "baseline")}
@@ -217,6 +226,21 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _budgets(report: dict[str, Any]) -> list[str]:
+    """How long student and baseline were trained on the labels, and whether the student is better for it."""
+    student, baseline = report["student"], report["baseline"]
+    epochs = baseline["steps"] * rows_per_update(baseline["settings"]) / baseline["train_rows"]
+    lines = [f"baseline: the same student, trained on the labels without a teacher, for {epochs:.3g} epochs"]
+    choice = student.get("choice")
+    if choice is not None:
+        rows = "these rows" if choice["split"] == report["split"] else choice["split"]
+        scores = f"{choice['before']:.4f} before, {choice['after']:.4f} after, on {rows}"
+        is_adapted = choice["kept"] == "adapted"
+        kept = "fine-tuned on the labels" if is_adapted else "as it was distilled; fine-tuning it is not better"
+        lines.insert(0, f"student: {kept} ({scores})")
+    return lines
+
+
 # --- the task and its teacher ----------------------------------------------------------------------------------------
 
 
@@ -229,18 +253,27 @@ def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArgum
 
 def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
     """Whether a teacher has the head of a task, with its labels by name, so that it need not be fine-tuned."""
+    names = head_names(teacher, spec)
+    if names is not None:
+        logger.warning(
+            f"The teacher has a head with the labels {names}: it is taken as it is. `--teach` fine-tunes it."
+        )
+    return names is not None
+
+
+def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
+    """The labels of a teacher that has the head of a task, with its labels by name; `None` of any other."""
     if teacher.teacher_model is None:
-        return False
+        return None
     try:
         config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
     except UNREADABLE:
-        return False  # The stage that loads it says what is wrong.
+        return None  # The stage that loads it says what is wrong.
     heads = [name for name in config.architectures or () if name.endswith(head_of(spec).suffix)]
     names = names_of_head(config)
     if not heads or spec.label_names is None or is_generic(names) or order_by_name(names, spec.label_names) is None:
-        return False
-    logger.warning(f"The teacher has a head with the labels {names}: it is taken as it is. `--teach` fine-tunes it.")
-    return True
+        return None
+    return names
 
 
 # --- what the stages are, and how long they take ---------------------------------------------------------------------
@@ -260,15 +293,79 @@ def _names(
     ]
 
 
+def rows_distilled(
+    rows: LoadedTask,
+    sources: Sequence[str],
+    trainings: Sequence[DistillationArguments],
+    built: dict[str, Any] | None,
+    pipeline: PipelineArguments,
+) -> dict[str, float]:
+    """Stage -> rows of all its batches, for those distillations whose text has a known number of rows."""
+    texts = {"task": len(rows.train), "cc": built["statistics"]["rows"] if built else None}
+    seen = {}
+    for source, training in zip(sources, trainings, strict=True):
+        number = texts.get(source)
+        if number is not None:
+            number = min(number, pipeline.max_textbook_rows or number)
+            seen[Path(str(training.output_dir)).name] = _rows_seen(training, number)
+    return seen
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptationPlan:
+    """How student and baseline are fine-tuned.
+
+    Attributes:
+        student: Settings of the student's fine-tuning.
+        baseline: Those of the baseline's.
+        learnt: Whether the student has the task's head from its distillation.
+    """
+
+    student: FineTuningArguments
+    baseline: FineTuningArguments
+    learnt: bool
+
+
+def plan_adaptation(
+    given: FineTuningArguments,
+    last: DistillationArguments,
+    teacher: TeacherArguments,
+    rows: LoadedTask,
+    seen: Mapping[str, float],
+) -> AdaptationPlan:
+    """Choose the epochs of student and baseline where `--adapt` names none.
+
+    A student whose head was distilled gets one epoch on the labels, and its baseline as many rows as the student saw
+    in all its training, but no more than the task's epochs. A student without a head, and its baseline, get the
+    task's epochs.
+
+    Args:
+        given: What `--adapt` says.
+        last: The last distillation, which decides whether there is a head.
+        teacher: The teacher of that distillation.
+        rows: The task.
+        seen: Rows of the distillations, by their stages.
+    """
+    items = build_objectives(["relation"] if last.objectives is None else last.objectives, last.objective_options())
+    learns = any(item.objective.student_request.logits for item in items)
+    learnt = learns and head_names(teacher, rows.spec) is not None
+    student, baseline = copy.copy(given), copy.copy(given)
+    if learnt and given.num_train_epochs is None and given.max_steps <= 0:
+        student.num_train_epochs = EPOCHS_OF_A_HEAD
+        baseline.num_train_epochs = rows.spec.fine_tuning.epochs
+        if Path(str(last.output_dir)).name in seen:
+            as_many = EPOCHS_OF_A_HEAD + sum(seen.values()) / len(rows.train)
+            baseline.num_train_epochs = min(baseline.num_train_epochs, as_many)
+    return AdaptationPlan(student, baseline, learnt)
+
+
 def reckon_work(
     rows: LoadedTask,
     teacher: TeacherArguments,
     student: StudentArguments,
     fine_tuning: FineTuningArguments,
-    sources: Sequence[str],
-    trainings: Sequence[DistillationArguments],
-    adaptation: FineTuningArguments,
-    built: dict[str, Any] | None,
+    seen: Mapping[str, float],
+    plan: AdaptationPlan,
     pipeline: PipelineArguments,
 ) -> dict[str, float]:
     """How much each training computes: products of a weight and a row, of rows that are taken as equally long.
@@ -290,23 +387,18 @@ def reckon_work(
         )
     except UNREADABLE:
         return {}
-    own = len(rows.train)
-    work = {
-        "teacher": 3 * large * _rows_seen(fine_tuning.with_task_defaults(rows.spec), own),
-        "student": 3
-        * small
-        * _rows_seen(adaptation.with_task_defaults(rows.spec), own)
-        * (1 + pipeline.adapt_student),
+    models = [plan.baseline, *([plan.student] if pipeline.adapt_student else [])]
+    given, adapted = (
+        sum(_rows_seen(training.with_task_defaults(rows.spec), len(rows.train)) for training in trainings)
+        for trainings in ([fine_tuning], models)
+    )
+    return {
+        "teacher": 3 * large * given,
+        "student": 3 * small * adapted,
         ONNX_STAGE: 0.0,
         "report": 0.0,
+        **{stage: (large + 3 * small) * number for stage, number in seen.items()},
     }
-    texts = {"task": own, "cc": built["statistics"]["rows"] if built else None}
-    for source, training in zip(sources, trainings, strict=True):
-        number = texts.get(source)
-        if number is not None:
-            number = min(number, pipeline.max_textbook_rows or number)
-            work[Path(str(training.output_dir)).name] = (large + 3 * small) * _rows_seen(training, number)
-    return work
 
 
 def _layer_weights(shape: StudentShape) -> int:

@@ -40,8 +40,8 @@ class PipelineArguments:
     )
     adapt_student: bool = setting(
         True,
-        "Fine-tune the distilled student on the task's labels; --no_adapt_student scores it as it is, "
-        "with the head that it learnt from the teacher.",
+        "Fine-tune the distilled student on the task's labels, and keep the better of both where its head was "
+        "distilled; --no_adapt_student scores it as it is, with the head that it learnt from the teacher.",
     )
     export: bool = setting(
         True,
@@ -58,7 +58,11 @@ class PipelineArguments:
     augment: str | None = setting(
         None, "Settings of the augmentation for --textbook_source taskda, likewise (masked_lm …)."
     )
-    adapt: str | None = setting(None, "Settings of the fine-tuning of student and baseline, likewise.")
+    adapt: str | None = setting(
+        None,
+        "Settings of the fine-tuning of student and baseline, likewise. Default: the task's epochs; where the head "
+        "was distilled one epoch, and for the baseline as many rows as the student saw.",
+    )
 
     def settings(self, stage: Literal["teach", "augment", "distill", "distill_next", "adapt"]) -> dict[str, Any]:
         """The settings of one stage: a mapping from YAML, or from the text of a flag.

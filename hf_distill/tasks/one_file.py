@@ -16,7 +16,9 @@ from hf_distill.storage.files import new_folder, write_yaml
 from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.custom import TASK_FILE, default_metrics, label_names_of
 from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files
+from hf_distill.tasks.labels import HIDDEN_TEXTS
 from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.spec_values import FINE_TUNING, FineTuningDefaults
 
 logger = logging.get_logger(__name__)
 
@@ -35,7 +37,10 @@ WORDS, TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "pos_tags")
 # Of the rows, but of no more than so many, this share is held out for validation.
 HELD_OUT, MOST_HELD_OUT = 0.2, 2_000
 EXAMPLES = 1_000
-VALIDATION = "validation"
+VALIDATION, TEST = "validation", "test"
+# A fine-tuning sees about so many rows, in no fewer and no more epochs than these: 3 epochs are usual where rows are
+# many (BERT, appendix A.3), 20 where they are few (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT").
+ROWS_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 24_000, 3, 20
 
 
 def is_one_file(name: str) -> bool:
@@ -66,6 +71,11 @@ def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[
     values.setdefault("evaluation_splits", [VALIDATION])
     spec = TaskSpec.from_dict(values)
     splits, how = _splits(rows, spec, path)
+    if "evaluation_splits" not in fields and TEST in splits and all(map(_is_known, splits[TEST][spec.label_column])):
+        # What is chosen is chosen on validation rows; the scores are those of rows that chose nothing.
+        spec = dataclasses.replace(spec, evaluation_splits=(TEST, VALIDATION))
+    if "fine_tuning" not in fields:
+        spec = dataclasses.replace(spec, fine_tuning=fine_tuning_of(len(splits[spec.train_split])))
     sizes = ", ".join(f"{len(found):,} rows of {split}" for split, found in splits.items())
     names = "numbers" if spec.label_names is None else f"{len(spec.label_names)} classes"
     logger.warning(
@@ -75,10 +85,18 @@ def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[
     return spec, {split: [found] for split, found in splits.items()}
 
 
+def fine_tuning_of(rows: int) -> FineTuningDefaults:
+    """Settings of a fine-tuning on so many rows: as many epochs as make about `ROWS_SEEN` rows."""
+    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(ROWS_SEEN / rows)))
+    source = f"{epochs} epochs of {rows:,} rows: about {ROWS_SEEN:,} rows, {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
+    return dataclasses.replace(FINE_TUNING, epochs=float(epochs), source=source)
+
+
 def write_task_folder(task: Any, folder: Path) -> None:
     """Write a loaded task as a folder that `load_task` reads alike: a file a split, and `task.yaml`."""
     fields = {item.name: item.default for item in dataclasses.fields(TaskSpec)}
     spec = {name: value for name, value in task.spec.to_dict().items() if _differs(value, fields[name])}
+    spec["fine_tuning"] = dataclasses.asdict(task.spec.fine_tuning)
     with new_folder(folder) as part:
         for split, rows in task.dataset.items():
             rows.to_parquet(part / f"{split}.parquet")
@@ -214,6 +232,10 @@ def _splits(rows: Dataset, spec: TaskSpec, path: Path) -> tuple[dict[str, Datase
         )
     train = rows.select([i for i in range(len(rows)) if i not in held_out])
     return {spec.train_split: train, headline: rows.select(sorted(held_out))}, ", always the same ones of every class"
+
+
+def _is_known(label: Any) -> bool:
+    return label is not None and str(label).strip().casefold() not in HIDDEN_TEXTS
 
 
 def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:

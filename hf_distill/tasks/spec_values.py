@@ -81,6 +81,14 @@ class SplitsSpec:
         """The split that the headline metric is reported on."""
         return self.evaluation_splits[0]
 
+    @property
+    def choice_split(self) -> str:
+        """The split by which a checkpoint or a model is chosen: not that of the reported scores where there are two.
+
+        The first evaluation split that is no test split; of tasks that only have test splits the headline split.
+        """
+        return next((name for name in self.evaluation_splits if name not in self.test_splits), self.headline_split)
+
     def check_names(self, name: str) -> None:
         """Check that names of folders and files do not lead out of the folder that they are read or written in.
 

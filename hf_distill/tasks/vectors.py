@@ -60,17 +60,8 @@ class Pairs:
         Args:
             vectors: (N, D) those of `texts`.
         """
-        from scipy.stats import pearsonr, spearmanr
-
         units = unit_rows(vectors)
-        cosines = (units[self.left] * units[self.right]).sum(1)
-        if np.ptp(cosines) == 0 or np.ptp(self.likeness) == 0:
-            # What never changes goes along with nothing.
-            return {"cosine_spearman": 0.0, "cosine_pearson": 0.0}
-        return {
-            "cosine_spearman": float(spearmanr(cosines, self.likeness).statistic),
-            "cosine_pearson": float(pearsonr(cosines, self.likeness).statistic),
-        }
+        return cosine_correlations((units[self.left] * units[self.right]).sum(1), self.likeness)
 
 
 @dataclass(frozen=True)
@@ -176,6 +167,19 @@ class Reranking:
 VectorTask = Pairs | Retrieval
 
 
+def cosine_correlations(cosines: np.ndarray, likeness: np.ndarray) -> dict[str, float]:
+    """Rank and linear correlation of the cosines (P,) of pairs with gold numbers (P,)."""
+    from scipy.stats import pearsonr, spearmanr
+
+    if np.ptp(cosines) == 0 or np.ptp(likeness) == 0:
+        # What never changes goes along with nothing.
+        return {"cosine_spearman": 0.0, "cosine_pearson": 0.0}
+    return {
+        "cosine_spearman": float(spearmanr(cosines, likeness).statistic),
+        "cosine_pearson": float(pearsonr(cosines, likeness).statistic),
+    }
+
+
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """(N, D) vectors of length 1 in fp32; a zero vector stays zero."""
     rows = np.asarray(vectors, dtype=np.float32)
@@ -206,18 +210,19 @@ def _discounted(gains: Sequence[float]) -> float:
 # ---- Reading ----
 
 
-def pairs_of(task: LoadedTask) -> Pairs | None:
-    """The pairs of a task's headline split; `None` of a task whose rows are not two texts with one label."""
+def pairs_of(task: LoadedTask, split: str | None = None) -> Pairs | None:
+    """The pairs of a split, by default the headline's; `None` of a task whose rows are not two texts and a label."""
     spec = task.spec
     if spec.kind != "text_classification" or len(spec.text_columns) != 2:
         return None
-    rows = task.split(spec.headline_split)
+    split = split or spec.headline_split
+    rows = task.split(split)
     rows = rows.select(visible_labels(rows, spec).nonzero()[0])
     left, right = (rows[column][:] for column in spec.text_columns)
     number = {text: index for index, text in enumerate(dict.fromkeys([*left, *right]))}
     return Pairs(
         spec.name,
-        spec.headline_split,
+        split,
         list(number),
         np.array([number[text] for text in left]),
         np.array([number[text] for text in right]),

@@ -9,11 +9,14 @@ import sys
 import pytest
 import torch
 import yaml
+from datasets import Dataset, DatasetDict
 from tiny_data import mood_rows, save_model, write_rows, write_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
     TrainingArguments,
@@ -26,6 +29,8 @@ from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import (
     CorpusArguments,
+    DistillationArguments,
+    FineTuningArguments,
     PipelineArguments,
     StudentArguments,
     TaskArguments,
@@ -33,6 +38,9 @@ from hf_distill.settings import (
 )
 from hf_distill.settings.parsing import parse
 from hf_distill.storage.steps import MARKER
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.one_file import fine_tuning_of
+from hf_distill.tasks.spec import TaskSpec
 
 CLASSES = (TaskArguments, TeacherArguments, StudentArguments, CorpusArguments, PipelineArguments)
 STAGES = ["teacher", "corpus", "distilled", "student"]
@@ -300,20 +308,70 @@ def test_what_is_left_is_said_at_the_speed_of_what_ran(run, started, monkeypatch
     assert f"about {left:.0f} left" in lines["[distilled]"]
 
 
+class TestPlan:
+    """How long student and baseline are fine-tuned, told by sizes alone."""
+
+    @pytest.fixture
+    def plan(self, tmp_path):
+        def make(shape=(6, 384, 1536), objectives=("relation", "logits"), **given):
+            layers, width, inner = shape
+            BertConfig(
+                num_hidden_layers=layers, hidden_size=width, intermediate_size=inner, num_attention_heads=12,
+                architectures=["BertForSequenceClassification"], id2label={0: "no", 1: "yes"},
+            ).save_pretrained(tmp_path)  # fmt: skip
+            spec = TaskSpec("mood", ("text",), ("no", "yes"), fine_tuning=fine_tuning_of(2_400))
+            train = Dataset.from_dict({"text": ["good"] * 2_400, "label": [1] * 2_400})
+            rows, teacher = LoadedTask(spec, DatasetDict(train=train), "here"), TeacherArguments(str(tmp_path))
+            last = DistillationArguments(str(tmp_path / "distilled"), objectives=list(objectives), use_cpu=True)
+            training, settings = FineTuningArguments(str(tmp_path), use_cpu=True, **given), PipelineArguments()
+            seen = module.rows_distilled(rows, ["task"], [last], None, settings)
+            found = module.plan_adaptation(training, last, teacher, rows, seen)
+            return found, module.reckon_work(rows, teacher, StudentArguments(), training, seen, found, settings)
+
+        return make
+
+    @pytest.mark.parametrize("shape", [(6, 384, 1536), (12, 768, 3072)])
+    def test_student_and_baseline_take_no_longer_than_the_distillation_and_see_as_many_rows(self, plan, shape):
+        found, work = plan(shape)
+        assert (found.learnt, found.student.num_train_epochs, found.baseline.num_train_epochs) == (True, 1, 3 + 1)
+        assert work["student"] <= work["distilled"]
+
+    def test_what_the_user_chose_counts(self, plan):
+        found, _ = plan(num_train_epochs=2)
+        assert (found.student.num_train_epochs, found.baseline.num_train_epochs) == (2, 2)
+
+    def test_a_student_without_the_tasks_head_and_its_baseline_learn_for_the_tasks_epochs(self, plan):
+        found, _ = plan(objectives=["relation"])
+        assert (found.learnt, found.student.num_train_epochs, found.baseline.num_train_epochs) == (False, None, None)
+
+
 def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
     run(with_task_text=True)
     assert list(started) == STAGES[2:]
     assert started["distilled"][2].textbook == [str(out / "corpus"), str(material / "mood")]
 
 
-def test_one_file_and_a_classifier_are_enough(run, finished, material, tmp_path, sentences, caplog):
+def test_one_file_and_a_classifier_are_enough(
+    run, material, tmp_path, sentences, caplog, tiny_bert_config, tiny_tokenizer
+):
+    set_seed(0)
+    classifier = BertForSequenceClassification(tiny_bert_config(id2label={0: "no", 1: "yes"}))
+    save_model(material / "classifier", classifier, tiny_tokenizer)
     path = tmp_path / "moods.csv"
     lines = [f"{('bad', 'good')[i % 2]} {text},{('no', 'yes')[i % 2]}" for i, text in enumerate(sentences)]
     path.write_text("\n".join(["what they said,mood", *lines]), encoding="utf-8")
     out = tmp_path / "moods"
-    changes = {"task": str(path), "teacher_model": str(material / "copy" / "teacher"), "output_dir": str(out)}
+    changes = {"task": str(path), "teacher_model": str(material / "classifier"), "output_dir": str(out)}
     given = {"corpus": None, "corpus_licence": None, "teach": None, "distill": {**QUIET, "max_steps": 2}}
+    given["adapt"] = {**QUIET, "per_device_train_batch_size": 8}
     report = run(**changes, **given)
+    # Two updates of 8 rows, and one epoch: as many rows as the student saw.
+    rows = report["student"]["train_rows"]
+    assert report["baseline"]["settings"]["num_train_epochs"] == pytest.approx(1 + 16 / rows)
+    assert report["student"]["choice"]["split"] == report["split"] == "validation"
+    told = format_report(report)
+    assert "before, " in told
+    assert f"scores are of the {report['split_rows']} rows of validation" in told
     assert (report["task"], report["kind"], report["metric"]) == ("moods", "text_classification", "accuracy")
     assert set(report["distillation"]["objectives"]) == {"relation", "logits"}
     assert not (out / "teacher").exists()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from tiny_data import mood_rows, save_model, write_rows, write_task
@@ -182,10 +183,27 @@ def test_a_student_is_adapted_and_stands_beside_teacher_and_baseline(data, encod
 def test_a_student_can_be_scored_as_it_is_beside_its_baseline(data, encoder, tmp_path):
     made = teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "made"))
     given = AdaptationArguments(student_model=str(tmp_path / "made"), from_scratch=True)
-    results = adapt(task(data), given, training(tmp_path / "scores", max_steps=1), as_it_is=True)
+    results = adapt(task(data), given, training(tmp_path / "scores", max_steps=1), way="keep")
     assert results["student"]["score"] == pytest.approx(made["score"])
     assert results["baseline"]["steps"] == 1
     assert not (tmp_path / "scores" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(1.0, "distilled"), (5e-3, "adapted")])
+def test_of_a_student_before_and_after_its_adaptation_the_better_one_is_kept(data, encoder, tmp_path, rate, kept):
+    source = encoder
+    if kept == "distilled":
+        source = str(tmp_path / "made")
+        teach(task(data), TeacherArguments(teacher_model=encoder), training(source))
+    out, given = tmp_path / "student", AdaptationArguments(student_model=source)
+    results = adapt(task(data), given, training(out, learning_rate=rate), way="better")
+    choice, score = results["student"]["choice"], results["student"]["score"]
+    assert (choice["kept"], choice["split"]) == (kept, "validation")
+    assert score == choice["before" if kept == "distilled" else "after"] == max(choice["before"], choice["after"])
+    models = [AutoModelForSequenceClassification.from_pretrained(folder) for folder in (source, out)]
+    assert all(map(torch.equal, *(model.parameters() for model in models))) == (kept == "distilled")
+    assert models[1].config.id2label == {0: "negative", 1: "positive"}
+    assert (read_facts(out).adaptation is None) == (kept == "distilled")
 
 
 def test_a_model_is_scored_on_evaluation_rows_alone(data, encoder, tmp_path):

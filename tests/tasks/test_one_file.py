@@ -7,6 +7,7 @@ from datasets import Dataset
 from tiny_data import write_rows
 
 from hf_distill.tasks import load_task
+from hf_distill.tasks.one_file import fine_tuning_of, write_task_folder
 
 TEXTS = [f"the film number {number} was {'good' if number % 2 else 'bad'}" for number in range(40)]
 NAMES = ["good" if number % 2 else "bad" for number in range(40)]
@@ -67,6 +68,25 @@ class TestSplits:
         path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES, "split": splits})
         task = load_task(path)
         assert {name: len(rows) for name, rows in task.dataset.items()} == {"train": 30, "validation": 6, "test": 4}
+
+    def test_scores_are_of_test_rows_where_they_have_labels_and_choices_are_made_on_validation_rows(self, tmp_path):
+        columns = {"text": TEXTS, "split": ["train"] * 30 + ["dev"] * 6 + ["test"] * 4}
+        for hidden, reported in ((NAMES[36:], "test"), ([""] * 4, "validation")):
+            path = write_csv(tmp_path / "a.csv", columns | {"label": NAMES[:36] + list(hidden)})
+            spec = load_task(path, label_names=["bad", "good"]).spec
+            assert (spec.headline_split, spec.choice_split) == (reported, "validation")
+            asked = load_task(path, label_names=["bad", "good"], evaluation_splits=["validation"]).spec
+            assert asked.evaluation_splits == ("validation",)
+
+    @pytest.mark.parametrize(("rows", "epochs"), [(80, 20), (2_400, 10), (98_000, 3)])
+    def test_epochs_follow_from_the_number_of_rows(self, rows, epochs):
+        assert fine_tuning_of(rows).epochs == epochs
+
+    def test_a_folder_made_of_it_has_the_same_settings(self, tmp_path):
+        task = load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}))
+        assert task.spec.fine_tuning.epochs == 20
+        write_task_folder(task, tmp_path / "folder")
+        assert load_task(str(tmp_path / "folder")).spec.fine_tuning == task.spec.fine_tuning
 
     @pytest.mark.slow
     def test_large_files_hold_out_two_thousand_rows(self, tmp_path):

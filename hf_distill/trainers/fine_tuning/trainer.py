@@ -210,13 +210,13 @@ def finetune(
     _name_labels(model, spec)
     train_rows = tokenize_task(labelled_rows(task), spec, tokenizer, limit, doc_stride=doc_stride)
     evaluation = evaluation_rows(task, tokenizer, limit, doc_stride)
-    headline = evaluation.get(spec.headline_split)
+    choosing = evaluation.get(spec.choice_split)
     trainer = build_trainer(
-        model, spec, tokenizer, args, train_rows, None if headline is None else headline.tokens, callbacks
+        model, spec, tokenizer, args, train_rows, None if choosing is None else choosing.tokens, callbacks
     )
-    if headline is not None:
-        own = spec.for_split(spec.headline_split)
-        trainer.compute_metrics = build_compute_metrics(own, headline.rows, headline.tokens)
+    if choosing is not None:
+        own = spec.for_split(spec.choice_split)
+        trainer.compute_metrics = build_compute_metrics(own, choosing.rows, choosing.tokens)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     history, whole = list(trainer.state.log_history), trainer.whole_run
     trained = merge_lora(trainer.model)
@@ -239,7 +239,7 @@ def finetune(
         train_rows=len(train_rows),
         train_loss=whole.train_loss,
         fp32_matmul=fp32_matmul,
-        settings=_settings(args, limit),
+        settings=settings_of(args, limit),
         history=history,
         constant=scores.constants.get(spec.headline_split),
     )
@@ -293,6 +293,7 @@ def build_trainer(
     eval_dataset: datasets.Dataset | None = None,
     callbacks: list[TrainerCallback] | None = None,
     order: list[int] | None = None,
+    head: TaskHead | None = None,
 ) -> FineTuningTrainer:
     """The trainer of a task: dynamic padding, exact loss, the task's metrics.
 
@@ -305,8 +306,9 @@ def build_trainer(
         eval_dataset: Tokenised rows to evaluate during training.
         callbacks: Further callbacks.
         order: Index among the model's outputs of each label of the task; `None` if the orders agree.
+        head: What is trained in place of the head of the kind of task.
     """
-    head = head_of(spec, None if order is None or order == list(range(len(order))) else order)
+    head = head or head_of(spec, None if order is None or order == list(range(len(order))) else order)
     # Under DataParallel the base class multiplies the loss by the devices although it is that of all their rows.
     undo = 1.0 / args.n_gpu if args.n_gpu > 1 and args.average_tokens_across_devices else 1.0
     args = copy.copy(args)
@@ -375,10 +377,15 @@ def _save(
     if model is trainer.model:
         trainer.save_model()
     elif args.should_save:
-        check_weights(model, "Nothing is saved: the trained")
-        with model_files(str(args.output_dir)) as part:
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
+        save_model(model, tokenizer, str(args.output_dir))
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
+    """Write a model and its tokenizer into a folder; a model with weights that are not finite is refused."""
+    check_weights(model, "Nothing is saved: the trained")
+    with model_files(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def evaluate_splits(trainer: Trainer, evaluation: dict[str, EvaluationRows], spec: TaskSpec) -> Scores:
@@ -440,7 +447,7 @@ def headline_score(scores: Scores, spec: TaskSpec) -> float:
     return scores[split][spec.headline] if split is not None else float("nan")
 
 
-def _settings(args: TrainingArguments, max_length: int) -> dict[str, Any]:
+def settings_of(args: TrainingArguments, max_length: int) -> dict[str, Any]:
     """Return the settings that decide the result."""
     names = (
         "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps world_size "
