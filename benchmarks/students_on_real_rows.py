@@ -262,8 +262,8 @@ class Labels(Case):
 
     def known(self) -> dict[str, float]:
         """Each kind as likely as it is among the training rows, whatever the sentence says."""
-        train, rows = (np.array(self.task.dataset[split]["label"]) for split in self.task.dataset)
-        shares = np.broadcast_to(logit(train.mean(0)), rows.shape)
+        train, rows = (np.array(self.task.dataset[split]["label"][:]) for split in self.task.dataset)
+        shares = np.broadcast_to(logit(train.mean(0).clip(1e-6, 1 - 1e-6)), rows.shape)
         return rounded(compute_scores(self.task.spec, predictions_of(self.task.spec, shares), rows))
 
 

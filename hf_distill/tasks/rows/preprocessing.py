@@ -196,8 +196,7 @@ def preprocess_rows(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
             raise ValueError(f"Split {split!r} of task {spec.name!r}, row {number}: {error}") from error
     kinds = step.made or {step.columns[0]: Value("string")}
     for place, (column, kind) in enumerate(kinds.items()):
-        values = [one[place] for one in made] if len(kinds) > 1 else made
         if column in rows.column_names:
             rows = rows.remove_columns(column)
-        rows = rows.add_column(column, values, feature=kind)
+        rows = rows.add_column(column, [one[place] for one in made] if len(kinds) > 1 else made, feature=kind)
     return rows
