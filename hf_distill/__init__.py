@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .teachers.base import LiveTeacher as LiveTeacher, TeacherSource as TeacherSource
     from .teachers.stored.precompute import precompute as precompute
     from .teachers.stored.teacher import StoredTeacher as StoredTeacher
+    from .trainers.distillation.family import train_family as train_family
     from .trainers.distillation.multi_teacher import MultiTeacherTrainer as MultiTeacherTrainer
     from .trainers.distillation.trainer import DistillationTrainer as DistillationTrainer
     from .trainers.fine_tuning.trainer import evaluate_model as evaluate_model, finetune as finetune

@@ -120,7 +120,7 @@ VERBS = {
     ),
     "distill": Verb(
         "Distil a teacher into a student on a textbook.",
-        ("StudentArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments", "RunArguments"),
+        ("FamilyArguments", "TeacherArguments", "TextbookArguments", "MultiTeacherArguments", "RunArguments"),
         presets=True,
         examples=(
             "hf-distill distill --teacher_model teacher --textbook outputs/corpus --output_dir outputs/student",

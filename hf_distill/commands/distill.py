@@ -6,6 +6,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_distill.commands.card import completed, distillation_details, shown_command
-from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.distill_family import members, table
+from hf_distill.commands.folders import check_folders, writes_folder
 from hf_distill.commands.results import cost_of_training, environment, finish
 from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
 from hf_distill.corpus.build.loading import load_general_corpus
@@ -34,6 +36,7 @@ from hf_distill.settings import (
     TextbookArguments,
 )
 from hf_distill.settings.parsing import changed_arguments
+from hf_distill.storage.steps import writing_to
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sizes import count_parameters, size_table
@@ -41,6 +44,7 @@ from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
 from hf_distill.teachers.stored.manifest import is_stored_teacher
 from hf_distill.teachers.stored.teacher import StoredTeacher
 from hf_distill.trainers.distillation.card import card_facts
+from hf_distill.trainers.distillation.family import train_family
 from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
@@ -63,7 +67,7 @@ def run(
     repeats the run. With `training.push_to_hub` all but the arguments is pushed at the end.
 
     Args:
-        student: Shape and first weights of the student.
+        student: Shape and first weights of the student; of several in one pass of the teacher, `FamilyArguments`.
         teacher: The teacher, as an id or folder; a folder that `precompute` wrote is a teacher without weights.
         textbook: The text; none for a stored teacher, which has its own rows.
         training: Objectives and training; `resume_from_checkpoint="last"` continues in `output_dir`.
@@ -72,27 +76,87 @@ def run(
 
     Returns:
         The content of `results.json`: student and teacher sizes, objectives as resolved, curve of every term, seconds.
+        Of a family `students`, its name -> this content.
 
     Raises:
         ValueError: If no teacher is given, or models, objectives and text do not fit.
     """
-    if how_far is not None and how_far.dry_run:
-        return dry_run(student, teacher, textbook, training)
-    return _train(student, teacher, textbook, training)
+    job = dry_run if how_far is not None and how_far.dry_run else None
+    students = members(student, training)
+    if len(students) == 1:
+        [(alone, own)] = students.values()
+        return (job or _train)(alone, teacher, textbook, own)
+    if job is None:
+        return _train_family(student, teacher, textbook, training)
+    found = {name: job(one, teacher, textbook, own) for name, (one, own) in students.items()}
+    return {"job": "family", "students": found}
 
 
 @writes_folder()
 def _train(
     student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> dict[str, Any]:
-    """Train, and write what `run` says."""
+    """Train one student, and write what `run` says."""
     started = time.perf_counter()
     ready = prepare(student, teacher, textbook, training)
-    trainer = ready.trainer
-    logger.warning("\n".join([trainer.describe(), f"first weights: {ready.first_weights}", ready.sizes]))
+    _describe(ready, student, teacher, textbook, training)
+    ready.trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    return _write(ready, started, student, teacher, textbook, training)
+
+
+@writes_folder()
+def _train_family(
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+) -> dict[str, Any]:
+    """Train several students in one pass of the teachers, and write each as if it were alone."""
+    started = time.perf_counter()
+    students = members(student, training)
+    teachers = open_teachers(teacher, training)
+    ready = {}
+    with ExitStack() as stack:
+        for name, (one, own) in students.items():
+            given = (one, teacher, textbook, own)
+            check_folders(given, "--output_dir", own.output_dir, ())
+            stack.enter_context(writing_to(str(own.output_dir)))
+            ready[name] = prepare(*given, teachers)
+            _describe(ready[name], *given)
+            others = ", ".join(other for other in students if other != name)
+            ready[name].trainer.card_details["hardware"] += f"; in one pass of the teacher with {others}"
+        teachers.let_go()
+        resumed: Any = training.resume_from_checkpoint
+        train_family([prepared.trainer for prepared in ready.values()], resumed)
+        results = {
+            name: _write(ready[name], started, one, teacher, textbook, own, family=list(students))
+            for name, (one, own) in students.items()
+        }
+    return {"job": "family", "model": str(training.output_dir), "students": results}
+
+
+def _describe(
+    ready: Prepared,
+    student: StudentArguments,
+    teacher: TeacherArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
+) -> None:
+    """Say what will be trained, here and on the card."""
+    logger.warning("\n".join([ready.trainer.describe(), f"first weights: {ready.first_weights}", ready.sizes]))
     command = shown_command("distill", student, teacher, textbook, training)
-    trainer.card_details = distillation_details(ready.first_weights, textbook, ready.num_rows, command, environment())
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    details = distillation_details(ready.first_weights, textbook, ready.num_rows, command, environment())
+    ready.trainer.card_details = details
+
+
+def _write(
+    ready: Prepared,
+    started: float,
+    student: StudentArguments,
+    teacher: TeacherArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
+    **further: Any,
+) -> dict[str, Any]:
+    """Write a trained student with its card and its results, to which `further` belongs; returns these."""
+    trainer = ready.trainer
     trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
@@ -124,6 +188,7 @@ def _train(
         "settings": changed_arguments(student, training),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry],
         "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
+        **further,
     }
     given = (student, teacher, textbook, training)
     finish(str(training.output_dir), facts, started, *given, write=training.should_save)
@@ -133,7 +198,15 @@ def _train(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say what the training cost and where the student is; of a dry run everything that it found."""
+    """Say what the training cost and where the student is; of a dry run everything that it found.
+
+    Of a family there is a table.
+    """
+    if results["job"] == "family":
+        students = results["students"]
+        if "model" in results:
+            return table(students)
+        return "\n\n".join(f"{name}\n{summary(found)}" for name, found in students.items())
     if results["job"] == "dry_run":
         from hf_distill.reports.dry_run import format_dry_run
 
@@ -215,17 +288,30 @@ class Prepared:
 
 
 def prepare(
-    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
+    student: StudentArguments,
+    teacher: TeacherArguments,
+    textbook: TextbookArguments,
+    training: DistillationArguments,
+    teachers: Teachers | None = None,
 ) -> Prepared:
     """Load, read and check everything that `distill` needs; see there.
+
+    Args:
+        student: One student.
+        teacher: As for `run`.
+        textbook: As for `run`.
+        training: As for `run`.
+        teachers: The teachers, where several students share them.
 
     Raises:
         ValueError: If no teacher is given, or models, objectives and text do not fit.
     """
     if textbook.with_labels and training.mlm_probability is not None:
         raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
+    own_teachers = teachers is None
+    teachers = teachers or open_teachers(teacher, training)
+    # After the teachers, which several students may share: each begins with the random numbers that it has alone.
     set_seed(training.seed)
-    teachers = open_teachers(teacher, training)
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
     if teachers.stored and teachers.sources[0] is teachers.stored[0]:
         _check_student_init(student)
@@ -275,7 +361,8 @@ def prepare(
         **given,
     )
     del first
-    teachers.let_go()
+    if own_teachers:
+        teachers.let_go()
     has_evaluation = trainer.eval_dataset is not None
     begun = student.student_model or _init_of(student, student_model)
     weights = _first_weights(student, student_model) + (f"; vocabulary: {trimmed}" if trimmed else "")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .corpus import CorpusArguments as CorpusArguments, ShardArguments as ShardArguments
     from .distill import (
         DistillationArguments as DistillationArguments,
+        FamilyArguments as FamilyArguments,
         MultiTeacherArguments as MultiTeacherArguments,
         RunArguments as RunArguments,
         StudentArguments as StudentArguments,

@@ -70,6 +70,24 @@ class StudentArguments:
 
 
 @dataclass
+class FamilyArguments(StudentArguments):
+    """The student: shapes cut from the teacher's configuration, or a model that exists."""
+
+    student_shape: list[Any] = setting(  # type: ignore[assignment]
+        ["4x312"],
+        "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`). Several are a family, "
+        "which learns in one pass of the teacher, each in a folder of --output_dir. One with settings of its own is a "
+        "mapping (in YAML, or JSON) of shape (or student_model), name, and objectives, learning_rate ...",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the size of the vocabulary; a single shape may be given as a string."""
+        super().__post_init__()
+        if not isinstance(self.student_shape, list):
+            self.student_shape = [self.student_shape]
+
+
+@dataclass
 class TextbookArguments:
     """The text that the student learns from; a contextualized corpus, or any other."""
 

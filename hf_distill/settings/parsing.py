@@ -34,7 +34,8 @@ FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 # Arguments that may be mappings or lists of them, in YAML as they are, as flags in JSON.
 STRUCTURED = frozenset(
-    {"objectives", "teach", "distill", "distill_next", "augment", "adapt", "students"} | {"task_settings"}
+    {"objectives", "teach", "distill", "distill_next", "augment", "adapt", "students"}
+    | {"task_settings", "student_shape"}
 )
 _LOADED: list[str] = []
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -65,6 +65,7 @@ class DistillationModel(PreTrainedModel):
     Attributes:
         student: The plain model (or `PeftModel`) that users get.
         objectives: Modules by name; their parameters, if any, train beside the student and are never saved in it.
+        teacher_of: Number of the one teacher that an objective learns from, by its name; `None` for all.
         ends_inside_a_layer: Whether the last signal of a step is queries, keys, values or scores of a layer, so that
             the backward pass begins there.
         sentence_head: Makes one vector of a text, where the student is a sentence encoder; saved with it as modules of
@@ -98,6 +99,7 @@ class DistillationModel(PreTrainedModel):
         self.sentence_head = head
         self.objectives = nn.ModuleDict({item.name: item.objective for item in objectives})
         self.weights = {item.name: item.weight for item in objectives}
+        self.teacher_of = {item.name: item.teacher for item in objectives}
         self.schedules = {item.name: item.schedule for item in objectives if item.schedule is not None}
         # Tensors, because a compiled `forward` would be compiled anew for every other number.
         self._factors = {name: torch.tensor(schedule(0.0)) for name, schedule in self.schedules.items()}
