@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ def _train_family(
             given = (one, teacher, textbook, own)
             check_folders(given, "--output_dir", own.output_dir, ())
             stack.enter_context(writing_to(str(own.output_dir)))
-            ready[name] = prepare(*given, teachers)
+            # A tokenizer remembers how it cut last.
+            ready[name] = prepare(*given, replace(teachers, tokenizers=copy.deepcopy(teachers.tokenizers)))
             _describe(ready[name], *given)
             others = ", ".join(other for other in students if other != name)
             ready[name].trainer.card_details["hardware"] += f"; in one pass of the teacher with {others}"

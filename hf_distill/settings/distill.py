@@ -73,7 +73,7 @@ class StudentArguments:
 class FamilyArguments(StudentArguments):
     """The student: shapes cut from the teacher's configuration, or a model that exists."""
 
-    student_shape: list[Any] = setting(  # type: ignore[assignment]
+    student_shape: list[str] = setting(  # type: ignore[assignment]
         ["4x312"],
         "Layers x width, e.g. 6x384, 4x312, 6x768:12h:3072 (see `hf-distill info shapes`). Several are a family, "
         "which learns in one pass of the teacher, each in a folder of --output_dir. One with settings of its own is a "
