@@ -23,7 +23,10 @@ QUICK := $(wildcard $(addprefix tests/, objectives storage students/test_vocabul
 	$(filter-out $(addsuffix .py, $(RUNS)), $(wildcard tests/test_*.py))
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help env demo test quick test-latest lint type docs format clean
+# Where `make release` finds a folder of weights for each folder of model_cards.
+WEIGHTS ?= outputs/release
+
+.PHONY: help env demo test quick test-latest lint type docs release format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -60,6 +63,10 @@ type: $(READY)  ## Types
 
 docs: $(READY)  ## The documentation site in outputs/site; every warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d outputs/doctrees . outputs/site
+
+release: $(READY)  ## Check the students of model_cards against WEIGHTS and show what a push sends; PUSH=1 [OWNER=me] sends it
+	$(if $(PUSH),HF_HUB_OFFLINE=0) $(BIN)/python benchmarks/release.py --weights $(WEIGHTS) \
+		$(if $(OWNER),--owner $(OWNER)) $(if $(PUSH),--push)
 
 format: $(READY)  ## Format and fix what can be fixed
 	$(BIN)/ruff format .

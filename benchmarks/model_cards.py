@@ -77,7 +77,7 @@ def gather(options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, A
     facts = dict(known)
     commit = options.commit or head_commit()
     if options.student:
-        facts = _with_student(facts, options.student)
+        facts = with_student(facts, options.student)
     if options.corpus:
         statistics = without_paths(json.loads((options.corpus / "statistics.json").read_text(encoding="utf-8")))
         shown = {"rows": statistics["rows"], "bytes": statistics["bytes"], "mean words": statistics["mean_words"]}
@@ -94,7 +94,7 @@ def gather(options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, A
     return facts
 
 
-def _with_student(known: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def with_student(known: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The facts that a distillation wrote beside its student, under those that were written by hand."""
     written = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     results = _results(folder)

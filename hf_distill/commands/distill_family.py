@@ -11,7 +11,7 @@ from hf_distill.settings import DistillationArguments, FamilyArguments, StudentA
 from hf_distill.settings.parsing import from_mapping
 from hf_distill.settings.values import json_mapping
 from hf_distill.storage.folders import safe_name
-from hf_distill.storage.plain_values import did_you_mean
+from hf_distill.storage.plain_values import did_you_mean, shown
 from hf_distill.trainers.distillation.family import SHARED_SETTINGS
 
 # What a student of a family cannot have for itself, beside what decides its batches.
@@ -37,6 +37,8 @@ def members(student: StudentArguments, training: DistillationArguments) -> Membe
         return {"": (student, training)}
     given = {field.name: getattr(student, field.name) for field in dataclasses.fields(StudentArguments)}
     items = [_own_settings(item) for item in student.student_shape]
+    if not items:
+        raise ValueError("`--student_shape` is empty; give at least one shape.")
     if len(items) == 1:
         if set(items[0]) - {"shape"}:
             raise ValueError("`--student_shape` has one student: give its settings as flags of their own.")
@@ -57,15 +59,16 @@ def members(student: StudentArguments, training: DistillationArguments) -> Membe
 
 
 def _own_settings(item: Any) -> dict[str, Any]:
-    """What an item says of its student: `shape`, `name` and settings."""
+    """What an item says of its student: `shape` or `student_model`, `name` and settings."""
     if isinstance(item, str) and not item.lstrip().startswith("{"):
         return {"shape": item}
-    return json_mapping(item, "--student_shape")
+    found = json_mapping(item, "--student_shape")
+    if found.get("shape") is None and found.get("student_model") is None:
+        raise ValueError(f"`--student_shape` has {shown(found)}, which has no `shape` and no `student_model`.")
+    return found
 
 
 def _name(item: Mapping[str, Any]) -> str:
-    if "shape" not in item and "student_model" not in item:
-        raise ValueError(f"`--student_shape` has {dict(item)}, which has no `shape` and no `student_model`.")
     own = item.get("shape") or Path(str(item["student_model"])).name
     return safe_name(item.get("name", str(own).replace(":", "-")), "`--student_shape`: a name")
 

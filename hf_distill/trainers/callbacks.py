@@ -51,9 +51,13 @@ class TermsInProgressBar(ProgressCallback):
     """The stock progress bar with the last loss and its terms at its end, and a bar for every pass of an evaluation.
 
     The lines with all values, one a log, are those of the stock bar, unless `writes_logs` is off.
+
+    Attributes:
+        label: Whose training it is, where several take place at once.
     """
 
     writes_logs = True
+    label = ""
     training_bar: Any
     prediction_bar: Any
     _loader: Any = None
@@ -68,8 +72,11 @@ class TermsInProgressBar(ProgressCallback):
     ) -> None:
         """Write the line, and the terms into the bar."""
         if self.writes_logs or any(name.startswith("eval_") for name in logs or ()):
-            super().on_log(args, state, control, logs=logs, **kwargs)
+            named = {"student": self.label} if self.label else {}
+            super().on_log(args, state, control, logs={**named, **(logs or {})}, **kwargs)
         if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
+            if self.label:
+                self.training_bar.set_description(self.label, refresh=False)
             self.training_bar.set_postfix_str(terms_of(logs or {}), refresh=True)
 
     def on_prediction_step(

@@ -172,15 +172,19 @@ def test_a_family_that_failed_goes_on_from_what_each_student_has(make, passes):
         assert all(torch.equal(values, theirs[name]) for name, values in one.student.state_dict().items())
 
 
-def test_a_student_that_ends_early_leaves_the_others_as_they_are(make, passes):
+def test_a_student_that_ends_early_leaves_the_others_as_they_are(make, passes, capsys):
     alone = make("alone", alone=True)
-    family = make("family", of={"deep": {"max_steps": 4}})
+    family = make("family", disable_tqdm=False)
     family[1].add_callback(AtStep(2, lambda control: setattr(control, "should_training_stop", True)))
     passes[0] = 0
     train_family(family)
     assert passes[0] == 4
     assert_same(family[:1], alone[:1])
     assert family[1].state.global_step == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "'loss'" in line]
+    assert [[name for name in NAMES if f"{{'student': '{name}', 'loss'" in line] for line in lines[4 + 4 :]] == [
+        ["deep"], ["flat"], ["deep"], ["flat"], ["deep"], ["deep"],
+    ]  # fmt: skip
 
 
 def test_other_batches_are_right_and_a_warning_says_that_they_cost(make, passes, sentences, warnings_of):

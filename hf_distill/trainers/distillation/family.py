@@ -30,6 +30,7 @@ from ...capture.signals import SignalRequest, Signals
 from ...hub.tokenizers import tokenizer_hash
 from ...teachers.base import TeacherSource, union_of
 from ...teachers.routing import only_requested
+from ..callbacks import TermsInProgressBar
 from .trainer import DistillationTrainer
 
 logger = logging.get_logger(__name__)
@@ -89,9 +90,16 @@ def train_family(
 
 
 def _train(trainer: DistillationTrainer, resume_from_checkpoint: str | bool | None) -> TrainOutput:
-    args = trainer.args
+    args, name = trainer.args, _name(trainer)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TermsInProgressBar):
+            callback.label = name
     enable_full_determinism(args.seed) if args.full_determinism else set_seed(args.seed)
-    return trainer.train(resume_from_checkpoint)
+    try:
+        return trainer.train(resume_from_checkpoint)
+    except Exception:
+        logger.warning(f"The training of {name!r} failed, and its family ends with it.")
+        raise
 
 
 # ---- One pass of the teacher ----
@@ -114,9 +122,9 @@ def _asked_once(trainers: Sequence[DistillationTrainer], index: int, turns: _Tur
             source.__dict__["signals"] = one_pass.signals
         yield
     finally:
-        for source in sources:
+        for source, request in zip(sources, requests, strict=True):
             source.__dict__.pop("signals", None)
-        first.request(requests[0])
+            source.request(request)
     if len(trainers) > 1 and one_pass.num_passes == one_pass.num_asked > 0:
         logger.warning(
             f"The teacher ran anew for each of {len(trainers)} students, because no two of them had the same batch: "
@@ -175,7 +183,7 @@ def _is_same_batch(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _is_same_value(one: Any, other: Any) -> bool:
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return bool(one == other)
+        return type(one) is type(other) and np.array_equal(one, other)
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(on_host(one), on_host(other))
 
 
