@@ -31,6 +31,7 @@ from ...hub.tokenizers import tokenizer_hash
 from ...teachers.base import TeacherSource, union_of
 from ...teachers.routing import only_requested
 from ..callbacks import TermsInProgressBar
+from ..checkpoints import LAST_CHECKPOINT
 from .trainer import DistillationTrainer
 
 logger = logging.get_logger(__name__)
@@ -41,7 +42,7 @@ SHARED_SETTINGS = (
     *("dataloader_drop_last", "max_length", "text_column", "mlm_probability", "align_tokenizers"),
     *("teacher_text_column", "teacher_prompt", "teacher_dtype", "teacher_device", "bf16", "fp16", "pack_rows"),
 )
-# Services of which a process has one run at a time are not among these.
+# Other services have one run at a time in a process.
 TRACKERS = frozenset({"none", "tensorboard"})
 
 
@@ -69,7 +70,7 @@ def train_family(
         ValueError: If the trainers do not share teacher, tokenizer, labels or batches, or what they have is not
             supported in one process.
     """
-    if resume_from_checkpoint not in (None, False, True, "last"):
+    if str(resume_from_checkpoint).lower() not in ("none", "false", "true", LAST_CHECKPOINT):
         raise ValueError(
             f"`--resume_from_checkpoint` is {resume_from_checkpoint!r}, but every student of a family has checkpoints "
             "of its own: give last."
