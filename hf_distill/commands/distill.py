@@ -112,15 +112,18 @@ def _train_family(
     started = time.perf_counter()
     students = members(student, training)
     teachers = open_teachers(teacher, training)
-    ready = {}
+    begun, ready = {}, {}
     with ExitStack() as stack:
         for name, (one, own) in students.items():
-            given = (one, teacher, textbook, own)
-            check_folders(given, "--output_dir", own.output_dir, ())
+            check_folders((one, teacher, textbook, own), "--output_dir", own.output_dir, ())
             stack.enter_context(writing_to(str(own.output_dir)))
             # A tokenizer remembers how it cut last.
-            ready[name] = prepare(*given, replace(teachers, tokenizers=copy.deepcopy(teachers.tokenizers)))
-            _describe(ready[name], *given)
+            theirs = replace(teachers, tokenizers=copy.deepcopy(teachers.tokenizers))
+            begun[name] = begin(one, textbook, own, theirs)
+        # The first trainer freezes the teachers, and may let them compute faster than while students are made.
+        for name, (one, own) in students.items():
+            ready[name] = make_trainer(begun.pop(name), own, teachers)
+            _describe(ready[name], one, teacher, textbook, own)
             others = ", ".join(other for other in students if other != name)
             ready[name].trainer.card_details["hardware"] += f"; in one pass of the teacher with {others}"
         teachers.let_go()
@@ -141,9 +144,11 @@ def _describe(
     training: DistillationArguments,
 ) -> None:
     """Say what will be trained, here and on the card."""
-    logger.warning("\n".join([ready.trainer.describe(), f"first weights: {ready.first_weights}", ready.sizes]))
+    begun = ready.begun
+    logger.warning("\n".join([ready.trainer.describe(), f"first weights: {begun.first_weights}", begun.sizes]))
     command = shown_command("distill", student, teacher, textbook, training)
-    details = distillation_details(ready.first_weights, textbook, ready.num_rows, command, environment())
+    rows = len(begun.train_rows)
+    details = distillation_details(begun.first_weights, textbook, rows, command, environment())
     ready.trainer.card_details = details
 
 
@@ -157,11 +162,11 @@ def _write(
     **further: Any,
 ) -> dict[str, Any]:
     """Write a trained student with its card and its results, to which `further` belongs; returns these."""
-    trainer = ready.trainer
+    trainer, begun = ready.trainer, ready.begun
     trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
-    evaluation = trainer.evaluate() if ready.has_evaluation else None
+    evaluation = trainer.evaluate() if trainer.eval_dataset is not None else None
     vectors = trainer.evaluation.vectors
     teachers_vectors = None if vectors is None else vectors.score_teacher(trainer.teachers[0])
     if training.world_size == 1:
@@ -176,11 +181,11 @@ def _write(
         "teacher_parameters": ready.teacher_parameters,
         "student_shape": student.student_shape if student.student_model is None else None,
         "student_parameters": count_parameters(trainer.student).total,
-        "student_init": ready.student_init,
-        "first_weights": ready.first_weights,
+        "student_init": begun.student_init,
+        "first_weights": begun.first_weights,
         "objectives": trainer.manifest()["objectives"],
         "textbook": textbook.textbook,
-        "textbook_rows": ready.num_rows,
+        "textbook_rows": len(begun.train_rows),
         **trainer.whole_run.facts(),
         "evaluation": evaluation,
         **({} if vectors is None or teachers_vectors is None else {f"teacher_{vectors.way}": teachers_vectors}),
@@ -243,9 +248,9 @@ def dry_run(
     return {
         "job": "dry_run",
         "settings": changed_arguments(student, training),
-        "sizes": ready.sizes,
-        "first_weights": ready.first_weights,
-        "rows": ready.num_rows,
+        "sizes": ready.begun.sizes,
+        "first_weights": ready.begun.first_weights,
+        "rows": len(ready.begun.train_rows),
         **found,
     }
 
@@ -264,54 +269,69 @@ def _best(trainer: Any) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A student with its first weights, and its rows.
+
+    Attributes:
+        student: The model.
+        tokenizer: That of its rows.
+        train_rows: Rows to learn from.
+        eval_rows: Rows that are held back, if any.
+        sizes: The table of teacher and student.
+        student_init: Where the first weights came from: the name of a way to make them, or a model.
+        first_weights: The same in words, with what was kept of the teacher.
+    """
+
+    student: Any
+    tokenizer: Any
+    train_rows: datasets.Dataset
+    eval_rows: datasets.Dataset | None
+    sizes: str
+    student_init: str
+    first_weights: str
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A distillation that has only to be started.
 
     Attributes:
         trainer: The trainer with its models and rows.
+        begun: What the trainer was made of.
         teachers: Ids or folders of the teachers.
         teacher_parameters: Parameters of all of them.
-        sizes: The table of both models.
-        student_init: Where the first weights came from: the name of a way to make them, or a model.
-        first_weights: The same in words, with what was kept of the teacher.
-        num_rows: Rows to learn from.
-        has_evaluation: Whether there are rows to evaluate on.
     """
 
     trainer: Any
+    begun: Begun
     teachers: list[str]
     teacher_parameters: int
-    sizes: str
-    student_init: str
-    first_weights: str
-    num_rows: int
-    has_evaluation: bool
 
 
 def prepare(
-    student: StudentArguments,
-    teacher: TeacherArguments,
-    textbook: TextbookArguments,
-    training: DistillationArguments,
-    teachers: Teachers | None = None,
+    student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> Prepared:
     """Load, read and check everything that `distill` needs; see there.
-
-    Args:
-        student: One student.
-        teacher: As for `run`.
-        textbook: As for `run`.
-        training: As for `run`.
-        teachers: The teachers, where several students share them.
 
     Raises:
         ValueError: If no teacher is given, or models, objectives and text do not fit.
     """
+    teachers = open_teachers(teacher, training)
+    ready = make_trainer(begin(student, textbook, training, teachers), training, teachers)
+    teachers.let_go()
+    return ready
+
+
+def begin(
+    student: StudentArguments, textbook: TextbookArguments, training: DistillationArguments, teachers: Teachers
+) -> Begun:
+    """Read the rows and make the student, which several trainers may do before one of them changes the teachers.
+
+    Raises:
+        ValueError: If models and text do not fit.
+    """
     if textbook.with_labels and training.mlm_probability is not None:
         raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
-    own_teachers = teachers is None
-    teachers = teachers or open_teachers(teacher, training)
-    # After the teachers, which several students may share: each begins with the random numbers that it has alone.
     set_seed(training.seed)
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
     if teachers.stored and teachers.sources[0] is teachers.stored[0]:
@@ -347,29 +367,31 @@ def prepare(
             "There is nothing to evaluate on: hold rows back with `--textbook_eval_rows`, or name a task with "
             "`--eval_task`."
         )
-    teacher_parameters = sum(count_parameters(model).total for model in teachers.models)
-    sizes = size_table(first, student_model)
+    begun = student.student_model or _init_of(student, student_model)
+    weights = _first_weights(student, student_model) + (f"; vocabulary: {trimmed}" if trimmed else "")
+    return Begun(student_model, tokenizer, train_rows, eval_rows, size_table(first, student_model), begun, weights)
+
+
+def make_trainer(begun: Begun, training: DistillationArguments, teachers: Teachers) -> Prepared:
+    """Bring a student and its teachers together.
+
+    Raises:
+        ValueError: If models, objectives and rows do not fit.
+    """
     several = len(teachers.sources) > 1
     trainer_class: type[Any] = MultiTeacherTrainer if several else DistillationTrainer
     given: Any = {"teacher_models": teachers.sources} if several else {"teacher_model": teachers.sources[0]}
     trainer = trainer_class(
-        student_model,
+        begun.student,
         training,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        processing_class=tokenizer,
+        train_dataset=begun.train_rows,
+        eval_dataset=begun.eval_rows,
+        processing_class=begun.tokenizer,
         teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
         **given,
     )
-    del first
-    if own_teachers:
-        teachers.let_go()
-    has_evaluation = trainer.eval_dataset is not None
-    begun = student.student_model or _init_of(student, student_model)
-    weights = _first_weights(student, student_model) + (f"; vocabulary: {trimmed}" if trimmed else "")
-    return Prepared(
-        trainer, list(teachers.names), teacher_parameters, sizes, begun, weights, len(train_rows), has_evaluation
-    )
+    parameters = sum(count_parameters(model).total for model in teachers.models)
+    return Prepared(trainer, begun, list(teachers.names), parameters)
 
 
 def _existing_student(name: str, teacher: Any, training: DistillationArguments) -> Any:
