@@ -106,6 +106,15 @@ def test_every_student_is_that_of_its_own_training_and_the_teacher_runs_once_a_b
     assert [output.global_step for output in outputs] == [trainer.state.global_step for trainer in alone]
 
 
+def test_projections_begin_with_the_fit_of_a_training_alone(make):
+    objectives = {"deep": [{"objective": "hidden", "layers": [[2, 3]]}], "flat": ["logits"]}
+    alone = make("alone", objectives=objectives, alone=True)
+    family = make("family", objectives=objectives)
+    assert family[0].model.fits_projections
+    train_family(family)
+    assert_same(family, alone)
+
+
 def test_afterwards_every_teacher_is_as_before(make, passes):
     family = make("family")
     before = [trainer.teacher.signals for trainer in family]
