@@ -41,7 +41,8 @@ from hf_distill.tasks import LoadedTask, load_task, tokenize_task
 from hf_distill.tasks.metrics.compute import compute_scores, predictions_of
 from hf_distill.tasks.spec import SEVERAL_METRICS, TaskSpec
 from hf_distill.tasks.vectors import read_retrieval
-from hf_distill.trainers.distillation.task_scores import as_reranking, score_pairs
+from hf_distill.trainers.distillation.task_scores import as_reranking
+from hf_distill.trainers.fine_tuning.predictions import predict_texts
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
 VARIANTS = {"reranker": ("margin", "listwise"), "labels": ("logits",)}
@@ -210,7 +211,8 @@ class Reranker(Case):
 
     def scores(self, model: Any) -> dict[str, float]:
         """Scores of the candidates of questions of the validation articles."""
-        values = score_pairs(model.eval(), self.tokenizer, self.ranking.pairs, max_length=self.lengths)
+        queries, candidates = zip(*self.ranking.pairs, strict=True)
+        values = predict_texts(model.eval(), self.tokenizer, queries, candidates, max_length=self.lengths)[:, 0]
         return rounded(self.ranking.scores(values))
 
     def known(self) -> dict[str, float]:

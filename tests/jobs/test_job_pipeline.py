@@ -209,8 +209,10 @@ def test_the_card_has_scores_objectives_corpus_and_model_index(finished, out, ma
     assert facts.corpus.statistics["rows"] == finished["corpus"]["rows"]
     assert facts.speed["speedup"] == finished["latency"]["speedup"]
     assert set(facts.curves) >= {"loss", "loss/relation/qq", "loss/logits/soft"}
-    for part in ("make it", "encoder, fine-tuned on mood", "general.jsonl", "(bm25s)", "learning rate 0.005"):
+    for part in ("make it", "encoder, fine-tuned on mood", "general.jsonl", "(bm25s)"):
         assert part in card
+    is_adapted = finished["student"]["choice"]["kept"] == "adapted"
+    assert ("learning rate 0.005" in card) == is_adapted == (facts.adaptation is not None)
     assert str(material) not in card
 
 

@@ -21,7 +21,10 @@ from hf_distill.settings import (
 )
 from hf_distill.students.sentence import Dense, Normalize, SentenceHead, encode_texts, read_head
 from hf_distill.tasks import load_task
+from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.sentence_pairs import PairEncoder, PairHead, cosent, learns_vectors
+
+SPEC = TaskSpec("likeness", ("one", "two"), None, label_column="score", metrics=("pearson", "spearman"))
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_the_cosines_of_a_batch_are_those_of_the_vectors(encoder, tiny_tokenizer
     model, head = AutoModel.from_pretrained(encoder, dtype=torch.float32).eval(), read_head(encoder)
     texts = [[sentences[row], sentences[-row - 1]] for row in range(6)]
     rows = [{**tiny_tokenizer(pair), "labels": 1.0, "length": 9} for pair in texts]
-    batch = PairHead().collator(tiny_tokenizer, None)([dict(row) for row in rows])
+    batch = PairHead(SPEC).collator(tiny_tokenizer, None)([dict(row) for row in rows])
     labels = batch.pop("labels")
     with torch.no_grad():
         found = PairEncoder(model, head)(**batch)["logits"]

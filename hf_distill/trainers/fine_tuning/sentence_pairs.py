@@ -25,7 +25,7 @@ from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.rows.text import LENGTH_COLUMN
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.vectors import Pairs, cosine_correlations, pairs_of
-from hf_distill.trainers.fine_tuning.heads import Collator
+from hf_distill.trainers.fine_tuning.heads import Collator, TaskHead
 from hf_distill.trainers.fine_tuning.trainer import (
     FineTuningResult,
     Scores,
@@ -84,8 +84,8 @@ class PairEncoder(nn.Module):
         return {"logits": (units[:, 0] * units[:, 1]).sum(-1)}
 
 
-class PairHead:
-    """What `build_trainer` asks of a kind of task, for pairs with scores."""
+class PairHead(TaskHead):
+    """The cosines of pairs with scores, in place of a head."""
 
     auto_class: ClassVar[Any] = AutoModel
     suffix: ClassVar[str] = "Model"
@@ -147,7 +147,7 @@ def finetune_pairs(
         args,
         rows,
         None if choosing is None else _tokens(choosing, spec, tokenizer, limit, prompt),
-        head=PairHead(),
+        head=PairHead(spec),
     )
     trainer.compute_metrics = _correlations
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
