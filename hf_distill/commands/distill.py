@@ -35,6 +35,7 @@ from hf_distill.settings import (
     TeacherArguments,
     TextbookArguments,
 )
+from hf_distill.settings.distill import Unset
 from hf_distill.settings.parsing import changed_arguments
 from hf_distill.storage.steps import writing_to
 from hf_distill.students.creation import create_student
@@ -50,6 +51,8 @@ from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
 logger = logging.get_logger(__name__)
 
+# The usual one is for weights that mean nothing yet; it spoils those that were cut out of the teacher.
+RATE_OF_CUT_STUDENTS = 1e-4
 # What these fields of `MultiTeacherArguments` are where nobody set them.
 ONLY_SEVERAL = {"combine": "mean_logits", "teacher_weights": None, "offload_teachers": False}
 
@@ -358,6 +361,8 @@ def begin(
         tokenizer = trimmed.tokenizer
     origin = first if trimmed is None else trimmed.model
     student_model = existing or make_student(student, origin, training.seed, text, tokenizer)
+    if isinstance(training.learning_rate, Unset) and first_weights_of(student_model) is not None:
+        training.learning_rate = RATE_OF_CUT_STUDENTS
     if (
         eval_rows is None
         and training.eval_task is None

@@ -241,7 +241,12 @@ class DistillationArguments(CheckedTrainingArguments):
     something is distilled; a training without objectives has those of `TrainingArguments` (`for_training`).
     """
 
-    learning_rate: float = _ours("learning_rate", 6e-4, "Peak learning rate (MiniLMv2: 6e-4).")
+    learning_rate: float = _ours(
+        "learning_rate",
+        6e-4,
+        "Peak learning rate. Default: 6e-4 (MiniLMv2); 1e-4 for a student that `hf-distill distill` cuts out of its "
+        "teacher.",
+    )
     weight_decay: float = _ours("weight_decay", 0.01, "Weight decay (MiniLMv2: 0.01).")
     adam_epsilon: float = _ours("adam_epsilon", 1e-6, "Epsilon of Adam (MiniLMv2: 1e-6).")
     warmup_steps: float = _ours("warmup_steps", 0.01, "Linear warm-up: a number of steps, or below 1 a share of them.")

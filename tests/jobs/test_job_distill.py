@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from tiny_data import QUIET
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -127,6 +128,20 @@ def test_only_the_first_rows_and_some_held_back(run):
     assert results["textbook_rows"] == 16
     assert set(results["evaluation"]) >= {"eval_loss", "eval_loss/relation/vv", "eval_loss/logits/soft"}
     assert run(max_textbook_rows=1000)["textbook_rows"] == 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "rate"),
+    [
+        ({"student_init": "random"}, 6e-4),
+        ({"student_init": "teacher"}, 1e-4),
+        ({"student_init": "teacher", "learning_rate": 6e-4}, 6e-4),
+    ],
+)
+def test_weights_that_were_cut_out_of_the_teacher_learn_slowly(run, tmp_path, fields, rate):
+    run(**fields, max_steps=1)
+    stored = yaml.safe_load((tmp_path / "student" / "arguments.yaml").read_text(encoding="utf-8"))
+    assert stored["learning_rate"] == rate
 
 
 def test_the_student_may_begin_as_layers_of_the_teacher_or_as_a_stored_model(run, tmp_path):
