@@ -7,7 +7,8 @@
 Variants: `ours` trains the objectives of `--objectives` beside the running teacher; `theirs` trains `EmbedDistillLoss`
 of sentence-transformers with the same first weights, `theirs_random` with random ones. The minutes of `theirs` begin
 with its teacher's vectors of the rows, which that package computes beforehand. How many updates the minutes have is
-measured on `--trial` updates first, so that both end with a learning rate of 0. Teacher and `--others` are scored as
+measured on `--trial` updates first, so that both end with a learning rate of 0; where other jobs disturb the clock,
+`--updates` says how many. Teacher and `--others` are scored as
 they are. Whatever has its `result.json` in `--work_dir` is not run again; `--small` is a try of a minute.
 """
 
@@ -185,22 +186,27 @@ def settings(words: argparse.Namespace, updates: int) -> dict[str, Any]:
     }
 
 
+def updates_in(words: argparse.Namespace, fit: Fit, most: int) -> int:
+    """How many updates the minutes have."""
+    # Two lengths: what is loaded once is no part of an update.
+    took = []
+    for count in (words.trial, 3 * words.trial):
+        began = time.monotonic()
+        fit(count)
+        took.append(time.monotonic() - began)
+    per_update = max((took[1] - took[0]) / (2 * words.trial), 1e-4)
+    once = max(0.0, took[0] - words.trial * per_update)
+    return max(words.trial, min(math.floor((60 * words.minutes - once) / per_update), most))
+
+
 def trained(words: argparse.Namespace, shape: str, variant: str, texts: list[str]) -> dict[str, Any]:
     """Train a student for the minutes; returns updates, rows and seconds."""
     start = begin(words, shape, "random" if variant == "theirs_random" else "teacher")
     folder = str(Path(words.work_dir, f"{shape}-{variant}"))
     make = fit_ours if variant == "ours" else fit_theirs
     set_seed(words.seed)
-    # Two lengths: what is loaded once is no part of an update.
-    took = []
-    for count in (words.trial, 3 * words.trial):
-        began = time.monotonic()
-        make(words, start, folder + "-trial", texts)(count)
-        took.append(time.monotonic() - began)
-    per_update = max((took[1] - took[0]) / (2 * words.trial), 1e-4)
-    once = max(0.0, took[0] - words.trial * per_update)
-    updates = math.floor((60 * words.minutes - once) / per_update)
-    updates = max(words.trial, min(updates, len(texts) // words.batch_size))
+    fit = make(words, start, folder + "-trial", texts)
+    updates = words.updates or updates_in(words, fit, len(texts) // words.batch_size)
     began = time.monotonic()
     make(words, start, folder, texts)(updates)
     seconds = time.monotonic() - began
@@ -265,6 +271,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--others", nargs="*", default=[], help="encoders that are scored as they are")
     parser.add_argument("--prompt", default="", help="put before every text, such as 'query: '")
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--updates", type=int, help="so many updates instead of those that the minutes have")
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--trial", type=int, default=30)
