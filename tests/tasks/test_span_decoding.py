@@ -36,8 +36,8 @@ def scores_for(features, generator, *, ties=False, padding=0):
     return scores[0], scores[1]
 
 
-def brute_force(start, end, features, row, n_best, longest):
-    """All spans of all windows of a question, sorted, the first of equal ones kept: (score, start, end)."""
+def brute_force(start, end, features, row, longest):
+    """The first of the best spans of all windows of a question: (score, start, end)."""
     spans = []
     for number, feature in enumerate(features):
         if feature["row"] != row:
@@ -47,19 +47,13 @@ def brute_force(start, end, features, row, n_best, longest):
             if j - i < longest and all(offsets[k][0] >= 0 and offsets[k][1] > offsets[k][0] for k in (i, j)):
                 score = float(start[number, i]) + float(end[number, j])
                 spans.append((-score, number, i, j, offsets[i][0], offsets[j][1]))
-    best = {}
-    for score, _, _, _, first, after in sorted(spans):
-        best.setdefault((first, after), -score)
-    return [(score, *span) for span, score in list(best.items())[:n_best]]
-
-
-def found(prediction):
-    return [(candidate.score, candidate.start, candidate.end) for candidate in prediction.candidates]
+    score, *_, first, after = min(spans)
+    return -score, first, after
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_n_best_list_equals_a_brute_force_over_all_spans(seed, ties):
+def test_the_best_span_is_that_of_a_brute_force_over_all(seed, ties):
     generator = np.random.default_rng(seed)
     contexts = [CONTEXT, "a bb ccc", " ".join("x" * n for n in range(1, 25))]
     features = [
@@ -67,14 +61,13 @@ def test_the_n_best_list_equals_a_brute_force_over_all_spans(seed, ties):
     ]
     random.Random(seed).shuffle(features)
     start, end = scores_for(features, generator, ties=ties, padding=3)
-    n_best, longest = int(generator.integers(1, 40)), int(generator.integers(1, 9))
-    predictions = decode_spans(start, end, features, contexts, n_best=n_best, max_answer_length=longest)
+    longest = int(generator.integers(1, 9))
+    predictions = decode_spans(start, end, features, contexts, max_answer_length=longest)
     assert [prediction.row for prediction in predictions] == [0, 1, 2]
     for row, (context, prediction) in enumerate(zip(contexts, predictions, strict=True)):
-        assert found(prediction) == brute_force(start, end, features, row, n_best, longest)
-        assert prediction.text == prediction.candidates[0].text
-        assert all(candidate.text == context[candidate.start : candidate.end] for candidate in prediction.candidates)
-        assert sum(candidate.probability for candidate in prediction.candidates) == pytest.approx(1.0)
+        assert prediction.span == brute_force(start, end, features, row, longest)
+        assert prediction.text == context[prediction.span.start : prediction.span.end]
+        assert prediction.null_score_difference is None
 
 
 def test_answers_are_cut_by_characters_of_the_original_text():
@@ -84,67 +77,45 @@ def test_answers_are_cut_by_characters_of_the_original_text():
     assert decode_spans(start, end, features, ["Zhōng  guó, 北京"])[0].text == "Zhōng  guó,"
 
 
-def test_probabilities_are_the_softmax_of_the_scores_of_the_list():
-    features = list(windows_of("one two", size=2, stride=2, question=0))
-    start, end = np.array([[0.0, 1.0, 2.0, 0.0]]), np.array([[0.0, 0.5, 0.25, 0.0]])
-    prediction = decode_spans(start, end, features, ["one two"])[0]
-    assert found(prediction) == [(2.25, 4, 7), (1.5, 0, 3), (1.25, 0, 7)]
-    weights = [math.exp(score) for score in (2.25, 1.5, 1.25)]
-    shares = [candidate.probability for candidate in prediction.candidates]
-    assert shares == pytest.approx([weight / sum(weights) for weight in weights])
-    assert prediction.null_score is None
-    assert prediction.null_score_difference is None
-    assert prediction.no_answer_probability == 0.0
-    assert prediction.answer() == "two"
-
-
 def test_an_end_before_the_best_start_does_not_hide_the_best_valid_span():
-    """The pairs of the top scores are invalid here, which a list of top starts and ends would not survive."""
+    """The pairs of the top scores are invalid here: the best start and the best end are not enough."""
     features = list(windows_of(CONTEXT, size=10, stride=10, question=0))
     start, end = (np.zeros((1, 12)) for _ in range(2))
     start[0, 6:11], end[0, 1:6] = 9.0, 9.0
     start[0, 2] = 0.5
-    best = decode_spans(start, end, features, [CONTEXT], n_best=2, max_answer_length=3)[0]
-    assert found(best)[0] == (9.5, 4, 7)
+    assert decode_spans(start, end, features, [CONTEXT], max_answer_length=3)[0].span == (9.5, 4, 7)
 
 
 def test_ties_go_to_the_earlier_window_then_the_earlier_start_then_the_shorter_span():
     features = list(windows_of("one two three", size=2, stride=1, question=0))
     zeros = np.zeros((2, 4))
-    prediction = decode_spans(zeros, zeros, features, ["one two three"])[0]
-    assert [candidate.text for candidate in prediction.candidates] == ["one", "one two", "two", "two three", "three"]
+    assert decode_spans(zeros, zeros, features, ["one two three"])[0].text == "one"
+    later = np.zeros((2, 4))
+    later[:, 2] = 1.0
+    assert decode_spans(later, zeros, features, ["one two three"])[0].text == "two"
+    assert decode_spans(zeros, later, features, ["one two three"])[0].text == "one two"
 
 
-def test_a_span_of_two_windows_counts_once_with_its_best_score():
-    features = list(windows_of("one two three", size=2, stride=1, question=0))
-    start, end = np.zeros((2, 4)), np.zeros((2, 4))
-    start[0, 2], start[1, 1] = 3.0, 4.0
-    prediction = decode_spans(start, end, features, ["one two three"])[0]
-    assert [candidate.score for candidate in prediction.candidates if candidate.text == "two"] == [4.0]
-
-
-def test_tokens_of_one_character_leave_the_list_full():
+def test_tokens_of_one_character_are_one_place():
     """Byte-level tokenizers give the bytes of one character the same offsets."""
     context = "北京市"
     feature = {"row": 0, "offset_starts": [-1, 0, 0, 0, 1, 1, 1, 2], "offset_ends": [-1, 1, 1, 1, 2, 2, 2, 3]}
     start, end = np.zeros((1, 8)), np.zeros((1, 8))
     start[0, 1:4], end[0, 1:4] = 5.0, 5.0
-    prediction = decode_spans(start, end, [feature], [context], n_best=4)[0]
-    assert found(prediction) == brute_force(start, end, [feature], 0, 4, 30)
-    assert [candidate.text for candidate in prediction.candidates] == ["北", "北京", "北京市", "京"]
+    prediction = decode_spans(start, end, [feature], [context])[0]
+    assert (prediction.text, prediction.span) == ("北", brute_force(start, end, [feature], 0, 30))
 
 
 def test_tokens_without_characters_neither_start_nor_end_a_span():
     feature = {"row": 0, "offset_starts": [-1, 0, 3, 4], "offset_ends": [-1, 3, 3, 7]}
     start, end = np.array([[9.0, 0.0, 9.0, 1.0]]), np.array([[9.0, 0.0, 9.0, 1.0]])
-    prediction = decode_spans(start, end, [feature], ["one two"])[0]
-    assert [candidate.text for candidate in prediction.candidates] == ["two", "one two", "one"]
+    assert decode_spans(start, end, [feature], ["one two"])[0].span == (2.0, 4, 7)
 
 
 def test_half_precision_scores_are_added_without_loss():
     feature = {"row": 0, "offset_starts": [0, 4], "offset_ends": [3, 7]}
     start, end = np.array([[2048.0, 2048.0]], np.float16), np.array([[0.5, 1.0]], np.float16)
-    assert decode_spans(start, end, [feature], ["one two"])[0].candidates[0].score == 2049.0
+    assert decode_spans(start, end, [feature], ["one two"])[0].span.score == 2049.0
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -152,33 +123,18 @@ def test_the_null_score_is_the_least_cls_score_of_the_windows(seed):
     generator = np.random.default_rng(seed)
     features = list(windows_of(CONTEXT, size=4, stride=2))
     start, end = scores_for(features, generator)
-    plain = decode_spans(start, end, features, [CONTEXT], n_best=5)[0]
-    prediction = decode_spans(start, end, features, [CONTEXT], n_best=5, with_null=True)[0]
+    plain = decode_spans(start, end, features, [CONTEXT])[0]
+    prediction = decode_spans(start, end, features, [CONTEXT], with_null=True)[0]
     null = min(float(s[0] + e[0]) for s, e in zip(start, end, strict=True))
-    assert prediction.null_score == pytest.approx(null)
-    assert prediction.null_score_difference == pytest.approx(null - plain.candidates[0].score)
+    assert prediction.null_score_difference == pytest.approx(null - plain.span.score)
     assert prediction.text == plain.text, "the best span stays known"
-    with_null = sorted([*found(plain), (null, 0, 0)], key=lambda entry: -entry[0])
-    assert [entry[0] for entry in found(prediction)] == pytest.approx([entry[0] for entry in with_null])
-    assert sum(candidate.probability for candidate in prediction.candidates) == pytest.approx(1.0)
-    assert prediction.no_answer_probability == pytest.approx(1 / (1 + math.exp(-prediction.null_score_difference)))
-
-
-def test_nothing_is_answered_above_the_threshold():
-    prediction = SpanPrediction(0, "two", (), null_score=3.0, null_score_difference=0.5)
-    assert prediction.answer() == ""
-    assert prediction.answer(null_threshold=0.5) == "two"
-    assert SpanPrediction(0, "two", (), 3.0, 0.0).answer() == "two"
 
 
 def test_a_context_without_tokens_has_no_answer():
     feature = {"row": 0, "offset_starts": [-1, -1], "offset_ends": [-1, -1]}
     zeros = np.zeros((1, 2))
-    assert decode_spans(zeros, zeros, [feature], [""]) == [SpanPrediction(0, "", ())]
-    prediction = decode_spans(zeros, zeros, [feature], [""], with_null=True)[0]
-    assert (prediction.answer(1e9), prediction.null_score_difference) == ("", math.inf)
-    assert prediction.no_answer_probability == 1.0
-    assert found(prediction) == [(0.0, 0, 0)]
+    assert decode_spans(zeros, zeros, [feature], [""]) == [SpanPrediction(0, "", None)]
+    assert decode_spans(zeros, zeros, [feature], [""], with_null=True) == [SpanPrediction(0, "", None, math.inf)]
 
 
 def test_padding_does_not_change_the_answers():
@@ -204,7 +160,5 @@ def test_what_does_not_fit_is_an_error():
         decode_spans(zeros, zeros, [feature], ["one", "two"])
     with pytest.raises(ValueError, match="window 0 are not finite: the training diverged"):
         decode_spans(zeros * np.nan, zeros, [feature], ["one"])
-    with pytest.raises(ValueError, match="`n_best` must be at least 1, got 0"):
-        decode_spans(zeros, zeros, [feature], ["one"], n_best=0)
     with pytest.raises(ValueError, match="`max_answer_length` must be at least 1, got -1"):
         decode_spans(zeros, zeros, [feature], ["one"], max_answer_length=-1)
