@@ -36,7 +36,8 @@ from record import append_line, head_commit
 from hf_distill.corpus.build.anchors import collect_anchors, make_query, task_texts
 from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.corpus.text.rows import LengthLimits, UsableTexts, find_usable_rows
+from hf_distill.corpus.text.rows import UsableTexts, find_usable_rows
+from hf_distill.settings.corpus import CorpusArguments
 
 Search = Callable[[Sequence[Sequence[str]], int], Any]
 Index = Callable[[UsableTexts, Path, Analyzer], Search]
@@ -296,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     options = parse(argv)
     corpus = load_general_corpus(options.corpus)
     corpus = corpus.select(range(min(options.rows, len(corpus))))
-    usable = find_usable_rows(corpus, options.text_column, LengthLimits(max_chars=sys.maxsize))
+    usable = find_usable_rows(corpus, CorpusArguments(text_column=options.text_column, max_chars=sys.maxsize))
     anchors, anchors_name = read_anchors(options)
     analyzer = Analyzer()
     queries = [analyzer.tokens(make_query(anchor, "rake", analyzer.stop_words)) for anchor in anchors]

@@ -9,6 +9,8 @@ Layers are 1-based; 0 is the embedding output (hidden states only).
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +63,11 @@ class SignalRequest:
             attention_scores=self.attention_scores | other.attention_scores,
             pooled=self.pooled or other.pooled,
         )
+
+    @classmethod
+    def union(cls, requests: Iterable[SignalRequest]) -> SignalRequest:
+        """Everything that any of the requests asks for."""
+        return functools.reduce(operator.or_, requests, cls())
 
     def __bool__(self) -> bool:
         """Whether anything is asked for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,7 +39,8 @@ def first_batch(trainer: Any, args: DistillationArguments) -> dict[str, Any]:
     loader = trainer.get_train_dataloader()
     inputs = trainer._prepare_inputs(next(iter(loader)))
     trainer.model.train()
-    trainer.model.count_epochs(epochs_in(_steps(args, len(loader)), loader, args.gradient_accumulation_steps))
+    *_, steps = trainer.set_initial_training_values(args, loader)
+    trainer.model.count_epochs(epochs_in(steps, loader, args.gradient_accumulation_steps))
     trainer.model.set_progress(0.0)
     kept = _KeptForBackward(trainer.model)
     with trainer.compute_loss_context_manager(), kept:
@@ -51,7 +51,7 @@ def first_batch(trainer: Any, args: DistillationArguments) -> dict[str, Any]:
         "description": trainer.describe(),
         "layers": _layers(trainer.model.objectives),
         "signals": _signals(trainer.model.objectives),
-        "steps": _steps(args, len(loader)),
+        "steps": steps,
         "batch": {"rows": rows, "length": length, "tokens": int(inputs["attention_mask"].sum())},
         "loss": float(loss.detach()),
         "terms": {name: float(value) for name, value in outputs["terms"].items()},
@@ -130,9 +130,7 @@ def _signals(objectives: Mapping[str, Objective]) -> dict[str, str]:
 
 
 def _describe(requests: Iterable[SignalRequest]) -> str:
-    union = SignalRequest()
-    for request in requests:
-        union = union | request
+    union = SignalRequest.union(requests)
     parts = {
         "hidden states": union.hidden_states,
         "queries, keys and values": union.projections,
@@ -140,14 +138,6 @@ def _describe(requests: Iterable[SignalRequest]) -> str:
     }
     found = [f"{name} of layers {', '.join(map(str, sorted(layers)))}" for name, layers in parts.items() if layers]
     return "; ".join([*found, *(["logits"] if union.logits else [])]) or "none"
-
-
-def _steps(args: DistillationArguments, batches_per_epoch: int) -> int:
-    """Updates of the whole training."""
-    if args.max_steps > 0:
-        return args.max_steps
-    per_epoch = max(1, math.ceil(batches_per_epoch / args.gradient_accumulation_steps))
-    return math.ceil(args.num_train_epochs * per_epoch)
 
 
 def _memory(trainer: Any, args: DistillationArguments, activations: int) -> dict[str, int]:

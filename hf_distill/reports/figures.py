@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,13 +168,9 @@ def draw(figure: Figure, runs: Sequence[str]) -> str:
     Raises:
         ImportError: If matplotlib is missing.
     """
-    matplotlib = require("matplotlib", extra="plots", needed_by="the curves of a report")
-    figures = require("matplotlib.figure", extra="plots", needed_by="the curves of a report")
     columns = min(COLUMNS, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
-    # The same curves give the same file; text stays text.
-    with matplotlib.rc_context({"svg.hashsalt": "hf_distill", "svg.fonttype": "none", "font.size": 9}):
-        picture = figures.Figure(figsize=(3.6 * columns, 2.5 * rows + 0.35), layout="constrained")
+    with _svg(3.6 * columns, 2.5 * rows + 0.35) as (picture, drawn):
         grid = picture.subplots(rows, columns, squeeze=False, sharex=True).flatten()
         for axes, panel in zip(grid, figure.panels, strict=False):
             _draw_panel(axes, panel, list(runs))
@@ -182,9 +179,25 @@ def draw(figure: Figure, runs: Sequence[str]) -> str:
         for axes in grid[len(figure.panels) :]:
             axes.set_visible(False)
         _add_legend(picture, grid[: len(figure.panels)])
-        buffer = io.StringIO()
+    return drawn.getvalue()
+
+
+@contextmanager
+def _svg(width: float, height: float) -> Iterator[tuple[Any, io.StringIO]]:
+    """A picture to draw on, so many inches wide and high, and the text of its file once the context ends.
+
+    The same lines give the same file, in which text stays text.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    matplotlib = require("matplotlib", extra="plots", needed_by="the figures of a report")
+    figures = require("matplotlib.figure", extra="plots", needed_by="the figures of a report")
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "hf_distill", "svg.fonttype": "none", "font.size": 9}):
+        picture = figures.Figure(figsize=(width, height), layout="constrained")
+        yield picture, buffer
         picture.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -212,20 +225,17 @@ def draw_scores(bars: Sequence[Bar], score: str) -> str:
     Raises:
         ImportError: If matplotlib is missing.
     """
-    matplotlib = require("matplotlib", extra="plots", needed_by="the figures of a report")
-    figures = require("matplotlib.figure", extra="plots", needed_by="the figures of a report")
     models = [bar for bar in bars if bar.millions is not None]
-    with matplotlib.rc_context({"svg.hashsalt": "hf_distill", "svg.fonttype": "none", "font.size": 9}):
-        picture = figures.Figure(figsize=(9.6, 0.75 + 0.36 * len(models)), layout="constrained")
+    with _svg(9.6, 0.75 + 0.36 * len(models)) as (picture, text):
         left, right = picture.subplots(1, 2, sharey=True)
         names = [bar.name for bar in models]
         colors = [f"C{number % 10}" for number in range(len(models))]
-        for axes, values, title, form in (
-            (left, [100 * bar.score for bar in models], f"{score}, in percent", "{:.1f}"),
-            (right, [bar.millions for bar in models], "parameters, in millions", "{:.1f}"),
+        for axes, values, title in (
+            (left, [100 * bar.score for bar in models], f"{score}, in percent"),
+            (right, [bar.millions for bar in models], "parameters, in millions"),
         ):
             drawn = axes.barh(names, values, color=colors, height=0.62)
-            axes.bar_label(drawn, [form.format(value) for value in values], padding=3, fontsize=8)
+            axes.bar_label(drawn, fmt="{:.1f}", padding=3, fontsize=8)
             axes.set_title(title, fontsize=9, loc="left")
             axes.margins(x=0.14)
             axes.tick_params(axis="y", length=0)
@@ -235,9 +245,7 @@ def draw_scores(bars: Sequence[Bar], score: str) -> str:
             if bar.millions is None:
                 left.axvline(100 * bar.score, color="0.35", linestyle=":", linewidth=1.2)
                 left.set_xlabel(f"dotted: {bar.name}, {100 * bar.score:.1f}", fontsize=8)
-        buffer = io.StringIO()
-        picture.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return text.getvalue()
 
 
 def as_data_uri(svg: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,28 +199,18 @@ def importance_on_texts(
     return Importance(shares.sum(0).float(), {layer: total / tokens for layer, total in answers.sums.items()})
 
 
-class _NeuronActivations:
-    """Sums the absolute activations of every feed-forward neuron over real tokens."""
+class _NeuronActivations(ExitStack):
+    """Sums the absolute activations of every feed-forward neuron over real tokens, until it is left."""
 
     def __init__(self, found: ArchitectureInfo, axes: Mapping[str, tuple[Axis, ...]]) -> None:
+        super().__init__()
         self.mask = torch.empty(0)
         self.sums: dict[int, Tensor] = {}
-        self._handles: list[Any] = []
-        self._modules = {}
-        if not found.spec.shared:
-            for name, spaces in axes.items():
-                if name.startswith(f"{found.spec.layers}.") and len(spaces) == 2 and spaces[1].space == "feed_forward":
-                    number = int(name.removeprefix(f"{found.spec.layers}.").split(".", 1)[0])
-                    self._modules[number + 1] = found.base.get_submodule(name.removesuffix(".weight"))
-
-    def __enter__(self) -> _NeuronActivations:
-        for layer, module in self._modules.items():
-            self._handles.append(module.register_forward_pre_hook(self._adder(layer)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        for name, spaces in () if found.spec.shared else axes.items():
+            if name.startswith(f"{found.spec.layers}.") and len(spaces) == 2 and spaces[1].space == "feed_forward":
+                number = int(name.removeprefix(f"{found.spec.layers}.").split(".", 1)[0])
+                module = found.base.get_submodule(name.removesuffix(".weight"))
+                self.enter_context(module.register_forward_pre_hook(self._adder(number + 1)))
 
     def _adder(self, layer: int) -> Callable[..., None]:
         def hook(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:

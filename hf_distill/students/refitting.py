@@ -14,7 +14,7 @@ Shape legend: B rows, T padded length, N real tokens of a batch, H hidden size, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,12 +123,10 @@ class KnownStates:
         def keeper(below: int) -> Callable[..., None]:
             return lambda module, inputs, output: self._states[below].append(output)
 
-        handles = [self._modules[below - 1].register_forward_hook(keeper(below)) for below in self._before]
-        try:
+        with ExitStack() as hooks:
+            for below in self._before:
+                hooks.enter_context(self._modules[below - 1].register_forward_hook(keeper(below)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def before(self, layer: int, batch: int) -> Iterator[None]:
@@ -182,32 +180,26 @@ def signals_of(
             )
 
 
-class _ModuleOutputs:
-    """Keeps the outputs of modules inside a teacher's block, which the capture does not record."""
+class _ModuleOutputs(ExitStack):
+    """Keeps the outputs of modules inside a teacher's block, which the capture does not record, until it is left."""
 
     def __init__(self, teacher: PreTrainedModel, layer: int) -> None:
+        super().__init__()
         found = describe_architecture(teacher)
         self._teacher = teacher
         self.normalises_last = is_bert_like(teacher)
         self._kept: dict[str, Tensor] = {}
-        self._modules: dict[str, nn.Module] = {}
+        modules: dict[str, nn.Module] = {}
         if self.normalises_last:
             block = block_of(teacher, layer)
-            self._modules = {"middle": block.attention_norm, "neurons": block.expand}
+            modules = {"middle": block.attention_norm, "neurons": block.expand}
         elif found.model_type in _BEFORE_FEED_FORWARD:
             norm, expand = _BEFORE_FEED_FORWARD[found.model_type]
             module = found.layer(layer)
-            self._modules = {"middle": module.get_submodule(norm), "neurons": module.get_submodule(expand)}
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        for name, module in self._modules.items():
+            modules = {"middle": module.get_submodule(norm), "neurons": module.get_submodule(expand)}
+        for name, module in modules.items():
             reads_input = name == "middle" and not self.normalises_last
-            self._handles.append(module.register_forward_hook(self._keep(name, reads_input)))
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+            self.enter_context(module.register_forward_hook(self._keep(name, reads_input)))
 
     def _keep(self, name: str, reads_input: bool) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -385,11 +377,10 @@ def _inputs_and_goals(
     batches: Sequence[Batch],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     kept: dict[str, Tensor] = {}
-    handles = [
+    with (
         big.register_forward_hook(lambda m, i, o: kept.__setitem__("goal", o)),
         small.register_forward_hook(lambda m, i, o: kept.__setitem__("input", i[0])),
-    ]
-    try:
+    ):
         for batch in batches:
             mask = batch["attention_mask"].bool()
             teacher(**batch)
@@ -398,9 +389,6 @@ def _inputs_and_goals(
             x, goal = kept["input"], kept["goal"]
             x, goal = (x[mask], goal[mask]) if x.dim() == 3 else (x, goal)
             yield x, goal if rows is None else goal[:, rows]
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def known_inputs(model: PreTrainedModel, batch: Batch) -> Batch:

@@ -24,6 +24,7 @@ RowsSpec = TaskSpec | GenerationSpec
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".tsv": "csv", ".csv": "csv", ".txt": "csv"}
 COMMON_ALIASES = {"validation": ("dev", "valid", "val")}
 EXAMPLES = 1000
+MOST_LISTED = 20
 SAVED_BY_DATASETS = "dataset_dict.json"
 
 
@@ -171,10 +172,11 @@ def _check_kinds(rows: Dataset, files: Sequence[Path], spec: RowsSpec) -> None:
             )
 
 
-def listing(folder: Path, limit: int = 20) -> list[str]:
-    """Names in a folder, for an error message."""
+def listing(folder: Path) -> list[str]:
+    """The first names in a folder, for an error message."""
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
-    return names if len(names) <= limit else [*names[:limit], f"... and {len(names) - limit} more"]
+    more = len(names) - MOST_LISTED
+    return [*names[:MOST_LISTED], f"... and {more} more"] if more > 0 else names
 
 
 def _candidate_folders(spec: RowsSpec, root: Path) -> list[Path]:

@@ -156,7 +156,7 @@ class TeacherSource:
         Raises:
             ValueError: If the teacher cannot give what they need, or does not fit the student.
         """
-        self.ask_for(union_of(item.objective.teacher_request for item in objectives), student_config)
+        self.ask_for(SignalRequest.union(item.objective.teacher_request for item in objectives), student_config)
 
     def ask_for(self, request: SignalRequest, student_config: PreTrainedConfig) -> None:
         """As `connect`, for signals instead of objectives.
@@ -282,14 +282,6 @@ def own_tokens_of(teachers: Iterable[TeacherSource]) -> list[TokenColumns]:
     """The columns of all teachers that do not read the student's tokens; each once."""
     found = [teacher.own_tokens for teacher in teachers]
     return list({columns.prefix: columns for columns in found if columns is not None}.values())
-
-
-def union_of(requests: Iterable[SignalRequest]) -> SignalRequest:
-    """The signals of all requests."""
-    union = SignalRequest()
-    for request in requests:
-        union = union | request
-    return union
 
 
 class LiveTeacher(TeacherSource):

@@ -20,7 +20,7 @@ from ..capture.signals import SignalRequest, Signals
 from ..objectives import Objective, WeightedObjective
 from ..settings.distill import CombinationRule
 from ..tasks.rows.text import has_transform
-from .base import TeacherSource, union_of
+from .base import TeacherSource
 from .combination import combine_logits
 from .routing import (
     TEACHER_COLUMN,
@@ -176,7 +176,8 @@ class SeveralTeachers(TeacherSource):
         for name, objective in self._together.items():
             self._check_together(name, objective.teacher_request)
         for index, teacher in enumerate(self.teachers):
-            request = union_of(i.objective.teacher_request for i in asking if indices[i.name] in (None, index))
+            its = (item.objective for item in asking if indices[item.name] in (None, index))
+            request = SignalRequest.union(objective.teacher_request for objective in its)
             if not request:
                 logger.warning(f"No objective learns from teacher {index} of {self.describe()}.")
                 continue
@@ -330,7 +331,7 @@ class SeveralTeachers(TeacherSource):
             raise ValueError(f"Teacher {index}: {error}") from error
 
     def _request_together(self) -> SignalRequest:
-        return union_of(objective.teacher_request for objective in self._together.values())
+        return SignalRequest.union(objective.teacher_request for objective in self._together.values())
 
     def _ask(
         self,

@@ -12,7 +12,6 @@ from datasets.fingerprint import Hasher
 from hf_distill.corpus.text.analysis import units
 from hf_distill.corpus.text.rows import (
     DROP_REASONS,
-    LengthLimits,
     SplitDocuments,
     checksum_of_column,
     clean,
@@ -22,12 +21,13 @@ from hf_distill.corpus.text.rows import (
     split_documents,
     usable_texts,
 )
+from hf_distill.settings.corpus import CorpusArguments
 
 TEXTS = ["red fox", None, "", "  \n", "x" * 50, "tab\there\x00too", "fox", "caf\u00e9 au lait", "a\u2028b \ufeffc"]
 
 
 def usable(texts, **limits):
-    return find_usable_rows(Dataset.from_dict({"text": texts}), "text", LengthLimits(**{"max_chars": 40, **limits}))
+    return find_usable_rows(Dataset.from_dict({"text": texts}), CorpusArguments(**{"max_chars": 40, **limits}))
 
 
 def test_every_row_has_a_fate():
@@ -102,7 +102,7 @@ def test_a_corpus_without_usable_rows_is_an_error_with_the_counts():
 
 def test_a_missing_column_is_an_error_that_lists_the_columns():
     with pytest.raises(ValueError, match=r"no column 'text' \(--text_column\); it has \['body'\]"):
-        find_usable_rows(Dataset.from_dict({"body": ["a"]}), "text", LengthLimits(10))
+        find_usable_rows(Dataset.from_dict({"body": ["a"]}), CorpusArguments())
 
 
 def test_a_column_of_numbers_is_an_error():

@@ -11,7 +11,8 @@ from engine_cases import Indexer, engine_cases, full_disk, random_texts
 from hf_distill.corpus.search import streams as module
 from hf_distill.corpus.search.streams import write_streams
 from hf_distill.corpus.text.analysis import Analyzer
-from hf_distill.corpus.text.rows import LengthLimits, UsableTexts, find_usable_rows
+from hf_distill.corpus.text.rows import UsableTexts, find_usable_rows
+from hf_distill.settings.corpus import CorpusArguments
 from hf_distill.storage.steps import MARKER, read_marker
 
 ANALYZER = Analyzer()
@@ -162,7 +163,7 @@ def test_usable_texts_of_a_corpus(tmp_path, num_proc):
     corpus = Dataset.from_dict(
         {"text": [text for pair in zip(TEXTS, [None] * len(TEXTS), strict=True) for text in pair]}
     )
-    rows = find_usable_rows(corpus, "text", LengthLimits(4000)).rows
+    rows = find_usable_rows(corpus, CorpusArguments()).rows
     streams = write_streams(
         ANALYZER, UsableTexts(corpus, "text", rows), len(rows), tmp_path / "streams", SETTINGS, num_proc=num_proc
     )

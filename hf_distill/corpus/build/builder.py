@@ -34,7 +34,6 @@ from ..search.retrieval import (
 from ..search.streams import write_streams
 from ..text.analysis import Analyzer, TokenStreams
 from ..text.rows import (
-    LengthLimits,
     UsableRows,
     UsableTexts,
     checksum_of_column,
@@ -135,15 +134,10 @@ def build_contextualized_corpus(
     rows = mapped_rows(corpus, args.max_corpus_rows, work_dir or args.work_dir)
     documents = len(rows)
     rows = units_of(rows, args)
-    usable = find_usable_rows(rows, args.text_column, length_limits(args))
+    usable = find_usable_rows(rows, args)
     build = CorpusBuild(args, found, rows, documents, usable, evaluation_texts, name, work_dir)
     with build.work.alone():
         return build.run()
-
-
-def length_limits(args: CorpusArguments) -> LengthLimits:
-    """Return the limits on the length of a row."""
-    return LengthLimits(args.max_chars, args.min_words, args.max_words)
 
 
 def index_settings(args: CorpusArguments, choice: EngineChoice, analyzer: Analyzer, **content: Any) -> dict[str, Any]:
@@ -172,7 +166,7 @@ class CorpusBuild:
         work_dir: str | Path | None,
     ) -> None:
         self.args, self.anchors, self.corpus, self.documents, self.name = args, anchors, corpus, documents, name
-        self.limits, self.usable = length_limits(args), usable
+        self.usable = usable
         self.evaluation = EvaluationTexts(
             () if args.decontaminate == "none" else evaluation_texts,
             contains=args.decontaminate == "contains",
@@ -339,8 +333,7 @@ class CorpusBuild:
     def _write_dropped(self, folder: Path) -> dict[str, Any]:
         """Write the rows that were left out, with their reasons."""
         file = folder / "dropped.arrow"
-        rows = write_dropped(file, self.corpus, self.args.text_column, self.limits, self.usable, self._selection())
-        return {"rows": rows}
+        return {"rows": write_dropped(file, self.corpus, self.args, self.usable, self._selection())}
 
     def _write(self, folder: Path) -> dict[str, Any]:
         """Write the chosen rows with their texts."""

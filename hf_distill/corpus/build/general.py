@@ -26,7 +26,6 @@ from ...storage.steps import total_seconds
 from ..compare.diversity import sample_order
 from ..text.rows import (
     READ_BATCH,
-    LengthLimits,
     UsableRows,
     checksum_of_column,
     clean,
@@ -109,8 +108,7 @@ class _GeneralBuild:
         self.args, self.names = args, list(corpora)
         self.documents = [len(corpus) for corpus in corpora.values()]
         self.corpora = [units_of(corpus, args) for corpus in corpora.values()]
-        limits = LengthLimits(args.max_chars, args.min_words, args.max_words)
-        self.usable: list[UsableRows] = [find_usable_rows(rows, args.text_column, limits) for rows in self.corpora]
+        self.usable: list[UsableRows] = [find_usable_rows(rows, args) for rows in self.corpora]
         self.settings = {
             "general": GENERAL_VERSION,
             "corpora": {name: usable.checksum for name, usable in zip(self.names, self.usable, strict=True)},

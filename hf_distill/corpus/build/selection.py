@@ -17,7 +17,8 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 
-from ..text.rows import LengthLimits, UsableRows, judge, read_texts, table_of
+from ...settings.corpus import CorpusArguments
+from ..text.rows import UsableRows, judge, read_texts, table_of
 from .duplicates import EvaluationTexts, find_near_duplicates, first_of_equal, hash_texts, normalize
 
 _READ = 1_000_000
@@ -221,8 +222,7 @@ DROPPED_FEATURES = Features(
 def write_dropped(
     path: Path,
     corpus: Dataset,
-    text_column: str,
-    limits: LengthLimits,
+    args: CorpusArguments,
     usable: UsableRows,
     selection: Selection,
 ) -> int:
@@ -234,8 +234,7 @@ def write_dropped(
     Args:
         path: File to write.
         corpus: The general corpus.
-        text_column: Its column with the text.
-        limits: By which rows were judged.
+        args: Its column with the text, and the limits by which rows were judged.
         usable: The rows that could be used.
         selection: What became of those that were found.
 
@@ -252,11 +251,11 @@ def write_dropped(
     is_usable[usable.rows] = True
     num_rows, start = 0, 0
     with ArrowWriter(path=str(path), features=DROPPED_FEATURES) as writer:
-        for texts in read_texts(corpus, text_column, "Writing dropped rows"):
+        for texts in read_texts(corpus, args.text_column, "Writing dropped rows"):
             lines: list[tuple[int, str | None, str, int | None]] = []
             for row, text in enumerate(texts, start):
                 if not is_usable[row]:
-                    lines.append((row, text, judge(text, limits)[0], None))
+                    lines.append((row, text, judge(text, args)[0], None))
                 elif row in found:
                     lines.append((row, text, *found[row]))
             if lines:

@@ -26,7 +26,7 @@ from datasets import Dataset, IterableDataset, concatenate_datasets
 from ...settings.corpus import CorpusArguments
 from ...storage.files import write_arrays
 from ...storage.steps import Step, WorkFolder
-from ..build.builder import BUILDER_VERSION, length_limits
+from ..build.builder import BUILDER_VERSION
 from ..build.loading import corpus_label, mapped_rows
 from ..search.retrieval import settings_key
 from ..search.scoring import CorpusStatistics
@@ -167,7 +167,7 @@ class Shards:
         if args.unit != "row" and len(documents):
             (folder / "units").mkdir()
             units = units_of(documents, replace(args, num_proc=num_proc), file=folder / "units" / "units.arrow")
-        usable = find_usable_rows(units, args.text_column, length_limits(args), may_be_none=True)
+        usable = find_usable_rows(units, args, may_be_none=True)
         np.save(folder / "rows.npy", usable.rows)
         streams = self._streams(folder, units, usable.rows, num_proc)
         CorpusStatistics.of(streams).save(folder / "statistics.npz")

@@ -29,6 +29,9 @@ from ...settings.corpus import CorpusArguments
 from ...settings.general import GeneralCorpusArguments
 from .analysis import units
 
+# They name the columns, the limits on lengths and the units alike.
+Settings = CorpusArguments | GeneralCorpusArguments
+
 # --- rows that can be used -------------------------------------------------------------------------------------------
 
 # C0 and C1 control characters, line and paragraph separators, the byte order mark, and lone surrogates.
@@ -40,21 +43,6 @@ _DESCRIBED_BATCH = 100_000
 TEXT_TYPES = ("string", "large_string", "string_view", "null")
 
 DROP_REASONS = ("none", "empty", "too_long", "too_few_words", "too_many_words")
-
-
-@dataclass(frozen=True)
-class LengthLimits:
-    """Limits on the length of a row; in scripts without spaces every character counts as a word.
-
-    Attributes:
-        max_chars: Most characters.
-        min_words: Fewest words.
-        max_words: Most words; any number by default.
-    """
-
-    max_chars: int
-    min_words: int = 1
-    max_words: int | None = None
 
 
 def clean(text: str) -> str:
@@ -131,29 +119,26 @@ def checksum_of_column(rows: Dataset, column: str) -> str | None:
     return digest.hexdigest()
 
 
-def find_usable_rows(
-    corpus: Dataset, text_column: str, limits: LengthLimits, *, may_be_none: bool = False
-) -> UsableRows:
+def find_usable_rows(corpus: Dataset, args: Settings, *, may_be_none: bool = False) -> UsableRows:
     """Find the rows of a corpus that can be used, in one pass over it.
 
     Args:
         corpus: The corpus.
-        text_column: Its column with the text.
-        limits: Rows outside are dropped.
+        args: The column with the text, and the limits on the length of a row; rows outside of them are dropped.
         may_be_none: Allow that no row can be used, or that there is none: of a shard.
 
     Raises:
         ValueError: If the corpus is empty, lacks the column, or no row can be used.
     """
     if len(corpus) or not may_be_none:
-        check_corpus(corpus, text_column)
+        check_corpus(corpus, args.text_column)
     counts: Counter[str] = Counter()
     kept = [np.empty(0, dtype=np.int64)]
     digest, num_bytes, start = xxhash.xxh3_128(), 0, 0
-    for texts in read_texts(corpus, text_column, "Reading the general corpus"):
+    for texts in read_texts(corpus, args.text_column, "Reading the general corpus"):
         usable = []
         for row, text in enumerate(texts, start):
-            reason, cleaned = judge(text, limits)
+            reason, cleaned = judge(text, args)
             if reason:
                 counts[reason] += 1
                 continue
@@ -177,8 +162,11 @@ def _has_control(text: str | None) -> bool:
     return text is not None and not text.isprintable() and _CONTROL.search(text) is not None
 
 
-def judge(text: str | None, limits: LengthLimits) -> tuple[str, str]:
-    """Return why a row is dropped (empty: it is kept), and its cleaned text."""
+def judge(text: str | None, limits: Settings) -> tuple[str, str]:
+    """Return why a row is dropped (empty: it is kept), and its cleaned text.
+
+    In scripts without spaces every character counts as a word.
+    """
     if text is None:
         return "none", ""
     cleaned = clean(text)
@@ -297,9 +285,7 @@ _CODES = {
 _MISSED_END = regex.compile(r"(?<=[。！？])(?=\p{N})")
 
 
-def units_of(
-    documents: Dataset, args: CorpusArguments | GeneralCorpusArguments, *, file: Path | None = None
-) -> Dataset:
+def units_of(documents: Dataset, args: Settings, *, file: Path | None = None) -> Dataset:
     """Return the rows that are searched or drawn, as the arguments ask for them (see `split_documents`).
 
     Args:

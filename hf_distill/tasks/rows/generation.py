@@ -183,7 +183,6 @@ def tokenize_generation(
     *,
     max_source_length: int,
     max_target_length: int,
-    num_proc: int | None = None,
 ) -> Dataset:
     """Tokenise rows of a generation task.
 
@@ -195,7 +194,6 @@ def tokenize_generation(
         tokenizer: Of the model; its separator joins the parts of a source.
         max_source_length: Tokens of a source at most, with those that begin and end it.
         max_target_length: Tokens of a target at most, with the one that ends it.
-        num_proc: Processes; the result is the same for any number.
 
     Returns:
         `source` and `target` (ids of the first reference), both without the special tokens around them, and `length`,
@@ -218,7 +216,6 @@ def tokenize_generation(
         batched=True,
         fn_kwargs={"tokenizer": tokenizer, **lengths},
         remove_columns=rows.column_names,
-        num_proc=num_proc,
         new_fingerprint=Hasher.hash(key),
         desc="Tokenising",
     )

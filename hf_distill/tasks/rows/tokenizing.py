@@ -29,7 +29,6 @@ def tokenize_task(
     max_length: int | None = None,
     *,
     doc_stride: int | None = None,
-    num_proc: int | None = None,
 ) -> DatasetOrDict:
     """Tokenise normalised splits of a task.
 
@@ -40,7 +39,6 @@ def tokenize_task(
         max_length: Tokens per row at most, special tokens included; `None` takes the task's default. A pair loses
             tokens of its longer text first; the context of a question is cut into windows instead.
         doc_stride: Tokens that two windows share; `None` takes the task's, as far as the windows have room for it.
-        num_proc: Processes; the result is the same for any number.
 
     Returns:
         Columns `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer makes them, `length` and labels:
@@ -56,10 +54,8 @@ def tokenize_task(
     check_max_length(limit, tokenizer, pair=spec.is_pair)
     encode = _encoder(spec, tokenizer, limit, doc_stride)
     if isinstance(dataset, DatasetDict):
-        return DatasetDict(
-            {name: _tokenize(rows, spec, tokenizer, encode, num_proc) for name, rows in dataset.items()}
-        )
-    return _tokenize(dataset, spec, tokenizer, encode, num_proc)
+        return DatasetDict({name: _tokenize(rows, spec, tokenizer, encode) for name, rows in dataset.items()})
+    return _tokenize(dataset, spec, tokenizer, encode)
 
 
 def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) -> None:
@@ -114,7 +110,6 @@ def _tokenize(
     spec: TaskSpec,
     tokenizer: PreTrainedTokenizerBase,
     encode: partial[dict[str, list[Any]]],
-    num_proc: int | None,
 ) -> Dataset:
     """Tokenise one split."""
     numbers = {name: value for name, value in encode.keywords.items() if name in ("max_length", "doc_stride")}
@@ -125,7 +120,6 @@ def _tokenize(
         batched=True,
         with_indices=True,
         batch_size=BATCH_SIZE,
-        num_proc=num_proc,
         remove_columns=rows.column_names,
         new_fingerprint=Hasher.hash(key),
         desc=f"Tokenising {spec.name}",

@@ -106,9 +106,7 @@ class DistillationModel(PreTrainedModel):
         # Those of `schedules` with shares in place of epochs, once a training says how many it has.
         self._in_shares: dict[str, Schedule | None] = dict(self.schedules)
         self._prefixes = {name: columns.prefix for name, columns in (own_tokens or {}).items() if columns is not None}
-        request = SignalRequest()
-        for item in objectives:
-            request = request | item.objective.student_request
+        request = SignalRequest.union(item.objective.student_request for item in objectives)
         self._capture = capture_of(student, request, head)
         # A base model has no head whose outputs metrics could read.
         with_logits = request | SignalRequest(logits=True) if self._capture.has_head else request
@@ -392,10 +390,8 @@ class DistillationModel(PreTrainedModel):
 
     def _by_pieces(self, student: Signals, prefix: str, inputs: Mapping[str, Tensor]) -> Signals:
         """Return the student's signals over pieces of text, for the objectives whose teacher has another tokenizer."""
-        request = SignalRequest()
-        for name, used in self._prefixes.items():
-            if used == prefix:
-                request = request | cast(Objective, self.objectives[name]).student_request
+        names = [name for name, used in self._prefixes.items() if used == prefix]
+        request = SignalRequest.union(cast(Objective, self.objectives[name]).student_request for name in names)
         pieces, mask = inputs[prefix + STUDENT_PIECES], inputs[prefix + PIECE_MASK]
         return by_pieces(only_requested(student, request), pieces, mask)
 
