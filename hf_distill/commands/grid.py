@@ -283,12 +283,9 @@ def distil_students(students: Sequence[Student]) -> None:
         write_yaml(file, _without_secret_fields(settings), sort_keys=False)
         logger.warning(f"[{one.name}] is distilled: {folder}")
         # Secrets go to the training alone, in no file.
-        words = [word for key in _secret_fields(settings) for word in (f"--{key}", str(settings[key]))]
+        secrets = {key: value for key, value in settings.items() if is_secret_name(key) and value is not None}
+        words = [word for key, value in secrets.items() for word in (f"--{key}", str(value))]
         distill.run(*parse(CLASSES, [str(file), *words], presets=True, prog="hf-distill grid"))
-
-
-def _secret_fields(settings: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in settings.items() if is_secret_name(name) and value is not None]
 
 
 def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
         "resume_from_checkpoint": LAST_CHECKPOINT,
         "use_cpu": arguments.use_cpu,
         **({} if arguments.data_dir is None else {"data_dir": arguments.data_dir}),
-        **arguments.distill_settings(),
+        **json_mapping(arguments.distill, "--distill"),
     }
     planned: list[Student] = []
     # Name of a student -> whether there is one for each task.
@@ -73,7 +73,9 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
         }
         _check_tasks(name, OF_TASK, of_task, names)
         named = [one for field in MODELS for one in _as_list(settings.get(field)) if one in anew]
-        anew[name] = bool(of_task) or _mentions_task(settings) or any(anew[one] for one in named)
+        anew[name] = (
+            bool(of_task) or any(TASK_MARK in text for text in _texts(settings)) or any(anew[one] for one in named)
+        )
         seeds: list[Any] = list(arguments.distillation_seeds or ()) or [None]
         for seed in seeds:
             for group in [(task,) for task in tasks] if anew[name] else [tasks]:
@@ -122,10 +124,6 @@ def _texts(value: Any) -> Iterator[str]:
     else:
         for one in _as_list(value) if isinstance(value, (list, tuple)) else []:
             yield from _texts(one)
-
-
-def _mentions_task(settings: Mapping[str, Any]) -> bool:
-    return any(TASK_MARK in text for text in _texts(settings))
 
 
 def _filled(value: Any, given: str, name: str) -> Any:

@@ -147,9 +147,10 @@ def upload(selection: Selection, target: Target, commit_message: str | None = No
     where = {"repo_id": target.repo, "repo_type": target.repo_type, "revision": target.revision}
     if not selection.has(CARD_FILE):
         logger.warning("%s has no card (README.md): its page on the Hub will be empty.", selection.folder)
+    read = {file.path: contents(selection, file.path, target.repo) for file in selection.files}
     additions = [
-        CommitOperationAdd(file.path, _readable(contents(selection, file.path, target.repo)))
-        for file in selection.files
+        CommitOperationAdd(path, str(content) if isinstance(content, Path) else content)
+        for path, content in read.items()
     ]
     for addition in additions:
         if is_data_file(addition.path_in_repo, target.repo_type):
@@ -164,14 +165,10 @@ def upload(selection: Selection, target: Target, commit_message: str | None = No
     return api.create_commit(operations=[*additions, *gone], commit_message=message, **where)  # type: ignore[call-overload]
 
 
-def _readable(content: Path | bytes) -> str | bytes:
-    return content if isinstance(content, bytes) else str(content)
-
-
 def _check_content(target: Target, paths: list[str]) -> None:
     """Refuse to write over what this library has not pushed."""
-    if not any(_is_own_content(path) for path in paths):
-        return
+    if set(paths) <= {".gitattributes", ".gitignore", CARD_FILE, "LICENSE"}:
+        return  # Every new repository begins with these.
     tags: list[str] = []
     if CARD_FILE in paths:
         card = target.api.hf_hub_download(target.repo, CARD_FILE, repo_type=target.repo_type, revision=target.revision)
@@ -181,11 +178,6 @@ def _check_content(target: Target, paths: list[str]) -> None:
             f"The name {target.repo!r} is taken: the {target.repo_type} there was not pushed by hf_distill. Name "
             "another repository, push to a branch of its own (`--revision`), or delete that one first."
         )
-
-
-def _is_own_content(path: str) -> bool:
-    """Whether a file is content, and not one that every new repository begins with."""
-    return path not in (".gitattributes", ".gitignore", CARD_FILE, "LICENSE")
 
 
 RESULTS_FILE = "results.json"

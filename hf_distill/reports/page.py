@@ -187,11 +187,12 @@ def _scores(runs: Sequence[Run]) -> Table:
 
 def _settings(runs: Sequence[Run]) -> Table:
     """Settings that two runs have and that differ; of a single run, those that are not the default."""
-    names = sorted({name for run in runs for name in run.settings if _is_shown(name.rpartition(".")[2])})
+    plain = {name: name.rpartition(".")[2] for run in runs for name in run.settings}
+    names = sorted(name for name, own in plain.items() if own not in SILENT and not is_secret_name(own))
     if len(runs) == 1:
         defaults, [run] = defaults_in_source(), runs
-        chosen = [name for name in names if run.settings[name] is not None and _key(name, run) not in defaults]
-        rows = [[name, run.settings[name]] for name in chosen]
+        given = [(name, run.settings[name]) for name in names if run.settings[name] is not None]
+        rows = [[name, value] for name, value in given if (plain[name], repr(value)) not in defaults]
         return Table("Settings", ["setting", run.name], rows, "Without those that have their default.")
     missing = object()
     rows = []
@@ -203,14 +204,6 @@ def _settings(runs: Sequence[Run]) -> Table:
     without = ", ".join(run.name for run in runs if not run.settings)
     note = f"No settings lie beside {without}." if without else ""
     return Table("Settings that differ", ["setting", *(run.name for run in runs)], rows, note)
-
-
-def _is_shown(name: str) -> bool:
-    return name not in SILENT and not is_secret_name(name)
-
-
-def _key(name: str, run: Run) -> tuple[str, str]:
-    return name.rpartition(".")[2], repr(run.settings[name])
 
 
 def _ends(runs: Sequence[Run]) -> Table:

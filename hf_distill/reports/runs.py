@@ -253,8 +253,8 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
         if part in readers and (path / RESULTS_FILE).is_file():
             readers[part](run, _read(path / RESULTS_FILE))
             # What the teacher and the student have of one name is told apart: the page is about the student.
-            own = {f"teacher {key}": value for key, value in run.facts.items() if key in _OF_ONE_TRAINING}
-            facts = (run.facts if part != "teacher" else own | _without(run.facts, _OF_ONE_TRAINING)) | facts
+            own = {f"teacher {key}" if key in _OF_ONE_TRAINING else key: value for key, value in run.facts.items()}
+            facts = (own if part == "teacher" else run.facts) | facts
     run.facts = facts | _picked(report, "task", "seconds", "command", "seed") | _machine(report)
     roles = {role: report[role] for role in (*ROLES, INT8) if isinstance(report.get(role), dict)}
     teacher, latency = roles.get("teacher", {}), report.get("latency") or {}
@@ -265,10 +265,6 @@ def _pipeline(folder: Path, name: str, report: Mapping[str, Any]) -> Run:
         for role, model in roles.items()
     ]
     return run
-
-
-def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
 
 
 def _score(role: str, model: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:

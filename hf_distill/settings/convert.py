@@ -309,7 +309,8 @@ def _pair(match: Mapping[str, Any], objective: str, feature: str, name: str) -> 
         if not isinstance(layers, Sequence) or isinstance(layers, str) or not all(map(_is_layer, layers)):
             raise ValueError(f"`{name}`: {key} is {match[key]!r}; it must be a number or two of them.")
         if len(layers) != 1 and (objective not in ("fsp", "nst") or len(layers) != 2):
-            raise ValueError(f"`{name}`: {key} is {match[key]!r}; {match['loss']} takes " + _how_many(objective))
+            number = "one layer or two of them" if objective in ("fsp", "nst") else "one layer"
+            raise ValueError(f"`{name}`: {key} is {match[key]!r}; {match['loss']} takes {number}.")
         # Index 0 of the attentions belongs to layer 1; from the end both count alike.
         sides.append([layer + 1 if feature == "attention" and layer >= 0 else layer for layer in layers])
     if all(len(set(side)) == 1 for side in sides):
@@ -321,10 +322,6 @@ def _pair(match: Mapping[str, Any], objective: str, feature: str, name: str) -> 
 
 def _is_layer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _how_many(objective: str) -> str:
-    return "one layer or two of them." if objective in ("fsp", "nst") else "one layer."
 
 
 def _projection(proj: Any, name: str) -> tuple[str, list[dict[str, float]]]:

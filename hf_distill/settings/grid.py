@@ -116,10 +116,6 @@ class GridArguments:
         own = json_mapping(json_mapping(self.task_settings, "--task_settings").get(task), f"--task_settings {task}")
         return tuple(own.get(name, getattr(self, name)) for name in SEARCHED)
 
-    def distill_settings(self) -> dict[str, Any]:
-        """Return the settings that all students share."""
-        return json_mapping(self.distill, "--distill")
-
     def student_changes(self) -> dict[str, dict[str, Any]]:
         """Student -> settings of its own."""
         return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import json
 import math
 import types
@@ -282,15 +283,11 @@ def _as_choice(value: Any, allowed: tuple[Any, ...], where: str) -> Any:
 def _as_dataclass(value: Any, cls: type, where: str) -> Any:
     """Return an instance of a dataclass from a mapping of its fields."""
     given = as_fields(value, get_type_hints(cls), where)
-    required = [item.name for item in dataclasses.fields(cls) if _is_required(item)]
-    missing = [name for name in required if name not in given]
+    without_default = inspect.signature(cls).parameters.values()
+    missing = [one.name for one in without_default if one.default is one.empty and one.name not in given]
     if missing:
         raise ValueError(f"{where} lacks {missing}.")
     return cls(**given)
-
-
-def _is_required(item: dataclasses.Field[Any]) -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 _CONVERTERS: dict[Any, Callable[[Any, tuple[Any, ...], str], Any]] = {

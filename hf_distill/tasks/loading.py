@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -200,7 +201,7 @@ def read_splits(
         raise FileNotFoundError(f"Task {spec.name!r} has no Hub data set: give its folder with `--data_dir`.")
     source = spec.hub_path if spec.hub_config is None else f"{spec.hub_path} ({spec.hub_config})"
     try:
-        found, names = read_hub(spec, wanted, _load_from_hub)
+        found, names = read_hub(spec, wanted, partial(read_data_set, load_dataset, flag="--data_dir"))
     except UnreadableDataSetError as error:
         raise FileNotFoundError(f"Task {spec.name!r} cannot be loaded from the Hub: {error}.") from error
     except (OSError, ValueError) as error:
@@ -209,11 +210,6 @@ def read_splits(
             "Without network, give a folder with its files: `--data_dir`."
         ) from error
     return found, source, names
-
-
-def _load_from_hub(path: str, config: str | None, revision: str | None) -> dict[str, Dataset]:
-    """Read all splits of one configuration from the Hub."""
-    return read_data_set(load_dataset, path, config, revision, flag="--data_dir")
 
 
 def _known_names(

@@ -98,11 +98,8 @@ def adapter_teachers(
     )
     for name, adapter in zip(names[1:], adapters[1:], strict=True):
         model.load_adapter(adapter, adapter_name=name, is_trainable=False)
-    prompts = [str(path) for name, path in zip(names, adapters, strict=True) if _is_prompt(model, name)]
+    kinds = [model.peft_config[name] for name in names]
+    prompts = [str(path) for kind, path in zip(kinds, adapters, strict=True) if kind.is_prompt_learning]
     if prompts:
         raise ValueError(f"{prompts} are adapters of prompts, which several teachers cannot share; use LoRA.")
     return [AdapterTeacher(model, name, dtype, device) for name in names]
-
-
-def _is_prompt(model: Any, name: str) -> bool:
-    return bool(model.peft_config[name].is_prompt_learning)

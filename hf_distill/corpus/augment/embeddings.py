@@ -12,7 +12,7 @@ import gzip
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
@@ -68,7 +68,8 @@ class WordVectors:
             raise FileNotFoundError(f"`--embeddings`: there is no file {str(path)!r}.")
         found: dict[str, np.ndarray] = {}
         width = 0
-        with _open_text(file) as lines:
+        opened = gzip.open if file.suffix == ".gz" else open
+        with opened(file, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(islice(lines, max_words + 1), 1):
                 fields = line.rstrip().split(" ")
                 if number == 1 and len(fields) == 2:
@@ -138,10 +139,6 @@ class PieceVectors:
         own = np.full(len(words), -1)
         nearest = _nearest(self._vectors, _unit(means), own, count)
         return [[self._vocabulary.texts[self._ids[row]] for row in rows] for rows in nearest]
-
-
-def _open_text(file: Path) -> IO[str]:
-    return gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
 
 
 def _numbers(fields: Sequence[str]) -> np.ndarray | None:

@@ -97,7 +97,7 @@ class LabelReader:
         found: dict[str, list[Any]] = {}
         own = {name: [_plain(row.get(name)) for row in rows] for name in self.own_names}
         spans = {name: [_plain(row.get(name)) for row in rows] for name in SPANS}
-        labels = [_plain(_label_of(row, LABEL_NAMES)) for row in rows]
+        labels = [_plain(next((row[one] for one in LABEL_NAMES if row.get(one) is not None), None)) for row in rows]
         column = next((name for name in LABEL_NAMES if any(row.get(name) is not None for row in rows)), "labels")
         for row in rows:
             for name in self.columns:
@@ -248,11 +248,6 @@ class LabelReader:
                 f"The column {name!r} has the class {highest}, but {self.head.model_name} has {self.head.num_outputs} "
                 f"outputs, whose classes are 0 to {self.head.num_outputs - 1}."
             )
-
-
-def _label_of(row: Mapping[str, Any], names: Iterable[str]) -> Any:
-    """The first of some columns that holds something."""
-    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
 def _plain(value: Any) -> Any:

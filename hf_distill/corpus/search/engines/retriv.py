@@ -124,9 +124,7 @@ class RetrivEngine(Engine):
                 # numba, while compiling retriv's kernel: a loop counter of type uint64 indexes a list.
                 # Numba colours its messages where colorama is installed.
                 warnings.filterwarnings("ignore", message=".*unsafe cast from uint64 to int64")
-                results = (
-                    self._search_serially(batch, cutoff) if threads == 1 else self._search(batch, cutoff, threads)
-                )
+                results = self._search(batch, cutoff, threads)
             for query, result in zip(batch, results, strict=True):
                 found.append(self._settle(query, result, k, cutoff))
         return Hits.from_lists([rows for rows, _ in found], [scores for _, scores in found])
@@ -153,13 +151,15 @@ class RetrivEngine(Engine):
         return retriever
 
     def _search(self, queries: Sequence[Sequence[str]], cutoff: int, threads: int) -> list[dict[int, float]]:
-        """Search through retriv's `msearch`; ids are positions, because retriv merges queries of one id."""
+        """Search through retriv's `msearch`; ids are positions, because retriv merges queries of one id.
+
+        With one thread query by query: `msearch` would start others.
+        """
+        if threads == 1:
+            return [self._retriever.search(" ".join(query), return_docs=False, cutoff=cutoff) for query in queries]
         with _numba_threads(threads):
             named = [{"id": str(index), "text": " ".join(query)} for index, query in enumerate(queries)]
             return list(self._retriever.msearch(named, cutoff=cutoff).values())
-
-    def _search_serially(self, queries: Sequence[Sequence[str]], cutoff: int) -> list[dict[int, float]]:
-        return [self._retriever.search(" ".join(query), return_docs=False, cutoff=cutoff) for query in queries]
 
     def _settle(
         self, query: Sequence[str], result: dict[int, float], k: int, cutoff: int
