@@ -275,13 +275,9 @@ class CardFacts:
     example: ExampleFacts | None = None
     onnx: OnnxFacts | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The facts as JSON-able data."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CardFacts:
-        """Facts from what `to_dict` or a YAML file gives.
+        """Facts from a mapping of the fields, as in a YAML file.
 
         Raises:
             ValueError: If a field is unknown or a required one is missing.
@@ -437,9 +433,9 @@ def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
         Path of the card.
     """
     target = Path(folder)
-    facts = CardFacts.from_dict(public(facts.to_dict()))
+    facts = CardFacts.from_dict(public(facts))
     text = render_card(facts)
-    write_json(target / FACTS_FILE, facts.to_dict(), default=str)
+    write_json(target / FACTS_FILE, dataclasses.asdict(facts), default=str)
     return write_text(target / CARD_FILE, text)
 
 

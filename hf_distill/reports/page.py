@@ -14,6 +14,7 @@ from hf_distill.hub.rendering import render_template
 from hf_distill.reports.figures import Bar, as_data_uri, draw, draw_scores, plan_figures
 from hf_distill.reports.runs import Run
 from hf_distill.settings.help import defaults_in_source
+from hf_distill.settings.values import FILLED_IN, SILENT
 from hf_distill.storage.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -109,15 +110,15 @@ def _cell(value: Any) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-# Settings of places and progress, which change no result.
-SILENT = {
-    *("output_dir", "run_name", "project", "logging_dir", "disable_tqdm", "report_to", "logging_steps"),
-    *("save_strategy", "save_steps", "save_total_limit", "resume_from_checkpoint", "push_to_hub", "hub_model_id"),
-    *("student_model", "corpus_dir", "work_dir", "index_dir", "dataloader_pin_memory"),
-    # Filled in by the base class.
-    *("accelerator_config", "ddp_find_unused_parameters", "lr_scheduler_kwargs", "optim_args", "fsdp_config"),
-    *("greater_is_better", "label_names", "debug", "fsdp", "activation_checkpointing", "gradient_checkpointing"),
-}
+# Beside what is silent everywhere: folders of other verbs, and what follows from other settings.
+NOT_COMPARED = (
+    SILENT
+    | FILLED_IN
+    | {
+        *("student_model", "corpus_dir", "work_dir", "index_dir", "fsdp_config", "fsdp", "greater_is_better", "debug"),
+        *("label_names", "activation_checkpointing", "gradient_checkpointing"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _scores(runs: Sequence[Run]) -> Table:
 def _settings(runs: Sequence[Run]) -> Table:
     """Settings that two runs have and that differ; of a single run, those that are not the default."""
     plain = {name: name.rpartition(".")[2] for run in runs for name in run.settings}
-    names = sorted(name for name, own in plain.items() if own not in SILENT and not is_secret_name(own))
+    names = sorted(name for name, own in plain.items() if own not in NOT_COMPARED and not is_secret_name(own))
     if len(runs) == 1:
         defaults, [run] = defaults_in_source(), runs
         given = [(name, run.settings[name]) for name in names if run.settings[name] is not None]

@@ -80,6 +80,23 @@ MOST = {
     **dict.fromkeys(("seed", "data_seed", "fraction_seed"), 2**32 - 1),
 }
 
+# Settings of places, progress and the Hub, which change no result: cards and reports leave them out.
+SILENT = frozenset(
+    (
+        *("output_dir", "run_name", "project", "logging_dir", "disable_tqdm", "report_to", "logging_steps"),
+        *("logging_first_step", "logging_nan_inf_filter", "save_strategy", "save_steps", "save_total_limit"),
+        *("resume_from_checkpoint", "dataloader_pin_memory", "push_to_hub", "hub_model_id", "hub_strategy"),
+        *("hub_private_repo", "hub_revision", "hub_always_push", "hub_token"),
+    )
+)
+# Those that the base class of all training arguments fills in, from the machine too.
+FILLED_IN = frozenset(
+    (
+        *("accelerator_config", "ddp_find_unused_parameters", "lr_scheduler_kwargs", "optim_args", "logging_dir"),
+        "local_rank",
+    )
+)
+
 _LARGEST = 2**63 - 1
 
 

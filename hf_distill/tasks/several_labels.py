@@ -15,6 +15,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, List, Value
 
 from .labels import HIDDEN_TEXTS, LabelLookup
+from .metrics.scores import binary_f1
 from .spec import HIDDEN_LABEL, TaskSpec
 
 # Labels that a message names.
@@ -113,12 +114,12 @@ def _places(labels: Sequence[Any] | None, count: int) -> list[float]:
 
 def f1_micro(scores: np.ndarray, labels: np.ndarray) -> float:
     """F1 over all labels of all rows together; a label is given where its logit is above 0."""
-    return _f1(scores > 0, labels == 1)
+    return binary_f1(scores > 0, labels == 1)
 
 
 def f1_macro(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean of the F1 of every label; 0 of one that is neither given nor there."""
-    return float(np.mean([_f1(scores[:, place] > 0, labels[:, place] == 1) for place in range(labels.shape[1])]))
+    return float(np.mean([binary_f1(scores[:, place] > 0, labels[:, place] == 1) for place in range(labels.shape[1])]))
 
 
 def exact_match(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -173,8 +174,3 @@ def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> list[float
         below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
         found.append(float((ranked[best] + below) / 2))
     return found
-
-
-def _f1(given: np.ndarray, gold: np.ndarray) -> float:
-    total = int(given.sum()) + int(gold.sum())
-    return 2.0 * int((given & gold).sum()) / total if total else 0.0

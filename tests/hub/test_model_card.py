@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import subprocess
@@ -278,7 +279,7 @@ class TestFiles:
         assert render_card(read_facts(tmp_path / "student")) == path.read_text()
 
     def test_unknown_facts_are_refused(self):
-        values = complete_facts().to_dict()
+        values = dataclasses.asdict(complete_facts())
         values["teacher"][0]["colour"] = "blue"
         with pytest.raises(ValueError, match=r"teacher.*has no fields \['colour'\].*num_layers"):
             CardFacts.from_dict(values)

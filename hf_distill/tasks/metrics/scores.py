@@ -50,14 +50,14 @@ def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
 @_of_finite_rows
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
     """F1 of class 1; 0.0 where class 1 is neither predicted nor there (scikit-learn's `zero_division`)."""
-    return _class_f1(predictions, references, 1)
+    return binary_f1(predictions == 1, references == 1)
 
 
 @_of_finite_rows
 def f1_macro(predictions: np.ndarray, references: np.ndarray) -> float:
     """Unweighted mean of the F1 of every class that occurs in predictions or references."""
     classes = np.union1d(predictions, references)
-    return float(np.mean([_class_f1(predictions, references, label) for label in classes]))
+    return float(np.mean([binary_f1(predictions == label, references == label) for label in classes]))
 
 
 @_of_finite_rows
@@ -83,7 +83,9 @@ def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
 @_of_finite_rows
 def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
     """Spearman correlation with average ranks for ties; 0.0 and a logged warning where a side is constant."""
-    return _correlation(_ranks(predictions), _ranks(references), "Spearman")
+    from scipy.stats import rankdata
+
+    return _correlation(rankdata(predictions), rankdata(references), "Spearman")
 
 
 SCORES: dict[str, Score] = {
@@ -96,11 +98,10 @@ SCORES: dict[str, Score] = {
 }
 
 
-def _class_f1(predictions: np.ndarray, references: np.ndarray, label: int) -> float:
-    """F1 of one class against the rest."""
-    predicted, actual = predictions == label, references == label
-    total = int(predicted.sum()) + int(actual.sum())
-    return 2.0 * int((predicted & actual).sum()) / total if total else 0.0
+def binary_f1(given: np.ndarray, gold: np.ndarray) -> float:
+    """F1 of two boolean arrays: what is given, and what is right; 0.0 where neither holds anything."""
+    total = int(given.sum()) + int(gold.sum())
+    return 2.0 * int((given & gold).sum()) / total if total else 0.0
 
 
 def _correlation(left: np.ndarray, right: np.ndarray, name: str) -> float:
@@ -117,10 +118,3 @@ def _correlation(left: np.ndarray, right: np.ndarray, name: str) -> float:
             return 0.0
         directions.append(centred / length)
     return float(np.clip(directions[0] @ directions[1], -1.0, 1.0))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, equal values sharing the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return ((last - counts + 1 + last) / 2.0)[inverse]

@@ -23,7 +23,7 @@ from ...hub.model_card import (
 )
 from ...settings import DistillationArguments
 from ...settings.parsing import arguments_to_dict
-from ...settings.values import default_of
+from ...settings.values import FILLED_IN, SILENT, default_of
 from ...storage.files import read_json
 from ...students.sentence import SentenceHead
 from ...students.shapes import shape_of
@@ -40,50 +40,13 @@ PIPELINE_TAGS = {
     "ForMaskedLM": "fill-mask",
     "ForCausalLM": "text-generation",
 }
-# Say nothing about the student: where files lie, how progress is shown, what the Hub is told.
-SILENT_SETTINGS = {
-    "output_dir",
-    "run_name",
-    "disable_tqdm",
-    "report_to",
-    "logging_steps",
-    "logging_first_step",
-    "logging_nan_inf_filter",
-    "eval_agreement",
-    "eval_task",
-    "eval_task_dir",
-    "eval_task_samples",
-    "save_strategy",
-    "save_steps",
-    "save_total_limit",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_strategy",
-    "hub_private_repo",
-    "hub_revision",
-    "hub_always_push",
-    "hub_token",
-    "objectives",
-    "resume_from_checkpoint",
-    "teacher_models",
-    "dataloader_pin_memory",
-    "dataloader_num_workers",
-    "use_cpu",
-    "seed",
+# Say nothing about the student.
+SILENT_SETTINGS = SILENT | {
+    *("eval_agreement", "eval_task", "eval_task_dir", "eval_task_samples", "objectives", "teacher_models"),
+    *("dataloader_num_workers", "use_cpu", "seed"),
 }
 # Heads whose outputs have names.
 _NAMED_HEADS = frozenset({"text-classification", "token-classification"})
-# The base class fills these in from the machine.
-_FILLED_IN = frozenset(
-    {
-        "ddp_find_unused_parameters",
-        "accelerator_config",
-        "lr_scheduler_kwargs",
-        "optim_args",
-        "logging_dir",
-        "local_rank",
-    }
-)
 _NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 
 
@@ -234,7 +197,7 @@ def chosen_settings(arguments: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in arguments_to_dict(arguments).items()
-        if name in defaults and name not in _FILLED_IN and value is not None and value != defaults[name]
+        if name in defaults and name not in FILLED_IN and value is not None and value != defaults[name]
         # An empty value in place of another one was nobody's choice.
         if not (_is_nothing(value) and _is_nothing(defaults[name]))
     }
