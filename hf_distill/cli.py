@@ -80,18 +80,8 @@ VERBS = {
             "--unit sentence",
         ),
         flags=(
-            *(
-                "task",
-                "data_dir",
-                "text_columns",
-                "corpus",
-                "corpus_config",
-                "corpus_dir",
-                "top_k",
-                "unit",
-                "language",
-            ),
-            *("engine", "deduplicate", "num_shards"),
+            *("task", "data_dir", "text_columns", "corpus", "corpus_config", "corpus_dir", "top_k", "unit"),
+            *("language", "engine", "deduplicate", "num_shards"),
         ),
     ),
     "general": Verb(

@@ -65,7 +65,7 @@ ONE_FILE_FOLDER = "task"
 # Answers of an example on the Hub.
 _ANSWERS = 5
 RESULTS_FILE = "results.json"
-# Flags that say where something lies on this machine, or how the run looked.
+# Flags that say where something lies on this machine, or how progress is shown.
 _UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
 # Flags whose values may be folders.
 _PLACES = frozenset(
@@ -113,7 +113,7 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def problems_of(folder: Path) -> list[str]:
-    """What the card of a folder lacks for a visitor of the Hub, a sentence each."""
+    """Say what a visitor of the Hub would miss on the card of a folder, a sentence each."""
     card = folder / CARD_FILE
     if not card.is_file() or not (folder / FACTS_FILE).is_file():
         return [f"there is no {CARD_FILE} with its {FACTS_FILE}; `hf-distill card {folder}` writes both"]
@@ -162,7 +162,7 @@ def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str
         return None
     if texts and tag in ("text-classification", "token-classification"):
         inputs = dict(zip(("text", "text_pair"), texts, strict=False))
-    # Classes of others are in no pipeline.
+    # Pipelines take the model classes of transformers only.
     if tag not in _PIPELINES or not type(model).__module__.startswith("transformers."):
         return ExampleFacts(inputs)
     given = inputs if "text_pair" in inputs else inputs["text"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from hf_distill.corpus.build.anchors import task_texts
 from hf_distill.corpus.build.loading import load_general_corpus, named_corpora, split_config
 from hf_distill.corpus.compare.comparison import (
     EVALUATION,
-    ComparisonSettings,
     MeasuredCorpus,
     compare_corpora,
     measure_corpus,
@@ -76,12 +76,7 @@ def run(
     corpora = {TASK: measure_corpus(task_texts(rows, columns), language, num_rows=len(rows))}
     for name, where in named.items():
         corpora[name] = _measure(where, comparison.text_column, language)
-    settings = ComparisonSettings(
-        language=language,
-        top_words=comparison.top_words,
-        top_shares=comparison.top_shares,
-        seeds=range(comparison.seed, comparison.seed + comparison.num_draws),
-    )
+    settings = replace(comparison, language=language)
     compared = compare_corpora(corpora, settings, evaluation=_evaluation(loaded, language))
     folder = Path(comparison.output_dir)
     figures = _draw(compared, loaded.spec.name, folder)

@@ -345,7 +345,7 @@ def format_tables(facts: Mapping[str, Any]) -> str:
         ]
         for model, by_task in found.items():
             shown = [_shown(by_task[task]) if task in by_task else "–" for task in tasks]
-            # Over other tasks than the rest it would mislead.
+            # Beside means over all tasks, one over some of them would mislead.
             means = [by_task[task]["mean"] for task in tasks if task in by_task]
             mean = f"{100 * statistics.fmean(means):.1f}" if len(means) == len(tasks) else "–"
             lines.append(f"| {model} | {' | '.join(shown)} | {mean} |")
@@ -370,7 +370,7 @@ def format_tables(facts: Mapping[str, Any]) -> str:
 
 
 def _majority_row(facts: Mapping[str, Any], tasks: Sequence[str]) -> str:
-    """What the most frequent label of the training rows scores; a dash where it has no score."""
+    """Make the row with the scores of the most frequent label of the training rows; a dash where there is none."""
     scores = [(facts["majority"].get(task) or {}).get("score") for task in tasks]
     shown = ["–" if score is None else f"{100 * score:.1f}" for score in scores]
     known = [score for score in scores if score is not None]

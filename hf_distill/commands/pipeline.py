@@ -69,7 +69,7 @@ from hf_distill.trainers.fine_tuning.heads import head_of
 
 logger = logging.get_logger(__name__)
 
-# Of the folder of the distillation; checkpoints hold more than the student.
+# Files that stay in the folder of the distillation when the student is copied.
 _KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
 # The textbooks of the paper (Contextualized Corpus, Table 2): retrieved text, the task's rows with words replaced,
 # general text as it is, and the task's own text.
@@ -207,7 +207,7 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """What the rows of the table mean, and where everything is."""
+    """Say what the rows of the table mean, and where everything is."""
     lines = [*_budgets(report), f"scores are of the {report['split_rows']:,} rows of {report['split']}"]
     if report.get("majority") is not None:
         lines.insert(0, f"majority: {report['majority']['label']!r} for every row, whatever it says")
@@ -368,7 +368,7 @@ def reckon_work(
     plan: AdaptationPlan,
     pipeline: PipelineArguments,
 ) -> dict[str, float]:
-    """How much each training computes: products of a weight and a row, of rows that are taken as equally long.
+    """Estimate how much each training computes, in products of a weight and a row; all rows count as equally long.
 
     A model multiplies the weights of its layers once in a forward pass, three times in a step of a training. Export
     and report take seconds whatever the sizes are, and are reckoned as nothing.

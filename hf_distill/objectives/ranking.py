@@ -1,4 +1,4 @@
-"""The scores of a query's candidates against the teacher's: their differences, or the whole list.
+"""Compares the scores of a query's candidates with the teacher's: their differences, or the whole list.
 
 A row is a query with C candidates, of which every one has one score. Only how the candidates of a query compare with
 each other is learnt, so that both sides may score on scales of their own.
@@ -91,7 +91,7 @@ class MarginObjective(RankingObjective):
         ours, real = self.scores(student)
         theirs = required(teacher).logits["logits"].float()
         apart = (ours - theirs).masked_fill(~real, 0.0)
-        # ((s_i - s_j) - (t_i - t_j)) is the difference of what lies between the sides in i and in j.
+        # With d = s - t, ((s_i - s_j) - (t_i - t_j)) is d_i - d_j.
         if self.pairs == "first":
             errors, counted = (apart[:, :1] - apart[:, 1:]).square(), real[:, :1] & real[:, 1:]
         else:

@@ -105,10 +105,12 @@ class MTLArguments(FineTuningArguments):
     )
     task_weighting: TaskWeighting = setting(
         "none",
-        "Weights of the tasks: none, uncertainty (learnt, one variance a task), or gradient_norm (tasks "
-        "pull with like strength, those that learn slowly with more).",
+        "Weights of the tasks: none, uncertainty (learnt, one variance a task), or gradient_norm (gradients "
+        "of all tasks have like norms, larger ones where a task learns slowly).",
     )
-    gradient_norm_alpha: float = setting(1.5, "gradient_norm: how much more tasks pull that learn slowly (GradNorm).")
+    gradient_norm_alpha: float = setting(
+        1.5, "gradient_norm: how much larger gradients of slow tasks are (GradNorm's alpha)."
+    )
     r3f_lambda: float = setting(
         0.0, "Weight of R3F: predictions must not change with noise on the embeddings. 0: no second pass."
     )

@@ -342,13 +342,12 @@ class WorkFolder:
     Args:
         path: Folder, made if needed.
         settings: Everything that changes the result, JSON-able.
-        what: What the job makes, for messages.
 
     Raises:
         ValueError: If the folder belongs to a job with other settings; the message lists the differences.
     """
 
-    def __init__(self, path: PathLike, settings: Mapping[str, Any], what: str = "a corpus") -> None:
+    def __init__(self, path: PathLike, settings: Mapping[str, Any]) -> None:
         self.path = Path(path)
         marker = read_marker(self.path)
         if marker is None:
@@ -357,7 +356,7 @@ class WorkFolder:
         different = differences(marker["settings"], settings)
         if different:
             raise ValueError(
-                f"The work folder {str(self.path)!r} belongs to {what} with other settings ({different}). Choose "
+                f"The work folder {str(self.path)!r} belongs to a corpus with other settings ({different}). Choose "
                 "another one (--work_dir), or delete it to build anew."
             )
 

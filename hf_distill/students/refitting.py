@@ -217,7 +217,7 @@ class _ModuleOutputs(ExitStack):
 
 
 def as_state(teacher: PreTrainedModel, rows: Tensor) -> Tensor:
-    """A teacher's states as a block that normalises last can give them: those of other blocks are normalised."""
+    """A teacher's states as a block gives them that normalises last: those of other architectures are standardised."""
     return rows if is_bert_like(teacher) else _standardised(rows)
 
 
@@ -385,7 +385,7 @@ def _inputs_and_goals(
             mask = batch["attention_mask"].bool()
             teacher(**batch)
             student(**known_inputs(student, batch))
-            # Fixed before the caller runs the student's layer on it.
+            # Read now: the caller runs the student's layer, and its hook would put another input there.
             x, goal = kept["input"], kept["goal"]
             x, goal = (x[mask], goal[mask]) if x.dim() == 3 else (x, goal)
             yield x, goal if rows is None else goal[:, rows]

@@ -61,7 +61,7 @@ class Cut:
 
     @property
     def gain(self) -> float:
-        """Factor of queries and of keys, with which scores of fewer dimensions a head are about as large as before."""
+        """Factor on queries and keys by which attention scores keep their size with fewer dimensions a head."""
         return (self.head_sizes[0] / self.head_sizes[1]) ** 0.25
 
     def chosen(self, space: Space, layer: int) -> Tensor:

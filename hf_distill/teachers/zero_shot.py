@@ -27,7 +27,7 @@ from ..tasks.rows.text import PAIR_COLUMN, check_texts, columns_of
 from .base import LiveTeacher, TeacherSource
 from .stored.precompute import Precomputed, precompute
 
-# The place of a row's text, which the stored rows keep.
+# The column with the number of a row's text; the stored rows keep it.
 TEXT_NUMBER = "text_number"
 DEFAULT_TEMPLATE = "This example is {}."
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from hf_distill.corpus.compare.comparison import (
-    ComparisonSettings,
     compare_corpora,
     frequent_words,
     measure_corpus,
@@ -19,8 +18,9 @@ from hf_distill.corpus.compare.comparison import (
 )
 from hf_distill.corpus.compare.report import format_comparison, markdown_table
 from hf_distill.corpus.text.analysis import Analyzer, stop_words
+from hf_distill.settings.compare import ComparisonArguments
 
-SETTINGS = ComparisonSettings(top_words=60, top_shares=(0.5, 1.0), seeds=(1, 2, 3))
+SETTINGS = ComparisonArguments([], language="english", top_words=60, top_shares=[0.5, 1.0], seed=1, num_draws=3)
 
 
 def draw(seed, count, low, high):
@@ -131,7 +131,7 @@ def test_pairs_are_rows_of_two_texts_and_none_is_no_text(texts):
 def test_chinese_words_are_compared(texts):
     pytest.importorskip("rjieba", reason="an extra that is not installed")
     corpora = {name: measure_corpus(["我喜欢看电影", "电影很好"], "zh") for name in ("task", "other")}
-    facts = compare_corpora(corpora, ComparisonSettings(language="zh"))
+    facts = compare_corpora(corpora, ComparisonArguments([], language="zh"))
     assert facts["corpora"]["task"]["different_words"] >= 3
     assert facts["overlap"]["share"][0][1] == 100
 

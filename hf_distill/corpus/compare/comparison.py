@@ -9,12 +9,13 @@ Shape legend: N texts.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from ...settings.compare import ComparisonArguments
 from ..build.duplicates import hash_texts
 from ..build.selection import rank_limit
 from ..text.analysis import Analyzer, TokenStreams, stop_words
@@ -60,23 +61,6 @@ class MeasuredCorpus:
         }
 
 
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """The settings of a comparison.
-
-    Attributes:
-        language: Name or ISO code of the language: its stop words, and its segmenter for Chinese.
-        top_words: Most frequent words that are compared (the paper: 5,000).
-        top_shares: Shares of a retrieved corpus, best ranks first (the paper: 0.2 to 1).
-        seeds: One sample each for Distinct-n.
-    """
-
-    language: str = "english"
-    top_words: int = 5000
-    top_shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    seeds: Sequence[int] = field(default_factory=lambda: range(42, 47))
-
-
 def measure_corpus(
     texts: Iterable[str | None],
     language: str,
@@ -89,7 +73,7 @@ def measure_corpus(
 
     Args:
         texts: Its texts; None counts as an empty one.
-        language: See `ComparisonSettings`.
+        language: Name or ISO code: that of the segmenter for Chinese.
         num_rows: Rows that they are of; as many as texts by default.
         ranks: (N,) of a corpus that was retrieved.
         top_k: Rows that were retrieved for an anchor; by default as many as there are ranks.
@@ -113,7 +97,7 @@ def measure_corpus(
 
 def compare_corpora(
     corpora: Mapping[str, MeasuredCorpus],
-    settings: ComparisonSettings | None = None,
+    settings: ComparisonArguments | None = None,
     *,
     evaluation: MeasuredCorpus | None = None,
 ) -> dict[str, Any]:
@@ -121,7 +105,7 @@ def compare_corpora(
 
     Args:
         corpora: Name -> corpus, in the order in which they are shown.
-        settings: What is compared.
+        settings: What is compared; the defaults, in English, if not given.
         evaluation: The task's validation and test texts, for the words in common.
 
     Returns:
@@ -131,7 +115,7 @@ def compare_corpora(
     Raises:
         ValueError: If there are fewer than two corpora, or one has no words.
     """
-    settings = settings or ComparisonSettings()
+    settings = settings or ComparisonArguments(list(corpora), language="english")
     if len(corpora) < 2:
         raise ValueError(f"At least two corpora are compared, but there is {list(corpora)} (--corpora NAME=WHERE).")
     empty = [name for name, corpus in corpora.items() if len(corpus.streams.ids) == 0]
@@ -140,18 +124,19 @@ def compare_corpora(
     if EVALUATION in corpora:
         raise ValueError(f"{EVALUATION!r} stands for the task's validation and test texts: choose another name.")
     reference = next(iter(corpora))
+    seeds = list(range(settings.seed, settings.seed + settings.num_draws))
     overlap, curves = _overlap(corpora, evaluation, settings, reference)
     return {
         "reference": reference,
         "corpora": {name: corpus.describe() for name, corpus in corpora.items()},
-        "distinct": {"orders": list(ORDERS), "groups": _distinct(corpora, settings.seeds)},
+        "distinct": {"orders": list(ORDERS), "groups": _distinct(corpora, seeds)},
         "overlap": overlap,
         "top_shares": curves,
         "settings": {
             "language": settings.language,
             "top_words": settings.top_words,
             "top_shares": list(settings.top_shares),
-            "seeds": list(settings.seeds),
+            "seeds": seeds,
         },
     }
 
@@ -164,9 +149,7 @@ def _distinct(corpora: Mapping[str, MeasuredCorpus], seeds: Sequence[int]) -> li
             "size_of": smallest,
             "words": sizes[smallest],
             "corpora": {
-                name: sampled_distinct(
-                    corpus.streams, corpus.hashes, sizes[smallest], orders=ORDERS, seeds=list(seeds)
-                )
+                name: sampled_distinct(corpus.streams, corpus.hashes, sizes[smallest], orders=ORDERS, seeds=seeds)
                 for name, corpus in corpora.items()
                 if sizes[name] >= sizes[smallest]
             },
@@ -178,13 +161,13 @@ def _distinct(corpora: Mapping[str, MeasuredCorpus], seeds: Sequence[int]) -> li
 def _overlap(
     corpora: Mapping[str, MeasuredCorpus],
     evaluation: MeasuredCorpus | None,
-    settings: ComparisonSettings,
+    settings: ComparisonArguments,
     reference: str,
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """Return the words in common of corpora, top shares and evaluation texts, and the curves over the shares."""
     words: dict[str, list[str]] = {}
     curves: dict[str, list[dict[str, Any]]] = {}
-    stopped = stop_words(settings.language)
+    stopped = stop_words(settings.language or "none")
     everything = {**corpora, **({} if evaluation is None else {EVALUATION: evaluation})}
     for name, corpus in everything.items():
         if corpus.ranks is None or corpus.top_k is None:

@@ -1,7 +1,7 @@
 """The loss of a micro-batch of one task among many, computed inside the trained module.
 
-What trains beside the model (learnt weights of tasks) must be seen by DDP, autocast and checkpoints, so it is wrapped
-around it; a saved model knows nothing of it.
+DDP, autocast and checkpoints must see what trains beside the model (learnt weights of tasks), so a module around the
+model holds it; a saved model is without it.
 """
 
 from __future__ import annotations

@@ -97,14 +97,14 @@ def soft_task_loss(
 
 
 def shown_positions(spec: TaskSpec, labels: Tensor | None) -> Tensor | None:
-    """Words count where they have a label, (B, T); `None` for tasks about rows and answers."""
+    """Return 1 for every word that has a label, else 0, (B, T); `None` for tasks about rows and answers."""
     if spec.kind != "token_classification" or labels is None:
         return None
     return (labels != IGNORED).float()
 
 
 def without_padding(outputs: Mapping[str, Any], attention_mask: Tensor | None) -> dict[str, Tensor]:
-    """Outputs of a head by name; starts and ends on padding are out of the question."""
+    """Return the outputs of a head by name; starts and ends on padding get the lowest score that there is."""
     found = {name: value for name, value in outputs.items() if name in ("logits", *SPANS)}
     if attention_mask is None:
         return found

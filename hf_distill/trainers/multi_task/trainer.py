@@ -300,7 +300,7 @@ class MTLTrainer(BaseTrainer):
     def scores(self) -> dict[str, Scores]:
         """Task -> evaluation split -> metric -> value (fractions)."""
         found = {}
-        # In the middle of a training, which goes on as if nobody had looked.
+        # A training that goes on must draw the same random numbers as one that is not evaluated.
         with random_state_kept(self.args.device):
             for task, splits in self.evaluation.items():
                 if splits:

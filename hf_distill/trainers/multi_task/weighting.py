@@ -20,8 +20,8 @@ MOMENTUM = 0.1
 def log_classes(spec: TaskSpec, max_length: int) -> float:
     """Return the divisor of a task's loss that makes it about 1 at the beginning (Muppet, section 3.3).
 
-    The cross-entropy of an even guess is the logarithm of the choices: classes, tags, or places in a row of
-    `max_length` tokens for answers. Regression stays as it is.
+    The cross-entropy of an even guess is the logarithm of the number of choices: classes, tags, or for answers the
+    `max_length` places of a row. A regression has no such number: its loss is divided by 1.
     """
     if spec.is_span:
         return math.log(max_length)
@@ -50,12 +50,13 @@ class UncertaintyWeights(nn.Module):
 
 
 class GradientNormWeights(nn.Module):
-    """Weights with which all tasks pull alike, and those that learn slowly more (after GradNorm, Chen et al. 2018).
+    """Weights that make the gradients of all tasks alike in norm, and larger where a task learns slowly (GradNorm).
 
-    GradNorm moves the weights by gradient descent towards `weight_i x norm_i = mean norm x rate_i ^ alpha`, where
-    `norm_i` is that of the gradient of task i in the last shared layer, and `rate_i` the task's loss over its first
-    one, over the mean of this. Micro-batches have one task each here, so norms and losses are running means, and the
-    weights are the solution itself, scaled to a sum of N.
+    GradNorm (Chen et al. 2018) moves the weights by gradient descent towards
+    `weight_i x norm_i = mean norm x rate_i ^ alpha`. `norm_i` is the norm of the gradient of task i in the last shared
+    layer. `rate_i` is the task's loss divided by its first loss, and by the mean of these ratios over all tasks. Here
+    a micro-batch has one task, so norms and losses are running means, and the weights are the solution of the
+    equation, scaled to a sum of N.
     """
 
     norms: Tensor
@@ -84,7 +85,7 @@ class GradientNormWeights(nn.Module):
         if parts:
             new = (loss.new_ones((), dtype=torch.float32), torch.stack(parts).norm(), loss.detach().float())
             here[:, self.places[task]] = torch.stack(new)
-        # Every process has a task of its own, and all have the same weights: (N,) each, of tasks seen now a mean.
+        # Processes may have different tasks, but the same weights. (N,) each: means over those that have the task.
         counts, norms, losses = over_processes(here)
         now, before = counts > 0, self.first_losses > 0
         norms, losses = (values / counts.clamp(min=1) for values in (norms, losses))
