@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from transformers.utils import logging
 
 from hf_distill.commands.corpus_folder import STATISTICS_FILE, is_built_folder
@@ -117,13 +116,9 @@ def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
         task_texts(rows, columns),
         language,
         num_rows=len(rows),
-        ranks=_ranks(rows) if ranked else None,
+        ranks=np.asarray(rows.with_format("arrow")["rank"][:].to_numpy()) if ranked else None,
         top_k=_top_k(Path(where).expanduser()) if ranked else None,
     )
-
-
-def _ranks(rows: Dataset) -> np.ndarray:
-    return np.asarray(rows.with_format("arrow")["rank"][:].to_numpy())
 
 
 def _top_k(folder: Path) -> int | None:

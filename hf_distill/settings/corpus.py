@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 from .values import check_choices, check_least, setting
 
@@ -100,7 +100,11 @@ class CorpusArguments:
         )
         if self.num_candidates < 2:
             raise ValueError(f"`--num_candidates` is {self.num_candidates}; a row compares at least 2.")
-        check_least(self, 1, *positive)
+        # Here and not by `check_least` and `check_choices`, so that a build is read in few files.
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
         for name in ("top_share", "near_duplicate_threshold"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"`--{name}` is {getattr(self, name)}; it must be above 0 and at most 1.")
@@ -109,7 +113,11 @@ class CorpusArguments:
                 f"`--bm25_k1` ({self.bm25_k1}) must be at least 0 and finite, `--bm25_b` ({self.bm25_b}) within 0 "
                 "and 1."
             )
-        check_choices(self, "unit", "query", "deduplicate", "decontaminate")
+        hints = get_type_hints(type(self))
+        for name in ("unit", "query", "deduplicate", "decontaminate"):
+            value, allowed = getattr(self, name), get_args(hints[name])
+            if value not in allowed:
+                raise ValueError(f"`--{name}` is {value!r}; allowed are {', '.join(allowed)}.")
         self._check_together()
 
     def _check_together(self) -> None:

@@ -366,8 +366,12 @@ class DistillationArguments(CheckedTrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what can be checked without the models."""
-        check_least(self, 2, "max_length")
-        check_least(self, 1, "student_dense_width", "early_stopping_patience", "eval_task_samples")
+        # Here and not by `check_least`, so that constructing a trainer is read in few files.
+        least = {"max_length": 2, "student_dense_width": 1, "early_stopping_patience": 1, "eval_task_samples": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"`--{name}` is {value}; it must be at least {bound}.")
         if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
             raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
         self._check_budget()

@@ -351,7 +351,9 @@ class DistillationModel(PreTrainedModel):
         loss: Any = 0.0
         for name, objective in self.objectives.items():
             teacher = signals_for(name, teacher_signals)
-            if not self.training and _lacks(cast(Objective, objective), teacher, labels):
+            needs = cast(Objective, objective)
+            lacks = (needs.needs_labels and not labels) or (needs.needs_teacher and teacher is None)
+            if lacks and not self.training:
                 continue
             share = _share(here, num_items, self.counted_in(name))
             seen = in_pieces[self._prefixes[name]] if name in self._prefixes else student
@@ -532,11 +534,6 @@ def deepest_hidden_state(request: SignalRequest, num_layers: int) -> int:
 def signals_for(objective: str, signals: Signals | Mapping[str, Signals] | None) -> Signals | None:
     """The teacher's signals for one objective: those under its name, or those of all."""
     return signals.get(objective) if isinstance(signals, Mapping) else signals
-
-
-def _lacks(objective: Objective, teacher: Signals | None, labels: Mapping[str, Tensor]) -> bool:
-    """Whether an objective finds nothing to learn from in a batch."""
-    return (objective.needs_labels and not labels) or (objective.needs_teacher and teacher is None)
 
 
 def _share(here: Mapping[str, Tensor], whole: Mapping[str, Tensor] | None, unit: str) -> Tensor | float:
