@@ -180,13 +180,4 @@ def build_schedule(spec: str | Mapping[str, Any] | Schedule | None) -> Schedule 
         raise ValueError(f"`schedule` is {shown(spec)}; write a name, or a mapping: {{name: warmup, share: 0.2}}.")
     fields = as_mapping(spec, "`schedule`")
     name = as_hint(fields.pop("name"), str, "`schedule`: `name`")
-    return Schedule(name, {key: _number(key, value) for key, value in fields.items()})
-
-
-def _number(option: str, value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError(f"`schedule`: {option} is {value!r}; it must be a number.")
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"`schedule`: {option} is {shown(value)}; it must be a number.") from None
+    return Schedule(name, {key: as_hint(value, float, f"`schedule`: {key}") for key, value in fields.items()})

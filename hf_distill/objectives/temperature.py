@@ -84,7 +84,9 @@ class Temperature:
         self._progress = 0.0
         fields = _read(schedule)
         self.name = fields.pop("name") if fields else "constant"
-        self.options = {key: _number(self.name, key, value) for key, value in fields.items()}
+        self.options = {
+            key: as_hint(value, float, f"`temperature_schedule` {self.name}: `{key}`") for key, value in fields.items()
+        }
         self._schedule: Schedule | None = None
         if self.name in PER_ROW:
             self._check_options()
@@ -190,16 +192,6 @@ def _read(schedule: TemperatureSpec | None) -> dict[str, Any]:
         hint = did_you_mean(fields["name"], known)
         raise ValueError(f"`temperature_schedule` is {fields['name']!r}; allowed are {', '.join(known)}.{hint}")
     return as_mapping(fields, "`temperature_schedule`")
-
-
-def _number(name: str, key: str, value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"`temperature_schedule` {name}: `{key}` is {shown(value)}; it must be a finite number.")
-    return number
 
 
 def _direction(logits: Tensor) -> Tensor:
