@@ -299,7 +299,7 @@ def _baseline(
         adaptation.student_model, rows.spec, flag="--student_model", revision=adaptation.student_revision
     )
     result = finetune(model, rows, _tokenizer(adaptation), own, **_lengths(task))
-    return _trained(result, adaptation.student_model, own.output_dir)
+    return _trained(result, adaptation.student_model, str(own.output_dir))
 
 
 def _from_scratch(training: FineTuningArguments) -> FineTuningArguments:

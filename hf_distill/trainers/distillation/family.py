@@ -28,7 +28,7 @@ from transformers.utils import logging
 from ...capture.batch import on_host
 from ...capture.signals import SignalRequest, Signals
 from ...hub.tokenizers import tokenizer_hash
-from ...teachers.base import TeacherSource, union_of
+from ...teachers.base import TeacherSource
 from ...teachers.routing import only_requested
 from ..callbacks import TermsInProgressBar
 from ..checkpoints import LAST_CHECKPOINT
@@ -116,7 +116,7 @@ def _asked_once(trainers: Sequence[DistillationTrainer], index: int, turns: _Tur
         return
     requests = [_request_of(trainer, index) for trainer in trainers]
     one_pass = _OnePass(first.signals, requests, turns)
-    first.request(union_of(requests))
+    first.request(SignalRequest.union(requests))
     try:
         for source in sources:
             # In the source's own dictionary it hides the method of the class.
@@ -136,7 +136,7 @@ def _asked_once(trainers: Sequence[DistillationTrainer], index: int, turns: _Tur
 def _request_of(trainer: DistillationTrainer, index: int) -> SignalRequest:
     """The signals that a student's objectives need of one of its teachers."""
     is_only, teacher_of = len(trainer.teachers) == 1, trainer.model.teacher_of
-    return union_of(
+    return SignalRequest.union(
         objective.teacher_request
         for name, objective in trainer.model.objectives.items()
         if is_only or teacher_of[name] in (None, index)

@@ -162,7 +162,11 @@ def finetune_pairs(
     trainer.model.eval()
     for split in task.evaluation:
         found = cast(Pairs, pairs_of(task, split))
-        options = {"batch_size": args.per_device_eval_batch_size, "max_length": max_length, "prompt": prompt}
+        options: dict[str, Any] = {
+            "batch_size": args.per_device_eval_batch_size,
+            "max_length": max_length,
+            "prompt": prompt,
+        }
         scores[split] = found.scores(encode_texts(encoder, head, tokenizer, found.texts, **options))
     return FineTuningResult(
         model=encoder,
