@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainings import sharpened
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
+
 SIZES = {
     "vocab_size": 40,
     "hidden_size": 24,
@@ -14,6 +17,10 @@ SIZES = {
     "max_position_embeddings": 32,
     "pad_token_id": 0,
 }
+DROPOUTS = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
+    "seq_classif_dropout",
+)
 BERT_PARTS = ("encoder.layer.{}.attention.self.", "query", "key", "value")
 LLAMA_PARTS = ("layers.{}.self_attn.", "q_proj", "k_proj", "v_proj")
 
@@ -105,3 +112,12 @@ CASES = [
         name="deberta-v2-absolute",
     ),
 ]
+
+
+def classifier_of(case: Case, seed: int, **fields: Any) -> PreTrainedModel:
+    """A classifier of the architecture without dropout, attention sharp enough to matter."""
+    given = {**SIZES, **dict.fromkeys(DROPOUTS, 0.0), **case.options, **fields}
+    config = AutoConfig.for_model(case.model_type, **given)
+    config.dtype = None
+    set_seed(seed)
+    return sharpened(AutoModelForSequenceClassification.from_config(config))

@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import warnings
+from functools import partial
 
 import hf_distill  # noqa: F401  before transformers, whose models import torchao: its lines are for debugging
 
@@ -16,30 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import datasets
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizer_cases import WORDS, word_tokenizer
 from trainings import sharpened
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
-
-WORDS = (
-    "the a an of to in and is was it for on with as by at from this that film movie story actor music scene plot good "
-    "bad great poor fine dull bright dark long short new old very quite not never always often he she they we you i "
-    "cat dog house tree river sea sun moon star day night city road bridge train boat bird fish book page word line "
-    "runs walks sees likes hates finds makes takes gives keeps loses wins red green blue white black small large"
-).split()
-
-
-def word_tokenizer():
-    """A fast BERT tokenizer over some hundred English words."""
-    vocabulary = {t: i for i, t in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS)])}
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return BertTokenizerFast(tokenizer_object=backend, model_max_length=64)
+from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 
 @pytest.fixture(scope="session")
@@ -84,12 +67,28 @@ def tiny_student(tiny_bert_config):
     return BertForSequenceClassification(config)
 
 
+@pytest.fixture
+def dropping_student(tiny_student):
+    """The smaller classifier with dropout."""
+    for module in tiny_student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    return tiny_student
+
+
 @pytest.fixture(scope="session")
 def sentences():
     """Sixty-four sentences of three to fourteen known words."""
     generator = torch.Generator().manual_seed(7)
     lengths = torch.randint(3, 15, (64,), generator=generator).tolist()
     return [" ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator)) for n in lengths]
+
+
+@pytest.fixture(scope="session")
+def rows(sentences, tiny_tokenizer):
+    """The sentences as rows of at most sixteen tokens, labels by turns."""
+    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
+    return datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +105,8 @@ def warnings_of(monkeypatch):
     def listen(*modules):
         said = []
         for module in modules:
-            monkeypatch.setattr(module.logger, "warning", said.append)
+            for kind in ("warning", "warning_once"):
+                monkeypatch.setattr(module.logger, kind, said.append)
         return said
 
     return listen
@@ -164,6 +164,12 @@ def make_trainer(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer):
         )
 
     return make
+
+
+@pytest.fixture
+def build(make_trainer, rows):
+    """`make_trainer` with `rows` to learn from."""
+    return partial(make_trainer, train_dataset=rows)
 
 
 @pytest.fixture

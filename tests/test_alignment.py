@@ -6,7 +6,7 @@ import datasets
 import pytest
 import torch
 from tokenizer_cases import character_tokenizer
-from trainings import logged
+from trainings import logged, trained
 from transformers import BertForSequenceClassification, BertForTokenClassification, DataCollatorWithPadding, set_seed
 
 from hf_distill.teachers.alignment import (
@@ -137,26 +137,22 @@ def test_where_both_sides_have_the_same_tokens_nothing_changes(build, tiny_teach
 def test_the_student_learns_from_a_teacher_that_reads_characters(build):
     texts = ["good film", "bad film", "a good plot", "a bad plot"] * 6
     rows = datasets.Dataset.from_dict({"text": texts, "labels": [0, 1] * 12})
-    trainer = build(max_steps=12, objectives=["relation", "logits", "labels:0.1"], rows=rows)
-    trainer.train()
+    trainer = trained(build(max_steps=12, objectives=["relation", "logits", "labels:0.1"], rows=rows))
     assert logged(trainer)[-1] < logged(trainer)[0]
 
 
 def test_accumulated_batches_give_the_update_of_one_large_batch(build):
     # A mean over tokens is one over pieces here, of which the two halves of the batch have different numbers.
     objectives = ["relation", {"objective": "hidden", "layers": "last"}]
-    whole = build(max_steps=1, objectives=objectives)
+    whole = trained(build(max_steps=1, objectives=objectives))
     parts = build(max_steps=1, objectives=objectives, per_device_train_batch_size=4, gradient_accumulation_steps=2)
-    whole.train()
     parts.train()
     assert logged(parts) == pytest.approx(logged(whole), rel=1e-5)
 
 
 def test_a_resumed_run_continues_bit_for_bit_and_knows_the_tokenizer(build, tiny_teacher, tiny_tokenizer):
-    whole = build(save_strategy="steps", save_steps=2)
-    whole.train()
-    resumed = build()
-    resumed.train(f"{whole.args.output_dir}/checkpoint-2")
+    whole = trained(build(save_strategy="steps", save_steps=2))
+    resumed = trained(build(), f"{whole.args.output_dir}/checkpoint-2")
     assert logged(resumed) == logged(whole)
     with pytest.raises(ValueError, match="teacher_tokenizer"):
         build(tiny_teacher, tiny_tokenizer).train(f"{whole.args.output_dir}/checkpoint-2")

@@ -43,9 +43,8 @@ def test_tf32_is_seen_however_it_was_chosen(monkeypatch):
         matmul.fp32_precision = before
 
 
-def test_a_training_in_fp32_says_it_in_a_line(gpu, make_trainer, monkeypatch):
-    said = []
-    monkeypatch.setattr(base.logger, "warning_once", said.append)
+def test_a_training_in_fp32_says_it_in_a_line(gpu, make_trainer, monkeypatch, warnings_of):
+    said = warnings_of(base)
     gpu((9, 0))
     trainer = make_trainer(objectives=["relation"])
     for change in ({}, {"tf32": False}, {"mixed": "bf16"}):

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch.testing import assert_close
+from trainings import trained
 from transformers import (
     BertModel,
     ElectraConfig,
@@ -128,8 +129,7 @@ def test_losses_are_those_of_padded_rows(make_trainer, tiny_teacher, tiny_studen
     logs = []
     for pack in (False, True):
         given = {"objectives": ["relation", "hidden"], "pack_rows": pack, "train_dataset": rows, "student": student}
-        trainer = make_trainer(tiny_teacher, **given)
-        trainer.train()
+        trainer = trained(make_trainer(tiny_teacher, **given))
         logs.append([{k: v for k, v in e.items() if "loss" in k} for e in trainer.state.log_history if "loss" in e])
     for one, other in zip(*logs, strict=True):
         assert other == pytest.approx(one, rel=1e-4)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, load_dataset
 from tokenizer_cases import character_tokenizer
-from trainings import sharpened
+from trainings import sharpened, trained
 from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill import (
@@ -153,11 +153,9 @@ def test_a_batch_of_lists_has_the_scores_of_its_pairs(reranker, tiny_tokenizer, 
 
 @pytest.mark.parametrize("kind", ["list", "transform"])
 def test_rows_of_any_kind_are_the_same_batches(kind, reranker, tiny_tokenizer, tmp_path):
-    expected = trainer(tmp_path, reranker, tiny_tokenizer)
-    expected.train()
+    expected = trained(trainer(tmp_path, reranker, tiny_tokenizer))
     data = rows() if kind == "list" else Dataset.from_list(rows()).with_transform(lambda batch: batch)
-    other = trainer(tmp_path, reranker, tiny_tokenizer, data, remove_unused_columns=kind != "transform")
-    other.train()
+    other = trained(trainer(tmp_path, reranker, tiny_tokenizer, data, remove_unused_columns=kind != "transform"))
     torch.testing.assert_close(weights(other.student), weights(expected.student))
 
 
@@ -307,8 +305,7 @@ def test_a_student_is_a_cross_encoder(sentence_transformers, reranker, tiny_toke
     from sentence_transformers import CrossEncoder
 
     reranker.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
-    made = trainer(tmp_path, reranker, tiny_tokenizer)
-    made.train()
+    made = trained(trainer(tmp_path, reranker, tiny_tokenizer))
     made.save_model()
     pairs = [("a good dog", "the sea"), ("the film", "a good film and a long story")]
     theirs = CrossEncoder(str(tmp_path / "student")).predict(pairs)

@@ -12,7 +12,7 @@ import yaml
 from datasets import Dataset
 from tokenizers import Tokenizer
 from torch import nn
-from trainings import sharpened
+from trainings import sharpened, trained
 from transformers import AutoModel, AutoTokenizer, BertModel, set_seed
 
 from hf_distill import (
@@ -228,8 +228,7 @@ def test_a_dense_layer_is_trained_saved_and_gone_on_with(teacher_folder, tiny_to
     whole = train("whole", max_steps=4)
     began = whole.model.sentence_head.steps[0].linear.weight.clone()
     whole.train()
-    resumed = train("resumed", max_steps=4)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    resumed = trained(train("resumed", max_steps=4), str(tmp_path / "whole" / "checkpoint-2"))
     dense = whole.model.sentence_head.steps[0].linear.weight
     assert not torch.equal(dense, began)
     assert not list(whole.model.objectives["embedding"].parameters())

@@ -2,11 +2,10 @@
 
 import copy
 
-import datasets
 import pytest
 import torch
 from torch import nn
-from trainings import logged
+from trainings import logged, trained
 from transformers import BertForTokenClassification, set_seed
 
 from hf_distill.capture.architectures import UnsupportedArchitectureError
@@ -28,10 +27,8 @@ def bigru(tiny_teacher):
 
 
 @pytest.fixture
-def build(make_trainer, tiny_teacher, tiny_tokenizer, sentences):
+def build(make_trainer, tiny_teacher, rows):
     """`build(student, **arguments)`: a trainer from the tiny teacher."""
-    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
-    rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
     given = {"max_steps": 6, "learning_rate": 1e-2, "train_sampling_strategy": "group_by_length"}
 
     def make(student, teacher=tiny_teacher, **arguments):
@@ -88,8 +85,7 @@ def test_the_same_seed_makes_the_same_weights(bigru, tiny_teacher):
 
 
 def test_it_learns_from_a_transformer_and_loads_again(build, bigru, tmp_path):
-    trainer = build(bigru, objectives=["logits", "labels:0.5"], max_steps=16)
-    trainer.train()
+    trainer = trained(build(bigru, objectives=["logits", "labels:0.5"], max_steps=16))
     assert sum(logged(trainer)[-4:]) < sum(logged(trainer)[:4])
     trainer.save_model()
     trainer.create_model_card()
@@ -100,10 +96,8 @@ def test_it_learns_from_a_transformer_and_loads_again(build, bigru, tmp_path):
 
 
 def test_a_resumed_run_continues_bit_for_bit(build, bigru):
-    whole = build(copy.deepcopy(bigru), objectives=["logits"], save_strategy="steps", save_steps=3)
-    whole.train()
-    resumed = build(copy.deepcopy(bigru), objectives=["logits"])
-    resumed.train(f"{whole.args.output_dir}/checkpoint-3")
+    whole = trained(build(copy.deepcopy(bigru), objectives=["logits"], save_strategy="steps", save_steps=3))
+    resumed = trained(build(copy.deepcopy(bigru), objectives=["logits"]), f"{whole.args.output_dir}/checkpoint-3")
     assert logged(resumed) == logged(whole)
 
 
@@ -112,8 +106,7 @@ def test_tokens_are_labelled_too(build, tiny_bert_config):
     teacher = BertForTokenClassification(tiny_bert_config(num_labels=3)).eval()
     student = create_bigru(teacher, hidden_size=20)
     assert student(IDS, MASK).logits.shape == (2, 4, 3)
-    trainer = build(student, teacher, objectives=["logits"])
-    trainer.train()
+    trainer = trained(build(student, teacher, objectives=["logits"]))
     assert logged(trainer)[-1] < logged(trainer)[0]
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import datasets
 import pytest
 import torch
-from trainings import logged
+from trainings import logged, trained
 
 from hf_distill import DistillationTrainer, MultiTeacherTrainer
 from hf_distill.capture.signals import Projections, SignalRequest, Signals
@@ -76,10 +76,8 @@ def test_a_student_learns_from_an_int8_teacher_nearly_what_it_learns_from_a_full
 
 @pytest.mark.usefixtures("torchao")
 def test_a_run_with_an_int8_teacher_is_resumed_with_an_int8_teacher(build):
-    whole = build(teacher_dtype="int8", save_strategy="steps", save_steps=2)
-    whole.train()
-    resumed = build(teacher_dtype="int8")
-    resumed.train(f"{whole.args.output_dir}/checkpoint-2")
+    whole = trained(build(teacher_dtype="int8", save_strategy="steps", save_steps=2))
+    resumed = trained(build(teacher_dtype="int8"), f"{whole.args.output_dir}/checkpoint-2")
     assert logged(resumed) == logged(whole)
     with pytest.raises(ValueError, match="teacher_dtype: int8 in the checkpoint, None now"):
         build().train(f"{whole.args.output_dir}/checkpoint-2")

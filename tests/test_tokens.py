@@ -73,10 +73,9 @@ def test_what_has_no_vocabulary_has_no_hash():
     assert first_difference(make(), object()) is None
 
 
-def test_a_folder_whose_files_contradict_each_other_is_questioned(tmp_path, monkeypatch):
+def test_a_folder_whose_files_contradict_each_other_is_questioned(tmp_path, warnings_of):
     """transformers makes BERT's tokenizer anew, with lower case where the configuration does not say otherwise."""
-    said = []
-    monkeypatch.setattr(tokens.logger, "warning_once", said.append)
+    said = warnings_of(tokens)
     for name, options in (("cased", {}), ("told", {"do_lower_case": False})):
         folder = tmp_path / name
         BertTokenizerFast(tokenizer_object=make(lowercase=False).backend_tokenizer, **options).save_pretrained(folder)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import yaml
+from datasets import ClassLabel, Dataset, Features, Value
 
 # Settings of a short training of a test.
 QUIET = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"}
@@ -20,6 +21,13 @@ def write_rows(path, rows):
 def mood_rows(sentences, labels=(0, 1), column="text"):
     """Sentences that begin with "bad" or "good", in turns, and the label of that."""
     return [{column: f"{('bad', 'good')[i % 2]} {text}", "label": labels[i % 2]} for i, text in enumerate(sentences)]
+
+
+def labelled_rows(texts, labels, names, column="text"):
+    """A data set of texts and their classes, or of values where classes have no `names`."""
+    label = Value("float32") if names is None else ClassLabel(names=list(names))
+    features = Features({column: Value("string"), "label": label})
+    return Dataset.from_dict({column: texts, "label": labels}, features=features)
 
 
 def write_task(folder, rows, num_train=40, **spec):

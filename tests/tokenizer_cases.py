@@ -1,13 +1,31 @@
-"""Tokenizers that cut text otherwise than the tiny one of `conftest`."""
+"""The tiny tokenizer of words, and others that cut text otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
+WORDS = (
+    "the a an of to in and is was it for on with as by at from this that film movie story actor music scene plot good "
+    "bad great poor fine dull bright dark long short new old very quite not never always often he she they we you i "
+    "cat dog house tree river sea sun moon star day night city road bridge train boat bird fish book page word line "
+    "runs walks sees likes hates finds makes takes gives keeps loses wins red green blue white black small large"
+).split()
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
+
+
+def word_tokenizer():
+    """A fast BERT tokenizer over some hundred English words."""
+    vocabulary = {t: i for i, t in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS)])}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return BertTokenizerFast(tokenizer_object=backend, model_max_length=64)
 
 
 def character_tokenizer(sentences: Sequence[str]) -> PreTrainedTokenizerFast:

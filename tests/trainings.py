@@ -12,6 +12,12 @@ def sharpened(model):
     return model.eval()
 
 
+def trained(trainer, checkpoint=None):
+    """A trainer after its training, which goes on from a checkpoint where one is named."""
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
+
+
 def logged(trainer, key="loss"):
     """Every value of a name in the log, in the order of the steps."""
     return [entry[key] for entry in trainer.state.log_history if key in entry]
@@ -22,8 +28,8 @@ def batch_of(trainer, count=8):
     return trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(count)]))
 
 
-def assert_same_weights(one, other, **tolerance):
-    """Every weight of one model is that of the other."""
+def assert_same_weights(one, other, rtol=0.0, atol=0.0):
+    """Every weight of one model is that of the other, by default bit for bit."""
     theirs = dict(other.named_parameters())
-    for name, parameter in one.named_parameters():
-        torch.testing.assert_close(parameter, theirs[name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
+    for name, weight in one.named_parameters():
+        torch.testing.assert_close(weight, theirs[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

@@ -23,8 +23,7 @@ import device
 # Everything else comes after the device.
 import datasets
 import torch
-from conftest import word_tokenizer
-from tokenizer_cases import character_tokenizer
+from tokenizer_cases import character_tokenizer, word_tokenizer
 from transformers import (
     BertConfig,
     BertForMaskedLM,

@@ -3,17 +3,10 @@
 import copy
 from functools import partial
 
-import datasets
 import pytest
 from stored_cases import OBJECTIVES
 
 from hf_distill.teachers.stored.precompute import precompute
-
-
-@pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
-    return datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 from stored_cases import EVERYTHING
 from torch.testing import assert_close
+from trainings import trained
 from transformers import DataCollatorWithPadding
 
 from hf_distill.capture.batch import KnowingCollator
@@ -28,8 +29,7 @@ def test_rows_may_be_chosen_shuffled_and_split(store, build):
     stored = StoredTeacher(store())
     parts = stored.dataset.shuffle(seed=1).train_test_split(test_size=16, seed=0)
     data = {"train_dataset": parts["train"].filter(lambda row: row["labels"] == 1), "eval_dataset": parts["test"]}
-    trainer = build(stored, trainer=data)
-    trainer.train()
+    trainer = trained(build(stored, trainer=data))
     live = build(stored, trainer={"eval_dataset": parts["test"].with_format(None)})
     live.model.load_state_dict(trainer.model.state_dict())
     assert trainer.evaluate()["eval_loss"] == pytest.approx(live.evaluate()["eval_loss"], rel=1e-6)

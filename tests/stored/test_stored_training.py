@@ -4,6 +4,7 @@ import pytest
 import torch
 from stored_cases import EVERYTHING, assert_same_logs, train
 from torch.testing import assert_close
+from trainings import assert_same_weights
 from transformers import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
@@ -30,8 +31,7 @@ def test_with_the_same_batches_training_equals_that_with_the_live_teacher_bit_fo
     live = build(tiny_teacher, tokenizer=tokenizer, trainer={"train_dataset": rows})
     stored = build(store(batch_size=8, shard_rows=8, processing_class=tokenizer), tokenizer=tokenizer)
     assert train(stored) == train(live)
-    for one, two in zip(stored.student.parameters(), live.student.parameters(), strict=True):
-        assert torch.equal(one, two)
+    assert_same_weights(stored.student, live.student)
 
 
 @pytest.mark.parametrize(("dtype", "rel"), [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 2e-2)])
@@ -127,8 +127,7 @@ def test_a_run_resumed_from_a_checkpoint_equals_one_that_was_not_interrupted(sto
     expected = train(whole)
     resumed = build(folder, **settings)
     assert train(resumed, resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2")) == expected
-    for one, two in zip(resumed.student.parameters(), whole.student.parameters(), strict=True):
-        assert torch.equal(one, two)
+    assert_same_weights(resumed.student, whole.student)
 
 
 def test_a_checkpoint_is_refused_by_another_store(store, build, tmp_path):

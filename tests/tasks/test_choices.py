@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from datasets import Dataset, DatasetDict, List, Value
+from trainings import trained
 from transformers import BertModel, set_seed
 
 from hf_distill import MTLArguments, MTLTrainer
@@ -144,8 +145,7 @@ def test_choices_train_beside_other_tasks_on_one_encoder(tiny_bert_config, tiny_
     args = MTLArguments(
         str(tmp_path), max_steps=40, learning_rate=1e-2, per_device_train_batch_size=4, save_strategy="no", **QUIET
     )
-    trainer = MTLTrainer(BertModel(tiny_bert_config()), args, tasks=tasks, processing_class=tiny_tokenizer)
-    trainer.train()
+    trainer = trained(MTLTrainer(BertModel(tiny_bert_config()), args, tasks=tasks, processing_class=tiny_tokenizer))
     scores = trainer.scores()
     assert scores["endings"]["validation"]["accuracy"] == scores["mood"]["validation"]["accuracy"] == 1.0
 

@@ -14,7 +14,7 @@ import datasets
 import torch
 import xxhash
 from accelerate.utils import gather_object
-from conftest import WORDS, word_tokenizer
+from tokenizer_cases import WORDS, word_tokenizer
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard

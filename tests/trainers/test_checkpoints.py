@@ -10,6 +10,7 @@ import datasets
 import pytest
 import torch
 from killing import in_fork, killed_at
+from tiny_data import labelled_rows
 from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -55,18 +56,13 @@ MOOD = TaskSpec(
 
 
 @pytest.fixture(scope="module")
-def jobs(tiny_tokenizer, tiny_bert_config, sentences):  # noqa: C901 (a job, a function)
+def jobs(tiny_tokenizer, tiny_bert_config, sentences, rows):  # noqa: C901 (a job, a function)
     """Name -> `job(folder, resume, **settings)`: trains in the folder and returns the model that it trained."""
     small = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
-    texts = sentences[:16]
-    encoded = tiny_tokenizer(texts, truncation=True, max_length=16)
-    rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(16)]})
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
-    )
-    labelled = datasets.Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(16)]}, features=features)
+    rows = rows.select(range(16))
+    labelled = labelled_rows(sentences[:16], rows["labels"][:], MOOD.label_names)
     task = LoadedTask(MOOD, datasets.DatasetDict(train=labelled, validation=labelled), "here")
-    plain = [ids[1:-1] for ids in encoded["input_ids"]]
+    plain = [ids[1:-1] for ids in rows["input_ids"]]
     pairs = datasets.Dataset.from_dict({"source": plain, "target": [ids[:2] for ids in plain]})
 
     def model(seed, cls=BertForSequenceClassification, **more):
@@ -187,10 +183,8 @@ def run(trained, tmp_path):
 
 
 @pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(checkpoints.logger, "warning", lines.append)
-    return lines
+def said(warnings_of):
+    return warnings_of(checkpoints)
 
 
 FILES = (

@@ -2,34 +2,25 @@
 
 import copy
 import json
-from functools import partial
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
-from trainings import assert_same_weights, logged
-from transformers import AutoModel, BertForSequenceClassification, DataCollatorWithPadding, Trainer, set_seed
+from tiny_data import save_model
+from trainings import assert_same_weights, batch_of, logged, trained
+from transformers import AutoModel, BertForSequenceClassification, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill.capture.signals import SignalRequest
 from hf_distill.objectives import LogitsObjective, Objective
 from hf_distill.trainers.checkpoints import MANIFEST_NAME
+from hf_distill.trainers.distillation import model
 from hf_distill.trainers.whole_run import RunCosts
 
+STATE = SignalRequest(hidden_states=frozenset({1}))
 KL = {"objective": "logits", "logits_loss": "kl"}
 RELATION_AND_MORE = ["relation:1", "logits:0.5", "labels:0.3"]
-
-
-@pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
-    return datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
-
-
-@pytest.fixture
-def build(make_trainer, rows):
-    """`build(objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-    return partial(make_trainer, train_dataset=rows)
 
 
 def test_the_student_learns_from_the_teacher(build):
@@ -41,10 +32,8 @@ def test_the_student_learns_from_the_teacher(build):
 
 
 def test_accumulated_batches_give_the_update_of_one_large_batch(build):
-    large = build(objectives=RELATION_AND_MORE)
-    small = build(objectives=RELATION_AND_MORE, per_device_train_batch_size=2, gradient_accumulation_steps=4)
-    large.train()
-    small.train()
+    large = trained(build(objectives=RELATION_AND_MORE))
+    small = trained(build(objectives=RELATION_AND_MORE, per_device_train_batch_size=2, gradient_accumulation_steps=4))
     assert logged(small) == pytest.approx(logged(large), rel=1e-5)
     assert logged(small, "grad_norm") == pytest.approx(logged(large, "grad_norm"), rel=1e-4)
     for term in ("loss/relation/qq", "loss/logits/soft", "loss/labels/hard"):
@@ -53,32 +42,20 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(build):
 
 
 def test_the_loss_is_the_weighted_sum_of_the_logged_terms(build):
-    trainer = build(objectives=RELATION_AND_MORE)
-    trainer.train()
+    trainer = trained(build(objectives=RELATION_AND_MORE))
     for entry in trainer.state.log_history[:-1]:
         relations = sum(entry[f"loss/relation/{pair}"] for pair in ("qq", "kk", "vv"))
         expected = relations + 0.5 * entry["loss/logits/soft"] + 0.3 * entry["loss/labels/hard"]
         assert entry["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_resumed_run_continues_bit_for_bit(build, tiny_student):
-    student = copy.deepcopy(tiny_student)
-    student.config.hidden_dropout_prob = 0.1
-    for module in student.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.1
-    settings = {
-        "student": student,
-        "objectives": RELATION_AND_MORE,
-        "max_steps": 8,
-        "train_sampling_strategy": "random",
-    }
-    whole = build(**settings, save_strategy="steps", save_steps=4)
-    whole.train()
-    resumed = build(**settings)
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-4")
+def test_a_resumed_run_continues_bit_for_bit(build, dropping_student):
+    settings = {"student": dropping_student, "max_steps": 8, "train_sampling_strategy": "random"}
+    settings["objectives"] = RELATION_AND_MORE
+    whole = trained(build(**settings, save_strategy="steps", save_steps=4))
+    resumed = trained(build(**settings), f"{whole.args.output_dir}/checkpoint-4")
     assert logged(resumed)[-4:] == logged(whole)[-4:]
-    assert_same_weights(whole.student, resumed.student, rtol=0, atol=0)
+    assert_same_weights(whole.student, resumed.student)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +79,7 @@ def test_resuming_another_distillation_is_refused(build, tiny_teacher, change, n
 
 def test_only_the_layers_up_to_the_signal_get_a_gradient(build):
     trainer = build(objectives=["relation"], max_steps=1)
-    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    trainer.compute_loss(trainer.model, inputs).backward()
+    trainer.compute_loss(trainer.model, batch_of(trainer)).backward()
     with_gradient = {n for n, p in trainer.student.named_parameters() if p.grad is not None and p.grad.any()}
     last = "bert.encoder.layer.1."
     assert {f"{last}attention.self.{part}.weight" for part in ("query", "key", "value")} <= with_gradient
@@ -119,7 +95,7 @@ def test_the_teacher_stays_frozen_and_without_dropout(build, tiny_bert_config):
     ).train()
     before = copy.deepcopy(teacher.state_dict())
     trainer = build(teacher=teacher, objectives=["relation", "logits"])
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    batch = batch_of(trainer)
     trainer.train()
     teacher.train()  # as if somebody had forgotten
     first, second = (trainer.teacher.signals(batch).logits["logits"] for _ in range(2))
@@ -132,8 +108,7 @@ def test_the_teacher_stays_frozen_and_without_dropout(build, tiny_bert_config):
 
 
 def test_save_model_writes_a_plain_student(build, tmp_path):
-    trainer = build(objectives=["relation"])
-    trainer.train()
+    trainer = trained(build(objectives=["relation"]))
     trainer.save_model(tmp_path / "student")
     names = {path.name for path in (tmp_path / "student").iterdir()}
     assert names == {
@@ -146,7 +121,7 @@ def test_save_model_writes_a_plain_student(build, tmp_path):
     reloaded, info = BertForSequenceClassification.from_pretrained(tmp_path / "student", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert_same_weights(reloaded, trainer.student, rtol=0, atol=0)
+    assert_same_weights(reloaded, trainer.student)
     config = json.loads((tmp_path / "student" / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["intermediate_size"] == 32
@@ -195,27 +170,11 @@ def test_metrics_see_the_students_logits_even_where_training_stops_early(build, 
 
 def test_compute_loss_honours_return_outputs(build):
     trainer = build(objectives=["relation"])
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    batch = batch_of(trainer)
     loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     assert outputs["loss"] is loss
     assert outputs["logits"].shape == (8, 2)
     torch.testing.assert_close(loss, trainer.compute_loss(trainer.model, batch))
-
-
-def test_without_teacher_and_objectives_it_is_the_stock_trainer(build, tiny_student, tiny_tokenizer, rows):
-    trainer = build(teacher=None)
-    stock_model = copy.deepcopy(tiny_student)
-    stock = Trainer(
-        stock_model,
-        trainer.args,
-        train_dataset=rows,
-        data_collator=DataCollatorWithPadding(tiny_tokenizer),
-        processing_class=tiny_tokenizer,
-    )
-    trainer.train()
-    stock.train()
-    assert logged(trainer) == logged(stock)
-    assert_same_weights(trainer.model, stock_model, rtol=0, atol=0)
 
 
 def test_text_is_tokenized_and_batched_by_length(build, sentences):
@@ -231,13 +190,10 @@ def test_text_is_tokenized_and_batched_by_length(build, sentences):
 
 
 def test_models_may_be_folders(build, tiny_teacher, tiny_student, tiny_tokenizer, tmp_path):
-    for name, model in (("teacher", tiny_teacher), ("student", tiny_student)):
-        model.save_pretrained(tmp_path / name)
-        tiny_tokenizer.save_pretrained(tmp_path / name)
-    by_folder = build(teacher=str(tmp_path / "teacher"), student=str(tmp_path / "student"), objectives=["logits"])
-    by_instance = build(objectives=["logits"])
-    by_folder.train()
-    by_instance.train()
+    models = {"teacher": tiny_teacher, "student": tiny_student}
+    folders = {side: save_model(tmp_path / side, model, tiny_tokenizer) for side, model in models.items()}
+    by_folder = trained(build(**folders, objectives=["logits"]))
+    by_instance = trained(build(objectives=["logits"]))
     assert logged(by_folder) == logged(by_instance)
 
 
@@ -247,9 +203,8 @@ def test_labels_in_another_order_are_permuted(build, tiny_teacher):
     with torch.no_grad():
         swapped.classifier.weight.copy_(tiny_teacher.classifier.weight.flip(0))
         swapped.classifier.bias.copy_(tiny_teacher.classifier.bias.flip(0))
-    one, other = build(objectives=["logits"]), build(teacher=swapped, objectives=["logits"])
-    one.train()
-    other.train()
+    one = trained(build(objectives=["logits"]))
+    other = trained(build(teacher=swapped, objectives=["logits"]))
     assert logged(one) == pytest.approx(logged(other), rel=1e-6)
 
 
@@ -261,7 +216,7 @@ def test_a_users_objective_gets_weight_logging_and_saved_parameters(build):
             super().__init__()
             self.projection = torch.nn.Linear(12, 24)
 
-        student_request = teacher_request = property(lambda self: _hidden(1))
+        student_request = teacher_request = STATE
 
         def forward(self, student, teacher, labels=None):
             difference = self.projection(student.hidden_states[1]) - teacher.hidden_states[1]
@@ -279,15 +234,14 @@ def test_a_users_objective_gets_weight_logging_and_saved_parameters(build):
     set_seed(5)
     resumed = build(trainer={"objectives": [HiddenMatch()]}, max_steps=4, learning_rate=1e-2)
     resumed.train(resume_from_checkpoint=f"{trainer.args.output_dir}/checkpoint-2")
-    assert_same_weights(trainer.model, resumed.model, rtol=0, atol=0)
+    assert_same_weights(trainer.model, resumed.model)
 
 
 SCHEDULED = ["relation", {"objective": "logits", "weight": 2.0, "schedule": "linear_decay"}]
 
 
 def test_a_scheduled_weight_follows_the_progress_and_is_logged(build):
-    trainer = build(objectives=SCHEDULED)
-    trainer.train()
+    trainer = trained(build(objectives=SCHEDULED))
     assert logged(trainer, "weight/logits") == pytest.approx([2.0, 1.5, 1.0, 0.5])
     for entry in trainer.state.log_history[:-1]:
         relations = sum(entry[f"loss/relation/{pair}"] for pair in ("qq", "kk", "vv"))
@@ -303,8 +257,7 @@ STAGES = [
 
 def test_stages_are_counted_in_epochs(build):
     settings = {"objectives": STAGES, "max_steps": -1, "num_train_epochs": 3, "gradient_accumulation_steps": 3}
-    trainer = build(**settings, logging_steps=1)
-    trainer.train()
+    trainer = trained(build(**settings, logging_steps=1))
     steps = trainer.state.max_steps // 3
     weights = [(e["weight/relation"], e["weight/logits"]) for e in trainer.state.log_history if "weight/logits" in e]
     assert weights == [(1, 0)] * 2 * steps + [(0, 1)] * steps
@@ -319,10 +272,8 @@ def test_a_stage_that_never_comes_is_said(build, caplog):
 
 
 def test_a_resumed_run_continues_with_the_scheduled_weight(build):
-    whole = build(objectives=SCHEDULED, save_strategy="steps", save_steps=2)
-    whole.train()
-    resumed = build(objectives=SCHEDULED)
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
+    whole = trained(build(objectives=SCHEDULED, save_strategy="steps", save_steps=2))
+    resumed = trained(build(objectives=SCHEDULED), f"{whole.args.output_dir}/checkpoint-2")
     assert logged(resumed) == logged(whole)
     with pytest.raises(ValueError, match=r"objectives.*linear_decay"):
         build(objectives=["relation", "logits:2"]).train(f"{whole.args.output_dir}/checkpoint-2")
@@ -331,7 +282,7 @@ def test_a_resumed_run_continues_with_the_scheduled_weight(build):
 class ProjectedMatch(Objective):
     """Squared error of a hidden state, projected to the teacher's width."""
 
-    student_request = teacher_request = property(lambda self: _hidden(1))
+    student_request = teacher_request = STATE
 
     def check(self, student, teacher):
         widths = (side.hidden_states[1].shape[-1] for side in (student, teacher))
@@ -345,7 +296,7 @@ class ProjectedMatch(Objective):
 def test_what_an_objective_creates_for_the_widths_is_trained_and_the_same_every_time(build):
     one, other = (build(trainer={"objectives": [ProjectedMatch()]}, learning_rate=1e-2) for _ in range(2))
     torch.rand(3)
-    assert_same_weights(one.model, other.model, rtol=0, atol=0)
+    assert_same_weights(one.model, other.model)
     before = one.model.objectives["projected_match"].projection.weight.detach().clone()
     one.train()
     assert not torch.equal(one.model.objectives["projected_match"].projection.weight, before)
@@ -353,8 +304,7 @@ def test_what_an_objective_creates_for_the_widths_is_trained_and_the_same_every_
 
 def test_projections_may_have_an_optimizer_setting_of_their_own(build):
     settings = {"learning_rate": 1e-3, "projection_learning_rate": 1e-2, "projection_weight_decay": 0.3}
-    trainer = build(trainer={"objectives": [ProjectedMatch()]}, lr_scheduler_type="constant", **settings)
-    trainer.train()
+    trainer = trained(build(trainer={"objectives": [ProjectedMatch()]}, lr_scheduler_type="constant", **settings))
     projection = trainer.model.objectives["projected_match"].projection
     groups = {id(p): group for group in trainer.optimizer.param_groups for p in group["params"]}
     own = groups[id(projection.weight)]
@@ -379,20 +329,12 @@ def test_every_student_of_model_init_has_its_projection(build, tiny_student):
     assert logged(by_init) == logged(trainer)
 
 
-def _hidden(layer):
-    from hf_distill.capture.signals import SignalRequest
-
-    return SignalRequest(hidden_states=frozenset({layer}))
-
-
 def test_an_adapter_is_trained_saved_and_resumed(build, tmp_path):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
     settings = {"objectives": ["relation", "logits"], "max_steps": 4, "trainer": {"peft_config": config}}
-    whole = build(**settings, save_strategy="steps", save_steps=2)
-    whole.train()
-    resumed = build(**settings)
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
+    whole = trained(build(**settings, save_strategy="steps", save_steps=2))
+    resumed = trained(build(**settings), f"{whole.args.output_dir}/checkpoint-2")
     assert logged(resumed)[-2:] == logged(whole)[-2:]
     whole.save_model(tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
@@ -400,19 +342,14 @@ def test_an_adapter_is_trained_saved_and_resumed(build, tmp_path):
 
 
 def test_activation_checkpointing_changes_no_number(build):
-    plain, saving = (
-        build(objectives=RELATION_AND_MORE),
-        build(objectives=RELATION_AND_MORE, activation_checkpointing=True),
-    )
-    plain.train()
-    saving.train()
+    plain = trained(build(objectives=RELATION_AND_MORE))
+    saving = trained(build(objectives=RELATION_AND_MORE, activation_checkpointing=True))
     assert logged(saving) == logged(plain)
 
 
 def test_bfloat16_stays_close_to_float32(build):
-    full, half = build(objectives=RELATION_AND_MORE), build(objectives=RELATION_AND_MORE, bf16=True)
-    full.train()
-    half.train()
+    full = trained(build(objectives=RELATION_AND_MORE))
+    half = trained(build(objectives=RELATION_AND_MORE, bf16=True))
     assert logged(half) == pytest.approx(logged(full), rel=2e-2)
 
 
@@ -426,20 +363,6 @@ def test_describe_names_models_objectives_and_layers(build):
         "logits x 0.5",
     ):
         assert part in text
-
-
-def test_model_init_makes_the_student(build, tiny_student, tiny_teacher, tiny_tokenizer, rows, tmp_path):
-    trainer = build(objectives=["logits"])
-    by_init = DistillationTrainer(
-        teacher_model=tiny_teacher,
-        args=trainer.args,
-        train_dataset=rows,
-        processing_class=tiny_tokenizer,
-        model_init=lambda: copy.deepcopy(tiny_student),
-    )
-    trainer.train()
-    by_init.train()
-    assert logged(by_init) == logged(trainer)
 
 
 @pytest.mark.parametrize(
@@ -485,8 +408,7 @@ def test_a_teacher_of_another_architecture_with_the_same_vocabulary(build, tiny_
     teacher = DistilBertForSequenceClassification(
         DistilBertConfig(vocab_size=len(tiny_tokenizer), dim=24, n_layers=3, n_heads=4, hidden_dim=32)
     )
-    trainer = build(teacher=teacher, objectives=["relation"])  # DistilBERT takes no token_type_ids
-    trainer.train()
+    trainer = trained(build(teacher=teacher, objectives=["relation"]))  # DistilBERT takes no token_type_ids
     assert len(logged(trainer)) == 4
 
 
@@ -511,17 +433,6 @@ def test_custom_objects_keep_their_identity(build):
     assert next(iter(trainer.model.objectives.values())) is objective
 
 
-@pytest.mark.slow
-# The compiler looks at `.grad` of every tensor it meets, and torch warns about that.
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-def test_a_compiled_student_gives_the_same_losses(build):
-    plain = build(objectives=RELATION_AND_MORE, max_steps=2)
-    compiled = build(objectives=RELATION_AND_MORE, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
-    plain.train()
-    compiled.train()
-    assert logged(compiled) == pytest.approx(logged(plain), rel=1e-5)
-
-
 def test_a_resumed_run_knows_what_the_whole_of_it_took(build):
     settings = {"objectives": ["relation"], "max_steps": 7, "logging_steps": 2, "train_sampling_strategy": "random"}
     whole = build(**settings, save_strategy="steps", save_steps=3)
@@ -532,8 +443,7 @@ def test_a_resumed_run_knows_what_the_whole_of_it_took(build):
     entry = json.loads(Path(whole.args.output_dir, "checkpoint-6", "trainer_state.json").read_text())
     spent = entry["stateful_callbacks"]["WholeRun"]["attributes"]["seconds"]
     for step in (3, 6):
-        resumed = build(**settings)
-        resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-{step}")
+        resumed = trained(build(**settings), f"{whole.args.output_dir}/checkpoint-{step}")
         assert resumed.whole_run.steps == 7
         assert resumed.whole_run.train_loss == pytest.approx(output.training_loss, rel=1e-5)
         assert step < 6 or resumed.whole_run.seconds >= spent > 0
@@ -543,23 +453,19 @@ def test_a_checkpoint_that_does_not_tell_leaves_it_open(build, monkeypatch):
     settings = {"objectives": ["relation"], "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     with monkeypatch.context() as patch:
         patch.setattr(RunCosts, "note", lambda self, state, loss_sum: None)
-        first = build(**settings)
-        first.train()
-    resumed = build(**settings)
-    resumed.train(resume_from_checkpoint=f"{first.args.output_dir}/checkpoint-2")
+        first = trained(build(**settings))
+    resumed = trained(build(**settings), f"{first.args.output_dir}/checkpoint-2")
     assert resumed.whole_run.facts() == {"steps": 4, "train_loss": None, "training_seconds": None}
 
 
 def test_without_objectives_checkpoints_are_those_of_trainer(build):
-    plain = build(objectives=[], teacher=None, max_steps=2, save_strategy="steps", save_steps=2)
-    plain.train()
+    plain = trained(build(objectives=[], teacher=None, max_steps=2, save_strategy="steps", save_steps=2))
     state = json.loads(Path(plain.args.output_dir, "checkpoint-2", "trainer_state.json").read_text())
     assert "WholeRun" not in state["stateful_callbacks"]
 
 
-def test_a_head_that_nobody_trains_is_said(build, monkeypatch):
-    said = []
-    monkeypatch.setattr("hf_distill.trainers.distillation.model.logger.warning_once", said.append)
+def test_a_head_that_nobody_trains_is_said(build, warnings_of):
+    said = warnings_of(model)
     build(objectives=["relation", "labels"])
     assert not said
     build(objectives=["relation"])

@@ -3,31 +3,18 @@
 import copy
 import re
 
-import datasets
 import pytest
 import torch
-from capture_cases import CASES, SIZES
+from capture_cases import CASES, DROPOUTS, SIZES, classifier_of
 from safetensors.torch import load_file
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    set_seed,
-)
+from trainings import assert_same_weights, logged, trained
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedModel
 
 from hf_distill import create_student
 from hf_distill.capture.architectures import describe_architecture, forward_columns
 from hf_distill.students.shapes import shape_of
 
 ARCHITECTURES = [case for case in CASES if str(case) in {"bert", "roberta", "distilbert", "modernbert", "deberta-v2"}]
-NO_DROPOUT = {
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "dropout": 0.0,
-    "attention_dropout": 0.0,
-    "seq_classif_dropout": 0.0,
-}
 LABELS = ["entailment", "neutral", "contradiction"]
 RELATIONS = ["qq", "kk", "vv", "qk"]
 RELATION = {"objective": "relation", "relations": RELATIONS}
@@ -42,32 +29,22 @@ def case(request):
 
 @pytest.fixture
 def make_classifier(case, tiny_tokenizer):
-    """`make_classifier(seed, **overrides)`: a classifier of the architecture, attention sharp enough to matter."""
+    """`make_classifier(seed, **overrides)`: a classifier of the architecture that is sure of what it says."""
 
     def make(seed=0, **overrides):
-        fields = {**SIZES, **case.options, **NO_DROPOUT, "id2label": dict(enumerate(LABELS)), **overrides}
-        config = AutoConfig.for_model(case.model_type, **{**fields, "vocab_size": len(tiny_tokenizer)})
-        config.dtype = None
-        set_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
+        fields = {"vocab_size": len(tiny_tokenizer), "id2label": dict(enumerate(LABELS)), **overrides}
+        model = classifier_of(case, seed, **fields)
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("weight") and parameter.dim() == 2:
-                    parameter.mul_(4)
             output_layer(model).weight.mul_(8)
         return model
 
     return make
 
 
-@pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    return datasets.Dataset.from_dict(dict(tiny_tokenizer(sentences[:32], truncation=True, max_length=16)))
-
-
 @pytest.fixture
 def distil(make_trainer, rows):
     """`distil(student, teacher, ...)`: a trainer with both objectives."""
+    rows = rows.select(range(32)).remove_columns("labels")
     given = {"objectives": [RELATION, {"objective": "logits", "logits_loss": "kl"}], "max_steps": 2}
 
     def make(student, teacher, *, train_dataset=rows, **arguments):
@@ -139,7 +116,7 @@ def test_the_side_of_the_padding_changes_no_relation(case, make_classifier, dist
 
 
 def test_the_teacher_says_the_same_of_the_same_batch_throughout_training(make_classifier, distil, rows):
-    teacher = make_classifier(**{name: 0.5 for name in NO_DROPOUT}).train()
+    teacher = make_classifier(**{name: 0.5 for name in DROPOUTS}).train()
     before = copy.deepcopy(teacher.state_dict())
     same_batch_thrice = rows.select(list(range(8)) * 3)
     trainer = distil(make_classifier(seed=1), teacher, train_dataset=same_batch_thrice, max_steps=3)
@@ -187,17 +164,13 @@ def test_gradients_end_at_the_projections_of_the_distilled_layer(case, make_clas
 
 def test_eight_accumulated_rows_give_the_update_of_a_batch_of_eight(make_classifier, distil):
     student, teacher = make_classifier(seed=1), make_classifier()
-    large = distil(copy.deepcopy(student), teacher, max_steps=3)
-    small = distil(student, teacher, max_steps=3, per_device_train_batch_size=1, gradient_accumulation_steps=8)
-    large.train()
-    small.train()
+    large = trained(distil(copy.deepcopy(student), teacher, max_steps=3))
+    parts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    small = trained(distil(student, teacher, max_steps=3, **parts))
     for key in ("loss", "grad_norm", "loss/relation/vv", "loss/logits/soft"):
-        one, other = ([entry[key] for entry in t.state.log_history if key in entry] for t in (large, small))
-        assert len(one) == 3
-        assert other == pytest.approx(one, rel=1e-3)
-    theirs = dict(small.student.named_parameters())
-    for name, parameter in large.student.named_parameters():
-        torch.testing.assert_close(parameter, theirs[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        assert logged(small, key) == pytest.approx(logged(large, key), rel=1e-3)
+        assert len(logged(large, key)) == 3
+    assert_same_weights(large.student, small.student, rtol=1e-4, atol=1e-5)
 
 
 def test_labels_are_matched_by_name(make_classifier, distil, rows):
@@ -215,8 +188,7 @@ def test_labels_are_matched_by_name(make_classifier, distil, rows):
 
 def test_the_exported_student_is_a_plain_model_of_its_shape(make_classifier, distil, tmp_path):
     teacher = make_classifier()
-    trainer = distil(create_student(teacher, "2x12:2h:20"), teacher)
-    trainer.train()
+    trainer = trained(distil(create_student(teacher, "2x12:2h:20"), teacher))
     trainer.save_model(tmp_path / "student")
     stored = load_file(tmp_path / "student" / "model.safetensors")
     assert stored.keys() == trainer.student.state_dict().keys()

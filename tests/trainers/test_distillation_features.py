@@ -1,15 +1,11 @@
 """Objectives between layers, through the trainer: projections are trained, clipped and saved beside the student."""
 
-import copy
-from functools import partial
-
-import datasets
 import pytest
 import torch
-from capture_cases import CASES, SIZES
+from capture_cases import CASES, classifier_of
 from safetensors.torch import load_file
-from trainings import assert_same_weights, logged
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, set_seed
+from trainings import assert_same_weights, logged, trained
+from transformers import AutoModel
 
 from hf_distill import create_student
 
@@ -24,17 +20,6 @@ FEATURES = [
     {"objective": "tinybert", "weight": 0.2, "schedule": "linear_decay"},
 ]
 EVERYTHING = [*FEATURES, "relation", "logits:0.5"]
-
-
-@pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    return datasets.Dataset.from_dict(dict(tiny_tokenizer(sentences, truncation=True, max_length=16)))
-
-
-@pytest.fixture
-def build(make_trainer, rows):
-    """`build(objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-    return partial(make_trainer, train_dataset=rows)
 
 
 def test_all_objectives_learn_together(build):
@@ -57,35 +42,27 @@ def test_all_objectives_learn_together(build):
 
 
 def test_accumulated_batches_give_the_update_of_one_large_batch(build):
-    large = build(objectives=EVERYTHING, per_device_train_batch_size=16)
-    small = build(objectives=EVERYTHING, per_device_train_batch_size=4, gradient_accumulation_steps=4)
-    large.train()
-    small.train()
+    large = trained(build(objectives=EVERYTHING, per_device_train_batch_size=16))
+    small = trained(build(objectives=EVERYTHING, per_device_train_batch_size=4, gradient_accumulation_steps=4))
     keys = [key for key in large.state.log_history[0] if key.startswith("loss")]
     for key in (*keys, "grad_norm"):
         assert logged(small, key) == pytest.approx(logged(large, key), rel=1e-3), key
     assert_same_weights(large.model, small.model, rtol=1e-3, atol=2e-5)
 
 
-def test_a_resumed_run_continues_bit_for_bit_with_its_projections(build, tiny_student):
-    student = copy.deepcopy(tiny_student)
-    for module in student.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.1
+def test_a_resumed_run_continues_bit_for_bit_with_its_projections(build, dropping_student):
     settings = {
-        "student": student,
+        "student": dropping_student,
         "objectives": [*EVERYTHING, {"objective": "bert_emd", "cost_attention": True}],
         "projection_learning_rate": 1e-2,
         "projection_weight_decay": 0.2,
         "max_steps": 6,
         "train_sampling_strategy": "random",
     }
-    whole = build(**settings, save_strategy="steps", save_steps=3)
-    whole.train()
-    resumed = build(**settings)
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
+    whole = trained(build(**settings, save_strategy="steps", save_steps=3))
+    resumed = trained(build(**settings), f"{whole.args.output_dir}/checkpoint-3")
     assert logged(resumed) == logged(whole)
-    assert_same_weights(whole.model, resumed.model, rtol=0, atol=0)
+    assert_same_weights(whole.model, resumed.model)
     masses = [t.model.objectives["bert_emd"].teacher_masses for t in (whole, resumed)]
     assert torch.equal(*masses)
     assert masses[0].std() > 0
@@ -118,8 +95,7 @@ def test_projections_are_clipped_with_the_student(build):
 
 
 def test_the_saved_student_has_no_projection(build, tmp_path):
-    trainer = build(objectives=EVERYTHING)
-    trainer.train()
+    trainer = trained(build(objectives=EVERYTHING))
     assert any(p.numel() == 12 * 24 for p in trainer.model.objectives.parameters())
     trainer.save_model(tmp_path / "student")
     stored = load_file(tmp_path / "student" / "model.safetensors")
@@ -136,8 +112,7 @@ def test_layers_and_projections_are_printed_before_training(build):
 
 
 def test_a_card_names_the_layers(build, tmp_path):
-    trainer = build(objectives=["hidden", {"objective": "nst", "layers": "0+1:0+2"}])
-    trainer.train()
+    trainer = trained(build(objectives=["hidden", {"objective": "nst", "layers": "0+1:0+2"}]))
     trainer.create_model_card()
     card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     assert "student 0+1 <- teacher 0+2" in card
@@ -145,18 +120,16 @@ def test_a_card_names_the_layers(build, tmp_path):
 
 
 def test_bfloat16_stays_close_to_float32(build):
-    full, half = build(objectives=EVERYTHING), build(objectives=EVERYTHING, bf16=True)
-    full.train()
-    half.train()
+    full = trained(build(objectives=EVERYTHING))
+    half = trained(build(objectives=EVERYTHING, bf16=True))
     assert logged(half) == pytest.approx(logged(full), rel=0.05)
 
 
 # The compiler looks at `.grad` of every tensor it meets, and torch warns about that.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_a_compiled_student_gives_the_same_losses(build):
-    plain = build(objectives=EVERYTHING, max_steps=2)
+    plain = trained(build(objectives=EVERYTHING, max_steps=2))
     compiled = build(objectives=EVERYTHING, max_steps=2, torch_compile=True, torch_compile_backend="aot_eager")
-    plain.train()
     compiled.train()
     assert logged(compiled) == pytest.approx(logged(plain), rel=1e-5)
 
@@ -181,22 +154,8 @@ LAYERWISE = [
 
 @pytest.fixture(params=ARCHITECTURES, ids=str)
 def make_classifier(request, tiny_tokenizer):
-    """`make_classifier(seed)`: a classifier of the architecture without dropout."""
-
-    def make(seed=0):
-        dropouts = "hidden_dropout_prob attention_probs_dropout_prob dropout attention_dropout seq_classif_dropout"
-        fields = {**SIZES, **request.param.options, **dict.fromkeys(dropouts.split(), 0.0)}
-        config = AutoConfig.for_model(request.param.model_type, **{**fields, "vocab_size": len(tiny_tokenizer)})
-        config.dtype = None
-        set_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("weight") and parameter.dim() == 2:
-                    parameter.mul_(4)
-        return model
-
-    return make
+    """`make_classifier(seed)`: a classifier of the architecture."""
+    return lambda seed=0: classifier_of(request.param, seed, vocab_size=len(tiny_tokenizer))
 
 
 def test_any_encoder_has_nothing_to_learn_from_itself_and_something_from_another(build, make_classifier, rows):
@@ -214,9 +173,7 @@ def test_accumulation_is_exact_on_any_encoder(build, make_classifier):
     teacher = make_classifier()
     student = create_student(teacher, "2x16:4h:20")
     settings = {"teacher": teacher, "student": student, "objectives": LAYERWISE, "max_steps": 2}
-    large = build(**settings)
-    small = build(**settings, per_device_train_batch_size=2, gradient_accumulation_steps=4)
-    large.train()
-    small.train()
+    large = trained(build(**settings))
+    small = trained(build(**settings, per_device_train_batch_size=2, gradient_accumulation_steps=4))
     for key in ("loss", "grad_norm", "loss/hidden/s2_t3", "loss/nst/s1_t2", "loss/attention/s2_t3"):
         assert logged(small, key) == pytest.approx(logged(large, key), rel=1e-3), key

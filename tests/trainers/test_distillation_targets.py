@@ -1,70 +1,38 @@
 """Temperatures, annealed targets and masked language modelling, inside the trainer."""
 
-import copy
+from functools import partial
 
 import datasets
 import pytest
 import torch
-from trainings import logged
+from trainings import logged, sharpened, trained
 from transformers import BertForMaskedLM, set_seed
 
-from hf_distill import DistillationArguments, DistillationTrainer, precompute
+from hf_distill import DistillationArguments, precompute
 from hf_distill.trainers.distillation.collators import MaskingCollator, masking_collator
 
 TRIPLE = [{"objective": "logits", "positions": "labels", "temperature": 2, "logits_loss": "kl"}, "labels:0.4"]
 
 
-def quiet(folder, **arguments):
-    return DistillationArguments(
-        **{
-            "output_dir": str(folder),
-            "max_steps": 6,
-            "per_device_train_batch_size": 8,
-            "logging_steps": 1,
-            "learning_rate": 5e-3,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            "train_sampling_strategy": "random",
-            **arguments,
-        }
-    )
+QUICK = {"max_steps": 6, "learning_rate": 5e-3, "train_sampling_strategy": "random"}
 
 
 @pytest.fixture
-def classify(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
-    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
-    rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
-
-    def make(**arguments):
-        args = quiet(tmp_path / "run", **arguments)
-        student = copy.deepcopy(tiny_student)
-        return DistillationTrainer(
-            student, args, train_dataset=rows, processing_class=tiny_tokenizer, teacher_model=tiny_teacher
-        )
-
-    return make
+def classify(build):
+    """`classify(**arguments)`: a trainer of a classifier."""
+    return partial(build, **QUICK)
 
 
 @pytest.fixture
-def fill_masks(tmp_path, tiny_bert_config, tiny_tokenizer, sentences):
+def fill_masks(make_trainer, tiny_bert_config, sentences):
+    """`fill_masks(**arguments)`: a trainer of a masked language model."""
     set_seed(0)
-    teacher = BertForMaskedLM(tiny_bert_config())
-    with torch.no_grad():
-        for parameter in teacher.parameters():
-            parameter.mul_(4 if parameter.dim() == 2 else 1)
+    teacher = sharpened(BertForMaskedLM(tiny_bert_config()))
     set_seed(1)
     student = BertForMaskedLM(tiny_bert_config(hidden_size=12, num_hidden_layers=2))
     text = datasets.Dataset.from_dict({"text": sentences})
-
-    def make(**arguments):
-        args = quiet(tmp_path / "run", **{"objectives": TRIPLE, "mlm_probability": 0.3, **arguments})
-        return DistillationTrainer(
-            copy.deepcopy(student), args, train_dataset=text, processing_class=tiny_tokenizer, teacher_model=teacher
-        )
-
-    return make
+    given = {"teacher": teacher, "student": student, "train_dataset": text}
+    return partial(make_trainer, **given, **QUICK, objectives=TRIPLE, mlm_probability=0.3)
 
 
 @pytest.mark.parametrize(
@@ -80,39 +48,32 @@ def fill_masks(tmp_path, tiny_bert_config, tiny_tokenizer, sentences):
     ],
 )
 def test_a_resumed_run_continues_where_it_was_annealed_to(classify, settings):
-    whole = classify(**settings, save_strategy="steps", save_steps=3)
-    whole.train()
-    resumed = classify(**settings)
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
+    whole = trained(classify(**settings, save_strategy="steps", save_steps=3))
+    resumed = trained(classify(**settings), f"{whole.args.output_dir}/checkpoint-3")
     assert logged(resumed) == logged(whole)
 
 
 def test_resuming_with_another_temperature_schedule_is_refused(classify):
     moving = {"objective": "logits", "temperature_schedule": "flsw"}
-    run = classify(objectives=[moving], save_strategy="steps", save_steps=3)
-    run.train()
+    run = trained(classify(objectives=[moving], save_strategy="steps", save_steps=3))
     with pytest.raises(ValueError, match=r"another distillation.*flsw"):
         classify(objectives=["logits"]).train(resume_from_checkpoint=f"{run.args.output_dir}/checkpoint-3")
 
 
 def test_annealing_ends_near_the_gold_labels(classify):
-    annealed = classify(objectives=["annealed", "labels:0.000001"], max_steps=40)
-    annealed.train()
+    annealed = trained(classify(objectives=["annealed", "labels:0.000001"], max_steps=40))
     mixed, hard = logged(annealed, "loss/annealed/mixed"), logged(annealed, "loss/labels/hard")
     assert mixed[-1] == pytest.approx(39 / 40 * hard[-1] + 1 / 40 * mixed[0], rel=0.2)
     assert abs(mixed[0] - hard[0]) > abs(mixed[-1] - hard[-1])
 
 
 def test_accumulated_batches_of_masked_tokens_give_the_update_of_one_large_batch(classify):
-    large = classify(objectives=[{"objective": "logits", "positions": "labels"}], train_sampling_strategy="sequential")
-    small = classify(
-        objectives=[{"objective": "logits", "positions": "labels"}],
-        train_sampling_strategy="sequential",
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=4,
-    )
-    large.train()
-    small.train()
+    settings = {
+        "objectives": [{"objective": "logits", "positions": "labels"}],
+        "train_sampling_strategy": "sequential",
+    }
+    large = trained(classify(**settings))
+    small = trained(classify(**settings, per_device_train_batch_size=2, gradient_accumulation_steps=4))
     assert logged(small) == pytest.approx(logged(large), rel=1e-5)
 
 
@@ -131,10 +92,8 @@ def test_a_masked_language_model_learns_soft_and_hard_labels_of_masked_tokens(fi
 
 
 def test_a_resumed_run_masks_the_same_tokens(fill_masks):
-    whole = fill_masks(save_strategy="steps", save_steps=3, num_train_epochs=2)
-    whole.train()
-    resumed = fill_masks()
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
+    whole = trained(fill_masks(save_strategy="steps", save_steps=3, num_train_epochs=2))
+    resumed = trained(fill_masks(), f"{whole.args.output_dir}/checkpoint-3")
     assert logged(resumed) == logged(whole)
 
 
@@ -151,15 +110,14 @@ def test_masks_depend_on_seed_and_rows(tiny_tokenizer, sentences):
 
 def test_a_share_of_masks_must_be_one(tmp_path):
     with pytest.raises(ValueError, match=r"--mlm_probability.*within 0 and 1"):
-        quiet(tmp_path, mlm_probability=15)
+        DistillationArguments(str(tmp_path), mlm_probability=15, use_cpu=True)
 
 
 def test_masks_need_a_mask_token_and_a_teacher_that_reads_them(fill_masks, tmp_path, tiny_tokenizer, sentences):
-    with pytest.raises(ValueError, match=r"--mlm_probability.*NoneType.*no mask token"):
-        masking_collator(quiet(tmp_path, mlm_probability=0.15), None, [])
     trainer = fill_masks()
+    with pytest.raises(ValueError, match=r"--mlm_probability.*NoneType.*no mask token"):
+        masking_collator(trainer.args, None, [])
     text = datasets.Dataset.from_dict({"text": sentences})
     precompute(text, trainer.teacher.model, ["logits"], tmp_path / "stored", processing_class=tiny_tokenizer)
-    args = quiet(tmp_path / "run", objectives=["logits"], mlm_probability=0.3)
     with pytest.raises(ValueError, match=r"--mlm_probability.*stored teacher has read the rows without masks"):
-        DistillationTrainer(trainer.student, args, teacher_model=str(tmp_path / "stored"))
+        fill_masks(teacher=str(tmp_path / "stored"), train_dataset=None, tokenizer=None, objectives=["logits"])

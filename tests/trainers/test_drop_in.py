@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import datasets
 import pytest
 import torch
+from trainings import trained
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, pipeline
 from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS
 from transformers.trainer_pt_utils import LabelSmoother
@@ -30,6 +31,7 @@ from hf_distill.capture.signals import Signals
 from hf_distill.objectives.logits import LabelsObjective, LogitsObjective
 from hf_distill.settings.distill import lower_is_better
 from hf_distill.settings.parsing import parse
+from hf_distill.trainers import base
 from hf_distill.trainers.base import refuse_without_effect
 from hf_distill.trainers.checkpoints import MANIFEST_NAME
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
@@ -162,9 +164,8 @@ def test_a_training_without_objectives_leaves_the_process_as_it_is(quiet, tiny_s
     assert seen == ["strict"]
 
 
-def test_settings_that_wait_for_objectives_are_told(quiet, tiny_student, monkeypatch):
-    said = []
-    monkeypatch.setattr("hf_distill.trainers.base.logger.warning", said.append)
+def test_settings_that_wait_for_objectives_are_told(quiet, tiny_student, warnings_of):
+    said = warnings_of(base)
     DistillationTrainer(copy.deepcopy(tiny_student), DistillationArguments(**quiet, max_length=64))
     assert said == []
     DistillationTrainer(tiny_student, DistillationArguments(**quiet, temperature=2.0, projection_weight_decay=0.1))
@@ -246,23 +247,16 @@ def token_rows(tiny_tokenizer, sentences):
     return datasets.Dataset.from_dict({**tiny_tokenizer(sentences[:12])})
 
 
-def test_the_model_of_a_distillation_is_the_student(quiet, tiny_teacher, tiny_student, tiny_tokenizer, token_rows):
+def test_the_model_of_a_distillation_is_the_student(make_trainer, tiny_tokenizer, token_rows, tmp_path):
     asked = []
 
     class Ask(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, processing_class=None, **kwargs):
             asked.append(model(**processing_class("alpha", return_tensors="pt")).logits.shape)
 
-    trainer = DistillationTrainer(
-        tiny_student,
-        DistillationArguments(**quiet, max_steps=1, save_strategy="no"),
-        teacher_model=tiny_teacher,
-        objectives=["logits"],
-        train_dataset=token_rows,
-        processing_class=tiny_tokenizer,
-        callbacks=[Ask()],
+    trainer = trained(
+        make_trainer(train_dataset=token_rows, trainer={"callbacks": [Ask()]}, objectives=["logits"], max_steps=1)
     )
-    trainer.train()
     assert len(asked) == 1
     model, batch = trainer.model.eval(), tiny_tokenizer(["alpha beta", "red"], padding=True, return_tensors="pt")
     expected = trainer.student(**batch).logits
@@ -279,8 +273,8 @@ def test_the_model_of_a_distillation_is_the_student(quiet, tiny_teacher, tiny_st
     classify = pipeline("text-classification", model=model, tokenizer=tiny_tokenizer, device="cpu")
     plain = pipeline("text-classification", model=trainer.student, tokenizer=tiny_tokenizer, device="cpu")
     assert classify(["alpha beta", "red"]) == plain(["alpha beta", "red"])
-    model.save_pretrained(quiet["output_dir"])
-    again = type(trainer.student).from_pretrained(quiet["output_dir"])
+    model.save_pretrained(tmp_path / "student")
+    again = type(trainer.student).from_pretrained(tmp_path / "student")
     assert torch.equal(again.eval()(**batch).logits, expected)
 
 
@@ -323,33 +317,21 @@ def test_teacher_and_student_are_two(quiet, tiny_teacher, tiny_student):
 # ---- Honoured
 
 
-def test_an_optimizer_of_ones_own_trains_the_projections(
-    quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer
-):
-    def make(**more):
-        student = copy.deepcopy(tiny_student)
-        optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
-        schedule = (
-            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0) if more.pop("schedule", False) else None
-        )
-        return DistillationTrainer(
-            student,
-            DistillationArguments(**quiet, max_steps=3, save_strategy="no", **more),
-            teacher_model=tiny_teacher,
-            objectives=["hidden"],
-            train_dataset=token_rows,
-            processing_class=tiny_tokenizer,
-            optimizers=(optimizer, schedule),
-        )
+def test_an_optimizer_of_ones_own_trains_the_projections(make_trainer, tiny_student, token_rows):
+    optimizer = torch.optim.SGD(tiny_student.parameters(), lr=0.1)
 
-    trainer = make(projection_learning_rate=0.5)
+    def make(schedule, **more):
+        given = {"train_dataset": token_rows, "trainer": {"optimizers": (optimizer, schedule)}, "copies": False}
+        return make_trainer(objectives=["hidden"], max_steps=3, **given, **more)
+
+    trainer = make(None, projection_learning_rate=0.5)
     before = [parameter.clone() for parameter in trainer.model.objectives.parameters()]
     assert before
     trainer.train()
     assert [group["initial_lr"] for group in trainer.optimizer.param_groups] == [0.1, 0.5]
     assert all(not torch.equal(a, b) for a, b in zip(before, trainer.model.objectives.parameters(), strict=True))
     with pytest.raises(ValueError, match=r"`optimizers` has a schedule.*`--lr_scheduler_type`"):
-        make(schedule=True)
+        make(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
 
 
 def test_labels_are_smoothed_as_trainer_smooths_them(tiny_student):
@@ -363,24 +345,14 @@ def test_labels_are_smoothed_as_trainer_smooths_them(tiny_student):
         LabelsObjective("regression", label_smoothing_factor=0.2)
 
 
-def test_a_callback_may_set_the_temperature(quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer):
+def test_a_callback_may_set_the_temperature(make_trainer, token_rows):
     class Warm(TrainerCallback):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
             model.objectives["logits"].temperature = 8.0
 
     def first_loss(temperature, callbacks=None):
-        args = DistillationArguments(
-            **quiet, max_steps=1, temperature=temperature, objectives=["logits"], logging_steps=1, save_steps=1
-        )
-        trainer = DistillationTrainer(
-            copy.deepcopy(tiny_student),
-            args,
-            teacher_model=tiny_teacher,
-            train_dataset=token_rows,
-            processing_class=tiny_tokenizer,
-            callbacks=callbacks,
-        )
-        trainer.train()
+        given = {"train_dataset": token_rows, "trainer": {"callbacks": callbacks}}
+        trainer = trained(make_trainer(objectives=["logits"], max_steps=1, temperature=temperature, **given))
         assert trainer.manifest()["objectives"]["logits"]["temperature"] == temperature
         return trainer.state.log_history[0]["loss"]
 
@@ -391,7 +363,7 @@ def test_a_callback_may_set_the_temperature(quiet, tiny_teacher, tiny_student, t
 
 @pytest.mark.parametrize("objective", ["relation", "hidden", "logits", "labels"])
 def test_every_trial_of_a_search_is_a_distillation_of_its_own(
-    objective, quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer, monkeypatch
+    objective, make_trainer, tiny_teacher, tiny_student, token_rows, monkeypatch
 ):
     class Trial:
         def __init__(self, number):
@@ -415,18 +387,11 @@ def test_every_trial_of_a_search_is_a_distillation_of_its_own(
     optuna.__spec__, optuna.trial = ModuleSpec("optuna", None), SimpleNamespace(BaseTrial=Trial)
     monkeypatch.setitem(sys.modules, "optuna", optuna)
     rows = token_rows.add_column("labels", [0, 1] * 6)
-    trainer = DistillationTrainer(
-        None,
-        DistillationArguments(
-            **quiet, max_steps=2, eval_strategy="steps", eval_steps=1, save_steps=1, logging_steps=2,
-            load_best_model_at_end=True, eval_agreement=objective != "labels",
-        ),
-        train_dataset=rows,
-        eval_dataset=rows,
-        processing_class=tiny_tokenizer,
-        model_init=lambda: copy.deepcopy(tiny_student),
-        teacher_model=None if objective == "labels" else tiny_teacher,
-        objectives=[objective],
+    trainer = make_trainer(
+        None if objective == "labels" else tiny_teacher, student=None, train_dataset=rows, objectives=[objective],
+        trainer={"eval_dataset": rows, "model_init": lambda: copy.deepcopy(tiny_student)},
+        max_steps=2, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, logging_steps=2,
+        load_best_model_at_end=True, eval_agreement=objective != "labels",
     )  # fmt: skip
     # The first and the last trial are the same.
     settings = [{"temperature": 2.0, "learning_rate": 1e-3}, {"temperature": 5.0, "learning_rate": 1e-2}]
@@ -438,7 +403,7 @@ def test_every_trial_of_a_search_is_a_distillation_of_its_own(
     for one, other in zip(first[2], third[2], strict=True):
         assert torch.equal(one, other)
     for number, (_, described, _, _) in enumerate(found):
-        folder = Path(quiet["output_dir"], f"run-{number}", "checkpoint-2")
+        folder = Path(trainer.args.output_dir, f"run-{number}", "checkpoint-2")
         manifest = json.loads((folder / MANIFEST_NAME).read_text())
         assert manifest["objectives"] == json.loads(json.dumps(described))
         if objective == "logits":
@@ -550,9 +515,7 @@ def test_a_mean_over_one_process_is_refused(quiet):
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_what_trainer_does_is_done_in_a_distillation(
-    name, quiet, tiny_teacher, tiny_student, token_rows, tiny_tokenizer
-):
+def test_what_trainer_does_is_done_in_a_distillation(name, make_trainer, token_rows):
     class Count:
         """A metric that is fed batch by batch, or once."""
 
@@ -562,18 +525,10 @@ def test_what_trainer_does_is_done_in_a_distillation(
             self.batches += 1
             return {"batches": self.batches} if compute_result else {}
 
-    settings = {"max_steps": 2, "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, name: RUN[name]}
-    trainer = DistillationTrainer(
-        copy.deepcopy(tiny_student),
-        DistillationArguments(**quiet, **settings),
-        teacher_model=tiny_teacher,
-        objectives=["logits"],
-        train_dataset=token_rows,
-        eval_dataset=token_rows,
-        processing_class=tiny_tokenizer,
-        compute_metrics=Count(),
-    )
-    trainer.train()
+    settings = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "objectives": ["logits"], name: RUN[name]}
+    settings |= {"save_strategy": "steps", "save_steps": 2}
+    given = {"eval_dataset": token_rows, "compute_metrics": Count()}
+    trainer = trained(make_trainer(train_dataset=token_rows, trainer=given, **settings))
     assert trainer.state.global_step == 2
     assert trainer.evaluate()["eval_loss"] > 0
     assert len(trainer.predict(token_rows).predictions if name != "prediction_loss_only" else "any") > 0

@@ -6,7 +6,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from trainings import logged
+from test_heads import WORDS, word_rows
+from tiny_data import labelled_rows
+from trainings import assert_same_weights, logged, trained
 from transformers import BertForSequenceClassification, BertModel, EarlyStoppingCallback, ProgressCallback
 
 from hf_distill import DistillationArguments, TaskSpec
@@ -23,30 +25,13 @@ MOVING = {"objective": "logits", "temperature_schedule": "linear_decay"}
 
 
 @pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
-    return datasets.Dataset.from_dict(dict(encoded))
-
-
-@pytest.fixture(scope="module")
 def mood(sentences):
     """A task that a probe can learn from any hidden states: which words a sentence begins with."""
     texts = [f"{('bad poor dull', 'good great fine')[i % 2]} {text[:12]}" for i, text in enumerate(sentences)]
-    labels = datasets.ClassLabel(names=list(NAMES))
-    parts = {"train": slice(0, 40), "validation": slice(40, 64)}
-    features = datasets.Features({"text": datasets.Value("string"), "label": labels})
-    return LoadedTask(
-        TaskSpec("mood", text_columns=("text",), label_names=NAMES, metrics=("accuracy", "f1_macro")),
-        datasets.DatasetDict(
-            {
-                name: datasets.Dataset.from_dict(
-                    {"text": texts[part], "label": [i % 2 for i in range(64)][part]}, features=features
-                )
-                for name, part in parts.items()
-            }
-        ),
-        "memory",
-    )
+    rows = labelled_rows(texts, [i % 2 for i in range(64)], NAMES)
+    parts = {"train": rows.select(range(40)), "validation": rows.select(range(40, 64))}
+    spec = TaskSpec("mood", text_columns=("text",), label_names=NAMES, metrics=("accuracy", "f1_macro"))
+    return LoadedTask(spec, datasets.DatasetDict(parts), "memory")
 
 
 @pytest.fixture
@@ -209,8 +194,7 @@ def test_labels_in_another_order_are_matched_by_name(build, mood, tiny_teacher, 
 
 
 def test_the_curve_of_the_score_is_logged_during_the_training(build, mood):
-    trainer = build(trainer={"eval_task": mood}, eval_strategy="steps", eval_steps=2, eval_on_start=True)
-    trainer.train()
+    trainer = trained(build(trainer={"eval_task": mood}, eval_strategy="steps", eval_steps=2, eval_on_start=True))
     points = {entry["step"]: entry for entry in trainer.state.log_history if "eval_loss" in entry}
     assert list(points) == [0, 2, 4]
     assert all(0 <= entry["eval_task/accuracy"] <= 1 for entry in points.values())
@@ -265,44 +249,25 @@ def test_of_several_held_out_sets_the_first_comes_with_the_score(build, mood, ro
 
 
 @pytest.mark.parametrize("objectives", [["logits"], ["relation"]])
-def test_watching_a_run_does_not_change_it(build, mood, tiny_student, objectives):
-    student = copy.deepcopy(tiny_student)
-    for module in student.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.1
-    plain = build(student=student, objectives=objectives)
-    plain.train()
-    watched = build(
-        student=student,
-        objectives=objectives,
-        trainer={"eval_task": mood},
-        eval_agreement=True,
-        eval_strategy="steps",
-        eval_steps=1,
-    )
-    watched.train()
+def test_watching_a_run_does_not_change_it(build, mood, dropping_student, objectives):
+    run = {"student": dropping_student, "objectives": objectives}
+    watching = {"trainer": {"eval_task": mood}, "eval_agreement": True, "eval_strategy": "steps", "eval_steps": 1}
+    plain = trained(build(**run))
+    watched = trained(build(**run, **watching))
     assert logged(watched, "loss") == logged(plain, "loss")
-    for (name, one), other in zip(plain.student.named_parameters(), watched.student.parameters(), strict=True):
-        assert torch.equal(one, other), name
+    assert_same_weights(plain.student, watched.student)
 
 
 # --- schedules, bars, the best and the end --------------------------------------------------------------------------
 
 
-def test_what_moves_is_in_the_logs_and_what_does_not_is_not(build, rows):
-    labelled = rows.add_column("labels", [i % 2 for i in range(len(rows))])
-    trainer = build(
-        objectives=[{"objective": "relation", "weight": 2, "schedule": "linear_decay"}, MOVING, "annealed"],
-        temperature=5.0,
-        eval_dataset=labelled,
-    )
-    trainer.train_dataset = labelled
-    trainer.train()
+def test_what_moves_is_in_the_logs_and_what_does_not_is_not(build):
+    falling = {"objective": "relation", "weight": 2, "schedule": "linear_decay"}
+    trainer = trained(build(objectives=[falling, MOVING, "annealed"], temperature=5.0))
     assert logged(trainer, "weight/relation") == pytest.approx([2, 1.5, 1, 0.5])
     assert logged(trainer, "temperature/logits") == pytest.approx([5, 4, 3, 2])
     assert logged(trainer, "gold_share/annealed") == pytest.approx([0, 0.25, 0.5, 0.75])
-    still = build(objectives=["relation", {"objective": "logits", "temperature_schedule": "flsw"}])
-    still.train()
+    still = trained(build(objectives=["relation", {"objective": "logits", "temperature_schedule": "flsw"}]))
     assert not [key for entry in still.state.log_history for key in entry if key.startswith(("weight/", "temper"))]
 
 
@@ -382,22 +347,8 @@ def test_what_cannot_be_watched_is_refused_with_the_flag_in_the_message(build, a
         build(**arguments)
 
 
-def test_words_without_a_trained_head_are_refused(build):
-    spec = TaskSpec(
-        "tags",
-        kind="token_classification",
-        text_columns=("tokens",),
-        label_column="tags",
-        label_names=("O", "B-X"),
-        metrics=("f1",),
-    )
-    features = datasets.Features(
-        {
-            "tokens": datasets.List(datasets.Value("string")),
-            "tags": datasets.List(datasets.ClassLabel(names=["O", "B-X"])),
-        }
-    )
-    words = datasets.Dataset.from_dict({"tokens": [["good", "film"]], "tags": [[0, 1]]}, features=features)
-    task = LoadedTask(spec, datasets.DatasetDict({"train": words, "validation": words}), "memory")
+def test_words_without_a_trained_head_are_refused(build, sentences):
+    words = word_rows(sentences[:1])
+    task = LoadedTask(WORDS, datasets.DatasetDict({"train": words, "validation": words}), "memory")
     with pytest.raises(ValueError, match=r"needs the student's head.*no \.\.\.ForTokenClassification.*Add `logits`"):
         build(trainer={"eval_task": task})

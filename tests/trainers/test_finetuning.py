@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import DatasetDict
+from tiny_data import labelled_rows
 from transformers import (
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
@@ -45,20 +46,14 @@ SPEC = TaskSpec(
 )
 
 
-def rows(sentences, labels, spec=SPEC):
-    feature = Value("float32") if spec.label_names is None else ClassLabel(names=list(spec.label_names))
-    return Dataset.from_dict(
-        {"sentence": sentences, "label": labels}, features=Features({"sentence": Value("string"), "label": feature})
-    )
-
-
 @pytest.fixture(scope="session")
 def sentiment(sentences):
     """A task that a tiny model can learn: does the sentence begin with "good"?"""
     texts = [f"{'good' if index % 2 else 'bad'} {text}" for index, text in enumerate(sentences)]
     labels = [index % 2 for index in range(len(texts))]
-    splits = {"train": rows(texts[:40], labels[:40]), "validation": rows(texts[40:52], labels[40:52])}
-    return LoadedTask(SPEC, DatasetDict(splits | {"other": rows(texts[52:], labels[52:])}), "made here")
+    rows = labelled_rows(texts, labels, SPEC.label_names, "sentence")
+    parts = {"train": range(40), "validation": range(40, 52), "other": range(52, len(texts))}
+    return LoadedTask(SPEC, DatasetDict({name: rows.select(part) for name, part in parts.items()}), "made here")
 
 
 @pytest.fixture
@@ -138,9 +133,8 @@ def test_accumulated_small_batches_give_the_update_of_one_large_batch(
 def test_regression_accumulates_exactly_too(tiny_tokenizer, tiny_bert_config, sentences, tmp_path):
     spec = TaskSpec("t", ("sentence",), None, metrics=("pearson", "spearman"), fine_tuning=SPEC.fine_tuning)
     labels = [len(text) / 10 for text in sentences]
-    task = LoadedTask(
-        spec, DatasetDict({split: rows(sentences, labels, spec) for split in ("train", "validation")}), "made here"
-    )
+    rows = labelled_rows(sentences, labels, None, "sentence")
+    task = LoadedTask(spec, DatasetDict(train=rows, validation=rows), "made here")
     results = []
     for size, accumulation in ((10, 1), (5, 2)):
         set_seed(0)
@@ -227,9 +221,8 @@ def test_a_resumed_run_continues_bit_for_bit(stop, sentiment, tiny_tokenizer, ti
     assert losses[0] == losses[1]
 
 
-def test_resuming_without_a_checkpoint_starts_and_says_so(model, sentiment, tiny_tokenizer, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(checkpoints.logger, "warning", said.append)
+def test_resuming_without_a_checkpoint_starts_and_says_so(model, sentiment, tiny_tokenizer, tmp_path, warnings_of):
+    said = warnings_of(checkpoints)
     args = arguments(tmp_path, max_steps=1, resume_from_checkpoint="last")
     assert finetune(model, sentiment, tiny_tokenizer, args).steps == 1
     assert "no checkpoint" in said[0]
@@ -247,12 +240,11 @@ def test_the_best_checkpoint_by_the_headline_metric_is_kept(model, sentiment, ti
 
 
 def test_rows_with_a_hidden_label_are_left_out_of_training_and_of_scores(
-    model, sentiment, tiny_tokenizer, tmp_path, monkeypatch
+    model, sentiment, tiny_tokenizer, tmp_path, warnings_of
 ):
-    said = []
-    monkeypatch.setattr(finetuning.logger, "warning", said.append)
+    said = warnings_of(finetuning)
     texts = sentiment.train["sentence"][:10]
-    hidden = rows(texts, [-1, -1, *sentiment.train["label"][2:10]])
+    hidden = labelled_rows(texts, [-1, -1, *sentiment.train["label"][2:10]], SPEC.label_names, "sentence")
     task = LoadedTask(SPEC, DatasetDict({"train": hidden, "validation": hidden}), "made here")
     result = finetune(model, task, tiny_tokenizer, arguments(tmp_path, max_steps=1), save=False)
     assert result.train_rows == 8
@@ -297,10 +289,9 @@ def test_a_model_with_another_label_order_scores_the_same(tiny_teacher, sentimen
 
 
 def test_a_model_with_other_labels_is_refused_and_one_without_names_is_questioned(
-    tiny_bert_config, sentiment, tiny_tokenizer, monkeypatch
+    tiny_bert_config, sentiment, tiny_tokenizer, warnings_of
 ):
-    said = []
-    monkeypatch.setattr(task_models.logger, "warning_once", said.append)
+    said = warnings_of(task_models)
     other = tiny_bert_config(id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1})
     with pytest.raises(ValueError, match=r"`--teacher_model` has the labels \['cat', 'dog'\]"):
         label_order(other, SPEC, where="`--teacher_model`")
@@ -321,9 +312,8 @@ def test_a_classifier_is_made_of_an_encoder_without_head(tiny_bert_config, tmp_p
         load_task_model("no/model", get_task("mnli"), flag="--teacher_model")
 
 
-def test_a_head_for_another_task_is_replaced_and_that_is_said(tiny_teacher, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(task_models.logger, "warning", said.append)
+def test_a_head_for_another_task_is_replaced_and_that_is_said(tiny_teacher, tmp_path, warnings_of):
+    said = warnings_of(task_models)
     tiny_teacher.save_pretrained(tmp_path)
     assert load_task_model(str(tmp_path), get_task("mnli"), flag="--m").classifier.out_features == 3
     same = load_task_model(str(tmp_path), SPEC, flag="--m")
@@ -338,9 +328,8 @@ def test_a_head_for_another_task_is_replaced_and_that_is_said(tiny_teacher, tmp_
     assert "(BertForSequenceClassification) does not fit 'w'" in said[1]
 
 
-def test_a_constant_predictor_is_called_one(tiny_teacher, sentiment, tiny_tokenizer, monkeypatch):
-    said = []
-    monkeypatch.setattr(finetuning.logger, "warning", said.append)
+def test_a_constant_predictor_is_called_one(tiny_teacher, sentiment, tiny_tokenizer, warnings_of):
+    said = warnings_of(finetuning)
     with torch.no_grad():
         tiny_teacher.classifier.bias.copy_(torch.tensor([-1e4, 1e4]))
     evaluate_model(tiny_teacher, sentiment, tiny_tokenizer)

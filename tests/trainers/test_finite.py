@@ -5,10 +5,10 @@ import math
 from functools import partial
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from safetensors.torch import save_file
+from trainings import assert_same_weights, trained
 from transformers import BertForSequenceClassification, TrainerCallback
 
 from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherTrainer
@@ -27,15 +27,13 @@ HUGE = {"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_steps": 0.0}
 
 
 @pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    encoded = tiny_tokenizer(sentences[:16], truncation=True, max_length=16)
-    return datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(16)]})
+def rows(rows):
+    return rows.select(range(16))
 
 
 @pytest.fixture
-def build(make_trainer, rows):
-    """`build(objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-    return partial(make_trainer, train_dataset=rows, per_device_train_batch_size=4, logging_steps=4)
+def build(build):
+    return partial(build, per_device_train_batch_size=4, logging_steps=4)
 
 
 class Spoilt(LiveTeacher):
@@ -160,19 +158,15 @@ def test_looking_changes_nothing(build, tiny_bert_config, monkeypatch):
     student = BertForSequenceClassification(
         tiny_bert_config(hidden_size=12, num_hidden_layers=2, hidden_dropout_prob=0.3)
     )
-    watched = build(student=student, objectives=["relation", "logits"], save_strategy="steps", save_steps=1)
-    watched.train()
+    watched = trained(build(student=student, objectives=["relation", "logits"], save_strategy="steps", save_steps=1))
     monkeypatch.setattr(FiniteWatch, "see", lambda self, step, values: None)
     monkeypatch.setattr(DistillationTrainer, "check_student", lambda self: None)
-    plain = build(student=student, objectives=["relation", "logits"])
-    plain.train()
-    for one, other in zip(watched.student.parameters(), plain.student.parameters(), strict=True):
-        assert torch.equal(one, other)
+    plain = trained(build(student=student, objectives=["relation", "logits"]))
+    assert_same_weights(watched.student, plain.student)
 
 
 def test_without_a_teacher_it_is_the_stock_trainer(build, tiny_student):
-    trainer = build(None, objectives=[], max_steps=3, **HUGE)
-    trainer.train()
+    trainer = trained(build(None, objectives=[], max_steps=3, **HUGE))
     assert trainer.state.global_step == 3
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from trainings import assert_same_weights, logged, trained
 from transformers import AutoModelForMaskedLM, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM, set_seed
 
 from hf_distill import EncoderForGeneration, GenerationSettings, GenerationTrainer, GenerationTrainingArguments
@@ -41,19 +42,6 @@ def trainer(model, folder, train=None, evaluation=None, **values):
     return GenerationTrainer(model, args, train_dataset=train, eval_dataset=evaluation)
 
 
-def losses(trained):
-    return [entry["loss"] for entry in trained.state.log_history if "loss" in entry]
-
-
-def weights(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def assert_equal(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
 # ---- Loss ----
 
 
@@ -86,7 +74,7 @@ def test_what_was_not_set_is_xsums(model, rows, tmp_path):
 
 def test_smoothing_changes_what_is_learnt(model, rows, tmp_path):
     first = [
-        losses(run)[0]
+        logged(run)[0]
         for smoothing in (0.0, 0.2)
         if (run := trainer(model(), tmp_path, rows, max_steps=1, label_smoothing_factor=smoothing)).train()
     ]
@@ -102,16 +90,12 @@ def test_a_few_steps_make_the_loss_smaller(way, model, rows, tmp_path):
 
 
 def test_batches_in_parts_are_as_batches_at_once(model, rows, tmp_path):
-    first, ends = [], []
+    runs = []
     for size, parts in ((8, 1), (2, 4)):
-        encoder = model("shift")
         values = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "max_steps": 2}
-        run = trainer(encoder, tmp_path, rows, train_sampling_strategy="sequential", **values)
-        run.train()
-        first.append(losses(run))
-        ends.append(weights(encoder))
-    assert first[0] == pytest.approx(first[1], rel=1e-4)
-    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-4) for name in ends[0])
+        runs.append(trained(trainer(model("shift"), tmp_path, rows, train_sampling_strategy="sequential", **values)))
+    assert logged(runs[0]) == pytest.approx(logged(runs[1]), rel=1e-4)
+    assert_same_weights(runs[0].model, runs[1].model, atol=1e-4)
 
 
 def test_noise_is_for_training_and_depends_on_rows_and_seed_alone(rows, tiny_tokenizer):
@@ -136,31 +120,27 @@ def test_noise_is_for_training_and_depends_on_rows_and_seed_alone(rows, tiny_tok
 def test_a_resumed_training_is_the_uninterrupted_one(way, model, rows, tmp_path):
     values = {"max_steps": 8, "save_strategy": "steps", "save_steps": 4, "eval_strategy": "steps", "eval_steps": 2}
     values["save_total_limit"] = 2
-    whole = trainer(model(way, hidden_dropout_prob=0.1), tmp_path / "whole", rows, rows, **values)
-    whole.train()
+    whole = trained(trainer(model(way, hidden_dropout_prob=0.1), tmp_path / "whole", rows, rows, **values))
     resumed = trainer(model(way, hidden_dropout_prob=0.1), tmp_path / "resumed", rows, rows, **values)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
-    assert losses(whole)[4:] == losses(resumed)[4:]
-    assert_equal(weights(whole.model), weights(resumed.model))
+    assert logged(whole)[4:] == logged(resumed)[4:]
+    assert_same_weights(whole.model, resumed.model)
 
 
 def test_the_checkpoint_with_the_least_loss_can_be_kept(model, rows, tmp_path):
     values = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
-    run = trainer(model(), tmp_path, rows, rows, load_best_model_at_end=True, learning_rate=0.05, **values)
-    run.train()
-    found = [entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry]
-    assert run.evaluate()["eval_loss"] == pytest.approx(min(found), rel=1e-5)
+    run = trained(trainer(model(), tmp_path, rows, rows, load_best_model_at_end=True, learning_rate=0.05, **values))
+    assert run.evaluate()["eval_loss"] == pytest.approx(min(logged(run, "eval_loss")), rel=1e-5)
 
 
 def test_what_is_saved_writes_after_two_lines_and_is_a_plain_model(model, rows, sentences, tmp_path):
-    run = trainer(model(), tmp_path, rows, max_steps=2)
-    run.train()
+    run = trained(trainer(model(), tmp_path, rows, max_steps=2))
     run.save_model()
     written = run.predict_texts(rows)
     again = EncoderForGeneration.from_pretrained(tmp_path)
     assert again.generate_texts(sentences[:24]) == written
     assert again.settings == SETTINGS
-    assert_equal(weights(AutoModelForMaskedLM.from_pretrained(tmp_path)), weights(run.model.masked_lm))
+    assert_same_weights(AutoModelForMaskedLM.from_pretrained(tmp_path), run.model.masked_lm)
 
 
 # ---- Texts ----
@@ -234,8 +214,7 @@ def test_an_encoder_of_another_kind_learns_to_write(rows, tiny_tokenizer, tmp_pa
     )  # fmt: skip
     ids = SpecialIds.from_tokenizer(tiny_tokenizer)
     encoder = EncoderForGeneration(RobertaForMaskedLM(config), ids, settings=SETTINGS, tokenizer=tiny_tokenizer)
-    run = trainer(encoder, tmp_path, rows, rows, max_steps=2)
-    run.train()
+    run = trained(trainer(encoder, tmp_path, rows, rows, max_steps=2))
     assert math.isfinite(run.evaluate()["eval_loss"])
     assert len(run.predict_texts(rows.select(range(3)))) == 3
 
@@ -262,4 +241,4 @@ def test_noise_and_activations_are_those_of_the_masked_model(setting, model, row
     plain, other = (trainer(model(), tmp_path, rows, max_steps=2, **given) for given in ({}, setting))
     plain.train()
     other.train()
-    assert (losses(other) == pytest.approx(losses(plain), abs=1e-4)) is ("activation_checkpointing" in setting)
+    assert (logged(other) == pytest.approx(logged(plain), abs=1e-4)) is ("activation_checkpointing" in setting)

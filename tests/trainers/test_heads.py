@@ -4,9 +4,10 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from torch.nn import functional
+from trainings import logged, trained
 from transformers import AutoModelForQuestionAnswering, AutoModelForTokenClassification, set_seed
 
-from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill import create_student
 from hf_distill.settings import FineTuningArguments
 from hf_distill.tasks import tokenize_task
 from hf_distill.tasks.loading import LoadedTask
@@ -117,32 +118,21 @@ def test_the_loss_of_spans_is_the_mean_of_both_ends():
 
 
 @pytest.mark.parametrize("objectives", [["logits"], ["logits", "labels", "relation"]], ids=["logits", "with labels"])
-def test_a_student_learns_from_tokens_with_labels(task, model, tiny_tokenizer, tmp_path, objectives):
+def test_a_student_learns_from_tokens_with_labels(task, model, tiny_tokenizer, tmp_path, objectives, make_trainer):
     finetune(model, task, tiny_tokenizer, settings(tmp_path / "t", max_steps=40, learning_rate=5e-3), max_length=32)
     student = create_student(model, "2x24:4h:32", init="random")
     tokens = tokenize_task(task.train, task.spec, tiny_tokenizer, 32)
-    args = DistillationArguments(
-        str(tmp_path / "s"), use_cpu=True, report_to="none", disable_tqdm=True, max_steps=6, learning_rate=5e-3,
-        objectives=objectives, logging_steps=1, per_device_train_batch_size=8, save_strategy="no",
-    )  # fmt: skip
-    trainer = DistillationTrainer(
-        student, args, train_dataset=tokens, processing_class=tiny_tokenizer, teacher_model=model
-    )
-    trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert losses[-1] < losses[0]
+    given = {"objectives": objectives, "max_steps": 6, "learning_rate": 5e-3}
+    given["train_sampling_strategy"] = "group_by_length"
+    trainer = trained(make_trainer(model, student=student, train_dataset=tokens, **given))
+    assert logged(trainer)[-1] < logged(trainer)[0]
     assert type(trainer.student) is type(model)
 
 
-def test_padding_changes_no_term_of_words_and_spans(task, model, tiny_tokenizer, tmp_path):
+def test_padding_changes_no_term_of_words_and_spans(task, model, tiny_tokenizer, make_trainer):
     student = create_student(model, "2x24:4h:32", init="random")
     tokens = tokenize_task(task.train.select(range(6)), task.spec, tiny_tokenizer, 32)
-    args = DistillationArguments(
-        str(tmp_path), use_cpu=True, report_to="none", objectives=["logits", "labels"], disable_tqdm=True
-    )
-    trainer = DistillationTrainer(
-        student, args, train_dataset=tokens, processing_class=tiny_tokenizer, teacher_model=model
-    )
+    trainer = make_trainer(model, student=student, train_dataset=tokens, objectives=["logits", "labels"])
     columns = [name for name in tokens.column_names if name in trainer._remove_unused_columns(tokens).column_names]
     rows = [{name: row[name] for name in columns} for row in tokens]
     short = trainer.data_collator([dict(row) for row in rows])

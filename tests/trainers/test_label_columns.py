@@ -16,11 +16,9 @@ from hf_distill.trainers.distillation.rows import ClassOrder
 
 
 @pytest.fixture
-def said(monkeypatch):
+def said(warnings_of):
     """`said()`: what was warned since the last call."""
-    lines = []
-    for module in (names, collators, rows):
-        monkeypatch.setattr(module.logger, "warning_once", lines.append)
+    lines = warnings_of(names, collators, rows)
 
     def take():
         found = " ".join(lines)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import DatasetDict
 from test_heads import SPANS, WORDS, span_rows, word_rows
+from tiny_data import labelled_rows
+from trainings import trained
 from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,
@@ -38,20 +40,13 @@ MOOD = TaskSpec("mood", ("text",), ("bad", "good"), metrics=("accuracy",), fine_
 LENGTH = TaskSpec("my.length", ("text",), None, metrics=("pearson",), fine_tuning=DEFAULTS)
 
 
-def text_rows(spec, texts, labels):
-    feature = Value("float32") if spec.label_names is None else ClassLabel(names=list(spec.label_names))
-    return Dataset.from_dict(
-        {"text": texts, "label": labels}, features=Features({"text": Value("string"), "label": feature})
-    )
-
-
 @pytest.fixture(scope="session")
 def tasks(sentences):
     """Classes, values, tags and answers: one small task of each kind."""
     moods = [f"{'good' if index % 2 else 'bad'} {text}" for index, text in enumerate(sentences)]
     rows = {
-        MOOD: text_rows(MOOD, moods, [index % 2 for index in range(len(moods))]),
-        LENGTH: text_rows(LENGTH, sentences, [len(text.split()) / 5 for text in sentences]),
+        MOOD: labelled_rows(moods, [index % 2 for index in range(len(moods))], MOOD.label_names),
+        LENGTH: labelled_rows(sentences, [len(text.split()) / 5 for text in sentences], None),
         WORDS: word_rows(sentences),
         SPANS: span_rows(sentences),
     }
@@ -298,8 +293,7 @@ def test_a_stored_teacher_gives_the_losses_of_the_live_one(encoder, tasks, tiny_
     for given in (teacher, StoredTeacher(tmp_path / "stored")):
         set_seed(0)
         own = BertModel(tiny_bert_config())
-        trainer = mtl(own, [task], tiny_tokenizer, tmp_path, teachers={"mood": given}, max_steps=3)
-        trainer.train()
+        trainer = trained(mtl(own, [task], tiny_tokenizer, tmp_path, teachers={"mood": given}, max_steps=3))
         losses.append([entry["loss/mood/soft"] for entry in trainer.state.log_history if "loss" in entry])
     assert losses[0] == pytest.approx(losses[1], rel=5e-3)
 
@@ -332,8 +326,7 @@ def test_every_task_is_learnt_and_scored_by_its_own_metrics(encoder, tasks, tiny
 
 
 def test_scores_are_those_of_the_saved_model(encoder, tasks, tiny_tokenizer, tmp_path):
-    trainer = mtl(encoder, tasks, tiny_tokenizer, tmp_path, max_steps=8, learning_rate=4e-3)
-    trainer.train()
+    trainer = trained(mtl(encoder, tasks, tiny_tokenizer, tmp_path, max_steps=8, learning_rate=4e-3))
     found = trainer.scores()
     for task in tasks:
         name = task.spec.name
@@ -344,8 +337,7 @@ def test_scores_are_those_of_the_saved_model(encoder, tasks, tiny_tokenizer, tmp
 
 
 def test_save_model_writes_the_plain_encoder(encoder, tasks, tiny_tokenizer, tmp_path):
-    trainer = mtl(encoder, tasks, tiny_tokenizer, tmp_path, max_steps=2)
-    trainer.train()
+    trainer = trained(mtl(encoder, tasks, tiny_tokenizer, tmp_path, max_steps=2))
     trainer.save_model(str(tmp_path / "out"))
     loaded = AutoModel.from_pretrained(tmp_path / "out")
     assert type(loaded) is BertModel
@@ -408,8 +400,7 @@ def test_a_training_that_is_scored_ends_as_one_that_is_not(tasks, tiny_tokenizer
 
 
 def test_learnt_weights_of_tasks_move_and_are_logged(encoder, tasks, tiny_tokenizer, tmp_path):
-    trainer = mtl(encoder, tasks, tiny_tokenizer, tmp_path, max_steps=6, task_weighting="uncertainty")
-    trainer.train()
+    trainer = trained(mtl(encoder, tasks, tiny_tokenizer, tmp_path, max_steps=6, task_weighting="uncertainty"))
     last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
     assert {f"weight/{task.spec.name}" for task in tasks} <= set(last)
     assert trainer.model.weighting.log_variances.abs().max() > 0

@@ -6,7 +6,7 @@ from functools import partial
 import datasets
 import pytest
 import torch
-from trainings import batch_of, logged
+from trainings import assert_same_weights, batch_of, logged, sharpened, trained
 from transformers import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
@@ -27,15 +27,8 @@ LAYERS_OF_EACH = ["logits", {"objective": "relation", "teacher": 0}, {"objective
 
 
 @pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    encoded = tiny_tokenizer(sentences[:32], truncation=True, max_length=16)
-    count = len(encoded["input_ids"])
-    columns = {
-        **encoded,
-        "labels": [i % 2 for i in range(count)],
-        "teacher_id": [(7 * i + i // 3) % 3 for i in range(count)],
-    }
-    return datasets.Dataset.from_dict(columns)
+def rows(rows):
+    return rows.select(range(32)).add_column("teacher_id", [(7 * i + i // 3) % 3 for i in range(32)])
 
 
 @pytest.fixture
@@ -44,12 +37,7 @@ def make_teacher(tiny_bert_config):
 
     def make(seed, model_class=BertForSequenceClassification, **overrides):
         set_seed(seed)
-        model = model_class(tiny_bert_config(**{"id2label": LABELS, **overrides}))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("weight") and parameter.dim() == 2:
-                    parameter.mul_(4)
-        return model.eval()
+        return sharpened(model_class(tiny_bert_config(**{"id2label": LABELS, **overrides})))
 
     return make
 
@@ -60,9 +48,9 @@ def three(make_teacher):
 
 
 @pytest.fixture
-def build(make_trainer, rows):
+def build(build):
     """`build(teachers, objectives=..., **arguments)`: a trainer of a fresh copy of the tiny student."""
-    return partial(make_trainer, trainer_class=MultiTeacherTrainer, train_dataset=rows, max_steps=3)
+    return partial(build, trainer_class=MultiTeacherTrainer, max_steps=3)
 
 
 def signals_of(trainer, batch):
@@ -75,13 +63,10 @@ def signals_of(trainer, batch):
 @pytest.mark.parametrize("combine", ["mean_logits", "mean_probabilities", "confidence", "route"])
 def test_one_teacher_gives_the_curve_of_a_distillation(build, tiny_teacher, combine):
     objectives = ["relation", "logits:0.5", "hidden", "labels:0.3"]
-    plain = build(tiny_teacher, trainer_class=DistillationTrainer, objectives=objectives, temperature=2.0)
-    several = build([tiny_teacher], objectives=objectives, temperature=2.0, combine=combine)
-    plain.train()
-    several.train()
+    plain = trained(build(tiny_teacher, trainer_class=DistillationTrainer, objectives=objectives, temperature=2.0))
+    several = trained(build([tiny_teacher], objectives=objectives, temperature=2.0, combine=combine))
     assert logged(several) == logged(plain)
-    for (name, one), (_, other) in zip(plain.model.named_parameters(), several.model.named_parameters(), strict=True):
-        assert torch.equal(one, other), name
+    assert_same_weights(plain.model, several.model)
 
 
 def test_the_default_objectives_are_those_that_need_no_choice(build, three):
@@ -91,10 +76,8 @@ def test_the_default_objectives_are_those_that_need_no_choice(build, three):
 
 @pytest.mark.parametrize("combine", ["mean_logits", "mean_probabilities", "confidence"])
 def test_the_order_of_teachers_and_weights_changes_nothing(build, three, combine):
-    one = build(three, combine=combine, teacher_weights=[5, 3, 2], temperature=2.0)
-    other = build([three[2], three[0], three[1]], combine=combine, teacher_weights=[2, 5, 3], temperature=2.0)
-    one.train()
-    other.train()
+    one = trained(build(three, combine=combine, teacher_weights=[5, 3, 2], temperature=2.0))
+    other = trained(build([three[2], three[0], three[1]], combine=combine, teacher_weights=[2, 5, 3], temperature=2.0))
     assert logged(other) == pytest.approx(logged(one), rel=1e-5)
 
 
@@ -220,10 +203,8 @@ def test_a_teacher_runs_only_on_its_rows(build, three, rows):
 def test_routing_everything_to_one_teacher_is_distilling_from_it(build, three, rows):
     to_last = rows.remove_columns("teacher_id").add_column("teacher_id", [2] * len(rows))
     objectives = ["logits", "relation"]
-    routed = build(three, combine="route", objectives=objectives, train_dataset=to_last)
-    plain = build(three[2], trainer_class=DistillationTrainer, objectives=objectives)
-    routed.train()
-    plain.train()
+    routed = trained(build(three, combine="route", objectives=objectives, train_dataset=to_last))
+    plain = trained(build(three[2], trainer_class=DistillationTrainer, objectives=objectives))
     assert logged(routed) == pytest.approx(logged(plain), rel=1e-6)
 
 
@@ -260,8 +241,7 @@ def test_teachers_may_differ_in_architecture(build, make_teacher, tiny_tokenizer
         dropout=0.0, attention_dropout=0.0, max_position_embeddings=64,
     )  # fmt: skip
     teachers = [make_teacher(1), DistilBertForSequenceClassification(config).eval()]
-    trainer = build(teachers, trainer={"objectives": LAYERS_OF_EACH}, combine="mean_probabilities")
-    trainer.train()
+    trainer = trained(build(teachers, trainer={"objectives": LAYERS_OF_EACH}, combine="mean_probabilities"))
     batch = batch_of(trainer)
     each = [t(batch["input_ids"], batch["attention_mask"]).logits.softmax(-1) for t in teachers]
     seen = signals_of(trainer, batch)
@@ -297,14 +277,12 @@ def test_heads_of_tokens_and_spans_learn_from_several(
         data = bare.add_column("start_positions", [1] * len(bare)).add_column("end_positions", [2] * len(bare))
         trainer = None
     arguments = {"student": student, "train_dataset": data, "trainer": trainer, "combine": combine}
-    run = build(teachers, objectives=objectives, temperature=2.0, **arguments)
-    run.train()
+    run = trained(build(teachers, objectives=objectives, temperature=2.0, **arguments))
     metrics = run.evaluate(data)
     assert all(torch.isfinite(torch.tensor([*logged(run), metrics["eval_loss"]])))
     if combine == "confidence":
         accumulation = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-        half = build(teachers, objectives=objectives, temperature=2.0, **arguments, **accumulation)
-        half.train()
+        half = trained(build(teachers, objectives=objectives, temperature=2.0, **arguments, **accumulation))
         assert logged(half) == pytest.approx(logged(run), rel=1e-4)
 
 
@@ -326,13 +304,9 @@ def test_a_regression_learns_from_the_mean(build, make_teacher, tiny_bert_config
 
 @pytest.mark.parametrize("combine", ["confidence", "route"])
 def test_accumulated_batches_give_the_update_of_one_large_batch(build, three, combine):
-    large = build(three, combine=combine, objectives=["logits", "labels"])
-    small = build(
-        three, combine=combine, objectives=["logits", "labels"],
-        per_device_train_batch_size=2, gradient_accumulation_steps=4,
-    )  # fmt: skip
-    large.train()
-    small.train()
+    large = trained(build(three, combine=combine, objectives=["logits", "labels"]))
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    small = trained(build(three, combine=combine, objectives=["logits", "labels"], **parts))
     assert logged(small) == pytest.approx(logged(large), rel=1e-5)
     assert logged(small, "grad_norm") == pytest.approx(logged(large, "grad_norm"), rel=1e-4)
 
@@ -357,10 +331,8 @@ def test_a_resumed_run_continues_bit_for_bit(build, three):
         "max_steps": 4,
         "train_sampling_strategy": "random",
     }
-    whole = build(three, **settings, save_strategy="steps", save_steps=2)
-    whole.train()
-    resumed = build(three, **settings)
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")
+    whole = trained(build(three, **settings, save_strategy="steps", save_steps=2))
+    resumed = trained(build(three, **settings), f"{whole.args.output_dir}/checkpoint-2")
     assert logged(resumed)[-2:] == logged(whole)[-2:]
 
 

@@ -6,7 +6,7 @@ import datasets
 import pytest
 import torch
 from tokenizer_cases import character_tokenizer, halving_tokenizer
-from trainings import batch_of, logged, sharpened
+from trainings import assert_same_weights, batch_of, logged, sharpened, trained
 from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -94,13 +94,10 @@ def answers_of(teacher, tokenizer, texts, **wanted):
 def test_one_teacher_gives_the_curve_of_a_distillation(build, make_teacher, characters):
     objectives = ["relation", "logits:0.5", "hidden", "labels:0.3"]
     teacher = make_teacher(characters)
-    plain = build(teacher, characters, trainer_class=DistillationTrainer, objectives=objectives)
-    several = build([teacher], [characters], objectives=objectives)
-    plain.train()
-    several.train()
+    plain = trained(build(teacher, characters, trainer_class=DistillationTrainer, objectives=objectives))
+    several = trained(build([teacher], [characters], objectives=objectives))
     assert logged(several) == logged(plain)
-    for (name, one), (_, other) in zip(plain.model.named_parameters(), several.model.named_parameters(), strict=True):
-        assert torch.equal(one, other), name
+    assert_same_weights(plain.model, several.model)
 
 
 def test_teachers_that_read_like_the_student_are_not_aligned(build, make_teacher, tiny_tokenizer):
@@ -163,9 +160,8 @@ def test_layers_of_a_teacher_are_the_means_over_the_pieces_of_its_own_tokens(bui
 def test_layers_of_one_of_several_are_learnt_as_from_that_one_alone(build, three, index):
     teachers, tokenizers = three
     alone = build(teachers[index], tokenizers[index], trainer_class=DistillationTrainer, objectives=["relation"])
-    several = build(teachers, tokenizers, objectives=[{"objective": "relation", "teacher": index}])
+    several = trained(build(teachers, tokenizers, objectives=[{"objective": "relation", "teacher": index}]))
     alone.train()
-    several.train()
     assert logged(several) == logged(alone)
 
 
@@ -173,8 +169,7 @@ def test_layers_of_one_of_several_are_learnt_as_from_that_one_alone(build, three
 def test_the_student_learns_from_architectures_widths_label_orders_and_tokenizers_that_differ(build, three, combine):
     teachers, tokenizers = three
     objectives = [*LAYERS_OF_EACH, "labels:0.1"]
-    trainer = build(teachers, tokenizers, objectives=objectives, combine=combine, max_steps=30)
-    trainer.train()
+    trainer = trained(build(teachers, tokenizers, objectives=objectives, combine=combine, max_steps=30))
     for term in ("logits/soft", "first/s2_t3", "relation/vv", "third/s2_t2"):
         curve = logged(trainer, f"loss/{term}")
         assert curve[-1] < curve[0], term
@@ -183,12 +178,11 @@ def test_the_student_learns_from_architectures_widths_label_orders_and_tokenizer
 def test_accumulated_batches_give_the_update_of_one_large_batch(build, three):
     # A mean over tokens is one over the pieces of each teacher, of which the halves of the batch have other shares.
     teachers, tokenizers = three
-    whole = build(teachers, tokenizers, objectives=LAYERS_OF_EACH, max_steps=1)
+    whole = trained(build(teachers, tokenizers, objectives=LAYERS_OF_EACH, max_steps=1))
     parts = build(
         teachers, tokenizers, objectives=LAYERS_OF_EACH, max_steps=1, per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
     )  # fmt: skip
-    whole.train()
     parts.train()
     assert logged(parts) == pytest.approx(logged(whole), rel=1e-5)
 
@@ -241,8 +235,7 @@ def test_every_row_learns_from_its_own_teacher(build, three, rows):
 
 def test_routed_rows_and_layers_of_one_teacher_mix(build, three):
     teachers, tokenizers = three
-    trainer = build(teachers, tokenizers, objectives=LAYERS_OF_EACH, combine="route")
-    trainer.train()
+    trainer = trained(build(teachers, tokenizers, objectives=LAYERS_OF_EACH, combine="route"))
     assert logged(trainer)[-1] < logged(trainer)[0]
 
 
@@ -283,8 +276,6 @@ def test_the_tokenizers_of_folders_lie_beside_them(build, three, tmp_path):
     for index, (teacher, tokenizer) in enumerate(zip(teachers, tokenizers, strict=True)):
         teacher.save_pretrained(tmp_path / str(index))
         tokenizer.save_pretrained(tmp_path / str(index))
-    folders = build([str(tmp_path / str(index)) for index in range(3)], None, objectives=LAYERS_OF_EACH)
-    models = build(teachers, tokenizers, objectives=LAYERS_OF_EACH)
-    folders.train()
-    models.train()
+    folders = trained(build([str(tmp_path / str(index)) for index in range(3)], None, objectives=LAYERS_OF_EACH))
+    models = trained(build(teachers, tokenizers, objectives=LAYERS_OF_EACH))
     assert logged(folders) == logged(models)

@@ -5,13 +5,12 @@ import json
 import logging
 from types import SimpleNamespace
 
-import datasets
 import pytest
-import torch
 from huggingface_hub import constants
+from trainings import assert_same_weights, trained
 from transformers import AutoModelForSequenceClassification
 
-from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
+from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherTrainer
 from hf_distill.hub.failures import PushError
 from hf_distill.settings import FineTuningArguments
 
@@ -20,26 +19,17 @@ CARD = {"README.md", "distillation.json"}
 
 
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
+def build(make_trainer, tmp_path, tiny_teacher, rows):
     """`build(**arguments)`: a trainer with a projection, an optimizer and checkpoints, none of which may be pushed."""
-    rows = datasets.Dataset.from_dict(dict(tiny_tokenizer(sentences[:16], truncation=True, max_length=16)))
 
     def make(several=False, **arguments):
-        arguments = {
-            **{"output_dir": str(tmp_path / "small"), "max_steps": 2, "per_device_train_batch_size": 8},
-            **{"save_strategy": "steps", "save_steps": 1, "objectives": ["logits", "hidden"], "logging_steps": 1},
-            **{"use_cpu": True, "disable_tqdm": True, "report_to": "none"},
-            **arguments,
-        }
+        teacher, kind, hidden = tiny_teacher, DistillationTrainer, {"objective": "hidden"}
         if several:
-            arguments["objectives"] = ["logits", '{"objective": "hidden", "teacher": 1}']
-            trainer, args = MultiTeacherTrainer, MultiTeacherArguments(**arguments)
-            teacher = [tiny_teacher, copy.deepcopy(tiny_teacher)]
-        else:
-            trainer, args, teacher = DistillationTrainer, DistillationArguments(**arguments), tiny_teacher
-        student = copy.deepcopy(tiny_student)
-        name = "teacher_models" if trainer is MultiTeacherTrainer else "teacher_model"
-        return trainer(student, args, train_dataset=rows, processing_class=tiny_tokenizer, **{name: teacher})
+            teacher, kind = [tiny_teacher, copy.deepcopy(tiny_teacher)], MultiTeacherTrainer
+            hidden["teacher"] = 1
+        given = {"output_dir": str(tmp_path / "small"), "max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+        given |= {"train_dataset": rows.select(range(16)), "objectives": ["logits", hidden]}
+        return make_trainer(teacher, kind, **given | arguments)
 
     return make
 
@@ -50,8 +40,7 @@ def pushed(hub, name="anna/small", revision="main"):
 
 @pytest.mark.parametrize("several", [False, True])
 def test_only_the_plain_student_with_our_card_is_pushed(hub, build, tmp_path, several):
-    trainer = build(several)
-    trainer.train()
+    trainer = trained(build(several))
     commit = trainer.push_to_hub()
     files = pushed(hub)
     assert files.keys() == STUDENT | CARD | {".gitattributes"}
@@ -67,13 +56,11 @@ def test_only_the_plain_student_with_our_card_is_pushed(hub, build, tmp_path, se
     for name in STUDENT:
         (tmp_path / "got" / name).write_bytes(files[name].content)
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "got")
-    for name, parameter in trainer.student.named_parameters():
-        torch.testing.assert_close(parameter, loaded.get_parameter(name), rtol=0, atol=0)
+    assert_same_weights(trainer.student, loaded)
 
 
 def test_every_save_pushes_the_student_of_then(hub, build):
-    trainer = build(push_to_hub=True, hub_model_id="anna/often", hub_always_push=True)
-    trainer.train()
+    trainer = trained(build(push_to_hub=True, hub_model_id="anna/often", hub_always_push=True))
     trainer.save_model()
     repo = hub.repo("anna/often")
     # The last save finds nothing new: the second one was of the same step.
@@ -85,8 +72,7 @@ def test_every_save_pushes_the_student_of_then(hub, build):
 
 
 def test_with_the_strategy_end_nothing_is_pushed_before_the_end(hub, build):
-    trainer = build(push_to_hub=True, hub_strategy="end")
-    trainer.train()
+    trainer = trained(build(push_to_hub=True, hub_strategy="end"))
     assert hub.repo("anna/small").titles == ["initial commit"]
     trainer.save_model()
     assert hub.repo("anna/small").titles == ["initial commit", "Model save"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from trainings import assert_same_weights, trained
 from transformers import (
     BertForMaskedLM,
     BertForMultipleChoice,
@@ -22,7 +23,6 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.teachers.stored.precompute import precompute
 
 COUNT = 16
@@ -50,33 +50,17 @@ def make_model(tiny_bert_config):
 
 
 @pytest.fixture
-def build(tmp_path, make_model, tiny_tokenizer):
+def build(make_trainer, make_model):
     """`build(class, config, arguments, **trainer)`: a trainer of a tiny student with a tiny teacher."""
+    given = {"objectives": ["logits"], "max_steps": 2, "max_length": 32, "learning_rate": 1e-3}
+    given |= {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
+    given["train_sampling_strategy"] = "group_by_length"
 
-    def make(model_class=BertForSequenceClassification, config=None, arguments=None, **trainer):
-        settings = {
-            "output_dir": str(tmp_path / "run"),
-            "objectives": ["logits"],
-            "max_steps": 2,
-            "per_device_train_batch_size": 4,
-            "per_device_eval_batch_size": 4,
-            "max_length": 32,
-            "learning_rate": 1e-3,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "use_cpu": True,
-            "disable_tqdm": True,
-            "report_to": "none",
-            **(arguments or {}),
-        }
+    def make(model_class=BertForSequenceClassification, config=None, arguments=None, model=None, **trainer):
         config = config or {}
-        parts = {
-            "model": make_model(model_class, **config),
-            "teacher_model": make_model(model_class, large=True, **config),
-            "processing_class": tiny_tokenizer,
-            **trainer,
-        }
-        return DistillationTrainer(args=DistillationArguments(**settings), **parts)
+        student = model or make_model(model_class, **config)
+        teacher = trainer.pop("teacher_model", make_model(model_class, large=True, **config))
+        return make_trainer(teacher, student=student, copies=False, trainer=trainer, **given | (arguments or {}))
 
     return make
 
@@ -184,8 +168,7 @@ def test_text_of_every_kind_trains_and_is_evaluated(build, texts, kind):
 @pytest.mark.parametrize("name", ["labels", "label", "label_ids"])
 def test_a_label_survives_tokenization_under_its_usual_names(build, texts, name):
     rows = datasets.Dataset.from_dict({"text": texts, name: [0, 1] * (COUNT // 2)})
-    trainer = build(arguments={"objectives": ["labels"]}, train_dataset=rows, teacher_model=None)
-    trainer.train()
+    trainer = trained(build(arguments={"objectives": ["labels"]}, train_dataset=rows, teacher_model=None))
     assert set(trainer.predict(rows).label_ids.tolist()) == {0, 1}
 
 
@@ -218,8 +201,7 @@ def test_labels_of_another_head_are_refused_where_they_are_needed(build, texts, 
 def test_own_names_of_labels_are_respected(build, texts):
     rows = datasets.Dataset.from_dict({"text": texts, "mood": [0, 1] * (COUNT // 2)})
     arguments = {"label_names": ["mood"], "objectives": ["logits", "labels"]}
-    trainer = build(arguments=arguments, train_dataset=rows)
-    trainer.train()
+    trainer = trained(build(arguments=arguments, train_dataset=rows))
     assert trainer.predict(rows).label_ids.tolist() == [0, 1] * (COUNT // 2)
 
 
@@ -255,8 +237,7 @@ def test_labels_of_tokens_are_padded_whatever_the_training_rows_are(build, texts
     encoded = tiny_tokenizer(list(texts))
     tags = [[place % 2 for place in range(len(ids))] for ids in encoded["input_ids"]]
     rows = datasets.Dataset.from_dict({**encoded, name: tags})
-    trainer = build(BertForTokenClassification, train_dataset=datasets.Dataset.from_dict({"text": texts}))
-    trainer.train()
+    trainer = trained(build(BertForTokenClassification, train_dataset=datasets.Dataset.from_dict({"text": texts})))
     found = trainer.predict(rows).label_ids
     for row, expected in zip(found, tags, strict=True):
         assert row[: len(expected)].tolist() == expected
@@ -278,8 +259,7 @@ def test_positions_of_answers_and_choices(build, texts, tiny_tokenizer):
     assert [part.tolist() for part in trainer.predict(rows).label_ids] == [[1] * COUNT, [2] * COUNT]
     pairs = {name: [[one, one] for one in values] for name, values in encoded.items()}
     rows = datasets.Dataset.from_dict({**pairs, "label": [0, 1] * (COUNT // 2)})
-    trainer = build(BertForMultipleChoice, train_dataset=rows, arguments={"objectives": ["logits", "labels"]})
-    trainer.train()
+    trainer = trained(build(BertForMultipleChoice, train_dataset=rows, arguments={"objectives": ["logits", "labels"]}))
     found = trainer.predict(rows)
     assert (found.predictions.shape, found.label_ids.tolist()) == ((COUNT, 2), [0, 1] * (COUNT // 2))
     with pytest.raises(ValueError, match=r"\['relation'\] compare layers, but a head of multiple choice"):
@@ -296,8 +276,7 @@ def test_a_class_a_row_is_no_label_of_a_masked_language_model(build, texts):
 
 def test_hidden_labels_among_others_do_not_count(build, texts):
     rows = datasets.Dataset.from_dict({"text": texts, "label": [0, None] * (COUNT // 2)})
-    trainer = build(train_dataset=rows, arguments={"objectives": ["labels"]}, teacher_model=None)
-    trainer.train()
+    trainer = trained(build(train_dataset=rows, arguments={"objectives": ["labels"]}, teacher_model=None))
     half = trainer.evaluate(rows.select(range(0, COUNT, 2)))["eval_loss"]
     assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(half, rel=1e-5)
 
@@ -362,8 +341,7 @@ def test_models_without_a_table_of_positions_read_any_length(build, tiny_tokeniz
         return DebertaV2ForSequenceClassification(config)
 
     rows = datasets.Dataset.from_dict({"input_ids": [[5] * 40] * 4, "attention_mask": [[1] * 40] * 4})
-    trainer = build(model=relative(8), teacher_model=relative(16), train_dataset=rows)
-    trainer.train()
+    trainer = trained(build(model=relative(8), teacher_model=relative(16), train_dataset=rows))
     assert trainer.state.global_step == trainer.state.max_steps
 
 
@@ -423,8 +401,7 @@ def test_tokens_beside_their_text_are_the_tokens(build, texts, tiny_tokenizer):
     encoded = tiny_tokenizer(list(texts))
     rows = datasets.Dataset.from_dict({"text": ["other"] * COUNT, **encoded, "note": ["x"] * COUNT})
     tokens = datasets.Dataset.from_dict(dict(encoded))
-    trainer = build(train_dataset=rows)
-    trainer.train()
+    trainer = trained(build(train_dataset=rows))
     assert_close(trainer.predict(rows).predictions, trainer.predict(tokens).predictions)
     assert_close(trainer.predict(list(rows)).predictions, trainer.predict(tokens).predictions)
 
@@ -470,8 +447,7 @@ def test_segments_go_to_the_side_that_knows_them(build, texts, tiny_tokenizer):
     )  # fmt: skip
     teacher = RobertaForSequenceClassification(config).eval()
     rows = datasets.Dataset.from_dict({"text": texts, "text_pair": texts[::-1]})
-    trainer = build(teacher_model=teacher, train_dataset=rows)
-    trainer.train()
+    trainer = trained(build(teacher_model=teacher, train_dataset=rows))
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     assert batch["token_type_ids"].max() == 1
     told = teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
@@ -489,9 +465,7 @@ def test_a_run_resumed_in_a_later_epoch_goes_on_bit_for_bit(build, texts, tiny_t
         rows = rows.add_column(lengths, [len(ids) for ids in rows["input_ids"]])
     rows = KINDS[lengths](list(rows)) if lengths in KINDS else rows
     arguments = {"max_steps": 12, "save_strategy": "steps", "save_steps": 9, "length_column_name": lengths}
-    whole = build(train_dataset=rows, arguments=arguments)
-    whole.train()
+    whole = trained(build(train_dataset=rows, arguments=arguments))
     resumed = build(train_dataset=rows, arguments={**arguments, "save_strategy": "no"})
     resumed.train(str(tmp_path / "run" / "checkpoint-9"))
-    for (name, one), other in zip(whole.student.named_parameters(), resumed.student.parameters(), strict=True):
-        assert torch.equal(one, other), name
+    assert_same_weights(whole.student, resumed.student)

@@ -1,12 +1,10 @@
 """What a sharding strategy is told of the models that are trained."""
 
-import copy
 from types import SimpleNamespace
 
 import pytest
 from transformers import AutoModelForMaskedLM, BertModel, DistilBertConfig
 
-from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.settings.mtl import MTLArguments
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.multi_task.loss import MultiTaskLoss
@@ -16,22 +14,13 @@ INSIDE = [["relation"], ["minilm"], ["attention"], ["relation", {"objective": "h
 BEYOND = [["relation", "logits"], ["hidden"], ["relation", {"objective": "hidden", "layers": "last"}], ["labels"]]
 
 
-@pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer):
-    def make(objectives, student=tiny_student, teacher=tiny_teacher):
-        args = DistillationArguments(str(tmp_path), use_cpu=True, report_to="none")
-        return DistillationTrainer(
-            copy.deepcopy(student), args, processing_class=tiny_tokenizer, teacher_model=teacher, objectives=objectives
-        )
-
-    return make
-
-
-def test_layers_are_what_is_sharded(build, tmp_path, tiny_bert_config):
-    assert build(["relation"]).model._no_split_modules == {"BertLayer"}
+def test_layers_are_what_is_sharded(make_trainer, tmp_path, tiny_bert_config):
+    assert make_trainer(objectives=["relation"]).model._no_split_modules == {"BertLayer"}
     config = DistilBertConfig(vocab_size=120, dim=24, n_layers=2, n_heads=4, hidden_dim=32, max_position_embeddings=64)
     student, teacher = (AutoModelForMaskedLM.from_config(config) for _ in range(2))
-    assert build(["logits"], student, teacher).model._no_split_modules == {"TransformerBlock"}
+    assert make_trainer(teacher, student=student, objectives=["logits"]).model._no_split_modules == {
+        "TransformerBlock"
+    }
     spec = TaskSpec("mood", ("text",), ("bad", "good"), metrics=("accuracy",))
     model = multi_task_model(BertModel(tiny_bert_config()), [spec])
     loss = MultiTaskLoss(model, {"mood": spec}, {"mood": 16}, MTLArguments(str(tmp_path), use_cpu=True))
@@ -39,8 +28,8 @@ def test_layers_are_what_is_sharded(build, tmp_path, tiny_bert_config):
 
 
 @pytest.mark.parametrize("objectives", [*INSIDE, *BEYOND])
-def test_a_pass_that_ends_inside_a_layer_is_refused_where_layers_are_sharded_again(objectives, build):
-    trainer = build(objectives)
+def test_a_pass_that_ends_inside_a_layer_is_refused_where_layers_are_sharded_again(objectives, make_trainer):
+    trainer = make_trainer(objectives=objectives)
     assert trainer.model.ends_inside_a_layer == (objectives in INSIDE)
     plugin = SimpleNamespace(fsdp_version=2, reshard_after_forward=True)
     trainer.accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))

@@ -1,13 +1,11 @@
 """Batches under a budget of tokens: each row once, like lengths together, the same loss, exactly resumed."""
 
-import copy
 import random
 
-import datasets
 import pytest
 import torch
+from trainings import assert_same_weights, trained
 
-from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.trainers.lengths import TokenBatches
 
 
@@ -69,30 +67,13 @@ def test_a_row_beyond_the_budget_is_named():
 # ---- In a training ----
 
 
-@pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    encoded = tiny_tokenizer(sentences[:40], truncation=True, max_length=16)
-    return datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(40)]})
-
-
 @pytest.fixture
-def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
+def build(make_trainer, rows):
     """`build(**arguments)`: a trainer with batches of at most 64 tokens."""
-
-    def make(folder="run", train_dataset=rows, **values):
-        given = {"num_train_epochs": 2, "logging_steps": 1, "save_strategy": "no", "use_cpu": True}
-        given |= {"report_to": "none", "disable_tqdm": True, "max_tokens_per_batch": 64}
-        return DistillationTrainer(
-            copy.deepcopy(tiny_student),
-            DistillationArguments(str(tmp_path / folder), **{**given, **values}),
-            train_dataset=train_dataset,
-            eval_dataset=rows,
-            processing_class=tiny_tokenizer,
-            teacher_model=tiny_teacher,
-            objectives=["relation", "logits", "hidden", "labels"],
-        )
-
-    return make
+    rows = rows.select(range(40))
+    given = {"train_dataset": rows, "trainer": {"eval_dataset": rows}, "max_steps": -1, "num_train_epochs": 2}
+    given |= {"objectives": ["relation", "logits", "hidden", "labels"], "max_tokens_per_batch": 64}
+    return lambda **arguments: make_trainer(**given | {"train_sampling_strategy": "group_by_length"} | arguments)
 
 
 def test_the_loss_is_that_of_rows_one_by_one(build):
@@ -118,15 +99,12 @@ def test_the_loss_is_that_of_rows_one_by_one(build):
 
 
 def test_a_resumed_run_ends_in_the_same_weights(build, tmp_path):
-    whole = build(save_strategy="steps", save_steps=3, gradient_accumulation_steps=2)
-    whole.train()
+    whole = trained(build(save_strategy="steps", save_steps=3, gradient_accumulation_steps=2))
     steps = whole.state.global_step
     assert steps == 2 * -(-len(whole.get_train_dataloader()) // 2)
     middle = max(step for step in range(3, steps, 3) if step > steps // 2)  # within the second epoch
-    resumed = build(gradient_accumulation_steps=2)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{middle}"))
-    for one, other in zip(whole.student.parameters(), resumed.student.parameters(), strict=True):
-        assert torch.equal(one, other)
+    resumed = trained(build(gradient_accumulation_steps=2), str(tmp_path / "run" / f"checkpoint-{middle}"))
+    assert_same_weights(whole.student, resumed.student)
 
 
 def test_an_evaluation_is_what_it_is_without(build):

@@ -1,11 +1,10 @@
 """Terms, schedules, agreement and scores arrive in TensorBoard and trackio under names that sort well."""
 
-import copy
-
 import datasets
 import pytest
+from tiny_data import labelled_rows
+from trainings import trained
 
-from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.tasks.custom import custom_spec
 from hf_distill.tasks.loading import LoadedTask
 
@@ -26,50 +25,22 @@ SCALARS = {
 
 
 @pytest.fixture
-def train(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences):
+def train(make_trainer, tmp_path, sentences):
     """`train(tracker)`: a run of four updates and two evaluations that reports to it; returns the trainer."""
-    rows = datasets.Dataset.from_dict({"text": sentences})
+    text = datasets.Dataset.from_dict({"text": sentences})
     (tmp_path / "mood").mkdir()
-    spec = custom_spec("mood", tmp_path / "mood", {"text_columns": ("text",), "label_names": ("negative", "positive")})
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
-    )
-    labelled = datasets.Dataset.from_dict({"text": sentences[:8], "label": [0, 1] * 4}, features=features)
+    names = ("negative", "positive")
+    spec = custom_spec("mood", tmp_path / "mood", {"text_columns": ("text",), "label_names": names})
+    labelled = labelled_rows(sentences[:8], [0, 1] * 4, names)
     task = LoadedTask(spec, datasets.DatasetDict({"validation": labelled}), "memory")
-
-    def make(tracker):
-        trainer = DistillationTrainer(
-            model=copy.deepcopy(tiny_student),
-            teacher_model=tiny_teacher,
-            args=DistillationArguments(
-                str(tmp_path / "run"),
-                objectives=[
-                    '{"objective": "relation", "schedule": "linear_decay"}',
-                    {"objective": "logits", "temperature": 3.0, "temperature_schedule": "linear_decay"},
-                ],
-                max_steps=4,
-                per_device_train_batch_size=8,
-                max_length=16,
-                logging_steps=1,
-                eval_strategy="steps",
-                eval_steps=2,
-                eval_agreement=True,
-                save_strategy="no",
-                use_cpu=True,
-                disable_tqdm=True,
-                report_to=tracker,
-                run_name="tiny",
-                project="tiny-students",
-            ),
-            train_dataset=rows,
-            eval_dataset=rows.select(range(16)),
-            eval_task=task,
-            processing_class=tiny_tokenizer,
-        )
-        trainer.train()
-        return trainer
-
-    return make
+    objectives = [
+        '{"objective": "relation", "schedule": "linear_decay"}',
+        {"objective": "logits", "temperature": 3.0, "temperature_schedule": "linear_decay"},
+    ]
+    given = {"train_dataset": text, "trainer": {"eval_dataset": text.select(range(16)), "eval_task": task}}
+    given |= {"objectives": objectives, "max_length": 16, "run_name": "tiny", "project": "tiny-students"}
+    given |= {"eval_strategy": "steps", "eval_steps": 2, "eval_agreement": True}
+    return lambda tracker: trained(make_trainer(**given, report_to=tracker))
 
 
 def curve(trainer, name):

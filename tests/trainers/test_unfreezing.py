@@ -1,17 +1,15 @@
 """Gradual unfreezing from the head down."""
 
-import datasets
 import pytest
 import torch
+from trainings import assert_same_weights, trained
 
 from hf_distill import DistillationArguments
 from hf_distill.trainers.callbacks import GradualUnfreezing, groups_from_top
 
 
 @pytest.fixture
-def build(make_trainer, tiny_tokenizer, sentences):
-    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
-    rows = datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
+def build(make_trainer, rows):
     given = {"objectives": ["logits"], "gradual_unfreezing": [0.0, 0.75], "max_steps": 8, "learning_rate": 1e-2}
     return lambda **arguments: make_trainer(train_dataset=rows, **given | arguments)
 
@@ -91,12 +89,9 @@ def test_parameters_that_were_frozen_stay_so_and_the_rest_is_free_at_the_end(bui
 
 
 def test_a_resumed_run_continues_bit_for_bit(build):
-    whole = build(save_strategy="steps", save_steps=3)
-    whole.train()
-    resumed = build()
-    resumed.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-3")
-    for name, weight in weights(whole.student).items():
-        assert torch.equal(weight, weights(resumed.student)[name]), name
+    whole = trained(build(save_strategy="steps", save_steps=3))
+    resumed = trained(build(), f"{whole.args.output_dir}/checkpoint-3")
+    assert_same_weights(whole.student, resumed.student)
 
 
 def test_what_cannot_work_is_refused(build, tmp_path):
