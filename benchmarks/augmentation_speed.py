@@ -19,21 +19,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
-import platform
 import random
-import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from record import append_line, head_commit
+from record import origin, report, script_parser
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, set_seed
+from turns import in_turns, medians, ratio
 
 from hf_distill.corpus.augment.masked_lm import MaskedLMCandidates, load_masked_lm, max_tokens
 from hf_distill.corpus.augment.words import SplitText, WordSplitter
@@ -148,32 +144,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     texts = read_texts(options, tokenizer)
     # One forward a word is slow, and as slow for some words as for all.
     few = texts[: max(1, len(texts) // options.fewer)]
-    rates: dict[str, list[float]] = {}
     words = {}
+
+    def rate(name: str, find: Callable[[list[str]], int]) -> float:
+        start = time.process_time()
+        words[name] = find(few if name.startswith("per_word") else texts)
+        return words[name] / (time.process_time() - start)
+
     found = variants(model, tokenizer, options)
-    for round_index in range(options.rounds + 1):
-        for name, find in found.items():
-            part = few if name.startswith("per_word") else texts
-            start = time.process_time()
-            words[name] = find(part)
-            spent = time.process_time() - start
-            if round_index:  # the first round warms up
-                rates.setdefault(name, []).append(words[name] / spent)
-    return summarize(options, rates, words, model)
-
-
-def summarize(
-    options: argparse.Namespace, rates: dict[str, list[float]], words: dict[str, int], model: Any
-) -> dict[str, Any]:
-    """Medians and the ratios of interest."""
-
-    def ratio(one: str, other: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 2)
-
-    named = [corpus_label(word) if not word.startswith("--") else word for word in sys.argv[1:]]
+    rates = in_turns({name: partial(rate, name, find) for name, find in found.items()}, options.rounds)
     return {
-        "benchmark": "augmentation_speed",
-        "command": f"python benchmarks/augmentation_speed.py {' '.join(named)}".strip(),
+        **origin("augmentation_speed"),
         "model": options.shape if options.masked_lm is None else corpus_label(options.masked_lm),
         "parameters": model.num_parameters(),
         "text": "random" if options.task is None else options.task,
@@ -181,20 +162,16 @@ def summarize(
         "masked_words": words,
         "batch_tokens": options.batch_tokens,
         "rounds": options.rounds,
-        "words_per_cpu_second": {name: round(statistics.median(values), 1) for name, values in rates.items()},
-        "batched_to_per_word": ratio("batched", "per_word"),
-        "batched_to_per_word_lean": ratio("batched", "per_word_lean"),
-        "batched_bf16_to_per_word": ratio("batched_bf16", "per_word"),
-        "machine": f"{platform.machine()}, {options.threads} threads",
-        "load_average": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-        "commit": head_commit(),
+        "words_per_cpu_second": medians(rates, 1),
+        "batched_to_per_word": ratio(rates, "batched", "per_word"),
+        "batched_to_per_word_lean": ratio(rates, "batched", "per_word_lean"),
+        "batched_bf16_to_per_word": ratio(rates, "batched_bf16", "per_word"),
     }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main() -> None:
     """Parse, measure, print, append."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--shape", default="6x384", help="shape of a model with random weights")
     parser.add_argument("--masked_lm", help="a model instead, as Hub id or folder")
     parser.add_argument("--task", help="texts of a task's training split instead of random ones")
@@ -205,13 +182,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--batch_tokens", type=int, help="of one forward pass; default: the package's")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds, after one that warms up")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
-    options = parser.parse_args(argv)
-    result = run(options)
-    print(json.dumps(result, indent=2))
-    if options.output:
-        append_line(options.output, result)
-    return result
+    options = parser.parse_args()
+    report(run(options), options.output)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ path of this machine is in it. `engines.py` measures the same on synthetic text 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -30,8 +29,8 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from datasets import disable_progress_bars
-from record import append_line, head_commit
+from datasets import Dataset, disable_progress_bars
+from record import head_commit, report, script_command, script_parser
 
 from hf_distill.corpus.build.anchors import collect_anchors, make_query, task_texts
 from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
@@ -206,7 +205,7 @@ def measure_all(
     ks: list[int],
     facts: dict[str, Any],
     output: str | None,
-) -> list[dict[str, Any]]:
+) -> None:
     """Measures every engine in a process of its own; prints and writes a line for each.
 
     Args:
@@ -218,24 +217,25 @@ def measure_all(
         facts: What stands in every line: command, seed, data, commit, versions.
         output: File of JSON lines to append to.
     """
-    results = []
     context = multiprocessing.get_context("spawn")
     for engine in engines:
-        receive, send = context.Pipe(duplex=False)
         machine = describe_machine()
-        worker = context.Process(target=measure, args=(engine, texts, analyzer, queries, ks, send))
-        worker.start()
-        send.close()
-        try:
-            figures = receive.recv()
-        except EOFError as error:
-            raise RuntimeError(f"engine {engine!r} failed; its message is above") from error
+        figures = from_own_process(context, measure, engine, texts, analyzer, queries, ks)
+        report({"engine": engine, **figures, **facts, "machine": machine}, output, indent=None)
+
+
+def from_own_process(context: Any, measure: Callable[..., None], *given: Any) -> dict[str, Any]:
+    """The figures that a function sends from a process of its own."""
+    receive, send = context.Pipe(duplex=False)
+    worker = context.Process(target=measure, args=(*given, send))
+    worker.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{[x for x in given if isinstance(x, str)]} failed; the message is above") from error
+    finally:
         worker.join()
-        results.append({"engine": engine, **figures, **facts, "machine": machine})
-        print(json.dumps(results[-1]), flush=True)
-        if output:
-            append_line(output, results[-1])
-    return results
 
 
 def describe_machine() -> dict[str, Any]:
@@ -249,6 +249,12 @@ def describe_machine() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 1),
     }
+
+
+def read_corpus(options: argparse.Namespace) -> Dataset:
+    """The first rows of the general corpus."""
+    corpus = load_general_corpus(options.corpus)
+    return corpus.select(range(min(options.rows, len(corpus))))
 
 
 def read_anchors(options: argparse.Namespace) -> tuple[list[str], str]:
@@ -267,11 +273,10 @@ def read_anchors(options: argparse.Namespace) -> tuple[list[str], str]:
     return [texts[index] for index in sorted(drawn)], name
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def corpus_parser(text: str | None) -> argparse.ArgumentParser:
+    """The options of both scripts that build from a general corpus."""
+    parser = script_parser(text)
     parser.add_argument("--corpus", required=True, help="general corpus: file, folder or Hub id")
-    parser.add_argument("--text_column", default="text")
     parser.add_argument("--rows", type=int, default=200_000, help="take the first rows of the corpus")
     anchors = parser.add_mutually_exclusive_group(required=True)
     anchors.add_argument("--anchors", help="file or folder with anchors")
@@ -279,11 +284,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", help="local files of the task")
     parser.add_argument("--anchor_column", default="text")
     parser.add_argument("--num_anchors", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0, help="draws the anchors")
+    return parser
+
+
+def add_engines(parser: argparse.ArgumentParser) -> None:
+    """The options of both scripts that compare engines."""
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
-    parser.add_argument("--seed", type=int, default=0, help="draws the anchors")
-    parser.add_argument("--output", help="file of JSON lines to append to")
-    return parser.parse_args(argv)
 
 
 def versions() -> dict[str, str]:
@@ -292,19 +300,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def main() -> None:
     """Measure every engine on the same text."""
-    options = parse(argv)
-    corpus = load_general_corpus(options.corpus)
-    corpus = corpus.select(range(min(options.rows, len(corpus))))
+    parser = corpus_parser(__doc__)
+    parser.add_argument("--text_column", default="text")
+    add_engines(parser)
+    options = parser.parse_args()
+    corpus = read_corpus(options)
     usable = find_usable_rows(corpus, CorpusArguments(text_column=options.text_column, max_chars=sys.maxsize))
     anchors, anchors_name = read_anchors(options)
     analyzer = Analyzer()
     queries = [analyzer.tokens(make_query(anchor, "rake", analyzer.stop_words)) for anchor in anchors]
-    words = [corpus_label(word) for word in (sys.argv[1:] if argv is None else argv)]
     facts = {
         "benchmark": "corpus_build",
-        "command": " ".join(["benchmarks/corpus_build.py", *words]),
+        "command": script_command("corpus_build", list(map(corpus_label, sys.argv[1:]))),
         "seed": options.seed,
         "data": {
             "corpus": corpus_label(options.corpus),
@@ -318,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         "versions": versions(),
     }
     texts = UsableTexts(corpus, options.text_column, usable.rows)
-    return measure_all(options.engines, texts, analyzer, queries, options.k, facts, options.output)
+    measure_all(options.engines, texts, analyzer, queries, options.k, facts, options.output)
 
 
 if __name__ == "__main__":

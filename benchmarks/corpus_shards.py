@@ -17,19 +17,27 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import xxhash
-from corpus_build import cpu_seconds, describe_machine, memory_mb, read_anchors
+from corpus_build import (
+    corpus_parser,
+    cpu_seconds,
+    describe_machine,
+    from_own_process,
+    memory_mb,
+    read_anchors,
+    read_corpus,
+)
 from datasets import Dataset, disable_progress_bars
-from record import append_line, head_commit
+from record import head_commit, report, script_command
 
 from hf_distill.corpus.build.anchors import collect_anchors
 from hf_distill.corpus.build.builder import CorpusResult, build_contextualized_corpus
-from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
+from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.corpus.shards.first_pass import Shards
 from hf_distill.corpus.shards.merging import merge_shards
 from hf_distill.corpus.shards.second_pass import ShardSearch
@@ -89,37 +97,23 @@ def measure(
 
 def read(options: argparse.Namespace) -> tuple[Dataset, list[str], CorpusArguments]:
     """General corpus, anchors and settings of all builds."""
-    corpus = load_general_corpus(options.corpus)
-    corpus = corpus.select(range(min(options.rows, len(corpus))))
     anchors, _ = read_anchors(options)
-    return corpus, anchors, CorpusArguments(engine=options.engine, top_k=options.k, num_proc=1)
-
-
-def in_process(*words: Any) -> dict[str, Any]:
-    """The figures of one job, from a process of its own."""
-    # Forked from a process that has imported everything, and run nothing.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "numba"])
-    receive, send = context.Pipe(duplex=False)
-    worker = context.Process(target=measure, args=(*words, send))
-    worker.start()
-    send.close()
-    try:
-        return receive.recv()
-    except EOFError as error:
-        raise RuntimeError(f"the job {words[1:4]} failed; its message is above") from error
-    finally:
-        worker.join()
+    return read_corpus(options), anchors, CorpusArguments(engine=options.engine, top_k=options.k, num_proc=1)
 
 
 def run(options: argparse.Namespace, num_shards: int | None) -> dict[str, Any]:
     """All jobs of one build."""
     figures: dict[str, Any] = {"num_shards": num_shards or "one index"}
+    # Forked from a process that has imported everything, and run nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "numba"])
     with tempfile.TemporaryDirectory() as folder:
         for step, count in (
             [("build", 1)] if num_shards is None else [("prepare", num_shards), ("search", num_shards), ("merge", 1)]
         ):
-            done = [in_process(options, num_shards, step, place, folder) for place in range(count)]
+            done = [
+                from_own_process(context, measure, options, num_shards, step, place, folder) for place in range(count)
+            ]
             figures[step] = {
                 "cpu_seconds": round(sum(job["cpu_seconds"] for job in done), 2),
                 "seconds": round(sum(job["seconds"] for job in done), 2),
@@ -145,32 +139,16 @@ def run(options: argparse.Namespace, num_shards: int | None) -> dict[str, Any]:
 STEPS = ("build", "prepare", "search", "merge")
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", required=True, help="general corpus: file, folder or Hub id")
-    parser.add_argument("--rows", type=int, default=200_000, help="take the first rows of the corpus")
-    anchors = parser.add_mutually_exclusive_group(required=True)
-    anchors.add_argument("--anchors", help="file or folder with anchors")
-    anchors.add_argument("--task", help="task whose training texts are the anchors")
-    parser.add_argument("--data_dir", help="local files of the task")
-    parser.add_argument("--anchor_column", default="text")
-    parser.add_argument("--num_anchors", type=int, default=2000)
+def main() -> None:
+    """Measure one index, then every number of shards."""
+    parser = corpus_parser(__doc__)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--engine", default="bm25s")
     parser.add_argument("--num_shards", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--seed", type=int, default=0, help="draws the anchors")
-    parser.add_argument("--output", help="file of JSON lines to append to")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Measure one index, then every number of shards."""
-    options = parse(argv)
-    words = [corpus_label(word) for word in (sys.argv[1:] if argv is None else argv)]
+    options = parser.parse_args()
     facts = {
         "benchmark": "corpus_shards",
-        "command": " ".join(["benchmarks/corpus_shards.py", *words]),
+        "command": script_command("corpus_shards", list(map(corpus_label, sys.argv[1:]))),
         "engine": options.engine,
         "k": options.k,
         "corpus": corpus_label(options.corpus),
@@ -184,10 +162,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         machine = describe_machine()
         results.append({**run(options, num_shards), **facts, "machine": machine})
         results[-1]["same_rows_as_one_index"] = results[-1]["rows_checksum"] == results[0]["rows_checksum"]
-        print(json.dumps(results[-1]), flush=True)
-        if options.output:
-            append_line(options.output, results[-1])
-    return results
+        report(results[-1], options.output, indent=None)
 
 
 def has(package: str) -> bool:

@@ -17,8 +17,6 @@ import multiprocessing
 import os
 import platform
 import re
-import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from record import head_commit
+from record import head_commit, script_command
 
 from hf_distill.corpus.compare.report import markdown_table
 
@@ -224,7 +222,6 @@ def write(path: Path, tasks: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the results, or write the tables of earlier results into a page."""
-    words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=[])
     parser.add_argument("--data_dir")
@@ -237,14 +234,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", default=RESULTS)
     parser.add_argument("--figures", help="folder for the figures")
     parser.add_argument("--page", help="page to put the tables into")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if options.tasks:
         with ProcessPoolExecutor(options.num_proc, multiprocessing.get_context("spawn")) as processes:
             found = processes.map(measure, options.tasks, [options] * len(options.tasks))
             tasks = dict(zip(options.tasks, found, strict=True))
-        shown = [Path(word).name if Path(word).is_absolute() else word for word in words]
         made = {
-            "command": shlex.join(["python", "benchmarks/corpus_statistics.py", *shown]),
+            "command": script_command("corpus_statistics", argv),
             "seed": options.seed,
             "commit": options.commit or head_commit(),
             "machine": {"processor": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()},

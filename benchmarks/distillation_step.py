@@ -20,19 +20,15 @@ The rows are random token ids with the lengths of real sentences (`sent`: mean 3
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import sys
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from record import append_line, head_commit
+from record import origin, report, script_parser
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -41,12 +37,16 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
+from turns import in_turns, medians, ratio
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 from hf_distill.kernels.cpu import configure_fp32_matmul
 
+# Mean and spread of the logarithm of a row's length: of sentences (mean 32 tokens, one row in a thousand beyond 100),
+# of MNLI with BERT's English vocabulary (mean 40), of RTE (mean 53). The rows of `full` have 128 tokens.
+LENGTHS = {"sent": (3.33, 0.5), "mnli": (3.59, 0.47), "rte": (3.9, 0.4), "full": (math.log(128), 0.0)}
 TEACHERS = {"base": (12, 768, 12, 12), "large": (24, 1024, 16, 19)}
 
 
@@ -69,12 +69,8 @@ class StepClock(TrainerCallback):
 def make_rows(workload: str, count: int, vocabulary: int) -> datasets.Dataset:
     """Rows of random ids with the lengths of the workload."""
     generator = torch.Generator().manual_seed(0)
-    if workload == "full":
-        lengths = [128] * count
-    else:
-        # Log-normal: mean about 32 tokens, one row in a thousand beyond 100.
-        drawn = torch.exp(3.33 + 0.5 * torch.randn(count, generator=generator))
-        lengths = drawn.round().clamp(6, 128).int().tolist()
+    mean, spread = LENGTHS[workload]
+    lengths = torch.exp(mean + spread * torch.randn(count, generator=generator)).round().clamp(6, 128).int().tolist()
     ids = [torch.randint(10, vocabulary, (n,), generator=generator).tolist() for n in lengths]
     return datasets.Dataset.from_dict(
         {
@@ -237,27 +233,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "plain": lambda: with_strict_matmul(lambda: timed_loop(shuffled, plain)),
             "finetuning": lambda: timed_training(tuner),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in variants}
-        for round_index in range(options.rounds + 1):
-            for name, measure in variants.items():
-                taken = measure()
-                if round_index:  # the first round warms up
-                    seconds[name].append(taken)
-    return summarize(options, seconds, in_force, heads, rows)
-
-
-def summarize(
-    options: argparse.Namespace, seconds: dict[str, list[float]], in_force: str, heads: int, rows: datasets.Dataset
-) -> dict[str, Any]:
-    """Medians and the ratios of interest."""
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-
-    def ratio(one: str, other: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 3)
-
+        seconds = in_turns(variants, options.rounds)
     return {
-        "benchmark": "distillation_step",
-        "command": f"python benchmarks/distillation_step.py {' '.join(sys.argv[1:])}",
+        **origin("distillation_step"),
         "teacher": options.teacher,
         "student": options.student,
         "workload": options.workload,
@@ -267,34 +245,27 @@ def summarize(
         "fp32_matmul": in_force,
         "bf16": options.bf16,
         "rounds": options.rounds,
-        "seconds_per_step": {name: round(value, 4) for name, value in medians.items()},
-        "trainer_to_bare": ratio("trainer", "bare"),
-        "plain_to_trainer": ratio("plain", "trainer"),
-        "trainer_to_finetuning": ratio("trainer", "finetuning"),
-        "machine": f"{platform.machine()}, {options.threads} threads",
-        "torch": torch.__version__,
-        "commit": head_commit(),
+        "seconds_per_step": medians(seconds),
+        "trainer_to_bare": ratio(seconds, "trainer", "bare", 3),
+        "plain_to_trainer": ratio(seconds, "plain", "trainer", 3),
+        "trainer_to_finetuning": ratio(seconds, "trainer", "finetuning", 3),
     }
 
 
 def main() -> None:
     """Parse, measure, print, append."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--teacher", choices=sorted(TEACHERS), default="base")
     parser.add_argument("--student", default="6x384", help="shape of the student")
-    parser.add_argument("--workload", choices=["sent", "full"], default="sent")
+    parser.add_argument("--workload", choices=sorted(LENGTHS), default="sent")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=48, help="steps a round")
     parser.add_argument("--rounds", type=int, default=1, help="counted rounds, after one that warms up")
     parser.add_argument("--bf16", action="store_true", help="trainer, bare and finetuning in bfloat16 autocast")
     parser.add_argument("--fp32_matmul", choices=["auto", "strict", "fast"], default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     options = parser.parse_args()
-    result = run(options)
-    print(json.dumps(result, indent=2))
-    if options.output:
-        append_line(options.output, result)
+    report(run(options), options.output)
 
 
 if __name__ == "__main__":

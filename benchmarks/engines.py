@@ -10,21 +10,17 @@ needs more than 2 GB per million.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from corpus_build import ENGINES, measure_all, versions
+from corpus_build import add_engines, measure_all, versions
 from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
-from record import head_commit
+from record import head_commit, script_command, script_parser
 
 from hf_distill.corpus.text.analysis import Analyzer
 from hf_distill.corpus.text.rows import UsableTexts
@@ -67,21 +63,14 @@ def write_text(file: Path, num_rows: int, seed: int, num_queries: int) -> tuple[
     return queries, digest.hexdigest()
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Draw the text, measure every engine on it."""
+    parser = script_parser(__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--num_queries", type=int, default=500)
-    parser.add_argument("--k", type=int, nargs="+", default=[10, 100, 1000])
-    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--seed", type=int, default=0, help="draws the text and the queries")
-    parser.add_argument("--output", help="file of JSON lines to append to")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Draw the text, measure every engine on it."""
-    options = parse(argv)
+    add_engines(parser)
+    options = parser.parse_args()
     engines = [name for name in options.engines if not (name.startswith("retriv") and options.rows > MAX_RETRIV_ROWS)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.arrow"
@@ -89,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
         analyzer = Analyzer("none", stopwords=[f"w{word:x}" for word in range(NUM_STOP_WORDS)])
         facts = {
             "benchmark": "engines",
-            "command": " ".join(["benchmarks/engines.py", *(Path(word).name for word in (argv or sys.argv[1:]))]),
+            "command": script_command("engines"),
             "seed": options.seed,
             "data": {
                 "text": f"Zipf-Mandelbrot, {NUM_WORDS} words, {SHORTEST} to {LONGEST} in a row, "
@@ -103,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
             "versions": versions(),
         }
         texts = UsableTexts(Dataset.from_file(str(file)), "text", np.arange(options.rows))
-        return measure_all(engines, texts, analyzer, queries, options.k, facts, options.output)
+        measure_all(engines, texts, analyzer, queries, options.k, facts, options.output)
 
 
 if __name__ == "__main__":

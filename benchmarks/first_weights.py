@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from record import append_line, head_commit
-from scipy.stats import spearmanr
 from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, FineTuningArguments, create_student, finetune
@@ -29,9 +28,11 @@ from hf_distill.commands.results import environment
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.students.first_weights import first_weights_of
+from hf_distill.students.sentence import SentenceHead, encode_texts
 from hf_distill.students.sizes import count_parameters
 from hf_distill.students.vocabulary import trim_vocabulary
 from hf_distill.tasks import LoadedTask, load_task
+from hf_distill.tasks.vectors import pairs_of
 
 CALIBRATION_ROWS = 4_000
 TRIMMING_ROWS = 100_000
@@ -59,25 +60,24 @@ def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Path, dict[s
         trimmed = trim_vocabulary(tokenizer, teacher, texts[:TRIMMING_ROWS], size=words.vocabulary)
         teacher, tokenizer = trimmed.model, trimmed.tokenizer
         facts["trimmed"] = str(trimmed)
-    set_seed(seed)
-    student = create_student(
-        teacher,
-        words.shape,
-        init="teacher" if init == "cut" else init,
-        calibration_text=calibration_texts(words, seed) if init == "teacher" else None,
-        tokenizer=tokenizer,
-        seed=seed,
-    )
-    taken = first_weights_of(student)
-    facts |= {
-        "explained": [round(share, 4) for share in taken.explained] if taken else [],
-        "start_seconds": round(time.monotonic() - started, 1),
-        "parameters": count_parameters(student).total,
-    }
+    text = calibration_texts(words, seed) if init == "teacher" else None
+    student, facts["explained"] = first_student(teacher, tokenizer, words.shape, init, text, seed)
+    facts |= {"start_seconds": round(time.monotonic() - started, 1), "parameters": count_parameters(student).total}
     student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     facts_file.write_text(json.dumps(facts), encoding="utf-8")
     return folder, facts
+
+
+def first_student(
+    teacher: Any, tokenizer: Any, shape: str, init: str, text: list[str] | None, seed: int
+) -> tuple[Any, list[float]]:
+    """A student with first weights, and the share of the states of each layer that they explain."""
+    set_seed(seed)
+    kind = "teacher" if init == "cut" else init
+    student = create_student(teacher, shape, init=kind, calibration_text=text, tokenizer=tokenizer, seed=seed)
+    taken = first_weights_of(student)
+    return student, [round(share, 4) for share in taken.explained] if taken else []
 
 
 def open_teacher(words: argparse.Namespace) -> tuple[Any, Any]:
@@ -129,28 +129,12 @@ def distilled(student: Any, tokenizer: Any, words: argparse.Namespace, options: 
     return {"last_loss": round(losses[-1], 4), "distill_seconds": round(output.metrics["train_runtime"], 1)}
 
 
-@torch.no_grad()
 def stsb_spearman(model: Any, tokenizer: Any, task: LoadedTask, prefix: str) -> float:
     """Spearman correlation of cosines with judgements, on the validation rows."""
-    rows = task.dataset["validation"]
-    sides = []
-    for column in task.spec.text_columns:
-        vectors = []
-        texts = [prefix + text for text in rows[column]]
-        for start in range(0, len(texts), ROWS_PER_UPDATE):
-            batch = tokenizer(
-                texts[start : start + ROWS_PER_UPDATE],
-                padding=True,
-                truncation=True,
-                max_length=MAX_LENGTH,
-                return_tensors="pt",
-            ).to(model.device)
-            mask = batch["attention_mask"][..., None].float()
-            states = model.eval()(**batch).last_hidden_state * mask
-            vectors.append(states.sum(1) / mask.sum(1))
-        sides.append(torch.cat(vectors))
-    cosines = torch.cosine_similarity(*sides)
-    return float(spearmanr(cosines.cpu().numpy(), rows[task.spec.label_column]).statistic)
+    pairs = pairs_of(task)
+    assert pairs is not None
+    vectors = encode_texts(model, SentenceHead("mean"), tokenizer, pairs.texts, max_length=MAX_LENGTH, prompt=prefix)
+    return pairs.scores(vectors)["cosine_spearman"]
 
 
 def adapted(folder: Path, tokenizer: Any, task: LoadedTask, rows: int, epochs: float, seed: int) -> float:

@@ -16,22 +16,18 @@ their answers, and every text has `--target_tokens` tokens.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from record import append_line, head_commit
+from record import origin, report, script_parser
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, set_seed
+from turns import medians
 
 from hf_distill.capture.forward import evaluating
 from hf_distill.generation.decoding import Search, beam_search
@@ -136,21 +132,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             start = time.process_time()
             write(rows)
             rates[name].append(len(rows) / (time.process_time() - start))
-    return summarize(options, rates, same=same, source_tokens=statistics.mean(map(len, sources)))
-
-
-def summarize(
-    options: argparse.Namespace, rates: dict[str, list[float]], *, same: bool, source_tokens: float
-) -> dict[str, Any]:
-    """Medians and the ratio of interest."""
-    per_second = {name: statistics.median(values) for name, values in rates.items()}
+    per_second = medians(rates)
     return {
-        "benchmark": "generation_speed",
-        "command": f"python benchmarks/generation_speed.py {' '.join(sys.argv[1:])}".strip(),
+        **origin("generation_speed"),
         "model": options.shape,
         "way": options.way,
         "rows": options.rows,
-        "mean_source_tokens": round(source_tokens, 1),
+        "mean_source_tokens": round(statistics.mean(map(len, sources)), 1),
         "target_tokens": options.target_tokens,
         "num_beams": options.num_beams,
         "batch_size": options.batch_size,
@@ -159,16 +147,12 @@ def summarize(
         "cached_to_uncached": round(per_second["cached"] / per_second["uncached"], 2),
         "cpu_minutes_for_1000_rows": round(1000 / per_second["cached"] / 60, 2),
         "same_texts": same,
-        "machine": f"{platform.machine()}, {options.threads} threads",
-        "load_average": round(os.getloadavg()[0], 1),
-        "torch": torch.__version__,
-        "commit": head_commit(),
     }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main() -> None:
     """Parse, measure, print, append."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--shape", default="6x384", help="shape of a model with random weights")
     parser.add_argument("--way", default="pseudo", choices=["pseudo", "shift"])
     parser.add_argument("--rows", type=int, default=64)
@@ -179,13 +163,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=1, help="counted rounds, after one that warms up")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
-    options = parser.parse_args(argv)
-    result = run(options)
-    print(json.dumps(result, indent=2))
-    if options.output:
-        append_line(options.output, result)
-    return result
+    options = parser.parse_args()
+    report(run(options), options.output)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from gpu_relation import (
     path,
     wait,
 )
-from record import append_line, head_commit
+from record import append_line, head_commit, script_command, script_parser
 from textbrewer_step import RECIPES, make_tokenizer
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, set_seed
 
@@ -223,20 +223,9 @@ def measure_curve(settings: Settings, precision: str, way: str) -> dict[str, Any
     rows, length = settings.shape(64, 128)
     every = max(1, settings.curve // 12)
     with tempfile.TemporaryDirectory() as folder, path(way):
-        trainer = make_trainer(
-            settings,
-            "w1_base",
-            rows,
-            length,
-            settings.curve,
-            folder,
-            sharp=3.0,
-            bf16=precision == "bf16",
-            fp16=precision == "fp16" and ON_GPU,
-            logging_strategy="steps",
-            logging_steps=every,
-            learning_rate=6e-4,
-        )
+        arithmetic = {"bf16": precision == "bf16", "fp16": precision == "fp16" and ON_GPU}
+        logs = {"logging_strategy": "steps", "logging_steps": every, "learning_rate": 6e-4}
+        trainer = make_trainer(settings, "w1_base", rows, length, settings.curve, folder, 3.0, **arithmetic, **logs)
         with contextlib.redirect_stdout(sys.stderr):
             trainer.train()
     losses = [round(line["loss"], 5) for line in trainer.state.log_history if "loss" in line]
@@ -347,7 +336,7 @@ def run(options: argparse.Namespace) -> list[str]:
     )
     common = {
         "benchmark": "gpu",
-        "command": f"python benchmarks/gpu.py {' '.join(sys.argv[1:])}",
+        "command": script_command("gpu"),
         "seed": 0,
         "machine": torch.cuda.get_device_name() if ON_GPU else platform.machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "triton": triton_version()},
@@ -395,13 +384,12 @@ def triton_version() -> str | None:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=4.0, help="no case begins that would end later")
     parser.add_argument("--cases", nargs="+", help="only these kinds, such as relation step")
     parser.add_argument("--peak", type=float, default=989.0, help="dense bf16 TFLOP/s of the card's data sheet")
     parser.add_argument("--commit", default="", help="for a machine without git")
     parser.add_argument("--small", action="store_true", help="tiny sizes, for a CPU")
-    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     run(parser.parse_args())
 
 

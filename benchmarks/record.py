@@ -1,15 +1,56 @@
-"""What every result carries, and the file that it goes to."""
+"""What every script has: its parser, its command, what a result carries, and the file that it goes to."""
 
+import argparse
 import json
+import os
+import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+
+def script_parser(text: str | None) -> argparse.ArgumentParser:
+    """A parser that shows what a script says of itself, with `--output`."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
+    return parser
+
+
+def script_command(name: str, words: Sequence[str] | None = None) -> str:
+    """The command of a script, without folders of this machine."""
+    given = sys.argv[1:] if words is None else words
+    shown = [Path(word).name if Path(word).is_absolute() else word for word in given]
+    return shlex.join(["python", f"benchmarks/{name}.py", *shown])
+
+
+def origin(name: str) -> dict[str, Any]:
+    """Where a result of a script that times torch comes from."""
+    import torch
+
+    return {
+        "benchmark": name,
+        "command": script_command(name),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "load_average": round(os.getloadavg()[0], 1),
+        "torch": torch.__version__,
+        "commit": head_commit(),
+    }
 
 
 def head_commit() -> str:
     """The commit that is checked out, short, with `+` for changes of the package on top."""
     head = _git("rev-parse", "--short", "HEAD")
     return head + ("+" if _git("status", "--porcelain", "--", "../hf_distill") else "")
+
+
+def report(result: dict[str, Any], output: str | Path | None, indent: int | None = 2) -> None:
+    """Print a result, and add it to a file where one is named."""
+    print(json.dumps(result, indent=indent), flush=True)
+    if output:
+        append_line(output, result)
 
 
 def append_line(output: str | Path, result: dict[str, Any]) -> None:

@@ -24,10 +24,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from first_weights import first_student
 from record import append_line, head_commit
 from transformers import set_seed
 
-from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.commands.results import environment
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
@@ -105,14 +106,10 @@ def begin(words: argparse.Namespace, shape: str, init: str) -> str:
     """The folder of a student with first weights: those of `ours` and `theirs` are the same files."""
     folder = Path(words.work_dir, f"{shape}-{init}-start")
     if not (folder / "modules.json").is_file():
-        teacher, tokenizer = (
-            load_model(words.teacher, flag="--teacher"),
-            load_tokenizer(words.teacher, flag="--teacher"),
-        )
+        teacher = load_model(words.teacher, flag="--teacher")
+        tokenizer = load_tokenizer(words.teacher, flag="--teacher")
         text = rows_of(words)[0] if init == "teacher" else None
-        student = create_student(
-            teacher, shape, init=init, calibration_text=text, tokenizer=tokenizer, seed=words.seed
-        )
+        student, _ = first_student(teacher, tokenizer, shape, init, text, words.seed)
         student.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         head_for(teacher).for_student(student.config.hidden_size).save(folder, student.config.hidden_size)

@@ -13,16 +13,14 @@ int8 needs torchao: pip install 'hf_distill[int8]'.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import sys
 import time
+from functools import partial
 from typing import Any
 
 import torch
-from record import append_line, head_commit
+from record import origin, report, script_parser
 from transformers import BertConfig, BertModel, set_seed
+from turns import in_turns, medians, ratio
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.cpu import configure_fp32_matmul, packed_bytes
@@ -38,14 +36,13 @@ VARIANTS = {
 
 def parse_options() -> argparse.Namespace:
     """Command-line options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden_size", type=int, default=768)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", help="append the result to this file of JSON lines")
     return parser.parse_args()
 
 
@@ -79,27 +76,25 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     teachers = make_teachers(options)
     ids = torch.randint(5, 30_000, (options.batch, options.length))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     states: dict[str, torch.Tensor] = {}
     models = [teacher.model for teacher in teachers.values()]
     packed: dict[str, int] = {}
-    for index in range(options.rounds + 1):
-        for name, (_, matmul) in VARIANTS.items():
-            configure_fp32_matmul(matmul)  # type: ignore[arg-type]
-            before = packed_bytes(models)
-            started = time.process_time()
-            found = teachers[name].signals(batch)
-            if index:  # the first round warms up
-                seconds[name].append(time.process_time() - started)
-            packed.setdefault(name, packed_bytes(models) - before)
-            states[name] = found.hidden_states[options.layers].float()
+
+    def measure_one(name: str) -> float:
+        configure_fp32_matmul(VARIANTS[name][1])  # type: ignore[arg-type]
+        before = packed_bytes(models)
+        started = time.process_time()
+        found = teachers[name].signals(batch)
+        taken = time.process_time() - started
+        packed.setdefault(name, packed_bytes(models) - before)
+        states[name] = found.hidden_states[options.layers].float()
+        return taken
+
+    seconds = in_turns({name: partial(measure_one, name) for name in VARIANTS}, options.rounds)
     exact = states["float32"]
     return {
-        "cpu_seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
-        "to_int8": {
-            name: round(statistics.median(a / b for a, b in zip(values, seconds["int8"], strict=True)), 3)
-            for name, values in seconds.items()
-        },
+        "cpu_seconds": medians(seconds),
+        "to_int8": {name: ratio(seconds, name, "int8", 3) for name in seconds},
         "relative_error": {
             name: round(((state - exact).norm() / exact.norm()).item(), 5) for name, state in states.items()
         },
@@ -113,17 +108,11 @@ def main() -> None:
     options = parse_options()
     torch.set_num_threads(options.threads)
     result = {
-        "benchmark": "teacher_arithmetic",
-        "command": "python " + " ".join(sys.argv),
+        **origin("teacher_arithmetic"),
         **{name: getattr(options, name) for name in ("layers", "hidden_size", "batch", "length", "threads", "rounds")},
         **measure(options),
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        "commit": head_commit(),
     }
-    print(json.dumps(result))
-    if options.output:
-        append_line(options.output, result)
+    report(result, options.output)
 
 
 if __name__ == "__main__":

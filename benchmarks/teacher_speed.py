@@ -11,19 +11,15 @@ does. The variants run in turns in one process; medians over the rounds. `relati
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
-import sys
 import time
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from record import append_line, head_commit
+from record import origin, report, script_parser
 from torch import nn
 from transformers import BertConfig, BertModel
+from turns import in_turns, medians, ratio
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.kernels.cpu import PackedLinears, configure_fp32_matmul, packed_bytes
@@ -53,28 +49,24 @@ def measure(dtype: str, rounds: int) -> dict[str, Any]:
     for rows, length in SHAPES:
         ids = torch.randint(5, 30_000, (rows, length), generator=torch.Generator().manual_seed(length))
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
         states: dict[str, torch.Tensor] = {}
-        for index in range(rounds + 1):
-            for name, teacher in teachers.items():
-                started = time.perf_counter()
-                found = teacher.signals(batch)
-                if index:  # the first round warms up, and packs
-                    seconds[name].append(time.perf_counter() - started)
-                states[name] = found.hidden_states[teacher.num_layers].float()
+
+        def measure_one(name: str, batch: Any = batch, states: Any = states) -> float:
+            started = time.perf_counter()
+            found = teachers[name].signals(batch)
+            taken = time.perf_counter() - started
+            states[name] = found.hidden_states[teachers[name].num_layers].float()
+            return taken
+
+        # The round that warms up packs, too.
+        seconds = in_turns({name: partial(measure_one, name) for name in VARIANTS}, rounds)
         difference = (states["both"] - states["plain"]).norm() / states["plain"].norm()
         shapes.append(
             {
                 "rows": rows,
                 "length": length,
-                "seconds": {name: round(statistics.median(values), 4) for name, values in seconds.items()},
-                "plain_to": {
-                    name: round(
-                        statistics.median(a / b for a, b in zip(seconds["plain"], seconds[name], strict=True)), 2
-                    )
-                    for name in VARIANTS
-                    if name != "plain"
-                },
+                "seconds": medians(seconds),
+                "plain_to": {name: ratio(seconds, "plain", name) for name in VARIANTS if name != "plain"},
                 "relative_difference": float(f"{difference:.1e}"),
             }
         )
@@ -83,23 +75,16 @@ def measure(dtype: str, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure both arithmetics, print, append."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     options = parser.parse_args()
     result = {
-        "benchmark": "teacher_speed",
-        "command": f"python benchmarks/teacher_speed.py {' '.join(sys.argv[1:])}",
+        **origin("teacher_speed"),
         "fp32_matmul": configure_fp32_matmul("auto"),
         "rounds": options.rounds,
         **{dtype: measure(dtype, options.rounds) for dtype in ("float32", "bfloat16")},
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "commit": head_commit(),
     }
-    print(json.dumps(result, indent=2))
-    if options.output:
-        append_line(options.output, result)
+    report(result, options.output)
 
 
 if __name__ == "__main__":

@@ -16,18 +16,16 @@ the script.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import platform
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from record import append_line, head_commit
+from record import append_line, origin, script_parser
 from textbrewer_sides import Case, Side, bind, make_distiller, one_row, our_total, ours, row_by_row, theirs
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -267,9 +265,8 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Compare, print, append."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     options = parser.parse_args()
     try:
         make_distiller({})
@@ -290,18 +287,14 @@ def record(seed: int, lines: list[dict[str, Any]]) -> dict[str, Any]:
     import textbrewer
 
     return {
-        "benchmark": "textbrewer_parity",
-        "command": f"python benchmarks/textbrewer_parity.py {' '.join(sys.argv[1:])}",
+        **origin("textbrewer_parity"),
         "seed": seed,
         "tolerance": TOLERANCE,
         "agree": sum(line["verdict"] == "agree" for line in lines),
         "losses": lines,
-        "machine": platform.machine(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
         "transformers": transformers.__version__,
         "textbrewer": textbrewer.__version__,
-        "commit": head_commit(),
     }
 
 

@@ -22,10 +22,6 @@ within a quarter of the rows, so that fewer than eight batches would not be grou
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,10 +30,11 @@ from typing import Any
 
 import datasets
 import torch
-from distillation_step import collate
-from record import append_line, head_commit
+from distillation_step import LENGTHS, collate, make_rows
+from record import origin, report, script_parser
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
+from turns import in_turns, medians, ratio
 
 from hf_distill import (
     DistillationArguments,
@@ -71,19 +68,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "three_teachers": {"temperature": 8, "hard_label_weight": 0},
 }  # fmt: skip
-# Mean and spread of the logarithm of a row's length; `mnli` as measured with BERT's English vocabulary.
-LENGTHS = {"rte": (3.9, 0.4), "mnli": (3.59, 0.47), "sent": (3.33, 0.5)}
 COLUMNS = ("input_ids", "attention_mask")
-
-
-def make_rows(workload: str, count: int, vocabulary: int) -> datasets.Dataset:
-    """Rows of random ids with log-normal lengths."""
-    generator = torch.Generator().manual_seed(0)
-    mean, spread = LENGTHS[workload]
-    lengths = torch.exp(mean + spread * torch.randn(count, generator=generator)).round().clamp(6, 128).int().tolist()
-    ids = [torch.randint(10, vocabulary, (n,), generator=generator).tolist() for n in lengths]
-    masks = [[1] * n for n in lengths]
-    return datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": masks, "length": lengths})
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
@@ -188,7 +173,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return [BertForSequenceClassification(config).eval() for _ in range(count)]
 
     ours, theirs = new_teachers(), new_teachers()
-    rows = make_rows(options.workload, options.batch * options.steps, config.vocab_size)
+    rows = make_rows(options.workload, options.batch * options.steps, config.vocab_size).remove_columns("labels")
     with tempfile.TemporaryDirectory() as folder:
         loaders = {
             "textbrewer": their_batches(rows, options.batch, options.their_steps, None),
@@ -203,12 +188,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         stored = store_teachers(options, ours, rows, Path(folder))
         precompute_seconds = (time.perf_counter() - started) / options.steps
         variants["stored"] = our_run(options, stored, create_student(ours[0], "4x312"), None, folder)
-        seconds: dict[str, list[float]] = {name: [] for name in variants}
-        for round_index in range(options.rounds + 1):
-            for name, measure in variants.items():
-                taken = measure()
-                if round_index:  # the first round warms up
-                    seconds[name].append(taken)
+        seconds = in_turns(variants, options.rounds)
     return summarize(options, seconds, precompute_seconds, rows)
 
 
@@ -235,15 +215,10 @@ def summarize(
     options: argparse.Namespace, seconds: dict[str, list[float]], precompute_seconds: float, rows: datasets.Dataset
 ) -> dict[str, Any]:
     """Medians and the ratios of interest."""
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    three_epochs = precompute_seconds + 3 * medians["stored"]
-
-    def ratio(one: str, other: str) -> float:
-        return round(statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True)), 2)
-
+    taken = medians(seconds)
+    three_epochs = precompute_seconds + 3 * taken["stored"]
     return {
-        "benchmark": "textbrewer_step",
-        "command": f"python benchmarks/textbrewer_step.py {' '.join(sys.argv[1:])}",
+        **origin("textbrewer_step"),
         "recipe": options.recipe,
         "workload": options.workload,
         "mean_length": round(sum(rows["length"]) / len(rows), 1),
@@ -252,23 +227,20 @@ def summarize(
         "rounds": options.rounds,
         "steps": options.steps,
         "their_steps": options.their_steps,
-        "seconds_per_step": {name: round(value, 4) for name, value in medians.items()},
+        "seconds_per_step": taken,
         "precompute_seconds_per_step": round(precompute_seconds, 4),
-        "textbrewer_to_ours": ratio("textbrewer", "ours"),
-        "textbrewer_128_to_ours": ratio("textbrewer_128", "ours"),
-        "textbrewer_to_stored": ratio("textbrewer", "stored"),
-        "ours_to_stored": ratio("ours", "stored"),
-        "textbrewer_to_stored_in_3_epochs": round(3 * medians["textbrewer"] / three_epochs, 2),
-        "textbrewer_128_to_stored_in_3_epochs": round(3 * medians["textbrewer_128"] / three_epochs, 2),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "commit": head_commit(),
+        "textbrewer_to_ours": ratio(seconds, "textbrewer", "ours"),
+        "textbrewer_128_to_ours": ratio(seconds, "textbrewer_128", "ours"),
+        "textbrewer_to_stored": ratio(seconds, "textbrewer", "stored"),
+        "ours_to_stored": ratio(seconds, "ours", "stored"),
+        "textbrewer_to_stored_in_3_epochs": round(3 * taken["textbrewer"] / three_epochs, 2),
+        "textbrewer_128_to_stored_in_3_epochs": round(3 * taken["textbrewer_128"] / three_epochs, 2),
     }
 
 
 def main() -> None:
     """Parse, measure, print, append."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="t4_tiny")
     parser.add_argument("--workload", choices=sorted(LENGTHS), default="rte")
     parser.add_argument("--batch", type=int, default=32)
@@ -276,14 +248,10 @@ def main() -> None:
     parser.add_argument("--their_steps", type=int, default=8, help="TextBrewer's steps a round")
     parser.add_argument("--rounds", type=int, default=1, help="counted rounds, after one that warms up")
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16 autocast")
-    parser.add_argument("--output", type=Path, help="file of JSON lines to append to")
     options = parser.parse_args()
     if not 0 < options.their_steps <= options.steps:
         parser.error(f"--their_steps is {options.their_steps}; it must lie between 1 and --steps ({options.steps})")
-    result = run(options)
-    print(json.dumps(result, indent=2))
-    if options.output:
-        append_line(options.output, result)
+    report(run(options), options.output)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from first_weights import RATES
+from first_weights import RATES, first_student
 from record import append_line, head_commit
-from transformers import AutoModelForSequenceClassification, TrainerCallback, set_seed
+from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.commands.results import environment
 from hf_distill.hub.loading import load_tokenizer
-from hf_distill.students.first_weights import first_weights_of
 from hf_distill.tasks import load_task
 
 BATCH_SIZE = 32
@@ -104,19 +103,11 @@ def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dic
     teacher = AutoModelForSequenceClassification.from_pretrained(words.teacher).eval()
     train_rows, scored = rows_of(words)
     train_rows = train_rows.shuffle(seed=seed)
-    set_seed(seed)
     started = time.process_time()
-    student = create_student(
-        teacher,
-        words.shape,
-        init=init,
-        calibration_text=train_rows["text"][: words.calibration_rows] if init == "teacher" else None,
-        tokenizer=tokenizer,
-        seed=seed,
-    )
+    text = train_rows["text"][: words.calibration_rows] if init == "teacher" else None
+    student, explained = first_student(teacher, tokenizer, words.shape, init, text, seed)
     start_seconds = time.process_time() - started
     watch = UntilQuality(lambda model: accuracy(model, tokenizer, scored), target, words.eval_every)
-    taken = first_weights_of(student)
     rate = words.learning_rate or RATES.get(init, 3e-4)
     with tempfile.TemporaryDirectory() as folder:
         arguments = DistillationArguments(
@@ -145,7 +136,7 @@ def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dic
     return {
         "objectives": words.objectives,
         "learning_rate": rate,
-        "explained": [round(share, 4) for share in taken.explained] if taken else [],
+        "explained": explained,
         "start_seconds": round(start_seconds, 1),
         "update_seconds": round(watch.seconds, 1),
         "updates": watch.curve[-1][0],
