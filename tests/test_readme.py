@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_data import save_model
 from transformers import BertForSequenceClassification, BertModel, HfArgumentParser, TrainingArguments
 
 import hf_distill
@@ -86,13 +87,11 @@ def folder_with_stand_ins(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_confi
     tokenizer.model_max_length = 128
     tokenizer.save_pretrained(model)
     encoder = tmp_path / "sentence-transformers" / "all-mpnet-base-v2"
-    BertModel(config, add_pooling_layer=False).save_pretrained(encoder)
-    tokenizer.save_pretrained(encoder)
+    save_model(encoder, BertModel(config, add_pooling_layer=False), tokenizer)
     SentenceHead("mean", [Normalize()]).save(encoder, config.hidden_size)
     reranker = tmp_path / "cross-encoder" / "ms-marco-MiniLM-L12-v2"
     config.num_labels = 1
-    BertForSequenceClassification(config).save_pretrained(reranker)
-    tokenizer.save_pretrained(reranker)
+    save_model(reranker, BertForSequenceClassification(config), tokenizer)
     (tmp_path / "sentences.txt").write_text("\n".join(sentences[:8]) + "\n", encoding="utf-8")
     general = [f"{one} {other}" for one in sentences[16:30] for other in sentences[30:44]]
     pq.write_table(pa.table({"text": general}), tmp_path / "general.parquet")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, load_dataset
+from tiny_data import save_model
 from tokenizer_cases import character_tokenizer
 from trainings import sharpened, trained
 from transformers import BertForSequenceClassification, BertModel, set_seed
@@ -64,8 +65,7 @@ def reranker(tiny_bert_config):
 
 @pytest.fixture
 def folder(reranker, tiny_tokenizer, tmp_path):
-    reranker.save_pretrained(tmp_path / "teacher")
-    tiny_tokenizer.save_pretrained(tmp_path / "teacher")
+    save_model(tmp_path / "teacher", reranker, tiny_tokenizer)
     return str(tmp_path / "teacher")
 
 
@@ -451,12 +451,10 @@ def test_adapt_scores_a_search_beside_the_teacher(kind, folder, beir, tmp_path, 
     if kind == "sentence encoder":
         for name, seed in (("teacher", 1), ("student", 2)):
             set_seed(seed)
-            BertModel(tiny_bert_config(), add_pooling_layer=False).save_pretrained(tmp_path / name)
-            tiny_tokenizer.save_pretrained(tmp_path / name)
+            save_model(tmp_path / name, BertModel(tiny_bert_config(), add_pooling_layer=False), tiny_tokenizer)
             SentenceHead("mean", [Normalize()]).save(tmp_path / name, 24)
     else:
-        create_student(folder, "2x12:2h:24").save_pretrained(tmp_path / "student")
-        tiny_tokenizer.save_pretrained(tmp_path / "student")
+        save_model(tmp_path / "student", create_student(folder, "2x12:2h:24"), tiny_tokenizer)
     student, task = str(tmp_path / "student"), TaskArguments(beir, max_length=32)
     training = FineTuningArguments(str(tmp_path / "adapted"), use_cpu=True, report_to="none")
     results = adapt.run(task, AdaptationArguments(student), training, TeacherArguments(folder))

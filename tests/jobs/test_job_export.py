@@ -82,8 +82,7 @@ def test_numbers_that_make_no_sense(change, message):
 def test_the_file_of_a_sentence_encoder_gives_its_vectors(tiny_bert_config, tiny_tokenizer, sentences, tmp_path):
     encoder = BertModel(tiny_bert_config(), add_pooling_layer=False).eval()
     head = SentenceHead(("mean", "cls"), [Dense(48, 8, activation="Tanh"), Normalize()])
-    encoder.save_pretrained(tmp_path / "encoder")
-    tiny_tokenizer.save_pretrained(tmp_path / "encoder")
+    save_model(tmp_path / "encoder", encoder, tiny_tokenizer)
     head.save(tmp_path / "encoder", 24)
     results = export(ScoredTaskArguments(None), ExportArguments(str(tmp_path / "encoder")))
     assert results["difference"] < 1e-5 < results["int8_difference"]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_data import save_model
 from tokenizer_cases import character_tokenizer
 from transformers import BertForSequenceClassification
 
@@ -25,8 +26,7 @@ def teachers(tmp_path, tiny_teacher, tiny_tokenizer):
         model = copy.deepcopy(tiny_teacher)
         with torch.no_grad():
             model.classifier.weight.add_(0.1 * shift)
-        model.save_pretrained(folder)
-        tiny_tokenizer.save_pretrained(folder)
+        save_model(folder, model, tiny_tokenizer)
     return [str(folder) for folder in folders]
 
 
@@ -131,8 +131,7 @@ def test_every_teacher_may_read_with_its_own_tokenizer(run, teachers, tmp_path, 
     model = BertForSequenceClassification(
         tiny_bert_config(vocab_size=len(characters), hidden_size=32, id2label={0: "positive", 1: "negative"})
     )
-    model.save_pretrained(tmp_path / "characters")
-    characters.save_pretrained(tmp_path / "characters")
+    save_model(tmp_path / "characters", model, characters)
     layers = ['{"objective": "relation", "teacher": 1}', '{"objective": "hidden", "teacher": 0}', "logits"]
     settings = ["--teacher_models", teachers[0], tmp_path / "characters", "--align_tokenizers", "--max_length", 64]
     results = run(*settings, "--objectives", *layers)

@@ -4,56 +4,25 @@ import math
 
 import pytest
 import torch
+from layer_cases import (
+    D_STUDENT,
+    D_TEACHER,
+    B,
+    H,
+    T,
+    make,
+    masks,
+    side,
+    student_signals,
+    teacher_signals,
+    total,
+)
 from parity import MASK, NO_MASK, pooled_over_pairs, wave
 
 from hf_distill.capture.signals import Projections, SignalRequest, Signals
-from hf_distill.objectives import build_objectives
 from hf_distill.objectives.attention import LOSSES, score_error
 
-B, T, H, D_STUDENT, D_TEACHER = 3, 6, 4, 8, 12
 PER_HEAD, JOINED = ["mse", "ce", "kl"], ["mse_sum", "ce_mean"]
-
-
-def masks():
-    """Rows of six, four (padded right) and three tokens (padded left)."""
-    mask = torch.ones(B, T, dtype=torch.long)
-    mask[1, 4:] = 0
-    mask[2, :3] = 0
-    return mask
-
-
-def side(width, heads, seed, depth, mask=None):
-    mask = masks() if mask is None else mask
-    generator = torch.Generator().manual_seed(seed)
-    rows, length = mask.shape
-    return Signals(
-        attention_mask=mask,
-        hidden_states={i: torch.randn(rows, length, width, generator=generator) for i in range(depth + 1)},
-        attention_scores={
-            i: 2 * torch.randn(rows, heads, length, length, generator=generator) for i in range(1, depth + 1)
-        },
-    )
-
-
-def student_signals(heads=H, mask=None):
-    return side(D_STUDENT, heads, 1, 2, mask)
-
-
-def teacher_signals(heads=H, mask=None):
-    return side(D_TEACHER, heads, 2, 4, mask)
-
-
-def make(name, student=None, teacher=None, **options):
-    """An objective that has seen both sides of depths 2 and 4."""
-    torch.manual_seed(3)
-    (item,) = build_objectives([{"objective": name, **options}])
-    item.objective.bind(2, 4)
-    item.objective.check(student or student_signals(), teacher or teacher_signals())
-    return item.objective
-
-
-def total(objective, student, teacher):
-    return sum(objective(student, teacher).values())
 
 
 def softmax(scores):
@@ -137,107 +106,14 @@ def test_kl_on_the_last_layer_is_the_attention_transfer_of_minilm():
     torch.testing.assert_close(transfer, make("minilm", student, teacher)(student, teacher)["qk"])
 
 
-ALL = [
-    *({"objective": "attention", "loss": loss} for loss in LOSSES),
-    {"objective": "tinybert"},
-    {"objective": "bert_emd"},
-]
-
-
-@pytest.fixture(params=ALL, ids=lambda spec: spec.get("loss", spec["objective"]))
-def spec(request):
-    return request.param
-
-
-@pytest.mark.parametrize("where", ["left", "right"])
-def test_more_padding_changes_nothing(spec, where):
-    def pad(x, value, dims):
-        for dim in dims:
-            filler = torch.full([3 if i == dim else n for i, n in enumerate(x.shape)], value, dtype=x.dtype)
-            x = torch.cat((filler, x) if where == "left" else (x, filler), dim=dim)
-        return x
-
-    def padded(signals, value):
-        return Signals(
-            attention_mask=pad(signals.attention_mask, 0, [1]),
-            hidden_states={i: pad(x, value, [1]) for i, x in signals.hidden_states.items()},
-            attention_scores={i: pad(x, value, [2, 3]) for i, x in signals.attention_scores.items()},
-        )
-
-    objective, student, teacher = make(spec["objective"], **_options(spec)), student_signals(), teacher_signals()
-    before = objective(student, teacher)
-    after = objective(padded(student, 50.0), padded(teacher, -50.0))
-    for term, value in before.items():
-        torch.testing.assert_close(after[term], value)
-
-
-def test_what_stands_at_padding_does_not_matter(spec):
-    objective, student, teacher = make(spec["objective"], **_options(spec)), student_signals(), teacher_signals()
-    before = total(objective, student, teacher)
-    padding = masks() == 0
-    for signals in (student, teacher):
-        for states in signals.hidden_states.values():
-            states[padding] = 1e4
-        for scores in signals.attention_scores.values():
-            scores.masked_fill_(padding[:, None, None, :] | padding[:, None, :, None], 1e4)
-    torch.testing.assert_close(total(objective, student, teacher), before)
-
-
-# The flow of BERT-EMD belongs to its batch.
-@pytest.mark.parametrize("spec", [s for s in ALL if s["objective"] != "bert_emd"], ids=str)
-def test_rows_may_come_in_any_order_and_parts(spec):
-    objective, student, teacher = make(spec["objective"], **_options(spec)), student_signals(), teacher_signals()
-
-    def part(signals, rows):
-        return Signals(
-            signals.attention_mask[rows],
-            hidden_states={i: x[rows] for i, x in signals.hidden_states.items()},
-            attention_scores={i: x[rows] for i, x in signals.attention_scores.items()},
-        )
-
-    assert objective.unit == "rows"
-    whole = total(objective, student, teacher)
-    pieces = [total(objective, part(student, rows), part(teacher, rows)) for rows in ([2], [0, 1])]
-    torch.testing.assert_close((pieces[0] + 2 * pieces[1]) / 3, whole)
-    order = [2, 0, 1]
-    torch.testing.assert_close(total(objective, part(student, order), part(teacher, order)), whole)
-
-
-def test_gradients_reach_the_student_and_its_projections_only(spec):
-    objective, student, teacher = make(spec["objective"], **_options(spec)), student_signals(), teacher_signals()
-    asked = objective.student_request
-    tensors = [student.hidden_states[i].requires_grad_() for i in asked.hidden_states]
-    tensors += [student.attention_scores[i].requires_grad_() for i in asked.attention_scores]
-    total(objective, student, teacher).backward()
-    assert all(x.grad.any() for x in tensors)
-    assert all(p.grad.any() for p in objective.parameters())
-
-
-def test_a_row_without_tokens_is_no_number_of_its_own(spec):
-    mask = masks()
-    mask[0] = 0
-    student, teacher = student_signals(mask=mask), teacher_signals(mask=mask)
-    scores = student.attention_scores[2].requires_grad_()
-    loss = total(make(spec["objective"], **_options(spec)), student, teacher)
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(scores.grad).all()
-
-
-def _options(spec):
-    return {key: value for key, value in spec.items() if key != "objective"}
-
-
 @pytest.mark.parametrize("loss", [*LOSSES])
 def test_is_least_when_the_student_is_the_teacher(loss):
-    same, other = teacher_signals(), side(D_TEACHER, H, 5, 4)
-    (item,) = build_objectives([{"objective": "attention", "loss": loss, "layers": "uniform"}])
-    item.objective.bind(4, 4)
-    item.objective.check(same, same)
-    at_equality = total(item.objective, same, same)
+    same, other = teacher_signals(), side(D_TEACHER, 5, 4)
+    objective = make("attention", same, same, (4, 4), loss=loss, layers="uniform")
+    at_equality = total(objective, same, same)
     if not loss.startswith("ce"):
         assert at_equality.abs() < 1e-6
-    assert total(item.objective, other, same) > at_equality + 0.1
+    assert total(objective, other, same) > at_equality + 0.1
 
 
 def test_only_the_scores_of_the_layers_are_asked_for():
@@ -245,6 +121,7 @@ def test_only_the_scores_of_the_layers_are_asked_for():
     assert objective.student_request == SignalRequest(attention_scores=frozenset({2}))
     assert objective.teacher_request == SignalRequest(attention_scores=frozenset({4}))
     assert objective.describe() == {"layers": [[2, 4]], "loss": "mse"}
+    assert objective.unit == "rows"
 
 
 @pytest.mark.parametrize("loss", PER_HEAD)
@@ -296,14 +173,12 @@ def test_tinybert_is_attention_hidden_states_and_embeddings_of_all_layers():
         "projection": "linear 8 -> 12, one for all",
         "tinybert_compat": False,
     }
+    assert objective.unit == "rows"
 
 
 def test_tinybert_has_no_loss_where_the_student_is_the_teacher():
     same = teacher_signals()
-    (item,) = build_objectives([{"objective": "tinybert", "projection": "identity"}])
-    item.objective.bind(4, 4)
-    item.objective.check(same, same)
-    assert total(item.objective, same, same).abs() < 1e-6
+    assert total(make("tinybert", same, same, (4, 4), projection="identity"), same, same).abs() < 1e-6
 
 
 def test_the_public_code_of_tinybert_counts_padding():

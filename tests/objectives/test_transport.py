@@ -5,47 +5,27 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from layer_cases import make, student_signals, teacher_signals
 from scipy.optimize import linprog
 
-from hf_distill.capture.signals import SignalRequest, Signals
-from hf_distill.objectives import build_objectives, solve_transport
+from hf_distill.capture.signals import SignalRequest
+from hf_distill.objectives import solve_transport
 from hf_distill.objectives.attention import score_error
 from hf_distill.objectives.features import squared_error
-
-B, T, H, D_STUDENT, D_TEACHER = 3, 6, 4, 8, 12
 
 
 def equal(count):
     return np.full(count, 1 / count)
 
 
-def side(width, seed, depth):
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.ones(B, T, dtype=torch.long)
-    mask[1, 4:] = 0
-    return Signals(
-        attention_mask=mask,
-        hidden_states={i: torch.randn(B, T, width, generator=generator) for i in range(depth + 1)},
-        attention_scores={i: torch.randn(B, H, T, T, generator=generator) for i in range(1, depth + 1)},
-    )
-
-
-def make(student, teacher, depths=(2, 4), **options):
-    torch.manual_seed(3)
-    (item,) = build_objectives([{"objective": "bert_emd", **options}])
-    item.objective.bind(*depths)
-    item.objective.check(student, teacher)
-    return item.objective
-
-
 @pytest.fixture
 def student():
-    return side(D_STUDENT, 1, 2)
+    return student_signals()
 
 
 @pytest.fixture
 def teacher():
-    return side(D_TEACHER, 2, 4)
+    return teacher_signals()
 
 
 # --- the solver ------------------------------------------------------------------------------------------------------
@@ -94,7 +74,7 @@ def test_costs_that_overflowed_do_not_stop_the_training():
 
 
 def test_is_the_cheapest_flow_of_all_layers_and_the_embeddings_one_to_one(student, teacher):
-    objective = make(student, teacher, layer_weight=0.5)
+    objective = make("bert_emd", student, teacher, layer_weight=0.5)
     terms = objective(student, teacher)
     mask = student.attention_mask.bool()
     projected = [objective.projections(student.hidden_states[i], i).detach() for i in range(3)]
@@ -122,7 +102,7 @@ def test_is_the_cheapest_flow_of_all_layers_and_the_embeddings_one_to_one(studen
 
 
 def test_gradients_go_through_the_costs_of_the_pairs_that_carry(student, teacher):
-    objective = make(student, teacher, attention=False)
+    objective = make("bert_emd", student, teacher, attention=False)
     for states in student.hidden_states.values():
         states.requires_grad_()
     terms = objective(student, teacher)
@@ -134,12 +114,12 @@ def test_gradients_go_through_the_costs_of_the_pairs_that_carry(student, teacher
 
 
 def test_is_zero_when_the_student_is_the_teacher(teacher):
-    objective = make(teacher, teacher, depths=(4, 4), projection="identity")
+    objective = make("bert_emd", teacher, teacher, depths=(4, 4), projection="identity")
     assert sum(objective(teacher, teacher).values()).abs() < 1e-6
 
 
 def test_masses_stay_equal_unless_costs_decide(student, teacher):
-    objective = make(student, teacher)
+    objective = make("bert_emd", student, teacher)
     objective(student, teacher)
     assert torch.equal(objective.student_masses, torch.full((2,), 0.5))
     assert torch.equal(objective.teacher_masses, torch.full((4,), 0.25))
@@ -147,7 +127,7 @@ def test_masses_stay_equal_unless_costs_decide(student, teacher):
 
 def test_cheap_layers_get_more_mass_after_each_batch_of_training(student, teacher):
     student.hidden_states[1] *= 10
-    objective = make(student, teacher, attention=False, cost_attention=True, projection="tanh")
+    objective = make("bert_emd", student, teacher, attention=False, cost_attention=True, projection="tanh")
     teacher.hidden_states[2] *= 10
     objective.eval()
     objective(student, teacher)
@@ -161,7 +141,7 @@ def test_cheap_layers_get_more_mass_after_each_batch_of_training(student, teache
 
 
 def test_masses_are_in_inverse_proportion_to_the_costs_of_a_unit(student, teacher):
-    objective = make(student, teacher, attention=False, cost_attention=True)
+    objective = make("bert_emd", student, teacher, attention=False, cost_attention=True)
     objective._update_masses([torch.tensor([[0.1, 0.0, 0.2, 0.0], [0.0, 0.3, 0.0, 0.6]])])
     # Units cost 0.3 / 0.5 and 0.9 / 0.5 on the student's side, 0.4, 1.2, 0.8, 2.4 on the teacher's.
     torch.testing.assert_close(objective.student_masses, torch.tensor([0.75, 0.25]), rtol=1e-4, atol=1e-5)
@@ -171,7 +151,7 @@ def test_masses_are_in_inverse_proportion_to_the_costs_of_a_unit(student, teache
 
 
 def test_costs_that_overflowed_leave_the_masses_alone(student, teacher):
-    objective = make(student, teacher, attention=False, cost_attention=True)
+    objective = make("bert_emd", student, teacher, attention=False, cost_attention=True)
     objective._update_masses([torch.full((2, 4), float("inf"))])
     assert torch.equal(objective.student_masses, torch.full((2,), 0.5))
 
@@ -185,10 +165,10 @@ def test_costs_that_overflowed_leave_the_masses_alone(student, teacher):
 )
 def test_options_that_cannot_be_are_refused(student, teacher, options, message):
     with pytest.raises(ValueError, match=message):
-        make(student, teacher, **options)
+        make("bert_emd", student, teacher, **options)
 
 
 def test_scores_need_as_many_heads(student, teacher):
     student.attention_scores = {i: x[:, :2] for i, x in student.attention_scores.items()}
     with pytest.raises(ValueError, match=r"'bert_emd'.*student has 2.*teacher 4: set attention=false"):
-        make(student, teacher)
+        make("bert_emd", student, teacher)
