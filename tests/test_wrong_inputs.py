@@ -217,150 +217,84 @@ ODD_ROWS = ODD_TEXTS | {
 }
 
 
+BAD_FOLDERS = "mixed_labels deep_labels no_rows binary_rows null_rows commas latin_rows folder_rows".split()
+BAD_MODELS = "other_shapes evil empty_config nowhere cut_weights bad_type".split()
+
+
 def task(name, *more):
     return ["teach", *QUICK, "--teacher_model", "encoder", "--task", name, *more]
 
 
+def ends(words, values):
+    """The words with one more, which is each of the values in turn; a text has them between blanks."""
+    return [[*words, value] for value in (values.split() if isinstance(values, str) else values)]
+
+
+def each(words, **flags):
+    """The words with each flag in turn, set to each of its values in turn."""
+    return [case for flag, values in flags.items() for case in ends([*words, f"--{flag}"], values)]
+
+
+def with_objectives(*values):
+    """A distillation with each of these objectives."""
+    return each(DISTILL, objectives=[value if isinstance(value, str) else json.dumps(value) for value in values])
+
+
+MOOD = task("mood", "--text_columns", "text")
 CASES = [
     # Configurations, for a verb with and without a trainer.
-    *([*DISTILL[:1], f"{name}.yaml", *DISTILL[1:]] for name in YAMLS if name not in ("nothing",)),
-    *(
-        ["corpus", f"{name}.yaml", *TASK]
-        for name in ("numeric_keys", "plugins_number", "list", "latin", "deep", "date")
-    ),
+    *([*DISTILL[:1], f"{name}.yaml", *DISTILL[1:]] for name in YAMLS if name != "nothing"),
+    *(["corpus", f"{name}.yaml", *TASK] for name in "numeric_keys plugins_number list latin deep date".split()),
     *([verb, "."] for verb in ("distill", "teach", "grid")),
-    ["distill", "nowhere.yaml"],
-    ["distill", "empty_folder.yaml"],
+    *ends(["distill"], "nowhere.yaml empty_folder.yaml"),
     # Task files and rows.
     *(task(name) for name in TASK_FILES),
     *(
         ["mtl", *QUICK, "--tasks", name, "--teacher_model", "encoder", "--save_heads", "all"]
         for name in ("escape", "absolute")
     ),
-    *(task(name, "--text_columns", "text") for name in ("mixed_labels", "deep_labels", "no_rows", "binary_rows")),
-    *(task(name, "--text_columns", "text") for name in ("null_rows", "commas")),
-    *(
-        task(name, "--text_columns", "text")
-        for name in ("latin_rows", "folder_rows", "empty_folder", "text.txt", "", "a\x00b")
-    ),
+    *(task(name, "--text_columns", "text") for name in ODD_ROWS),
+    *(task(name, "--text_columns", "text") for name in (*BAD_FOLDERS, "empty_folder", "text.txt", "", "a\x00b")),
     task("mood"),
     task("mood", "--text_columns", "text", "label", "text"),
     task("mood", "--text_columns", "colour"),
-    task("mood", "--text_columns", "text", "--label_column", "colour"),
-    task("mood", "--text_columns", "text", "--class_names", "a"),
-    task("mood", "--text_columns", "text", "--class_names", "a", "a"),
-    task("mood", "--text_columns", "text", "--class_names", "a", "b", "--metrics", "pearson"),
-    task("mood", "--text_columns", "text", "--evaluation_splits", "../x"),
-    task("mood", "--text_columns", "text", "--data_dir", "text.txt"),
+    *each(
+        MOOD, label_column="colour text", text_columns="label", evaluation_splits="../x", class_names="a",
+        data_dir="text.txt nowhere", output_dir=["text.txt", "text.txt/x", "", "a\x00b"],
+    ),
+    [*MOOD, "--class_names", "a", "a"],
+    [*MOOD, "--class_names", "a", "b", "--metrics", "pearson"],
     task("glue/sst2", "--data_dir", "empty_folder"),
     task("glue/sst2"),
-    # Numbers.
-    *(
-        [*TEACH, f"--{name}", value]
-        for name, value in (
-            *(
-                ("max_length", "0"),
-                ("max_length", "1"),
-                ("max_length", "2"),
-                ("max_length", "-5"),
-                ("max_length", "9999999"),
-            ),
-            *(("gradient_accumulation_steps", "0"), ("per_device_train_batch_size", "0"), ("num_train_epochs", "-1")),
-            *(("per_device_train_batch_size", "-2"), ("per_device_eval_batch_size", "0"), ("learning_rate", "nan")),
-            *(
-                ("learning_rate", "-1"),
-                ("learning_rate", "inf"),
-                ("warmup_steps", "-1"),
-                ("seed", "-1"),
-                ("seed", "1e9"),
-            ),
-            *(
-                ("seed", str(2**40)),
-                ("max_grad_norm", "nan"),
-                ("adam_beta1", "2"),
-                ("adam_epsilon", "-1"),
-                ("optim", "fast"),
-            ),
-            *(
-                ("lr_scheduler_type", "up"),
-                ("eval_strategy", "now"),
-                ("save_strategy", "now"),
-                ("logging_steps", "-1"),
-            ),
-            *(
-                ("dataloader_num_workers", "-1"),
-                ("lora_r", "0"),
-                ("lora_r", "2"),
-                ("lora_dropout", "7"),
-                ("max_steps", "0"),
-            ),
-            *(
-                ("max_train_samples", "0"),
-                ("max_eval_samples", "-1"),
-                ("train_sampling_strategy", "odd"),
-                ("weight_decay", "nan"),
-            ),
-            *(("resume_from_checkpoint", "nowhere"), ("resume_from_checkpoint", "text.txt"), ("report_to", "nobody")),
-            *(
-                ("deepspeed", "nowhere.json"),
-                ("fsdp", "odd"),
-                ("label_smoothing_factor", "3"),
-                ("accelerator_config", "{"),
-            ),
-            *(
-                ("metric_for_best_model", "beauty"),
-                ("lr_scheduler_kwargs", "[1]"),
-                ("optim_args", "a"),
-                ("hub_strategy", "x"),
-            ),
-        )
-        if (name, value) not in {("lora_r", "2"), ("metric_for_best_model", "beauty"), ("max_length", "2")}
+    # Settings of a training.
+    *each(
+        TEACH, max_length="0 1 -5 9999999", max_steps="0", num_train_epochs="-1", gradient_accumulation_steps="0",
+        per_device_train_batch_size="0 -2", per_device_eval_batch_size="0", learning_rate="nan -1 inf",
+        warmup_steps="-1", seed=f"-1 1e9 {2**40}", max_grad_norm="nan", adam_beta1="2", adam_epsilon="-1",
+        weight_decay="nan", optim="fast", optim_args="a", lr_scheduler_type="up", lr_scheduler_kwargs="[1]",
+        label_smoothing_factor="3", lora_r="0", lora_dropout="7", max_train_samples="0", max_eval_samples="-1",
+        train_sampling_strategy="odd", eval_strategy="now", save_strategy="now", logging_steps="-1",
+        dataloader_num_workers="-1", resume_from_checkpoint="nowhere text.txt", report_to="nobody",
+        deepspeed="nowhere.json", fsdp="odd", accelerator_config="{", hub_strategy="x",
     ),
     # Models.
     *(
         ["distill", *QUICK, *SHAPE, "--teacher_model", name, "--textbook", "text.txt"]
-        for name in (
-            *(
-                "other_shapes",
-                "no_weights",
-                "empty_config",
-                "list_config",
-                "bad_type",
-                "evil",
-                "cut_weights",
-                "missing_keys",
-            ),
-            *(
-                "null_config",
-                "text.txt",
-                "tensor.pt",
-                "nowhere",
-                "./nowhere",
-                "me/none",
-                "a b/c",
-                "",
-                "..",
-                "a\x00b",
-                "x" * 300,
-            ),
-            "empty_folder",
-        )
+        for name in (*BAD_MODELS, *"no_weights list_config missing_keys null_config text.txt tensor.pt".split())
     ),
     *(
-        [*ADAPT[:-1], name]
-        for name in (
-            *("other_shapes", "evil", "empty_config", "nowhere", "cut_weights", "bad_type"),
-            *("odd_padding", "odd_classes", "small_vocabulary", "odd_length"),
-        )
+        ["distill", *QUICK, *SHAPE, "--teacher_model", name, "--textbook", "text.txt"]
+        for name in ("./nowhere", "me/none", "a b/c", "", "..", "a\x00b", "x" * 300, "empty_folder")
     ),
-    *(["export", "--model", name, "--output_dir", "made"] for name in ("evil", "nowhere", "encoder2", "text.txt")),
+    *ends(ADAPT[:-1], [*BAD_MODELS, "odd_padding", "odd_classes", "small_vocabulary", "odd_length"]),
+    *(["export", "--model", name, "--output_dir", "made"] for name in "evil nowhere encoder2 text.txt".split()),
     *(
         ["bench", "--teacher_model", name, "--student_shapes", "2x12:2h:20", "--use_cpu"]
         for name in ("evil", "other_shapes")
     ),
     *(["attention", "--models", name, "--text", "x"] for name in ("evil", "empty_config", "nowhere")),
     *(["mlm", *QUICK, "--encoder", name, "--textbook", "text.txt"] for name in ("evil", "other_shapes", "nowhere")),
-    *([*GENERATE[:-1], name] for name in ("evil", "bad_type", "nowhere")),
+    *ends(GENERATE[:-1], "evil bad_type nowhere"),
     *(
         ["augment", *TASK, "--masked_lm", name, "--use_cpu", "--corpus_dir", "made"]
         for name in ("evil", "nowhere", "encoder")
@@ -370,325 +304,83 @@ CASES = [
         for name in ("evil", "nowhere")
     ),
     # Students.
-    *(
-        ["distill", *QUICK, *MODELS, "--student_shape", shape]
-        for shape in (
-            *(
-                "",
-                "x",
-                "0x12",
-                "2x0",
-                "2x13:2h",
-                "2x12:5h",
-                "99999999x12",
-                "2x12:0h:4",
-                "-2x12",
-                "2x12:2h:0",
-                "2×12:3h:x",
-            ),
-        )
+    *ends(
+        ["distill", *QUICK, *MODELS, "--student_shape"],
+        ["", *"x 0x12 2x0 2x13:2h 2x12:5h 99999999x12 2x12:0h:4 -2x12 2x12:2h:0 2×12:3h:x".split()],
     ),
-    *([*DISTILL, "--student_init", init] for init in ("teacher_layers",)),
-    [*DISTILL, "--student_embedding_size", "9" * 30],
-    [*DISTILL, "--student_model", "evil"],
+    *each(DISTILL, student_init="teacher_layers", student_embedding_size="9" * 30, student_model="evil"),
     [*DISTILL, "--student_layers", "1", "99", "--student_init", "teacher_layers"],
     # Objectives.
-    *(
-        [*DISTILL, "--objectives", text]
-        for text in (
-            *(
-                "",
-                ":",
-                "relation:",
-                "relation:-1",
-                "relation:nan",
-                "{",
-                "[]",
-                "{}",
-                '{"objective": 5}',
-                '{"objective": []}',
-            ),
-            *(
-                '{"objective": "relation", "weight": null}',
-                '{"objective": "relation", "weight": {}}',
-                "relation relation",
-                "labels",
-            ),
-            *(
-                '{"objective": "relation", "schedule": []}',
-                '{"objective": "hidden", "layers": 5}',
-                "{" * 900,
-                "tinybert_prediction:x",
-            ),
-            *(
-                json.dumps({"objective": "relation", name: value})
-                for name, values in {
-                    "relations": ("zz", ["zz"], ["qq:x"]),
-                    "relation_heads": ("x", 0, -3, 7),
-                    "teacher_layer": ("x", 99),
-                    "student_layer": (0, 1.5, 9),
-                    "layer_map": ("1:99", "odd", ":"),
-                }.items()
-                for value in values
-            ),
-        )
+    *with_objectives("", "relation relation", *": relation: relation:-1 relation:nan { [] {} labels".split()),
+    *with_objectives("{" * 900, "tinybert_prediction:x", '{"objective": 5}', '{"objective": []}'),
+    *with_objectives({"objective": "hidden", "layers": 5}),
+    *with_objectives(
+        *(
+            {"objective": "relation", name: value}
+            for name, values in {
+                "weight": (None, {}),
+                "schedule": ([],),
+                "relations": ("zz", ["zz"], ["qq:x"]),
+                "relation_heads": ("x", 0, -3, 7),
+                "teacher_layer": ("x", 99),
+                "student_layer": (0, 1.5, 9),
+                "layer_map": ("1:99", "odd", ":"),
+            }.items()
+            for value in values
+        ),
+        *({"objective": "logits", "temperature_schedule": schedule} for schedule in ("{", "odd", {"name": 5})),
     ),
-    *(
-        [*DISTILL, flag, value]
-        for flag, value in (
-            *(("--mlm_probability", "2"), ("--mlm_probability", "nan"), ("--preset", "odd")),
-            *(
-                ("--plugins", "no_such"),
-                ("--plugins", ".."),
-                ("--textbook_eval_rows", "999999"),
-                ("--textbook_eval_rows", "-1"),
-            ),
-            *(
-                ("--max_textbook_rows", "0"),
-                ("--text_column", "colour"),
-                ("--eval_task", "nowhere"),
-                ("--max_length", "1"),
-            ),
-            *(("--gradual_unfreezing", "2"), ("--projection_learning_rate", "nan"), ("--teacher_device", "moon")),
-            *(
-                ("--teacher_dtype", "float8"),
-                ("--temperature", "0"),
-                ("--temperature", "inf"),
-                ("--fp32_matmul", "odd"),
-            ),
-            *(("--early_stopping_patience", "0"),),
-        )
+    *each(
+        DISTILL, mlm_probability="2 nan", preset="odd", plugins="no_such ..", textbook_eval_rows="999999 -1",
+        max_textbook_rows="0", text_column="colour", eval_task="nowhere", max_length="1", gradual_unfreezing="2",
+        projection_learning_rate="nan", teacher_device="moon", teacher_dtype="float8", temperature="0 inf",
+        fp32_matmul="odd", early_stopping_patience="0",
     ),
-    *(
-        ["distill", *QUICK, *SHAPE, "--teacher_model", "encoder", "--textbook", name]
-        for name in (
-            *(
-                "empty.txt",
-                "binary.txt",
-                "bad.parquet",
-                "bad.jsonl",
-                "empty_folder",
-                "nowhere.txt",
-                "numbers.parquet",
-                "",
-            ),
-        )
-    ),
-    *(
-        [*DISTILL, "--objectives", json.dumps({"objective": "logits", "temperature_schedule": schedule})]
-        for schedule in ("{", "odd", {"name": 5})
-    ),
+    *ends(DISTILL[:-1], "empty.txt binary.txt bad.parquet bad.jsonl empty_folder nowhere.txt numbers.parquet"),
+    *ends(DISTILL[:-1], ["", *"latin.txt odd.csv me/none https://host/x run text.txt/x".split()]),
+    *ends(DISTILL[:-1], [f"{name}/train.parquet" for name in ODD_TEXTS]),
     # Corpora.
-    *(
-        [*CORPUS, flag, value]
-        for flag, value in (
-            *(
-                ("--top_k", "0"),
-                ("--top_k", "x"),
-                ("--engine", "odd"),
-                ("--bm25_b", "3"),
-                ("--bm25_k1", "nan"),
-                ("--num_proc", "0"),
-            ),
-            *(
-                ("--corpus", "nowhere"),
-                ("--corpus", "empty.txt"),
-                ("--corpus", "bad.parquet"),
-                ("--text_column", "colour"),
-            ),
-            *(
-                ("--corpus_dir", "text.txt"),
-                ("--num_shards", "0"),
-                ("--shard", "5"),
-                ("--min_words", "-1"),
-                ("--language", "odd"),
-            ),
-        )
-    ),
-    *(
-        [*GENERAL, flag, value]
-        for flag, value in (
-            *(
-                ("--corpora", ""),
-                ("--corpora", "nowhere"),
-                ("--rows", "0"),
-                ("--rows", "-1"),
-                ("--unit", "page"),
-                ("--seed", "-1"),
-            ),
-        )
-    ),
-    *(
-        [*COMPARE, flag, value]
-        for flag, value in (
-            *(
-                ("--corpora", "nowhere"),
-                ("--top_words", "0"),
-                ("--top_shares", "2"),
-                ("--num_draws", "0"),
-                ("--text_column", "z"),
-            ),
-        )
-    ),
-    *(
-        [*AUGMENT, flag, value]
-        for flag, value in (
-            *(
-                ("--num_samples", "0"),
-                ("--replace_probability", "nan"),
-                ("--embeddings", "nowhere"),
-                ("--batch_tokens", "0"),
-            ),
-        )
-    ),
-    # The other verbs.
-    *(
-        [*PRECOMPUTE, flag, value]
-        for flag, value in (
-            *(
-                ("--objectives", "odd"),
-                ("--store_dtype", "int3"),
-                ("--shard_rows", "0"),
-                ("--top_k", "0"),
-                ("--max_length", "1"),
-            ),
-        )
-    ),
-    *(
-        [*GRID, flag, value]
-        for flag, value in (
-            *(("--students", "{"), ("--students", "5"), ("--students", '{"../x": {}}'), ("--students", '{"a": 5}')),
-            *(
-                ("--students", '{"/abs": {}}'),
-                ("--students", '{"": {}}'),
-                ("--models", "../x=encoder"),
-                ("--fractions", "0"),
-            ),
-            *(
-                ("--fractions", "nan"),
-                (
-                    "--seeds",
-                    "1",
-                ),
-                ("--learning_rates", "nan"),
-                ("--batch_sizes", "0"),
-                ("--epochs", "-1"),
-            ),
-            *(("--distill", "[1]"), ("--tasks", "nowhere"), ("--max_eval_samples", "0")),
-        )
-        if (flag, value) != ("--seeds", "1")
-    ),
-    *(
-        [*PIPELINE, flag, value]
-        for flag, value in (
-            *(
-                ("--distill", "{"),
-                ("--distill", "5"),
-                ("--distill", '{"colour": 1}'),
-                ("--teach", '{"max_steps": "x"}'),
-            ),
-            *(("--adapt", '{"output_dir": "x"}'), ("--distill", '{"objectives": 5}'), ("--textbook_source", "odd")),
-            *(
-                ("--preset", "odd"),
-                ("--student_shape", "odd"),
-                ("--teach", '{"learning_rate": [1]}'),
-                ("--seed", "-1"),
-            ),
-            *(("--teach", '{"gradient_accumulation_steps": 0}'), ("--distill", '{"max_length": null, "x": 1}')),
-        )
-    ),
-    *(
-        [*MTL, flag, value]
-        for flag, value in (
-            *(("--save_heads", "odd"), ("--task_teachers", "odd"), ("--task_sampling", "odd"), ("--temperature", "0")),
-            *(("--r3f_epsilon", "0"), ("--sampling_exponent", "nan"), ("--max_length", "0")),
-        )
-    ),
-    *(
-        [*GENERATE, flag, value]
-        for flag, value in (
-            *(
-                ("--num_beams", "0"),
-                ("--length_penalty", "nan"),
-                ("--source_template", "{"),
-                ("--source_template", "{0}"),
-            ),
-            *(("--target_column", "odd"), ("--metrics", "beauty"), ("--max_source_length", "1"), ("--way", "odd")),
-        )
-    ),
-    *(
-        [*EXPORT, flag, value]
-        for flag, value in (("--tolerance", "nan"), ("--tolerance", "-1"), ("--task", "nowhere"))
-    ),
-    *(
-        [*BENCH, flag, value]
-        for flag, value in (
-            *(
-                ("--batch_sizes", "0"),
-                ("--seq_lengths", "0"),
-                ("--num_batches", "0"),
-                ("--engines", "odd"),
-                ("--student_shapes", "x"),
-            ),
-        )
-    ),
-    *(
-        [*ATTENTION, flag, value]
-        for flag, value in (
-            *(("--layers", "99"), ("--layers", "0"), ("--heads", "99"), ("--output", "x.odd"), ("--text", "")),
-        )
-    ),
-    *(
-        ["report", *words]
-        for words in (
-            *(
-                ["nowhere"],
-                ["empty_folder"],
-                ["run"],
-                ["text.txt"],
-                ["run", "run"],
-                ["encoder"],
-                ["run", "--output", "x.odd"],
-            ),
-        )
-    ),
-    *(
-        ["push", *words, "--dry_run"]
-        for words in (["nowhere", "me/x"], ["empty_folder", "me/x"], ["evil", "me/x"], ["", "x"])
-    ),
-    *(
-        ["convert", "textbrewer", name]
-        for name in ("nowhere.json", "list.yaml", "text.txt", "binary.yaml", "empty_folder")
-    ),
-    *(["info", *words] for words in (["odd"], ["tasks", "x"], ["--plugins", "no_such"])),
-    ["odd"],
-    # Rows of odd shapes.
-    *(task(name, "--text_columns", "text") for name in ODD_ROWS),
-    *(
-        ["distill", *QUICK, *SHAPE, "--teacher_model", "encoder", "--textbook", f"{name}/train.parquet"]
-        for name in ODD_TEXTS
+    *each(
+        CORPUS, top_k="0 x", engine="odd", bm25_b="3", bm25_k1="nan", num_proc="0", text_column="colour",
+        corpus="nowhere empty.txt bad.parquet", corpus_dir="text.txt", num_shards="0", shard="5", min_words="-1",
+        language="odd",
     ),
     *(["corpus", *TASK, "--engine", "bm25s", "--corpus", f"{name}/train.parquet"] for name in ODD_TEXTS),
-    *([*DISTILL[:-1], name] for name in ("latin.txt", "odd.csv", "me/none", "https://host/x", "run", "text.txt/x")),
-    *(
-        task("mood", "--text_columns", "text", *more)
-        for more in (
-            *(
-                ["--data_dir", "nowhere"],
-                ["--data_dir", "text.txt"],
-                ["--label_column", "text"],
-                ["--text_columns", "label"],
-            ),
-            *(
-                ["--output_dir", "text.txt"],
-                ["--output_dir", "text.txt/x"],
-                ["--output_dir", ""],
-                ["--output_dir", "a\x00b"],
-            ),
-        )
+    *each(GENERAL, corpora=["", "nowhere"], rows="0 -1", unit="page", seed="-1"),
+    *each(COMPARE, corpora="nowhere", top_words="0", top_shares="2", num_draws="0", text_column="z"),
+    *each(AUGMENT, num_samples="0", replace_probability="nan", embeddings="nowhere", batch_tokens="0"),
+    # The other verbs.
+    *each(PRECOMPUTE, objectives="odd", store_dtype="int3", shard_rows="0", top_k="0", max_length="1"),
+    *each(
+        GRID, students=["{", "5", '{"../x": {}}', '{"a": 5}', '{"/abs": {}}', '{"": {}}'], models="../x=encoder",
+        fractions="0 nan", learning_rates="nan", batch_sizes="0", epochs="-1", distill="[1]", tasks="nowhere",
+        max_eval_samples="0",
     ),
-    *(["report", "run", "--output", name] for name in ("text.txt/x.html", "empty_folder", "")),
-]
+    *each(
+        PIPELINE, distill=["{", "5", '{"colour": 1}', '{"objectives": 5}', '{"max_length": null, "x": 1}'],
+        teach=['{"max_steps": "x"}', '{"learning_rate": [1]}', '{"gradient_accumulation_steps": 0}'],
+        adapt=['{"output_dir": "x"}'], textbook_source="odd", preset="odd", student_shape="odd", seed="-1",
+    ),
+    *each(
+        MTL, save_heads="odd", task_teachers="odd", task_sampling="odd", temperature="0", r3f_epsilon="0",
+        sampling_exponent="nan", max_length="0",
+    ),
+    *each(
+        GENERATE, num_beams="0", length_penalty="nan", source_template="{ {0}", target_column="odd", metrics="beauty",
+        max_source_length="1", way="odd",
+    ),
+    *each(EXPORT, tolerance="nan -1", task="nowhere"),
+    *each(BENCH, batch_sizes="0", seq_lengths="0", num_batches="0", engines="odd", student_shapes="x"),
+    *each(ATTENTION, layers="99 0", heads="99", output="x.odd", text=[""]),
+    *ends(["report"], "nowhere empty_folder run text.txt encoder"),
+    ["report", "run", "run"],
+    *ends(["report", "run", "--output"], ["x.odd", "text.txt/x.html", "empty_folder", ""]),
+    *(["push", folder, "me/x", "--dry_run"] for folder in ("nowhere", "empty_folder", "evil")),
+    ["push", "", "x", "--dry_run"],
+    *ends(["convert", "textbrewer"], "nowhere.json list.yaml text.txt binary.yaml empty_folder"),
+    *(["info", *words] for words in (["odd"], ["tasks", "x"], ["--plugins", "no_such"])),
+    ["odd"],
+]  # fmt: skip
 
 
 def name_of(words):
