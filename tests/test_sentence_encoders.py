@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +17,6 @@ from trainings import sharpened, trained
 from transformers import AutoModel, AutoTokenizer, BertModel, set_seed
 
 from hf_distill import (
-    DistillationArguments,
-    DistillationTrainer,
-    MultiTeacherArguments,
     MultiTeacherTrainer,
     StoredTeacher,
     create_student,
@@ -74,19 +72,21 @@ def vectors(encoder, head, tokenizer, texts):
     return torch.stack(found)
 
 
-def arguments(tmp_path, kind=DistillationArguments, **fields):
-    defaults = {
-        "output_dir": str(tmp_path / "student"),
-        "max_steps": 2,
-        "per_device_train_batch_size": 8,
-        "report_to": "none",
-        "use_cpu": True,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "learning_rate": 1e-3,
-        "max_length": 32,
-    }
-    return kind(**{**defaults, **fields})
+TWO = {"text": ["the cat", "a dog"]}
+
+
+@pytest.fixture
+def distil(make_trainer, teacher_folder, tmp_path):
+    """`distil(columns, **arguments)`: a trainer of a small student of the sentence encoder."""
+    given = {"output_dir": str(tmp_path / "student"), "max_steps": 2, "learning_rate": 1e-3, "max_length": 32}
+    given["train_sampling_strategy"] = "group_by_length"
+
+    def make(columns, *, student=None, teacher=teacher_folder, **fields):
+        rows = Dataset.from_dict(columns) if isinstance(columns, dict) else columns
+        student = student or create_student(teacher_folder, "2x12:4h")
+        return make_trainer(teacher, student=student, copies=False, train_dataset=rows, **given | fields)
+
+    return make
 
 
 # ---- The head ----
@@ -159,7 +159,8 @@ def test_modules_that_are_unknown_or_lead_elsewhere_are_refused(tmp_path):
 
 
 def test_an_encoder_that_names_the_class_of_its_pretraining_is_loaded_without_that_head(teacher_folder):
-    config = json.loads((path := __import__("pathlib").Path(teacher_folder, "config.json")).read_text())
+    path = Path(teacher_folder, "config.json")
+    config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
     assert type(load_model(teacher_folder, flag="--teacher_model")).__name__ == "BertModel"
 
@@ -191,44 +192,31 @@ def test_a_capture_needs_to_know_the_pooling(tiny_teacher):
 
 
 @pytest.mark.parametrize("objective", ["embedding", "similarity"])
-def test_a_student_comes_nearer_and_loads_as_a_sentence_encoder(
-    objective, teacher_folder, tiny_tokenizer, sentences, tmp_path
-):
+def test_a_student_comes_nearer_and_loads_as_a_sentence_encoder(objective, distil, sentences, tmp_path):
     rows = Dataset.from_dict({"text": sentences})
-    student = create_student(teacher_folder, "2x12:4h")
-    args = arguments(tmp_path, max_steps=30, objectives=[objective], learning_rate=5e-3, eval_agreement=True)
-    trainer = DistillationTrainer(
-        student, args, teacher_model=teacher_folder, train_dataset=rows, eval_dataset=rows,
-        processing_class=tiny_tokenizer,
-    )  # fmt: skip
+    learning = {"objectives": [objective], "max_steps": 30, "learning_rate": 5e-3}
+    trainer = distil(rows, trainer={"eval_dataset": rows}, eval_agreement=True, **learning)
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
     assert after["eval_loss"] < 0.8 * before["eval_loss"]
     assert after["eval_agreement"] > before["eval_agreement"]
     trainer.save_model()
-    head = head_of(load_model(args.output_dir, flag="--model"))
+    head = head_of(load_model(str(tmp_path / "student"), flag="--model"))
     assert head.describe() == "mean, normalize"
     assert head.prompts == {"query": "find "}
-    assert AutoModel.from_pretrained(args.output_dir).config.hidden_size == 12
+    assert AutoModel.from_pretrained(tmp_path / "student").config.hidden_size == 12
 
 
-def test_a_dense_layer_is_trained_saved_and_gone_on_with(teacher_folder, tiny_tokenizer, sentences, tmp_path):
-    def train(folder, **fields):
-        args = arguments(
-            tmp_path, output_dir=str(tmp_path / folder), objectives=["embedding"], student_dense_width=24,
-            save_strategy="steps", save_steps=2, **fields,
-        )  # fmt: skip
-        trainer = DistillationTrainer(
-            create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
-            train_dataset=Dataset.from_dict({"text": sentences}), processing_class=tiny_tokenizer,
-        )  # fmt: skip
-        return trainer
-
-    whole = train("whole", max_steps=4)
+def test_a_dense_layer_is_trained_saved_and_gone_on_with(distil, sentences, tmp_path):
+    settings = {"objectives": ["embedding"], "student_dense_width": 24, "save_strategy": "steps", "save_steps": 2}
+    whole, resumed = (
+        distil({"text": sentences}, output_dir=str(tmp_path / name), max_steps=4, **settings)
+        for name in ("whole", "resumed")
+    )
     began = whole.model.sentence_head.steps[0].linear.weight.clone()
     whole.train()
-    resumed = trained(train("resumed", max_steps=4), str(tmp_path / "whole" / "checkpoint-2"))
+    resumed.train(str(tmp_path / "whole" / "checkpoint-2"))
     dense = whole.model.sentence_head.steps[0].linear.weight
     assert not torch.equal(dense, began)
     assert not list(whole.model.objectives["embedding"].parameters())
@@ -239,15 +227,12 @@ def test_a_dense_layer_is_trained_saved_and_gone_on_with(teacher_folder, tiny_to
         torch.testing.assert_close(head.steps[0].linear.weight, dense, rtol=0, atol=0)
 
 
-def test_a_student_that_is_a_sentence_encoder_keeps_its_modules(teacher_folder, tiny_tokenizer, encoder, tmp_path):
+def test_a_student_that_is_a_sentence_encoder_keeps_its_modules(distil, tiny_tokenizer, encoder, tmp_path):
     student = BertModel(encoder.config, add_pooling_layer=False)
     folder = save_sentence_encoder(
         tmp_path / "first", student, tiny_tokenizer, SentenceHead("cls", [Dense(24, 6), Normalize()])
     )
-    trainer = DistillationTrainer(
-        folder, arguments(tmp_path, objectives=["hidden"]), teacher_model=teacher_folder,
-        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
-    )  # fmt: skip
+    trainer = distil(TWO, student=folder, objectives=["hidden"])
     trainer.save_model()
     assert read_head(trainer.args.output_dir).describe() == "cls, dense 24 -> 6, normalize"
 
@@ -280,10 +265,7 @@ def test_what_is_saved_here_gives_the_same_vectors_there(
     assert model.max_seq_length == 9
     # And the object, as a teacher.
     inner, read = as_encoder(model)
-    torch.testing.assert_close(
-        vectors(inner, read, cutting, sentences[:4]),
-        ours[:4], rtol=1e-5, atol=1e-5,
-    )  # fmt: skip
+    torch.testing.assert_close(vectors(inner, read, cutting, sentences[:4]), ours[:4], rtol=1e-5, atol=1e-5)
     # And what that package saves.
     model.save(str(tmp_path / "theirs"))
     torch.testing.assert_close(
@@ -293,33 +275,21 @@ def test_what_is_saved_here_gives_the_same_vectors_there(
 
 
 def test_an_object_of_sentence_transformers_is_a_teacher_and_a_student(
-    sentence_transformers, teacher_folder, tiny_tokenizer, tmp_path
+    sentence_transformers, distil, teacher_folder, tmp_path
 ):
     teacher = sentence_transformers.SentenceTransformer(teacher_folder, device="cpu")
     student = create_student(teacher, "2x12:4h")
-    trainer = DistillationTrainer(
-        student, arguments(tmp_path, objectives=["similarity"]), teacher_model=teacher,
-        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
-    )  # fmt: skip
-    trainer.train()
+    trainer = trained(distil(TWO, student=student, teacher=teacher, objectives=["similarity"]))
     trainer.save_model()
     saved = sentence_transformers.SentenceTransformer(trainer.args.output_dir, device="cpu")
-    again = DistillationTrainer(
-        saved, arguments(tmp_path / "2", objectives=["embedding"]), teacher_model=teacher_folder,
-        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
-    )  # fmt: skip
+    again = distil(TWO, student=saved, objectives=["embedding"], output_dir=str(tmp_path / "again"))
     assert again.model.sentence_head.describe() == "mean, normalize"
     assert isinstance(again.model.objectives["embedding"].projections[0], nn.Linear)
     assert AutoTokenizer.from_pretrained(trainer.args.output_dir).model_max_length
 
 
-def test_the_card_is_one_of_that_ecosystem(teacher_folder, tiny_tokenizer, tmp_path):
-    trainer = DistillationTrainer(
-        create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, objectives=["embedding"]),
-        teacher_model=teacher_folder, train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}),
-        processing_class=tiny_tokenizer,
-    )  # fmt: skip
-    trainer.train()
+def test_the_card_is_one_of_that_ecosystem(distil, tmp_path):
+    trainer = trained(distil(TWO, objectives=["embedding"]))
     trainer.save_model()
     trainer.create_model_card()
     text = (tmp_path / "student" / "README.md").read_text()
@@ -331,44 +301,30 @@ def test_the_card_is_one_of_that_ecosystem(teacher_folder, tiny_tokenizer, tmp_p
     assert "| vector of a text | mean, normalize: 12 numbers | mean, normalize: 24 numbers |" in text
 
 
-def test_a_push_takes_every_module_along(hub, teacher_folder, tiny_tokenizer, tmp_path):
-    args = arguments(tmp_path, objectives=["embedding"], student_dense_width=24, hub_model_id="anna/encoder")
-    trainer = DistillationTrainer(
-        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
-        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
-    )  # fmt: skip
-    trainer.train()
+def test_a_push_takes_every_module_along(hub, distil, tiny_tokenizer):
+    trainer = trained(distil(TWO, objectives=["embedding"], student_dense_width=24, hub_model_id="anna/encoder"))
     trainer.push_to_hub()
     model = load_model("anna/encoder", flag="--model")
     head = head_of(model)
     assert head.describe() == "mean, dense 12 -> 24, normalize"
-    expected = vectors(trainer.student.eval(), trainer.model.sentence_head, tiny_tokenizer, ["the cat", "a dog"])
-    torch.testing.assert_close(vectors(model.eval(), head, tiny_tokenizer, ["the cat", "a dog"]), expected)
+    expected = vectors(trainer.student.eval(), trainer.model.sentence_head, tiny_tokenizer, TWO["text"])
+    torch.testing.assert_close(vectors(model.eval(), head, tiny_tokenizer, TWO["text"]), expected)
 
 
-def test_what_was_pushed_loads_there(sentence_transformers, hub, teacher_folder, tiny_tokenizer, tmp_path):
-    args = arguments(tmp_path, objectives=["similarity"], hub_model_id="anna/encoder")
-    trainer = DistillationTrainer(
-        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
-        train_dataset=Dataset.from_dict({"text": ["the cat", "a dog"]}), processing_class=tiny_tokenizer,
-    )  # fmt: skip
-    trainer.train()
+def test_what_was_pushed_loads_there(sentence_transformers, hub, distil, tiny_tokenizer):
+    trainer = trained(distil(TWO, objectives=["similarity"], hub_model_id="anna/encoder"))
     trainer.push_to_hub()
     model = sentence_transformers.SentenceTransformer("anna/encoder", device="cpu")
-    expected = vectors(trainer.student.eval(), trainer.model.sentence_head, tiny_tokenizer, ["the cat", "a dog"])
-    torch.testing.assert_close(torch.tensor(model.encode(["the cat", "a dog"])), expected, rtol=1e-5, atol=1e-5)
+    expected = vectors(trainer.student.eval(), trainer.model.sentence_head, tiny_tokenizer, TWO["text"])
+    torch.testing.assert_close(torch.tensor(model.encode(TWO["text"])), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_vectors_that_are_stored_train_as_those_of_the_teacher(teacher_folder, tiny_tokenizer, sentences, tmp_path):
-    rows = Dataset.from_dict({"text": sentences})
-    precompute(rows, teacher_folder, ["embedding", "similarity"], tmp_path / "stored", dtype="float32", max_length=32)
+def test_vectors_that_are_stored_train_as_those_of_the_teacher(distil, teacher_folder, sentences, tmp_path):
+    rows, objectives = Dataset.from_dict({"text": sentences}), ["embedding", "similarity"]
+    precompute(rows, teacher_folder, objectives, tmp_path / "stored", dtype="float32", max_length=32)
     losses = []
-    for teacher in (teacher_folder, str(tmp_path / "stored")):
-        trainer = DistillationTrainer(
-            create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, objectives=["embedding", "similarity"]),
-            teacher_model=teacher, train_dataset=rows if teacher == teacher_folder else None,
-            processing_class=tiny_tokenizer,
-        )  # fmt: skip
+    for teacher, its_rows in ((teacher_folder, rows), (str(tmp_path / "stored"), None)):
+        trainer = distil(its_rows, teacher=teacher, objectives=objectives)
         losses.append(trainer.train().training_loss)
         assert trainer.model.sentence_head.describe() == "mean, normalize"
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -376,18 +332,15 @@ def test_vectors_that_are_stored_train_as_those_of_the_teacher(teacher_folder, t
     assert len(stored.dataset[0]["teacher_pooled"]) == 24
 
 
-def test_several_teachers_each_give_their_vectors(teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path):
+def test_several_teachers_each_give_their_vectors(distil, teacher_folder, encoder, sentences):
     items = [{"objective": "embedding", "teacher": 0}, {"objective": "similarity", "teacher": 1}]
-    trainer = MultiTeacherTrainer(
-        create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, kind=MultiTeacherArguments),
-        teacher_models=[teacher_folder, encoder], objectives=items,
-        train_dataset=Dataset.from_dict({"text": sentences}), processing_class=tiny_tokenizer,
-    )  # fmt: skip
+    both = {"teacher": [teacher_folder, encoder], "trainer_class": MultiTeacherTrainer}
+    trainer = distil({"text": sentences}, objectives=items, **both)
     assert math.isfinite(trainer.train().training_loss)
     assert trainer.model.sentence_head.describe() == "mean, normalize"
 
 
-def test_a_teacher_with_a_tokenizer_of_its_own(teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path):
+def test_a_teacher_with_a_tokenizer_of_its_own(distil, teacher_folder, encoder, tiny_tokenizer, sentences):
     """Vectors are of rows: nothing has to be aligned, and the loss is that of the teacher's own reading."""
     other = AutoTokenizer.from_pretrained(teacher_folder)
     words = sorted(other.get_vocab().items(), key=lambda pair: pair[1])
@@ -395,12 +348,9 @@ def test_a_teacher_with_a_tokenizer_of_its_own(teacher_folder, encoder, tiny_tok
     backend = json.loads(other.backend_tokenizer.to_str())
     backend["model"]["vocab"] = flipped
     student_tokenizer = type(other)(tokenizer_object=Tokenizer.from_str(json.dumps(backend)), model_max_length=64)
-    trainer = DistillationTrainer(
-        create_student(teacher_folder, "2x12:4h", init="random"),
-        arguments(tmp_path, objectives=["embedding"], align_tokenizers=True),
-        teacher_model=teacher_folder, train_dataset=Dataset.from_dict({"text": sentences[:8]}),
-        processing_class=student_tokenizer,
-    )  # fmt: skip
+    student = create_student(teacher_folder, "2x12:4h", init="random")
+    given = {"student": student, "tokenizer": student_tokenizer, "align_tokenizers": True}
+    trainer = distil({"text": sentences[:8]}, objectives=["embedding"], **given)
     batch = next(iter(trainer.get_train_dataloader()))
     found = trainer.teacher.signals(batch).pooled
     texts = [tiny_tokenizer.decode(ids, skip_special_tokens=True) for ids in batch["teacher0_input_ids"]]
@@ -409,19 +359,15 @@ def test_a_teacher_with_a_tokenizer_of_its_own(teacher_folder, encoder, tiny_tok
 
 
 @pytest.mark.parametrize("own", ["tokenized before", "tokenized by the collator"])
-def test_a_teacher_may_read_another_text(own, teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path):
+def test_a_teacher_may_read_another_text(own, distil, encoder, tiny_tokenizer, sentences):
     """A translation behind a prompt: the teacher's vectors are those of its own text, in every kind of rows."""
     texts = [{"text": text, "english": other} for text, other in zip(sentences[:8], sentences[8:16], strict=True)]
     rows = Dataset.from_list(texts)
     if own == "tokenized by the collator":
         rows = rows.with_transform(lambda batch: batch)
-    args = arguments(
-        tmp_path, objectives=["embedding"], teacher_text_column="english", teacher_prompt="the ",
+    trainer = distil(
+        rows, objectives=["embedding"], teacher_text_column="english", teacher_prompt="the ",
         train_sampling_strategy="sequential", remove_unused_columns=own == "tokenized before",
-    )  # fmt: skip
-    trainer = DistillationTrainer(
-        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder, train_dataset=rows,
-        processing_class=tiny_tokenizer,
     )  # fmt: skip
     batch = next(iter(trainer.get_train_dataloader()))
     read = [f"the {row['english']}" for row in texts]
@@ -434,28 +380,19 @@ def test_a_teacher_may_read_another_text(own, teacher_folder, encoder, tiny_toke
     assert trainer.manifest()["teacher_prompt"] == "the "
 
 
-def test_other_texts_are_for_what_speaks_about_rows(teacher_folder, tiny_tokenizer, tmp_path):
-    def make(objective, columns, **fields):
-        return DistillationTrainer(
-            create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, objectives=[objective], **fields),
-            teacher_model=teacher_folder, train_dataset=Dataset.from_dict(columns), processing_class=tiny_tokenizer,
-        )  # fmt: skip
-
+def test_other_texts_are_for_what_speaks_about_rows(distil):
     with pytest.raises(ValueError, match="read different texts"):
-        make("relation", {"text": ["the cat"]}, teacher_prompt="the ")
+        distil(TWO, objectives=["relation"], teacher_prompt="the ")
     with pytest.raises(ValueError, match="no column 'english' for the teacher to read"):
-        make("embedding", {"text": ["the cat"]}, teacher_text_column="english")
+        distil(TWO, objectives=["embedding"], teacher_text_column="english")
 
 
-def test_a_prompt_that_the_teacher_has_by_default_is_asked_for(encoder, tiny_tokenizer, tmp_path, caplog):
+def test_a_prompt_that_the_teacher_has_by_default_is_asked_for(distil, encoder, tiny_tokenizer, tmp_path, caplog):
     head = SentenceHead("mean", prompts={"query": "find "}, default_prompt="query")
     folder = save_sentence_encoder(tmp_path / "prompted", encoder, tiny_tokenizer, head)
     model_module.logger.warning_once.cache_clear()
     with caplog.at_level("WARNING"):
-        DistillationTrainer(
-            create_student(folder, "2x12:4h"), arguments(tmp_path, objectives=["embedding"]), teacher_model=folder,
-            train_dataset=Dataset.from_dict({"text": ["the cat"]}), processing_class=tiny_tokenizer,
-        )  # fmt: skip
+        distil(TWO, student=create_student(folder, "2x12:4h"), teacher=folder, objectives=["embedding"])
     assert "give it as `--teacher_prompt`" in caplog.text
 
 
@@ -484,17 +421,11 @@ def alike(sentences, tmp_path):
 
 @pytest.mark.parametrize(("kind", "headline"), [("pairs", "cosine_spearman"), ("search", "ndcg@10")])
 def test_a_student_is_scored_by_its_vectors_while_it_learns(
-    kind, headline, alike, teacher_folder, encoder, tiny_tokenizer, sentences, tmp_path
+    kind, headline, alike, distil, encoder, tiny_tokenizer, sentences, tmp_path
 ):
-    args = arguments(
-        tmp_path, objectives=["embedding"], eval_task=alike[kind], eval_strategy="steps", eval_steps=1,
-        metric_for_best_model="headline", load_best_model_at_end=True, save_strategy="steps", save_steps=1,
-    )  # fmt: skip
-    trainer = DistillationTrainer(
-        create_student(teacher_folder, "2x12:4h"), args, teacher_model=teacher_folder,
-        train_dataset=Dataset.from_dict({"text": sentences}), processing_class=tiny_tokenizer,
-    )  # fmt: skip
-    trainer.train()
+    best = {"metric_for_best_model": "headline", "load_best_model_at_end": True}
+    saved = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    trainer = trained(distil({"text": sentences}, objectives=["embedding"], eval_task=alike[kind], **best, **saved))
     found = trainer.evaluate()
     assert trainer.args.metric_for_best_model == f"vectors/{headline}"
     task = trainer.evaluation.vectors.task
@@ -520,10 +451,6 @@ def test_the_verb_scores_a_sentence_encoder(kind, metric, alike, teacher_folder,
     assert metric in evaluate.summary(facts)
 
 
-def test_retrieval_is_for_students_that_learn_vectors(alike, teacher_folder, tiny_tokenizer, tmp_path):
+def test_retrieval_is_for_students_that_learn_vectors(alike, distil):
     with pytest.raises(ValueError, match="add `embedding` or `similarity`"):
-        DistillationTrainer(
-            create_student(teacher_folder, "2x12:4h"), arguments(tmp_path, eval_task=alike["search"]),
-            teacher_model=teacher_folder, train_dataset=Dataset.from_dict({"text": ["the cat"]}),
-            processing_class=tiny_tokenizer,
-        )  # fmt: skip
+        distil(TWO, eval_task=alike["search"])
