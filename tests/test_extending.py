@@ -16,7 +16,6 @@ import yaml
 from tiny_data import save_model, write_task
 from transformers import BertModel, set_seed
 
-from hf_distill import DistillationArguments, DistillationTrainer
 from hf_distill.capture import architectures
 from hf_distill.capture.signals import Signals
 from hf_distill.cli import main
@@ -181,14 +180,11 @@ def test_the_objective_is_its_formula_and_leaves_padding_out(my_plugin):
     assert objective(signals(ours, mask), signals(ours, mask))["difference"] == 0
 
 
-def test_the_teacher_is_one_for_the_trainer(my_plugin, tmp_path, tiny_student, tiny_tokenizer, sentences):
+def test_the_teacher_is_one_for_the_trainer(my_plugin, make_trainer, tiny_tokenizer, sentences):
     word_list = importlib.import_module(f"{my_plugin}.teacher").WordList
     ids = tiny_tokenizer(sentences[0])["input_ids"]
-    args = DistillationArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none", disable_tqdm=True)
-    trainer = DistillationTrainer(
-        tiny_student, args, train_dataset=[{"text": text} for text in sentences[:8]], objectives=["logits"],
-        processing_class=tiny_tokenizer, teacher_model=word_list(ids),
-    )  # fmt: skip
+    rows = [{"text": text} for text in sentences[:8]]
+    trainer = make_trainer(word_list(ids), train_dataset=rows, objectives=["logits"], max_steps=1)
     assert trainer.train().global_step == 1
     assert trainer.manifest()["ids"] == sorted(ids)
     says = trainer.teacher.signals(

@@ -4,7 +4,6 @@ import copy
 import sys
 from functools import partial
 
-import datasets
 import pytest
 import torch
 from trainings import logged, trained
@@ -22,21 +21,15 @@ HAS_CUDA = torch.cuda.is_available()
 on_a_gpu = pytest.mark.skipif(not HAS_CUDA, reason="needs a CUDA device")
 
 
-@pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    return datasets.Dataset.from_dict(dict(tiny_tokenizer(sentences[:32], truncation=True, max_length=16)))
-
-
 @pytest.fixture
 def batch(tiny_tokenizer, sentences):
     return dict(tiny_tokenizer(sentences[:4], padding=True, return_tensors="pt"))
 
 
 @pytest.fixture
-def build(make_trainer, rows):
-    """`build(**arguments)`: a trainer of a fresh copy of the tiny student."""
+def build(build):
     objectives = [{"objective": "relation", "teacher": 0}, {"objective": "hidden", "teacher": 0}, "logits"]
-    return partial(make_trainer, train_dataset=rows, objectives=objectives, learning_rate=5e-3)
+    return partial(build, objectives=objectives, learning_rate=5e-3)
 
 
 def tensors_of(signals):

@@ -7,9 +7,10 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from trainings import logged, trained
 from transformers import BertForSequenceClassification, BertModel, set_seed
 
-from hf_distill import MultiTeacherArguments, MultiTeacherTrainer, adapter_teachers
+from hf_distill import MultiTeacherTrainer, adapter_teachers
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.teachers.opening import open_teacher
 
@@ -95,22 +96,13 @@ def test_the_fingerprint_is_that_of_base_and_own_adapter(tiny_teacher, adapters)
 
 @pytest.mark.parametrize("offload", [False, True])
 def test_a_student_learns_from_adapters_as_from_merged_models(
-    tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, sentences, adapters, offload
+    make_trainer, tiny_teacher, tiny_tokenizer, sentences, adapters, offload
 ):
     rows = [{**tiny_tokenizer(text), "teacher_id": index % 3} for index, text in enumerate(sentences[:16])]
 
     def losses(teachers):
-        args = MultiTeacherArguments(
-            str(tmp_path / "run"), max_steps=2, per_device_train_batch_size=8, logging_steps=1, save_strategy="no",
-            objectives=["logits", "relation"], combine="route", offload_teachers=offload,
-            train_sampling_strategy="sequential", use_cpu=True, disable_tqdm=True, report_to="none",
-        )  # fmt: skip
-        student = copy.deepcopy(tiny_student)
-        trainer = MultiTeacherTrainer(
-            student, args, train_dataset=rows, processing_class=tiny_tokenizer, teacher_models=teachers
-        )
-        trainer.train()
-        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        given = {"objectives": ["logits", "relation"], "combine": "route", "offload_teachers": offload}
+        return logged(trained(make_trainer(teachers, MultiTeacherTrainer, train_dataset=rows, max_steps=2, **given)))
 
     separate = losses([merged(tiny_teacher, folder) for folder in adapters])
     assert losses(adapter_teachers(tiny_teacher, adapters)) == pytest.approx(separate, rel=1e-4)

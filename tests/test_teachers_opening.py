@@ -1,15 +1,15 @@
 """Whatever is given as a teacher becomes a source of signals in one place, and nobody asks afterwards what it was."""
 
-import copy
 import re
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from trainings import logged, trained
 
 import hf_distill
-from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
+from hf_distill import DistillationTrainer, MultiTeacherTrainer
 from hf_distill.capture.signals import SignalRequest, Signals
 from hf_distill.objectives import WeightedObjective, build_objectives
 from hf_distill.teachers.alignment import AlignedTeacher
@@ -42,34 +42,21 @@ def rows(sentences):
 
 
 @pytest.fixture
-def build(tmp_path, tiny_student, tiny_tokenizer, rows):
-    """`build(teacher, **arguments)`: a trainer of the tiny student; of several teachers for a list."""
+def build(build):
+    """`build(teacher)`: a trainer of the tiny student; of several teachers for a list."""
 
-    def make(teacher, trainer_class=None, **given):
-        several = isinstance(teacher, list)
-        trainer_class = trainer_class or (MultiTeacherTrainer if several else DistillationTrainer)
-        kind = MultiTeacherArguments if trainer_class is MultiTeacherTrainer else DistillationArguments
-        arguments = {"objectives": ["logits"], "max_steps": 3, "report_to": "none", "save_strategy": "no"} | given
-        arguments = {"learning_rate": 1e-2, "warmup_steps": 0, **arguments}
-        args = kind(str(tmp_path / "run"), use_cpu=True, disable_tqdm=True, logging_steps=1, **arguments)
-        name = "teacher_models" if trainer_class is MultiTeacherTrainer else "teacher_model"
-        return trainer_class(
-            copy.deepcopy(tiny_student), args, train_dataset=rows, processing_class=tiny_tokenizer, **{name: teacher}
-        )
+    def make(teacher, trainer_class=None):
+        kind = trainer_class or (MultiTeacherTrainer if isinstance(teacher, list) else DistillationTrainer)
+        return build(teacher, kind, objectives=["logits"], max_steps=3, learning_rate=1e-2, warmup_steps=0)
 
     return make
-
-
-def losses(trainer):
-    trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 @pytest.mark.parametrize("teacher", [Sure(), SaysSo()], ids=["TeacherSource", "signals alone"])
 def test_a_source_with_signals_alone_teaches(build, teacher):
     trainer = build(teacher)
     assert trainer.describe().startswith(f"teacher: {type(teacher).__name__}\n")
-    first, _, last = losses(trainer)
+    first, _, last = logged(trained(trainer))
     assert 0 < last < first
     assert trainer.manifest()["teacher"] == type(teacher).__name__
     assert trainer.input_folders()["teacher_model"] == [None]
@@ -77,9 +64,9 @@ def test_a_source_with_signals_alone_teaches(build, teacher):
 
 
 def test_a_source_with_signals_alone_is_one_of_several(build, tiny_teacher):
-    alone, both = build([SaysSo()]), build([SaysSo(), tiny_teacher])
-    assert losses(alone) == losses(build(Sure()))
-    assert losses(both) != losses(alone)
+    alone, both = (trained(build(teachers)) for teachers in ([SaysSo()], [SaysSo(), tiny_teacher]))
+    assert logged(alone) == logged(trained(build(Sure())))
+    assert logged(both) != logged(alone)
     assert "0 (SaysSo of None layers), 1 (bert of 3 layers)" in both.teacher.describe()
 
 

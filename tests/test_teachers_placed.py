@@ -7,11 +7,10 @@ import peft
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
+from trainings import logged, trained
 
 from hf_distill import (
-    DistillationArguments,
     DistillationTrainer,
-    MultiTeacherArguments,
     MultiTeacherTrainer,
     adapter_teachers,
     precompute,
@@ -67,25 +66,14 @@ def batch(tiny_tokenizer, sentences):
 
 
 @pytest.fixture
-def losses(tmp_path, tiny_student, tiny_tokenizer, sentences):
+def losses(make_trainer, sentences):
     """`losses(teacher, **arguments)`: those of three steps."""
+    given = {"train_dataset": [{"text": text} for text in sentences[:16]], "objectives": ["relation", "logits"]}
+    given |= {"max_steps": 3, "per_device_train_batch_size": 4}
 
     def train(teacher, **arguments):
-        several = isinstance(teacher, list)
-        kind, trainer_class = DistillationArguments, DistillationTrainer
-        if several:
-            kind, trainer_class = MultiTeacherArguments, MultiTeacherTrainer
-        arguments = {"objectives": ["relation", "logits"], **arguments}
-        args = kind(
-            str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=4, logging_steps=1, save_strategy="no",
-            use_cpu=True, disable_tqdm=True, report_to="none", **arguments,
-        )  # fmt: skip
-        trainer = trainer_class(
-            copy.deepcopy(tiny_student), args, train_dataset=[{"text": text} for text in sentences[:16]],
-            processing_class=tiny_tokenizer, **{"teacher_models" if several else "teacher_model": teacher},
-        )  # fmt: skip
-        trainer.train()
-        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        kind = MultiTeacherTrainer if isinstance(teacher, list) else DistillationTrainer
+        return logged(trained(make_trainer(teacher, kind, **given | arguments)))
 
     return train
 

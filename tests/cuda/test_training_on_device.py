@@ -3,9 +3,9 @@
 import copy
 import math
 
-import datasets
 import pytest
 import torch
+from trainings import logged
 
 from hf_distill import DistillationArguments, DistillationTrainer, MultiTeacherArguments, MultiTeacherTrainer
 
@@ -23,12 +23,6 @@ OBJECTIVES = [
     "attention",
 ]
 OBJECTIVES += ["tinybert", "tinybert_prediction", "bert_emd"]
-
-
-@pytest.fixture(scope="module")
-def rows(sentences, tiny_tokenizer):
-    encoded = tiny_tokenizer(sentences, truncation=True, max_length=16)
-    return datasets.Dataset.from_dict({**encoded, "labels": [i % 2 for i in range(len(sentences))]})
 
 
 @pytest.fixture
@@ -50,10 +44,6 @@ def build(tmp_path, tiny_teacher, tiny_student, tiny_tokenizer, rows):
     return make
 
 
-def losses(trainer):
-    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_trains(build, objective, precision):
@@ -61,11 +51,11 @@ def test_every_objective_trains(build, objective, precision):
     trainer = build(objectives=[objective], **half)
     assert trainer.args.device.type == "cuda"
     trainer.train()
-    assert len(losses(trainer)) == 4
-    assert all(map(math.isfinite, losses(trainer)))
+    assert len(logged(trainer)) == 4
+    assert all(map(math.isfinite, logged(trainer)))
     exact = build(objectives=[objective], bf16=False)
     exact.train()
-    assert losses(trainer)[0] == pytest.approx(losses(exact)[0], rel=0.05, abs=1e-3)
+    assert logged(trainer)[0] == pytest.approx(logged(exact)[0], rel=0.05, abs=1e-3)
 
 
 def test_evaluation_is_that_of_the_cpu(build):

@@ -23,6 +23,7 @@ import device
 # Everything else comes after the device.
 import datasets
 import torch
+from tiny_data import labelled_rows
 from tokenizer_cases import character_tokenizer, word_tokenizer
 from transformers import (
     BertConfig,
@@ -371,9 +372,7 @@ def _(run: Run) -> None:
 
 def _task(spec: TaskSpec) -> LoadedTask:
     labels = [row % 2 if spec.label_names else row / 24 for row in range(24)]
-    feature = datasets.ClassLabel(names=list(spec.label_names)) if spec.label_names else datasets.Value("float32")
-    features = datasets.Features({"text": datasets.Value("string"), "label": feature})
-    data = datasets.Dataset.from_dict({"text": texts(), "label": labels}, features=features)
+    data = labelled_rows(texts(), labels, spec.label_names)
     return LoadedTask(spec, datasets.DatasetDict(train=data, validation=data.select(range(8))), "here")
 
 

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from trainings import logged, trained
 from transformers import (
     AutoTokenizer,
     BertForMaskedLM,
@@ -19,7 +20,7 @@ from transformers import (
     RobertaModel,
 )
 
-from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill import create_student
 from hf_distill.hub.tokenizers import ids_of_same_pieces
 from hf_distill.students.vocabulary import trim_vocabulary, with_rows
 from hf_distill.teachers.base import TeacherSource
@@ -36,7 +37,7 @@ ENGLISH = [text for text in TRAINING if "schnelle" not in text]
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
-def trained(kind):
+def tokenizer_of(kind):
     if kind == "WordPiece":
         backend = Tokenizer(models.WordPiece(unk_token="<unk>"))
         backend.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -72,7 +73,7 @@ def trained(kind):
 
 @pytest.fixture(scope="module", params=["WordPiece", "Unigram", "BPE"])
 def full(request):
-    return trained(request.param)
+    return tokenizer_of(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ class TestIdsOfSamePieces:
         other = copy.deepcopy(trimmed.tokenizer)
         other.backend_tokenizer.normalizer = normalizers.Replace("a", "b")
         assert ids_of_same_pieces(full, other) is None
-        assert ids_of_same_pieces(trained("WordPiece"), trained("Unigram")) is None
+        assert ids_of_same_pieces(tokenizer_of("WordPiece"), tokenizer_of("Unigram")) is None
 
     def test_what_is_no_fast_tokenizer_is_not_compared(self, full):
         assert ids_of_same_pieces(full, lambda text: text) is None
@@ -202,37 +203,31 @@ class TestDistillation:
         torch.manual_seed(0)
         return BertForMaskedLM(tiny_bert_config(vocab_size=len(full) + 3, pad_token_id=full.pad_token_id)).eval()
 
-    @staticmethod
-    def losses(teacher, teacher_tokenizer, tokenizer, student, tmp_path, objectives):
-        args = DistillationArguments(
-            str(tmp_path), objectives=objectives, max_steps=3, per_device_train_batch_size=4, logging_steps=1,
-            report_to="none", save_strategy="no", learning_rate=1e-3, mlm_probability=0.3,
-        )  # fmt: skip
-        trainer = DistillationTrainer(
-            copy.deepcopy(student),
-            args,
-            train_dataset=Dataset.from_dict({"text": ENGLISH}),
-            processing_class=tokenizer,
-            teacher_model=copy.deepcopy(teacher),
-            teacher_processing_class=teacher_tokenizer,
-        )
-        trainer.train()
-        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    @pytest.fixture
+    def losses(self, make_trainer):
+        """`losses(teacher, its tokenizer, tokenizer, student, objectives)`: those of three steps."""
+        given = {"train_dataset": Dataset.from_dict({"text": ENGLISH}), "max_steps": 3, "mlm_probability": 0.3}
+        given |= {"per_device_train_batch_size": 4, "learning_rate": 1e-3}
 
-    def test_it_learns_what_a_trimmed_teacher_would_teach(self, full, trimmed, teacher, tmp_path):
+        def train(teacher, its_tokenizer, tokenizer, student, objectives):
+            both = {"tokenizer": tokenizer, "trainer": {"teacher_processing_class": its_tokenizer}}
+            teacher = copy.deepcopy(teacher)
+            return logged(trained(make_trainer(teacher, student=student, objectives=objectives, **both, **given)))
+
+        return train
+
+    def test_it_learns_what_a_trimmed_teacher_would_teach(self, full, trimmed, teacher, losses):
         small = with_rows(teacher, trimmed.kept)
         student = create_student(small, "1x8:2h:16", init="random")
         objectives = ["relation", "hidden", "logits"]
-        expected = self.losses(small, trimmed.tokenizer, trimmed.tokenizer, student, tmp_path / "a", objectives)
-        found = self.losses(teacher, full, trimmed.tokenizer, student, tmp_path / "b", objectives)
+        expected = losses(small, trimmed.tokenizer, trimmed.tokenizer, student, objectives)
+        found = losses(teacher, full, trimmed.tokenizer, student, objectives)
         assert found == pytest.approx(expected, rel=1e-5)
 
-    def test_heads_with_padded_vocabularies_are_compared_on_the_common_rows(self, full, teacher, tmp_path):
+    def test_heads_with_padded_vocabularies_are_compared_on_the_common_rows(self, full, teacher, losses):
         student = create_student(with_rows(teacher, range(len(full))), "1x8:2h:16", init="random")
-        expected = self.losses(with_rows(teacher, range(len(full))), full, full, student, tmp_path / "a", ["logits"])
-        assert self.losses(teacher, full, full, student, tmp_path / "b", ["logits"]) == pytest.approx(
-            expected, rel=1e-5
-        )
+        expected = losses(with_rows(teacher, range(len(full))), full, full, student, ["logits"])
+        assert losses(teacher, full, full, student, ["logits"]) == pytest.approx(expected, rel=1e-5)
 
     def test_a_source_of_signals_that_knows_one_tokenizer_says_so(self, full, trimmed):
         with pytest.raises(ValueError, match="reads the ids of its own tokenizer"):
