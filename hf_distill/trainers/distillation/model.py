@@ -555,8 +555,12 @@ def give_own_settings(optimizer: Optimizer, objectives: nn.Module, args: Distill
         moved = [parameter for parameter in group["params"] if id(parameter) in chosen]
         if not moved:
             continue
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
-        optimizer.add_param_group({**group, "params": moved, **given})
+        others = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        if others:
+            group["params"] = others
+            optimizer.add_param_group({**group, "params": moved, **given})
+        else:
+            group.update(given)
 
 
 def train_beside(optimizer: Optimizer, scheduler: Any, objectives: nn.Module, args: DistillationArguments) -> None:
