@@ -208,7 +208,7 @@ def summary(report: dict[str, Any]) -> str:
 
 def _remarks(report: dict[str, Any]) -> list[str]:
     """Say what the rows of the table mean, and where everything is."""
-    lines = [*_budgets(report), f"scores are of the {report['split_rows']:,} rows of {report['split']}"]
+    lines = _budgets(report)
     if report.get("majority") is not None:
         lines.insert(0, f"majority: {report['majority']['label']!r} for every row, whatever it says")
     constants = {role: report[role].get("constant") for role in ("teacher", "student", "baseline")}
@@ -227,17 +227,21 @@ def _remarks(report: dict[str, Any]) -> list[str]:
 
 
 def _budgets(report: dict[str, Any]) -> list[str]:
-    """How long student and baseline were trained on the labels, and whether the student is better for it."""
-    student, baseline = report["student"], report["baseline"]
-    epochs = baseline["steps"] * rows_per_update(baseline["settings"]) / baseline["train_rows"]
-    lines = [f"baseline: the same student, trained on the labels without a teacher, for {epochs:.3g} epochs"]
-    choice = student.get("choice")
+    """How long student and baseline were trained on the labels, whether the student is better for it, and the rows."""
+    lines, baseline, choice = [], report["baseline"], report["student"].get("choice")
     if choice is not None:
         rows = "these rows" if choice["split"] == report["split"] else choice["split"]
         scores = f"{choice['before']:.4f} before, {choice['after']:.4f} after, on {rows}"
         is_adapted = choice["kept"] == "adapted"
         kept = "fine-tuned on the labels" if is_adapted else "as it was distilled; fine-tuning it is not better"
-        lines.insert(0, f"student: {kept} ({scores})")
+        lines.append(f"student: {kept} ({scores})")
+    trained = "baseline: the same student, trained on the labels without a teacher"
+    if "steps" in baseline:
+        epochs = baseline["steps"] * rows_per_update(baseline["settings"]) / baseline["train_rows"]
+        trained += f", for {epochs:.3g} epochs"
+    lines.append(trained)
+    if "split_rows" in report:
+        lines.append(f"scores are of the {report['split_rows']:,} rows of {report['split']}")
     return lines
 
 
