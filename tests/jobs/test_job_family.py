@@ -1,6 +1,7 @@
 """`distill --student_shape A B`: a family in one pass, each student as a distillation alone leaves it."""
 
 import json
+import shutil
 
 import pytest
 from tiny_data import QUIET
@@ -72,6 +73,21 @@ def test_each_folder_is_that_of_a_distillation_alone(teacher, text, training, tm
     assert "| student | parameters | of the teacher |" in out
 
 
+def test_a_family_of_several_teachers_goes_on_where_it_was_killed(teacher, text, tmp_path):
+    quiet = QUIET | {"save_strategy": "steps", "save_steps": 2, "student_init": "random", "max_steps": 4}
+    words = ["distill", "--teacher_models", teacher, teacher, "--textbook", text, "--objectives", "logits"]
+    words += ["--student_shape", SHAPE, "1x12:2h:20", "--max_length", "16", "--per_device_train_batch_size", "8"]
+    words += [word for name, value in quiet.items() for word in (f"--{name}", str(value))]
+    assert main([*words, "--output_dir", str(tmp_path / "family")]) == 0
+    first, second = tmp_path / "family" / "2x12-2h-20", tmp_path / "family" / "1x12-2h-20"
+    weights = {folder: (folder / "model.safetensors").read_bytes() for folder in (first, second)}
+    for folder in weights:
+        (folder / "model.safetensors").unlink()
+    shutil.rmtree(second / "checkpoint-4")
+    assert main([*words, "--output_dir", str(tmp_path / "family"), "--resume_from_checkpoint", "last"]) == 0
+    assert {folder: (folder / "model.safetensors").read_bytes() for folder in weights} == weights
+
+
 def test_a_dry_run_shows_every_student_and_writes_nothing(teacher, text, tmp_path, capsys):
     words = ["distill", "--teacher_model", teacher, "--textbook", text, "--student_shape", SHAPE, "1x12:2h:20"]
     assert main([*words, "--dry_run", "--use_cpu", "--output_dir", str(tmp_path / "family")]) == 0
@@ -97,6 +113,13 @@ def test_students_have_settings_of_their_own_and_share_the_rest(training):
     ]  # fmt: skip
     assert {own.weight_decay for own in trainings.values()} == {0.2}
     assert [own.output_dir.rsplit("/", 2)[1:] for own in trainings.values()] == [["out", name] for name in found]
+
+
+def test_every_student_has_a_repository_of_its_own(training):
+    for given, begins in {None: "out", "me/film": "me/film"}.items():
+        args = training("out", push_to_hub=True, hub_model_id=given)
+        found = members(FamilyArguments(student_shape=[SHAPE, SMALL]), args)
+        assert [own.hub_model_id for _, own in found.values()] == [f"{begins}-2x12-2h-20", f"{begins}-small"]
 
 
 def test_one_shape_is_one_student(training):

@@ -1,5 +1,8 @@
 """Several students in one pass of a teacher: each is the student of its own training, and the teacher runs once."""
 
+import _thread
+import signal
+
 import pytest
 import torch
 from datasets import Dataset
@@ -179,6 +182,28 @@ def test_a_family_that_failed_goes_on_from_what_each_student_has(make, passes):
     for one, other in zip(again, whole, strict=True):
         theirs = other.student.state_dict()
         assert all(torch.equal(values, theirs[name]) for name, values in one.student.state_dict().items())
+
+
+@pytest.fixture
+def interruptible():
+    """The handler of Python, also where the tests were started in the background, without one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_ends_the_family(interruptible):
+    def train():
+        while True:
+            turns.give_way()
+
+    def interrupted():
+        _thread.interrupt_main()
+        train()
+
+    turns = module._Turns([train, interrupted], [lambda: 0, lambda: 0], torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        turns.run()
 
 
 def test_a_student_that_ends_early_leaves_the_others_as_they_are(make, passes, capsys):

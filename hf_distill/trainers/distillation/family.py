@@ -202,7 +202,7 @@ class _Turns:
     whether gradients are accumulated.
 
     Attributes:
-        current: Number of the job that runs.
+        current: Number of the job that runs; -1 before the first one.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class _Turns:
         self._begun: list[Any] = []
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self.current = 0
+        self.current = -1
 
     def run(self) -> list[Any]:
         """Do all jobs; returns what each returned.
@@ -239,6 +239,7 @@ class _Turns:
         for thread in threads:
             thread.start()
         try:
+            self._pass_on(0)
             self._wait_for(lambda: not self._running)
         except BaseException as error:
             # Such as the interruption of a user, which comes to this thread.
@@ -287,7 +288,9 @@ class _Turns:
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         with self._changed:
-            self._changed.wait_for(condition)
+            # Python sees the interruption of a user between two waits.
+            while not self._changed.wait_for(condition, timeout=1.0):
+                pass
 
 
 def _global_state(device: torch.device) -> list[Any]:
