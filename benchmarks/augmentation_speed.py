@@ -98,7 +98,7 @@ def per_word(model: Any, tokenizer: Any, splits: Sequence[SplitText], *, lean: b
 
 def variants(model: Any, tokenizer: Any, options: argparse.Namespace) -> dict[str, Callable[[list[str]], int]]:
     """By name: what finds the candidates of some texts and returns the number of masked words."""
-    splitter = WordSplitter(tokenizer, max_tokens=max_tokens(model, tokenizer), split_negation_stays=True)
+    splitter = WordSplitter(tokenizer, max_tokens=max_tokens(model, tokenizer), tinybert_words=False)
     settings: dict[str, Any] = {"num_candidates": NUM_CANDIDATES, "exclude_original": False, "exclude_special": True}
     settings["batch_tokens"] = options.batch_tokens
     plain = copy.deepcopy(model)
