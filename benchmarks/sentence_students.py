@@ -8,8 +8,8 @@ Variants: `ours` trains the objectives of `--objectives` beside the running teac
 of sentence-transformers with the same first weights, `theirs_random` with random ones. The minutes of `theirs` begin
 with its teacher's vectors of the rows, which that package computes beforehand. How many updates the minutes have is
 measured on `--trial` updates first, so that both end with a learning rate of 0; where other jobs disturb the clock,
-`--updates` says how many. Teacher and `--others` are scored as they are. Whatever has its result in `--work_dir` is not
-run again; `--small` is a try of a minute.
+`--updates` says how many. Teacher and `--others` are scored as they are. Whatever has its result in `--work_dir` is
+not run again; `--small` is a try of a minute.
 """
 
 from __future__ import annotations
