@@ -124,7 +124,19 @@ def test_a_verb_has_one_stem(verb):
 @pytest.mark.parametrize(
     ("room", "shared"),
     [
-        ("commands", {"corpus_folder", "folders", "grid_students", "results", "stages", "terminal", "textbook"}),
+        (
+            "commands",
+            {
+                "corpus_folder",
+                "distill_family",
+                "folders",
+                "grid_students",
+                "results",
+                "stages",
+                "terminal",
+                "textbook",
+            },
+        ),
         ("settings", {"help", "parsing", "task", "values"}),
     ],
 )
