@@ -198,9 +198,7 @@ def test_commands_are_understood(page, words, stop_after_parsing, monkeypatch):
             run_script(rest[0], rest[1:], monkeypatch)
         check_flags(rest, parsed.value.args[0])
     elif program == "python" and rest[0].startswith("benchmarks/"):
-        # Flags that several scripts have stand in a module of their own.
-        scripts = [ROOT / rest[0], *(ROOT / "benchmarks" / name for name in ("record.py", "turns.py"))]
-        source = "".join(script.read_text(encoding="utf-8") for script in scripts)
+        source = with_imported_scripts(ROOT / rest[0])
         assert all(f'"{flag}"' in source or f'"{flag[2:]}"' in source for flag in flags_of(rest))
     elif program == "make":
         targets = [word for word in rest if "=" not in word]
@@ -212,6 +210,14 @@ def test_commands_are_understood(page, words, stop_after_parsing, monkeypatch):
         assert all(f"\n{extra} = [" in declared for names in extras for extra in names.split(","))
     else:
         assert program in {"torchrun", "git", "hf"}, f"{page} shows a program that this test does not know: {words}"
+
+
+def with_imported_scripts(script: Path) -> str:
+    """The source of a benchmark and of those beside it that it imports: flags that several have stand there."""
+    source = script.read_text(encoding="utf-8")
+    named = re.findall(r"^(?:from|import) (\w+)", source, flags=re.MULTILINE)
+    beside = [script.with_name(f"{name}.py") for name in dict.fromkeys(named)]
+    return source + "".join(with_imported_scripts(other) for other in beside if other.is_file())
 
 
 def flags_of(words: list[str]) -> list[str]:
