@@ -76,6 +76,8 @@ class DistillationTrainer(BaseTrainer):
     # Fields of the card's facts that whoever trains knows and the trainer does not, such as the name of the corpus.
     card_details: Mapping[str, Any] = MappingProxyType({})
     _signature_columns: Any
+    # Whether projections are fitted: outside of a run there is nothing to fit.
+    _is_fitted = True
 
     def __init__(
         self,
