@@ -137,7 +137,7 @@ def test_a_verb_has_one_stem(verb):
                 "textbook",
             },
         ),
-        ("settings", {"help", "parsing", "task", "values"}),
+        ("settings", {"flags", "help", "parsing", "task", "values"}),
     ],
 )
 def test_a_module_is_that_of_a_verb_or_says_what_is_shared(room, shared):

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 from hf_distill import settings as arguments
 from hf_distill.commands.info import objective_names
 from hf_distill.objectives.base import _REGISTRY
+from hf_distill.settings.flags import DataclassParser
 from hf_distill.settings.help import OFTEN_SET, defaults_in_source, help_page, lineage, read_argument_classes
 
 ROOT = Path(arguments.__file__).parents[2]
@@ -79,7 +80,7 @@ def test_defaults_are_read_as_they_are():
 
 @each_class
 def test_the_parser_has_the_flags_of_the_page(name):
-    actions = HfArgumentParser(getattr(arguments, name))._actions
+    actions = DataclassParser([getattr(arguments, name)])._actions
     known = {option for action in actions for option in action.option_strings}
     for flag in own_fields(name).values():
         assert f"--{flag.name}" in known

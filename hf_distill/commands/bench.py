@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import BertConfig
-from transformers.utils import logging
 
 from hf_distill.capture.architectures import forward_columns
 from hf_distill.commands.folders import writes_folder
@@ -32,7 +32,7 @@ from hf_distill.storage.files import write_text
 from hf_distill.students.creation import create_student
 from hf_distill.tasks.loading import load_task
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "bench.json"
 REPORT_FILE = "bench.md"

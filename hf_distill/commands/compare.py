@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.utils import logging
 
 from hf_distill.commands.corpus_folder import STATISTICS_FILE, is_built_folder
 from hf_distill.commands.folders import writes_folder
@@ -33,7 +33,7 @@ from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.rows.text import PAIR_COLUMN
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # What the task's own text is called.
 TASK = "task"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
-
-from transformers.utils import logging
 
 from hf_distill.settings.convert import ConversionArguments, convert_file
 from hf_distill.storage.files import write_text
 from hf_distill.storage.folders import check_apart
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def run(arguments: ConversionArguments) -> dict[str, Any]:

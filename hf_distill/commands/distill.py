@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,6 @@ import datasets
 import torch
 from transformers import AutoModelForSequenceClassification, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
 from hf_distill.commands.card import completed, distillation_details, shown_command
 from hf_distill.commands.distill_family import members, table
@@ -49,7 +49,7 @@ from hf_distill.trainers.distillation.family import train_family
 from hf_distill.trainers.distillation.multi_teacher import MultiTeacherTrainer
 from hf_distill.trainers.distillation.trainer import DistillationTrainer
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # The usual one is for weights that mean nothing yet; it spoils those that were cut out of the teacher.
 RATE_OF_CUT_STUDENTS = 1e-4

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers.utils import logging
 
 from hf_distill.capture.signals import check_weights
 from hf_distill.commands.card import exported_facts, write_card
@@ -27,7 +27,7 @@ from hf_distill.students.sentence import read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def run(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, Any]:

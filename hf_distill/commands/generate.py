@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import datasets
 import xxhash
 from transformers import set_seed
-from transformers.utils import logging
 
 from hf_distill.commands.card import shown_command, write_card, writing_facts
 from hf_distill.commands.folders import writes_folder
@@ -26,7 +26,7 @@ from hf_distill.tasks.catalogue.generation import GenerationDefaults
 from hf_distill.tasks.metrics.text_scores import check_scorers, score_generated
 from hf_distill.tasks.rows.generation import LoadedGeneration, load_generation_task, tokenize_generation
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 PREDICTIONS_FILE = "predictions.jsonl"
 # What decides the result, beside model, task, seed and the way of writing.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 import statistics
 import time
@@ -23,7 +24,6 @@ import xxhash
 from datasets.utils import logging as progress_bars
 from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
 from hf_distill.commands import distill
 from hf_distill.commands.evaluate import score_model
@@ -49,7 +49,7 @@ from hf_distill.tasks.majority import majority_scores
 from hf_distill.trainers.fine_tuning.task_models import load_task_model
 from hf_distill.trainers.fine_tuning.trainer import finetune
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 GRID_FILE, TABLE_FILE, CELLS = "grid.json", "grid.md", "cells"
 CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, MultiTeacherArguments)

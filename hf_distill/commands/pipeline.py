@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transformers import AutoConfig, TrainingArguments
-from transformers.utils import logging
 
 from hf_distill.capture.forward import evaluating
 from hf_distill.commands import (
@@ -67,7 +67,7 @@ from hf_distill.tasks.one_file import is_one_file, write_task_folder
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Files that stay in the folder of the distillation when the student is copied.
 _KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
-
-from transformers.utils import logging
 
 from hf_distill.reports.page import write_page
 from hf_distill.reports.runs import read_runs
 from hf_distill.settings import ReportArguments
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def run(arguments: ReportArguments) -> dict[str, Any]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import xxhash
-from transformers.utils import logging
 
 from hf_distill.commands.results import RESULTS_FILE, write_results
 from hf_distill.settings.parsing import arguments_to_dict
 from hf_distill.storage.files import read_json
 from hf_distill.storage.steps import mark, read_marker
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Stages:

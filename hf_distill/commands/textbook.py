@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers.utils import logging
 
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.settings import DistillationArguments, TextbookArguments
@@ -22,7 +22,7 @@ from hf_distill.teachers.routing import TEACHER_COLUMN
 from hf_distill.teachers.stored.teacher import StoredTeacher, join_rows
 from hf_distill.trainers.fine_tuning.task_models import label_order
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def read_textbook(

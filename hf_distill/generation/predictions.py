@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
 from hf_distill.storage.files import append_text, write_text
 from hf_distill.storage.steps import describe_file, mark, read_marker
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class PredictionFile:

@@ -8,14 +8,14 @@ configuration, `default`, and splits are guessed from the names of folders. So t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from huggingface_hub.errors import HTTPError, RevisionNotFoundError
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 PARQUET_BRANCH = "refs/convert/parquet"
 # What `datasets` reads off a folder's name without being told; it would take `test_matched` for `test` too.

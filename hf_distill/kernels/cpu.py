@@ -15,6 +15,7 @@ Shape legend: B batch, T queries, U keys, A attention heads, D head size.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,9 +24,8 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # A product in true fp32 is off by some 4e-7, one whose inputs were rounded to bf16 by some 3e-3.
 MAX_FP32_ERROR = 1e-5

@@ -1,4 +1,4 @@
-"""Settings of every verb: flat dataclasses for `HfArgumentParser`, from flags or YAML; nothing here does a job.
+"""Settings of every verb: flat dataclasses, filled from flags or YAML; nothing here does a job.
 
 The settings of a verb are in the module of its name; the help text of a field is its only documentation, and errors
 name the flag. A class is loaded when it is first used: those of trainings take seconds, since they extend

@@ -17,17 +17,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from ..hub.disclosure import is_secret_name, remember_secrets, without_secrets
 from ..storage.files import read_mapping, write_yaml
 from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, did_you_mean, shown
+from .flags import SWITCHES, DataclassParser
 from .help import PLUGINS_HELP
 from .presets import list_presets, preset_values
 from .values import check_limits, default_of
-
-if TYPE_CHECKING:
-    from transformers import HfArgumentParser
 
 # Flags of folders that are written.
 FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
@@ -38,7 +36,6 @@ STRUCTURED = frozenset(
     | {"task_settings", "student_shape"}
 )
 _LOADED: list[str] = []
-_SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 # The page of all flags that argparse would show before every error says nothing.
 USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
 
@@ -85,13 +82,11 @@ def parse(
         ValueError: If the file names an argument that none of the classes has, or a value that is not allowed.
         ImportError: If a plugin cannot be imported.
     """
-    from transformers import HfArgumentParser
-
     classes = [argument_classes] if isinstance(argument_classes, type) else list(argument_classes)
     words = list(sys.argv[1:] if argv is None else argv)
     for word in words:
         check_plain(word, "The command line")
-    parser = HfArgumentParser(cast("Any", classes), prog=prog, description=description, usage=USAGE)
+    parser = DataclassParser(classes, prog=prog, description=description, usage=USAGE)
     parser.error = partial(_error_with_hint, parser.error)  # type: ignore[method-assign]
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
     given = {} if config_file is None else read_config(config_file)
@@ -108,7 +103,7 @@ def parse(
             _set_defaults(parser, classes, preset_values(named or in_file), f"the preset {named or in_file!r}")
     _set_defaults(parser, classes, given, repr(config_file))
     try:
-        *parsed, rest = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+        parsed, rest = parser.instances(words)
     except TypeError as error:
         # Mappings such as `accelerator_config` become classes of transformers, which say what they do not know.
         raise ValueError(f"A setting has a value that it cannot have: {error}.") from error
@@ -157,7 +152,7 @@ def name_leading_words(argv: Sequence[str], names: Sequence[str]) -> list[str]:
     return [*config, *named, *rest[min(len(names), len(leading)) :]]
 
 
-def _take_preset(parser: HfArgumentParser, words: list[str]) -> tuple[list[str], str | None]:
+def _take_preset(parser: DataclassParser, words: list[str]) -> tuple[list[str], str | None]:
     """Declare `--preset` for the help page, and take it out of the words: it belongs to no argument class."""
     text = f"Settings of a paper, below file and flags: {', '.join(list_presets())}."
     parser.add_argument("--preset", default=argparse.SUPPRESS, metavar="NAME", help=text)
@@ -178,12 +173,10 @@ def from_mapping(argument_class: type, values: Mapping[str, Any], source: str) -
     Raises:
         ValueError: If a name is unknown or a value is none that its argument can have.
     """
-    from transformers import HfArgumentParser
-
-    parser = HfArgumentParser(cast("Any", argument_class), exit_on_error=False)
+    parser = DataclassParser([argument_class], exit_on_error=False)
     _set_defaults(parser, [argument_class], values, source)
     try:
-        made = parser.parse_args_into_dataclasses([])[0]
+        made = parser.instances([])[0][0]
     except argparse.ArgumentError as error:
         raise ValueError(f"{source}: {error}") from error
     check_limits(made)
@@ -229,7 +222,7 @@ def _typed(action: argparse.Action, value: Any, hint: Any, where: str) -> Any:
     if choices and isinstance(value, str) and value not in map(str, choices):
         raise ValueError(f"{where} is {value!r}; allowed are {choices}.{did_you_mean(value, map(str, choices))}")
     if isinstance(value, str) and bool in (hint, *get_args(hint)) and str not in get_args(hint):
-        value = _SWITCHES.get(value.strip().lower(), value)
+        value = SWITCHES.get(value.strip().lower(), value)
     # Kinds of transformers, such as `IntervalStrategy | str`, are made of text.
     return as_hint(value, hint if can_check(hint) else str | list[str] | None, where)
 

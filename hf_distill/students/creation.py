@@ -6,6 +6,7 @@ fewer or narrower layers. Layers are 1-based.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.utils import logging
 
 from hf_distill.capture.architectures import is_known
 from hf_distill.hub.loading import load_tokenizer
@@ -35,7 +35,7 @@ from .slicing import take_weights
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 INITIALISATIONS = ("teacher", "teacher_layers", "svd_embeddings", "random")
 
 

@@ -5,14 +5,14 @@ Shape legend: V vocabulary, D width of the teacher's word embeddings, d of the s
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def principal_components(table: Tensor, width: int) -> tuple[Tensor, float]:

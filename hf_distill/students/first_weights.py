@@ -6,6 +6,7 @@ compute can be kept instead: its most important dimensions (`slicing`), correcte
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
 from hf_distill.capture.signals import SignalRequest
@@ -29,7 +29,7 @@ from .refitting import Batch, KnownStates, as_state, known_inputs, refit
 from .shapes import shape_of
 from .slicing import Axis, Cut, Importance, axes_of, check_can_be_cut, choose_cut, cut_weights, importance_of_weights
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 CALIBRATION_TOKENS = 40_000
 ROWS_PER_BATCH = 64

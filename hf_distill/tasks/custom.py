@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, List
-from transformers.utils import logging
 
 from hf_distill.storage.files import read_yaml
 from hf_distill.storage.plain_values import as_mapping, did_you_mean, shown
@@ -18,7 +18,7 @@ from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
 from hf_distill.tasks.several_labels import names_in, says_several
 from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, SEVERAL_METRICS, TaskSpec
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 TASK_FILE = "task.yaml"
 MAX_INFERRED_LABELS = 1000

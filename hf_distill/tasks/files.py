@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset, load_from_disk
-from transformers.utils import logging
 
 from hf_distill.storage.files import DamagedFileError, check_rows_of_json, check_rows_of_table
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Both kinds name their splits, files and columns alike.
 RowsSpec = TaskSpec | GenerationSpec

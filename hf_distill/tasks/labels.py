@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, List, Value
-from transformers.utils import logging
 
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # How sources write "no label": the GLUE files, SNLI's disagreement mark, empty cells.
 HIDDEN_TEXTS = frozenset({"", "-", "-1", "hidden"})
@@ -22,6 +23,12 @@ _GENERIC = re.compile(r"(label_)?\d+", flags=re.IGNORECASE)
 
 # Columns of a batch that hold labels: of rows or tokens, and of spans.
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Warn about something that is met again with every model or batch."""
+    logger.warning(message)
 
 
 def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, split: str) -> Dataset:
@@ -169,7 +176,7 @@ def names_of_head(config: Any) -> list[str]:
     label2id = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
     # A configuration that was given `id2label` alone has generic names in `label2id`.
     if not is_generic(list(label2id)) and any(by_index.get(index) != name for name, index in label2id.items()):
-        logger.warning_once(
+        _warn_once(
             f"The configuration of {getattr(config, 'name_or_path', '') or type(config).__name__!r} contradicts "
             f"itself: `id2label` is {by_index}, `label2id` is {label2id}. `id2label` counts; mend the other one."
         )
@@ -350,7 +357,7 @@ def label_permutation(teacher: Any, student: Any) -> list[int] | None:
     if order is None:
         order = order_by_number(theirs, ours)
         if order is not None:
-            logger.warning_once(
+            _warn_once(
                 f"Label names cannot be compared: the teacher's are {theirs}, the student's {ours}. Their orders are "
                 "taken to be the same; set `id2label` in both configurations to have them checked."
             )

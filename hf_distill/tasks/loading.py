@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
-from transformers.utils import logging
 
 from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
 from hf_distill.storage.plain_values import did_you_mean
@@ -35,7 +35,7 @@ from hf_distill.tasks.rows.words import normalise_words
 from hf_distill.tasks.several_labels import normalise_several
 from hf_distill.tasks.spec import TaskSpec
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Scores of the second class alone: the names decide which class that is.
 NAME_METRICS = ("f1",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
-from transformers.utils import logging
 
 from hf_distill.storage.files import new_folder, write_yaml
 from hf_distill.storage.plain_values import did_you_mean
@@ -20,7 +20,7 @@ from hf_distill.tasks.labels import HIDDEN_TEXTS
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.spec_values import FINE_TUNING, FineTuningDefaults
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 CONLL = (".conll", ".iob", ".bio")
 # Names of columns in the order in which they are looked for; those of pairs stand together.

@@ -5,6 +5,7 @@ Shape legend: N teachers, B rows.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ import datasets
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
-from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
@@ -33,7 +33,7 @@ from .routing import (
 )
 from .stored.teacher import StoredCollator, join_rows
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 LOGITS = SignalRequest(logits=True)
 
 

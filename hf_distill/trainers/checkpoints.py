@@ -7,6 +7,7 @@ loaded.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,6 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
 from ..storage.files import (
     WEIGHTS,
@@ -34,7 +34,7 @@ from ..storage.files import (
 )
 from ..storage.steps import MARKER, begin, damage_of_step, differences, finish, read_marker
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Stands for the last whole checkpoint of the output folder, which is not there when a job is started for the first
 # time.

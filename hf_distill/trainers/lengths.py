@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,11 +12,10 @@ import torch
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import has_length
-from transformers.utils import logging
 
 from ..tasks.rows.text import has_transform, stored_lengths
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class LengthSampler(LengthGroupedSampler):

@@ -137,11 +137,12 @@ def test_the_verb_takes_flags_or_a_file(data, capsys, as_yaml):
     assert "BM25 engine: bm25s (asked for)" in capsys.readouterr().out
 
 
-def test_a_corpus_is_built_without_torch(data):
+def test_a_corpus_is_built_without_torch_and_transformers(data):
     words = ["corpus", "--task", "glue/sst2", "--data_dir", str(data / "sst2"), "--corpus", str(data / "general.txt")]
     words += ["--engine", "bm25s", "--corpus_dir", str(data / "out")]
-    code = f"import sys; from hf_distill.cli import main; print(main({words}), 'torch' in sys.modules)"
+    code = f"import sys; from hf_distill.cli import main; print(main({words}), {{'torch', 'transformers'}}"
+    code += " & set(sys.modules))"
     environment = os.environ | {"HF_DATASETS_CACHE": str(data / "cache")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.splitlines()[-1] == "0 False"
+    assert done.stdout.splitlines()[-1] == "0 set()"
     assert list((data / "out" / "data").glob("*.parquet"))

@@ -6,6 +6,7 @@ that a model is loaded with. The grid has every engine at several batch sizes an
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from hf_distill.capture.architectures import shows_its_signals
 from hf_distill.reports.speed.engines import ENGINES, Engines, EngineUnavailableError, Run
@@ -21,7 +21,7 @@ from hf_distill.reports.speed.latency import Batch, Latency, check_protocol, med
 from hf_distill.students.shapes import shape_of
 from hf_distill.students.sizes import count_parameters
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Speed-up over a 12x768 teacher by layers and width: MiniLM, table 2; TinyBERT, table 1.
 PAPER_TEACHER = (12, 768)

@@ -8,12 +8,12 @@ model. Where a prediction or a label is not finite, or there are none, there is 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 
 import numpy as np
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, List, Value
-from transformers import PreTrainedTokenizerBase
 
 from hf_distill.tasks.labels import cast_column
 from hf_distill.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def normalise_choices(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:

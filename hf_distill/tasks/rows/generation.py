@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from hf_distill.tasks.catalogue.generation import GENERATION_TASKS, GenerationSpec, get_generation_task
 from hf_distill.tasks.custom import read_task_file
 from hf_distill.tasks.loading import LoadedRows, drop_rows_without_text, read_splits, rename_columns
 from hf_distill.tasks.rows.tokenizing import tokenizer_fingerprint
 
-logger = logging.get_logger(__name__)
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 # Counts as part of the cache key, as in `preprocessing`.
 CODE_VERSION = 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers.utils import logging
 
 from hf_distill.tasks.metrics.answers import squad_scores, squad_v2_scores
 from hf_distill.tasks.metrics.answers_chinese import cmrc_scores
@@ -17,7 +17,7 @@ from hf_distill.tasks.spec import ENTITY_METRICS, OUTSIDE_TAG, TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 DIVERGED = "Lower `--learning_rate`, or train without `--fp16`."
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute
 from datasets import Dataset, List, Value
-from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from hf_distill.tasks.labels import cast_column
 from hf_distill.tasks.spec import TaskSpec
 
-logger = logging.get_logger(__name__)
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 # Longest question in tokens, as in the script that BERT was published with.
 MAX_QUESTION_LENGTH = 64

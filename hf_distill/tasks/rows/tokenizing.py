@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from datasets import Dataset, DatasetDict, List, Value
 from datasets.fingerprint import Hasher
-from transformers import PreTrainedTokenizerBase
 
 from hf_distill.tasks.rows.choices import encode_choices
 from hf_distill.tasks.rows.questions import encode_questions, window_stride
 from hf_distill.tasks.rows.words import encode_words
 from hf_distill.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Counts as part of the cache key: `datasets` hashes package functions by name only, not by code.
 CODE_VERSION = 2

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import ClassLabel, Dataset, List, Value
-from transformers import PreTrainedTokenizerBase
 
 from hf_distill.tasks.labels import MAX_EXAMPLES, LabelLookup, cast_column
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 NO_WORD = -1

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from transformers.utils import logging
 
 from ...capture.signals import SignalRequest
 from ...storage import steps
@@ -16,7 +15,7 @@ from ...storage.files import read_mapping, write_json
 from ...storage.plain_values import as_hint
 from .columns import StoredSignal
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 3

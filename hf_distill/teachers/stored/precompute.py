@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import time
@@ -21,7 +22,6 @@ from accelerate.utils import gather_object
 from datasets.utils import tqdm
 from torch import nn
 from transformers import DataCollatorWithPadding
-from transformers.utils import logging
 
 from ... import __version__
 from ...capture.architectures import without_adapters
@@ -53,7 +53,7 @@ from .manifest import (
 )
 from .rows import IDS, hash_rows, rows_to_store
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 StoreDtype = Literal["float16", "bfloat16", "float32"]
 # Two lengths, to tell axes of tokens from others.

@@ -9,6 +9,7 @@ Every training keeps random numbers of its own, so that its student ends with th
 from __future__ import annotations
 
 import contextvars
+import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,6 @@ from accelerate.state import GradientState
 from torch import Tensor
 from transformers import enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
-from transformers.utils import logging
 
 from ...capture.batch import on_host
 from ...capture.signals import SignalRequest, Signals
@@ -34,7 +34,7 @@ from ..callbacks import TermsInProgressBar
 from ..checkpoints import LAST_CHECKPOINT
 from .trainer import DistillationTrainer
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Settings that decide the batches, and what the teacher says to one.
 SHARED_SETTINGS = (

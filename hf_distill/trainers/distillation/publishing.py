@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 from huggingface_hub import CommitInfo
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, SaveStrategy
-from transformers.utils import logging
 
 from ...capture.signals import check_weights
 from ...hub.failures import as_push_error
@@ -22,7 +22,7 @@ from ...hub.selection import CARD_FILE, select_files
 from ...storage.files import copy_file
 from .card import card_facts
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 STRATEGIES = (HubStrategy.EVERY_SAVE, HubStrategy.END)
 
 

@@ -10,13 +10,13 @@ scored by the order into which it puts the documents that BM25 finds.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import datasets
 import numpy as np
 from transformers import DataCollatorWithPadding, EvalPrediction
-from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
@@ -38,7 +38,7 @@ from ..fine_tuning.predictions import predict_texts
 from ..fine_tuning.task_models import check_positions, label_order
 from .model import DistillationModel
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 Way = Literal["head", "probe", "vectors"]
 # (rows, what is asked of the student, collator, what is kept of the outputs) -> outputs and labels of all rows.

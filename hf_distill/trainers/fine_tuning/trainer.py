@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import SchedulerType
-from transformers.utils import logging
 
 from hf_distill.capture.batch import reading
 from hf_distill.capture.signals import check_weights
@@ -42,7 +42,7 @@ from hf_distill.trainers.distillation.evaluation import rows_that_count
 from hf_distill.trainers.fine_tuning.heads import TaskHead, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions, fit_head, label_order, merge_lora
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # Outputs that are no logits and would be gathered for the whole evaluation split.
 IGNORED_OUTPUTS = ["hidden_states", "attentions", "past_key_values"]
