@@ -421,6 +421,18 @@ def check_rows_of_json(path: PathLike) -> None:
         raise DamagedFileError(f"{os.fspath(path)!r}: the first row is {shown}; a row is a mapping (column: value).")
 
 
+def separator_of_table(path: PathLike) -> str:
+    """Return what stands between the cells of a table: a tab, or in a csv file what its first line is separated by.
+
+    Spreadsheets write csv files with semicolons in countries whose numbers have commas.
+    """
+    if Path(path).suffix.lower() != ".csv":
+        return "\t"
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as stream:
+        header = stream.readline()
+    return next((separator for separator in ",;\t" if separator in header), ",")
+
+
 def check_rows_of_table(path: PathLike, separator: str, *, quoted: bool = True, columns: int | None = None) -> None:
     """Compare the first row of a table with its header: pandas takes what a row has too many for its index.
 

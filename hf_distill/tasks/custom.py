@@ -16,7 +16,14 @@ from hf_distill.storage.plain_values import as_mapping, did_you_mean, shown
 from hf_distill.tasks.files import find_task_folder, read_folder
 from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
 from hf_distill.tasks.several_labels import names_in, says_several
-from hf_distill.tasks.spec import ENTITY_METRICS, HIDDEN_LABEL, OUTSIDE_TAG, SEVERAL_METRICS, TaskSpec
+from hf_distill.tasks.spec import (
+    ENTITY_METRICS,
+    HIDDEN_LABEL,
+    OUTSIDE_TAG,
+    REGRESSION_METRICS,
+    SEVERAL_METRICS,
+    TaskSpec,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +113,7 @@ def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Pa
         place: File or folder, for messages.
 
     Returns:
-        `None` if the labels are fractions: regression.
+        `None` if the labels are fractions, or are to be scored as numbers: regression.
 
     Raises:
         ValueError: If a row has no one label, or the column does not say which labels there are.
@@ -117,6 +124,8 @@ def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Pa
         return names_in(rows, column, separator)
     if kind != "token_classification":
         check_one_label(rows, column, where=str(place))
+    if set(values.get("metrics") or ()) & set(REGRESSION_METRICS):
+        return None
     return names_from(rows, column, place)
 
 
@@ -160,15 +169,39 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
             return None
         if numbers[0] == 0 and numbers[-1] == len(numbers) - 1:
             return [str(int(number)) for number in numbers]
+        listed = " ".join(f"{number:g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
         raise ValueError(
-            f"Column {column!r} of {str(folder)!r} holds the numbers {numbers[:10]}: classes must be 0 to n-1. "
-            f"Name them with `--class_names` (numbers as text are names too), or write `label_names: null` into "
-            f"{TASK_FILE} for regression. Hidden labels are {HIDDEN_LABEL}."
+            f"Column {column!r} of {str(folder)!r} holds the numbers {listed}: are they classes? Name them with "
+            f"`--class_names {listed}`; if they are amounts to estimate, say `--metrics {' '.join(REGRESSION_METRICS)}`"
+            f". Numbers from 0 to n-1 are taken for classes; a hidden label is {HIDDEN_LABEL}."
         )
     if len(texts) > MAX_INFERRED_LABELS:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds {len(texts)} different texts: is it the label?")
     _refuse_several_labels(texts, column, folder)
+    _check_spelling(texts, column, folder)
     return sorted(texts)
+
+
+def _check_spelling(texts: Collection[str], column: str, folder: Path) -> None:
+    """Refuse a single label, and warn of labels that differ in small and capital letters only.
+
+    Raises:
+        ValueError: If all rows have one label.
+    """
+    if len(texts) < 2:
+        raise ValueError(
+            f"Column {column!r} of {str(folder)!r} holds one label only, {next(iter(texts))!r}: a classifier needs "
+            "two (`--label_column` names another column)."
+        )
+    forms: dict[str, list[str]] = {}
+    for text in sorted(texts):
+        forms.setdefault(text.casefold(), []).append(text)
+    alike = next((found for found in forms.values() if len(found) > 1), None)
+    if alike is not None:
+        logger.warning(
+            f"Column {column!r} of {str(folder)!r} holds {' and '.join(map(repr, alike))}, which are labels of their own"
+            ": write them alike if they mean the same."
+        )
 
 
 def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None:
@@ -176,8 +209,8 @@ def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None
     if len(numbers) <= FEW_NUMBERS:
         logger.warning(
             f"Column {column!r} of {str(folder)!r} holds the numbers {numbers}, some with fractions: the task is a "
-            f"regression. For classes name them with `--class_names`; `label_names: null` in {TASK_FILE} says that it "
-            "is one."
+            f"regression. For classes name them with `--class_names`; `--metrics {REGRESSION_METRICS[0]}` says that "
+            "it is one."
         )
 
 
@@ -213,5 +246,5 @@ def default_metrics(values: Mapping[str, Any]) -> list[str]:
     if values.get("kind") == "multiple_choice":
         return ["accuracy"]
     if label_names is None:
-        return ["pearson", "spearman"]
+        return list(REGRESSION_METRICS)
     return ["accuracy", "f1"] if len(label_names) == 2 else ["accuracy", "f1_macro"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset, load_from_disk
 
-from hf_distill.storage.files import DamagedFileError, check_rows_of_json, check_rows_of_table
+from hf_distill.storage.files import DamagedFileError, check_rows_of_json, check_rows_of_table, separator_of_table
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
 
@@ -136,7 +136,8 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
         for path in files if options else ():
             names = options.get("column_names")
             columns = len(names) if isinstance(names, list) else None
-            check_rows_of_table(path, str(options["sep"]), quoted=options["sep"] == ",", columns=columns)
+            quoted = options["quoting"] != csv.QUOTE_NONE
+            check_rows_of_table(path, str(options["sep"]), quoted=quoted, columns=columns)
         rows = load_dataset(READERS[suffix], data_files=[str(path) for path in files], split="train", **options)
     except DamagedFileError:
         raise
@@ -146,9 +147,10 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
         reason = error.__cause__ or error
         if "corresponds to no data" in str(reason):
             raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) hold no rows.") from error
+        hint = " Save them as UTF-8." if isinstance(reason, UnicodeDecodeError) else ""
         raise ValueError(
             f"{[str(path) for path in files]} could not be read as {READERS[suffix]} "
-            f"({type(reason).__name__}: {reason})."
+            f"({type(reason).__name__}: {reason}).{hint}"
         ) from error
     _check_kinds(rows, files, spec)
     return rows
@@ -204,10 +206,14 @@ def _complete(files: list[Path]) -> list[Path]:
 
 def _csv_options(path: Path, spec: RowsSpec) -> dict[str, object]:
     """Options that read every cell as it is written: text, with no quoting in tab-separated files (the GLUE rule)."""
-    tabs = path.suffix.lower() != ".csv"
-    separator = "\t" if tabs else ","
+    separator, quoted = separator_of_table(path), path.suffix.lower() == ".csv"
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        header = stream.readline().rstrip("\r\n").split(separator) if tabs else next(csv.reader(stream), [])
+        if quoted:
+            header = next(csv.reader(stream, delimiter=separator), [])
+        else:
+            header = stream.readline().rstrip("\r\n").split(separator)
+    # A column without a name, such as pandas' index, has this one there.
+    header = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
     known = {
         *spec.text_columns,
         spec.label_column,
@@ -215,7 +221,7 @@ def _csv_options(path: Path, spec: RowsSpec) -> dict[str, object]:
     }
     options: dict[str, object] = {
         "sep": separator,
-        "quoting": csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+        "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         "encoding": "utf-8-sig",
         "keep_default_na": False,
     }

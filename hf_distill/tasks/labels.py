@@ -303,6 +303,11 @@ class LabelLookup:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         text = str(value).strip()
+        found = self._find(text)
+        # A table in which a label is missing writes the others with a fraction.
+        return self._find(text[:-2]) if found is None and text.endswith(".0") else found
+
+    def _find(self, text: str) -> int | None:
         named = self._names.find(text) if self._names is not None else None
         return self._marks.get(text.casefold()) if named is None else named
 

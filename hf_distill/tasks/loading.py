@@ -27,7 +27,7 @@ from hf_distill.tasks.labels import (
     order_by_name,
     visible_labels,
 )
-from hf_distill.tasks.one_file import is_one_file, read_one_file
+from hf_distill.tasks.one_file import is_one_file, read_one_file, refuse_other_files
 from hf_distill.tasks.rows.choices import normalise_choices
 from hf_distill.tasks.rows.preprocessing import preprocess_rows
 from hf_distill.tasks.rows.questions import has_answers, normalise_questions
@@ -182,6 +182,8 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> Tas
     """The registered task of that name, or the one that the folder holds, with the given fields."""
     if folder is not None and not is_registered(name) and is_described(name, folder, fields):
         return custom_spec(name, folder, fields)
+    if not is_registered(name):
+        refuse_other_files(name)
     spec = get_task(name)
     return TaskSpec.from_dict(spec.to_dict() | fields) if fields else spec
 

@@ -49,6 +49,21 @@ def is_one_file(name: str) -> bool:
     return path.suffix.lower() in (*READERS, *CONLL) and path.is_file()
 
 
+def refuse_other_files(name: str) -> None:
+    """Say what is wrong with a name that means a file, but none with rows.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is of no kind that can be read.
+    """
+    path, kinds = Path(name).expanduser(), (*READERS, *CONLL)
+    if path.suffix.lower() in kinds and not path.exists():
+        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileNotFoundError(f"`--task`: there is no file {name!r}.{did_you_mean(path.name, beside)}")
+    if path.is_file():
+        raise ValueError(f"`--task` {name!r} is a file of no known kind; known are {', '.join(kinds)}.")
+
+
 def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
     """The task of a file, and the rows of its splits.
 
@@ -63,6 +78,7 @@ def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[
     path = Path(name).expanduser()
     rows = _read(path)
     columns = _columns(rows, fields, path)
+    _check_header(rows, columns, fields, path)
     values: dict[str, Any] = {"name": path.stem, **columns, **fields}
     if "label_names" not in values and values["kind"] != "question_answering":
         values["label_names"] = label_names_of(rows, values["label_column"], values, path)
@@ -177,6 +193,24 @@ def _known(label: str | None, path: Path, rows: Dataset) -> str:
     return label
 
 
+def _check_header(rows: Dataset, columns: Mapping[str, Any], fields: Mapping[str, Any], path: Path) -> None:
+    """Refuse a table without a header, whose first row would be taken for names.
+
+    Raises:
+        ValueError: If both columns were found by their values alone, and that of the labels has the name of a label.
+    """
+    label, texts = columns["label_column"], columns["text_columns"]
+    known = {"label_column", "text_columns"} & fields.keys() or {label.lower(), *map(str.lower, texts)} & {
+        *LABELS, *TEXTS, *(name for pair in PAIRS for name in pair)
+    }  # fmt: skip
+    if not known and columns["kind"] == "text_classification" and label in rows.unique(label):
+        raise ValueError(
+            f"`--task` {str(path)!r} seems to have no header: its first row is {rows.column_names}, and {label!r} is "
+            "a label too. Write names of the columns into the first line, such as text,label; or name the columns with "
+            "`--text_columns` and `--label_column`."
+        )
+
+
 def _is_list(rows: Dataset, column: str) -> bool:
     return isinstance(rows.features[column], List)
 
@@ -215,23 +249,34 @@ _TEXT_TYPES = ("string", "large_string")
 
 
 def _splits(rows: Dataset, spec: TaskSpec, path: Path) -> tuple[dict[str, Dataset], str]:
-    """The rows by their column `split`, or else training rows and rows that are held out; and how, in words."""
+    """The rows by their column `split`, or else training rows and rows that are held out; and how, in words.
+
+    A column `split` without validation rows keeps its others, and validation rows are held out of those of training.
+    """
+    headline, splits, how = spec.headline_split, {spec.train_split: rows}, ""
     column = next((name for name in rows.column_names if name.lower() == "split"), None)
-    headline = spec.headline_split
     if column is not None:
         names = {alias: split for split, aliases in COMMON_ALIASES.items() for alias in aliases}
         own = [names.get(str(value).lower(), str(value).lower()) for value in rows[column]]
-        splits = {name: rows.select([i for i, one in enumerate(own) if one == name]) for name in dict.fromkeys(own)}
-        if {spec.train_split, headline} <= splits.keys():
-            return splits, f" by the column {column!r}"
-    held_out = set(_held_out(rows, spec))
+        found = {name: rows.select([i for i, one in enumerate(own) if one == name]) for name in dict.fromkeys(own)}
+        if spec.train_split not in found:
+            how = f"; {column!r} does not say which rows are those of {spec.train_split} and is not used"
+        elif headline in found:
+            return found, f" by the column {column!r}"
+        else:
+            splits, how = found, f"; the others by the column {column!r}"
+    train = splits[spec.train_split]
+    held_out = set(_held_out(train, spec))
     if not held_out:
         raise ValueError(
-            f"`--task` {str(path)!r} has {len(rows)} rows, too few to hold some out for {headline}: give a folder "
-            "with files of both splits, or a column `split`."
+            f"`--task` {str(path)!r} has {len(train):,} rows of {spec.train_split}, and no label in "
+            f"{spec.label_column!r} (`--label_column`) has two different texts, one of them to hold out for {headline}"
+            ": too few rows, unless a column `split` or a folder with files of both splits names those for it."
         )
-    train = rows.select([i for i in range(len(rows)) if i not in held_out])
-    return {spec.train_split: train, headline: rows.select(sorted(held_out))}, ", always the same ones of every class"
+    splits[headline] = train.select(sorted(held_out))
+    splits[spec.train_split] = train.select([i for i in range(len(train)) if i not in held_out])
+    drawn = "at random" if spec.label_names is None else "from every class"
+    return splits, f", those of {headline} drawn {drawn}, always the same ones{how}"
 
 
 def _is_known(label: Any) -> bool:

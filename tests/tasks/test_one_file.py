@@ -78,6 +78,20 @@ class TestSplits:
             asked = load_task(path, label_names=["bad", "good"], evaluation_splits=["validation"]).spec
             assert asked.evaluation_splits == ("validation",)
 
+    def test_a_column_of_splits_without_validation_keeps_its_test_rows(self, tmp_path, caplog):
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES, "split": ["train"] * 30 + ["test"] * 10})
+        task = load_task(path)
+        assert {name: len(rows) for name, rows in task.dataset.items()} == {"test": 10, "validation": 6, "train": 24}
+        assert task.dataset["test"]["text"][:] == TEXTS[30:]
+        assert (
+            "those of validation drawn from every class, always the same ones; the others by the column" in caplog.text
+        )
+
+    def test_a_column_of_splits_without_training_rows_is_said_not_to_be_used(self, tmp_path, caplog):
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES, "split": ["a", "b"] * 20})
+        assert len(load_task(path).train) == 32
+        assert "'split' does not say which rows are those of train and is not used" in caplog.text
+
     @pytest.mark.parametrize(("rows", "epochs"), [(80, 20), (2_400, 10), (98_000, 3)])
     def test_epochs_follow_from_the_number_of_rows(self, rows, epochs):
         assert fine_tuning_of(rows).epochs == epochs
@@ -115,6 +129,32 @@ class TestColumns:
         spec = load_task(path, text_columns=["body"], label_column="mood", label_names=["bad", "good"]).spec
         assert (spec.text_columns, spec.label_column, spec.label_names) == (("body",), "mood", ("bad", "good"))
 
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_a_csv_file_may_have_other_separators(self, tmp_path, separator):
+        texts = [f"{text}, really" for text in TEXTS]
+        task = load_task(write_csv(tmp_path / "a.csv", {"text": texts, "label": NAMES}, separator))
+        assert set(task.dataset["train"]["text"]) < set(texts)
+
+    def test_a_column_without_a_name_is_left_out(self, tmp_path):
+        task = load_task(write_csv(tmp_path / "a.csv", {"": range(40), "text": TEXTS, "label": NAMES}))
+        assert task.train.column_names == ["text", "label"]
+
+    def test_classes_may_be_written_with_a_fraction(self, tmp_path):
+        numbers = [float(number % 2) for number in range(39)] + [""]
+        task = load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": numbers}))
+        assert task.spec.label_names == ("0", "1")
+        assert set(task.train["label"]) <= {0, 1, -1}
+
+    def test_stars_are_classes_or_numbers_as_the_flags_say(self, tmp_path):
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "stars": [1, 2, 3, 4] * 10})
+        assert load_task(path, label_names=["1", "2", "3", "4"]).spec.num_labels == 4
+        spec = load_task(path, metrics=["spearman"]).spec
+        assert (spec.label_names, spec.metrics) == (None, ("spearman",))
+
+    def test_labels_that_differ_by_case_only_are_said(self, tmp_path, caplog):
+        load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": ["Good", *NAMES[1:]]}))
+        assert "holds 'Good' and 'good', which are labels of their own" in caplog.text
+
     def test_numbers_with_fractions_are_a_regression(self, tmp_path):
         numbers = [number / 7 for number in range(40)]
         spec = load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "score": numbers})).spec
@@ -137,12 +177,18 @@ class TestErrors:
         [
             ({"a": TEXTS, "b": TEXTS[::-1]}, "none of them is known to hold labels: name it with `--label_column`"),
             ({"label": NAMES, "n": NAMES}, "none of them is known to hold text: name it with `--text_columns`"),
-            ({"text": ["one text"] * 2, "label": ["a", "b"]}, "too few to hold some out"),
+            ({"text": ["one text"] * 2, "label": ["a", "b"]}, "no label in 'label' .* has two different texts"),
+            ({"text": TEXTS, "label": [f"label {number}" for number in range(40)]}, "has two different texts"),
+            ({"text": TEXTS, "label": ["good"] * 40}, "holds one label only, 'good'"),
+            ({TEXTS[0]: TEXTS[1:], NAMES[0]: NAMES[1:]}, "seems to have no header: its first row is"),
             ({"text": [], "label": []}, "hold no rows"),
-            ({"text": TEXTS, "label": [1, 2, 3, 4, 5] * 8}, "Name them with `--class_names`"),
+            (
+                {"text": TEXTS, "label": [1, 2, 3, 4, 5] * 8},
+                "Name them with `--class_names 1 2 3 4 5`; .* say `--metrics pearson spearman`",
+            ),
             ({"text": TEXTS, "label": ["a|b", "a"] * 20}, "several labels"),
         ],
-        ids=["labels", "text", "rows", "empty", "stars", "several"],
+        ids=["labels", "text", "rows", "names", "one class", "no header", "empty", "stars", "several"],
     )
     def test_what_cannot_be_told_is_asked(self, tmp_path, columns, message):
         with pytest.raises(ValueError, match=message):
@@ -163,6 +209,24 @@ class TestErrors:
     def test_a_column_that_is_misspelt(self, tmp_path, flags, message):
         with pytest.raises(ValueError, match=message):
             load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}), **flags)
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        write_csv(tmp_path / "reviews.csv", {"text": TEXTS, "label": NAMES})
+        with pytest.raises(
+            FileNotFoundError, match=r"there is no file '.*reveiws.csv'\. Did you mean 'reviews.csv'\?"
+        ):
+            load_task(str(tmp_path / "reveiws.csv"))
+
+    def test_a_file_of_another_kind(self, tmp_path):
+        (tmp_path / "reviews.xlsx").write_bytes(b"PK")
+        with pytest.raises(ValueError, match=r"is a file of no known kind; known are \.parquet"):
+            load_task(str(tmp_path / "reviews.xlsx"))
+
+    def test_a_file_in_another_encoding(self, tmp_path):
+        path = write_csv(tmp_path / "a.csv", {"text": [f"{text} caf\u00e9" for text in TEXTS], "label": NAMES})
+        (tmp_path / "a.csv").write_bytes((tmp_path / "a.csv").read_text("utf-8").encode("latin-1"))
+        with pytest.raises(ValueError, match="Save them as UTF-8"):
+            load_task(path)
 
     def test_a_line_without_a_tag(self, tmp_path):
         path = tmp_path / "names.conll"

@@ -75,10 +75,14 @@ def test_another_split_can_be_evaluated_on(tmp_path):
     ("rows", "fields", "message"),
     [
         ([{"text": "a", "label": 0}], {}, "has no task.yaml.*--text_columns"),
-        ([{"text": "a", "label": 1}, {"text": "a", "label": 3}], {"text_columns": ["text"]}, "must be 0 to n-1"),
+        (
+            [{"text": "a", "label": 1}, {"text": "a", "label": 3}],
+            {"text_columns": ["text"]},
+            r"Name them with `--class_names 1 3`",
+        ),
         ([{"text": "a", "label": None}], {"text_columns": ["text"]}, "holds no label"),
         ([{"text": "a", "topic": 1}], {"text_columns": ["text"]}, "'label' is needed, found the columns"),
-        ([{"text": "a", "label": "x"}], {"text_columns": ["text"]}, "two label names"),
+        ([{"text": "a", "label": "x"}], {"text_columns": ["text"]}, "one label only, .x."),
     ],
 )
 def test_what_cannot_be_a_task_is_refused_with_the_way_out(tmp_path, rows, fields, message):

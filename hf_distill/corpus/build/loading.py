@@ -30,7 +30,7 @@ from datasets.utils import tqdm
 from huggingface_hub.errors import HTTPError
 
 from ...hub.data_sets import read_data_set
-from ...storage.files import check_rows_of_json, check_rows_of_table, new_file
+from ...storage.files import check_rows_of_json, check_rows_of_table, new_file, separator_of_table
 from ...storage.steps import WorkFolder
 from ..search.retrieval import settings_key
 
@@ -111,13 +111,16 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         raise ValueError(f"{files[0].name!r} ({flag}) is of no known kind; known are {_known()}.")
     if len(kinds) > 1:
         raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
+    compressed = files[0].name.lower().endswith(_COMPRESSIONS)
     options = {"delimiter": "\t"} if ".tsv" in files[0].suffixes else {}
+    if kinds == ["csv"] and not compressed:
+        options = {"delimiter": separator_of_table(files[0])}
     names = [str(file) for file in files]
     for file in files:
         if kinds == ["json"]:
             check_rows_of_json(file)
-        elif kinds == ["csv"] and not file.name.lower().endswith(_COMPRESSIONS):
-            check_rows_of_table(file, options.get("delimiter", ","))
+        elif kinds == ["csv"] and not compressed:
+            check_rows_of_table(file, options["delimiter"])
     try:
         if max_rows is not None:
             builder = load_dataset_builder(kinds[0], data_files={"train": names}, **options)

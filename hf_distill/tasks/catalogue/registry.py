@@ -80,8 +80,9 @@ def get_task(name: str) -> TaskSpec:
     )
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise ValueError(
-        f"`--task` {name!r} is neither a registered task nor a folder.{hint} Registered are {list_tasks()}; "
-        "for your own data give a folder, with `--text_columns` and `--label_column` or a `task.yaml` in it."
+        f"`--task` {name!r} is neither a registered task nor a folder nor a file.{hint} Registered are {list_tasks()}"
+        "; for your own data give a file (reviews.csv), or a folder, with `--text_columns` and `--label_column` or a "
+        "`task.yaml` in it."
     )
 
 
