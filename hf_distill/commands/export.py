@@ -137,7 +137,7 @@ def _scores(
             per_device_eval_batch_size=arguments.eval_batch_size,
         )
         for name, model in models.items():
-            logger.warning(f"export: {spec.name} on {name}")
+            logger.warning(f"scoring {name} on {spec.name}")
             scores = evaluate_model(
                 model,  # type: ignore[arg-type]
                 rows,

@@ -85,11 +85,11 @@ class Stages:
 
     def begin(self, name: str) -> None:
         """Say that a stage begins: its number, how long the job has run, and how long the rest takes where known."""
-        minutes = (time.monotonic() - self.started) / 60
+        minutes = round((time.monotonic() - self.started) / 60)
         left = self.seconds_left(name)
         told = "" if left is None or left < 60 else f", about {left / 60:.0f} left"
         logger.warning(
-            f"[{name}] starts: stage {self.names.index(name) + 1} of {len(self.names)}, {minutes:.0f} minutes so far"
+            f"[{name}] starts: stage {self.names.index(name) + 1} of {len(self.names)}, {minutes} minute{'s' * (minutes != 1)} so far"
             + told
         )
 

@@ -172,8 +172,9 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
         listed = " ".join(f"{number:g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
         raise ValueError(
             f"Column {column!r} of {str(folder)!r} holds the numbers {listed}: are they classes? Name them with "
-            f"`--class_names {listed}`; if they are amounts to estimate, say `--metrics {' '.join(REGRESSION_METRICS)}`"
-            f". Numbers from 0 to n-1 are taken for classes; a hidden label is {HIDDEN_LABEL}."
+            f"`--class_names {listed}`; if they are amounts to estimate, say `--metrics "
+            f"{' '.join(REGRESSION_METRICS)}`. Numbers from 0 to n-1 are taken for classes; a hidden label is "
+            f"{HIDDEN_LABEL}."
         )
     if len(texts) > MAX_INFERRED_LABELS:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds {len(texts)} different texts: is it the label?")
@@ -199,8 +200,8 @@ def _check_spelling(texts: Collection[str], column: str, folder: Path) -> None:
     alike = next((found for found in forms.values() if len(found) > 1), None)
     if alike is not None:
         logger.warning(
-            f"Column {column!r} of {str(folder)!r} holds {' and '.join(map(repr, alike))}, which are labels of their own"
-            ": write them alike if they mean the same."
+            f"Column {column!r} of {str(folder)!r} holds {' and '.join(map(repr, alike))}, which are two labels: "
+            "write them alike if they mean the same."
         )
 
 

@@ -206,8 +206,8 @@ def _check_header(rows: Dataset, columns: Mapping[str, Any], fields: Mapping[str
     if not known and columns["kind"] == "text_classification" and label in rows.unique(label):
         raise ValueError(
             f"`--task` {str(path)!r} seems to have no header: its first row is {rows.column_names}, and {label!r} is "
-            "a label too. Write names of the columns into the first line, such as text,label; or name the columns with "
-            "`--text_columns` and `--label_column`."
+            "a label too. Write names of the columns into the first line, such as text,label; or name the columns "
+            "with `--text_columns` and `--label_column`."
         )
 
 

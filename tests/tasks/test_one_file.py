@@ -153,7 +153,7 @@ class TestColumns:
 
     def test_labels_that_differ_by_case_only_are_said(self, tmp_path, caplog):
         load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": ["Good", *NAMES[1:]]}))
-        assert "holds 'Good' and 'good', which are labels of their own" in caplog.text
+        assert "holds 'Good' and 'good', which are two labels" in caplog.text
 
     def test_numbers_with_fractions_are_a_regression(self, tmp_path):
         numbers = [number / 7 for number in range(40)]

@@ -425,7 +425,7 @@ def _noting_constants(
         label = constant_label(said, labels, spec)
         if label is not None:
             scores.constants[split] = label
-            logger.warning(
+            logger.warning_once(
                 f"Task {spec.name!r}, split {split!r}: the model predicts only {label!r}, whatever the text says. "
                 "Compare its score with the majority's; it needs more rows, more steps or another learning rate."
             )
