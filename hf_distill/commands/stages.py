@@ -88,10 +88,9 @@ class Stages:
         minutes = round((time.monotonic() - self.started) / 60)
         left = self.seconds_left(name)
         told = "" if left is None or left < 60 else f", about {left / 60:.0f} left"
-        logger.warning(
-            f"[{name}] starts: stage {self.names.index(name) + 1} of {len(self.names)}, {minutes} minute{'s' * (minutes != 1)} so far"
-            + told
-        )
+        so_far = "1 minute" if minutes == 1 else f"{minutes} minutes"
+        number = self.names.index(name) + 1
+        logger.warning(f"[{name}] starts: stage {number} of {len(self.names)}, {so_far} so far{told}")
 
     def seconds_left(self, name: str) -> float | None:
         """Seconds from the start of a stage to the end of the last, at the speed of the stages that ran.
