@@ -337,8 +337,7 @@ def begin(
         raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
     set_seed(training.seed)
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
-    if teachers.stored and teachers.sources[0] is teachers.stored[0]:
-        _check_student_init(student)
+    origin = _origin(student, teachers)
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
         # The student's vocabulary may be a part of the teacher's.
@@ -356,10 +355,9 @@ def begin(
     # The weights of a run that goes on come from its checkpoint.
     begins = training.resume_from_checkpoint is None or not has_checkpoints(training.output_dir)
     text = calibration_text(student, training, train_rows) if existing is None and begins else None
-    trimmed = None if existing is not None else trim(student, training, teachers, train_rows)
+    trimmed = None if existing is not None else trim(student, training, teachers, origin, train_rows)
     if trimmed is not None:
-        tokenizer = trimmed.tokenizer
-    origin = first if trimmed is None else trimmed.model
+        origin, tokenizer = trimmed.model, trimmed.tokenizer
     student_model = existing or make_student(student, origin, training.seed, text, tokenizer)
     if isinstance(training.learning_rate, Unset) and first_weights_of(student_model) is not None:
         training.learning_rate = RATE_OF_CUT_STUDENTS
@@ -428,16 +426,33 @@ def _first_weights(student: StudentArguments, model: Any) -> str:
         return f"the weights of {shown_name(student.student_model)}"
     taken = first_weights_of(model)
     begun = _init_of(student, model).replace("_", " ")
-    return begun if taken is None else f"cut out of the teacher: {taken}"
+    origin = "the teacher" if student.student_init_model is None else shown_name(student.student_init_model)
+    return begun if taken is None else f"cut out of {origin}: {taken}"
 
 
-def _check_student_init(student: StudentArguments) -> None:
-    """Refuse first weights from the layers of a stored teacher, which has none."""
-    if student.student_model is None and student.student_init not in (None, "random"):
+def _origin(student: StudentArguments, teachers: Teachers) -> Any:
+    """The model that the student is made of: that of `--student_init_model`, else the first teacher.
+
+    Raises:
+        ValueError: If its tokens are not the teacher's, or weights of a stored teacher are wanted, which has none.
+    """
+    name = student.student_init_model
+    if name is not None:
+        try:
+            check_same_tokens(teachers.tokenizers[0], load_tokenizer(name, flag="--student_init_model"))
+        except ValueError as error:
+            raise ValueError(
+                f"`--student_init_model {name}` has another tokenizer than the teacher {teachers.names[0]}, which the "
+                "student shares: name the model that was stored, or one with its tokenizer."
+            ) from error
+        return load_model(name, flag="--student_init_model")
+    is_stored = teachers.stored and teachers.sources[0] is teachers.stored[0]
+    if is_stored and student.student_model is None and student.student_init not in (None, "random"):
         raise ValueError(
-            f"`--student_init {student.student_init}` copies weights, which a stored teacher does not have: create "
-            "the student from the teacher's model first, and give it as `--student_model`."
+            f"`--student_init {student.student_init}` takes weights, which a stored teacher does not have: name the "
+            "model that was stored with `--student_init_model`."
         )
+    return teachers.models[0]
 
 
 def has_checkpoints(folder: Any) -> bool:
@@ -456,9 +471,9 @@ def calibration_text(
 
 
 def trim(
-    student: StudentArguments, training: DistillationArguments, teachers: Any, rows: datasets.Dataset
+    student: StudentArguments, training: DistillationArguments, teachers: Any, origin: Any, rows: datasets.Dataset
 ) -> TrimmedVocabulary | None:
-    """The first teacher with the vocabulary of a student that is to have a smaller one; `None` if it is not.
+    """The model that a student is made of with a smaller vocabulary; `None` if the student keeps the whole one.
 
     Raises:
         ValueError: If there is no text to trim it by, or a teacher cannot read the tokens of such a student.
@@ -475,7 +490,7 @@ def trim(
     if texts is None:
         raise ValueError("`--student_vocabulary` counts the pieces of text, but the textbook has tokens only.")
     size = student.student_vocabulary or None
-    return trim_vocabulary(teachers.tokenizers[0], teachers.models[0], texts, size=size)
+    return trim_vocabulary(teachers.tokenizers[0], origin, texts, size=size)
 
 
 def make_student(

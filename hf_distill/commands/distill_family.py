@@ -88,9 +88,10 @@ def _member(
     folder = Path(str(training.output_dir))
     of_training = {key: value for key, value in changes.items() if key not in own}
     checked = from_mapping(kind, {**of_training, "output_dir": str(folder)}, where)
-    values = {key: value for key, value in {**given, **changes}.items() if key in own or key == "student_shape"}
     if changes.get("student_model") is not None:
-        values.pop("student_shape")
+        # What is said of students that are made is not said of one that exists.
+        given = {key: value for key, value in given.items() if key not in ("student_shape", "student_init_model")}
+    values = {key: value for key, value in {**given, **changes}.items() if key in own or key == "student_shape"}
     return from_mapping(StudentArguments, values, where), dataclasses.replace(
         training,
         **{key: getattr(checked, key) for key in of_training},

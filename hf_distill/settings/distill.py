@@ -36,6 +36,11 @@ class StudentArguments:
         "teacher_layers (copied, equal widths only), svd_embeddings (the teacher's word embeddings compressed, "
         "the rest random) or random. Default: teacher, where the student is no larger and the teacher has weights.",
     )
+    student_init_model: str | None = setting(
+        None,
+        "Hub id or folder of the model whose weights --student_init takes, where the teacher has none at hand, as a "
+        "stored one; its tokenizer must be the teacher's. Default: the teacher.",
+    )
     student_layers: list[int] | None = setting(
         None, "The teacher's layers that the student's begin with. Default: spread evenly."
     )
@@ -60,8 +65,13 @@ class StudentArguments:
     student_model: str | None = setting(None, "Hub id or folder of a student to train on; the shape is then not used.")
 
     def __post_init__(self) -> None:
-        """Check the size of the vocabulary."""
+        """Check the size of the vocabulary, and that a student that exists is not to be made."""
         check_least(self, 0, "student_vocabulary")
+        if self.student_init_model is not None and self.student_model is not None:
+            raise ValueError(
+                f"`--student_init_model {self.student_init_model}` gives first weights to a student that is made, but "
+                f"`--student_model {self.student_model}` has weights: leave one of them out."
+            )
         if self.student_vocabulary is not None and self.student_model is not None:
             raise ValueError(
                 "`--student_vocabulary` is for a student that is made; trim `--student_model` with `hf-distill "

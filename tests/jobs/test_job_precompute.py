@@ -80,6 +80,31 @@ def test_distilling_from_the_store_equals_distilling_from_the_model(store, run, 
     assert str(tmp_path) not in (tmp_path / "student" / "README.md").read_text()
 
 
+def test_a_student_of_a_stored_teacher_is_cut_out_of_the_model_that_was_stored(store, run, teacher, text, tmp_path):
+    student = {"calibration_text": text, "calibration_tokens": 200}
+    live = run(teacher, [text], output="live", student=student)
+    stored = run(store()["folder"], student={**student, "student_init_model": teacher})
+    assert (stored["student_init"], live["student_init"]) == ("teacher", "teacher")
+    assert stored["history"][0]["loss"] == pytest.approx(live["history"][0]["loss"], rel=1e-5)
+    assert stored["first_weights"].startswith("cut out of my-teacher: teacher layers")
+
+
+def test_first_weights_of_a_model_with_other_tokens_are_refused(store, run, teacher, tmp_path):
+    other = shutil.copytree(teacher, tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, last = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[last] = vocabulary[last], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=r"`--student_init_model .*other` has another tokenizer than the teacher"):
+        run(store()["folder"], student={"student_init_model": str(other)})
+
+
+def test_a_student_that_exists_takes_no_first_weights():
+    with pytest.raises(ValueError, match=r"`--student_init_model a` gives first weights to .* `--student_model b`"):
+        StudentArguments(student_init_model="a", student_model="b")
+
+
 def test_the_results_tell_rows_bytes_and_speed_and_the_arguments_repeat_them(store, tmp_path):
     results = store()
     assert json.loads((tmp_path / "stored" / "results.json").read_text()) == json.loads(json.dumps(public(results)))
@@ -102,7 +127,7 @@ def test_rows_of_the_store_may_be_limited_and_held_back(store, run):
     ("options", "message"),
     [
         ({"textbook": ["some.txt"]}, r"`--textbook` \['some.txt'\] is given, but the stored teacher"),
-        ({"student": {"student_init": "teacher_layers"}}, "`--student_init teacher_layers` copies weights"),
+        ({"student": {"student_init": "teacher_layers"}}, "`--student_init teacher_layers` takes weights, which"),
         (
             {"objectives": [{"objective": "relation", "layer_map": "1:1"}]},
             r"need projections of layers \[1\] of the teacher",
