@@ -133,6 +133,7 @@ def test_a_verb_has_one_stem(verb):
                 "grid_students",
                 "results",
                 "stages",
+                "student_facts",
                 "terminal",
                 "textbook",
             },

@@ -78,7 +78,7 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_verbs_that_run_no_model_load_neither_torch_nor_transformers():
     code = (
         "import sys, importlib; from hf_distill import settings; from hf_distill.cli import VERBS\n"
-        "for verb in ('push', 'report', 'info', 'convert', 'corpus', 'general', 'compare'):\n"
+        "for verb in ('push', 'report', 'card', 'info', 'convert', 'corpus', 'general', 'compare'):\n"
         "    importlib.import_module(f'hf_distill.commands.{verb}')\n"
         "    [getattr(settings, name) for name in VERBS[verb].arguments]\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"

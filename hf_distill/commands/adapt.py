@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, set_seed
 
-from hf_distill.commands.card import adapted_facts, completed, searching_facts, shown_command, write_card
 from hf_distill.commands.evaluate import score_model, score_vectors
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import finish
+from hf_distill.commands.student_facts import adapted_facts, completed, searching_facts, shown_command, write_card
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import (

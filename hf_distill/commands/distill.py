@@ -17,10 +17,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_distill.commands.card import completed, distillation_details, shown_command
 from hf_distill.commands.distill_family import members, table
 from hf_distill.commands.folders import check_folders, writes_folder
 from hf_distill.commands.results import cost_of_training, environment, finish
+from hf_distill.commands.student_facts import completed, distillation_details, shown_command
 from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer

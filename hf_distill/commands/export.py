@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from hf_distill.capture.signals import check_weights
-from hf_distill.commands.card import exported_facts, write_card
 from hf_distill.commands.folders import check_folders
 from hf_distill.commands.results import finish
+from hf_distill.commands.student_facts import exported_facts, write_card
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.reports.onnx.onnx_export import VectorModel, export_onnx, largest_difference, quantize_onnx

@@ -13,9 +13,9 @@ import datasets
 import xxhash
 from transformers import set_seed
 
-from hf_distill.commands.card import shown_command, write_card, writing_facts
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, finish
+from hf_distill.commands.student_facts import shown_command, write_card, writing_facts
 from hf_distill.generation.model import EncoderForGeneration
 from hf_distill.generation.predictions import PredictionFile
 from hf_distill.generation.settings import GenerationSettings

@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import set_seed
 
-from hf_distill.commands.card import shared_facts, shown_command, write_card
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, finish
+from hf_distill.commands.student_facts import shared_facts, shown_command, write_card
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments

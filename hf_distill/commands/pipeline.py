@@ -29,10 +29,10 @@ from hf_distill.commands import (
     report as report_verb,
     teach,
 )
-from hf_distill.commands.card import ONE_FILE_FOLDER, pipeline_facts, rows_per_update, write_card
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.stages import Stages
+from hf_distill.commands.student_facts import ONE_FILE_FOLDER, pipeline_facts, rows_per_update, write_card
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import UNREADABLE, load_model
 from hf_distill.objectives import build_objectives
@@ -60,7 +60,7 @@ from hf_distill.settings.parsing import changed_arguments, from_mapping
 from hf_distill.settings.presets import read_preset
 from hf_distill.storage.files import copy_folder, remove
 from hf_distill.students.shapes import StudentShape, parse_shape, shape_of
-from hf_distill.tasks.labels import is_generic, names_of_head, order_by_name
+from hf_distill.tasks.label_names import is_generic, names_of_head, order_by_name
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark
 from hf_distill.tasks.one_file import is_one_file, write_task_folder

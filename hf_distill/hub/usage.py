@@ -57,6 +57,12 @@ session = onnxruntime.InferenceSession("{file}")  # in a copy of this folder
 rows = tokenizer([{text}], return_tensors="np")
 print(session.run(None, {{item.name: rows[item.name] for item in session.get_inputs()}})[0])"""
 
+# What a pipeline of transformers answers, with the options that `usage.md` gives it.
+PIPELINES: dict[str, dict[str, Any]] = {
+    "text-classification": {},
+    "token-classification": {"aggregation_strategy": "simple"},
+    "fill-mask": {},
+}
 # Models for which `usage.md` loads model and tokenizer itself: transformers 5 has no pipeline for them.
 _WITHOUT_PIPELINE = ("question-answering", "multiple-choice")
 

@@ -17,14 +17,13 @@ from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.catalogue.registry import get_task, is_registered
 from hf_distill.tasks.custom import custom_spec, is_described
 from hf_distill.tasks.files import RowsSpec, find_task_folder, hold_out, join_parts, listing, read_hub, read_local
+from hf_distill.tasks.label_names import is_generic, order_by_name
 from hf_distill.tasks.labels import (
     HIDDEN_TEXTS,
     cast_column,
     drop_labels,
     hide_labels,
-    is_generic,
     normalise_labels,
-    order_by_name,
     visible_labels,
 )
 from hf_distill.tasks.one_file import is_one_file, read_one_file, refuse_other_files

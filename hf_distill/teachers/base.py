@@ -29,7 +29,7 @@ from ..kernels.cpu import PackedLinears
 from ..objectives import WeightedObjective
 from ..settings.distill import TeacherDtype
 from ..students.sentence import SentenceHead, as_encoder, head_of
-from ..tasks.labels import label_permutation
+from ..tasks.label_names import label_permutation
 from .int8 import int8_copy
 from .offload import host_weights, weights_of
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from transformers import (
 )
 
 from hf_distill.cli import main
-from hf_distill.commands.card import onnx_facts, problems_of, run as make_card
+from hf_distill.commands.card import problems_of, run as make_card
+from hf_distill.commands.student_facts import onnx_facts
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import (
     CardFacts,
@@ -138,6 +141,12 @@ def test_a_complete_card_passes_the_check(student, capsys):
     assert main(["card", folder]) == 0
     assert capsys.readouterr().out.rstrip().endswith("README.md: complete")
     assert main(["card", folder, "--check"]) == 0
+    code = (
+        f"import sys; from hf_distill.cli import main; assert main(['card', {folder!r}, '--check']) == 0\n"
+        "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]", "a check loads no model"
 
 
 @pytest.mark.parametrize(

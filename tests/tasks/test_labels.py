@@ -5,14 +5,14 @@ from datasets import ClassLabel, Value
 from tiny_data import write_rows
 from transformers import BertConfig
 
-from hf_distill.tasks.labels import (
-    LabelLookup,
+from hf_distill.tasks.label_names import (
     LabelNames,
     label_permutation,
     match_label_order,
     order_by_name,
     order_by_number,
 )
+from hf_distill.tasks.labels import LabelLookup
 from hf_distill.tasks.loading import load_task
 from hf_distill.tasks.spec import TaskSpec
 

@@ -6,7 +6,7 @@ from tiny_data import write_rows
 
 from hf_distill.tasks import files, loading
 from hf_distill.tasks.catalogue.registry import get_task
-from hf_distill.tasks.labels import match_label_order
+from hf_distill.tasks.label_names import match_label_order
 from hf_distill.tasks.loading import load_task
 
 ROWS = [("a good film", 1), ("a bad film", 0), ('"quoted" film', 1)]

@@ -7,7 +7,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, BertForSequenceClassification, BertForTokenClassification
 
 from hf_distill.capture.architectures import label_head
-from hf_distill.tasks import labels as names
+from hf_distill.tasks import label_names as names
 from hf_distill.teachers.base import LiveTeacher
 from hf_distill.teachers.opening import share_tokens
 from hf_distill.trainers.distillation import collators, rows

@@ -33,7 +33,7 @@ from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...storage.files import new_file, new_files
 from ...storage.steps import describe_file
-from ...tasks.labels import names_of_head
+from ...tasks.label_names import names_of_head
 from ...tasks.rows.text import LENGTH_COLUMN
 from ..base import TeacherSource
 from ..opening import open_teacher

@@ -19,7 +19,7 @@ from ...capture.batch import may_pack, units_of
 from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import load_skeleton, load_tokenizer
 from ...students.sentence import read_head
-from ...tasks.labels import label_permutation
+from ...tasks.label_names import label_permutation
 from ..base import TeacherSource
 from .columns import Column, FlatColumns, StoredSignal, decode_signals
 from .manifest import (

@@ -28,7 +28,7 @@ from ...storage.files import read_json
 from ...students.sentence import SentenceHead
 from ...students.shapes import shape_of
 from ...students.sizes import count_parameters
-from ...tasks.labels import names_of_head
+from ...tasks.label_names import names_of_head
 from ...tasks.vectors import Pairs, Reranking, Retrieval
 from ...teachers.base import TeacherSource
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding, default_data_collator
 from transformers.utils import logging
 
-from hf_distill.tasks.labels import HIDDEN_TEXTS, LABEL_COLUMNS, LabelNames, names_of_head
+from hf_distill.tasks.label_names import LabelNames, names_of_head
+from hf_distill.tasks.labels import HIDDEN_TEXTS, LABEL_COLUMNS
 
 from ...capture.architectures import LabelHead
 from ...capture.batch import pad_lists

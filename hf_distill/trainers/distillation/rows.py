@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
-from hf_distill.tasks.labels import LabelNames, is_generic, names_of_head
+from hf_distill.tasks.label_names import LabelNames, is_generic, names_of_head
 
 from ...capture.architectures import LabelHead, label_head, longest_row
 from ...settings import DistillationArguments
@@ -280,8 +280,8 @@ def has_several_labels(row: Mapping[str, Any]) -> bool:
 class ClassOrder:
     """Brings the numbers of classes that a data set has names for into the order of the head's outputs.
 
-    Names are compared as everywhere (`hf_distill.tasks.labels.LabelNames`). Names that say nothing leave the numbers
-    as they are.
+    Names are compared as everywhere (`hf_distill.tasks.label_names.LabelNames`). Names that say nothing leave the
+    numbers as they are.
     """
 
     def __init__(self, head: LabelHead) -> None:

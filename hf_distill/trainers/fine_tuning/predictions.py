@@ -18,7 +18,7 @@ from scipy.special import expit, softmax
 
 from hf_distill.capture.architectures import forward_columns
 from hf_distill.storage.files import write_text
-from hf_distill.tasks.labels import names_of_head
+from hf_distill.tasks.label_names import names_of_head
 
 ROUNDED = 6
 

@@ -13,7 +13,7 @@ from hf_distill._optional import require
 from hf_distill.capture.architectures import num_positions, without_adapters
 from hf_distill.hub.loading import UNREADABLE, load_error, named_architectures
 from hf_distill.settings import TeacherArguments
-from hf_distill.tasks.labels import is_generic, match_label_order, names_of_head, order_by_name, order_by_number
+from hf_distill.tasks.label_names import is_generic, match_label_order, names_of_head, order_by_name, order_by_number
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 

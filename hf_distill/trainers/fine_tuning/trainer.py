@@ -30,7 +30,8 @@ from hf_distill.capture.signals import check_weights
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
-from hf_distill.tasks.labels import is_generic, names_of_head, visible_labels
+from hf_distill.tasks.label_names import is_generic, names_of_head
+from hf_distill.tasks.labels import visible_labels
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_label
 from hf_distill.tasks.metrics.compute import build_compute_metrics, predictions_of

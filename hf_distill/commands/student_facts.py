@@ -1,0 +1,456 @@
+"""The facts on the card of a student: what every verb knows of the student that it writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import pipeline
+
+from hf_distill.capture.forward import evaluating
+from hf_distill.commands.results import RESULTS_FILE, command_line
+from hf_distill.corpus.build.loading import corpus_label
+from hf_distill.hub.model_card import (
+    RERANKING,
+    SENTENCES,
+    CardFacts,
+    CorpusFacts,
+    ExampleFacts,
+    ModelFacts,
+    OnnxFacts,
+    ScoreFacts,
+    hub_id_of,
+    limits_of,
+    linked,
+    read_facts,
+    shown_name,
+    write_model_card,
+)
+from hf_distill.hub.selection import MODULES_FILE
+from hf_distill.hub.usage import PIPELINES, example_inputs
+from hf_distill.settings import CorpusArguments
+from hf_distill.storage.files import read_json
+from hf_distill.tasks.catalogue.generation import GenerationSpec
+from hf_distill.tasks.spec import TaskSpec
+from hf_distill.tasks.vectors import Pairs
+from hf_distill.trainers.distillation.card import (
+    SILENT_SETTINGS,
+    chosen_settings,
+    labels_of,
+    lineage_of,
+    model_facts,
+    pipeline_tag,
+)
+
+# The folder of a pipeline with the rows of a task that was one file.
+ONE_FILE_FOLDER = "task"
+# Answers of an example on the Hub.
+_ANSWERS = 5
+# Flags that say where something lies on this machine, or how progress is shown.
+_UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
+# Flags whose values may be folders.
+_PLACES = frozenset(
+    {"output_dir", "teacher_model", "teacher_models", "student_model", "tokenizer_name", "textbook", "task"}
+)
+
+
+def adapted_facts(
+    model: Any, source: str, spec: TaskSpec, results: Mapping[str, Any], folder: str, command: str
+) -> CardFacts:
+    """The facts of a student that was fine-tuned on a task's labels, over those of its distillation.
+
+    Args:
+        model: The student.
+        source: Folder or id of the model that it began as.
+        spec: The task.
+        results: Content of `results.json`.
+        folder: Where it is written.
+        command: The run's command.
+    """
+    own, trained = results["student"], None
+    if (own.get("choice") or {}).get("kept") != "distilled":
+        trained = f"fine-tuned on {own['train_rows']:,} labelled rows of {spec.name}: {_updates(own, results['seed'])}"
+    return dataclasses.replace(
+        _begun(model, source, folder, results, command),
+        adaptation=trained,
+        task=spec.name,
+        language=[spec.language],
+        text_pairs=spec.is_pair and spec.kind == "text_classification",
+        scores=task_scores(spec, results),
+    )
+
+
+def searching_facts(model: Any, source: str, results: Mapping[str, Any], folder: str, command: str) -> CardFacts:
+    """The facts of a sentence encoder that learnt pairs, or that was scored on a search as a reranker is.
+
+    See `adapted_facts`.
+    """
+    own, encodes = results["student"], results["kind"] == "vectors"
+    of_pairs = results["metric"] == Pairs.headline
+    kind = RERANKING if not encodes else SENTENCES if of_pairs else "information-retrieval"
+    scores = [
+        ScoreFacts(
+            results["task"],
+            metric,
+            results["split"],
+            student=value,
+            teacher=_score(results["teacher"], results["split"], metric),
+            baseline=_score(results["baseline"], results["split"], metric),
+            complete=results["max_eval_samples"] is None,
+            rows=results["split_rows"],
+            seed=results["seed"],
+            task_type=kind,
+        )
+        for metric, value in results["student"]["scores"][results["split"]].items()
+    ]
+    begun = _begun(model, source, folder, results, command)
+    trained = None
+    if "train_rows" in own:
+        trained = f"fine-tuned by CoSENT on {own['train_rows']:,} scored pairs of {results['task']}: " + _updates(
+            own, results["seed"], "pairs"
+        )
+    return dataclasses.replace(
+        begun,
+        pipeline_tag=SENTENCES if encodes else RERANKING,
+        labels=[],
+        adaptation=trained or begun.adaptation,
+        scores=[*begun.scores, *scores],
+    )
+
+
+def shared_facts(
+    model: Any, source: str, specs: Sequence[TaskSpec], results: Mapping[str, Any], folder: str, command: str
+) -> CardFacts:
+    """The facts of an encoder that was fine-tuned on many tasks at once; see `adapted_facts`."""
+    found = (results.get("task_teachers") or {}).values()
+    teachers = dict.fromkeys(place for places in found for place in ([places] if isinstance(places, str) else places))
+    names = ", ".join(spec.name for spec in specs)
+    scores = [
+        ScoreFacts(
+            spec.name,
+            spec.headline,
+            split,
+            student=values[spec.headline],
+            seed=results["seed"],
+            majority=_score((results.get("majority") or {}).get(spec.name), split, spec.headline),
+            constant=(results.get("constants") or {}).get(spec.name) if split == spec.headline_split else None,
+        )
+        for spec in specs
+        for split, values in results["scores"].get(spec.name, {}).items()
+        if spec.headline in values
+    ]
+    facts = _begun(model, source, folder, results, command)
+    return dataclasses.replace(
+        facts,
+        teacher=facts.teacher + [ModelFacts(shown_name(place), lineage=lineage_of(place)) for place in teachers],
+        adaptation=f"fine-tuned on many tasks at once: {names}; {_updates(results, results['seed'])}",
+        language=list(dict.fromkeys(spec.language for spec in specs)),
+        scores=scores,
+    )
+
+
+def writing_facts(
+    model: Any, source: str, spec: GenerationSpec, results: Mapping[str, Any], folder: str, command: str
+) -> CardFacts:
+    """The facts of an encoder that learnt to write; see `adapted_facts`."""
+    scores = [
+        ScoreFacts(spec.name, metric, split, student=values[metric], seed=results["seed"], task_type="text-generation")
+        for split, values in results["scores"].items()
+        for metric in spec.metrics
+        if metric in values
+    ]
+    return dataclasses.replace(
+        _begun(model, source, folder, results, command),
+        adaptation=f"fine-tuned to write on {results['train_rows']:,} rows of {spec.name}: "
+        + _updates(results, results["seed"]),
+        task=spec.name,
+        language=[spec.language],
+        writes=True,
+        scores=scores,
+    )
+
+
+def exported_facts(model: Any, tokenizer: Any, source: str, exported: Mapping[str, Any]) -> CardFacts:
+    """The facts of a student as ONNX files, in a folder of their own; see `adapted_facts`."""
+    name = shown_name(str(Path(source).absolute())) if Path(source).is_dir() else source
+    facts = facts_of_folder(model, source, name)
+    facts = dataclasses.replace(facts, model_name=f"{facts.model_name} (ONNX)", onnx=onnx_facts(exported, ""))
+    return completed(facts, model, tokenizer)
+
+
+def pipeline_facts(
+    folder: Path,
+    report: dict[str, Any],
+    taught: dict[str, Any] | None,
+    distilled: dict[str, Any],
+    corpus: CorpusArguments,
+) -> CardFacts:
+    """The facts of a pipeline's distilled student, completed with what came before and after it.
+
+    Args:
+        folder: Of the pipeline; its name is in the student's.
+        report: What `make_report` returned.
+        taught: Result of the teacher's stage, `None` where the teacher was taken as it is.
+        distilled: Result of the first stage of the distillation: where the first weights came from.
+        corpus: The general corpus and its licence.
+    """
+    facts, task = read_facts(folder / "distilled"), report["task"]
+    own = read_facts(folder / "student")
+    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores", "example", "adaptation")
+    facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names}, limits=[])
+    facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
+    if facts.teacher and taught:
+        base = linked(taught.get("base_name") or shown_name(str(taught["base_model"])), taught.get("base_id"))
+        facts.teacher[0].name = f"{taught.get('base_name') or 'the teacher'}, fine-tuned on {task}"
+        facts.teacher[0].lineage = f"{base} fine-tuned on {task} for {taught['steps']} steps"
+    facts.initialisation = str(distilled["first_weights"])
+    if report["corpus"]:
+        facts.corpus = CorpusFacts(
+            name=f"Contextualized corpus of {task}",
+            description=(
+                f"sentences of {corpus_label(str(corpus.corpus))} that BM25 ({report['corpus']['engine']['name']}) "
+                "finds for the task's training sentences"
+            ),
+            licence=corpus.corpus_licence,
+            statistics={k: v for k, v in report["corpus"].items() if isinstance(v, (int, float, str))},
+        )
+    elif facts.corpus is not None and facts.corpus.name == ONE_FILE_FOLDER:
+        facts.corpus.name = f"The texts of {task}"
+    if not facts.scores:
+        scores: dict[str, Any] = {
+            role: (report[role] or {}).get("score") for role in ("student", "teacher", "baseline", "majority")
+        }
+        facts.scores = [ScoreFacts(task, report["metric"], report["split"], **scores, seed=report["seed"])]
+    facts.speed = report["latency"]
+    facts.commands = [report["command"]] if report["command"] else []
+    facts.seconds = report["seconds"]
+    facts.hardware = f"{report['environment']['device']}, {report['environment']['threads']} threads"
+    if report["int8"]:
+        facts.onnx = onnx_facts(report["int8"] | {"metric": report["metric"]}, "onnx/")
+    if report["corpus"]:
+        facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
+    # The Hub names what a head does as kinds of tasks are named here, with hyphens.
+    facts.pipeline_tag = report["kind"].replace("_", "-")
+    return facts
+
+
+def distillation_details(
+    first_weights: str, textbook: Any, rows: int, command: str, environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fields of the card's facts that a distillation's arguments say.
+
+    Args:
+        first_weights: Where the student's first weights came from, in words.
+        textbook: `TextbookArguments`.
+        rows: Rows to learn from.
+        command: The run's command, as `shown_command` gives it.
+        environment: Of the results.
+    """
+    names = ", ".join(_place(source) for source in textbook.textbook or ["the rows of the stored teacher"])
+    return {
+        "initialisation": first_weights,
+        "corpus": CorpusFacts(name=names, statistics={"rows": rows}),
+        "commands": [command],
+        "hardware": hardware(environment),
+    }
+
+
+def _begun(model: Any, source: str, folder: str, results: Mapping[str, Any], command: str) -> CardFacts:
+    """Return the facts known about a model before its last training, and those about the model itself."""
+    name = Path(folder).absolute().name
+    student = model_facts(model, name)
+    machine = results["environment"]
+    own: dict[str, Any] = {
+        "model_name": name,
+        "student": student,
+        "pipeline_tag": pipeline_tag(model),
+        "labels": labels_of(model),
+        "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
+        "hardware": hardware(machine),
+    }
+    try:
+        known = read_facts(source)
+    except (OSError, ValueError):
+        began = f"the weights of {shown_name(source)}"
+        return CardFacts(teacher=[], **own, initialisation=began, base_model=hub_id_of(source), commands=[command])
+    # How fast the student is, and how long the first training took, was measured with another head.
+    anew: dict[str, Any] = {"speed": {}, "seconds": None, "example": None, "onnx": None, "limits": []}
+    return dataclasses.replace(known, **own, **anew, commands=[*known.commands, command])
+
+
+def facts_of_folder(model: Any, folder: str, name: str) -> CardFacts:
+    """The facts that lie in a folder, or else what its weights and its results say."""
+    try:
+        return read_facts(folder)
+    except (OSError, ValueError):
+        path = Path(folder)
+    results = read_json(path / RESULTS_FILE) if (path / RESULTS_FILE).is_file() else {}
+    encodes = (path / MODULES_FILE).is_file()
+    return CardFacts(
+        model_name=name,
+        teacher=[],
+        student=model_facts(model, name),
+        pipeline_tag=SENTENCES if encodes else pipeline_tag(model),
+        labels=labels_of(model),
+        scores=_scores_of_results(results),
+    )
+
+
+def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
+    """The headline of an `adapt` or `evaluate`."""
+    own = results.get("student") if results.get("job") == "adapt" else results
+    if results.get("job") not in ("adapt", "evaluate") or not isinstance(own, Mapping):
+        return []
+    others: dict[str, Any] = {
+        role: (results.get(role) or {}).get("score") for role in ("teacher", "baseline", "majority")
+    }
+    task, metric, split = (str(results[name]) for name in ("task", "metric", "split"))
+    return [
+        ScoreFacts(
+            task, metric, split, own["score"], **others, seed=results.get("seed"), rows=results.get("split_rows")
+        )
+    ]
+
+
+def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
+    """Every metric of every evaluated split, beside the scores of the other models of the run."""
+    from_hub = spec.hub_path is not None and str(results["data"]).startswith(spec.hub_path)
+    rows = {results["split"]: results["split_rows"]}
+    return [
+        ScoreFacts(
+            task=spec.name,
+            metric=metric,
+            split=split,
+            student=_score(results["student"], split, metric),
+            teacher=_score(results["teacher"], split, metric),
+            baseline=_score(results["baseline"], split, metric),
+            majority=_score(results.get("majority"), split, metric),
+            constant=results["student"].get("constant") if split == results["split"] else None,
+            hub_dataset=spec.hub_path if from_hub else None,
+            hub_config=spec.hub_config if from_hub else None,
+            complete=results["max_eval_samples"] is None,
+            rows=rows.get(split),
+            seed=results["seed"],
+            task_type=spec.kind.replace("_", "-"),
+        )
+        for split, scores in results["student"]["scores"].items()
+        for metric in (spec.headline, *(name for name in spec.metrics if name != spec.headline))
+        if metric in scores
+    ]
+
+
+def _score(found: Any, split: str, metric: str) -> float | None:
+    """One score of what the results say of a model."""
+    value = ((found or {}).get("scores") or {}).get(split, {}).get(metric)
+    return None if value is None else float(value)
+
+
+def onnx_facts(exported: Mapping[str, Any], folder: str) -> OnnxFacts:
+    """The ONNX files of an export.
+
+    Args:
+        exported: Content of `export.json`.
+        folder: Where the files lie beside the card, with a slash at its end; empty in the card's own folder.
+    """
+    sizes = {name: size for name, size in exported["bytes"].items() if name != "pytorch"}
+    own = {name: exported.get(name) for name in ("difference", "int8_difference", "metric")}
+    return OnnxFacts(folder, sizes, **own, scores=dict(exported.get("scores") or {}))
+
+
+def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str] = ()) -> ExampleFacts | None:
+    """Let a student say something about a text, as the code on its card does.
+
+    Args:
+        model: The student, where it is.
+        tokenizer: Its tokenizer.
+        facts: What it does, its language, and whether it reads pairs.
+        texts: One text, or the two of a pair, in place of the package's.
+
+    Returns:
+        The example, without answers for kinds that transformers has no pipeline for; `None` where there is no widget.
+    """
+    tag = facts.pipeline_tag or ""
+    language = facts.language[0] if facts.language else "en"
+    inputs = example_inputs(tag, tokenizer.mask_token, language=language, pairs=facts.text_pairs)
+    if inputs is None or facts.writes:
+        return None
+    if texts and tag in ("text-classification", "token-classification"):
+        inputs = dict(zip(("text", "text_pair"), texts, strict=False))
+    # Pipelines take the model classes of transformers only.
+    if tag not in PIPELINES or not type(model).__module__.startswith("transformers."):
+        return ExampleFacts(inputs)
+    given = inputs if "text_pair" in inputs else inputs["text"]
+    make_pipeline: Any = pipeline
+    with evaluating(model):
+        answer = make_pipeline(tag, model=model, tokenizer=tokenizer, device=model.device, **PIPELINES[tag])
+        printed = _rounded(answer(given))
+        likeliest = [] if tag == "token-classification" else _rounded(answer(given, top_k=_ANSWERS))
+    output = [{"label": one.get("label", one.get("token_str")), "score": one["score"]} for one in likeliest]
+    return ExampleFacts(inputs, str(printed), output)
+
+
+def _rounded(value: Any) -> Any:
+    """Answers of a pipeline with numbers that people read."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    # Numbers of numpy are no JSON.
+    return value if isinstance(value, (str, int)) else round(float(value), 4)
+
+
+def completed(facts: CardFacts, model: Any = None, tokenizer: Any = None) -> CardFacts:
+    """The facts with an example, where a model is given, and the limits that follow, where nobody wrote any."""
+    example = facts.example
+    if example is None and model is not None and tokenizer is not None:
+        example = example_of(model, tokenizer, facts)
+    return dataclasses.replace(facts, example=example, limits=facts.limits or limits_of(facts))
+
+
+def write_card(folder: str | Path, facts: CardFacts) -> None:
+    """Write the card of a folder that a job saved a student to, with the limits that follow from the facts."""
+    facts = completed(facts)
+    size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+    student = dataclasses.replace(facts.student, bytes=size or facts.student.bytes)
+    write_model_card(folder, dataclasses.replace(facts, student=student))
+
+
+def shown_command(verb: str, *arguments: Any) -> str:
+    """The command of a run for readers: what differs from the defaults, folders by their names."""
+    chosen = {name: value for item in arguments for name, value in chosen_settings(item).items()}
+    shown = {name: value for name, value in chosen.items() if name not in _UNSHOWN}
+    for name in _PLACES & set(shown):
+        value = shown[name]
+        shown[name] = list(map(_place, value)) if isinstance(value, list) else _place(value)
+    return command_line(verb, shown)
+
+
+def _place(value: str) -> str:
+    """Return a Hub id or name as it is, and of a path the name of its folder or file."""
+    path = Path(value).expanduser()
+    return shown_name(str(path.absolute())) if path.is_absolute() or path.exists() else value
+
+
+def hardware(environment: Mapping[str, Any]) -> str:
+    """The machine of a run in words."""
+    return f"{environment['device']}, {environment['cpus']} cores, {environment['threads']} of them used"
+
+
+def _updates(trained: Mapping[str, Any], seed: int, of: str = "rows") -> str:
+    """How a fine-tuning went, in words, from its `steps` and `settings`."""
+    settings = trained["settings"]
+    rate = f"{settings['learning_rate']:g}"
+    return f"{trained['steps']:,} updates of {rows_per_update(settings)} {of}, learning rate {rate}, seed {seed}"
+
+
+def rows_per_update(settings: Mapping[str, Any]) -> int:
+    """Rows of one update of a fine-tuning, of all processes."""
+    return (
+        settings["per_device_train_batch_size"]
+        * settings.get("gradient_accumulation_steps", 1)
+        * settings.get("world_size", 1)
+    )
