@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ class Verb:
         told: Whether its job is told its command line, which results and cards repeat.
         examples: Commands that its help begins with, where it has many flags.
         flags: Those that its help shows then.
+        then: Commands that follow on what it wrote to `{folder}`; what a user has to name is in capital letters.
     """
 
     about: str
@@ -53,7 +55,12 @@ class Verb:
     told: bool = False
     examples: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
 
+
+_ON_TEXTS = ("hf-distill distill --teacher_model {folder} --textbook TEXTS --output_dir outputs/student",)
+_OF_TEACHER = ("hf-distill distill --teacher_model TEACHER --textbook {folder} --output_dir outputs/student",)
+_PUBLISH = "hf-distill push {folder} USER/NAME --dry_run"
 
 VERBS = {
     "teach": Verb(
@@ -67,9 +74,12 @@ VERBS = {
             *("task", "data_dir", "text_columns", "label_column", "teacher_model", "output_dir", "num_train_epochs"),
             *("per_device_train_batch_size", "learning_rate", "max_length", "lora_r", "bf16"),
         ),
+        then=_ON_TEXTS,
     ),
     "mtl": Verb(
-        "Fine-tune one encoder on many tasks at once.", ("TasksArguments", "TeacherArguments", "MTLArguments")
+        "Fine-tune one encoder on many tasks at once.",
+        ("TasksArguments", "TeacherArguments", "MTLArguments"),
+        then=_ON_TEXTS,
     ),
     "corpus": Verb(
         "Build the contextualized corpus of a task.",
@@ -83,12 +93,17 @@ VERBS = {
             *("task", "data_dir", "text_columns", "corpus", "corpus_config", "corpus_dir", "top_k", "unit"),
             *("language", "engine", "deduplicate", "num_shards"),
         ),
+        then=_OF_TEACHER,
     ),
     "general": Verb(
-        "Mix general corpora into one, in chosen shares and without repeats.", ("GeneralCorpusArguments",)
+        "Mix general corpora into one, in chosen shares and without repeats.",
+        ("GeneralCorpusArguments",),
+        then=_OF_TEACHER,
     ),
     "augment": Verb(
-        "Augment a task's training rows by replacing words (TaskDA).", ("TaskArguments", "AugmentationArguments")
+        "Augment a task's training rows by replacing words (TaskDA).",
+        ("TaskArguments", "AugmentationArguments"),
+        then=_OF_TEACHER,
     ),
     "compare": Verb(
         "Compare corpora with a task's text: size, diversity, words in common, with tables and figures.",
@@ -98,15 +113,18 @@ VERBS = {
     "mlm": Verb(
         "Fit a masked-LM head on an encoder that has none, for augment.",
         ("MLMHeadArguments", "TextbookArguments", "MaskedHeadArguments"),
+        then=("hf-distill augment --task TASK --masked_lm {folder}",),
     ),
     "precompute": Verb(
         "Store a teacher's signals, so that students are distilled without it.",
         ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
+        then=("hf-distill distill --teacher_model {folder} --output_dir outputs/student",),
     ),
     "vocabulary": Verb(
         "Trim a model's vocabulary to what texts need: vocabulary MODEL --textbook TEXT.",
         ("VocabularyArguments",),
         words=("model",),
+        then=_ON_TEXTS,
     ),
     "distill": Verb(
         "Distil a teacher into a student on a textbook.",
@@ -122,6 +140,7 @@ VERBS = {
             *("objectives", "preset", "num_train_epochs", "max_steps", "per_device_train_batch_size", "max_length"),
             *("eval_task", "dry_run", "resume_from_checkpoint"),
         ),
+        then=("hf-distill adapt --task TASK --student_model {folder} --output_dir outputs/adapted", _PUBLISH),
     ),
     "adapt": Verb(
         "Fine-tune a student on a task's labels and score it, beside its teacher and a baseline.",
@@ -134,6 +153,7 @@ VERBS = {
             *("task", "data_dir", "text_columns", "label_column", "student_model", "teacher_model", "from_scratch"),
             *("output_dir", "num_train_epochs", "per_device_train_batch_size", "learning_rate", "max_length"),
         ),
+        then=("hf-distill export --model {folder}", _PUBLISH),
     ),
     "evaluate": Verb(
         "Score a model on a task as it is: evaluate MODEL --task TASK.",
@@ -148,6 +168,7 @@ VERBS = {
     "generate": Verb(
         "Fine-tune an encoder to write texts (questions, summaries), let it write, score what it wrote.",
         ("GenerationTaskArguments", "GenerationArguments", "GenerationTrainingArguments"),
+        then=(_PUBLISH,),
     ),
     "grid": Verb(
         "Fine-tune many models on many tasks, with shares of the rows and seeds, and print the tables.",
@@ -213,7 +234,7 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
         argv: The words behind it; with `--verbose` other packages say what they do, and every log is a line.
 
     Returns:
-        What came of it, for a reader.
+        What came of it, for a reader, where it was written, and which commands go on from there.
 
     Raises:
         ValueError: If a flag or value is wrong, or what the verb itself raises.
@@ -224,10 +245,18 @@ def run_verb(name: str, argv: Sequence[str]) -> str:
     told = {"command": public_command(["hf-distill", name, *argv])} if VERBS[name].told else {}
     started = time.time()
     with nullcontext() if VERBOSE in argv else quiet():
-        said = str(module.summary(module.run(*arguments, **told)))
+        results = module.run(*arguments, **told)
+        said = str(module.summary(results))
     # Where everything is, also where nobody named a folder.
     written = next((folder for item in arguments for folder in _written_by(item, started)), None)
-    return said if written is None or written in said else f"{said}\neverything is in {written}"
+    if written is None:
+        return said
+    lines = [said] if written in said else [said, f"everything is in {written}"]
+    # Dry runs, shards and families are other jobs.
+    then = VERBS[name].then if results.get("job", name) == name else ()
+    for number, command in enumerate(then):
+        lines.append(f"{'        or' if number else 'go on with'}: {command.format(folder=shlex.quote(written))}")
+    return "\n".join(lines)
 
 
 def _written_by(arguments: Any, started: float) -> Iterator[str]:

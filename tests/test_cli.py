@@ -106,6 +106,14 @@ def test_the_examples_of_the_help_are_understood(name, monkeypatch):
     assert set(verb.flags) - {"preset"} <= fields
 
 
+@pytest.mark.parametrize("name", [name for name, verb in VERBS.items() if verb.then])
+def test_the_commands_that_go_on_are_understood(name):
+    for command in VERBS[name].then:
+        _, verb, *words = shlex.split(command.format(folder="outputs/made"))
+        assert "outputs/made" in words
+        assert len(cli._parse(verb, words)) == len(VERBS[verb].arguments)
+
+
 def test_help_of_a_verb_with_few_flags_shows_all(capsys):
     assert main(["evaluate", "--help"]) == 0
     out = capsys.readouterr().out
@@ -330,8 +338,9 @@ def test_the_verbs_follow_one_another(data, capsys):
     words = ["distill", *short, *QUICK, *shape, "--textbook", corpus, "--teacher_model", teacher]
     assert main([*words, "--output_dir", student]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[-1].startswith("2 steps in ")
-    assert f"; student in {student}" in out
+    assert out.splitlines()[-3].startswith("2 steps in ")
+    assert f"; student in {student}\ngo on with: hf-distill adapt --task TASK --student_model {student} " in out
+    assert out.endswith(f"        or: hf-distill push {student} USER/NAME --dry_run\n")
     stored = ["precompute", *short, "--use_cpu", "--textbook", corpus, "--teacher_model", teacher]
     assert main([*stored, "--objectives", "relation", "logits", "--output_dir", str(data / "stored")]) == 0
     assert f" MB); stored teacher in {data / 'stored'}" in capsys.readouterr().out

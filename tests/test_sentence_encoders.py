@@ -4,9 +4,12 @@ import functools
 import itertools
 import json
 import math
+import re
+import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -29,7 +32,7 @@ from hf_distill.commands import evaluate
 from hf_distill.hub.loading import load_model
 from hf_distill.settings import EvaluationArguments, TaskArguments
 from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
-from hf_distill.tasks.vectors import pairs_of, read_retrieval
+from hf_distill.tasks.vectors import cosine_correlations, pairs_of, read_retrieval
 from hf_distill.teachers.base import LiveTeacher
 from hf_distill.trainers.distillation import model as model_module
 
@@ -73,6 +76,7 @@ def vectors(encoder, head, tokenizer, texts):
 
 
 TWO = {"text": ["the cat", "a dog"]}
+SIDES = ("sentence1", "sentence2")
 
 
 @pytest.fixture
@@ -449,6 +453,23 @@ def test_the_verb_scores_a_sentence_encoder(kind, metric, alike, teacher_folder,
     own = task.scores(vectors(encoder, SentenceHead("mean", [Normalize()]), cutting, task.texts).numpy())
     assert facts["score"] == pytest.approx(own[metric], abs=1e-5)
     assert metric in evaluate.summary(facts)
+
+
+def test_mteb_scores_the_pairs_of_the_page_as_we_do(teacher_folder, encoder, tiny_tokenizer, tmp_path, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What it says of sentence-transformers.
+        pytest.importorskip("mteb", reason="no extra has it")
+        page = (Path(__file__).parent.parent / "docs" / "sentence_encoders.md").read_text(encoding="utf-8")
+        [block] = re.findall(r"^```python\n(import mteb\n.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(teacher_folder, "student")
+        namespace = {"SentenceTransformer": pytest.importorskip("sentence_transformers").SentenceTransformer}
+        exec(compile(block, "sentence_encoders.md", "exec"), namespace)
+    pairs, head = namespace["pairs"], SentenceHead("mean", [Normalize()])
+    left, right = (vectors(encoder, head, tiny_tokenizer, [row[name] for row in pairs]) for name in SIDES)
+    own = cosine_correlations((left * right).sum(-1).numpy(), np.array([row["score"] for row in pairs]))
+    found = namespace["found"].task_results[0].scores["test"][0]
+    assert {name: found[name] for name in own} == pytest.approx(own, abs=1e-4)
 
 
 def test_retrieval_is_for_students_that_learn_vectors(alike, distil):

@@ -323,7 +323,9 @@ def test_the_verb_writes_a_file_that_distill_reads(tmp_path, capsys, caplog):
     source.write_text(json.dumps(FIGURE_3 | {"is_caching_logits": True}))
     assert main(["convert", "textbrewer", str(source), "--output", str(target)]) == 0
     said = capsys.readouterr()
-    assert said.out == f"3 objectives written to {target}\n"
+    first, then = said.out.splitlines()
+    assert first == f"3 objectives written to {target}"
+    assert then.startswith(f"go on with: hf-distill distill {target} --teacher_model ")
     assert "precompute" in caplog.text
     assert "\n# is_caching_logits" in target.read_text()
     assert yaml.safe_load(target.read_text()) == convert_file(source).arguments

@@ -6,6 +6,7 @@ Checking a card that is there loads no model, and therefore neither torch nor tr
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def summary(results: dict[str, Any]) -> str:
     """Say where the card is, and what a visitor would miss."""
     missing = [f"  - {problem}" for problem in results["problems"]]
     found = "a visitor of the Hub would miss:" if missing else "complete"
-    return "\n".join([f"{results['card']}: {found}", *missing])
+    then = f"go on with: hf-distill push {shlex.quote(str(Path(results['card']).parent))} USER/NAME --dry_run"
+    return "\n".join([f"{results['card']}: {found}", *missing, *([] if missing else [then])])
 
 
 def problems_of(folder: Path) -> list[str]:

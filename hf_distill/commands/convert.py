@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import Any
 
 from hf_distill.settings.convert import ConversionArguments, convert_file
@@ -44,4 +45,5 @@ def summary(results: dict[str, Any]) -> str:
     """Return the new configuration, or say where it was written."""
     if results["output"] is None:
         return str(results["yaml"]).rstrip()
-    return f"{results['objectives']} objectives written to {results['output']}"
+    then = f"hf-distill distill {shlex.quote(results['output'])} --teacher_model TEACHER --textbook TEXTS"
+    return f"{results['objectives']} objectives written to {results['output']}\ngo on with: {then}"

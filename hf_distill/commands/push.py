@@ -61,7 +61,9 @@ def summary(results: dict[str, Any]) -> str:
         lines += [
             f"  {item['path']:<{width}}  {_size(item['size']):>9}  {item['reason']}" for item in results["left_out"]
         ]
-    if not results["dry_run"]:
+    if results["dry_run"]:
+        lines.append("nothing was sent; the same command without --dry_run uploads these files")
+    else:
         lines.append(f"{results['repo']} is at {results['url']} (commit {results['commit']})")
     return "\n".join(lines)
 

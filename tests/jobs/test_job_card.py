@@ -139,7 +139,7 @@ def test_a_complete_card_passes_the_check(student, capsys):
         folder, CardFacts("small", [ModelFacts("big", "a/big")], ModelFacts("small"), scores=[score], **given)
     )
     assert main(["card", folder]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("README.md: complete")
+    assert capsys.readouterr().out.endswith(f"complete\ngo on with: hf-distill push {folder} USER/NAME --dry_run\n")
     assert main(["card", folder, "--check"]) == 0
     code = (
         f"import sys; from hf_distill.cli import main; assert main(['card', {folder!r}, '--check']) == 0\n"
