@@ -139,6 +139,7 @@ def test_a_verb_has_one_stem(verb):
                 "distill_family",
                 "folders",
                 "grid_students",
+                "pipeline_plan",
                 "results",
                 "stages",
                 "student_facts",

@@ -6,17 +6,13 @@ continues where it stopped.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from transformers import AutoConfig, TrainingArguments
+from typing import Any
 
 from hf_distill.capture.forward import evaluating
 from hf_distill.commands import (
@@ -30,24 +26,32 @@ from hf_distill.commands import (
     teach,
 )
 from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.pipeline_plan import (
+    ONNX_STAGE,
+    PLACES,
+    AdaptationPlan,
+    Plan,
+    knows_task,
+    make_plan,
+    plan_adaptation,
+    reckon_work,
+    rows_distilled,
+    stage_names,
+    stage_of,
+)
 from hf_distill.commands.results import environment, write_results
 from hf_distill.commands.stages import Stages
 from hf_distill.commands.student_facts import ONE_FILE_FOLDER, pipeline_facts, rows_per_update, write_card
 from hf_distill.commands.teach import load_task_from
-from hf_distill.hub.loading import UNREADABLE, load_model
-from hf_distill.objectives import build_objectives
+from hf_distill.hub.loading import load_model
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, OnnxModel
 from hf_distill.reports.runs import INT8
 from hf_distill.reports.speed.latency import latency_ratio, median_ratio, random_batch, take_turns
 from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
 from hf_distill.settings import (
     AdaptationArguments,
-    AugmentationArguments,
     CorpusArguments,
-    DistillationArguments,
     ExportArguments,
-    FineTuningArguments,
-    GeneralCorpusArguments,
     PipelineArguments,
     ReportArguments,
     ScoredTaskArguments,
@@ -56,39 +60,22 @@ from hf_distill.settings import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.settings.parsing import changed_arguments, from_mapping
-from hf_distill.settings.presets import read_preset
 from hf_distill.storage.files import copy_folder, remove
-from hf_distill.students.shapes import StudentShape, parse_shape, shape_of
-from hf_distill.tasks.label_names import is_generic, names_of_head, order_by_name
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark
 from hf_distill.tasks.one_file import is_one_file, write_task_folder
-from hf_distill.tasks.spec import TaskSpec
-from hf_distill.trainers.fine_tuning.heads import head_of
 
 logger = logging.getLogger(__name__)
 
 # Files that stay in the folder of the distillation when the student is copied.
 _KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
-# The textbooks of the paper (Contextualized Corpus, Table 2): retrieved text, the task's rows with words replaced,
-# general text as it is, and the task's own text.
-SOURCES = ("cc", "taskda", "general", "task")
-# The folders of those that are made.
-PLACES = {"cc": "corpus", "taskda": "augmented", "general": "general"}
-# The stage that exports the student, and its folder.
-ONNX_STAGE = f"student/{ONNX_FOLDER}"
 # The latency of one stage: small, because it runs at the end of every demo.
 SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup": 2}
 # Rest before a run of ONNX Runtime or torch, whose threads wait for work for a while.
 PAUSE = 0.02
 # The rows of the table at the end.
 ROLES = ("majority", "teacher", "student", "baseline")
-# Epochs on the labels of a student that has learnt the task from its teacher.
-EPOCHS_OF_A_HEAD = 1.0
-REPORTED = (
-    *("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "split_rows", "retention"),
-)
+REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "split_rows", "retention")
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
 
 
@@ -124,49 +111,33 @@ def run(
     """
     started = time.perf_counter()
     folder = Path(pipeline.output_dir)
-    student = _with_preset(student, pipeline.preset)
-    fine_tuning = _stage_arguments(FineTuningArguments, "teach", folder / "teacher", pipeline)
-    sources = chosen_sources(pipeline, corpus)
-    trainings = [_training(pipeline, task, folder, source, sources) for source in sources]
-    adaptation = _stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline)
-    _check(task, teacher, student, pipeline, sources, trainings)
+    plan = make_plan(task, teacher, student, corpus, pipeline)
     rows, inputs = load_task_from(task, seed=pipeline.seed), []
     if is_one_file(task.task):
         task, inputs = _as_folder(task, rows, folder / ONE_FILE_FOLDER), [task.task]
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
-    stages = Stages(folder, _names(teaches, sources, trainings, pipeline), inputs)
+    stages = Stages(folder, stage_names(plan, teaches), inputs)
 
-    taught, own_teacher = None, teacher
+    taught = None
     if teaches:
-        taught = stages.run("teacher", lambda: teach.run(task, teacher, fine_tuning), task, teacher, fine_tuning)
-        own_teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
+        taught = stages.run("teacher", partial(teach.run, task, teacher, plan.teaching), task, teacher, plan.teaching)
+        teacher = replace(teacher, teacher_model=str(folder / "teacher"), teacher_revision=None, **_NO_LORA)
 
-    made, built = _make_textbooks(stages, sources, task, corpus, pipeline)
-    seen = rows_distilled(rows, sources, trainings, built, pipeline)
-    plan = plan_adaptation(adaptation, trainings[-1], own_teacher, rows, seen)
-    stages.work = reckon_work(rows, own_teacher, student, fine_tuning, seen, plan, pipeline)
-    learner, distilled = student, []
-    for source, training in zip(sources, trainings, strict=True):
-        arguments = (learner, own_teacher, _textbook(made[source], task, pipeline), training)
-        distilled.append(stages.run(Path(str(training.output_dir)).name, partial(distill.run, *arguments), *arguments))
-        learner = replace(student, student_model=str(training.output_dir))
+    places, built = _make_textbooks(stages, plan, task)
+    seen = rows_distilled(plan, rows, built)
+    adaptation = plan_adaptation(plan, teacher, rows, seen)
+    stages.work = reckon_work(plan, adaptation, teacher, rows, seen)
+    learner, distilled = plan.student, []
+    for source, training in zip(plan.sources, plan.distillations, strict=True):
+        arguments = (learner, teacher, _textbook(places[source], task, pipeline), training)
+        distilled.append(stages.run(stage_of(training), partial(distill.run, *arguments), *arguments))
+        learner = replace(plan.student, student_model=str(training.output_dir))
 
-    student_arguments = AdaptationArguments(str(folder / "distilled"), from_scratch=True)
-    way: adapt.Way = ("better" if plan.learnt else "adapt") if pipeline.adapt_student else "keep"
-    given = (task, student_arguments, plan.student, own_teacher)
-    adapted = stages.run(
-        "student",
-        lambda: adapt.run(*given, way=way, baseline_training=plan.baseline),
-        *given,
-        way=way,
-        baseline_epochs=plan.baseline.num_train_epochs,
-    )
-    if not pipeline.adapt_student:
-        copy_folder(folder / "distilled", folder / "student", leave_out=_KEPT_APART)
+    adapted = _adapt(stages, adaptation, task, teacher, pipeline)
     exported = _export(stages, task) if pipeline.export else None
 
     stages.begin("report")
-    speed = measure_speed(str(own_teacher.teacher_model), str(folder / "student"))
+    speed = measure_speed(str(teacher.teacher_model), str(folder / "student"))
     results = {"teach": taught, "corpus": built, "distill": distilled[-1], "adapt": adapted, "export": exported}
     # Of the whole job, also where stages were finished in an earlier call.
     seconds = time.perf_counter() - started + stages.seconds_before
@@ -245,9 +216,6 @@ def _budgets(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-# --- the task and its teacher ----------------------------------------------------------------------------------------
-
-
 def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArguments:
     """A task of one file as a folder, so that every stage reads the same rows."""
     write_task_folder(rows, folder)
@@ -255,323 +223,17 @@ def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArgum
     return replace(task, task=str(folder), evaluation_splits=None, **flags)
 
 
-def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
-    """Whether a teacher has the head of a task, with its labels by name, so that it need not be fine-tuned."""
-    names = head_names(teacher, spec)
-    if names is not None:
-        logger.warning(
-            f"The teacher has a head with the labels {names}: it is taken as it is. `--teach` fine-tunes it."
-        )
-    return names is not None
-
-
-def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
-    """The labels of a teacher that has the head of a task, with its labels by name; `None` of any other."""
-    if teacher.teacher_model is None:
-        return None
-    try:
-        config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
-    except UNREADABLE:
-        return None  # The stage that loads it says what is wrong.
-    heads = [name for name in config.architectures or () if name.endswith(head_of(spec).suffix)]
-    names = names_of_head(config)
-    if not heads or spec.label_names is None or is_generic(names) or order_by_name(names, spec.label_names) is None:
-        return None
-    return names
-
-
-# --- what the stages are, and how long they take ---------------------------------------------------------------------
-
-
-def _names(
-    teaches: bool, sources: list[str], trainings: list[DistillationArguments], pipeline: PipelineArguments
-) -> list[str]:
-    """The stages in their order."""
-    return [
-        *(["teacher"] if teaches else []),
-        *(place for source, place in PLACES.items() if source in sources),
-        *(Path(str(training.output_dir)).name for training in trainings),
-        "student",
-        *([ONNX_STAGE] if pipeline.export else []),
-        "report",
-    ]
-
-
-def rows_distilled(
-    rows: LoadedTask,
-    sources: Sequence[str],
-    trainings: Sequence[DistillationArguments],
-    built: dict[str, Any] | None,
-    pipeline: PipelineArguments,
-) -> dict[str, float]:
-    """Stage -> rows of all its batches, for those distillations whose text has a known number of rows."""
-    texts = {"task": len(rows.train), "cc": built["statistics"]["rows"] if built else None}
-    seen = {}
-    for source, training in zip(sources, trainings, strict=True):
-        number = texts.get(source)
-        if number is not None:
-            number = min(number, pipeline.max_textbook_rows or number)
-            seen[Path(str(training.output_dir)).name] = _rows_seen(training, number)
-    return seen
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaptationPlan:
-    """How student and baseline are fine-tuned.
-
-    Attributes:
-        student: Settings of the student's fine-tuning.
-        baseline: Those of the baseline's.
-        learnt: Whether the student has the task's head from its distillation.
-    """
-
-    student: FineTuningArguments
-    baseline: FineTuningArguments
-    learnt: bool
-
-
-def plan_adaptation(
-    given: FineTuningArguments,
-    last: DistillationArguments,
-    teacher: TeacherArguments,
-    rows: LoadedTask,
-    seen: Mapping[str, float],
-) -> AdaptationPlan:
-    """Choose the epochs of student and baseline where `--adapt` names none.
-
-    A student whose head was distilled gets one epoch on the labels, and its baseline as many rows as the student saw
-    in all its training, but no more than the task's epochs. A student without a head, and its baseline, get the
-    task's epochs.
-
-    Args:
-        given: What `--adapt` says.
-        last: The last distillation, which decides whether there is a head.
-        teacher: The teacher of that distillation.
-        rows: The task.
-        seen: Rows of the distillations, by their stages.
-    """
-    items = build_objectives(["relation"] if last.objectives is None else last.objectives, last.objective_options())
-    learns = any(item.objective.student_request.logits for item in items)
-    learnt = learns and head_names(teacher, rows.spec) is not None
-    student, baseline = copy.copy(given), copy.copy(given)
-    if learnt and given.num_train_epochs is None and given.max_steps <= 0:
-        student.num_train_epochs = EPOCHS_OF_A_HEAD
-        baseline.num_train_epochs = rows.spec.fine_tuning.epochs
-        if Path(str(last.output_dir)).name in seen:
-            as_many = EPOCHS_OF_A_HEAD + sum(seen.values()) / len(rows.train)
-            baseline.num_train_epochs = min(baseline.num_train_epochs, as_many)
-    return AdaptationPlan(student, baseline, learnt)
-
-
-def reckon_work(
-    rows: LoadedTask,
-    teacher: TeacherArguments,
-    student: StudentArguments,
-    fine_tuning: FineTuningArguments,
-    seen: Mapping[str, float],
-    plan: AdaptationPlan,
-    pipeline: PipelineArguments,
-) -> dict[str, float]:
-    """Estimate how much each training computes, in products of a weight and a row; all rows count as equally long.
-
-    A model multiplies the weights of its layers once in a forward pass, three times in a step of a training. Export
-    and report take seconds whatever the sizes are, and are reckoned as nothing.
-
-    Returns:
-        Stage -> work; a stage is not there where its models or its rows are not known beforehand.
-    """
-    try:
-        config = AutoConfig.from_pretrained(str(teacher.teacher_model), revision=teacher.teacher_revision)
-        large = _layer_weights(shape_of(config))
-        of_student = student.student_model
-        small = _layer_weights(
-            parse_shape(student.student_shape)
-            if of_student is None
-            else shape_of(AutoConfig.from_pretrained(of_student))
-        )
-    except UNREADABLE:
-        return {}
-    models = [plan.baseline, *([plan.student] if pipeline.adapt_student else [])]
-    given, adapted = (
-        sum(_rows_seen(training.with_task_defaults(rows.spec), len(rows.train)) for training in trainings)
-        for trainings in ([fine_tuning], models)
-    )
-    return {
-        "teacher": 3 * large * given,
-        "student": 3 * small * adapted,
-        ONNX_STAGE: 0.0,
-        "report": 0.0,
-        **{stage: (large + 3 * small) * number for stage, number in seen.items()},
-    }
-
-
-def _layer_weights(shape: StudentShape) -> int:
-    """Weights of the matrices in the layers."""
-    return shape.num_layers * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
-
-
-def _rows_seen(training: TrainingArguments, rows: int) -> float:
-    """Rows of all the batches of a training."""
-    if training.max_steps > 0:
-        return training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
-    return training.num_train_epochs * rows
-
-
-# --- settings of the stages ------------------------------------------------------------------------------------------
-
-
-def _training(
-    pipeline: PipelineArguments, task: TaskArguments, folder: Path, source: str, sources: list[str]
-) -> DistillationArguments:
-    """The settings of one stage of the distillation; only the last has the name of the whole."""
-    output = folder / ("distilled" if source == sources[-1] else f"distilled_{source}")
-    later = {} if source == sources[0] else pipeline.settings("distill_next")
-    if source == "task" and pipeline.preset is None:
-        # On the task's own text the teacher's head has something to say.
-        later = {"objectives": ["relation", "logits"], **pipeline.settings("distill"), **later}
-    training: DistillationArguments = _stage_arguments(
-        DistillationArguments, "distill", output, pipeline, later, max_length=task.max_length
-    )
-    if training.eval_task is not None and training.eval_task_dir is None:
-        training.eval_task_dir = task.data_dir
-    return training
-
-
-def _with_preset(student: StudentArguments, preset: str | None) -> StudentArguments:
-    """The student of a preset; what was given as flags wins."""
-    return (
-        student
-        if preset is None
-        else replace(student, **{**read_preset(preset).student, **changed_arguments(student)})
-    )
-
-
-def _stage_arguments(
-    argument_class: type,
-    stage: Literal["teach", "distill", "adapt"],
-    folder: Path,
-    pipeline: PipelineArguments,
-    later: Mapping[str, Any] | None = None,
-    **more: Any,
-) -> Any:
-    """The arguments of a training stage: its settings, `later` first, over those of all stages."""
-    given = {**pipeline.settings(stage), **(later or {})}
-    if "output_dir" in given:
-        raise ValueError(f"`--{stage}` cannot set `output_dir`: stages write below `--output_dir`.")
-    common = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "bf16": pipeline.bf16, "save_strategy": "no"}
-    preset = dict(read_preset(pipeline.preset).training) if stage == "distill" and pipeline.preset else {}
-    values = preset | {name: value for name, value in {**more, **common, **given}.items() if value is not None}
-    return from_mapping(argument_class, {"output_dir": str(folder), **values}, f"`--{stage}`")
-
-
-def _check(
-    task: TaskArguments,
-    teacher: TeacherArguments,
-    student: StudentArguments,
-    pipeline: PipelineArguments,
-    sources: list[str],
-    trainings: list[DistillationArguments],
-) -> None:
-    """Refuse before the first stage what a late one would refuse."""
-    if teacher.teacher_model is None:
-        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
-    if pipeline.with_task_text and task.spec_fields():
-        raise ValueError(
-            f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
-            "write them into a task.yaml beside its files."
-        )
-    first = trainings[0]
-    if first.world_size > 1 or first.n_gpu > 1:
-        found = f"{first.world_size} processes" if first.world_size > 1 else f"{first.n_gpu} GPUs in one process"
-        raise ValueError(
-            f"`hf-distill pipeline` is one process on one GPU, but there are {found}: start it as "
-            "`CUDA_VISIBLE_DEVICES=0 hf-distill pipeline ...`; or start its verbs (teach, corpus, distill, adapt) one "
-            "by one, the trainings on all GPUs by `torchrun --nproc_per_node NUM_GPUS -m hf_distill distill ...`."
-        )
-    if pipeline.with_labels and sources != ["task"]:
-        raise ValueError(
-            "`--with_labels` needs the task's own text alone (`--with_task_text` without `--corpus`, or "
-            "`--textbook_source task`): only the task's rows have labels."
-        )
-    if student.student_model is None:
-        parse_shape(student.student_shape)
-    for training in trainings:
-        build_objectives(
-            ["relation"] if training.objectives is None else training.objectives, training.objective_options()
-        )
-
-
-# --- textbooks -------------------------------------------------------------------------------------------------------
-
-
-def chosen_sources(pipeline: PipelineArguments, corpus: CorpusArguments) -> list[str]:
-    """The textbooks in the order of their stages.
-
-    Raises:
-        ValueError: If one is unknown, there twice, or what it is made of is missing.
-    """
-    if pipeline.textbook_source is None:
-        return ["task" if corpus.corpus is None else "cc"]
-    sources = pipeline.textbook_source.split("+")
-    if not set(sources) <= set(SOURCES) or len(set(sources)) < len(sources):
-        raise ValueError(
-            f"`--textbook_source` is {pipeline.textbook_source!r}; it is one of {list(SOURCES)}, or several different "
-            "ones in the order of their stages (cc+taskda)."
-        )
-    if corpus.corpus is None and {"cc", "general"} & set(sources):
-        raise ValueError(f"`--textbook_source {pipeline.textbook_source}` needs a general corpus: `--corpus`.")
-    if "taskda" in sources and "masked_lm" not in pipeline.settings("augment"):
-        raise ValueError(
-            f"`--textbook_source {pipeline.textbook_source}` needs a masked language model: "
-            "`--augment '{\"masked_lm\": ...}'`."
-        )
-    return sources
-
-
-def augmentation_settings(pipeline: PipelineArguments, folder: Path) -> AugmentationArguments:
-    """Return the settings by which the task's rows are augmented.
-
-    Raises:
-        ValueError: If a setting is unknown.
-    """
-    common: dict[str, Any] = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "corpus_dir": str(folder)}
-    made: AugmentationArguments = from_mapping(
-        AugmentationArguments, {**common, **pipeline.settings("augment")}, "`--augment`"
-    )
-    return made
-
-
-def general_settings(pipeline: PipelineArguments, corpus: CorpusArguments, folder: Path) -> GeneralCorpusArguments:
-    """A draw from the general corpus, cut and filtered as the rows that the task's corpus would be searched in."""
-    same = (
-        *("corpus_split", "corpus_licence", "text_column", "source_column", "unit", "passage_words", "language"),
-        *("max_chars", "min_words", "max_words", "num_proc"),
-    )
-    where = f"{corpus.corpus}:{corpus.corpus_config}" if corpus.corpus_config else str(corpus.corpus)
-    return GeneralCorpusArguments(
-        corpora=[where],
-        rows=None if pipeline.max_textbook_rows is None else [pipeline.max_textbook_rows],
-        seed=pipeline.seed,
-        corpus_dir=str(folder),
-        **{name: getattr(corpus, name) for name in same},
-    )
-
-
-def _make_textbooks(
-    stages: Stages, sources: list[str], task: TaskArguments, corpus: CorpusArguments, pipeline: PipelineArguments
-) -> tuple[dict[str, str], dict[str, Any] | None]:
+def _make_textbooks(stages: Stages, plan: Plan, task: TaskArguments) -> tuple[dict[str, str], dict[str, Any] | None]:
     """Make the textbooks; return the place of each, and the result of the job that built the task's corpus."""
-    folder, built = stages.folder, None
-    if "cc" in sources:
-        corpus = replace(corpus, corpus_dir=str(folder / PLACES["cc"]))
-        built = stages.run(PLACES["cc"], lambda: corpus_verb.run(task, corpus, seed=pipeline.seed), task, corpus)
-    if "taskda" in sources:
-        augmentation = augmentation_settings(pipeline, folder / PLACES["taskda"])
-        stages.run(PLACES["taskda"], lambda: augment.run(task, augmentation), task, augmentation)
-    if "general" in sources:
-        mixture = general_settings(pipeline, corpus, folder / PLACES["general"])
-        stages.run(PLACES["general"], lambda: general.run(mixture), mixture)
-    return {**{name: str(folder / place) for name, place in PLACES.items()}, "task": task.task}, built
+    built = None
+    if plan.corpus is not None:
+        job = partial(corpus_verb.run, task, plan.corpus, seed=plan.pipeline.seed)
+        built = stages.run(PLACES["cc"], job, task, plan.corpus)
+    if plan.augmentation is not None:
+        stages.run(PLACES["taskda"], partial(augment.run, task, plan.augmentation), task, plan.augmentation)
+    if plan.general is not None:
+        stages.run(PLACES["general"], partial(general.run, plan.general), plan.general)
+    return {**{name: str(stages.folder / place) for name, place in PLACES.items()}, "task": task.task}, built
 
 
 def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> TextbookArguments:
@@ -585,7 +247,23 @@ def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> T
     )
 
 
-# --- report ----------------------------------------------------------------------------------------------------------
+def _adapt(
+    stages: Stages, plan: AdaptationPlan, task: TaskArguments, teacher: TeacherArguments, pipeline: PipelineArguments
+) -> dict[str, Any]:
+    """The distilled student, fine-tuned where that is wanted, and scored beside its teacher and its baseline."""
+    distilled = stages.folder / "distilled"
+    way: adapt.Way = ("better" if plan.learnt else "adapt") if pipeline.adapt_student else "keep"
+    given = (task, AdaptationArguments(str(distilled), from_scratch=True), plan.student, teacher)
+    adapted = stages.run(
+        "student",
+        partial(adapt.run, *given, way=way, baseline_training=plan.baseline),
+        *given,
+        way=way,
+        baseline_epochs=plan.baseline.num_train_epochs,
+    )
+    if not pipeline.adapt_student:
+        copy_folder(distilled, stages.folder / "student", leave_out=_KEPT_APART)
+    return adapted
 
 
 def _export(stages: Stages, task: TaskArguments) -> dict[str, Any] | None:
@@ -594,14 +272,36 @@ def _export(stages: Stages, task: TaskArguments) -> dict[str, Any] | None:
     scored = ScoredTaskArguments(**dataclasses.asdict(task))
     arguments = ExportArguments(str(folder.parent), output_dir=str(folder))
     try:
-        return stages.run(
-            ONNX_STAGE, lambda: export.run(scored, arguments), scored, arguments, results_file=EXPORT_FILE
-        )
+        job = partial(export.run, scored, arguments)
+        return stages.run(ONNX_STAGE, job, scored, arguments, results_file=EXPORT_FILE)
     except (ImportError, ValueError) as error:
         # Everything else is there; what an earlier student left in the folder is no file of this one.
         remove(folder)
         logger.warning(f"[{ONNX_STAGE}] left out: {error}")
         return None
+
+
+def measure_speed(*folders: str) -> dict[str, Any]:
+    """Latency of the teacher over that of the student, and over that of the student's int8 file where it has one."""
+    teacher, student = (load_model(folder, flag="--teacher_model") for folder in folders)
+    positions = (getattr(model.config, "max_position_embeddings", None) for model in (teacher, student))
+    seq_length = min(SPEED_PROTOCOL["seq_length"], *(number for number in positions if number))
+    speed = latency_ratio(teacher, student, **{**SPEED_PROTOCOL, "seq_length": seq_length}).to_dict()
+    file = Path(folders[1]) / ONNX_FOLDER / INT8_FILE
+    if not file.is_file():
+        return speed
+    exported, size = OnnxModel(file), SPEED_PROTOCOL["batch_size"]
+    rows = random_batch(student, student.config.vocab_size, size, seq_length, seed=0)
+    runs = {"student": lambda batch: student(**batch), "int8": lambda batch: exported(**batch)}
+    numbers = (SPEED_PROTOCOL["num_batches"], SPEED_PROTOCOL["warmup"])
+    with evaluating(student):
+        times = take_turns(runs, [rows], *numbers, student.device, pause=PAUSE)
+    faster = median_ratio(times["student"], times["int8"])
+    return speed | {
+        "int8_seconds": float(speed["student_seconds"]) / faster,
+        "int8_speedup": float(speed["speedup"]) * faster,
+        "int8_bytes": file.stat().st_size,
+    }
 
 
 def make_report(
@@ -633,27 +333,4 @@ def make_report(
         "seconds": round(seconds, 1),
         "seed": seed,
         "environment": environment(),
-    }
-
-
-def measure_speed(*folders: str) -> dict[str, Any]:
-    """Latency of the teacher over that of the student, and over that of the student's int8 file where it has one."""
-    teacher, student = (load_model(folder, flag="--teacher_model") for folder in folders)
-    positions = (getattr(model.config, "max_position_embeddings", None) for model in (teacher, student))
-    seq_length = min(SPEED_PROTOCOL["seq_length"], *(number for number in positions if number))
-    speed = latency_ratio(teacher, student, **{**SPEED_PROTOCOL, "seq_length": seq_length}).to_dict()
-    file = Path(folders[1]) / ONNX_FOLDER / INT8_FILE
-    if not file.is_file():
-        return speed
-    exported, size = OnnxModel(file), SPEED_PROTOCOL["batch_size"]
-    rows = random_batch(student, student.config.vocab_size, size, seq_length, seed=0)
-    runs = {"student": lambda batch: student(**batch), "int8": lambda batch: exported(**batch)}
-    numbers = (SPEED_PROTOCOL["num_batches"], SPEED_PROTOCOL["warmup"])
-    with evaluating(student):
-        times = take_turns(runs, [rows], *numbers, student.device, pause=PAUSE)
-    faster = median_ratio(times["student"], times["int8"])
-    return speed | {
-        "int8_seconds": float(speed["student_seconds"]) / faster,
-        "int8_speedup": float(speed["speedup"]) * faster,
-        "int8_bytes": file.stat().st_size,
     }

@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.commands import adapt, corpus, distill, pipeline as module, teach
+from hf_distill.commands import adapt, corpus, distill, pipeline as module, pipeline_plan, teach
 from hf_distill.commands.pipeline import run as run_pipeline, summary as format_report
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
@@ -325,10 +325,13 @@ class TestPlan:
             train = Dataset.from_dict({"text": ["good"] * 2_400, "label": [1] * 2_400})
             rows, teacher = LoadedTask(spec, DatasetDict(train=train), "here"), TeacherArguments(str(tmp_path))
             last = DistillationArguments(str(tmp_path / "distilled"), objectives=list(objectives), use_cpu=True)
-            training, settings = FineTuningArguments(str(tmp_path), use_cpu=True, **given), PipelineArguments()
-            seen = module.rows_distilled(rows, ["task"], [last], None, settings)
-            found = module.plan_adaptation(training, last, teacher, rows, seen)
-            return found, module.reckon_work(rows, teacher, StudentArguments(), training, seen, found, settings)
+            training = FineTuningArguments(str(tmp_path), use_cpu=True, **given)
+            plan = pipeline_plan.Plan(
+                PipelineArguments(), ["task"], None, None, None, training, StudentArguments(), [last], training
+            )
+            seen = pipeline_plan.rows_distilled(plan, rows, None)
+            found = pipeline_plan.plan_adaptation(plan, teacher, rows, seen)
+            return found, pipeline_plan.reckon_work(plan, found, teacher, rows, seen)
 
         return make
 
@@ -421,6 +424,10 @@ def test_one_file_and_a_classifier_are_enough(
         ({"textbook_source": "cc+cc"}, r"`--textbook_source` is 'cc\+cc'"),
         ({"textbook_source": "general", "corpus": None}, r"`--textbook_source general` needs a general corpus"),
         ({"textbook_source": "cc+taskda"}, r"`--textbook_source cc\+taskda` needs a masked language model"),
+        (
+            {"textbook_source": "taskda", "augment": {"masked_lm": "encoder", "copies": 2}},
+            r"`--augment` has unknown arguments \['copies'\]",
+        ),
         (
             {"distill_next": {"objectives": ["relatoin"]}, "textbook_source": "cc+task"},
             r"`--objectives` has 'relatoin'",

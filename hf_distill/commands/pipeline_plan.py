@@ -1,0 +1,377 @@
+"""The plan of a pipeline: which stages there are, with which settings, and how much each of them computes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoConfig, TrainingArguments
+
+from hf_distill.hub.loading import UNREADABLE
+from hf_distill.objectives import WeightedObjective, build_objectives
+from hf_distill.reports.speed.quality import ONNX_FOLDER
+from hf_distill.settings import (
+    AugmentationArguments,
+    CorpusArguments,
+    DistillationArguments,
+    FineTuningArguments,
+    GeneralCorpusArguments,
+    PipelineArguments,
+    StudentArguments,
+    TaskArguments,
+    TeacherArguments,
+)
+from hf_distill.settings.parsing import changed_arguments, from_mapping
+from hf_distill.settings.presets import read_preset
+from hf_distill.students.shapes import StudentShape, parse_shape, shape_of
+from hf_distill.tasks.label_names import is_generic, names_of_head, order_by_name
+from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.spec import TaskSpec
+from hf_distill.trainers.fine_tuning.heads import head_of
+
+logger = logging.getLogger(__name__)
+
+# The textbooks of the paper (Contextualized Corpus, Table 2): retrieved text, the task's rows with words replaced,
+# general text as it is, and the task's own text.
+SOURCES = ("cc", "taskda", "general", "task")
+# The folders of those that are made.
+PLACES = {"cc": "corpus", "taskda": "augmented", "general": "general"}
+# The stage that exports the student, and its folder.
+ONNX_STAGE = f"student/{ONNX_FOLDER}"
+# Epochs on the labels of a student that has learnt the task from its teacher.
+EPOCHS_OF_A_HEAD = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of every stage, known before the first.
+
+    Attributes:
+        pipeline: The arguments that they come from.
+        sources: What the student learns on, in the order of the stages: names of `SOURCES`.
+        corpus: Settings of the task's corpus; `None` where nothing is learnt on it.
+        augmentation: Likewise, of the task's rows with words replaced.
+        general: Likewise, of the draw from the general corpus.
+        teaching: Settings of the teacher's fine-tuning.
+        student: Shape and first weights of the student.
+        distillations: Settings of the distillation on each of the sources.
+        adaptation: What the user says of the fine-tuning of student and baseline; see `plan_adaptation`.
+    """
+
+    pipeline: PipelineArguments
+    sources: list[str]
+    corpus: CorpusArguments | None
+    augmentation: AugmentationArguments | None
+    general: GeneralCorpusArguments | None
+    teaching: FineTuningArguments
+    student: StudentArguments
+    distillations: list[DistillationArguments]
+    adaptation: FineTuningArguments
+
+
+def make_plan(
+    task: TaskArguments,
+    teacher: TeacherArguments,
+    student: StudentArguments,
+    corpus: CorpusArguments,
+    pipeline: PipelineArguments,
+) -> Plan:
+    """Read the settings of every stage.
+
+    Raises:
+        ValueError: If a stage's settings are unknown or do not fit.
+    """
+    folder = Path(pipeline.output_dir)
+    sources = _chosen_sources(pipeline, corpus)
+    retrieved = replace(corpus, corpus_dir=str(folder / PLACES["cc"]))
+    plan = Plan(
+        pipeline=pipeline,
+        sources=sources,
+        corpus=retrieved if "cc" in sources else None,
+        augmentation=_augmentation(pipeline, folder / PLACES["taskda"]) if "taskda" in sources else None,
+        general=_general(pipeline, corpus, folder / PLACES["general"]) if "general" in sources else None,
+        teaching=_stage_arguments(FineTuningArguments, "teach", folder / "teacher", pipeline),
+        student=_with_preset(student, pipeline.preset),
+        distillations=[_distillation(pipeline, task, folder, source, sources) for source in sources],
+        adaptation=_stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline),
+    )
+    _check(plan, task, teacher)
+    return plan
+
+
+def _chosen_sources(pipeline: PipelineArguments, corpus: CorpusArguments) -> list[str]:
+    """The textbooks in the order of their stages.
+
+    Raises:
+        ValueError: If one is unknown, there twice, or what it is made of is missing.
+    """
+    if pipeline.textbook_source is None:
+        return ["task" if corpus.corpus is None else "cc"]
+    sources = pipeline.textbook_source.split("+")
+    if not set(sources) <= set(SOURCES) or len(set(sources)) < len(sources):
+        raise ValueError(
+            f"`--textbook_source` is {pipeline.textbook_source!r}; it is one of {list(SOURCES)}, or several different "
+            "ones in the order of their stages (cc+taskda)."
+        )
+    if corpus.corpus is None and {"cc", "general"} & set(sources):
+        raise ValueError(f"`--textbook_source {pipeline.textbook_source}` needs a general corpus: `--corpus`.")
+    if "taskda" in sources and "masked_lm" not in pipeline.settings("augment"):
+        raise ValueError(
+            f"`--textbook_source {pipeline.textbook_source}` needs a masked language model: "
+            "`--augment '{\"masked_lm\": ...}'`."
+        )
+    return sources
+
+
+def _augmentation(pipeline: PipelineArguments, folder: Path) -> AugmentationArguments:
+    """How the task's rows are augmented."""
+    common: dict[str, Any] = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "corpus_dir": str(folder)}
+    made: AugmentationArguments = from_mapping(
+        AugmentationArguments, {**common, **pipeline.settings("augment")}, "`--augment`"
+    )
+    return made
+
+
+def _general(pipeline: PipelineArguments, corpus: CorpusArguments, folder: Path) -> GeneralCorpusArguments:
+    """A draw from the general corpus, cut and filtered as the rows that the task's corpus would be searched in."""
+    same = (
+        *("corpus_split", "corpus_licence", "text_column", "source_column", "unit", "passage_words", "language"),
+        *("max_chars", "min_words", "max_words", "num_proc"),
+    )
+    where = f"{corpus.corpus}:{corpus.corpus_config}" if corpus.corpus_config else str(corpus.corpus)
+    return GeneralCorpusArguments(
+        corpora=[where],
+        rows=None if pipeline.max_textbook_rows is None else [pipeline.max_textbook_rows],
+        seed=pipeline.seed,
+        corpus_dir=str(folder),
+        **{name: getattr(corpus, name) for name in same},
+    )
+
+
+def _distillation(
+    pipeline: PipelineArguments, task: TaskArguments, folder: Path, source: str, sources: list[str]
+) -> DistillationArguments:
+    """The settings of one stage of the distillation; only the last has the name of the whole."""
+    output = folder / ("distilled" if source == sources[-1] else f"distilled_{source}")
+    later = {} if source == sources[0] else pipeline.settings("distill_next")
+    if source == "task" and pipeline.preset is None:
+        # On the task's own text the teacher's head has something to say.
+        later = {"objectives": ["relation", "logits"], **pipeline.settings("distill"), **later}
+    training: DistillationArguments = _stage_arguments(
+        DistillationArguments, "distill", output, pipeline, later, max_length=task.max_length
+    )
+    if training.eval_task is not None and training.eval_task_dir is None:
+        training.eval_task_dir = task.data_dir
+    return training
+
+
+def _with_preset(student: StudentArguments, preset: str | None) -> StudentArguments:
+    """The student of a preset; what was given as flags wins."""
+    if preset is None:
+        return student
+    return replace(student, **{**read_preset(preset).student, **changed_arguments(student)})
+
+
+def _stage_arguments(
+    argument_class: type,
+    stage: Literal["teach", "distill", "adapt"],
+    folder: Path,
+    pipeline: PipelineArguments,
+    later: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Any:
+    """The arguments of a training stage: its settings, `later` first, over those of all stages."""
+    given = {**pipeline.settings(stage), **(later or {})}
+    if "output_dir" in given:
+        raise ValueError(f"`--{stage}` cannot set `output_dir`: stages write below `--output_dir`.")
+    common = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "bf16": pipeline.bf16, "save_strategy": "no"}
+    preset = dict(read_preset(pipeline.preset).training) if stage == "distill" and pipeline.preset else {}
+    values = preset | {name: value for name, value in {**more, **common, **given}.items() if value is not None}
+    return from_mapping(argument_class, {"output_dir": str(folder), **values}, f"`--{stage}`")
+
+
+def _check(plan: Plan, task: TaskArguments, teacher: TeacherArguments) -> None:
+    """Refuse before the first stage what a late one would refuse."""
+    pipeline = plan.pipeline
+    if teacher.teacher_model is None:
+        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
+    if pipeline.with_task_text and task.spec_fields():
+        raise ValueError(
+            f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
+            "write them into a task.yaml beside its files."
+        )
+    first = plan.distillations[0]
+    if first.world_size > 1 or first.n_gpu > 1:
+        found = f"{first.world_size} processes" if first.world_size > 1 else f"{first.n_gpu} GPUs in one process"
+        raise ValueError(
+            f"`hf-distill pipeline` is one process on one GPU, but there are {found}: start it as "
+            "`CUDA_VISIBLE_DEVICES=0 hf-distill pipeline ...`; or start its verbs (teach, corpus, distill, adapt) one "
+            "by one, the trainings on all GPUs by `torchrun --nproc_per_node NUM_GPUS -m hf_distill distill ...`."
+        )
+    if pipeline.with_labels and plan.sources != ["task"]:
+        raise ValueError(
+            "`--with_labels` needs the task's own text alone (`--with_task_text` without `--corpus`, or "
+            "`--textbook_source task`): only the task's rows have labels."
+        )
+    if plan.student.student_model is None:
+        parse_shape(plan.student.student_shape)
+    for training in plan.distillations:
+        _objectives_of(training)
+
+
+def _objectives_of(training: DistillationArguments) -> list[WeightedObjective]:
+    """What a distillation learns by."""
+    return build_objectives(
+        ["relation"] if training.objectives is None else training.objectives, training.objective_options()
+    )
+
+
+def stage_names(plan: Plan, teaches: bool) -> list[str]:
+    """The stages in their order, with or without that of the teacher."""
+    return [
+        *(["teacher"] if teaches else []),
+        *(place for source, place in PLACES.items() if source in plan.sources),
+        *map(stage_of, plan.distillations),
+        "student",
+        *([ONNX_STAGE] if plan.pipeline.export else []),
+        "report",
+    ]
+
+
+def stage_of(distillation: DistillationArguments) -> str:
+    """The stage of a distillation, which is called as its folder."""
+    return Path(str(distillation.output_dir)).name
+
+
+def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
+    """Whether a teacher has the head of a task, with its labels by name, so that it need not be fine-tuned."""
+    names = head_names(teacher, spec)
+    if names is not None:
+        logger.warning(
+            f"The teacher has a head with the labels {names}: it is taken as it is. `--teach` fine-tunes it."
+        )
+    return names is not None
+
+
+def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
+    """The labels of a teacher that has the head of a task, with its labels by name; `None` of any other."""
+    if teacher.teacher_model is None:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
+    except UNREADABLE:
+        return None  # The stage that loads it says what is wrong.
+    heads = [name for name in config.architectures or () if name.endswith(head_of(spec).suffix)]
+    names = names_of_head(config)
+    if not heads or spec.label_names is None or is_generic(names) or order_by_name(names, spec.label_names) is None:
+        return None
+    return names
+
+
+@dataclass(frozen=True)
+class AdaptationPlan:
+    """How student and baseline are fine-tuned.
+
+    Attributes:
+        student: Settings of the student's fine-tuning.
+        baseline: Those of the baseline's.
+        learnt: Whether the student has the task's head from its distillation.
+    """
+
+    student: FineTuningArguments
+    baseline: FineTuningArguments
+    learnt: bool
+
+
+def plan_adaptation(
+    plan: Plan, teacher: TeacherArguments, rows: LoadedTask, seen: Mapping[str, float]
+) -> AdaptationPlan:
+    """Choose the epochs of student and baseline where `--adapt` names none.
+
+    A student whose head was distilled gets one epoch on the labels, and its baseline as many rows as the student saw
+    in all its training, but no more than the task's epochs. A student without a head, and its baseline, get the
+    task's epochs.
+
+    Args:
+        plan: The settings of all stages; the last distillation decides whether there is a head.
+        teacher: The teacher of the distillations.
+        rows: The task.
+        seen: Rows of the distillations, by their stages.
+    """
+    given, last = plan.adaptation, plan.distillations[-1]
+    learns = any(item.objective.student_request.logits for item in _objectives_of(last))
+    learnt = learns and head_names(teacher, rows.spec) is not None
+    student, baseline = copy.copy(given), copy.copy(given)
+    if learnt and given.num_train_epochs is None and given.max_steps <= 0:
+        student.num_train_epochs = EPOCHS_OF_A_HEAD
+        baseline.num_train_epochs = rows.spec.fine_tuning.epochs
+        if stage_of(last) in seen:
+            as_many = EPOCHS_OF_A_HEAD + sum(seen.values()) / len(rows.train)
+            baseline.num_train_epochs = min(baseline.num_train_epochs, as_many)
+    return AdaptationPlan(student, baseline, learnt)
+
+
+def rows_distilled(plan: Plan, rows: LoadedTask, built: dict[str, Any] | None) -> dict[str, float]:
+    """Stage -> rows of all its batches, for those distillations whose text has a known number of rows.
+
+    Args:
+        plan: The settings of all stages.
+        rows: The task.
+        built: Result of the stage that built the task's corpus; `None` where there is none.
+    """
+    texts = {"task": len(rows.train), "cc": built["statistics"]["rows"] if built else None}
+    seen = {}
+    for source, training in zip(plan.sources, plan.distillations, strict=True):
+        number = texts.get(source)
+        if number is not None:
+            number = min(number, plan.pipeline.max_textbook_rows or number)
+            seen[stage_of(training)] = _rows_seen(training, number)
+    return seen
+
+
+def reckon_work(
+    plan: Plan, adaptation: AdaptationPlan, teacher: TeacherArguments, rows: LoadedTask, seen: Mapping[str, float]
+) -> dict[str, float]:
+    """Estimate how much each training computes, in products of a weight and a row; all rows count as equally long.
+
+    A model multiplies the weights of its layers once in a forward pass, three times in a step of a training. Export
+    and report take seconds whatever the sizes are, and are reckoned as nothing.
+
+    Returns:
+        Stage -> work; a stage is not there where its models or its rows are not known beforehand.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(teacher.teacher_model), revision=teacher.teacher_revision)
+        large = _layer_weights(shape_of(config))
+        first, shape = plan.student.student_model, plan.student.student_shape
+        small = _layer_weights(parse_shape(shape) if first is None else shape_of(AutoConfig.from_pretrained(first)))
+    except UNREADABLE:
+        return {}
+    models = [adaptation.baseline, *([adaptation.student] if plan.pipeline.adapt_student else [])]
+    given, adapted = (
+        sum(_rows_seen(training.with_task_defaults(rows.spec), len(rows.train)) for training in trainings)
+        for trainings in ([plan.teaching], models)
+    )
+    return {
+        "teacher": 3 * large * given,
+        "student": 3 * small * adapted,
+        ONNX_STAGE: 0.0,
+        "report": 0.0,
+        **{stage: (large + 3 * small) * number for stage, number in seen.items()},
+    }
+
+
+def _layer_weights(shape: StudentShape) -> int:
+    """Weights of the matrices in the layers."""
+    return shape.num_layers * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
+
+
+def _rows_seen(training: TrainingArguments, rows: int) -> float:
+    """Rows of all the batches of a training."""
+    if training.max_steps > 0:
+        return training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
+    return training.num_train_epochs * rows
