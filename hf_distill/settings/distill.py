@@ -292,6 +292,11 @@ class DistillationArguments(CheckedTrainingArguments):
         None, "Peak learning rate of projections between widths. Default: that of the student."
     )
     projection_weight_decay: float | None = setting(None, "Weight decay of projections. Default: that of the student.")
+    student_dropout: float | None = setting(
+        None,
+        "Share of its states that the student drops while it is distilled; what is saved keeps the share of its "
+        "configuration. Default: that share.",
+    )
     max_length: int = setting(128, "Longest row in tokens, where the trainer tokenizes text.")
     text_column: str = setting("text", "Column to tokenize when the data set has no `input_ids`.")
     mlm_probability: float | None = setting(
@@ -382,6 +387,8 @@ class DistillationArguments(CheckedTrainingArguments):
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"`--{name}` is {value}; it must be at least {bound}.")
+        if self.student_dropout is not None and not 0 <= self.student_dropout < 1:
+            raise ValueError(f"`--student_dropout` is {self.student_dropout}; it must be from 0 to below 1.")
         if self.mlm_probability is not None and not 0 < self.mlm_probability < 1:
             raise ValueError(f"`--mlm_probability` is {self.mlm_probability}; it must be within 0 and 1.")
         self._check_budget()

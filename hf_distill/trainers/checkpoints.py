@@ -51,6 +51,7 @@ _DECIDING = (
     *("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
     *("max_tokens_per_batch", "num_train_epochs", "max_steps", "bf16", "fp16", "label_smoothing_factor"),
+    "student_dropout",
 )
 
 

@@ -29,6 +29,7 @@ from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective
 from ...objectives.base import chosen_objectives
 from ...settings import DistillationArguments
+from ...students.dropout import set_dropout
 from ...students.sentence import as_encoder, read_head
 from ...tasks.loading import LoadedTask
 from ...tasks.rows.text import has_transform
@@ -230,6 +231,8 @@ class DistillationTrainer(BaseTrainer):
 
             peft = require("peft", extra="peft", needed_by="`peft_config`")
             student = peft.get_peft_model(student, self.peft_config)
+        if self.args.student_dropout is not None:
+            set_dropout(student, self.args.student_dropout)
         settle_problem_type(student, self._example_rows, self.args.device)
         # Every trial of a search needs objectives of its own.
         items = self._objective_items if self._given_model else copy.deepcopy(self._objective_items)
