@@ -151,10 +151,7 @@ def _score_search(
         return finish(folder, facts, started, write=False)
     model = load_model(source, flag="--student_model", revision=adaptation.student_revision)
     head = read_head(source, adaptation.student_revision)
-    model.save_pretrained(folder)
-    _tokenizer(adaptation).save_pretrained(folder)
-    if head is not None:
-        head.save(folder, model.config.hidden_size)
+    save_model(model, _tokenizer(adaptation), folder, head)
     return _finish_vectors(model, facts, started, task, adaptation, training, teacher)
 
 

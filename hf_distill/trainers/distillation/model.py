@@ -122,11 +122,6 @@ class DistillationModel(PreTrainedModel):
             bool(inside) and not request.logits and max(inside) > max(request.hidden_states, default=0)
         )
 
-    @property
-    def packs_rows(self) -> bool:
-        """Whether the student can leave padding out (`hf_distill.capture.packed_rows`)."""
-        return self._capture.packs_rows
-
     @torch.no_grad()
     def check(self, teacher: TeacherSource | None, args: DistillationArguments) -> None:
         """Let every objective look at one tiny batch of both sides, and create what depends on their widths.
@@ -143,6 +138,12 @@ class DistillationModel(PreTrainedModel):
             raise ValueError(
                 f"`--label_smoothing_factor` {factor} would have no effect: it is for the objective `labels`, and the "
                 f"objectives are {sorted(self.objectives)}."
+            )
+        if args.pack_rows and not self._capture.packs_rows:
+            raise ValueError(
+                f"`--pack_rows` has no effect on a {type(self.student).__name__} and the objectives "
+                f"{sorted(self.objectives)}: it is for BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, ModernBERT "
+                "and NomicBERT with SDPA, and for objectives that need no logits. Leave it out."
             )
         if args.eval_agreement and not self.agreeing:
             raise ValueError(

@@ -275,12 +275,6 @@ class DistillationTrainer(BaseTrainer):
 
     def _check_objectives(self) -> None:
         self.model.check(self.teacher, self.args)
-        if self.args.pack_rows and not self.model.packs_rows:
-            raise ValueError(
-                f"`--pack_rows` has no effect on a {type(self.student).__name__} and the objectives "
-                f"{sorted(self.model.objectives)}: it is for BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, "
-                "ModernBERT and NomicBERT with SDPA, and for objectives that need no logits. Leave it out."
-            )
         plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
         reshards = getattr(plugin, "fsdp_version", 1) == 2 and plugin.reshard_after_forward
         if self.model.ends_inside_a_layer and reshards:

@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, DataCollatorWithPadding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.capture.batch import as_single_rows, pad_lists
-from hf_distill.capture.signals import check_weights
-from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.objectives.features import unit_vectors
 from hf_distill.settings import FineTuningArguments
-from hf_distill.storage.files import model_files
 from hf_distill.students.sentence import SentenceHead, encode_texts
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.rows.text import LENGTH_COLUMN
@@ -30,8 +27,9 @@ from hf_distill.trainers.fine_tuning.trainer import (
     FineTuningResult,
     Scores,
     build_trainer,
+    fit,
     labelled_rows,
-    settings_of,
+    save_model,
 )
 
 # Cosines are multiplied by it before they are compared (CoSENT's own 20, a temperature of 0.05).
@@ -102,7 +100,7 @@ class PairHead(TaskHead):
     def loss(
         self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The loss of a batch as often as it has pairs, and their number."""
+        """The loss of a batch times the number of its pairs, and that number."""
         count = torch.tensor(len(labels), device=labels.device)
         return cosent(outputs["logits"], labels) * len(labels), count
 
@@ -135,7 +133,6 @@ def finetune_pairs(
     """
     spec = task.spec
     args = args.with_defaults(spec.fine_tuning, Pairs.headline)
-    fp32_matmul = configure_fp32_matmul(args.fp32_matmul)
     limit = max_length or head.max_length or spec.fine_tuning.max_length
     prompt = head.prompts.get(head.default_prompt or "", "")
     rows = _tokens(labelled_rows(task), spec, tokenizer, limit, prompt)
@@ -150,14 +147,9 @@ def finetune_pairs(
         head=PairHead(spec),
     )
     trainer.compute_metrics = _correlations
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    whole = trainer.whole_run
+    training = fit(trainer, args, limit)
     if args.should_save:
-        check_weights(trainer.model, "Nothing is saved: the trained")
-        with model_files(str(args.output_dir)) as part:
-            encoder.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-            head.save(part, encoder.config.hidden_size)
+        save_model(encoder, tokenizer, str(args.output_dir), head)
     scores = Scores()
     trainer.model.eval()
     for split in task.evaluation:
@@ -173,13 +165,7 @@ def finetune_pairs(
         scores=scores,
         score=scores[spec.headline_split][Pairs.headline],
         metric=Pairs.headline,
-        seconds=whole.facts()["training_seconds"],
-        steps=whole.steps,
-        train_rows=len(rows),
-        train_loss=whole.train_loss,
-        fp32_matmul=fp32_matmul,
-        settings=settings_of(args, limit),
-        history=list(trainer.state.log_history),
+        **training,
     )
 
 
@@ -189,7 +175,7 @@ def random_encoder(encoder: PreTrainedModel, head: SentenceHead) -> tuple[PreTra
     for module in renewed.modules():
         if isinstance(module, nn.Linear):
             module.reset_parameters()
-    # What the encoder does without, its twin does without too.
+    # An encoder without a pooler gets a twin without one.
     options = {"add_pooling_layer": False} if getattr(encoder, "pooler", encoder) is None else {}
     return type(encoder)(encoder.config, **options), renewed
 

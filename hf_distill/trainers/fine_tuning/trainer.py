@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,12 +23,14 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import SchedulerType
+from transformers.utils import logging
 
 from hf_distill.capture.batch import reading
 from hf_distill.capture.signals import check_weights
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
+from hf_distill.students.sentence import SentenceHead
 from hf_distill.tasks.label_names import is_generic, names_of_head
 from hf_distill.tasks.labels import visible_labels
 from hf_distill.tasks.loading import LoadedTask
@@ -43,7 +44,7 @@ from hf_distill.trainers.distillation.evaluation import rows_that_count
 from hf_distill.trainers.fine_tuning.heads import TaskHead, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions, fit_head, label_order, merge_lora
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 # Outputs that are no logits and would be gathered for the whole evaluation split.
 IGNORED_OUTPUTS = ["hidden_states", "attentions", "past_key_values"]
@@ -205,7 +206,6 @@ def finetune(
     """
     spec = task.spec
     args = args.with_task_defaults(spec) if isinstance(args, FineTuningArguments) else args
-    fp32_matmul = configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_positions(model.config, limit)
     _name_labels(model, spec)
@@ -218,8 +218,7 @@ def finetune(
     if choosing is not None:
         own = spec.for_split(spec.choice_split)
         trainer.compute_metrics = build_compute_metrics(own, choosing.rows, choosing.tokens)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    history, whole = list(trainer.state.log_history), trainer.whole_run
+    training = fit(trainer, args, limit)
     trained = merge_lora(trainer.model)
     if save:
         _save(trainer, trained, tokenizer, args)
@@ -235,15 +234,31 @@ def finetune(
         scores=scores,
         score=headline_score(scores, spec),
         metric=spec.headline,
-        seconds=whole.facts()["training_seconds"],
-        steps=whole.steps,
-        train_rows=len(train_rows),
-        train_loss=whole.train_loss,
-        fp32_matmul=fp32_matmul,
-        settings=settings_of(args, limit),
-        history=history,
         constant=scores.constants.get(spec.headline_split),
+        **training,
     )
+
+
+def fit(trainer: FineTuningTrainer, args: TrainingArguments, max_length: int) -> dict[str, Any]:
+    """Train, and return the fields of `FineTuningResult` that are known before any scoring.
+
+    Args:
+        trainer: The trainer.
+        args: Its resolved arguments.
+        max_length: Tokens per row.
+    """
+    fp32_matmul = configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    whole = trainer.whole_run
+    return {
+        "seconds": whole.facts()["training_seconds"],
+        "steps": whole.steps,
+        "train_rows": len(trainer.train_dataset),
+        "train_loss": whole.train_loss,
+        "fp32_matmul": fp32_matmul,
+        "settings": _settings(args, max_length),
+        "history": list(trainer.state.log_history),
+    }
 
 
 def evaluate_model(
@@ -307,7 +322,7 @@ def build_trainer(
         eval_dataset: Tokenised rows to evaluate during training.
         callbacks: Further callbacks.
         order: Index among the model's outputs of each label of the task; `None` if the orders agree.
-        head: What is trained in place of the head of the kind of task.
+        head: The head, where it is another than that of the task's kind.
     """
     head = head or head_of(spec, None if order is None or order == list(range(len(order))) else order)
     # Under DataParallel the base class multiplies the loss by the devices although it is that of all their rows.
@@ -381,16 +396,26 @@ def _save(
         save_model(model, tokenizer, str(args.output_dir))
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
-    """Write a model and its tokenizer into a folder; a model with weights that are not finite is refused."""
-    check_weights(model, "Nothing is saved: the trained")
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str, head: SentenceHead | None = None
+) -> None:
+    """Write a model and its tokenizer into a folder, a sentence encoder with its head.
+
+    Raises:
+        NotFiniteError: If a weight is not finite.
+    """
+    for module in (model, head):
+        if module is not None:
+            check_weights(module, "Nothing is saved: the trained")
     with model_files(folder) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
+        if head is not None:
+            head.save(part, model.config.hidden_size)
 
 
 def evaluate_splits(trainer: Trainer, evaluation: dict[str, EvaluationRows], spec: TaskSpec) -> Scores:
-    """Scores on every split; a model that says the same of all rows of one is called so in a line."""
+    """Score a model on every split; a warning says where it predicts the same for all rows."""
     scores = Scores()
     for split, part in evaluation.items():
         # Rows of like length together; the order of rows changes no score.
@@ -448,7 +473,7 @@ def headline_score(scores: Scores, spec: TaskSpec) -> float:
     return scores[split][spec.headline] if split is not None else float("nan")
 
 
-def settings_of(args: TrainingArguments, max_length: int) -> dict[str, Any]:
+def _settings(args: TrainingArguments, max_length: int) -> dict[str, Any]:
     """Return the settings that decide the result."""
     names = (
         "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps world_size "

@@ -18,13 +18,13 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
 
-from hf_distill.capture.signals import check_weights
 from hf_distill.hub.tokenizers import tokenizer_hash
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
 from hf_distill.settings.distill import filled_up
 from hf_distill.settings.mtl import MTLArguments
-from hf_distill.storage.files import model_files, write_json
+from hf_distill.storage.files import write_json
+from hf_distill.tasks.labels import LABEL_COLUMNS
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.base import TeacherSource
@@ -50,14 +50,13 @@ from hf_distill.trainers.fine_tuning.trainer import (
     evaluation_rows,
     headline_score,
     labelled_rows,
+    save_model,
 )
 from hf_distill.trainers.finite import TEACHER
 from hf_distill.trainers.multi_task.loss import MultiTaskLoss
 from hf_distill.trainers.multi_task.mixing import TaskBatches, TaskCollator, TaskRows
 from hf_distill.trainers.multi_task.model import MultiTaskModel, multi_task_model
 from hf_distill.trainers.multi_task.teachers import TaskTeachers
-
-LABELS = ("labels", "start_positions", "end_positions")
 
 
 class MTLTrainer(BaseTrainer):
@@ -215,7 +214,7 @@ class MTLTrainer(BaseTrainer):
 
     def _read_columns(self, task: str, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
         """Without the columns that are there for scores only."""
-        read = {*tokenizer.model_input_names, *LABELS}
+        read = {*tokenizer.model_input_names, *LABEL_COLUMNS}
         read.update(*(teacher.all_columns for teacher in self._stored(task)))
         return rows.select_columns([name for name in rows.column_names if name in read])
 
@@ -409,7 +408,7 @@ class MTLTrainer(BaseTrainer):
         if _internal_call:
             return super().save_model(output_dir, _internal_call=True)
         if self.args.should_save:
-            self._write(self._merged().plain_encoder, output_dir or str(self.args.output_dir))
+            save_model(self._merged().plain_encoder, self.processing_class, output_dir or str(self.args.output_dir))
 
     def save_task(self, task: str, output_dir: str | Path) -> None:
         """Write a plain model with the head of one task, LoRA merged, and the tokenizer.
@@ -420,7 +419,7 @@ class MTLTrainer(BaseTrainer):
         if task not in self.specs:
             raise ValueError(f"There is no task {task!r}; the tasks are {list(self.specs)}.")
         if self.args.should_save:
-            self._write(self._merged().task_model(task), str(output_dir))
+            save_model(self._merged().task_model(task), self.processing_class, str(output_dir))
 
     def _merged(self) -> MultiTaskModel:
         model = self.tasks_model
@@ -429,12 +428,6 @@ class MTLTrainer(BaseTrainer):
         merged = copy.deepcopy(model)
         merged.merge_lora()
         return merged
-
-    def _write(self, model: PreTrainedModel, folder: str) -> None:
-        check_weights(model, "Nothing is saved: the trained")
-        with model_files(folder) as part:
-            model.save_pretrained(part)
-            self.processing_class.save_pretrained(part)
 
 
 def _refuse_settings(args: MTLArguments) -> None:
