@@ -21,7 +21,8 @@ import yaml
 from collect_run import STAGES, command_of, without_paths
 from record import head_commit
 
-from hf_distill.hub.model_card import FACTS_FILE, CardFacts, downsample_curves, render_card
+from hf_distill.hub.model_card import CardFacts, downsample_curves, render_card
+from hf_distill.hub.selection import FACTS_FILE
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"

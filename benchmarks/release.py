@@ -26,8 +26,8 @@ from hf_distill.capture.signals import check_weights
 from hf_distill.commands.card import problems_of
 from hf_distill.commands.push import run as push, summary as shown
 from hf_distill.hub.loading import load_model, load_tokenizer
-from hf_distill.hub.model_card import FACTS_FILE, CardFacts, render_card, write_model_card
-from hf_distill.hub.selection import select_files
+from hf_distill.hub.model_card import CardFacts, render_card, write_model_card
+from hf_distill.hub.selection import FACTS_FILE, select_files
 from hf_distill.settings import PushArguments
 from hf_distill.storage.files import read_json
 from hf_distill.students.sizes import count_parameters

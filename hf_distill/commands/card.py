@@ -14,7 +14,8 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hf_distill.hub.disclosure import public
-from hf_distill.hub.model_card import CARD_FILE, FACTS_FILE, read_facts
+from hf_distill.hub.model_card import read_facts
+from hf_distill.hub.selection import CARD_FILE, FACTS_FILE
 from hf_distill.hub.usage import PIPELINES
 from hf_distill.settings import CardArguments
 from hf_distill.storage.files import read_text
@@ -25,8 +26,8 @@ from hf_distill.tasks.label_names import is_generic
 def run(arguments: CardArguments) -> dict[str, Any]:
     """Write the card of a student's folder from the facts beside it and from the student itself, and check it.
 
-    The student is loaded and says something about a text, which the card shows. Facts that lie in the folder are kept;
-    of a folder without any there are those of its weights and of its results.
+    The student is loaded, and its answer to an example is on the card. Facts that lie in the folder are kept; in a
+    folder without any they are read from its weights and its results.
 
     Args:
         arguments: The folder, and what is known of it besides.
@@ -94,7 +95,7 @@ def problems_of(folder: Path) -> list[str]:
 
 
 def _write_anew(folder: Path, arguments: CardArguments) -> None:
-    """Render the card of a folder from its facts, and from the student where its weights are there."""
+    """Render the card of a folder from its facts, and from the student if its weights are there."""
     from hf_distill.commands.student_facts import example_of, facts_of_folder, write_card
     from hf_distill.hub.loading import load_model, load_tokenizer
 

@@ -29,9 +29,10 @@ from hf_distill.commands import distill
 from hf_distill.commands.evaluate import score_model
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.grid_students import STUDENTS, Student, for_task, plan_students
-from hf_distill.commands.results import RESULTS_FILE, finish, write_results
+from hf_distill.commands.results import finish, write_results
 from hf_distill.hub.disclosure import is_secret_name, public, without_secrets
 from hf_distill.hub.loading import load_tokenizer
+from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.settings import (
     FineTuningArguments,
     GridArguments,

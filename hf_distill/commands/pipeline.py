@@ -44,6 +44,7 @@ from hf_distill.commands.stages import Stages
 from hf_distill.commands.student_facts import ONE_FILE_FOLDER, pipeline_facts, rows_per_update, write_card
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model
+from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, OnnxModel
 from hf_distill.reports.runs import INT8
 from hf_distill.reports.speed.latency import latency_ratio, median_ratio, random_batch, take_turns
@@ -68,10 +69,10 @@ from hf_distill.tasks.one_file import is_one_file, write_task_folder
 logger = logging.getLogger(__name__)
 
 # Files that stay in the folder of the distillation when the student is copied.
-_KEPT_APART = ("checkpoint-*", "results.json", "arguments.yaml", "_*", ".*")
-# The latency of one stage: small, because it runs at the end of every demo.
+_KEPT_APART = ("checkpoint-*", RESULTS_FILE, "arguments.yaml", "_*", ".*")
+# How latency is measured at the end: with few batches, because every demo does it.
 SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup": 2}
-# Rest before a run of ONNX Runtime or torch, whose threads wait for work for a while.
+# Seconds before a run of ONNX Runtime or torch in which the threads of the other one stop waiting for work.
 PAUSE = 0.02
 # The rows of the table at the end.
 ROLES = ("majority", "teacher", "student", "baseline")
@@ -198,7 +199,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
 
 
 def _budgets(report: dict[str, Any]) -> list[str]:
-    """How long student and baseline were trained on the labels, whether the student is better for it, and the rows."""
+    """How long student and baseline were trained on the labels, whether that helped, and how many rows were scored."""
     lines, baseline, choice = [], report["baseline"], report["student"].get("choice")
     if choice is not None:
         rows = "these rows" if choice["split"] == report["split"] else choice["split"]
@@ -217,7 +218,7 @@ def _budgets(report: dict[str, Any]) -> list[str]:
 
 
 def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArguments:
-    """A task of one file as a folder, so that every stage reads the same rows."""
+    """Write a task of one file as a folder, so that every stage reads the same rows."""
     write_task_folder(rows, folder)
     flags: dict[str, Any] = dict.fromkeys(("data_dir", "text_columns", "label_column", "class_names", "metrics"))
     return replace(task, task=str(folder), evaluation_splits=None, **flags)
@@ -237,7 +238,7 @@ def _make_textbooks(stages: Stages, plan: Plan, task: TaskArguments) -> tuple[di
 
 
 def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> TextbookArguments:
-    """The text of one stage."""
+    """The text of one stage of the distillation."""
     return TextbookArguments(
         [place, *([task.task] if pipeline.with_task_text and place != task.task else [])],
         data_dir=task.data_dir,

@@ -159,7 +159,7 @@ def _distillation(
     output = folder / ("distilled" if source == sources[-1] else f"distilled_{source}")
     later = {} if source == sources[0] else pipeline.settings("distill_next")
     if source == "task" and pipeline.preset is None:
-        # On the task's own text the teacher's head has something to say.
+        # The teacher's head was trained for the task's own text, so that its logits say something there.
         later = {"objectives": ["relation", "logits"], **pipeline.settings("distill"), **later}
     training: DistillationArguments = _stage_arguments(
         DistillationArguments, "distill", output, pipeline, later, max_length=task.max_length
@@ -195,7 +195,7 @@ def _stage_arguments(
 
 
 def _check(plan: Plan, task: TaskArguments, teacher: TeacherArguments) -> None:
-    """Refuse before the first stage what a late one would refuse."""
+    """Refuse before the first stage what a later one would refuse."""
     pipeline = plan.pipeline
     if teacher.teacher_model is None:
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
@@ -224,7 +224,7 @@ def _check(plan: Plan, task: TaskArguments, teacher: TeacherArguments) -> None:
 
 
 def _objectives_of(training: DistillationArguments) -> list[WeightedObjective]:
-    """What a distillation learns by."""
+    """The objectives of a distillation."""
     return build_objectives(
         ["relation"] if training.objectives is None else training.objectives, training.objective_options()
     )

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.hub.disclosure import public, public_command
+from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.settings.parsing import write_arguments
 from hf_distill.storage.files import write_json
-
-RESULTS_FILE = "results.json"
 
 
 def environment() -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import xxhash
 
-from hf_distill.commands.results import RESULTS_FILE, write_results
+from hf_distill.commands.results import write_results
+from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.settings.parsing import arguments_to_dict
 from hf_distill.storage.files import read_json
 from hf_distill.storage.steps import mark, read_marker

@@ -12,7 +12,7 @@ import transformers
 from transformers import pipeline
 
 from hf_distill.capture.forward import evaluating
-from hf_distill.commands.results import RESULTS_FILE, command_line
+from hf_distill.commands.results import command_line
 from hf_distill.corpus.build.loading import corpus_label
 from hf_distill.hub.model_card import (
     RERANKING,
@@ -30,7 +30,7 @@ from hf_distill.hub.model_card import (
     shown_name,
     write_model_card,
 )
-from hf_distill.hub.selection import MODULES_FILE
+from hf_distill.hub.selection import MODULES_FILE, RESULTS_FILE
 from hf_distill.hub.usage import PIPELINES, example_inputs
 from hf_distill.settings import CorpusArguments
 from hf_distill.storage.files import read_json
@@ -48,7 +48,7 @@ from hf_distill.trainers.distillation.card import (
 
 # The folder of a pipeline with the rows of a task that was one file.
 ONE_FILE_FOLDER = "task"
-# Answers of an example on the Hub.
+# Answers of an example that the Hub shows.
 _ANSWERS = 5
 # Flags that say where something lies on this machine, or how progress is shown.
 _UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
@@ -61,7 +61,7 @@ _PLACES = frozenset(
 def adapted_facts(
     model: Any, source: str, spec: TaskSpec, results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
-    """The facts of a student that was fine-tuned on a task's labels, over those of its distillation.
+    """The facts of a student that was fine-tuned on a task's labels, besides those of its distillation.
 
     Args:
         model: The student.
@@ -233,7 +233,7 @@ def pipeline_facts(
         facts.onnx = onnx_facts(report["int8"] | {"metric": report["metric"]}, "onnx/")
     if report["corpus"]:
         facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
-    # The Hub names what a head does as kinds of tasks are named here, with hyphens.
+    # The Hub's name for what a head does is the kind of the task with hyphens.
     facts.pipeline_tag = report["kind"].replace("_", "-")
     return facts
 
@@ -301,7 +301,7 @@ def facts_of_folder(model: Any, folder: str, name: str) -> CardFacts:
 
 
 def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
-    """The headline of an `adapt` or `evaluate`."""
+    """The headline score in the results of `adapt` or `evaluate`; none in those of other verbs."""
     own = results.get("student") if results.get("job") == "adapt" else results
     if results.get("job") not in ("adapt", "evaluate") or not isinstance(own, Mapping):
         return []
@@ -344,7 +344,7 @@ def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
 
 
 def _score(found: Any, split: str, metric: str) -> float | None:
-    """One score of what the results say of a model."""
+    """One score of a model in the results; `None` where it was not measured."""
     value = ((found or {}).get("scores") or {}).get(split, {}).get(metric)
     return None if value is None else float(value)
 
@@ -394,17 +394,17 @@ def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str
 
 
 def _rounded(value: Any) -> Any:
-    """Answers of a pipeline with numbers that people read."""
+    """The answers of a pipeline with rounded numbers."""
     if isinstance(value, Mapping):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    # Numbers of numpy are no JSON.
+    # JSON does not know the numbers of numpy.
     return value if isinstance(value, (str, int)) else round(float(value), 4)
 
 
 def completed(facts: CardFacts, model: Any = None, tokenizer: Any = None) -> CardFacts:
-    """The facts with an example, where a model is given, and the limits that follow, where nobody wrote any."""
+    """The facts with an example, if a model is given, and with the limits that follow, if they name none."""
     example = facts.example
     if example is None and model is not None and tokenizer is not None:
         example = example_of(model, tokenizer, facts)

@@ -19,12 +19,11 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.rendering import render_template
+from hf_distill.hub.selection import CARD_FILE, FACTS_FILE
 from hf_distill.hub.usage import onnx_usage, parts, usage
 from hf_distill.storage.files import read_json, write_json, write_text
 from hf_distill.storage.plain_values import as_hint
 
-FACTS_FILE = "distillation.json"
-CARD_FILE = "README.md"
 TEMPLATE = "model_card.md"
 # Names of labels that a card lists; the configuration has all.
 MAX_LABELS = 30

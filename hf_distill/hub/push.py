@@ -22,8 +22,7 @@ from ..storage.files import read_json, read_text
 from .dataset_card import LOCAL_FOLDER
 from .disclosure import public, without_secrets
 from .failures import PushError, as_push_error, check_reachable
-from .model_card import FACTS_FILE
-from .selection import CARD_FILE, WHAT, RepoType, Selection, is_data_file, select_files
+from .selection import CARD_FILE, FACTS_FILE, RESULTS_FILE, WHAT, RepoType, Selection, is_data_file, select_files
 
 logger = logging.getLogger(__name__)
 # The tag in the cards of models and of corpora.
@@ -180,7 +179,6 @@ def _check_content(target: Target, paths: list[str]) -> None:
         )
 
 
-RESULTS_FILE = "results.json"
 STATISTICS_FILE = "statistics.json"
 # Files of transformers and peft in which a model's own folder may stand.
 CONFIGURATIONS = ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json")

@@ -20,7 +20,8 @@ from hf_distill.storage.plain_values import NotFiniteError, listed
 
 RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
-CARD_FILE = "README.md"
+# What a run leaves beside a student: its card, the facts on it, and the results.
+CARD_FILE, FACTS_FILE, RESULTS_FILE = "README.md", "distillation.json", "results.json"
 # What a sentence encoder is made of: in every folder of sentence-transformers.
 MODULES_FILE = "modules.json"
 
@@ -60,8 +61,8 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
         "sentence_bert_config.json",
         "config_sentence_transformers.json",
         "adapter_config.json",
-        "results.json",
-        "distillation.json",
+        RESULTS_FILE,
+        FACTS_FILE,
         *ONNX,
         "onnx/*.json",
     ),
@@ -205,7 +206,7 @@ def _kind(root: Path) -> RepoType | None:
 def _job(root: Path) -> Any:
     """The job that wrote the folder, as its results say."""
     try:
-        results = read_json(root / "results.json")
+        results = read_json(root / RESULTS_FILE)
     except (OSError, ValueError):
         return None
     return results.get("job") if isinstance(results, dict) else None

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.hub.disclosure import is_secret_name, public
-from hf_distill.hub.model_card import CARD_FILE
 from hf_distill.hub.rendering import render_template
+from hf_distill.hub.selection import CARD_FILE
 from hf_distill.reports.figures import Bar, as_data_uri, draw, draw_scores, plan_figures
 from hf_distill.reports.runs import Run
 from hf_distill.settings.help import defaults_in_source

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.storage.files import read_mapping
 from hf_distill.storage.plain_values import as_hint
 
 Curve = list[tuple[int, float]]
-RESULTS_FILE, REPORT_FILE, ARGUMENTS_FILE = "results.json", "report.json", "arguments.yaml"
+REPORT_FILE, ARGUMENTS_FILE = "report.json", "arguments.yaml"
 STATE_FILE = "trainer_state.json"
 
 

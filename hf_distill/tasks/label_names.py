@@ -1,4 +1,4 @@
-"""Label names: two lists of names mean the same labels by one rule, and say in which order.
+"""Compare label names: whether two lists mean the same labels, and in which order.
 
 Only Python is needed here, so that a program that compares names loads neither torch nor datasets.
 """
@@ -19,7 +19,7 @@ _GENERIC = re.compile(r"(label_)?\d+", flags=re.IGNORECASE)
 
 @cache
 def _warn_once(message: str) -> None:
-    """Warn about something that is met again with every model or batch."""
+    """Warn about something that would be said again for every model or batch."""
     logger.warning(message)
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hf_distill.hub.model_card import FACTS_FILE, read_facts
+from hf_distill.hub.model_card import read_facts
+from hf_distill.hub.selection import FACTS_FILE, RESULTS_FILE
 from hf_distill.storage.files import read_json
 
-RESULTS_FILE = "results.json"
 ONNX_FOLDER = "onnx"
 EXPORT_FILE = "export.json"
 

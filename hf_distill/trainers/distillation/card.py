@@ -21,6 +21,7 @@ from ...hub.model_card import (
     linked,
     shown_name,
 )
+from ...hub.selection import RESULTS_FILE
 from ...settings import DistillationArguments
 from ...settings.parsing import arguments_to_dict
 from ...settings.values import FILLED_IN, SILENT, default_of
@@ -173,7 +174,7 @@ def _vector_of(head: SentenceHead | None, config: Any) -> str | None:
 def lineage_of(folder: str) -> str | None:
     """Say in words how the model of a folder was made, where the results of its training lie beside it."""
     try:
-        results = read_json(Path(folder) / "results.json") if folder else None
+        results = read_json(Path(folder) / RESULTS_FILE) if folder else None
     except (OSError, ValueError):
         return None
     if not isinstance(results, dict) or not results.get("base_model"):

@@ -16,9 +16,9 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 
 from ...capture.signals import check_weights
 from ...hub.failures import as_push_error
-from ...hub.model_card import FACTS_FILE, write_model_card
+from ...hub.model_card import write_model_card
 from ...hub.push import Target, kept_note, open_repository, upload
-from ...hub.selection import CARD_FILE, select_files
+from ...hub.selection import CARD_FILE, FACTS_FILE, select_files
 from ...storage.files import copy_file
 from .card import card_facts
 
