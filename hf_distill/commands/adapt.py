@@ -89,23 +89,10 @@ def run(
         name, revision = teacher.teacher_model, teacher.teacher_revision
         reference = score_model(name, rows, training, task, flag="--teacher_model", revision=revision)
     baseline = _baseline(task, adaptation, baseline_training or training, rows) if adaptation.from_scratch else None
-    facts: dict[str, Any] = {
-        "job": "adapt",
-        "task": rows.spec.name,
-        "kind": rows.spec.kind,
-        "metric": rows.spec.headline,
-        "split": rows.spec.headline_split,
-        "split_rows": len(rows.split(rows.spec.headline_split)),
-        "max_eval_samples": task.max_eval_samples,
-        "student": student,
-        "teacher": reference,
-        "baseline": baseline,
+    facts = {
+        **_facts_of(task, training, rows),
+        **_compared(student, reference, baseline),
         "majority": majority_scores(rows),
-        "retention": student["score"] / reference["score"] if reference and reference["score"] else None,
-        "gain": student["score"] - baseline["score"] if baseline else None,
-        "seed": training.seed,
-        "data": rows.source,
-        "settings_source": rows.spec.fine_tuning.source,
     }
     given = (task, adaptation, training, *([teacher] if teacher else []))
     folder = str(training.output_dir)
@@ -125,6 +112,36 @@ def summary(results: dict[str, Any]) -> str:
             remark = constant_remark(results[role]["constant"])
             lines.append(f"{role}: {results['metric']} {results[role]['score']:.4f} on {results['split']}{remark}")
     return "\n".join(filter(None, [*lines, majority_line(results["majority"])]))
+
+
+def _facts_of(task: TaskArguments, training: FineTuningArguments, rows: LoadedTask) -> dict[str, Any]:
+    """The results that are known before anything is trained."""
+    spec = rows.spec
+    return {
+        "job": "adapt",
+        "task": spec.name,
+        "kind": spec.kind,
+        "metric": spec.headline,
+        "split": spec.headline_split,
+        "split_rows": len(rows.split(spec.headline_split)),
+        "max_eval_samples": task.max_eval_samples,
+        "seed": training.seed,
+        "data": rows.source,
+        "settings_source": spec.fine_tuning.source,
+    }
+
+
+def _compared(
+    student: dict[str, Any], teacher: dict[str, Any] | None, baseline: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The results of the models, and how far the student's score is from those of the others."""
+    return {
+        "student": student,
+        "teacher": teacher,
+        "baseline": baseline,
+        "retention": student["score"] / teacher["score"] if teacher and teacher["score"] else None,
+        "gain": student["score"] - baseline["score"] if baseline else None,
+    }
 
 
 def _score_search(
@@ -177,16 +194,7 @@ def _adapt_vectors(
         random = random_encoder(model, head)
         made = finetune_pairs(*random, rows, tokenizer, own, max_length=task.max_length)
         baseline = _trained(made, source, str(own.output_dir))
-    split = rows.spec.headline_split
-    found = {
-        **{"task": rows.spec.name, "kind": "vectors", "metric": result.metric, "split": split},
-        "split_rows": len(rows.split(split)),
-        "max_eval_samples": task.max_eval_samples,
-        "majority": None,
-        "seed": training.seed,
-        "data": rows.source,
-        "settings_source": rows.spec.fine_tuning.source,
-    }
+    found = {**_facts_of(task, training, rows), "kind": "vectors", "metric": result.metric, "majority": None}
     facts = _facts_of_vectors(task, found, student, baseline, training, teacher)
     return _finish_vectors(model, facts, started, task, adaptation, training, teacher)
 
@@ -223,7 +231,7 @@ def _facts_of_vectors(
     training: FineTuningArguments,
     teacher: TeacherArguments | None,
 ) -> dict[str, Any]:
-    """The results about vectors or orders, with the score of the teacher."""
+    """The results of a sentence encoder or a reranker, beside those of its teacher."""
     reference = None
     if teacher is not None and teacher.teacher_model is not None:
         name = teacher.teacher_model
@@ -232,11 +240,7 @@ def _facts_of_vectors(
     return {
         **{name: value for name, value in found.items() if name not in told},
         "job": "adapt",
-        "student": student,
-        "teacher": reference,
-        "baseline": baseline,
-        "retention": student["score"] / reference["score"] if reference and reference["score"] else None,
-        "gain": student["score"] - baseline["score"] if baseline else None,
+        **_compared(student, reference, baseline),
     }
 
 

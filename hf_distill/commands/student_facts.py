@@ -50,7 +50,7 @@ from hf_distill.trainers.distillation.card import (
 ONE_FILE_FOLDER = "task"
 # Answers of an example that the Hub shows.
 _ANSWERS = 5
-# Flags that say where something lies on this machine, or how progress is shown.
+# Flags that a shown command leaves out: places on this machine, and how progress is shown.
 _UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
 # Flags whose values may be folders.
 _PLACES = frozenset(

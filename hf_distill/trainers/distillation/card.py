@@ -1,4 +1,4 @@
-"""Facts for the model card, from a trainer."""
+"""The facts on a model card that a trainer, or a model alone, can tell."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PIPELINE_TAGS = {
     "ForMaskedLM": "fill-mask",
     "ForCausalLM": "text-generation",
 }
-# Say nothing about the student.
+# Settings that say nothing about the student.
 SILENT_SETTINGS = SILENT | {
     *("eval_agreement", "eval_task", "eval_task_dir", "eval_task_samples", "objectives", "teacher_models"),
     *("dataloader_num_workers", "use_cpu", "seed"),

@@ -104,13 +104,14 @@ class DistillationTrainer(BaseTrainer):
     ) -> None:
         """Prepare both models; nothing is trained yet.
 
-        The places of the arguments are those of `Trainer`; what is ours comes by its name. A teacher may also stand
-        in second place, with the training's arguments behind it: `DistillationTrainer(student, teacher, args)`.
+        Positional arguments are those of `Trainer` in its order; the arguments of a distillation are given by name.
+        A teacher may also stand in second place, before the arguments of the training:
+        `DistillationTrainer(student, teacher, args)`.
 
         Args:
             model: The student: a model, a Hub id or a folder.
-            args: `DistillationArguments`, or plain `TrainingArguments`: what they say counts as chosen, and what is
-                ours has its default.
+            args: `DistillationArguments`, or plain `TrainingArguments`, whose values count as chosen; the settings
+                of the distillation then have their defaults.
             data_collator: Makes batches of rows.
             train_dataset: Tokenized rows, or rows with a text column, which are tokenized with `processing_class`;
                 by default those of a stored teacher.
@@ -196,7 +197,7 @@ class DistillationTrainer(BaseTrainer):
     # ---- Preparation ----
 
     def _own(self, name: str) -> Any:
-        """A setting of ours; `None` where the arguments are plain ones."""
+        """A setting that `Trainer` does not know; `None` where the arguments are plain ones."""
         return getattr(self.args, name, None)
 
     def _check_given(self, eval_task: LoadedTask | None, **given: Any) -> None:
@@ -216,7 +217,7 @@ class DistillationTrainer(BaseTrainer):
 
     @property
     def teachers(self) -> list[TeacherSource]:
-        """The teachers in the order in which they are counted; none where nothing is compared with one."""
+        """The teachers in the order of their numbers; an empty list without a teacher."""
         return [] if self.teacher is None else self.teacher.members
 
     @property
@@ -462,7 +463,7 @@ class DistillationTrainer(BaseTrainer):
 
     @unless_stock
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every unweighted term since the last log as `loss/<objective>/<term>`, and what moves."""
+        """Add the mean of each unweighted term since the last log, `loss/<objective>/<term>`, and scheduled values."""
         if "loss" in logs and self._term_sums:
             names = sorted(self._term_sums)
             values = self.accelerator.reduce(torch.stack([self._term_sums[name] for name in names]), "mean")

@@ -213,7 +213,7 @@ class MTLTrainer(BaseTrainer):
         return rows.add_column("length", [len(ids) for ids in rows.with_format(None)["input_ids"][:]])
 
     def _read_columns(self, task: str, rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
-        """Without the columns that are there for scores only."""
+        """Leave out the columns that only the scores need."""
         read = {*tokenizer.model_input_names, *LABEL_COLUMNS}
         read.update(*(teacher.all_columns for teacher in self._stored(task)))
         return rows.select_columns([name for name in rows.column_names if name in read])
