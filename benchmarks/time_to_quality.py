@@ -4,6 +4,7 @@
         --inits teacher svd_embeddings random --seeds 1 --output benchmarks/results/time_to_quality.jsonl
 
 Every student learns on the task's training rows and is scored every so many updates; it ends when it keeps the share.
+With a schedule that falls (`--lr_scheduler_type linear`) the score counts at its end, after `--max_updates`.
 Seconds are processor time of its first weights and of its updates, without the scoring: those of a quiet core with
 `--threads 1`. `--split train` scores on 1,000 training rows that are kept apart: settings are compared there.
 """
@@ -117,7 +118,8 @@ def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dic
             max_length=MAX_LENGTH,
             max_steps=words.max_updates,
             learning_rate=rate,
-            lr_scheduler_type="constant_with_warmup",
+            lr_scheduler_type=words.lr_scheduler_type,
+            student_dropout=words.student_dropout,
             warmup_steps=25,
             logging_steps=words.eval_every,
             save_strategy="no",
@@ -136,6 +138,8 @@ def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dic
     return {
         "objectives": words.objectives,
         "learning_rate": rate,
+        "lr_scheduler_type": words.lr_scheduler_type,
+        "student_dropout": words.student_dropout,
         "explained": explained,
         "start_seconds": round(start_seconds, 1),
         "update_seconds": round(watch.seconds, 1),
@@ -157,6 +161,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--objectives", nargs="+", default=["relation", "logits"])
     parser.add_argument("--learning_rate", type=float, help="Default: that of the first weights.")
+    parser.add_argument("--lr_scheduler_type", default="constant_with_warmup")
+    parser.add_argument("--student_dropout", type=float, help="Default: that of the teacher's configuration.")
     parser.add_argument("--share", type=float, default=0.95, help="Of the teacher's accuracy.")
     parser.add_argument("--calibration_rows", type=int, default=4_000)
     parser.add_argument("--eval_every", type=int, default=50)
