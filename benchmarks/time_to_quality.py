@@ -4,7 +4,7 @@
         --inits teacher svd_embeddings random --seeds 1 --output benchmarks/results/time_to_quality.jsonl
 
 Every student learns on the task's training rows and is scored every so many updates; it ends when it keeps the share.
-With a schedule that falls (`--lr_scheduler_type linear`) the score counts at its end, after `--max_updates`.
+The rate is constant unless `--lr_scheduler_type linear` lets it fall to 0 at `--max_updates`.
 Seconds are processor time of its first weights and of its updates, without the scoring: those of a quiet core with
 `--threads 1`. `--split train` scores on 1,000 training rows that are kept apart: settings are compared there.
 """
