@@ -38,6 +38,7 @@ def first_batch(trainer: Any, args: DistillationArguments) -> dict[str, Any]:
     """
     loader = trainer.get_train_dataloader()
     inputs = trainer._prepare_inputs(next(iter(loader)))
+    trainer.fit_projections()
     trainer.model.train()
     *_, steps = trainer.set_initial_training_values(args, loader)
     trainer.model.count_epochs(epochs_in(steps, loader, args.gradient_accumulation_steps))

@@ -388,7 +388,7 @@ class DistillationTrainer(BaseTrainer):
         self._term_sums, self._num_logged_steps = {}, 0
         self._is_fitted = False
 
-    def _fit_projections(self) -> None:
+    def fit_projections(self) -> None:
         """Fit the projections that begin with a fit to rows from everywhere in the training data."""
         # Weights that are spread over processes cannot be set here: their projections begin at random.
         if not self.model.fits_projections or self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -416,7 +416,7 @@ class DistillationTrainer(BaseTrainer):
         for batch in batch_samples:
             self.rows.check_batch(batch)
         if not self._is_fitted and self.state.global_step == 0:
-            self._fit_projections()
+            self.fit_projections()
         self._is_fitted = True
         counts = [count_items(batch) for batch in batch_samples]
         units = list(counts[0])
