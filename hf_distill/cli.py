@@ -61,6 +61,12 @@ class Verb:
 _ON_TEXTS = ("hf-distill distill --teacher_model {folder} --textbook TEXTS --output_dir outputs/student",)
 _OF_TEACHER = ("hf-distill distill --teacher_model TEACHER --textbook {folder} --output_dir outputs/student",)
 _PUBLISH = "hf-distill push {folder} USER/NAME --dry_run"
+# Where the settings are that somebody may look for at a verb.
+_ELSEWHERE = {
+    "evaluate": "`hf-distill evaluate` trains nothing: `hf-distill adapt` does.",
+    "pipeline": "Settings of its trainings stand in `--teach`, `--distill` and `--adapt`, such as "
+    "--distill '{\"num_train_epochs\": 3}'.",
+}
 
 VERBS = {
     "teach": Verb(
@@ -279,9 +285,9 @@ def _parse(name: str, argv: Sequence[str]) -> tuple[Any, ...]:
     try:
         return parse(classes, words, verb.about, prog=f"hf-distill {name}", presets=verb.presets)
     except UnknownArgumentsError as error:
-        if name != "evaluate":
+        if name not in _ELSEWHERE:
             raise
-        raise ValueError(f"{error} `hf-distill evaluate` trains nothing: `hf-distill adapt` does.") from error
+        raise ValueError(f"{error} {_ELSEWHERE[name]}") from error
 
 
 def _help(name: str) -> str:
@@ -371,7 +377,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command("hf-distill", lambda: _say(f"hf-distill {__version__}"))
     name, *words = words
     if name not in VERBS:
-        sys.stderr.write(f"hf-distill: unknown verb {name!r}.{did_you_mean(name, VERBS)}\n{usage()}\n")
+        sys.stderr.write(f"{usage()}\n\nhf-distill: unknown verb {name!r}.{did_you_mean(name, VERBS)}\n")
         return 2
     if {"-h", "--help"} & set(words):
         return run_command(f"hf-distill {name}", lambda: _say(_help(name)))

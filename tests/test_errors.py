@@ -8,7 +8,7 @@ import shutil
 import datasets
 import pytest
 import yaml
-from transformers import BertModel, set_seed
+from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill.cli import main
 from hf_distill.hub.loading import load_model, load_tokenizer
@@ -30,6 +30,8 @@ def here(tmp_path, monkeypatch, tiny_tokenizer, tiny_bert_config, sentences):
     BertModel(tiny_bert_config()).save_pretrained("encoder")
     tiny_tokenizer.save_pretrained("encoder")
     BertModel(tiny_bert_config()).save_pretrained("no_tokenizer")
+    BertForSequenceClassification(tiny_bert_config()).save_pretrained("classifier")
+    tiny_tokenizer.save_pretrained("classifier")
     for name in ("cut_weights", "bad_config", "bad_tokenizer", "other_words"):
         shutil.copytree("encoder", name)
     (tmp_path / "cut_weights" / "model.safetensors").write_bytes(b"123")
@@ -132,6 +134,31 @@ def of(teacher="encoder", textbook="text.txt", *more):
         (["distill", "bad.json"], "'bad.json' cannot be read as JSON, it may be cut short: Expecting"),
         (["distill", "two.yaml", *QUICK], "'two.yaml': `teacher_model` is ['one', 'two']; it takes one value"),
         (["distill", "no_plugin.yaml"], "`--plugins` has 'no_such_module'"),
+        (of("encodre"), "of the Hub there is only its cache. Did you mean 'encoder'?"),
+        (of("encoder", "texts.txt"), "is neither a file nor a folder, and the Hub does not give it"),
+        (of("encoder", "texts.txt"), "Did you mean 'text.txt'?"),
+        (
+            of("encoder", "text.txt", "--batch_size", "8"),
+            "per_device_eval_batch_size or --per_device_train_batch_size?",
+        ),
+        (of("encoder", "text.txt", "--objectives", "logits"), "Without a head leave `logits` out of `--objectives`"),
+        (
+            ["distill", "text.txt"],
+            "'text.txt' stands before every flag, but is no configuration file (.yaml, .yml, .json)",
+        ),
+        (
+            ["predict", "classifier", "--text", "text.txt", "--text_column", "txt", "--max_length", "16"],
+            "`--text` 'text.txt' has no column 'txt'",
+        ),
+        (["push", "encoder", "me/my model", "--dry_run"], "`--repo` 'me/my model' is no name of a repository"),
+        (
+            ["pipeline", *TASK, "--teacher_model", "encoder", "--num_train_epochs", "3"],
+            "Settings of its trainings stand in `--teach`, `--distill` and `--adapt`",
+        ),
+        (
+            ["pipeline", *TASK, "--teacher_model", "encoder", "--text_column", "words", "--output_dir", "all"],
+            "`--text_column words` is the column of `--corpus`, which is not given; those of the task are",
+        ),
         (["distill", "--textbok", "text.txt"], "Unknown words ['--textbok', 'text.txt']. Did you mean --textbook?"),
         (of("encoder", "text.txt", "--output_dir", "text.txt"), "`--output_dir` is 'text.txt', which is a file"),
         ([*CORPUS[:-1], "text.txt", "--corpus", "text.txt"], "`--corpus_dir` is 'text.txt', which is a file"),

@@ -479,7 +479,8 @@ def _check_request(request: SignalRequest, info: ArchitectureInfo, inner: nn.Mod
     if request.logits and inner is info.base:
         raise ValueError(
             f"SignalRequest.logits: {type(inner).__name__} is a base model without a head, so it has no logits. Load "
-            "it with a head, e.g. AutoModelForSequenceClassification or AutoModelForMaskedLM."
+            "it with a head, e.g. AutoModelForSequenceClassification or AutoModelForMaskedLM; `hf-distill teach` "
+            "trains one. Without a head leave `logits` out of `--objectives`."
         )
 
 

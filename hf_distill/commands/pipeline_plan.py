@@ -99,6 +99,11 @@ def make_plan(
         distillations=[_distillation(pipeline, task, folder, source, sources) for source in sources],
         adaptation=_stage_arguments(FineTuningArguments, "adapt", folder / "student", pipeline),
     )
+    if corpus.corpus is None and changed_arguments(corpus).get("text_column"):
+        raise ValueError(
+            f"`--text_column {corpus.text_column}` is the column of `--corpus`, which is not given; those of the task "
+            f"are `--text_columns {corpus.text_column}`."
+        )
     _check(plan, task, teacher)
     return plan
 
@@ -198,7 +203,9 @@ def _check(plan: Plan, task: TaskArguments, teacher: TeacherArguments) -> None:
     """Refuse before the first stage what a later one would refuse."""
     pipeline = plan.pipeline
     if teacher.teacher_model is None:
-        raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
+        raise ValueError(
+            "`--teacher_model` is missing: give the Hub id or folder of a classifier, or of an encoder to make one of."
+        )
     if pipeline.with_task_text and task.spec_fields():
         raise ValueError(
             f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
@@ -249,16 +256,30 @@ def stage_of(distillation: DistillationArguments) -> str:
 
 def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
     """Whether a teacher has the head of a task, with its labels by name, so that it need not be fine-tuned."""
-    names = head_names(teacher, spec)
+    names, found = head_names(teacher, spec), _names_of_any_head(teacher, spec)
     if names is not None:
         logger.warning(
             f"The teacher has a head with the labels {names}: it is taken as it is. `--teach` fine-tunes it."
+        )
+    elif found is not None and not spec.is_span:
+        labels = "numbers" if spec.label_names is None else list(spec.label_names)
+        logger.warning(
+            f"The teacher has a head with the labels {found}, but those of the task are {labels}: it is fine-tuned. If "
+            "they mean the same, name them alike in `id2label` of its config.json, or say `--no_finetune_teacher`."
         )
     return names is not None
 
 
 def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
     """The labels of a teacher that has the head of a task, with its labels by name; `None` of any other."""
+    names = _names_of_any_head(teacher, spec)
+    if names is None or spec.label_names is None or is_generic(names):
+        return None
+    return None if order_by_name(names, spec.label_names) is None else names
+
+
+def _names_of_any_head(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
+    """The labels of a teacher that has a head of the task's kind, whatever they are; `None` of any other."""
     if teacher.teacher_model is None:
         return None
     try:
@@ -266,10 +287,7 @@ def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
     except UNREADABLE:
         return None  # The stage that loads it says what is wrong.
     heads = [name for name in config.architectures or () if name.endswith(head_of(spec).suffix)]
-    names = names_of_head(config)
-    if not heads or spec.label_names is None or is_generic(names) or order_by_name(names, spec.label_names) is None:
-        return None
-    return names
+    return names_of_head(config) if heads else None
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,16 @@ def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
     split = arguments.split or next((name for name in task.spec.test_splits if name in there), None)
     if split is None or split not in there or task.spec.kind != "text_classification":
         raise ValueError(
-            f"`--task` {arguments.task!r} ({task.spec.kind}) has no split {arguments.split or 'for a test'!r} of "
-            f"texts to classify; it has {sorted(there)} (`--split`)."
+            f"`--task` {arguments.task!r} ({task.spec.kind}) has no split "
+            f"{arguments.split or ' or '.join(task.spec.test_splits)!r} of texts to classify; it has {sorted(there)}: "
+            "name one with `--split`."
         )
     return task, str(split)
 
 
 def _texts(arguments: PredictionArguments) -> list[list[str]]:
     """The texts of files, and the second ones where there are such."""
-    rows = read_rows(TextbookArguments(arguments.text), arguments.text_column)
+    rows = read_rows(TextbookArguments(arguments.text), arguments.text_column, flag="--text")
     names = [name for name in (arguments.text_column, PAIR_COLUMN) if name in rows.column_names]
     return [rows[name][:] for name in names]
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from hf_distill.hub.push import push_folder
 from hf_distill.hub.selection import Selection, select_files
 from hf_distill.settings import PushArguments
@@ -21,9 +24,13 @@ def run(pushing: PushArguments) -> dict[str, Any]:
         `dry_run`; `url` and `commit` where something was pushed.
 
     Raises:
-        ValueError: If the folder holds neither a student nor a corpus.
+        ValueError: If the folder holds neither a student nor a corpus, or the repository cannot have this name.
         PushError: If the Hub cannot be reached or does not take it; the folder is as it was.
     """
+    try:
+        validate_repo_id(pushing.repo)
+    except HFValidationError as error:
+        raise ValueError(f"`--repo` {pushing.repo!r} is no name of a repository: {error}") from error
     if pushing.dry_run:
         return _facts(select_files(pushing.folder), pushing.repo)
     pushed = push_folder(

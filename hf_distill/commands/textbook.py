@@ -72,10 +72,12 @@ def read_rows(
     teacher_column: str | None = None,
     *,
     as_text: bool = False,
+    flag: str = "--textbook",
 ) -> datasets.Dataset:
     """Read the rows of every source, one source after the other; none is held back.
 
-    With `as_text` words and contexts are text without labels too, for several tokenizers to read.
+    With `as_text` words and contexts are text without labels too, for several tokenizers to read. `flag` names the
+    sources in errors.
 
     Returns:
         Rows with the column of the text; that of the teacher's text if it reads another; `text_pair` (None for a
@@ -97,7 +99,8 @@ def read_rows(
         parts = [_labelled(tasks[source], column, tokenizer, max_length, config) for source in sources]
     else:
         parts = [
-            _task_text(tasks[source], column) if source in tasks else _plain_text(source, column) for source in sources
+            _task_text(tasks[source], column) if source in tasks else _plain_text(source, column, flag)
+            for source in sources
         ]
         parts = [_first_rows(rows, textbook.max_textbook_rows) for rows in parts]
         parts = _same_columns(parts, column, teacher_column)
@@ -208,21 +211,21 @@ def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
     return rows
 
 
-def _plain_text(source: str, column: str) -> datasets.Dataset:
+def _plain_text(source: str, column: str, flag: str) -> datasets.Dataset:
     """Read the text of a source that is no task."""
-    rows = load_general_corpus(source, flag="--textbook")
+    rows = load_general_corpus(source, flag=flag)
     if column not in rows.column_names:
         raise ValueError(
-            f"`--textbook` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."
+            f"`{flag}` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."
             + did_you_mean(column, rows.column_names)
         )
     if rows.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
         raise ValueError(
-            f"`--textbook` {source!r}: the column {column!r} (`--text_column`) must hold a text in every row, but "
+            f"`{flag}` {source!r}: the column {column!r} (`--text_column`) must hold a text in every row, but "
             f"holds {rows.features[column]}, in row 0 {str(rows[0][column])[:60]}."
         )
     if not any(row[column] and str(row[column]).strip() for row in rows.select_columns([column])):
-        raise ValueError(f"`--textbook` {source!r} has no text: each of its {len(rows):,} rows is empty.")
+        raise ValueError(f"`{flag}` {source!r} has no text: each of its {len(rows):,} rows is empty.")
     return rows
 
 

@@ -25,7 +25,7 @@ from transformers.models.auto import modeling_auto
 from transformers.utils import cached_file
 
 from .._optional import require
-from ..storage.files import damage_of_file, read_mapping
+from ..storage.files import close_path, damage_of_file, read_mapping
 from ..storage.plain_values import as_hint, listed
 from .selection import MODULES_FILE
 
@@ -136,12 +136,14 @@ def load_error(model: str, error: Exception, *, flag: str) -> OSError:
     if isinstance(error, pickle.UnpicklingError):
         reason = f"its weights are a pickle that holds more than tensors, which is not run; save safetensors ({error})"
     reason = _damage(Path(model).expanduser()) or reason
+    near = ""
     if not Path(model).expanduser().exists():
+        near = close_path(model)
         if model.startswith((".", "~", os.sep)) or model.count("/") > 1:
             reason = "there is no such folder, and the Hub has no such names"
         elif constants.HF_HUB_OFFLINE:
             reason = "there is no such folder, and HF_HUB_OFFLINE is set: of the Hub there is only its cache"
-    return OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {reason}")
+    return OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {reason}{near and '.'}{near}")
 
 
 def _damage(folder: Path) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import importlib
 import itertools
 import json
@@ -21,7 +20,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 
 from ..hub.disclosure import is_secret_name, remember_secrets, without_secrets
 from ..storage.files import read_mapping, write_yaml
-from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, did_you_mean, shown
+from ..storage.plain_values import as_hint, as_mapping, can_check, check_plain, close_names, did_you_mean, shown
 from .flags import SWITCHES, DataclassParser
 from .help import PLUGINS_HELP
 from .presets import list_presets, preset_values
@@ -35,6 +34,8 @@ STRUCTURED = frozenset(
     {"objectives", "teach", "distill", "distill_next", "augment", "adapt", "students"}
     | {"task_settings", "student_shape"}
 )
+# So many names of settings are listed in an error.
+MOST_LISTED = 40
 _LOADED: list[str] = []
 # The page of all flags that argparse would show before every error says nothing.
 USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
@@ -89,6 +90,11 @@ def parse(
     parser = DataclassParser(classes, prog=prog, description=description, usage=USAGE)
     parser.error = partial(_error_with_hint, parser.error)  # type: ignore[method-assign]
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
+    if words and not words[0].startswith("-"):
+        raise ValueError(
+            f"{words[0]!r} stands before every flag, but is no configuration file ({', '.join(CONFIG_SUFFIXES)}): "
+            "write the flag that it belongs to before it. `--help` shows what there is."
+        )
     given = {} if config_file is None else read_config(config_file)
     parser.add_argument("--plugins", nargs="+", default=argparse.SUPPRESS, metavar="MODULE", help=PLUGINS_HELP)
     words, plugins = take_plugins(words, parser.prog)
@@ -125,9 +131,9 @@ def _error_with_hint(error: Callable[[str], NoReturn], message: str) -> NoReturn
 
 def _close_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
     """The flags that somebody may have meant."""
-    known = [option for option in parser._option_string_actions if "-" not in option[2:]]
-    names = [word.partition("=")[0] for word in words if word.startswith("--")]
-    close = sorted({match for name in names for match in difflib.get_close_matches(name, known, n=1)})
+    known = [option[2:] for option in parser._option_string_actions if "-" not in option[2:]]
+    names = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    close = [f"--{name}" for name in close_names(names, known)]
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
@@ -194,8 +200,11 @@ def _set_defaults(
     hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
     unknown = sorted(set(values) - known)
     if unknown:
-        close = sorted({match for name in unknown for match in difflib.get_close_matches(name, known)})
-        hint = f"did you mean one of {close}?" if close else f"known are {sorted(known)}."
+        close = close_names(unknown, sorted(known))
+        hint = (
+            f"known are {sorted(known)}." if len(known) <= MOST_LISTED else "`--help_all` lists those that there are."
+        )
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else hint
         raise UnknownArgumentsError(f"{source} has unknown arguments {unknown}; {hint}")
     for action in parser._actions:
         if action.dest in values:

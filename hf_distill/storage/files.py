@@ -25,7 +25,7 @@ import numpy as np
 import xxhash
 import yaml
 
-from hf_distill.storage.plain_values import as_mapping, check_plain
+from hf_distill.storage.plain_values import as_mapping, check_plain, did_you_mean
 
 PathLike = str | os.PathLike[str]
 
@@ -419,6 +419,15 @@ def check_rows_of_json(path: PathLike) -> None:
     if re.match(rb"(null|true|false|[-\d\"])", first):
         shown = first[:40].decode(errors="replace")
         raise DamagedFileError(f"{os.fspath(path)!r}: the first row is {shown}; a row is a mapping (column: value).")
+
+
+def close_path(path: PathLike) -> str:
+    """The end of an error about a path that is not there: the names beside it that are close, or nothing."""
+    path = Path(path).expanduser()
+    try:
+        return did_you_mean(path.name, (item.name for item in path.parent.iterdir()))
+    except (OSError, ValueError):
+        return ""
 
 
 def separator_of_table(path: PathLike) -> str:

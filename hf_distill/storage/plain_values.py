@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 DEEPEST, MOST_VALUES = 40, 1_000_000
 LARGEST_INTEGER = 2**63 - 1
 _SHOWN = 80
+MOST_CLOSE = 3
 MAX_NAMED = 3
 
 
@@ -144,10 +145,31 @@ def did_you_mean(given: str | Iterable[str], known: Iterable[str]) -> str:
         given: A name that is unknown, or several.
         known: Names that there are; small and capital letters are alike.
     """
+    close = close_names(given, known)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def close_names(given: str | Iterable[str], known: Iterable[str]) -> list[str]:
+    """Known names that somebody may have meant.
+
+    For each given name these are the one that is spelt alike and the shortest that have all its words, up to three:
+    `epochs` is in `num_train_epochs`.
+
+    Args:
+        given: A name that is unknown, or several.
+        known: Names that there are; small and capital letters are alike.
+    """
     names = {name.lower(): name for name in known}
-    tried = [given] if isinstance(given, str) else given
-    close = [names[match] for name in tried for match in difflib.get_close_matches(str(name).lower(), names, n=1)]
-    return f" Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}?" if close else ""
+    found: list[str] = []
+    for name in [given] if isinstance(given, str) else given:
+        low = str(name).lower()
+        words = set(low.split("_")) - {""}
+        longer = sorted(
+            (one for one in names if words and words <= set(one.split("_"))), key=lambda one: (len(one), one)
+        )
+        close = dict.fromkeys([*difflib.get_close_matches(low, names, n=1), *longer])
+        found += list(close)[:MOST_CLOSE]
+    return [names[name] for name in dict.fromkeys(found)]
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from hf_distill.storage.files import new_folder, write_yaml
+from hf_distill.storage.files import close_path, new_folder, write_yaml
 from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.custom import TASK_FILE, default_metrics, label_names_of
 from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files
@@ -58,8 +58,7 @@ def refuse_other_files(name: str) -> None:
     """
     path, kinds = Path(name).expanduser(), (*READERS, *CONLL)
     if path.suffix.lower() in kinds and not path.exists():
-        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileNotFoundError(f"`--task`: there is no file {name!r}.{did_you_mean(path.name, beside)}")
+        raise FileNotFoundError(f"`--task`: there is no file {name!r}.{close_path(path)}")
     if path.is_file():
         raise ValueError(f"`--task` {name!r} is a file of no known kind; known are {', '.join(kinds)}.")
 

@@ -88,7 +88,7 @@ def test_a_student_that_was_stopped_goes_on_with_its_own_settings_only(data):
 
 
 def test_settings_that_no_distillation_has_are_named(data):
-    with pytest.raises(ValueError, match=r"students/last\.yaml' has unknown arguments .'colour'.; known are"):
+    with pytest.raises(ValueError, match=r"students/last\.yaml' has unknown arguments .'colour'.; `--help_all` lists"):
         run_grid(arguments(data, students={"last": {"colour": "red"}}))
 
 

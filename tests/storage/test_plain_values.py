@@ -13,6 +13,12 @@ from hf_distill.storage.plain_values import did_you_mean
         ("wiki", ["text", "label"], ""),
         ("text", [], ""),
         (["lable", "txet"], ["text", "label"], " Did you mean 'label' or 'text'?"),
+        ("epochs", ["num_train_epochs", "seed"], " Did you mean 'num_train_epochs'?"),
+        (
+            "batch_size",
+            ["eval_batch_size", "train_batch_size"],
+            " Did you mean 'eval_batch_size' or 'train_batch_size'?",
+        ),
         (["labl", "lable"], ["label"], " Did you mean 'label'?"),
     ],
 )

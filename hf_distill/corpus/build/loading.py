@@ -30,7 +30,7 @@ from datasets.utils import tqdm
 from huggingface_hub.errors import HTTPError
 
 from ...hub.data_sets import read_data_set
-from ...storage.files import check_rows_of_json, check_rows_of_table, new_file, separator_of_table
+from ...storage.files import check_rows_of_json, check_rows_of_table, close_path, new_file, separator_of_table
 from ...storage.steps import WorkFolder
 from ..search.retrieval import settings_key
 
@@ -82,7 +82,7 @@ def load_general_corpus(
     except (HTTPError, OSError, ValueError) as error:
         raise FileNotFoundError(
             f"`{flag}` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: "
-            f"{' '.join(str(error).split())}"
+            f"{' '.join(str(error).split())}{close_path(path)}"
         ) from error
     return _one_split(loaded, str(path_or_id), split, flag)
 
