@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hf_distill import __version__
 from hf_distill.settings import InfoArguments
+from hf_distill.storage.plain_values import did_you_mean
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "bm25s")
 # Extra -> the distributions that it takes; a test holds them to pyproject.toml. Those of developers are left out.
@@ -45,7 +46,10 @@ def run(arguments: InfoArguments) -> dict[str, str]:
     if arguments.topic is None:
         return overview()
     if arguments.topic not in TOPICS:
-        raise ValueError(f"unknown topic {arguments.topic!r}; there are {', '.join(TOPICS)}.")
+        raise ValueError(
+            f"unknown topic {arguments.topic!r}; there are {', '.join(TOPICS)}."
+            + did_you_mean(arguments.topic, TOPICS)
+        )
     return TOPICS[arguments.topic]()
 
 

@@ -264,8 +264,8 @@ def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
     elif found is not None and not spec.is_span:
         labels = "numbers" if spec.label_names is None else list(spec.label_names)
         logger.warning(
-            f"The teacher has a head with the labels {found}, but those of the task are {labels}: it is fine-tuned. If "
-            "they mean the same, name them alike in `id2label` of its config.json, or say `--no_finetune_teacher`."
+            f"The teacher has a head with the labels {found}, but those of the task are {labels}: it is fine-tuned. "
+            "If they mean the same, name them alike in `id2label` of its config.json, or say `--no_finetune_teacher`."
         )
     return names is not None
 

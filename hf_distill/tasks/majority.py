@@ -24,7 +24,9 @@ def majority_line(majority: Mapping[str, Any] | None) -> str | None:
     if majority is None:
         return None
     score = "not defined" if majority["score"] is None else f"{majority['score']:.4f}"
-    return f"majority, {majority['label']!r} for every row: {score}"
+    label = majority["label"]
+    shown = f"{label:.4g}" if isinstance(label, float) else repr(label)
+    return f"majority, {shown} for every row: {score}"
 
 
 def constant_remark(constant: str | float | None) -> str:

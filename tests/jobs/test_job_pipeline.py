@@ -397,6 +397,23 @@ def test_one_file_and_a_classifier_are_enough(
 
 
 @pytest.mark.parametrize(
+    ("labels", "names", "told"),
+    [
+        (["no", "yes"], ("no", "yes"), "it is taken as it is"),
+        (["LABEL_0", "LABEL_1"], ("no", "yes"), r"['LABEL_0', 'LABEL_1'], but those of the task are ['no', 'yes']"),
+        (["toxic", "fine"], ("no", "yes"), "or say `--no_finetune_teacher`"),
+        (["LABEL_0"], None, "but those of the task are numbers: it is fine-tuned"),
+    ],
+)
+def test_why_a_teacher_is_fine_tuned_is_said(labels, names, told, tmp_path, caplog, tiny_bert_config):
+    config = tiny_bert_config(id2label=dict(enumerate(labels)), architectures=["BertForSequenceClassification"])
+    config.save_pretrained(tmp_path)
+    spec = TaskSpec("t", ("text",), label_names=names, metrics=("accuracy",) if names else ("pearson",))
+    assert pipeline_plan.knows_task(TeacherArguments(str(tmp_path)), spec) == (labels == ["no", "yes"])
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"with_task_text": True, "text_columns": ["text"]}, r"`--with_task_text`.*\['text_columns'\].*task\.yaml"),
