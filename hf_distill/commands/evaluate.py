@@ -134,9 +134,8 @@ def score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: Se
             before = {"first_search": found.first_scores()}
             values = predict_texts(encoder.eval(), tokenizer, *zip(*found.pairs, strict=True), **options)[:, 0]
         else:
-            prompt = head.prompts.get(head.default_prompt or "", "")
             head = head.eval().to(device)
-            values = encode_texts(encoder.eval(), head, tokenizer, found.texts, prompt=prompt, **options)
+            values = encode_texts(encoder.eval(), head, tokenizer, found.texts, prompt=head.prompt, **options)
     scores = found.scores(values)
     return {
         "job": "evaluate",

@@ -145,6 +145,11 @@ class SentenceHead(nn.Module):
         return vectors
 
     @property
+    def prompt(self) -> str:
+        """The prompt that is put before a text if none is named; empty if there is no default."""
+        return self.prompts.get(self.default_prompt or "", "")
+
+    @property
     def normalizes(self) -> bool:
         """Whether the vectors have length 1."""
         return len(self.steps) > 0 and isinstance(self.steps[-1], Normalize)

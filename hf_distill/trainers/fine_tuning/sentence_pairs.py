@@ -134,8 +134,7 @@ def finetune_pairs(
     spec = task.spec
     args = args.with_defaults(spec.fine_tuning, Pairs.headline)
     limit = max_length or head.max_length or spec.fine_tuning.max_length
-    prompt = head.prompts.get(head.default_prompt or "", "")
-    rows = _tokens(labelled_rows(task), spec, tokenizer, limit, prompt)
+    rows = _tokens(labelled_rows(task), spec, tokenizer, limit, head.prompt)
     choosing = task.dataset.get(spec.choice_split)
     trainer = build_trainer(
         PairEncoder(encoder, head),
@@ -143,7 +142,7 @@ def finetune_pairs(
         tokenizer,
         args,
         rows,
-        None if choosing is None else _tokens(choosing, spec, tokenizer, limit, prompt),
+        None if choosing is None else _tokens(choosing, spec, tokenizer, limit, head.prompt),
         head=PairHead(spec),
     )
     trainer.compute_metrics = _correlations
@@ -154,12 +153,10 @@ def finetune_pairs(
     trainer.model.eval()
     for split in task.evaluation:
         found = cast(Pairs, pairs_of(task, split))
-        options: dict[str, Any] = {
-            "batch_size": args.per_device_eval_batch_size,
-            "max_length": max_length,
-            "prompt": prompt,
-        }
-        scores[split] = found.scores(encode_texts(encoder, head, tokenizer, found.texts, **options))
+        size, texts = args.per_device_eval_batch_size, found.texts
+        scores[split] = found.scores(
+            encode_texts(encoder, head, tokenizer, texts, batch_size=size, max_length=max_length, prompt=head.prompt)
+        )
     return FineTuningResult(
         model=encoder,
         scores=scores,
