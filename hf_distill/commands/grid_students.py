@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.settings import GridArguments
+from hf_distill.settings.grid import unknown_tasks
 from hf_distill.settings.values import json_mapping
 from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 
@@ -52,7 +53,7 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
         names: Task as it is given -> its name.
 
     Raises:
-        ValueError: If `only_tasks` or `of_task` names a task that the grid does not have.
+        ValueError: If `only_tasks` or `of_task` names a task that neither the grid nor the catalogue has.
     """
     folder = Path(arguments.output_dir, STUDENTS)
     shared = {
@@ -77,6 +78,8 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
             bool(of_task) or any(TASK_MARK in text for text in _texts(settings)) or any(anew[one] for one in named)
         )
         seeds: list[Any] = list(arguments.distillation_seeds or ()) or [None]
+        if not tasks:
+            continue  # The grid has none of its tasks.
         for seed in seeds:
             for group in [(task,) for task in tasks] if anew[name] else [tasks]:
                 own = {**settings, **(of_task.get(group[0], {}) if anew[name] else {})}
@@ -99,13 +102,14 @@ def for_task(path: str, given: str, name: str) -> str:
 
 
 def _only_tasks(name: str, wanted: Any, names: Mapping[str, str]) -> tuple[str, ...]:
-    tasks = tuple(names) if wanted is None else tuple(_as_list(wanted))
-    _check_tasks(name, ONLY_TASKS, tasks, names)
-    return tasks
+    if wanted is None:
+        return tuple(names)
+    _check_tasks(name, ONLY_TASKS, _as_list(wanted), names)
+    return tuple(task for task in names if task in _as_list(wanted))
 
 
 def _check_tasks(student: str, setting: str, tasks: Any, names: Mapping[str, str]) -> None:
-    unknown = [task for task in tasks if task not in names]
+    unknown = unknown_tasks(tasks, names)
     if unknown:
         raise ValueError(f"`--students {student}`: {setting} has {unknown}, but the `--tasks` are {list(names)}.")
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..storage.folders import safe_name
+from ..tasks.catalogue.registry import registered_tasks
 from .values import json_mapping, setting
 
 # What a grid searches.
 SEARCHED = ("learning_rates", "epochs", "batch_sizes")
+
+
+def unknown_tasks(named: Iterable[str], tasks: Collection[str]) -> list[str]:
+    """The tasks that settings of a grid name although it does not have them.
+
+    Registered ones do not count: a file for all tasks of a paper may be run with `--tasks` for some of them.
+
+    Args:
+        named: Tasks that settings name.
+        tasks: Tasks of the grid.
+    """
+    return [task for task in named if task not in tasks and task not in registered_tasks()]
 
 
 @dataclass
@@ -97,7 +111,7 @@ class GridArguments:
 
     def _check_task_settings(self) -> None:
         for task, settings in json_mapping(self.task_settings, "--task_settings").items():
-            if task not in self.tasks:
+            if unknown_tasks([task], self.tasks):
                 raise ValueError(f"`--task_settings` has {task!r}, which is none of the `--tasks` {self.tasks}.")
             for name, values in json_mapping(settings, f"--task_settings {task}").items():
                 if name not in SEARCHED:

@@ -192,6 +192,11 @@ def test_a_grid_that_makes_no_sense_names_its_flag(values, message):
         GridArguments(**{"models": ["m"], "tasks": ["t"], **values})
 
 
+def test_settings_of_other_tasks_of_a_paper_are_left_out():
+    arguments = GridArguments(["glue/sst2"], ["m"], task_settings={"squad_v2": {"epochs": [3]}})
+    assert arguments.settings_of("glue/sst2") == (None, None, None)
+
+
 def test_a_share_must_leave_a_row(data):
     with pytest.raises(ValueError, match=r"`--fractions` has 0.01, which leaves no row of the 40 of 'mood'"):
         run_grid(arguments(data, fractions=[0.01]))

@@ -152,6 +152,14 @@ def test_a_student_of_no_task_of_the_grid_is_refused(setting):
         planned(students={"a": setting})
 
 
+def test_a_student_of_other_tasks_of_a_paper_is_left_out():
+    students = {
+        "a": {"teacher_model": "t", "only_tasks": ["squad_v2"]},
+        "b": {"teacher_model": "t", "only_tasks": ["squad_v2", "own"], "of_task": {"squad_v2": {"max_steps": 1}}},
+    }
+    assert list(planned(students=students)) == ["b/mine"]
+
+
 def test_means_are_over_the_seeds_of_the_distillation_too(data):
     one = {"last": {"objectives": ["minilm"]}}
     facts = run_grid(arguments(data, students=one, distillation_seeds=[1, 2], seeds=[3, 4]))
