@@ -14,14 +14,18 @@ from contextlib import ExitStack, contextmanager
 
 # Seconds that a step takes before it shows its progress: reading weights and small files is not worth a line.
 SHORT = "2"
+# Seconds between two states of a bar that goes to a file, where each is a line.
+BETWEEN_LINES = "30"
 
 
 def begin_quietly() -> None:
-    """Settings of a whole program: no progress of steps that end at once, no warnings of Python's.
+    """Settings of a whole program: no progress of steps that end at once, few lines in a file, no warnings.
 
-    The first takes effect where tqdm is not loaded yet.
+    Those of progress take effect where tqdm is not loaded yet.
     """
     os.environ.setdefault("TQDM_DELAY", SHORT)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", BETWEEN_LINES)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 

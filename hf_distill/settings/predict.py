@@ -20,10 +20,15 @@ class PredictionArguments:
         None, "Texts to read: files, folders or Hub ids, with a column `text_pair` where a row is two."
     )
     text_column: str = setting("text", "Column of the text.")
-    task: str | None = setting(None, "Read the rows of a task instead: a registered one, or a folder of your own.")
+    task: str | None = setting(
+        None, "Read the rows of a task instead: a registered one, or a file or folder of your own."
+    )
     data_dir: str | None = setting(
         None, "Local files of the task, or a parent with a folder of its name. Default: the Hub."
     )
+    text_columns: list[str] | None = setting(None, "Of a task: one column of text, or two. Default: the task's.")
+    label_column: str | None = setting(None, "Of a task: column of the labels. Default: the task's.")
+    class_names: list[str] | None = setting(None, "Of a task: names of the classes in order. Default: the task's.")
     split: str | None = setting(None, "Split of the task. Default: its first test split that is there.")
     output_dir: str = setting("outputs/predictions", "Folder of the predictions.")
     file_format: Literal["jsonl", "csv"] = setting("jsonl", "Form of predictions.jsonl or predictions.csv.")
@@ -42,5 +47,11 @@ class PredictionArguments:
         check_least(self, 1, "max_length", "eval_batch_size")
         if (self.text is None) == (self.task is None):
             raise ValueError("Give the texts to read as `--text`, or a task as `--task`.")
+        if self.task is not None and self.text_column != "text":
+            raise ValueError(
+                f"`--text_column {self.text_column}` is the column of `--text`; those of a task are `--text_columns`."
+            )
+        if self.text is not None and self.text_columns is not None:
+            raise ValueError("`--text_columns` are those of a task; the column of `--text` is `--text_column`.")
         if self.submission and self.task is None:
             raise ValueError("`--submission` writes the file of a task's leaderboard: name it by `--task`.")

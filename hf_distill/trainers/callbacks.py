@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -77,7 +78,8 @@ class TermsInProgressBar(ProgressCallback):
         if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
             if self.label:
                 self.training_bar.set_description(self.label, refresh=False)
-            self.training_bar.set_postfix_str(terms_of(logs or {}), refresh=True)
+            # In a file every refresh is one more line.
+            self.training_bar.set_postfix_str(terms_of(logs or {}), refresh=sys.stderr.isatty())
 
     def on_prediction_step(
         self,

@@ -63,6 +63,31 @@ def test_every_text_gets_a_line_in_its_order(classifier, tiny_tokenizer, sentenc
     assert (out / "arguments.yaml").is_file()
 
 
+def test_a_file_as_a_task_has_the_flags_of_every_verb(classifier, sentences, tmp_path):
+    folder, _ = classifier(["bad", "good"])
+    lines = [f"{text},{text},{('bad', 'good')[i % 2]}" for i, text in enumerate(sentences)]
+    (tmp_path / "a.csv").write_text("\n".join(["title,said,mood", *lines]))
+    given = {"task": str(tmp_path / "a.csv"), "text_columns": ["said"], "label_column": "mood"}
+    facts, _ = run(folder, tmp_path, split="validation", **given)
+    assert facts["rows"] == 13
+    with pytest.raises(
+        ValueError, match=r"has no split 'test' of texts to classify; it has \['train', 'validation'\]"
+    ):
+        run(folder, tmp_path, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": "a.csv", "text_column": "said"}, "`--text_column said` is the column of `--text`"),
+        ({"text": ["a.csv"], "text_columns": ["said"]}, "`--text_columns` are those of a task"),
+    ],
+)
+def test_columns_of_texts_and_of_tasks_are_told_apart(given, message):
+    with pytest.raises(ValueError, match=message):
+        PredictionArguments("model", **given)
+
+
 def test_a_table_has_a_column_for_each_probability(classifier, sentences, tmp_path):
     folder, _ = classifier(
         ["a", "b", "c"], problem_type="multi_label_classification", label_thresholds=[0.0, 1.0, 0.0]
@@ -144,6 +169,6 @@ def test_what_cannot_be_predicted_is_said(classifier, tiny_bert_config, tiny_tok
         PredictionArguments("model", text=["a.txt"], submission=True)
     folder, _ = classifier(["bad", "good"])
     data = glue(tmp_path / "glue", "sst2", ["sentence"], {"train": [0, 1], "validation": [0, 1]})
-    with pytest.raises(ValueError, match=r"has no split 'for a test' of texts"):
+    with pytest.raises(ValueError, match=r"has no split 'test' of texts"):
         run(folder, tmp_path, task="glue/sst2", data_dir=data)
     assert load_task("glue/sst2", data).spec.test_splits == ("test",)
