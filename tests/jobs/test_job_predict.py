@@ -69,7 +69,7 @@ def test_a_file_as_a_task_has_the_flags_of_every_verb(classifier, sentences, tmp
     (tmp_path / "a.csv").write_text("\n".join(["title,said,mood", *lines]))
     given = {"task": str(tmp_path / "a.csv"), "text_columns": ["said"], "label_column": "mood"}
     facts, _ = run(folder, tmp_path, split="validation", **given)
-    assert facts["rows"] == 13
+    assert facts["rows"] == 12
     with pytest.raises(
         ValueError, match=r"has no split 'test' of texts to classify; it has \['train', 'validation'\]"
     ):
