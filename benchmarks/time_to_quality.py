@@ -25,6 +25,7 @@ from record import append_line, head_commit
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill.commands.distill import RATE_OF_CUT_STUDENTS
 from hf_distill.commands.results import environment
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.tasks import load_task
@@ -109,7 +110,7 @@ def train(words: argparse.Namespace, init: str, seed: int, target: float) -> dic
     student, explained = first_student(teacher, tokenizer, words.shape, init, text, seed)
     start_seconds = time.process_time() - started
     watch = UntilQuality(lambda model: accuracy(model, tokenizer, scored), target, words.eval_every)
-    rate = words.learning_rate or RATES.get(init, 3e-4)
+    rate = words.learning_rate or RATES.get(init, RATE_OF_CUT_STUDENTS)
     with tempfile.TemporaryDirectory() as folder:
         arguments = DistillationArguments(
             folder,
