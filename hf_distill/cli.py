@@ -43,8 +43,8 @@ class Verb:
         words: The arguments that words before every flag stand for; the last one takes all that remain.
         presets: Whether `--preset` stands under its settings.
         told: Whether its job is told its command line, which results and cards repeat.
-        examples: Commands that its help begins with, where it has many flags.
-        flags: Those that its help shows then.
+        examples: Commands that its help begins with.
+        flags: Those that its help shows, where it has many.
         then: Commands that follow on what it wrote to `{folder}`; what a user has to name is in capital letters.
     """
 
@@ -124,6 +124,10 @@ VERBS = {
     "precompute": Verb(
         "Store a teacher's signals, so that students are distilled without it.",
         ("TeacherArguments", "TextbookArguments", "PrecomputeArguments"),
+        examples=(
+            "hf-distill precompute --teacher_model teacher --textbook outputs/corpus --output_dir outputs/stored",
+            "hf-distill precompute --teacher_model teacher --textbook text.txt --objectives relation logits",
+        ),
         then=("hf-distill distill --teacher_model {folder} --output_dir outputs/student",),
     ),
     "vocabulary": Verb(
@@ -165,11 +169,19 @@ VERBS = {
         "Score a model on a task as it is: evaluate MODEL --task TASK.",
         ("TaskArguments", "EvaluationArguments"),
         words=("model",),
+        examples=(
+            "hf-distill evaluate outputs/reviews/student --task reviews.csv",
+            "hf-distill evaluate outputs/encoder --task glue/stsb --data_dir glue --output_dir outputs/scores",
+        ),
     ),
     "predict": Verb(
         "Write down what a classifier says about texts: predict MODEL --text FILE, or for GLUE and CLUE --task TASK.",
         ("PredictionArguments",),
         words=("model",),
+        examples=(
+            "hf-distill predict outputs/reviews/student --text new.csv --text_column review --file_format csv",
+            "hf-distill predict outputs/sst2 --task glue/sst2 --submission",
+        ),
     ),
     "generate": Verb(
         "Fine-tune an encoder to write texts (questions, summaries), let it write, score what it wrote.",
@@ -179,6 +191,10 @@ VERBS = {
     "grid": Verb(
         "Fine-tune many models on many tasks, with shares of the rows and seeds, and print the tables.",
         ("GridArguments",),
+        examples=(
+            "hf-distill grid --models small=outputs/small large=outputs/large --tasks glue/rte --seeds 1 2 3",
+            "hf-distill grid table.yaml --tasks glue/sst2 --output_dir outputs/trial",
+        ),
     ),
     "pipeline": Verb(
         "Run the whole job: teach, corpus, distill, adapt, card.",
@@ -197,6 +213,10 @@ VERBS = {
     "export": Verb(
         "Export a model to ONNX, in fp32 and int8, checked against it; with a task, scored beside it.",
         ("ScoredTaskArguments", "ExportArguments"),
+        examples=(
+            "hf-distill export --model outputs/reviews/student --task reviews.csv",
+            "hf-distill export --model me/reviews-4x312 --output_dir outputs/onnx",
+        ),
     ),
     "bench": Verb(
         "Time students against their teacher on PyTorch, compiled and ONNX Runtime: speed, size and quality.",
@@ -212,11 +232,19 @@ VERBS = {
     "card": Verb(
         "Write the card of a student's folder, and check it: card FOLDER [--repo OWNER/NAME] [--check].",
         ("CardArguments",),
+        examples=(
+            "hf-distill card outputs/reviews/student --repo me/reviews-4x312 --licence apache-2.0 --language en",
+            "hf-distill card outputs/reviews/student --check",
+        ),
         words=("folder",),
     ),
     "push": Verb(
         "Push a student or a corpus to the Hub: push FOLDER REPO [--dry_run] [--private] [--revision BRANCH].",
         ("PushArguments",),
+        examples=(
+            "hf-distill push outputs/reviews/student me/reviews-4x312 --dry_run",
+            "hf-distill push outputs/corpus me/reviews-corpus --private",
+        ),
         words=("folder", "repo"),
     ),
     "convert": Verb(
@@ -295,8 +323,8 @@ def _help(name: str) -> str:
     from hf_distill.settings.help import help_page, short_page
 
     verb = VERBS[name]
-    page = partial(short_page, examples=verb.examples, flags=verb.flags) if verb.flags else help_page
-    return page(f"hf-distill {name}", verb.about, verb.arguments)
+    page = partial(short_page, flags=verb.flags) if verb.flags else help_page
+    return page(f"hf-distill {name}", verb.about, verb.arguments, examples=verb.examples)
 
 
 def usage() -> str:

@@ -103,16 +103,18 @@ def short_page(
     return "\n".join([*lines, "", "Every flag, those of transformers too:", f"  {prog} --help_all"])
 
 
-def help_page(prog: str, about: str, class_names: Sequence[str]) -> str:
+def help_page(prog: str, about: str, class_names: Sequence[str], *, examples: Sequence[str] = ()) -> str:
     """Return the text that `--help` prints for a verb with few flags: all that are this package's.
 
     Args:
         prog: The command, such as `hf-distill push`.
         about: What it does.
         class_names: Its argument classes.
+        examples: Whole commands.
     """
     classes = read_argument_classes()
     lines = [f"usage: {prog} [CONFIG.yaml] [--flag value ...]", "", about]
+    lines += ["", *(f"  {example}" for example in examples)] if examples else []
     for name in class_names:
         overridden: set[str] = set()
         groups = []
