@@ -124,7 +124,9 @@ def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Pa
         return names_in(rows, column, separator)
     if kind != "token_classification":
         check_one_label(rows, column, where=str(place))
-    if set(values.get("metrics") or ()) & set(REGRESSION_METRICS):
+    metrics = values.get("metrics")
+    # What else it may hold is checked with all other fields.
+    if any(name in REGRESSION_METRICS for name in (metrics if isinstance(metrics, list) else [metrics])):
         return None
     return names_from(rows, column, place)
 
