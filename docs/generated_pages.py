@@ -1,4 +1,4 @@
-"""The pages that are read off the code: the paper index (`paper_index.md`) and the public names (`api.md`).
+"""What is read off the code: the paper index, the public names, and the objectives that `hf-distill info` shows.
 
 `python docs/generated_pages.py` prints them, `--write` writes them. A test keeps them equal.
 """
@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import hf_distill
 from hf_distill.hub.citations import CITATIONS
 from hf_distill.objectives.base import objective_class
-from hf_distill.objectives.catalogue import catalogue
+from hf_distill.objectives.catalogue import CatalogueEntry, catalogue
 from hf_distill.settings.presets import list_presets, read_preset
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
 VALUE = re.compile(r"^  (?P<name>\w+): *(?P<value>.*?)(?:  # (?P<note>.*))?$")
 ITEM = re.compile(r"^    - (?P<value>.*?)(?:  # (?P<note>.*))?$")
@@ -109,12 +110,21 @@ def paper_index() -> str:
                 lines += [f"| `{row.name}` | `{row.value}` | {_cell(row.note)} |" for row in rows]
     lines += ["", "## Objectives", "", "S is the student, T the teacher.", ""]
     lines += ["| objective | formula | paper |", "|---|---|---|"]
-    for entry in catalogue():
-        if _is_ours(entry.name):
-            paper = paper_title(entry.citation) if entry.citation else "–"
-            formula = f"`{_cell(entry.formula)}`" if entry.formula else "–"
-            lines.append(f"| `{entry.name}` | {formula} | {paper} |")
+    for entry in our_objectives():
+        paper = paper_title(entry.citation) if entry.citation else "–"
+        formula = f"`{_cell(entry.formula)}`" if entry.formula else "–"
+        lines.append(f"| `{entry.name}` | {formula} | {paper} |")
     return "\n".join(lines) + "\n"
+
+
+def objectives() -> str:
+    """The objectives of the package as `hf-distill info objectives` reads them, where importing them takes seconds."""
+    return json.dumps([asdict(entry) for entry in our_objectives()], indent=2) + "\n"
+
+
+def our_objectives() -> list[CatalogueEntry]:
+    """The objectives of this package: those of a plugin may be registered too."""
+    return [entry for entry in catalogue() if objective_class(entry.name).__module__.startswith("hf_distill.")]
 
 
 def api() -> str:
@@ -151,26 +161,26 @@ def _first_line(name: str) -> str:
     return (inspect.getdoc(getattr(hf_distill, name)) or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _is_ours(objective: str) -> bool:
-    """Whether an objective is one of this package: those of a plugin may be registered too."""
-    return objective_class(objective).__module__.startswith("hf_distill.")
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES: dict[str, Callable[[], str]] = {"paper_index.md": paper_index, "api.md": api}
+# File below the root of the repository -> its text.
+FILES: dict[str, Callable[[], str]] = {
+    "docs/paper_index.md": paper_index,
+    "docs/api.md": api,
+    "hf_distill/objectives/catalogue.json": objectives,
+}
 
 
 def main() -> None:
     """Print or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the pages")
+    parser.add_argument("--write", action="store_true", help="write the files")
     write = parser.parse_args().write
-    for name, make in PAGES.items():
+    for name, make in FILES.items():
         if write:
-            (DOCS / name).write_text(make(), encoding="utf-8")
+            (ROOT / name).write_text(make(), encoding="utf-8")
         else:
             sys.stdout.write(make())
 

@@ -12,7 +12,7 @@ from ._optional import lazy_names, names_of, quiet_imports
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .capture.architectures import register_architecture as register_architecture
+    from .capture.architecture_table import register_architecture as register_architecture
     from .capture.signals import SignalRequest as SignalRequest, Signals as Signals
     from .capture.transformer import SignalCapture as SignalCapture
     from .corpus.augment.builder import (

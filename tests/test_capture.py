@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from capture_cases import SIZES
@@ -26,8 +28,8 @@ from transformers import (
     T5Model,
 )
 
-from hf_distill.capture import architectures
-from hf_distill.capture.architectures import UnsupportedArchitectureError, describe_architecture, register_architecture
+from hf_distill.capture.architecture_table import ARCHITECTURES, register_architecture
+from hf_distill.capture.architectures import UnsupportedArchitectureError, describe_architecture
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 
@@ -223,8 +225,9 @@ def test_an_encoder_decoder_is_refused():
 
 
 @pytest.fixture
-def own_architectures(monkeypatch):
-    monkeypatch.setattr(architectures, "_ARCHITECTURES", dict(architectures._ARCHITECTURES))
+def own_architectures():
+    with patch.dict(ARCHITECTURES):
+        yield
 
 
 @pytest.mark.usefixtures("own_architectures")

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import yaml
 from tiny_data import save_model, write_task
 from transformers import BertModel, set_seed
 
-from hf_distill.capture import architectures
+from hf_distill.capture.architecture_table import ARCHITECTURES
 from hf_distill.capture.signals import Signals
 from hf_distill.cli import main
 from hf_distill.corpus.search import retrieval
@@ -47,9 +48,9 @@ def my_plugin(tmp_path, monkeypatch):
     tasks = dict(registry.registered_tasks())
     monkeypatch.setattr(registry, "registered_tasks", lambda: tasks)
     monkeypatch.setattr(retrieval, "_REGISTERED", {})
-    monkeypatch.setattr(architectures, "_ARCHITECTURES", dict(architectures._ARCHITECTURES))
     monkeypatch.setattr(parsing, "_LOADED", [])
-    yield "my_plugin"
+    with patch.dict(ARCHITECTURES):
+        yield "my_plugin"
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_plugin"]:
         del sys.modules[name]
     forget_classes()

@@ -22,7 +22,7 @@ from transformers import BertForSequenceClassification, BertModel, HfArgumentPar
 
 import hf_distill
 from hf_distill import cli, settings as arguments
-from hf_distill.capture.architectures import known_architectures
+from hf_distill.capture.architecture_table import known_architectures
 from hf_distill.commands.corpus import PAPER_TOP_K
 from hf_distill.corpus.search.retrieval import ENGINES
 from hf_distill.objectives import list_objectives

@@ -1,9 +1,7 @@
-"""A table of architectures: the place of the layers and of the attention modules in each.
+"""What a model says before it runs: the places of its layers and attention, its sizes, inputs, longest row, labels.
 
-Beside it stands what else a model says beforehand: its inputs, its longest row, the labels that its head wants.
-
-One row per `model_type`; `register_architecture` adds a row. Models without a row are described from what
-transformers itself declares about them, if they use its attention interface.
+The places come from the table of architectures (`architecture_table`). Models without a row there are described from
+what transformers itself declares about them, if they use its attention interface.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.output_capturing import OutputRecorder
 
-Mechanism = Literal["interface", "linear", "mpnet", "deberta", "deberta-v2"]
+from .architecture_table import ARCHITECTURES, ArchitectureSpec
 
 
 class UnsupportedArchitectureError(ValueError):
@@ -27,30 +25,6 @@ class UnsupportedArchitectureError(ValueError):
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 # Their first usable position is the one after the padding token's.
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "xmod", "longformer"})
-
-
-@dataclass(frozen=True)
-class ArchitectureSpec:
-    """The places of the layers and of the attention modules in one architecture.
-
-    Attributes:
-        layers: Path of the list of layers, relative to the base model.
-        attention: Path of the attention module, relative to a layer.
-        mechanism: `interface` if the attention calls transformers' attention interface; otherwise the hooks that
-            know the module (`linear`: three modules whose outputs are the queries, keys and values).
-        shared: Whether the modules in the list of layers are called `num_hidden_layers` times in all (ALBERT).
-        query: Path of the query projection, relative to the attention module (hooks only).
-        key: Path of the key projection.
-        value: Path of the value projection.
-    """
-
-    layers: str
-    attention: str
-    mechanism: Mechanism = "interface"
-    shared: bool = False
-    query: str = ""
-    key: str = ""
-    value: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,84 +65,6 @@ class ArchitectureInfo:
     def layer_list(self) -> list[nn.Module]:
         """The distinct layer modules, in order."""
         return list(self.base.get_submodule(self.spec.layers).children())
-
-
-_BERT = ArchitectureSpec(layers="encoder.layer", attention="attention.self")
-_DECODER = ArchitectureSpec(layers="layers", attention="self_attn")
-_ARCHITECTURES: dict[str, ArchitectureSpec] = {
-    "albert": ArchitectureSpec(
-        layers="encoder.albert_layer_groups", attention="albert_layers.0.attention", shared=True
-    ),
-    "bert": _BERT,
-    "camembert": _BERT,
-    "deberta": ArchitectureSpec(layers="encoder.layer", attention="attention.self", mechanism="deberta"),
-    "deberta-v2": ArchitectureSpec(
-        layers="encoder.layer",
-        attention="attention.self",
-        mechanism="deberta-v2",
-        query="query_proj",
-        key="key_proj",
-        value="value_proj",
-    ),
-    "distilbert": ArchitectureSpec(layers="transformer.layer", attention="attention"),
-    "electra": _BERT,
-    "ernie": _BERT,
-    "eurobert": _DECODER,
-    "llama": _DECODER,
-    "mobilebert": _BERT,
-    "modernbert": ArchitectureSpec(layers="layers", attention="attn"),
-    "mpnet": ArchitectureSpec(
-        layers="encoder.layer", attention="attention.attn", mechanism="mpnet", query="q", key="k", value="v"
-    ),
-    "nomic_bert": _DECODER,
-    "qwen2": _DECODER,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-}
-
-
-def known_architectures() -> dict[str, ArchitectureSpec]:
-    """Every row of the table, by `model_type`."""
-    return dict(sorted(_ARCHITECTURES.items()))
-
-
-def register_architecture(
-    model_type: str,
-    *,
-    layers: str,
-    attention: str,
-    query: str | None = None,
-    key: str | None = None,
-    value: str | None = None,
-) -> None:
-    """Tell capture where the modules of an architecture are.
-
-    Args:
-        model_type: The `model_type` of its configuration.
-        layers: Path of its list of layers, relative to the base model, e.g. `encoder.layer`.
-        attention: Path of the attention module, relative to a layer, e.g. `attention.self`.
-        query: Path of the query projection, relative to the attention module. Give `query`, `key` and `value` for a
-            model that does not use transformers' attention interface; their outputs must be what the attention uses,
-            and its scores must be `query @ key / sqrt(head size)`.
-        key: Path of the key projection.
-        value: Path of the value projection.
-
-    Raises:
-        ValueError: If only some of `query`, `key`, `value` are given.
-    """
-    projections = [path for path in (query, key, value) if path]
-    if len(projections) not in (0, 3):
-        raise ValueError(
-            f"register_architecture({model_type!r}): give all of query, key, value or none of them, not {projections}."
-        )
-    _ARCHITECTURES[model_type] = ArchitectureSpec(
-        layers=layers,
-        attention=attention,
-        mechanism="linear" if projections else "interface",
-        query=query or "",
-        key=key or "",
-        value=value or "",
-    )
 
 
 def unwrap(model: nn.Module) -> PreTrainedModel:
@@ -233,7 +129,7 @@ def describe_architecture(model: nn.Module) -> ArchitectureInfo:
     """
     base = cast(PreTrainedModel, unwrap(model).base_model)
     config = base.config
-    spec = _ARCHITECTURES.get(config.model_type) or _discover(base)
+    spec = ARCHITECTURES.get(config.model_type) or _discover(base)
     if spec is None or not _fits(base, spec):
         raise UnsupportedArchitectureError(_explain(base, spec))
     modules = list(base.get_submodule(spec.layers).children())
@@ -316,7 +212,7 @@ def _explain(base: PreTrainedModel, spec: ArchitectureSpec | None) -> str:
         f"like query, key and value projections: {listed}. Add the architecture with hf_distill."
         f"register_architecture({model_type!r}, layers='path of the list of layers', attention='path of the attention "
         "module inside a layer'), and query=, key=, value= (paths inside the attention module) if the model does not "
-        f"use transformers' attention interface. Known: {', '.join(sorted(_ARCHITECTURES))}."
+        f"use transformers' attention interface. Known: {', '.join(sorted(ARCHITECTURES))}."
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from hf_distill import __version__
 from hf_distill.settings import InfoArguments
@@ -34,7 +36,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "retriv": ("retriv", "indxr", "multipipe", "nltk", "oneliner_utils", "unidecode"),
     "tantivy": ("tantivy",),
 }
-OBJECTIVES = Path(__file__).parents[1] / "objectives"
+# What `objectives.catalogue` says of the objectives of this package, written down by docs/generated_pages.py.
+CATALOGUE = Path(__file__).parents[1] / "objectives" / "catalogue.json"
 
 
 def run(arguments: InfoArguments) -> dict[str, str]:
@@ -61,7 +64,7 @@ def summary(rows: dict[str, str]) -> str:
 
 
 def overview() -> dict[str, str]:
-    """Versions, machine, and the names under every topic that has few; without importing torch where that is known."""
+    """Versions, machine, and the names under every topic that has few; without torch where its build has no GPUs."""
     from hf_distill.corpus.search.retrieval import list_engines
     from hf_distill.settings.presets import list_presets
     from hf_distill.students.shapes import NAMED_SHAPES
@@ -76,7 +79,7 @@ def overview() -> dict[str, str]:
         "missing": ", ".join(name for name in EXTRAS if missing_of(name)) or "nothing",
         "engines": ", ".join(list_engines()),
         "tasks": ", ".join(list_tasks()),
-        "objectives": ", ".join(objective_names()),
+        "objectives": ", ".join(entry["name"] for entry in objectives()),
         "presets": ", ".join(list_presets()),
         "shapes": ", ".join(NAMED_SHAPES),
         "more": f"hf-distill info {' | '.join(TOPICS)}",
@@ -88,29 +91,18 @@ def missing_of(extra: str) -> list[str]:
     return [name for name in EXTRAS[extra] if _version(name) is None]
 
 
-def objective_names() -> list[str]:
-    """Names of the registered objectives, read from the source: importing them loads torch.
+def objectives() -> list[dict[str, Any]]:
+    """The fields of `CatalogueEntry` of every registered objective.
 
-    Those of a plugin, which has loaded it, come from the registry.
+    They come from a file, since importing the objectives loads torch; with those of a plugin, which has loaded it,
+    they come from the registry.
     """
-    registry = sys.modules.get("hf_distill.objectives.base")
-    registered = registry.list_objectives() if registry is not None else ()
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in OBJECTIVES.glob("*.py")]
-    return sorted(
-        {*registered}
-        | {
-            call.args[0].value
-            for tree in trees
-            for node in tree.body
-            if isinstance(node, ast.ClassDef)
-            for call in node.decorator_list
-            if isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Name)
-            and call.func.id == "register_objective"
-            and isinstance(call.args[0], ast.Constant)
-            and isinstance(call.args[0].value, str)
-        }
-    )
+    if "hf_distill.objectives.base" not in sys.modules:
+        found: list[dict[str, Any]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+        return found
+    from hf_distill.objectives.catalogue import catalogue
+
+    return [asdict(entry) for entry in catalogue()]
 
 
 def _version(package: str) -> str | None:
@@ -139,19 +131,17 @@ def _device() -> dict[str, str]:
 
 
 def _objectives() -> dict[str, str]:
-    from hf_distill.objectives.catalogue import catalogue
-
     return {
-        entry.name: "\n".join(
+        entry["name"]: "\n".join(
             (
-                entry.summary,
-                f"needs: {', '.join(entry.needs) or 'nothing'}",
-                f"settings: {', '.join(f'{name} {value}' for name, value in entry.settings.items()) or 'none'}",
-                f"formula: {entry.formula or '-'}",
-                f"citation: {entry.citation or '-'}",
+                entry["summary"],
+                f"needs: {', '.join(entry['needs']) or 'nothing'}",
+                f"settings: {', '.join(f'{name} {value}' for name, value in entry['settings'].items()) or 'none'}",
+                f"formula: {entry['formula'] or '-'}",
+                f"citation: {entry['citation'] or '-'}",
             )
         )
-        for entry in catalogue()
+        for entry in objectives()
     }
 
 
@@ -206,7 +196,7 @@ def _extras() -> dict[str, str]:
 
 
 def _architectures() -> dict[str, str]:
-    from hf_distill.capture.architectures import known_architectures
+    from hf_distill.capture.architecture_table import known_architectures
 
     return {
         name: f"layers in {spec.layers}, attention by {spec.mechanism}" for name, spec in known_architectures().items()
