@@ -25,6 +25,14 @@ from trainings import sharpened
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk():
+    """Tests end processes, never the machine: what the system has taken need not be on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """See `word_tokenizer`."""
