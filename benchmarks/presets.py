@@ -24,7 +24,8 @@ from typing import Any
 from record import append_line, head_commit
 
 from hf_distill.commands.adapt import run as adapt
-from hf_distill.commands.distill import make_student, run as distill
+from hf_distill.commands.distill import run as distill
+from hf_distill.commands.distill_student import make_student
 from hf_distill.commands.results import environment
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import (

@@ -156,7 +156,7 @@ def test_a_teacher_in_int8_leaves_nothing_of_the_full_one(run, teachers, monkeyp
         made.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("hf_distill.commands.distill.load_model", noting)
+    monkeypatch.setattr("hf_distill.commands.distill_teachers.load_model", noting)
     held = []
     train = DistillationTrainer.train
 

@@ -1,0 +1,216 @@
+"""The student of a distillation before its first update: its rows, its vocabulary and its first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import AutoModelForSequenceClassification, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_distill.commands.distill_teachers import Teachers
+from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
+from hf_distill.corpus.build.loading import load_general_corpus
+from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.hub.model_card import shown_name
+from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
+from hf_distill.objectives import build_objectives
+from hf_distill.settings import DistillationArguments, StudentArguments, TextbookArguments
+from hf_distill.settings.distill import Unset
+from hf_distill.students.creation import create_student
+from hf_distill.students.first_weights import first_weights_of
+from hf_distill.students.sizes import size_table
+from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
+
+# The usual one is for weights that mean nothing yet; it spoils those that were cut out of the teacher.
+RATE_OF_CUT_STUDENTS = 1e-4
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A student with its first weights, and its rows.
+
+    Attributes:
+        student: The model.
+        tokenizer: That of its rows.
+        train_rows: Rows to learn from.
+        eval_rows: Rows that are held back, if any.
+        sizes: The table of teacher and student.
+        student_init: Where the first weights came from: the name of a way to make them, or a model.
+        first_weights: The same in words, with what was kept of the teacher.
+    """
+
+    student: Any
+    tokenizer: Any
+    train_rows: datasets.Dataset
+    eval_rows: datasets.Dataset | None
+    sizes: str
+    student_init: str
+    first_weights: str
+
+
+def begin(
+    student: StudentArguments, textbook: TextbookArguments, training: DistillationArguments, teachers: Teachers
+) -> Begun:
+    """Read the rows and make the student, which several trainers may do before one of them changes the teachers.
+
+    Raises:
+        ValueError: If models and text do not fit.
+    """
+    if textbook.with_labels and training.mlm_probability is not None:
+        raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
+    set_seed(training.seed)
+    first, tokenizer = teachers.models[0], teachers.tokenizers[0]
+    origin = _origin(student, teachers)
+    if student.student_model is not None:
+        own = load_tokenizer(student.student_model, flag="--student_model")
+        # The student's vocabulary may be a part of the teacher's.
+        if training.align_tokenizers or ids_of_same_pieces(tokenizer, own) is not None:
+            tokenizer = own
+        else:
+            check_same_tokens(tokenizer, own)
+    existing = None if student.student_model is None else _existing_student(student.student_model, first, training)
+    if teachers.stored:
+        train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
+    else:
+        # A student that is to be made has the labels of its teacher.
+        config = first.config if existing is None else existing.config
+        train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
+    # The weights of a run that goes on come from its checkpoint.
+    begins = training.resume_from_checkpoint is None or not _has_checkpoints(training.output_dir)
+    text = _calibration_text(student, training, train_rows) if existing is None and begins else None
+    trimmed = None if existing is not None else _trim(student, training, teachers, origin, train_rows)
+    if trimmed is not None:
+        origin, tokenizer = trimmed.model, trimmed.tokenizer
+    student_model = existing or make_student(student, origin, training.seed, text, tokenizer)
+    if isinstance(training.learning_rate, Unset) and first_weights_of(student_model) is not None:
+        training.learning_rate = RATE_OF_CUT_STUDENTS
+    if (
+        eval_rows is None
+        and training.eval_task is None
+        and (training.eval_strategy != "no" or training.eval_agreement)
+    ):
+        raise ValueError(
+            "There is nothing to evaluate on: hold rows back with `--textbook_eval_rows`, or name a task with "
+            "`--eval_task`."
+        )
+    begun = student.student_model or _init_of(student, student_model)
+    weights = _first_weights(student, student_model) + (f"; vocabulary: {trimmed}" if trimmed else "")
+    return Begun(student_model, tokenizer, train_rows, eval_rows, size_table(first, student_model), begun, weights)
+
+
+def _existing_student(name: str, teacher: Any, training: DistillationArguments) -> Any:
+    """The model of `--student_model`; a bare encoder that is to learn logits gets a head with the teacher's labels.
+
+    Args:
+        name: Its id or folder.
+        teacher: The first teacher, perhaps without weights.
+        training: Has the objectives.
+    """
+    found = load_model(name, flag="--student_model")
+    classifies = type(teacher).__name__.endswith("ForSequenceClassification")
+    items = build_objectives(training.objectives or ["relation"], training.objective_options()) if classifies else []
+    learns_logits = any(item.objective.student_request.logits for item in items)
+    if not learns_logits or "For" in type(found).__name__:
+        return found
+    labels = {field: getattr(teacher.config, field) for field in ("id2label", "label2id", "problem_type")}
+    return AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32, **labels)
+
+
+def _init_of(student: StudentArguments, model: Any) -> str:
+    """Name the way in which the first weights of a new student were made."""
+    return student.student_init or ("random" if first_weights_of(model) is None else "teacher")
+
+
+def _first_weights(student: StudentArguments, model: Any) -> str:
+    """Say in words where the first weights of a student came from."""
+    if student.student_model is not None:
+        return f"the weights of {shown_name(student.student_model)}"
+    taken = first_weights_of(model)
+    begun = _init_of(student, model).replace("_", " ")
+    origin = "the teacher" if student.student_init_model is None else shown_name(student.student_init_model)
+    return begun if taken is None else f"cut out of {origin}: {taken}"
+
+
+def _origin(student: StudentArguments, teachers: Teachers) -> Any:
+    """The model that the student is made of: that of `--student_init_model`, else the first teacher.
+
+    Raises:
+        ValueError: If its tokens are not the teacher's, or weights of a stored teacher are wanted, which has none.
+    """
+    name = student.student_init_model
+    if name is not None:
+        try:
+            check_same_tokens(teachers.tokenizers[0], load_tokenizer(name, flag="--student_init_model"))
+        except ValueError as error:
+            raise ValueError(
+                f"`--student_init_model {name}` has another tokenizer than the teacher {teachers.names[0]}, which the "
+                "student shares: name the model that was stored, or one with its tokenizer."
+            ) from error
+        return load_model(name, flag="--student_init_model")
+    is_stored = teachers.stored and teachers.sources[0] is teachers.stored[0]
+    if is_stored and student.student_model is None and student.student_init not in (None, "random"):
+        raise ValueError(
+            f"`--student_init {student.student_init}` takes weights, which a stored teacher does not have: name the "
+            "model that was stored with `--student_init_model`."
+        )
+    return teachers.models[0]
+
+
+def _has_checkpoints(folder: Any) -> bool:
+    """Whether an output folder holds a checkpoint, whole or not."""
+    return any(Path(str(folder)).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+
+
+def _calibration_text(
+    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset
+) -> Iterator[str] | None:
+    """The texts that first weights are refitted on: those that are named, else the textbook's, else none."""
+    rows = textbook
+    if student.calibration_text is not None:
+        rows = load_general_corpus(student.calibration_text, flag="--calibration_text")
+    return texts_in(rows, training.text_column) if student.calibration_tokens else None
+
+
+def _trim(
+    student: StudentArguments, training: DistillationArguments, teachers: Teachers, origin: Any, rows: datasets.Dataset
+) -> TrimmedVocabulary | None:
+    """The model that a student is made of with a smaller vocabulary; `None` if the student keeps the whole one.
+
+    Raises:
+        ValueError: If there is no text to trim it by, or a teacher cannot read the tokens of such a student.
+    """
+    if student.student_vocabulary is None:
+        return None
+    if teachers.stored or training.align_tokenizers:
+        what = "a stored teacher's rows have" if teachers.stored else "`--align_tokenizers` compares"
+        raise ValueError(
+            f"`--student_vocabulary {student.student_vocabulary}` goes with live teachers of one tokenizer, but "
+            f"{what} the tokens of the full one: store the signals of a teacher that `hf-distill vocabulary` made."
+        )
+    texts = texts_in(rows, training.text_column)
+    if texts is None:
+        raise ValueError("`--student_vocabulary` counts the pieces of text, but the textbook has tokens only.")
+    size = student.student_vocabulary or None
+    return trim_vocabulary(teachers.tokenizers[0], origin, texts, size=size)
+
+
+def make_student(
+    student: StudentArguments, teacher: Any, seed: int, text: Iterable[str] | None = None, tokenizer: Any = None
+) -> Any:
+    """The student that the arguments describe, cut out of a teacher's weights and refitted on `text`."""
+    return create_student(
+        teacher,
+        student.student_shape,
+        init=student.student_init,
+        layers=student.student_layers,
+        calibration_text=text,
+        calibration_tokens=student.calibration_tokens,
+        tokenizer=tokenizer,
+        embedding_size=student.student_embedding_size,
+        seed=seed,
+    )
