@@ -94,6 +94,15 @@ def test_a_base_class_stands_before_what_is_built_on_it_and_every_flag_once():
     assert len(lines) == len(set(lines))
 
 
+def test_flags_of_columns_stand_behind_the_task(capsys):
+    page = help_page("prog", "Does it.", ["TaskArguments"])
+    assert page.index("--task\n") < page.index("--metrics") < page.index("--text_columns")
+    for verb in ("mtl", "grid", "bench", "predict"):
+        assert main([verb, "--help"]) == 0
+        page = capsys.readouterr().out
+        assert page.index("--task") < page.index("--text_columns") < page.index("--class_names")
+
+
 def test_a_field_with_another_default_in_a_subclass_is_shown_with_that_one():
     page = help_page("prog", "Does it.", ["ScoredTaskArguments"])
     assert page.count("--task\n") == 1

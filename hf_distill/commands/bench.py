@@ -146,7 +146,7 @@ def _text_batches(arguments: BenchmarkArguments, entries: Sequence[ComparedModel
     tokenizer: Any = entries[0].tokenizer
     for entry in entries[1:]:
         check_same_tokens(tokenizer, entry.tokenizer)
-    task = load_task(str(arguments.task), arguments.data_dir, splits=[])
+    task = load_task(str(arguments.task), arguments.data_dir, splits=[], **arguments.column_fields())
     # Training rows as in the papers; others do where they are all there is.
     split = task.spec.train_split if task.spec.train_split in task.dataset else next(iter(task.dataset))
     columns = [task.dataset[split][column] for column in task.spec.text_columns]

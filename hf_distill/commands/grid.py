@@ -45,7 +45,7 @@ from hf_distill.settings import (
 from hf_distill.settings.parsing import parse
 from hf_distill.storage.files import read_mapping, write_text, write_yaml
 from hf_distill.storage.steps import differences
-from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.loading import LoadedTask, load_tasks, takes_columns
 from hf_distill.tasks.majority import majority_scores
 from hf_distill.trainers.fine_tuning.task_models import load_task_model
 from hf_distill.trainers.fine_tuning.trainer import finetune
@@ -121,7 +121,12 @@ def run(arguments: GridArguments) -> dict[str, Any]:
     """
     started = time.perf_counter()
     folder = Path(arguments.output_dir)
-    loaded = {name: _load(name, arguments) for name in arguments.tasks}
+    loaded = {
+        name: task.subset(None, arguments.max_eval_samples, seed=arguments.fraction_seed)
+        for name, task in zip(
+            arguments.tasks, load_tasks(arguments.tasks, arguments.data_dir, **arguments.column_fields()), strict=True
+        )
+    }
     names = {name: task.spec.name for name, task in loaded.items()}
     distil_students(plan_students(arguments, names))
     metrics = {task.spec.name: task.spec.headline for task in loaded.values()}
@@ -175,13 +180,6 @@ def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[C
                 yield Cell(model, names[given], fraction, seed, learning_rate, epochs, batch_size, place, distilled)
 
 
-def _load(name: str, arguments: GridArguments) -> LoadedTask:
-    local = Path(name).is_dir()
-    return load_task(name, None if local else arguments.data_dir).subset(
-        None, arguments.max_eval_samples, seed=arguments.fraction_seed
-    )
-
-
 def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
     """The result of a cell, read or made."""
     rows = math.floor(len(task.train) * cell.fraction + 1e-9)
@@ -198,6 +196,8 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
         "fraction_seed": arguments.fraction_seed,
         "bf16": arguments.bf16,
         "warmup_steps": arguments.warmup_steps,
+        # Columns that are guessed are always the same ones.
+        **({"columns": arguments.column_fields()} if takes_columns(task.source) else {}),
     }
     # A result says the last names of folders only; the digest tells folders of one name apart.
     digest = xxhash.xxh3_128(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ from hf_distill.commands.student_facts import shared_facts, shown_command, write
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
-from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.loading import load_tasks
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.trainers.fine_tuning.task_models import lora_alpha
 from hf_distill.trainers.fine_tuning.trainer import headline_score
@@ -47,7 +47,10 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
     started = time.perf_counter()
     set_seed(training.seed)
-    loaded = load_tasks(tasks, seed=training.seed)
+    loaded = [
+        task.subset(tasks.max_train_samples, tasks.max_eval_samples, seed=training.seed)
+        for task in load_tasks(tasks.tasks, tasks.data_dir, **tasks.column_fields())
+    ]
     # A folder of one's own may be named by its path; its task has a name of its own.
     names = dict(zip(tasks.tasks, (task.spec.name for task in loaded), strict=True))
     trainer = MTLTrainer(
@@ -119,13 +122,3 @@ DECIDING = (
     *("loss_scaling", "task_weighting", "r3f_lambda", "hard_label_weight", "soft_label_weight", "temperature"),
     "teacher_annealing",
 )
-
-
-def load_tasks(tasks: TasksArguments, *, seed: int) -> list[LoadedTask]:
-    """The rows of every task, drawn with the seed where a number of them is given."""
-    return [
-        load_task(name, tasks.data_dir if not Path(name).is_dir() else None).subset(
-            tasks.max_train_samples, tasks.max_eval_samples, seed=seed
-        )
-        for name in tasks.tasks
-    ]

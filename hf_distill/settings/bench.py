@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .task import ColumnArguments
 from .values import setting
 
 
 @dataclass
-class BenchmarkArguments:
+class BenchmarkArguments(ColumnArguments):
     """A teacher, its students, and what is timed."""
 
     teacher_model: str | None = setting(None, "Hub id or local folder of the teacher.")
@@ -26,7 +27,9 @@ class BenchmarkArguments:
         "is left out with the reason.",
     )
     task: str | None = setting(
-        None, "Take rows from this task (glue/qnli), of its training split if it is there. Default: random tokens."
+        None,
+        "Take rows from this task (glue/qnli, reviews.csv), of its training split if it is there. Default: "
+        "random tokens.",
     )
     data_dir: str | None = setting(None, "Local files of the task, or a parent with a folder of its name.")
     batch_size: int = setting(32, "Protocol: rows of a batch.")
@@ -55,6 +58,8 @@ class BenchmarkArguments:
             raise ValueError("Name the teacher, by `--teacher_model` or by `--teacher_shape`, not both.")
         if not self.student_models and not self.student_shapes:
             raise ValueError("Name at least one student: `--student_models` or `--student_shapes`.")
+        if self.task is None and self.column_flags():
+            raise ValueError(f"`{self.column_flags()[0]}` is about the rows of a task: name it by `--task`.")
         if self.task is not None and self.teacher_model is None:
             raise ValueError(
                 "`--task` needs a tokenizer, and `--teacher_shape` has none: give `--teacher_model`, or leave the "

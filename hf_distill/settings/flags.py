@@ -32,7 +32,8 @@ class DataclassParser(argparse.ArgumentParser):
         self.classes = list(classes)
         for cls in self.classes:
             hints = get_type_hints(cls)
-            for field in dataclasses.fields(cls):
+            # In the order of the parameters of the class: those of keywords alone are the last.
+            for field in sorted(dataclasses.fields(cls), key=lambda field: field.kw_only):
                 if field.init:
                     self._add_field(field, hints[field.name])
 

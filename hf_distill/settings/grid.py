@@ -9,6 +9,7 @@ from typing import Any
 
 from ..storage.folders import safe_name
 from ..tasks.catalogue.registry import registered_tasks
+from .task import ColumnArguments
 from .values import json_mapping, setting
 
 # What a grid searches.
@@ -28,11 +29,15 @@ def unknown_tasks(named: Iterable[str], tasks: Collection[str]) -> list[str]:
 
 
 @dataclass
-class GridArguments:
+class GridArguments(ColumnArguments):
     """A grid of models, tasks, shares of the training rows, seeds and settings."""
 
     tasks: list[str] = field(
-        metadata={"help": "Registered tasks (glue/rte ...), or folders of your own; each is a column of the tables."}
+        metadata={
+            "help": "Registered tasks (glue/rte ...), files of your own (reviews.csv), or folders with a task.yaml; "
+            "each is a column of the tables. The flags of columns count for all files and for folders without a "
+            "task.yaml."
+        }
     )
     models: list[str] = setting(
         [],

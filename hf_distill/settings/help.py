@@ -62,12 +62,14 @@ class ArgumentClass:
         about: The first paragraph of its docstring.
         bases: Names of its base classes.
         flags: Its own fields by name, in order.
+        keywords_only: Whether these are parameters that keywords alone name, which follow on all others.
     """
 
     name: str
     about: str
     bases: tuple[str, ...]
     flags: dict[str, Flag] = field(default_factory=dict)
+    keywords_only: bool = False
 
 
 # Flags of `TrainingArguments` that stand on the short page.
@@ -119,10 +121,10 @@ def help_page(prog: str, about: str, class_names: Sequence[str], *, examples: Se
         overridden: set[str] = set()
         groups = []
         for cls in lineage(name, classes):
-            groups.append((cls.about, [flag for flag in cls.flags.values() if flag.name not in overridden]))
+            groups.append((cls, [flag for flag in cls.flags.values() if flag.name not in overridden]))
             overridden |= set(cls.flags)
-        for title, flags in reversed(groups):
-            lines += ["", *_wrap(title, 0), *(line for flag in flags for line in _describe(flag))]
+        for cls, flags in sorted(reversed(groups), key=lambda group: group[0].keywords_only):
+            lines += ["", *_wrap(cls.about, 0), *(line for flag in flags for line in _describe(flag))]
     lines += ["", *_describe(Flag("plugins", PLUGINS_HELP, many=True))]
     if any(TRAINING_ARGUMENTS in cls.bases for name in class_names for cls in lineage(name, classes)):
         often = ", ".join(f"--{name}" for name in OFTEN_SET)
@@ -159,7 +161,8 @@ def _read_class(node: ast.ClassDef, aliases: dict[str, ast.expr]) -> ArgumentCla
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
     flags = [_read_field(ast.unparse(item.target), item, aliases) for item in fields]
     bases = tuple(base.id for base in node.bases if isinstance(base, ast.Name))
-    return ArgumentClass(node.name, " ".join(about.split()), bases, {flag.name: flag for flag in flags})
+    keywords_only = any("kw_only=True" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return ArgumentClass(node.name, " ".join(about.split()), bases, {flag.name: flag for flag in flags}, keywords_only)
 
 
 def defaults_in_source() -> set[tuple[str, str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..storage.plain_values import check_range
+from .task import ColumnArguments
 from .teach import FineTuningArguments
 from .values import check_choices, check_least, setting
 
@@ -17,13 +18,14 @@ MEAN = "eval_mean"
 
 
 @dataclass
-class TasksArguments:
+class TasksArguments(ColumnArguments):
     """The tasks, and the places of their rows."""
 
     tasks: list[str] = field(
         metadata={
-            "help": "Names of registered tasks (glue/sst2 glue/cola, see `hf-distill info tasks`), or folders of your "
-            "own with a task.yaml."
+            "help": "Names of registered tasks (glue/sst2 glue/cola, see `hf-distill info tasks`), files of your own "
+            "(reviews.csv), or folders with a task.yaml. The flags of columns count for all files and for folders "
+            "without a task.yaml."
         }
     )
     data_dir: str | None = setting(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .task import ColumnArguments
 from .values import check_least, setting
 
 
 @dataclass
-class PredictionArguments:
+class PredictionArguments(ColumnArguments):
     """The model, the texts that it reads, and the file of what it says."""
 
     model: str | None = setting(
@@ -26,9 +27,6 @@ class PredictionArguments:
     data_dir: str | None = setting(
         None, "Local files of the task, or a parent with a folder of its name. Default: the Hub."
     )
-    text_columns: list[str] | None = setting(None, "Of a task: one column of text, or two. Default: the task's.")
-    label_column: str | None = setting(None, "Of a task: column of the labels. Default: the task's.")
-    class_names: list[str] | None = setting(None, "Of a task: names of the classes in order. Default: the task's.")
     split: str | None = setting(None, "Split of the task. Default: its first test split that is there.")
     output_dir: str = setting("outputs/predictions", "Folder of the predictions.")
     file_format: Literal["jsonl", "csv"] = setting("jsonl", "Form of predictions.jsonl or predictions.csv.")
@@ -51,7 +49,9 @@ class PredictionArguments:
             raise ValueError(
                 f"`--text_column {self.text_column}` is the column of `--text`; those of a task are `--text_columns`."
             )
-        if self.text is not None and self.text_columns is not None:
-            raise ValueError("`--text_columns` are those of a task; the column of `--text` is `--text_column`.")
+        if self.text is not None and self.column_flags():
+            raise ValueError(
+                f"`{self.column_flags()[0]}` is about the rows of a task; the column of `--text` is `--text_column`."
+            )
         if self.submission and self.task is None:
             raise ValueError("`--submission` writes the file of a task's leaderboard: name it by `--task`.")

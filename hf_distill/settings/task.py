@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .values import check_least, setting
 
 
+@dataclass(kw_only=True)
+class ColumnArguments:
+    """The columns and labels of a file or folder of your own."""
+
+    text_columns: list[str] | None = setting(None, "One column of text, or two for pairs. Default: the task's.")
+    label_column: str | None = setting(None, "Column of the labels. Default: the task's.")
+    several_labels: bool = setting(
+        False,
+        "A row has any number of the labels. Default: the task's; of a file or folder of your own without "
+        "--class_names: where the column holds lists.",
+    )
+    label_separator: str | None = setting(
+        None,
+        "Several labels a row: what stands between them in a column of text, such as ';'. A column of "
+        "lists needs none.",
+    )
+    class_names: list[str] | None = setting(
+        None, "Names of the classes in order. Default: the task's; of a file or folder of your own: those in its rows."
+    )
+
+    def column_flags(self) -> list[str]:
+        """The flags among these that were given."""
+        return [f"--{item.name}" for item in fields(ColumnArguments) if getattr(self, item.name)]
+
+    def column_fields(self) -> dict[str, Any]:
+        """Fields of `TaskSpec` that were given; they go to `load_task` or `load_tasks`."""
+        given: dict[str, Any] = {
+            "text_columns": self.text_columns,
+            "label_column": self.label_column,
+            # `--label_names` is taken: `TrainingArguments` means columns by it.
+            "label_names": self.class_names,
+            "label_separator": self.label_separator,
+            "several_labels": self.several_labels or self.label_separator is not None or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
 @dataclass
-class TaskArguments:
+class TaskArguments(ColumnArguments):
     """The task, and the place of its rows."""
 
     task: str = field(
@@ -36,21 +73,6 @@ class TaskArguments:
     max_eval_samples: int | None = setting(
         None, "Rows of each split to evaluate on, drawn with the seed. Default: all."
     )
-    text_columns: list[str] | None = setting(None, "One column of text, or two for pairs. Default: the task's.")
-    label_column: str | None = setting(None, "Column of the labels. Default: the task's.")
-    several_labels: bool = setting(
-        False,
-        "A row has any number of the labels. Default: the task's; of your own folder without "
-        "--class_names: where the column holds lists.",
-    )
-    label_separator: str | None = setting(
-        None,
-        "Several labels a row: what stands between them in a column of text, such as ';'. A column of "
-        "lists needs none.",
-    )
-    class_names: list[str] | None = setting(
-        None, "Names of the classes in order. Default: the task's; of your own folder: those in its rows."
-    )
     evaluation_splits: list[str] | None = setting(
         None, "Splits to evaluate on, the main one first. Default: the task's (validation)."
     )
@@ -67,15 +89,7 @@ class TaskArguments:
 
     def spec_fields(self) -> dict[str, Any]:
         """Fields of `TaskSpec` that were given; they go to `load_task`."""
-        given: dict[str, Any] = {
-            "text_columns": self.text_columns,
-            "label_column": self.label_column,
-            # `--label_names` is taken: `TrainingArguments` means columns by it.
-            "label_names": self.class_names,
-            "label_separator": self.label_separator,
-            "several_labels": self.several_labels or self.label_separator is not None or None,
-            "evaluation_splits": self.evaluation_splits,
-        }
+        splits = {} if self.evaluation_splits is None else {"evaluation_splits": self.evaluation_splits}
         # The first metric named is the main one, whatever the task's own was.
         scores = {} if self.metrics is None else {"metrics": self.metrics, "headline_metric": self.metrics[0]}
-        return {name: value for name, value in given.items() if value is not None} | scores
+        return {**self.column_fields(), **splits, **scores}

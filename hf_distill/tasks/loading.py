@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
 from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.catalogue.registry import get_task, is_registered
-from hf_distill.tasks.custom import custom_spec, is_described
+from hf_distill.tasks.custom import TASK_FILE, custom_spec, is_described
 from hf_distill.tasks.files import RowsSpec, find_task_folder, hold_out, join_parts, listing, read_hub, read_local
 from hf_distill.tasks.label_names import is_generic, order_by_name
 from hf_distill.tasks.labels import (
@@ -115,6 +115,7 @@ def load_task(
     spec: TaskSpec | None = None,
     *,
     splits: Sequence[str] | Literal["evaluation"] | None = None,
+    flag: str = "--task",
     **fields: Any,
 ) -> LoadedTask:
     """Load a task.
@@ -128,6 +129,7 @@ def load_task(
         spec: A spec to use for the name or the folder in place of the registered one.
         splits: Splits that must be there: names, `"evaluation"` for every evaluation split, or by default those and
             the training split. Whatever else the task has is loaded where it exists.
+        flag: The flag that named the task, for errors.
         fields: Fields of `TaskSpec` that differ (`text_columns`, `label_column`, `label_names`, `evaluation_splits`,
             ...). `None` means "not given".
 
@@ -147,9 +149,9 @@ def load_task(
     if folder is None and not is_registered(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
     if spec is None and is_one_file(name):
-        spec, raw = read_one_file(name, given)
+        spec, raw = read_one_file(name, given, flag)
     elif spec is None:
-        spec = _resolve_spec(name, folder, given)
+        spec = _resolve_spec(name, folder, given, flag)
     elif given:
         spec = TaskSpec.from_dict(spec.to_dict() | given)
     if splits == "evaluation":
@@ -177,13 +179,53 @@ def load_task(
     return LoadedTask(spec=spec, dataset=dataset, source=source)
 
 
-def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> TaskSpec:
+def load_tasks(
+    names: Sequence[str], data_dir: str | Path | None = None, *, flag: str = "--tasks", **fields: Any
+) -> list[LoadedTask]:
+    """Load several tasks, as `load_task` does.
+
+    Args:
+        names: Registered names, files, or folders of your own.
+        data_dir: Local files of the registered ones.
+        flag: The flag that named the tasks, for errors.
+        fields: Fields of `TaskSpec` of those that nothing else describes: files, and folders without a `task.yaml`.
+
+    Raises:
+        FileNotFoundError: If files or splits are missing.
+        ValueError: If fields are given and there is no such task, or two tasks have one name; or see `load_task`.
+    """
+    described = [name for name in names if not takes_columns(name)]
+    if fields and len(described) == len(names):
+        raise ValueError(
+            "`--text_columns`, `--label_column` and the other flags of columns are about files and folders of your "
+            f"own without a {TASK_FILE}, but none of `{flag}` {list(names)} is one."
+        )
+    loaded: dict[str, LoadedTask] = {}
+    for name in names:
+        own = not is_registered(name) and Path(name).expanduser().exists()
+        task = load_task(name, None if own else data_dir, flag=flag, **({} if name in described else fields))
+        if task.spec.name in loaded:
+            raise ValueError(
+                f"`{flag}` {list(names)}: two of them have the name {task.spec.name!r}; rename the file or folder of "
+                "one."
+            )
+        loaded[task.spec.name] = task
+    return list(loaded.values())
+
+
+def takes_columns(name: str) -> bool:
+    """Whether flags say the columns of a task: it is a file, or a folder without a `task.yaml`."""
+    path = Path(name).expanduser()
+    return is_one_file(name) or (not is_registered(name) and path.is_dir() and not (path / TASK_FILE).is_file())
+
+
+def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any], flag: str) -> TaskSpec:
     """The registered task of that name, or the one that the folder holds, with the given fields."""
     if folder is not None and not is_registered(name) and is_described(name, folder, fields):
         return custom_spec(name, folder, fields)
     if not is_registered(name):
-        refuse_other_files(name)
-    spec = get_task(name)
+        refuse_other_files(name, flag)
+    spec = get_task(name, flag)
     return TaskSpec.from_dict(spec.to_dict() | fields) if fields else spec
 
 

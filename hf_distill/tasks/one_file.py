@@ -38,6 +38,8 @@ WORDS, TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "pos_tags")
 HELD_OUT, MOST_HELD_OUT = 0.2, 2_000
 EXAMPLES = 1_000
 VALIDATION, TEST = "validation", "test"
+# Flags of tasks beside which there are those of columns.
+WITH_COLUMNS = ("--task", "--tasks")
 # A fine-tuning sees about so many rows, in no fewer and no more epochs than these: 3 epochs are usual where rows are
 # many (BERT, appendix A.3), 20 where they are few (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT").
 ROWS_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 24_000, 3, 20
@@ -49,8 +51,12 @@ def is_one_file(name: str) -> bool:
     return path.suffix.lower() in (*READERS, *CONLL) and path.is_file()
 
 
-def refuse_other_files(name: str) -> None:
+def refuse_other_files(name: str, flag: str) -> None:
     """Say what is wrong with a name that means a file, but none with rows.
+
+    Args:
+        name: The name.
+        flag: The flag that gave it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -58,26 +64,30 @@ def refuse_other_files(name: str) -> None:
     """
     path, kinds = Path(name).expanduser(), (*READERS, *CONLL)
     if path.suffix.lower() in kinds and not path.exists():
-        raise FileNotFoundError(f"`--task`: there is no file {name!r}.{close_path(path)}")
+        raise FileNotFoundError(f"`{flag}`: there is no file {name!r}.{close_path(path)}")
     if path.is_file():
-        raise ValueError(f"`--task` {name!r} is a file of no known kind; known are {', '.join(kinds)}.")
+        raise ValueError(f"`{flag}` {name!r} is a file of no known kind; known are {', '.join(kinds)}.")
 
 
-def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
+def read_one_file(
+    name: str, fields: Mapping[str, Any], flag: str = "--task"
+) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
     """The task of a file, and the rows of its splits.
 
     Args:
         name: Its path: csv, tsv, jsonl, json, parquet, or words and tags in columns (conll, iob, bio).
         fields: Fields of `TaskSpec` that the user chose; the others are guessed from the names of columns and their
             values, and said in a line.
+        flag: The flag that named the file, for errors.
 
     Raises:
         ValueError: If columns or labels cannot be told, or there are too few rows to hold some out.
     """
     path = Path(name).expanduser()
-    rows = _read(path)
-    columns = _columns(rows, fields, path)
-    _check_header(rows, columns, fields, path)
+    where = f"`{flag}` {str(path)!r}"
+    rows = _read(path, where)
+    columns = _columns(rows, fields, where)
+    _check_header(rows, columns, fields, where)
     values: dict[str, Any] = {"name": path.stem, **columns, **fields}
     if "label_names" not in values and values["kind"] != "question_answering":
         values["label_names"] = label_names_of(rows, values["label_column"], values, path)
@@ -85,7 +95,7 @@ def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[
         values.setdefault("metrics", default_metrics(values))
     values.setdefault("evaluation_splits", [VALIDATION])
     spec = TaskSpec.from_dict(values)
-    splits, how = _splits(rows, spec, path)
+    splits, how = _splits(rows, spec, where)
     if "evaluation_splits" not in fields and TEST in splits and all(map(_is_known, splits[TEST][spec.label_column])):
         # What is chosen is chosen on validation rows; the scores are those of rows that chose nothing.
         spec = dataclasses.replace(spec, evaluation_splits=(TEST, VALIDATION))
@@ -93,9 +103,10 @@ def read_one_file(name: str, fields: Mapping[str, Any]) -> tuple[TaskSpec, dict[
         spec = dataclasses.replace(spec, fine_tuning=fine_tuning_of(len(splits[spec.train_split])))
     sizes = ", ".join(f"{len(found):,} rows of {split}" for split, found in splits.items())
     names = "numbers" if spec.label_names is None else f"{len(spec.label_names)} classes"
+    other = " `--text_columns` and `--label_column` name other columns." if flag in WITH_COLUMNS else ""
     logger.warning(
         f"Task {spec.name!r} from {path.name}: text in {', '.join(map(repr, spec.text_columns))}, labels in "
-        f"{spec.label_column!r} ({names}); {sizes}{how}. `--text_columns` and `--label_column` name other columns."
+        f"{spec.label_column!r} ({names}); {sizes}{how}.{other}"
     )
     return spec, {split: [found] for split, found in splits.items()}
 
@@ -124,18 +135,18 @@ def _differs(value: Any, default: Any) -> bool:
     return value not in (plain, {}) and not isinstance(value, dict)
 
 
-def _read(path: Path) -> Dataset:
+def _read(path: Path, where: str) -> Dataset:
     if path.suffix.lower() in CONLL:
-        return _read_conll(path)
+        return _read_conll(path, where)
     # It serves to read the file, nothing else.
     probe = TaskSpec(name=path.stem, text_columns=("text",), label_names=("0", "1"))
     rows = read_files([path], probe)
     if len(rows) == 0:
-        raise ValueError(f"`--task` {str(path)!r} has no rows.")
+        raise ValueError(f"{where} has no rows.")
     return rows
 
 
-def _read_conll(path: Path) -> Dataset:
+def _read_conll(path: Path, where: str) -> Dataset:
     """Sentences of a file with a word and its tag a line (the first and the last column), and empty lines between."""
     sentences: list[dict[str, list[str]]] = [{"tokens": [], "tags": []}]
     with path.open(encoding="utf-8-sig") as lines:
@@ -146,16 +157,16 @@ def _read_conll(path: Path) -> Dataset:
                     sentences.append({"tokens": [], "tags": []})
                 continue
             if len(parts) < 2:
-                raise ValueError(f"`--task` {str(path)!r}, line {number}: {line.strip()!r} has a word and no tag.")
+                raise ValueError(f"{where}, line {number}: {line.strip()!r} has a word and no tag.")
             sentences[-1]["tokens"].append(parts[0])
             sentences[-1]["tags"].append(parts[-1])
     sentences = [sentence for sentence in sentences if sentence["tokens"]]
     if not sentences:
-        raise ValueError(f"`--task` {str(path)!r} has no rows.")
+        raise ValueError(f"{where} has no rows.")
     return Dataset.from_list(sentences, Features({"tokens": List(Value("string")), "tags": List(Value("string"))}))
 
 
-def _columns(rows: Dataset, fields: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Kind, text columns and label column, where the user did not name them."""
     names = {name.lower(): name for name in rows.column_names}
     words = next((names[name] for name in WORDS if name in names and _is_list(rows, names[name])), None)
@@ -164,27 +175,27 @@ def _columns(rows: Dataset, fields: Mapping[str, Any], path: Path) -> dict[str, 
         return {"kind": "question_answering", "text_columns": questions, "label_column": names["answers"]}
     if words is not None and "text_columns" not in fields:
         tags = next((names[name] for name in TAGS if name in names), None)
-        return {"kind": "token_classification", "text_columns": [words], "label_column": _known(tags, path, rows)}
+        return {"kind": "token_classification", "text_columns": [words], "label_column": _known(tags, where, rows)}
     label = fields.get("label_column") or _label_column(rows, names, fields.get("text_columns", ()))
     found = fields.get("text_columns") or _text_columns(rows, names, label)
     if not found:
         raise ValueError(
-            f"`--task` {str(path)!r} has the columns {rows.column_names}, and none of them is known to hold text: "
+            f"{where} has the columns {rows.column_names}, and none of them is known to hold text: "
             "name it with `--text_columns`."
         )
     unknown = [name for name in found if name not in rows.column_names]
     if unknown:
         raise ValueError(
-            f"`--task` {str(path)!r} has the columns {rows.column_names}, and no column {unknown[0]!r} "
+            f"{where} has the columns {rows.column_names}, and no column {unknown[0]!r} "
             f"(`--text_columns`).{did_you_mean(unknown, rows.column_names)}"
         )
-    return {"kind": "text_classification", "text_columns": list(found), "label_column": _known(label, path, rows)}
+    return {"kind": "text_classification", "text_columns": list(found), "label_column": _known(label, where, rows)}
 
 
-def _known(label: str | None, path: Path, rows: Dataset) -> str:
+def _known(label: str | None, where: str, rows: Dataset) -> str:
     if label is None or label not in rows.column_names:
         raise ValueError(
-            f"`--task` {str(path)!r} has the columns {rows.column_names}, and "
+            f"{where} has the columns {rows.column_names}, and "
             + ("none of them is known to hold labels" if label is None else f"no column {label!r}")
             + ": name it with `--label_column`."
             + did_you_mean(label or (), rows.column_names)
@@ -192,7 +203,7 @@ def _known(label: str | None, path: Path, rows: Dataset) -> str:
     return label
 
 
-def _check_header(rows: Dataset, columns: Mapping[str, Any], fields: Mapping[str, Any], path: Path) -> None:
+def _check_header(rows: Dataset, columns: Mapping[str, Any], fields: Mapping[str, Any], where: str) -> None:
     """Refuse a table without a header, whose first row would be taken for names.
 
     Raises:
@@ -204,7 +215,7 @@ def _check_header(rows: Dataset, columns: Mapping[str, Any], fields: Mapping[str
     }  # fmt: skip
     if not known and columns["kind"] == "text_classification" and label in rows.unique(label):
         raise ValueError(
-            f"`--task` {str(path)!r} seems to have no header: its first row is {rows.column_names}, and {label!r} is "
+            f"{where} seems to have no header: its first row is {rows.column_names}, and {label!r} is "
             "a label too. Write names of the columns into the first line, such as text,label; or name the columns "
             "with `--text_columns` and `--label_column`."
         )
@@ -247,7 +258,7 @@ def _text_columns(rows: Dataset, names: Mapping[str, str], label: str | None) ->
 _TEXT_TYPES = ("string", "large_string")
 
 
-def _splits(rows: Dataset, spec: TaskSpec, path: Path) -> tuple[dict[str, Dataset], str]:
+def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Dataset], str]:
     """The rows by their column `split`, or else training rows and rows that are held out; and how, in words.
 
     A column `split` without validation rows keeps its others, and validation rows are held out of those of training.
@@ -268,7 +279,7 @@ def _splits(rows: Dataset, spec: TaskSpec, path: Path) -> tuple[dict[str, Datase
     held_out = set(_held_out(train, spec))
     if not held_out:
         raise ValueError(
-            f"`--task` {str(path)!r} has {len(train):,} rows of {spec.train_split}, and no label in "
+            f"{where} has {len(train):,} rows of {spec.train_split}, and no label in "
             f"{spec.label_column!r} (`--label_column`) has two different texts, one of them to hold out for {headline}"
             ": too few rows, unless a column `split` or a folder with files of both splits names those for it."
         )

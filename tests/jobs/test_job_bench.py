@@ -112,6 +112,10 @@ def test_rows_of_a_task_are_cut_and_padded_to_the_shape(folders, seen, tiny_toke
         ({"teacher_model": "a", "teacher_shape": "2x24", "student_shapes": ["1x12"]}, "not both"),
         ({"teacher_shape": "2x24"}, "Name at least one student"),
         ({"teacher_shape": "2x24", "student_shapes": ["1x12"], "task": "glue/qnli"}, "`--task` needs a tokenizer"),
+        (
+            {"teacher_shape": "2x24", "student_shapes": ["1x12"], "text_columns": ["text"]},
+            "`--text_columns` is about the rows of a task: name it by `--task`",
+        ),
     ],
 )
 def test_one_teacher_and_a_student_must_be_named(given, message):

@@ -52,6 +52,18 @@ def test_every_model_task_share_and_seed_has_a_cell(data):
     assert again == arguments(data, tasks=[str(data / "mood")], fractions=[0.5, 1.0], seeds=[1, 2])
 
 
+def test_a_file_is_a_task_and_results_of_other_columns_are_not_taken(data, sentences):
+    rows = "".join(f"{row['text']},{row['text']},{row['label']}\n" for row in mood_rows(sentences))
+    file = data / "reviews.csv"
+    file.write_text(f"text,said,label\n{rows}", encoding="utf-8")
+    given = {"models": [str(data / "one")], "tasks": [str(file)], "epochs": [1], "batch_sizes": [8], "max_length": 16}
+    facts = run_grid(arguments(data, **given, text_columns=["said"]))
+    assert list(facts["metrics"]) == ["reviews"]
+    assert facts["cells"][0]["columns"] == {"text_columns": ["said"]}
+    with pytest.raises(ValueError, match=r"was made with other settings .*columns"):
+        run_grid(arguments(data, **given))
+
+
 def test_what_is_done_is_not_done_again(data, monkeypatch):
     first = run_grid(arguments(data))
     calls = []

@@ -85,6 +85,18 @@ def test_wrong_flags_are_named(fields, message):
         TasksArguments(**fields)
 
 
+def test_a_file_is_a_task_with_columns_that_flags_name(data, encoder, tmp_path, sentences):
+    rows = "".join(f"{row['text']},{row['label']}\n" for row in mood_rows(sentences))
+    (tmp_path / "reviews.csv").write_text(f"said,stars\n{rows}", encoding="utf-8")
+    tasks = TasksArguments(
+        [str(data / "mood"), str(tmp_path / "reviews.csv")], max_length=16, text_columns=["said"],
+        label_column="stars", class_names=["bad", "good"],
+    )  # fmt: skip
+    fine_tune_on_tasks(tasks, TeacherArguments(teacher_model=encoder), training(tmp_path / "out"))
+    facts = read_facts(tmp_path / "out")
+    assert {score.task for score in facts.scores} == {"mood", "reviews"}
+
+
 def test_a_model_must_be_given(data, tmp_path):
     with pytest.raises(ValueError, match="`--teacher_model` is missing"):
         fine_tune_on_tasks(TasksArguments([str(data / "mood")]), TeacherArguments(), training(tmp_path))

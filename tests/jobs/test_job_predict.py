@@ -80,7 +80,8 @@ def test_a_file_as_a_task_has_the_flags_of_every_verb(classifier, sentences, tmp
     ("given", "message"),
     [
         ({"task": "a.csv", "text_column": "said"}, "`--text_column said` is the column of `--text`"),
-        ({"text": ["a.csv"], "text_columns": ["said"]}, "`--text_columns` are those of a task"),
+        ({"text": ["a.csv"], "text_columns": ["said"]}, "`--text_columns` is about the rows of a task"),
+        ({"text": ["a.csv"], "class_names": ["no", "yes"]}, "`--class_names` is about the rows of a task"),
     ],
 )
 def test_columns_of_texts_and_of_tasks_are_told_apart(given, message):

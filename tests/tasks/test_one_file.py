@@ -4,9 +4,10 @@ import csv
 
 import pytest
 from datasets import Dataset
-from tiny_data import write_rows
+from tiny_data import write_rows, write_task
 
 from hf_distill.tasks import load_task
+from hf_distill.tasks.loading import load_tasks
 from hf_distill.tasks.one_file import fine_tuning_of, write_task_folder
 
 TEXTS = [f"the film number {number} was {'good' if number % 2 else 'bad'}" for number in range(40)]
@@ -171,6 +172,38 @@ class TestColumns:
         assert task.dataset["train"][0]["tokens"] in (["Anna", "sleeps"], ["Oslo"])
 
 
+class TestSeveralTasks:
+    def test_named_columns_are_those_of_every_file_and_of_folders_without_a_description(self, tmp_path):
+        columns = {"said": TEXTS, "text": ["x"] * 40, "mood": NAMES}
+        file = write_csv(tmp_path / "a.csv", columns)
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        write_task(tmp_path / "plain", rows, num_train=30)
+        described = {"text_columns": ["text"], "label_column": "mood", "label_names": ["bad", "good"]}
+        write_task(tmp_path / "described", rows, num_train=30, **described)
+        names = [file, str(tmp_path / "plain"), str(tmp_path / "described")]
+        found = load_tasks(names, tmp_path / "nowhere", text_columns=["said"], label_column="mood")
+        assert [task.spec.text_columns for task in found] == [("said",), ("said",), ("text",)]
+        assert [task.spec.label_column for task in found] == ["mood"] * 3
+
+    def test_columns_that_no_task_takes_are_refused(self):
+        with pytest.raises(ValueError, match=r"but none of `--tasks` \['glue/sst2'\] is one"):
+            load_tasks(["glue/sst2"], text_columns=["said"])
+
+    def test_two_tasks_of_one_name_are_refused(self, tmp_path):
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir()
+            write_csv(tmp_path / folder / "train.csv", {"text": TEXTS, "label": NAMES})
+        with pytest.raises(ValueError, match="two of them have the name 'train'; rename the file or folder of one"):
+            load_tasks([str(tmp_path / "a" / "train.csv"), str(tmp_path / "b" / "train.csv")])
+
+    def test_errors_name_the_flag(self, tmp_path):
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES})
+        with pytest.raises(ValueError, match=r"`--tasks` '.*a.csv' has the columns .*, and no column 'said'"):
+            load_tasks([path], text_columns=["said"])
+        with pytest.raises(ValueError, match="`--tasks` 'nothing' is neither a registered task"):
+            load_tasks(["nothing"])
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("columns", "message"),
@@ -193,6 +226,11 @@ class TestErrors:
     def test_what_cannot_be_told_is_asked(self, tmp_path, columns, message):
         with pytest.raises(ValueError, match=message):
             load_task(write_csv(tmp_path / "a.csv", columns))
+
+    def test_a_verb_without_flags_of_columns_does_not_name_them(self, tmp_path, caplog):
+        load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}), flag="--eval_task")
+        assert "always the same ones." in caplog.text
+        assert "--text_columns" not in caplog.text
 
     def test_a_column_that_is_not_there(self, tmp_path):
         with pytest.raises(ValueError, match=r"no column 'mood': name it with `--label_column`"):

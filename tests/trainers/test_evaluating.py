@@ -184,6 +184,12 @@ def test_the_head_of_the_student_is_scored_as_by_an_evaluation_of_its_own(build,
     assert not [name for name in metrics if "probe" in name]
 
 
+def test_a_file_whose_columns_cannot_be_guessed_is_asked_for_in_words_that_the_verb_knows(build, tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n" + "one text,another text\n" * 20, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"`--eval_task` '.*rows.csv' has .* there are no flags of columns: rename"):
+        build(eval_task=str(tmp_path / "rows.csv")).evaluate()
+
+
 def test_labels_in_another_order_are_matched_by_name(build, mood, tiny_teacher, tiny_student):
     turned = copy.deepcopy(tiny_student)
     for model in (turned, tiny_teacher):

@@ -65,8 +65,12 @@ def is_registered(name: str) -> bool:
     return _canonical(name) in registered_tasks()
 
 
-def get_task(name: str) -> TaskSpec:
+def get_task(name: str, flag: str = "--task") -> TaskSpec:
     """The task of that name; the family may be left out where that is unambiguous (`sst2`).
+
+    Args:
+        name: Its name.
+        flag: The flag that named it, for errors.
 
     Raises:
         ValueError: If there is no such task; the message lists close matches and all tasks.
@@ -80,7 +84,7 @@ def get_task(name: str) -> TaskSpec:
     )
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise ValueError(
-        f"`--task` {name!r} is neither a registered task nor a folder nor a file.{hint} Registered are {list_tasks()}"
+        f"`{flag}` {name!r} is neither a registered task nor a folder nor a file.{hint} Registered are {list_tasks()}"
         "; for your own data give a file (reviews.csv), or a folder, with `--text_columns` and `--label_column` or a "
         "`task.yaml` in it."
     )
