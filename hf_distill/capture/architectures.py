@@ -7,6 +7,7 @@ what transformers itself declares about them, if they use its attention interfac
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
@@ -277,6 +278,18 @@ class LabelHead(NamedTuple):
     num_outputs: int | None
     model_name: str
     config: PreTrainedConfig
+
+
+def has_label_outputs(names: Iterable[str]) -> bool:
+    """Whether the outputs of a head stand for the labels of its configuration, one each and in their order.
+
+    Those of a vocabulary, of positions in a text and of choices do not, whatever `id2label` says.
+
+    Args:
+        names: Name of the model's class, and perhaps of those that it is derived from.
+    """
+    kinds = (kind for name in names for part, kind in _KINDS.items() if part in name)
+    return next(kinds, "any") in ("row", "tokens", "any")
 
 
 def label_head(model: Any) -> LabelHead:

@@ -385,7 +385,9 @@ class LabelsObjective(Objective):
                 f"`--label_smoothing_factor` {self.label_smoothing} needs classes; a head for answer spans or for one "
                 "number has none."
             )
-        self.unit = "rows" if spans or self.problem_type in ("regression", "multi_label_classification") else "labels"
+        # Values may be negative: only classes are hidden by such a number.
+        of_rows = spans or one_number or self.problem_type in ("regression", "multi_label_classification")
+        self.unit = "rows" if of_rows else "labels"
 
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None

@@ -154,6 +154,9 @@ def label_permutation(teacher: Any, student: Any) -> list[int] | None:
         ValueError: If the names or their number differ.
     """
     theirs, ours = names_of_head(teacher), names_of_head(student)
+    if len(theirs) == len(ours) == 1:
+        # One value, whatever it is called.
+        return None
     order = order_by_name(theirs, ours)
     if order is None:
         order = order_by_number(theirs, ours)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from ..capture.architectures import forward_columns, without_adapters
+from ..capture.architectures import forward_columns, has_label_outputs, without_adapters
 from ..capture.batch import on_host
 from ..capture.signals import SignalRequest, Signals, check_weights
 from ..capture.transformer import capture_of
@@ -439,7 +439,8 @@ class LiveTeacher(TeacherSource):
         Raises:
             ValueError: If the two sides name different labels.
         """
-        order = label_permutation(self.model.config, student_config)
+        classes = [base.__name__ for base in type(without_adapters(self.model)).__mro__]
+        order = label_permutation(self.model.config, student_config) if has_label_outputs(classes) else None
         self.label_order = None if order is None else torch.tensor(order)
 
     @torch.no_grad()

@@ -41,6 +41,16 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(build):
     assert_same_weights(large.student, small.student, rtol=1e-4, atol=1e-6)
 
 
+def test_accumulated_values_count_alike_whatever_their_sign(build, rows, tiny_bert_config):
+    values = datasets.Dataset.from_dict({**rows.remove_columns("labels")[:8], "labels": [-3, 2, -1, 0, 4, -2, -5, 1]})
+    student = BertForSequenceClassification(tiny_bert_config(num_labels=1))
+    options = {"student": student, "train_dataset": values, "objectives": ["labels"], "max_steps": 1}
+    large = trained(build(None, **options))
+    small = trained(build(None, **options, per_device_train_batch_size=3, gradient_accumulation_steps=3))
+    assert logged(small, "loss/labels/hard") == pytest.approx(logged(large, "loss/labels/hard"), rel=1e-5)
+    assert_same_weights(large.student, small.student, rtol=1e-4, atol=1e-6)
+
+
 def test_the_loss_is_the_weighted_sum_of_the_logged_terms(build):
     trainer = trained(build(objectives=RELATION_AND_MORE))
     for entry in trainer.state.log_history[:-1]:

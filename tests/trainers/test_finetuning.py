@@ -397,9 +397,9 @@ def test_the_loss_of_a_task_against_a_plain_sum():
     assert TaskLoss(head_of(SPEC))({"logits": logits[:1]}, torch.tensor([-1])).item() == 0.0
 
 
-def test_the_trainer_is_a_trainer_but_for_the_mask_that_its_loss_sees(model):
+def test_the_trainer_is_a_trainer_but_for_its_loss(model):
     from transformers import Trainer
 
     assert issubclass(FineTuningTrainer, Trainer)
     own = [name for name in vars(FineTuningTrainer) if not name.startswith("__")]
-    assert own == ["input_folders", "compute_loss"]
+    assert own == ["input_folders", "compute_loss", "evaluation_loop"]

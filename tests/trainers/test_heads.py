@@ -1,5 +1,7 @@
 """Heads that speak about words and spans: loss, accumulation, fine-tuning from rows to scores, distillation."""
 
+import copy
+
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
@@ -97,6 +99,22 @@ def test_accumulated_batches_give_the_update_of_one_large_batch(task, model, tin
         weights.append({name: value.detach().clone() for name, value in own.named_parameters()})
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@torch.no_grad()
+def test_scores_do_not_depend_on_batches_or_the_side_of_the_padding(task, model, tiny_tokenizer, tmp_path):
+    """A model that knows no places: whatever differs comes from here."""
+    for name, weight in model.named_parameters():
+        weight.mul_(0 if "position_embeddings" in name else 8)
+    left = copy.copy(tiny_tokenizer)
+    left.padding_side = "left"
+    found = []
+    for tokenizer, size in ((tiny_tokenizer, 32), (tiny_tokenizer, 5), (left, 5)):
+        args = settings(tmp_path, per_device_eval_batch_size=size)
+        found.append(evaluate_model(model, task, tokenizer, args, max_length=32)["validation"])
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert found[2] == pytest.approx(found[0], abs=1e-5)
+    assert len(set(found[0].values())) > 1
 
 
 def test_the_loss_of_words_counts_first_tokens_only():

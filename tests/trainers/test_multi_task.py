@@ -1,15 +1,19 @@
 """Many tasks on one encoder: what is shared, what is learnt and scored, what is saved, teachers of single tasks."""
 
+import math
+
 import pytest
 import torch
 from datasets import DatasetDict
 from test_heads import SPANS, WORDS, span_rows, word_rows
 from tiny_data import labelled_rows
+from torch.nn import functional
 from trainings import trained
 from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    BertConfig,
     BertModel,
     DistilBertConfig,
     DistilBertModel,
@@ -31,9 +35,10 @@ from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.fine_tuning.task_models import task_config
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
-from hf_distill.trainers.multi_task.loss import MultiTaskLoss
+from hf_distill.trainers.multi_task.loss import MultiTaskLoss, as_questions, r3f_loss
 from hf_distill.trainers.multi_task.model import multi_task_model
 from hf_distill.trainers.multi_task.teachers import TaskTeachers, soft_task_loss
+from hf_distill.trainers.multi_task.weighting import log_classes
 
 DEFAULTS = FineTuningDefaults(epochs=1, learning_rate=1e-3, batch_size=8, max_length=32)
 MOOD = TaskSpec("mood", ("text",), ("bad", "good"), metrics=("accuracy",), fine_tuning=DEFAULTS)
@@ -248,6 +253,28 @@ def test_the_soft_loss_of_textbrewers_multi_task_distiller():
     )
     expected = -((teacher / 8).softmax(-1) * (student / 8).log_softmax(-1)).sum(-1).mean()
     assert found.item() == pytest.approx(expected.item())
+
+
+def test_several_labels_a_row_are_questions_of_their_own():
+    spec = TaskSpec("topics", ("text",), ("a", "b", "c"), several_labels=True, metrics=("f1_micro",))
+    student, first, second = torch.randn(5, 3), torch.randn(5, 3), torch.randn(5, 3)
+    found = soft_task_loss(spec, {"logits": student}, {"logits": first}, 2.0, None)
+    expected = 4 * functional.binary_cross_entropy_with_logits(student / 2, (first / 2).sigmoid())
+    assert found.item() == pytest.approx(expected.item())
+    assert log_classes(spec, 32) == pytest.approx(math.log(2))
+
+    teachers = TaskTeachers({"topics": []}, temperature=2.0)
+    config = BertConfig(num_labels=3, problem_type=spec.problem_type)
+    teachers.connect({"topics": config}, torch.device("cpu"))
+    teachers.teachers["topics"] = [Says(first), Says(second)]
+    said = teachers.targets("topics", {"attention_mask": torch.ones(5, 2)})["logits"]
+    assert torch.allclose((said / 2).sigmoid(), ((first / 2).sigmoid() + (second / 2).sigmoid()) / 2, atol=1e-6)
+
+    p, q = (as_questions({"logits": logits})["logits"].softmax(-1) for logits in (student, first))
+    divergence = ((p * (p / q).log()).sum(-1) + (q * (q / p).log()).sum(-1)).mean()
+    noise = r3f_loss(as_questions({"logits": student}), as_questions({"logits": first}), None)
+    assert torch.allclose(p[..., 0], student.sigmoid())
+    assert noise.item() == pytest.approx(divergence.item(), rel=1e-5)
 
 
 def test_values_are_compared_by_their_squared_difference():

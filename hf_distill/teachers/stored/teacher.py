@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedConfig
 
+from ...capture.architectures import has_label_outputs
 from ...capture.batch import may_pack, units_of
 from ...capture.signals import SignalRequest, Signals
 from ...hub.loading import load_skeleton, load_tokenizer
@@ -124,7 +125,8 @@ class StoredTeacher(TeacherSource):
         Raises:
             ValueError: If the two sides name different labels.
         """
-        order = label_permutation(self.config, student_config)
+        is_named = has_label_outputs(self.config.architectures or ())
+        order = label_permutation(self.config, student_config) if is_named else None
         self.label_order = None if order is None else torch.tensor(order)
 
     def signals(self, inputs: Mapping[str, Tensor]) -> Signals:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor
@@ -96,9 +97,9 @@ class LabelReader:
             ValueError: If labels are needed, and these are none that the head wants.
         """
         found: dict[str, list[Any]] = {}
-        own = {name: [_plain(row.get(name)) for row in rows] for name in self.own_names}
-        spans = {name: [_plain(row.get(name)) for row in rows] for name in SPANS}
-        labels = [_plain(next((row[one] for one in LABEL_NAMES if row.get(one) is not None), None)) for row in rows]
+        own = {name: [plain(row.get(name)) for row in rows] for name in self.own_names}
+        spans = {name: [plain(row.get(name)) for row in rows] for name in SPANS}
+        labels = [plain(next((row[one] for one in LABEL_NAMES if row.get(one) is not None), None)) for row in rows]
         column = next((name for name in LABEL_NAMES if any(row.get(name) is not None for row in rows)), "labels")
         for row in rows:
             for name in self.columns:
@@ -181,7 +182,8 @@ class LabelReader:
         """
         if isinstance(value, list):
             numbers = [self._numbers(one) for one in value]
-            if self.head.kind == "several" and value and all(isinstance(one, str) for one in value):
+            # Of an empty list no label is one of the row's.
+            if self.head.kind == "several" and all(isinstance(one, str) for one in value):
                 return [float(index in numbers) for index in range(len(self.names))]
             return numbers
         if not isinstance(value, str):
@@ -212,6 +214,8 @@ class LabelReader:
 
     def _tensor(self, name: str, values: list[Any], mask: Tensor | None, sizes: Sequence[int]) -> Tensor:
         first = next(value for value in values if value is not None)
+        if self.head.kind == "spans" and name in SPANS:
+            return _behind_padding(self._one_each(name, values), mask, sizes)
         if not isinstance(first, list):
             return self._one_each(name, values)
         if self.head.kind in ("tokens", "words") or (self.head.kind == "any" and _fit(values, sizes)):
@@ -251,16 +255,26 @@ class LabelReader:
             )
 
 
-def _plain(value: Any) -> Any:
-    """Tensors and arrays as Python numbers and lists; tuples as lists."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    return list(value) if isinstance(value, tuple) else value
+def plain(value: Any) -> Any:
+    """Tensors and arrays, and lists or tuples of them, as Python numbers and lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _have_fraction(values: Iterable[Any]) -> bool:
     """Whether a number is none of a class; NaN is the class of nobody, which is hidden."""
     return any(
         type(one) is not int and one is not None and one == one and not float(one).is_integer() for one in values
+    )
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether a value is a number, or holds nothing else."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_numeric, value))
+    return isinstance(value, (int, float, np.number, np.bool_)) or (
+        hasattr(value, "dtype") and getattr(value.dtype, "kind", "f") in "biuf"
     )
 
 
@@ -284,6 +298,14 @@ def _of_candidates(name: str, values: Sequence[Any], sizes: Sequence[int]) -> Te
                 f"candidates has {row}."
             )
     return torch.tensor([[*row, *[0.0] * (max(sizes) - len(row))] for row in lists], dtype=torch.float32)
+
+
+def _behind_padding(places: Tensor, mask: Tensor | None, sizes: Sequence[int]) -> Tensor:
+    """(B,) places of tokens that were counted in rows without padding, where the padding is on the left."""
+    if mask is None:
+        return places
+    missing = (mask.shape[1] - torch.tensor(sizes)) * (mask[:, 0] == 0)
+    return torch.where(places >= 0, places + missing, places)
 
 
 def _padded(name: str, values: Sequence[Any], mask: Tensor | None, sizes: Sequence[int]) -> Tensor:
@@ -354,8 +376,7 @@ class RowCollator:
         )
 
     def _is_read(self, name: str, value: Any) -> bool:
-        wanted = self.columns is None or name in self.columns
-        return wanted and not isinstance(value, str) and value is not None
+        return (self.columns is None or name in self.columns) and _is_numeric(value)
 
     def _tokenized(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if self.text_column not in rows[0] or self.tokenizer is None:

@@ -32,7 +32,7 @@ from ...tasks.rows.text import (
 from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
 from ...teachers.base import TeacherSource, TokenColumns, own_tokens_of
 from ..base import random_state_kept
-from .collators import LABEL_NAMES, SPANS, TOKENS, LabelReader, MaskingCollator, RowCollator
+from .collators import LABEL_NAMES, SPANS, TOKENS, LabelReader, MaskingCollator, RowCollator, plain
 
 # Formats of `datasets` that give a batch instead of rows; a loader needs rows.
 BATCH_FORMATS = ("pandas", "polars", "arrow", "tensorflow", "jax")
@@ -330,10 +330,12 @@ class ClassOrder:
         self._reordered = found
         numbers: dict[Any, Any] = dict(enumerate(places))
 
-        def in_order(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        def in_order(batch: dict[str, Any]) -> dict[str, list[Any]]:
+            # A format of the rows may make tensors of their numbers.
+            values = plain(batch[column])
             if is_list:
-                return {column: [v if v is None else [numbers.get(one, one) for one in v] for v in batch[column]]}
-            return {column: [numbers.get(value, value) for value in batch[column]]}
+                return {column: [v if v is None else [numbers.get(one, one) for one in v] for v in values]}
+            return {column: [numbers.get(value, value) for value in values]}
 
         classes = datasets.ClassLabel(names=self.names)
         features = datasets.Features({**features, column: datasets.List(classes) if is_list else classes})

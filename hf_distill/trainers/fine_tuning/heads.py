@@ -5,6 +5,7 @@ Shape legend: B rows, T padded length, C outputs of the head.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -108,7 +109,8 @@ class WordHead(TaskHead):
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """Rows padded to the longest, their labels with -100."""
-        return DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=multiple, label_pad_token_id=IGNORED)
+        pad = pads_behind(tokenizer)
+        return DataCollatorForTokenClassification(pad, pad_to_multiple_of=multiple, label_pad_token_id=IGNORED)
 
     def loss(
         self, outputs: Any, labels: Tensor, label_smoothing: float, attention_mask: Tensor | None = None
@@ -131,7 +133,7 @@ class SpanHead(TaskHead):
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, multiple: int | None) -> Collator:
         """Windows padded to the longest; start and end as `labels` (B, 2), by which `Trainer` counts an update."""
-        pad = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
+        pad = DataCollatorWithPadding(pads_behind(tokenizer), pad_to_multiple_of=multiple)
 
         def collate(rows: list[Any]) -> dict[str, Any]:
             batch = dict(pad(rows))
@@ -190,6 +192,15 @@ _HEADS: dict[str, type[TaskHead]] = {
     "question_answering": SpanHead,
     "multiple_choice": ChoiceHead,
 }
+
+
+def pads_behind(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer that pads on the right: labels and scores of tokens are counted from the first one of a row."""
+    if tokenizer.padding_side == "right":
+        return tokenizer
+    other = copy.copy(tokenizer)
+    other.padding_side = "right"
+    return other
 
 
 def head_of(spec: TaskSpec, order: list[int] | None = None) -> TaskHead:

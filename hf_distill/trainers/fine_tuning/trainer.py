@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from scipy.special import expit
 from torch import Tensor, nn
 from transformers import (
@@ -22,7 +23,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import SchedulerType
+from transformers.trainer_utils import EvalLoopOutput, SchedulerType
 from transformers.utils import logging
 
 from hf_distill.capture.batch import reading
@@ -40,7 +41,7 @@ from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.tasks.several_labels import best_thresholds
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.base import BaseTrainer
-from hf_distill.trainers.distillation.evaluation import rows_that_count
+from hf_distill.trainers.distillation.evaluation import ExactMeans, rows_that_count
 from hf_distill.trainers.fine_tuning.heads import TaskHead, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions, fit_head, label_order, merge_lora
 
@@ -115,6 +116,7 @@ class TaskLoss:
     Attributes:
         attention_mask: Of the batch that comes next.
         num_rows: How many of its rows count; the first ones. `None` are all.
+        count: Labels that the last loss is over.
     """
 
     def __init__(self, head: TaskHead, *, label_smoothing: float = 0.0, scale: float = 1.0) -> None:
@@ -130,6 +132,7 @@ class TaskLoss:
         self.scale = scale
         self.attention_mask: Tensor | None = None
         self.num_rows: int | None = None
+        self.count: Tensor = torch.zeros(())
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Loss of one micro-batch.
@@ -144,6 +147,7 @@ class TaskLoss:
             outputs = {name: value[: self.num_rows] for name, value in outputs.items() if isinstance(value, Tensor)}
             labels, mask = labels[: self.num_rows], None if mask is None else mask[: self.num_rows]
         total, count = self.head.loss(outputs, labels, self.label_smoothing, mask)
+        self.count = count
         if num_items_in_batch is None:
             return total / count.clamp(min=1)
         if isinstance(num_items_in_batch, Tensor):
@@ -152,7 +156,12 @@ class TaskLoss:
 
 
 class FineTuningTrainer(BaseTrainer):
-    """A `Trainer` of one task: its loss is exact, however the rows of an update are split up."""
+    """A `Trainer` of one task: its loss is exact, however the rows of an update or an evaluation are split up."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As `Trainer`."""
+        self._means = ExactMeans()
+        super().__init__(*args, **kwargs)
 
     def input_folders(self) -> dict[str, Any]:
         """The folder that the model was loaded from."""
@@ -166,15 +175,29 @@ class FineTuningTrainer(BaseTrainer):
         In an evaluation the loss of a task is the mean of this process's batch, without the rows that several
         processes repeat.
         """
-        if isinstance(self.compute_loss_func, TaskLoss):
-            self.compute_loss_func.attention_mask = inputs.get("attention_mask")
-            self.compute_loss_func.num_rows = None
+        loss, real = self.compute_loss_func, 0
+        if isinstance(loss, TaskLoss):
+            loss.attention_mask, loss.num_rows = inputs.get("attention_mask"), None
             if not self.model.training:
                 num_items_in_batch = None
-                # A batch of repeated rows alone is left out when the losses are gathered.
-                self.compute_loss_func.num_rows = max(1, rows_that_count(inputs, self.accelerator)[1])
+                real = rows_that_count(inputs, self.accelerator)[1]
+                # A batch of repeated rows alone is run all the same, and does not count.
+                loss.num_rows = max(1, real)
         with reading(inputs.get("attention_mask")):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if isinstance(loss, TaskLoss) and loss.num_rows is not None:
+            mean = (found[0] if return_outputs else found).detach().float()
+            self._means.add("loss", mean, loss.count.to(mean) * min(real, 1))
+        return found
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`; the loss of a task is the mean over all labels, not that of the batches' means."""
+        self._means, prefix = ExactMeans(), kwargs.get("metric_key_prefix", "eval")
+        output = super().evaluation_loop(*args, **kwargs)
+        means = self._means.take(self.accelerator.reduce) if self._means else {}
+        if output.metrics is not None and f"{prefix}_loss" in output.metrics and means:
+            output.metrics[f"{prefix}_loss"] = means["loss"]
+        return output
 
 
 def finetune(

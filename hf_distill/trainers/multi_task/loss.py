@@ -112,6 +112,8 @@ class MultiTaskLoss(nn.Module):
             )
         if self.training and self.args.r3f_lambda > 0 and spec.problem_type != "regression":
             noisy = without_padding(self._noisy(task, inputs), mask)
+            if spec.several_labels:
+                found, noisy = as_questions(found), as_questions(noisy)
             terms["r3f"] = r3f_loss(found, noisy, shown_positions(spec, labels))
         loss = self._sum(terms) / self.scales[task]
         loss = self._weigh(task, loss)
@@ -157,6 +159,11 @@ def disturbed(embeddings: Tensor, epsilon: float, noise: Noise) -> Tensor:
     drawn = torch.empty_like(embeddings)
     drawn = drawn.uniform_(-epsilon, epsilon) if noise == "uniform" else drawn.normal_(0.0, epsilon)
     return embeddings.detach() + drawn
+
+
+def as_questions(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Logits (B, C) of several labels a row as those of C questions with the answers yes and no, (B, C, 2)."""
+    return {name: torch.stack((value, torch.zeros_like(value)), -1) for name, value in outputs.items()}
 
 
 def symmetric_divergence(clean: Tensor, noisy: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.objectives.logits import soft_loss
+from hf_distill.objectives.logits import soft_binary_loss, soft_loss
 from hf_distill.tasks.rows.words import IGNORED
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.teachers.base import TeacherSource
+from hf_distill.teachers.combination import mean_binary_probabilities
 
 SPANS = ("start_logits", "end_logits")
 
@@ -32,6 +33,8 @@ class TaskTeachers:
         """
         self.teachers = {task: list(found) for task, found in teachers.items() if found}
         self.temperature = temperature
+        # Tasks whose classes are questions of their own.
+        self._several: set[str] = set()
 
     def connect(self, configs: Mapping[str, Any], device: torch.device) -> None:
         """Ask every teacher for its predictions, and compare its labels with the task's.
@@ -43,19 +46,24 @@ class TaskTeachers:
         Raises:
             ValueError: If a teacher's vocabulary or labels do not fit.
         """
+        problem = "multi_label_classification"
+        self._several = {task for task, config in configs.items() if config.problem_type == problem}
         for task, found in self.teachers.items():
             for teacher in found:
                 teacher.ask_for(SignalRequest(logits=True), configs[task])
                 teacher.to(device)
 
     def targets(self, task: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Logits by name, whose softmax at the temperature is the mean of the teachers'; none without a teacher."""
+        """Logits by name, whose probabilities at the temperature are the mean of the teachers'; none without one."""
         found = [teacher.signals(inputs).logits for teacher in self.teachers.get(task, ())]
         if len(found) <= 1:
             return dict(found[0]) if found else {}
-        return {name: self._mean([logits[name] for logits in found]) for name in found[0]}
+        return {name: self._mean(task, [logits[name] for logits in found]) for name in found[0]}
 
-    def _mean(self, logits: Sequence[Tensor]) -> Tensor:
+    def _mean(self, task: str, logits: Sequence[Tensor]) -> Tensor:
+        if task in self._several:
+            weight = torch.full((), 1 / len(logits), device=logits[0].device)
+            return mean_binary_probabilities(logits, [weight] * len(logits), self.temperature)
         if logits[0].shape[-1] == 1:
             return torch.stack([one.float() for one in logits]).mean(0)
         probabilities = torch.stack([(one.float() / self.temperature).softmax(-1) for one in logits]).mean(0)
@@ -78,7 +86,8 @@ def soft_task_loss(
     """Mean soft cross-entropy over rows, words, or starts and ends.
 
     Args:
-        spec: The task; in regression the loss is the squared error of the values.
+        spec: The task; in regression the loss is the squared error of the values, with several labels a row the mean
+            of the binary cross-entropies.
         outputs: The student's, by name.
         targets: The teachers'.
         temperature: Divides the logits on both sides.
@@ -91,7 +100,8 @@ def soft_task_loss(
         if spec.problem_type == "regression":
             parts.append(soft_loss(outputs[name], target, "mse", 1.0).mean())
             continue
-        values = soft_loss(outputs[name], target, "ce", temperature) * factor
+        each = soft_binary_loss if spec.several_labels else soft_loss
+        values = each(outputs[name], target, "ce", temperature) * factor
         parts.append(values.mean() if shown is None else (values * shown).sum() / shown.sum().clamp(min=1))
     return torch.stack(parts).mean()
 

@@ -21,10 +21,13 @@ def log_classes(spec: TaskSpec, max_length: int) -> float:
     """Return the divisor of a task's loss that makes it about 1 at the beginning (Muppet, section 3.3).
 
     The cross-entropy of an even guess is the logarithm of the number of choices: classes, tags, or for answers the
-    `max_length` places of a row. A regression has no such number: its loss is divided by 1.
+    `max_length` places of a row; of several labels a row each is a choice between yes and no. A regression has no such
+    number: its loss is divided by 1.
     """
     if spec.is_span:
         return math.log(max_length)
+    if spec.several_labels:
+        return math.log(2)
     choices = len(spec.label_names or ())
     return math.log(choices) if choices > 1 else 1.0
 
