@@ -26,7 +26,7 @@ from hf_distill.students.sentence import SentenceHead, read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.tasks.vectors import is_retrieval
-from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
+from hf_distill.trainers.checkpoints import LAST_ASKED
 from hf_distill.trainers.fine_tuning.sentence_pairs import finetune_pairs, learns_vectors, random_encoder
 from hf_distill.trainers.fine_tuning.task_models import load_task_model, random_task_model
 from hf_distill.trainers.fine_tuning.trainer import FineTuningResult, finetune, save_model
@@ -309,7 +309,7 @@ def _from_scratch(training: FineTuningArguments) -> FineTuningArguments:
     if own.learning_rate is None:
         own.learning_rate = RATE_FROM_SCRATCH
     own.output_dir = os.path.join(str(training.output_dir), BASELINE_FOLDER)
-    if own.resume_from_checkpoint not in (True, "True", "true", LAST_CHECKPOINT):
+    if own.resume_from_checkpoint not in LAST_ASKED:
         own.resume_from_checkpoint = None
     return own
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_distill.commands.distill_family import members, table
-from hf_distill.commands.distill_student import Begun, begin
+from hf_distill.commands.distill_student import Begun, FirstWeightsNote, begin
 from hf_distill.commands.distill_teachers import Teachers, open_teachers
 from hf_distill.commands.folders import check_folders, writes_folder
 from hf_distill.commands.results import cost_of_training, environment, finish
@@ -143,7 +143,8 @@ def _write(
 ) -> dict[str, Any]:
     """Write a trained student with its card and its results, to which `further` belongs; returns these."""
     trainer, begun = ready.trainer, ready.begun
-    trainer.card_details |= {"seconds": trainer.whole_run.facts()["training_seconds"]}
+    seconds = trainer.whole_run.facts()["training_seconds"]
+    trainer.card_details |= {"seconds": seconds, "initialisation": ready.first_weights.words}
     # Everything is on disk before anything is pushed.
     trainer.save_model(_internal_call=True)
     evaluation = trainer.evaluate() if trainer.eval_dataset is not None else None
@@ -162,7 +163,7 @@ def _write(
         "student_shape": student.student_shape if student.student_model is None else None,
         "student_parameters": count_parameters(trainer.student).total,
         "student_init": begun.student_init,
-        "first_weights": begun.first_weights,
+        "first_weights": ready.first_weights.words,
         "objectives": trainer.manifest()["objectives"],
         "textbook": textbook.textbook,
         "textbook_rows": len(begun.train_rows),
@@ -255,12 +256,14 @@ class Prepared:
     Attributes:
         trainer: The trainer with its models and rows.
         begun: What the trainer was made of.
+        first_weights: Where the student's first weights came from, also after a resumed training.
         teachers: Ids or folders of the teachers.
         teacher_parameters: Parameters of all of them.
     """
 
     trainer: Any
     begun: Begun
+    first_weights: FirstWeightsNote
     teachers: list[str]
     teacher_parameters: int
 
@@ -297,5 +300,7 @@ def make_trainer(begun: Begun, training: DistillationArguments, teachers: Teache
         teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
         **given,
     )
+    note = FirstWeightsNote(begun.first_weights)
+    trainer.add_callback(note)
     parameters = sum(count_parameters(model).total for model in teachers.models)
-    return Prepared(trainer, begun, list(teachers.names), parameters)
+    return Prepared(trainer, begun, note, list(teachers.names), parameters)

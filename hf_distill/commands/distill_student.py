@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from transformers import AutoModelForSequenceClassification, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import AutoModelForSequenceClassification, TrainerCallback, set_seed
+from transformers.trainer_callback import ExportableState
 
 from hf_distill.commands.distill_teachers import Teachers
 from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
@@ -25,6 +24,7 @@ from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sizes import size_table
 from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
+from hf_distill.trainers.checkpoints import resumes
 
 # The usual one is for weights that mean nothing yet; it spoils those that were cut out of the teacher.
 RATE_OF_CUT_STUDENTS = 1e-4
@@ -51,6 +51,26 @@ class Begun:
     sizes: str
     student_init: str
     first_weights: str
+
+
+class FirstWeightsNote(TrainerCallback, ExportableState):
+    """Keeps in every checkpoint where the first weights came from: a resumed run does not make them again.
+
+    Attributes:
+        words: `Begun.first_weights` of the call that made them.
+    """
+
+    def __init__(self, words: str) -> None:
+        """Create the note of a run that begins."""
+        self.words = words
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"args": {"words": self.words}, "attributes": {}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take the note of the checkpoint that is continued; without one it is that of this call."""
+        self.words = state.stateful_callbacks.get(type(self).__name__, self.state())["args"]["words"]
 
 
 def begin(
@@ -81,8 +101,8 @@ def begin(
         config = first.config if existing is None else existing.config
         train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
     # The weights of a run that goes on come from its checkpoint.
-    begins = training.resume_from_checkpoint is None or not _has_checkpoints(training.output_dir)
-    text = _calibration_text(student, training, train_rows) if existing is None and begins else None
+    goes_on = resumes(training.resume_from_checkpoint, str(training.output_dir))
+    text = _calibration_text(student, training, train_rows) if existing is None and not goes_on else None
     trimmed = None if existing is not None else _trim(student, training, teachers, origin, train_rows)
     if trimmed is not None:
         origin, tokenizer = trimmed.model, trimmed.tokenizer
@@ -99,7 +119,8 @@ def begin(
             "`--eval_task`."
         )
     begun = student.student_model or _init_of(student, student_model)
-    weights = _first_weights(student, student_model) + (f"; vocabulary: {trimmed}" if trimmed else "")
+    weights = "those of the checkpoint" if goes_on else _first_weights(student, student_model)
+    weights += f"; vocabulary: {trimmed}" if trimmed else ""
     return Begun(student_model, tokenizer, train_rows, eval_rows, size_table(first, student_model), begun, weights)
 
 
@@ -159,11 +180,6 @@ def _origin(student: StudentArguments, teachers: Teachers) -> Any:
             "model that was stored with `--student_init_model`."
         )
     return teachers.models[0]
-
-
-def _has_checkpoints(folder: Any) -> bool:
-    """Whether an output folder holds a checkpoint, whole or not."""
-    return any(Path(str(folder)).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
 
 
 def _calibration_text(

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 # Stands for the last whole checkpoint of the output folder, which is not there when a job is started for the first
 # time.
 LAST_CHECKPOINT = "last"
+# How the last checkpoint, and none, is asked for.
+LAST_ASKED = (LAST_CHECKPOINT, True, "True", "true")
+NOT_ASKED = ("False", "false")
 # The leading underscore keeps both files out of every push to the Hub.
 MANIFEST_NAME = "_distillation.json"
 OBJECTIVES_NAME = "_objectives.safetensors"
@@ -163,10 +166,18 @@ def deciding(args: TrainingArguments, rows: Any) -> dict[str, Any]:
     }
 
 
+def resumes(asked: str | bool | None, folder: str) -> bool:
+    """Whether a training that is asked to resume so will find a whole checkpoint."""
+    if not asked or asked in NOT_ASKED:
+        return False
+    places = _checkpoints_in(folder) if asked in LAST_ASKED else [str(asked)]
+    return any(damage_of_checkpoint(place) is None for place in places)
+
+
 def _checkpoint_to_load(asked: str | bool | None, folder: str, *, stock: bool) -> str | None:
-    if not asked or asked in ("False", "false"):
+    if not asked or asked in NOT_ASKED:
         return None
-    if asked is not True and asked not in (LAST_CHECKPOINT, "True", "true"):
+    if asked not in LAST_ASKED:
         found = str(asked)
         # Of a folder that is not there a plain training says what `Trainer` says.
         reason = damage_of_checkpoint(found) if not stock or Path(found).is_dir() else None
@@ -194,17 +205,22 @@ def _tell_differences(checkpoint: str, settings: Mapping[str, Any]) -> None:
 
 def last_checkpoint(folder: PathLike) -> str | None:
     """The last whole checkpoint of a folder, `None` if there is none; those behind it are named in a line each."""
-    found = []
-    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        number = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-        if path.is_dir() and number.isdigit():
-            found.append((int(number), str(path)))
-    for _, checkpoint in sorted(found, reverse=True):
+    for checkpoint in _checkpoints_in(folder):
         reason = damage_of_checkpoint(checkpoint)
         if reason is None:
             return checkpoint
         logger.warning(f"The checkpoint {checkpoint!r} is incomplete and is skipped: {reason}.")
     return None
+
+
+def _checkpoints_in(folder: PathLike) -> list[str]:
+    """The checkpoints of a folder, whole or not, the last one first."""
+    found = []
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        number = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if path.is_dir() and number.isdigit():
+            found.append((int(number), str(path)))
+    return [checkpoint for _, checkpoint in sorted(found, reverse=True)]
 
 
 def damage_of_checkpoint(folder: PathLike) -> str | None:

@@ -119,6 +119,32 @@ def test_a_killed_run_continues_from_its_last_checkpoint(run, tmp_path):
     assert one == two
 
 
+@pytest.fixture
+def first_weights(run, tmp_path):
+    """`first_weights(**fields)`: where those of a student that is cut out of its teacher came from."""
+
+    def told(**fields):
+        shape = {"student_init": "teacher", "student_shape": "2x12:2h:16"}
+        words = run(**shape, save_strategy="steps", save_steps=2, **fields)["first_weights"]
+        assert read_facts(tmp_path / "student").initialisation == words
+        return words
+
+    return told
+
+
+def test_a_resumed_run_still_tells_where_its_first_weights_came_from(first_weights):
+    before = first_weights()
+    assert "explain" in before
+    assert first_weights(resume_from_checkpoint="last", max_steps=6) == before
+
+
+def test_damaged_checkpoints_are_no_reason_to_leave_the_first_weights_unfitted(first_weights, tmp_path):
+    first_weights()
+    for checkpoint in (tmp_path / "student").glob("checkpoint-*"):
+        (checkpoint / "model.safetensors").write_bytes(b"half")
+    assert "explain" in first_weights(resume_from_checkpoint="last")
+
+
 def test_the_last_checkpoint_of_a_new_run_is_its_beginning(run):
     assert run(resume_from_checkpoint="last", max_steps=1)["steps"] == 1
 
