@@ -12,7 +12,14 @@ from transformers import PreTrainedModel, set_seed
 from hf_distill.commands.evaluate import score_model, score_vectors
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import finish
-from hf_distill.commands.student_facts import adapted_facts, completed, searching_facts, shown_command, write_card
+from hf_distill.commands.student_facts import (
+    adapted_facts,
+    baseline_results,
+    completed,
+    searching_facts,
+    shown_command,
+    write_card,
+)
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import (
@@ -55,8 +62,8 @@ def run(
 
     With a teacher (a model already fine-tuned on the task), its score and the student's retention of it are reported
     too; with `adaptation.from_scratch`, the same student with random weights is fine-tuned in the same way.
-    Writes to `training.output_dir`: the adapted student with its tokenizer and card, `baseline/`, `results.json` and
-    `arguments.yaml`.
+    Writes to `training.output_dir`: the adapted student with its tokenizer and card, `baseline/` likewise,
+    `results.json` and `arguments.yaml`.
 
     Args:
         task: The task and where its rows are.
@@ -88,7 +95,9 @@ def run(
     if teacher is not None and teacher.teacher_model is not None:
         name, revision = teacher.teacher_model, teacher.teacher_revision
         reference = score_model(name, rows, training, task, flag="--teacher_model", revision=revision)
-    baseline = _baseline(task, adaptation, baseline_training or training, rows) if adaptation.from_scratch else None
+    baseline, random = None, None
+    if adaptation.from_scratch:
+        baseline, random = _baseline(task, adaptation, baseline_training or training, rows)
     facts = {
         **_facts_of(task, training, rows),
         **_compared(student, reference, baseline),
@@ -97,10 +106,15 @@ def run(
     given = (task, adaptation, training, *([teacher] if teacher else []))
     folder = str(training.output_dir)
     finish(folder, facts, started, *given, write=training.should_save)
-    if training.should_save and adapted is not None:
-        command = shown_command("adapt", *given)
-        known = adapted_facts(adapted, adaptation.student_model, rows.spec, facts, folder, command)
-        write_card(folder, completed(known, adapted, _tokenizer(adaptation)))
+    if training.should_save:
+        command, tokenizer = shown_command("adapt", *given), _tokenizer(adaptation)
+        if adapted is not None:
+            known = adapted_facts(adapted, adaptation.student_model, rows.spec, facts, folder, command)
+            write_card(folder, completed(known, adapted, tokenizer))
+        if random is not None:
+            place = os.path.join(folder, BASELINE_FOLDER)
+            known = adapted_facts(random, None, rows.spec, baseline_results(facts), place, command)
+            write_card(place, completed(known, random, tokenizer))
     return facts
 
 
@@ -187,16 +201,15 @@ def _adapt_vectors(
     set_seed(training.seed)
     model = load_model(source, **given)
     result = finetune_pairs(model, head, rows, tokenizer, training, max_length=task.max_length)
-    student, baseline = _trained(result, source, str(training.output_dir)), None
+    student, baseline, random = _trained(result, source, str(training.output_dir)), None, None
     if adaptation.from_scratch:
         own = _from_scratch(training)
         set_seed(training.seed)
-        random = random_encoder(model, head)
-        made = finetune_pairs(*random, rows, tokenizer, own, max_length=task.max_length)
-        baseline = _trained(made, source, str(own.output_dir))
+        made = finetune_pairs(*random_encoder(model, head), rows, tokenizer, own, max_length=task.max_length)
+        baseline, random = _trained(made, source, str(own.output_dir)), made.model
     found = {**_facts_of(task, training, rows), "kind": "vectors", "metric": result.metric, "majority": None}
     facts = _facts_of_vectors(task, found, student, baseline, training, teacher)
-    return _finish_vectors(model, facts, started, task, adaptation, training, teacher)
+    return _finish_vectors(model, facts, started, task, adaptation, training, teacher, random=random)
 
 
 def _score_vectors(
@@ -252,13 +265,18 @@ def _finish_vectors(
     adaptation: AdaptationArguments,
     training: FineTuningArguments,
     teacher: TeacherArguments | None,
+    *,
+    random: Any = None,
 ) -> dict[str, Any]:
-    """Write results and card beside a sentence encoder or a reranker."""
+    """Write results and cards beside a sentence encoder or a reranker, and beside its baseline."""
     given, folder = (task, adaptation, training, *([teacher] if teacher else [])), str(training.output_dir)
     finish(folder, facts, started, *given, write=training.should_save)
     if training.should_save:
         command = shown_command("adapt", *given)
         write_card(folder, searching_facts(model, adaptation.student_model, facts, folder, command))
+        if random is not None:
+            place = os.path.join(folder, BASELINE_FOLDER)
+            write_card(place, searching_facts(random, None, baseline_results(facts), place, command))
     return facts
 
 
@@ -292,15 +310,15 @@ def _student(
 
 def _baseline(
     task: TaskArguments, adaptation: AdaptationArguments, training: FineTuningArguments, rows: LoadedTask
-) -> dict[str, Any]:
-    """The same student with random weights, fine-tuned on the same rows."""
+) -> tuple[dict[str, Any], PreTrainedModel]:
+    """The same student with random weights, fine-tuned on the same rows: its facts, and the model."""
     own = _from_scratch(training)
     set_seed(training.seed)
     model = random_task_model(
         adaptation.student_model, rows.spec, flag="--student_model", revision=adaptation.student_revision
     )
     result = finetune(model, rows, _tokenizer(adaptation), own, **_lengths(task))
-    return _trained(result, adaptation.student_model, str(own.output_dir))
+    return _trained(result, adaptation.student_model, str(own.output_dir)), result.model
 
 
 def _from_scratch(training: FineTuningArguments) -> FineTuningArguments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from transformers import set_seed
 
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, finish
-from hf_distill.commands.student_facts import shared_facts, shown_command, write_card
-from hf_distill.hub.loading import load_tokenizer
+from hf_distill.commands.student_facts import completed, shared_facts, shown_command, write_card
+from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
 from hf_distill.tasks.loading import load_tasks
@@ -29,7 +30,8 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
     """Fine-tune one encoder on many tasks and score it on each.
 
     Writes to `training.output_dir`: the encoder (LoRA merged) with its tokenizer and card, models with the heads of
-    `tasks.save_heads` under `tasks`, `results.json`, and `arguments.yaml`, which repeats the run.
+    `tasks.save_heads` under `tasks` with cards of their own, `results.json`, and `arguments.yaml`, which repeats the
+    run.
 
     Args:
         tasks: The tasks, their rows, their teachers, the heads to save.
@@ -102,6 +104,12 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
         command = shown_command("mtl", *given)
         encoder, specs = trainer.tasks_model.plain_encoder, list(trainer.specs.values())
         write_card(folder, shared_facts(encoder, teacher.teacher_model, specs, facts, folder, command))
+        for name in facts["heads"]:
+            place = str(Path(folder, TASKS_FOLDER, name))
+            model = load_model(place, flag="--save_heads")
+            known = shared_facts(model, teacher.teacher_model, specs, facts, place, command)
+            known = replace(known, scores=[score for score in known.scores if score.task == name])
+            write_card(place, completed(known, model, trainer.processing_class))
     return facts
 
 

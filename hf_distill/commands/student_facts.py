@@ -54,18 +54,18 @@ _ANSWERS = 5
 _UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
 # Flags whose values may be folders.
 _PLACES = frozenset(
-    {"output_dir", "teacher_model", "teacher_models", "student_model", "tokenizer_name", "textbook", "task"}
+    {"output_dir", "teacher_model", "teacher_models", "student_model", "model", "tokenizer_name", "textbook", "task"}
 )
 
 
 def adapted_facts(
-    model: Any, source: str, spec: TaskSpec, results: Mapping[str, Any], folder: str, command: str
+    model: Any, source: str | None, spec: TaskSpec, results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
     """The facts of a student that was fine-tuned on a task's labels, besides those of its distillation.
 
     Args:
         model: The student.
-        source: Folder or id of the model that it began as.
+        source: Folder or id of the model that it began as; `None`: it had random weights.
         spec: The task.
         results: Content of `results.json`.
         folder: Where it is written.
@@ -84,7 +84,9 @@ def adapted_facts(
     )
 
 
-def searching_facts(model: Any, source: str, results: Mapping[str, Any], folder: str, command: str) -> CardFacts:
+def searching_facts(
+    model: Any, source: str | None, results: Mapping[str, Any], folder: str, command: str
+) -> CardFacts:
     """The facts of a sentence encoder that learnt pairs, or that was scored on a search as a reranker is.
 
     See `adapted_facts`.
@@ -119,6 +121,35 @@ def searching_facts(model: Any, source: str, results: Mapping[str, Any], folder:
         labels=[],
         adaptation=trained or begun.adaptation,
         scores=[*begun.scores, *scores],
+    )
+
+
+def baseline_results(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of `adapt` for the card of the baseline, which stands there as the student and had no teacher."""
+    return {**results, "student": results["baseline"], "teacher": None, "baseline": None}
+
+
+def trimmed_facts(
+    model: Any, source: str, vocabulary: str, results: Mapping[str, Any], folder: str, command: str
+) -> CardFacts:
+    """The facts of a model whose vocabulary was cut, without the scores of the whole one; see `adapted_facts`.
+
+    Args:
+        model: The model.
+        source: Folder or id of the whole one.
+        vocabulary: What was kept, in words.
+        results: Content of `results.json`.
+        folder: Where it is written.
+        command: The run's command.
+    """
+    facts = _begun(model, source, folder, results, command)
+    before = f"{facts.adaptation}; then " if facts.adaptation else ""
+    encodes = (Path(folder) / MODULES_FILE).is_file()
+    return dataclasses.replace(
+        facts,
+        adaptation=f"{before}vocabulary cut to {vocabulary}",
+        pipeline_tag=SENTENCES if encodes else facts.pipeline_tag,
+        scores=[],
     )
 
 
@@ -259,9 +290,11 @@ def distillation_details(
     }
 
 
-def _begun(model: Any, source: str, folder: str, results: Mapping[str, Any], command: str) -> CardFacts:
+def _begun(model: Any, source: str | None, folder: str, results: Mapping[str, Any], command: str) -> CardFacts:
     """Return the facts known about a model before its last training, and those about the model itself."""
-    name = Path(folder).absolute().name
+    place = Path(folder).absolute()
+    # The folder of a baseline is called so beside every student.
+    name = f"{place.parent.name}-{place.name}" if source is None else place.name
     student = model_facts(model, name)
     machine = results["environment"]
     own: dict[str, Any] = {
@@ -272,6 +305,8 @@ def _begun(model: Any, source: str, folder: str, results: Mapping[str, Any], com
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         "hardware": hardware(machine),
     }
+    if source is None:
+        return CardFacts(teacher=[], **own, initialisation="random weights", commands=[command])
     try:
         known = read_facts(source)
     except (OSError, ValueError):

@@ -7,19 +7,22 @@ from typing import Any
 
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import finish
+from hf_distill.commands.student_facts import completed, shown_command, trimmed_facts, write_card
 from hf_distill.commands.textbook import read_rows, texts_in
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import TextbookArguments, VocabularyArguments
-from hf_distill.storage.files import model_files
+from hf_distill.students.sentence import read_head
 from hf_distill.students.sizes import count_parameters
 from hf_distill.students.vocabulary import trim_vocabulary
+from hf_distill.trainers.fine_tuning.trainer import save_model
 
 
 @writes_folder()
 def run(arguments: VocabularyArguments) -> dict[str, Any]:
     """Write a model with fewer word embeddings, and the tokenizer of its pieces.
 
-    Writes to `output_dir`: model and tokenizer, which load as any other, `results.json` and `arguments.yaml`.
+    Writes to `output_dir`: model and tokenizer, which load as any other, their card, `results.json` and
+    `arguments.yaml`. A sentence encoder stays one.
 
     Args:
         arguments: The model, the text, and how many pieces may stay.
@@ -43,9 +46,7 @@ def run(arguments: VocabularyArguments) -> dict[str, Any]:
     rows = read_rows(textbook, arguments.text_column, tokenizer)
     trimmed = trim_vocabulary(tokenizer, model, texts_in(rows, arguments.text_column) or (), size=arguments.size)
     small: Any = trimmed.model
-    with model_files(arguments.output_dir) as part:
-        small.save_pretrained(part)
-        trimmed.tokenizer.save_pretrained(part)
+    save_model(small, trimmed.tokenizer, arguments.output_dir, read_head(arguments.model))
     facts = {
         "job": "vocabulary",
         "model": arguments.output_dir,
@@ -62,7 +63,11 @@ def run(arguments: VocabularyArguments) -> dict[str, Any]:
         "textbook_rows": len(rows),
         "in_words": str(trimmed),
     }
-    return finish(arguments.output_dir, facts, started, arguments)
+    finish(arguments.output_dir, facts, started, arguments)
+    command = shown_command("vocabulary", arguments)
+    known = trimmed_facts(small, arguments.model, str(trimmed), facts, arguments.output_dir, command)
+    write_card(arguments.output_dir, completed(known, small, trimmed.tokenizer))
+    return facts
 
 
 def summary(results: dict[str, Any]) -> str:

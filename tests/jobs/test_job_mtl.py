@@ -46,6 +46,10 @@ def test_an_encoder_heads_and_facts_are_written(data, encoder, tmp_path):
     assert "Fine-tuned on many tasks at once: glue/sst2, mood; 4 updates of 32 rows" in card
     assert {score.task: score.student for score in read_facts(out).scores} == facts["headlines"]
     assert str(tmp_path) not in card
+    of_head = read_facts(out / "tasks" / "glue" / "sst2")
+    assert of_head.labels == ["negative", "positive"]
+    assert {score.task for score in of_head.scores} == {"glue/sst2"}
+    assert of_head.example.printed
 
 
 def test_the_written_arguments_repeat_the_run(data, encoder, tmp_path):

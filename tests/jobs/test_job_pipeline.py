@@ -214,6 +214,8 @@ def test_the_card_has_scores_objectives_corpus_and_model_index(finished, out, ma
     is_adapted = finished["student"]["choice"]["kept"] == "adapted"
     assert ("learning rate 0.005" in card) == is_adapted == (facts.adaptation is not None)
     assert str(material) not in card
+    (alone,) = read_facts(out / "student" / "baseline").scores
+    assert (alone.student, alone.majority) == (finished["baseline"]["score"], finished["majority"]["score"])
 
 
 def test_a_second_call_does_nothing_again_and_tells_the_same(run, finished, started, caplog):

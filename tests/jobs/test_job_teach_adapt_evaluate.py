@@ -178,6 +178,13 @@ def test_a_student_is_adapted_and_stands_beside_teacher_and_baseline(data, encod
     check_card(out, results, str(tmp_path))
     for folder in (out, out / "baseline"):
         assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label[1] == "positive"
+    facts, card = read_facts(out / "baseline"), (out / "baseline" / "README.md").read_text(encoding="utf-8")
+    assert (facts.model_name, facts.initialisation, facts.teacher) == ("student-baseline", "random weights", [])
+    assert {(score.student, score.teacher, score.baseline) for score in facts.scores} == {
+        (results["baseline"]["scores"][score.split][score.metric], None, None) for score in facts.scores
+    }
+    assert facts.example.printed in card
+    assert str(tmp_path) not in card
 
 
 def test_a_student_can_be_scored_as_it_is_beside_its_baseline(data, encoder, tmp_path):

@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_distill.cli import main
+from hf_distill.hub.model_card import CardFacts, ModelFacts, ScoreFacts, read_facts, write_model_card
+from hf_distill.students.sentence import SentenceHead, read_head
 
 
 @pytest.fixture
@@ -37,7 +39,31 @@ class TestVerb:
         results = results_of(tmp_path / "small")
         assert results["pieces"] == len(tokenizer)
         assert results["parameters"] < results["parameters_before"]
-        assert f"{len(tokenizer):,} of {len(its_tokenizer):,} pieces" in capsys.readouterr().out
+        told = f"{len(tokenizer):,} of {len(its_tokenizer):,} pieces"
+        assert told in capsys.readouterr().out
+        facts, card = read_facts(tmp_path / "small"), (tmp_path / "small" / "README.md").read_text(encoding="utf-8")
+        assert facts.adaptation.startswith(f"vocabulary cut to {told}")
+        assert facts.initialisation == "the weights of my-teacher"
+        assert facts.labels == list(full.config.id2label.values())
+        assert f"Vocabulary cut to {told}" in card
+        assert f"```text\n{facts.example.printed}\n```" in card
+        assert str(tmp_path) not in card
+
+    def test_what_was_known_of_a_student_stays_on_its_card_but_for_the_scores(self, teacher, text, tmp_path):
+        score = ScoreFacts("mood", "accuracy", "validation", student=0.9)
+        known = CardFacts("mine", [ModelFacts("big")], ModelFacts("mine"), adaptation="fine-tuned", scores=[score])
+        write_model_card(teacher, known)
+        assert main(["vocabulary", teacher, "--textbook", text, "--output_dir", str(tmp_path / "small")]) == 0
+        facts = read_facts(tmp_path / "small")
+        assert [one.name for one in facts.teacher] == ["big"]
+        assert facts.adaptation.startswith("fine-tuned; then vocabulary cut to")
+        assert facts.scores == []
+
+    def test_a_sentence_encoder_stays_one(self, encoder, text, tmp_path):
+        SentenceHead().save(encoder, 24)
+        assert main(["vocabulary", encoder, "--textbook", text, "--output_dir", str(tmp_path / "small")]) == 0
+        assert read_head(str(tmp_path / "small")).describe() == "mean"
+        assert read_facts(tmp_path / "small").pipeline_tag == "sentence-similarity"
 
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -118,6 +118,9 @@ def test_adapting_trains_the_vectors_and_keeps_the_folder_a_sentence_encoder(enc
     [score] = [one for one in facts.scores if one.metric == "cosine_spearman"]
     assert (score.student, score.teacher) == (results["student"]["score"], results["teacher"]["score"])
     assert "student: cosine_spearman" in adapt.summary(results)
+    alone = read_facts(out / "baseline")
+    assert (alone.pipeline_tag, alone.initialisation) == ("sentence-similarity", "random weights")
+    assert results["baseline"]["score"] in [one.student for one in alone.scores]
 
 
 def test_the_best_checkpoint_is_that_of_the_best_cosines(encoder, pairs, tmp_path):
