@@ -47,12 +47,14 @@ from hf_distill.storage.files import read_mapping, write_text, write_yaml
 from hf_distill.storage.steps import differences
 from hf_distill.tasks.loading import LoadedTask, load_tasks, takes_columns
 from hf_distill.tasks.majority import majority_scores
+from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 from hf_distill.trainers.fine_tuning.task_models import load_task_model
 from hf_distill.trainers.fine_tuning.trainer import finetune
 
 logger = logging.getLogger(__name__)
 
 GRID_FILE, TABLE_FILE, CELLS = "grid.json", "grid.md", "cells"
+RESUME = "resume_from_checkpoint"
 CLASSES = (StudentArguments, TeacherArguments, TextbookArguments, MultiTeacherArguments)
 
 
@@ -276,7 +278,8 @@ def distil_students(students: Sequence[Student]) -> None:
         folder, settings = Path(one.folder), one.settings
         file = folder.with_name(f"{folder.name}.yaml")
         finished = (folder / RESULTS_FILE).is_file()
-        if finished or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        begun = any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+        if finished or begun:
             _check_same(file, settings, one.name)
         if finished:
             logger.warning(f"[{one.name}] distilled before: {folder}")
@@ -286,6 +289,7 @@ def distil_students(students: Sequence[Student]) -> None:
         # Secrets go to the training alone, in no file.
         secrets = {key: value for key, value in settings.items() if is_secret_name(key) and value is not None}
         words = [word for key, value in secrets.items() for word in (f"--{key}", str(value))]
+        words += [f"--{RESUME}", LAST_CHECKPOINT] if begun and RESUME not in settings else []
         distill.run(*parse(CLASSES, [str(file), *words], presets=True, prog="hf-distill grid"))
 
 
@@ -297,7 +301,9 @@ def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
     before = read_mapping(file) if file.is_file() else {}
-    changed = differences(before, _without_secret_fields(settings))
+    # Where a run goes on decides nothing.
+    old, new = ({**found, RESUME: None} for found in (before, _without_secret_fields(settings)))
+    changed = differences(old, new)
     if changed:
         raise ValueError(
             f"`--students`: {name!r} was begun with other settings ({changed}); give it another name, or the grid "

@@ -10,7 +10,6 @@ from typing import Any
 from hf_distill.settings import GridArguments
 from hf_distill.settings.grid import unknown_tasks
 from hf_distill.settings.values import json_mapping
-from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
 
 STUDENTS = "students"
 TASK_MARK = "{task}"
@@ -57,7 +56,6 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
     """
     folder = Path(arguments.output_dir, STUDENTS)
     shared = {
-        "resume_from_checkpoint": LAST_CHECKPOINT,
         "use_cpu": arguments.use_cpu,
         **({} if arguments.data_dir is None else {"data_dir": arguments.data_dir}),
         **json_mapping(arguments.distill, "--distill"),

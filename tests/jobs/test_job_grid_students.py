@@ -9,7 +9,7 @@ from tiny_data import MOODS, mood_rows, save_model, write_task
 from transformers import BertModel, set_seed
 
 from hf_distill.commands import grid
-from hf_distill.commands.grid import CLASSES, run as run_grid
+from hf_distill.commands.grid import CLASSES, distil_students, run as run_grid
 from hf_distill.commands.grid_students import plan_students
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import (
@@ -78,11 +78,16 @@ def test_a_finished_student_of_other_settings_is_refused(data):
         run_grid(arguments(data, students=other))
 
 
-def test_a_student_that_was_stopped_goes_on_with_its_own_settings_only(data):
+def test_a_student_that_was_stopped_goes_on_with_its_own_settings_only(data, monkeypatch, caplog):
     one = {"last": {"objectives": ["minilm"]}}
     run_grid(arguments(data, students=one))
+    assert "There is no checkpoint" not in caplog.text, "nobody asked a first run to go on"
     (data / "grid" / "students" / "last" / "results.json").unlink()
     (data / "grid" / "students" / "last" / "checkpoint-1").mkdir()
+    asked = []
+    monkeypatch.setattr(grid.distill, "run", lambda *given: asked.append(given[-1].resume_from_checkpoint))
+    distil_students(plan_students(arguments(data, students=one), {str(data / "mood"): "mood"}))
+    assert asked == ["last"]
     with pytest.raises(ValueError, match=r"'last' was begun with other settings \(learning_rate"):
         run_grid(arguments(data, students={"last": {"objectives": ["minilm"], "learning_rate": 1e-3}}))
 
@@ -113,7 +118,7 @@ def planned(**values):
     return {
         one.folder.removeprefix("out/students/"): (one, {
             name: value for name, value in one.settings.items()
-            if name not in ("output_dir", "use_cpu", "resume_from_checkpoint")
+            if name not in ("output_dir", "use_cpu")
         })
         for one in plan_students(GridArguments(**given), {"glue/rte": "glue/rte", "own": "mine"})
     }  # fmt: skip
