@@ -1,12 +1,13 @@
 """A file under command-line flags."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
 import yaml
 
-from hf_distill.settings import DistillationArguments, FineTuningArguments
+from hf_distill.settings import DistillationArguments, FineTuningArguments, GridArguments, PipelineArguments
 from hf_distill.settings.parsing import (
     arguments_to_dict,
     changed_arguments,
@@ -47,6 +48,33 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(config):
     )
     assert (model.name, model.layers) == ("file", [2, 3])
     assert (training.rate, training.mode, training.fast, training.limit) == (0.7, "a", True, None)
+
+
+def test_a_mapping_of_the_file_is_changed_in_the_keys_that_a_flag_names(tmp_path):
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        "distill: {objectives: [relation], learning_rate: 1.0e-3, lr_scheduler_kwargs: {power: 2, lr_end: 0}}"
+    )
+    changes = {"max_steps": 2, "learning_rate": None, "lr_scheduler_kwargs": {"power": 3}}
+    (found,) = parse([PipelineArguments], [str(file), "--distill", json.dumps(changes)])
+    assert found.distill == {
+        "objectives": ["relation"], "max_steps": 2, "lr_scheduler_kwargs": {"power": 3, "lr_end": 0},
+    }  # fmt: skip
+    (alone,) = parse([PipelineArguments], ["--distill", '{"max_steps": 2}'])
+    assert alone.settings("distill") == {"max_steps": 2}
+    with pytest.raises(ValueError, match="`--distill` must be JSON"):
+        parse([PipelineArguments], [str(file), "--distill", "max_steps"])[0].settings("distill")
+    students = tmp_path / "grid.yaml"
+    students.write_text("{tasks: [glue/rte], students: {one: {max_steps: 1, seed: 3}, two: {}, three: {}}}")
+    (grid,) = parse([GridArguments], [str(students), "--students", '{"one": {"max_steps": 2}, "two": null}'])
+    assert grid.student_changes() == {"one": {"max_steps": 2, "seed": 3}, "three": {}}
+
+
+def test_a_mapping_of_transformers_is_changed_likewise(tmp_path):
+    file = tmp_path / "teach.yaml"
+    file.write_text("{lr_scheduler_type: polynomial, lr_scheduler_kwargs: {power: 2, lr_end: 0}, output_dir: out}")
+    (found,) = parse([FineTuningArguments], [str(file), "--lr_scheduler_kwargs", '{"power": 3}'])
+    assert found.lr_scheduler_kwargs == {"power": 3, "lr_end": 0}
 
 
 def test_numbers_that_yaml_reads_as_text_are_converted(tmp_path):

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ..storage.plain_values import merged
 
 SWITCHES = {
     **dict.fromkeys(("true", "yes", "on", "t", "y", "1"), True),
@@ -38,9 +41,15 @@ class DataclassParser(argparse.ArgumentParser):
                     self._add_field(field, hints[field.name])
 
     def instances(self, words: Sequence[str]) -> tuple[list[Any], list[str]]:
-        """Make an instance of each class; returns the words that no flag takes, too."""
+        """Make an instance of each class; returns the words that no flag takes, too.
+
+        A mapping that is a default, such as that of a file, is changed in the keys that a flag names in JSON.
+        """
         found, rest = self.parse_known_args(words)
         values = vars(found)
+        for action in self._actions:
+            if isinstance(action.default, dict) and isinstance(values[action.dest], str):
+                values[action.dest] = _changed(action.default, values[action.dest])
         made = [
             cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.init})
             for cls in self.classes
@@ -65,6 +74,15 @@ class DataclassParser(argparse.ArgumentParser):
                 default=True,
                 help=field.metadata.get("help"),
             )
+
+
+def _changed(mapping: Mapping[str, Any], text: str) -> Any:
+    """A mapping with the changes that a JSON text says; a text that says none is itself the value."""
+    try:
+        changes = json.loads(text)
+    except ValueError:
+        return text
+    return merged(mapping, changes) if isinstance(changes, dict) else text
 
 
 def _spellings(name: str) -> list[str]:

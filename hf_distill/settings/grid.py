@@ -49,7 +49,7 @@ class GridArguments(ColumnArguments):
         "Students to distil first, also rows of the tables: NAME: {settings of `hf-distill distill`} as "
         "YAML or JSON. `teacher_model` and `student_model` may be the name of a student before it, `{task}` "
         "stands for the task, `only_tasks: [...]` leaves tasks out, `of_task: {TASK: {...}}` changes settings for "
-        "one.",
+        "one. A flag changes what it names and leaves the others of the file; null takes one away.",
     )
     distill: str | None = setting(None, "Settings that all --students share, likewise (teacher_model, textbook …).")
     data_dir: str | None = setting(

@@ -49,7 +49,9 @@ class PipelineArguments:
         "out, as a line does where the extra onnx is not installed.",
     )
     teach: str | None = setting(
-        None, "Settings of the teacher's fine-tuning, as a mapping in YAML or JSON (num_train_epochs …)."
+        None,
+        "Settings of the teacher's fine-tuning, as a mapping in YAML or JSON (num_train_epochs …). A flag changes the "
+        "settings that it names and leaves the others of the file; null takes one away.",
     )
     distill: str | None = setting(None, "Settings of the distillation, likewise (objectives, max_steps …).")
     distill_next: str | None = setting(

@@ -41,6 +41,25 @@ def load_json(text: str, where: str) -> Any:
     return value
 
 
+def merged(mapping: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with changes, as JSON Merge Patch has them (RFC 7396): mappings within it are changed likewise.
+
+    Args:
+        mapping: What there is; it is not changed.
+        changes: Name -> its new value; `None` takes the name away.
+    """
+    result = dict(mapping)
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            below = result.get(name)
+            result[name] = merged(below if isinstance(below, Mapping) else {}, value)
+        elif value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result
+
+
 def as_mapping(value: Any, where: str) -> dict[str, Any]:
     """Return a mapping whose keys are texts.
 
