@@ -41,6 +41,7 @@ from .callbacks import GradualUnfreezing
 from .checkpoints import Checkpoints, deciding
 from .finite import GRADIENT, LABELS, LOSS, OUTPUT, TEACHER, WEIGHT, end_if_not_finite, moments_of
 from .lengths import counted, length_grouped_sampler
+from .streams import NoRows, place_in_stream, whole_update
 from .whole_run import RunCosts, WholeRun
 
 logger = logging.get_logger(__name__)
@@ -208,6 +209,25 @@ class BaseTrainer(Trainer):
             )
         return super().get_train_dataloader()
 
+    @property
+    def _is_stream(self) -> bool:
+        return self.train_dataset is not None and not has_length(self.train_dataset)
+
+    @unless_stock
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        place = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        if resume_from_checkpoint is None or self.args.ignore_data_skip or not self._is_stream:
+            return place
+        return place_in_stream(resume_from_checkpoint, self.args.gradient_accumulation_steps)
+
+    @unless_stock
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """As in `Trainer`; what is left at the end of a stream makes an update of its own."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return whole_update(batches, num_batches) if self._is_stream else batches, items
+
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         if self.is_stock:
             return super()._get_train_sampler(counted(self.train_dataset if train_dataset is None else train_dataset))
@@ -261,6 +281,8 @@ class BaseTrainer(Trainer):
     @unless_stock
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """As in `Trainer`; the loss is watched."""
+        if isinstance(inputs, NoRows):
+            return torch.zeros((), device=self.args.device)
         self._last_batch = inputs
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.watch({LOSS: loss})
