@@ -153,9 +153,11 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
     found = {item for row in rows[column] for item in row or ()} if is_list else rows.unique(column)
     # An empty cell of a column of numbers is read as NaN.
     values = [value for value in found if value is not None and value == value]
-    texts = {str(value).strip() for value in values if str(value).strip().lower() not in HIDDEN_TEXTS}
+    written = {str(value).strip() for value in values}
+    texts = {text for text in written if text.lower() not in HIDDEN_TEXTS}
     if not texts:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds no label.")
+    _refuse_decimal_commas(texts, column, folder)
     numbers = sorted({float(text) for text in texts if _is_number(text)})
     if any(not math.isfinite(number) for number in numbers):
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds {numbers[-1]}: a label must be finite.")
@@ -169,20 +171,53 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
         if not all(number.is_integer() for number in numbers):
             _say_regression(numbers, column, folder)
             return None
-        if numbers[0] == 0 and numbers[-1] == len(numbers) - 1:
-            return [str(int(number)) for number in numbers]
-        listed = " ".join(f"{number:g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
-        raise ValueError(
-            f"Column {column!r} of {str(folder)!r} holds the numbers {listed}: are they classes? Name them with "
-            f"`--class_names {listed}`; if they are amounts to estimate, say `--metrics "
-            f"{' '.join(REGRESSION_METRICS)}`. Numbers from 0 to n-1 are taken for classes; a hidden label is "
-            f"{HIDDEN_LABEL}."
-        )
+        return _numbered_classes(numbers, str(HIDDEN_LABEL) in written, column, folder)
     if len(texts) > MAX_INFERRED_LABELS:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds {len(texts)} different texts: is it the label?")
     _refuse_several_labels(texts, column, folder)
     _check_spelling(texts, column, folder)
     return sorted(texts)
+
+
+def _numbered_classes(numbers: Sequence[float], holds_mark: bool, column: str, folder: Path) -> list[str]:
+    """Names of classes that are whole numbers from 0 on.
+
+    Args:
+        numbers: The numbers in the column, rising, without the mark of hidden labels.
+        holds_mark: Whether the column holds that mark, which a class may have for its number.
+        column: The column.
+        folder: The folder or file.
+
+    Raises:
+        ValueError: If they are other numbers.
+    """
+    if numbers[0] == 0 and numbers[-1] == len(numbers) - 1:
+        names = [str(int(number)) for number in numbers]
+        if holds_mark:
+            logger.warning(
+                f"Column {column!r} of {str(folder)!r} holds {HIDDEN_LABEL}, which marks rows without a label: they "
+                f"are not learnt. If it is a class, name all of them: `--class_names {HIDDEN_LABEL} "
+                f"{' '.join(names)}`."
+            )
+        return names
+    numbers = [HIDDEN_LABEL, *numbers] if holds_mark else numbers
+    listed = " ".join(f"{number:g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
+    raise ValueError(
+        f"Column {column!r} of {str(folder)!r} holds the numbers {listed}: are they classes? Name them with "
+        f"`--class_names {listed}`; if they are amounts to estimate, say `--metrics "
+        f"{' '.join(REGRESSION_METRICS)}`. Numbers from 0 to n-1 are taken for classes; a hidden label is "
+        f"{HIDDEN_LABEL}."
+    )
+
+
+def _refuse_decimal_commas(texts: Collection[str], column: str, folder: Path) -> None:
+    """Refuse numbers such as `0,5`, of which every one would become a class."""
+    wrong = sorted(text for text in texts if re.fullmatch(r"[+-]?\d+,\d+", text))
+    if wrong and all(_is_number(text.replace(",", ".")) for text in texts):
+        raise ValueError(
+            f"Column {column!r} of {str(folder)!r} holds {wrong[0]!r}: numbers are read with a point, so write "
+            f"{wrong[0].replace(',', '.')}. If these are classes, name them with `--class_names`."
+        )
 
 
 def _check_spelling(texts: Collection[str], column: str, folder: Path) -> None:

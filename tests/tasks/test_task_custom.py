@@ -126,6 +126,8 @@ def test_lists_are_refused_where_a_row_has_one_label(tmp_path, labels, fields):
         (["World", "long", "World|long"], "several labels of one row"),
         (["a", "b", "a, b"], "several labels of one row"),
         (["0", "1", "good"], "holds numbers .* and words"),
+        (["0,5", "1,5", "2"], "numbers are read with a point, so write 0.5"),
+        (["-1", "1"], "`--class_names -1 1`"),
     ],
 )
 def test_labels_that_may_mean_something_else_are_asked_about(tmp_path, labels, message):
@@ -142,6 +144,17 @@ def test_an_empty_cell_among_whole_numbers_is_a_missing_label(tmp_path):
     task = load_task(str(write(tmp_path / "gaps", rows)), text_columns=["text"])
     assert task.spec.label_names == ("0", "1")
     assert task.train["label"][:] == [0, 1, -1]
+
+
+def test_a_number_that_marks_hidden_labels_may_be_a_class(tmp_path, caplog):
+    rows = [{"text": f"row {number}", "label": number - 1} for number in range(3)]
+    folder = str(write(tmp_path / "moods", rows))
+    assert load_task(folder, text_columns=["text"]).train["label"][:] == [-1, 0, 1]
+    assert "holds -1, which marks rows without a label" in caplog.text
+    assert "`--class_names -1 0 1`" in caplog.text
+    caplog.clear()
+    assert load_task(folder, text_columns=["text"], label_names=["-1", "0", "1"]).train["label"][:] == [0, 1, 2]
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("column", ["text", "label"])
