@@ -61,7 +61,9 @@ def attention_map(
     """
     depth = describe_architecture(model).num_layers
     if layer == 0 or not -depth <= layer <= depth:
-        raise ValueError(f"`--layer` is {layer}; {name} has the layers 1 to {depth}, or -1 to -{depth} from the end.")
+        raise ValueError(
+            f"`--layers` has {layer}; {name} has the layers 1 to {depth}, or -1 to -{depth} from the end."
+        )
     # Attention layers of transformers say so themselves.
     if any(getattr(module, "is_causal", False) is True for module in model.modules()):
         raise ValueError(f"{name} attends to what is before only; attention maps are drawn of encoders.")

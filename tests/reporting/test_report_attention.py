@@ -74,8 +74,8 @@ def test_signs_of_formulas_are_text(tiny_bert_config, tiny_tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"layer": 4}, "`--layer` is 4; model has the layers 1 to 3"),
-        ({"layer": 0}, "`--layer` is 0"),
+        ({"layer": 4}, "`--layers` has 4; model has the layers 1 to 3"),
+        ({"layer": 0}, "`--layers` has 0"),
         ({"text": "  "}, "`--text` is empty"),
         ({"text": "cat " * 63}, "`--text` has 65 tokens; a map has room for 64"),
     ],
