@@ -46,8 +46,9 @@ STAGES = {
     "student": ("adapt", "TaskArguments AdaptationArguments FineTuningArguments TeacherArguments"),
     "baseline": ("adapt", "TaskArguments AdaptationArguments FineTuningArguments TeacherArguments"),
 }
-# Of other jobs, for `collect_grid.py`.
+# Of other jobs, for `collect_grid.py` and `model_cards.py`.
 JOBS = STAGES | {
+    "stored": ("precompute", "TeacherArguments TextbookArguments PrecomputeArguments"),
     "mtl": ("mtl", "TasksArguments TeacherArguments MTLArguments"),
     "grid": ("grid", "GridArguments"),
     "generation": (

@@ -3,6 +3,8 @@
     python benchmarks/model_cards.py                                # renders every folder of model_cards
     python benchmarks/model_cards.py model_cards/NAME --student runs/x/student --scores runs/x/sst2 runs/x/rte \
         --corpus runs/x/corpus --speed runs/x/bench/bench.json --commands runs/x/teacher runs/x/student
+    python benchmarks/model_cards.py model_cards/NAME --student runs/x/encoder --scores runs/x/stsb \
+        --teacher_scores runs/teacher/stsb --commands runs/stored runs/x/encoder
 
 The second form reads what was measured off the folders of the runs first, and writes it into `facts.yaml`; what was
 written there by hand (names on the Hub, licences, limits, how the text was made) stays. `model_cards/README.md` has
@@ -21,8 +23,9 @@ import yaml
 from collect_run import STAGES, command_of, without_paths
 from record import head_commit
 
-from hf_distill.hub.model_card import CardFacts, downsample_curves, render_card
+from hf_distill.hub.model_card import SENTENCES, CardFacts, downsample_curves, render_card
 from hf_distill.hub.selection import FACTS_FILE
+from hf_distill.tasks.vectors import Pairs
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"
@@ -34,6 +37,9 @@ REQUIRED = (
     *("commands", "hardware", "versions", "limits", "citations", "language", "licence"),
 )
 REQUIRED_OF_SCORES = ("student", "teacher", "rows", "seed", "commit")
+TEXT = "text_classification"
+# The Hub's name of a task where it is not that of the rows.
+TASK_TYPES = {Pairs.headline: SENTENCES}
 TEXTBOOK_ROWS = "rows of the whole textbook"
 # Of models and corpus: what no run knows, so that what stands in the file stays.
 BY_HAND = ("name", "hub_id", "revision", "lineage", "licence", "description")
@@ -87,7 +93,8 @@ def gather(options: argparse.Namespace, known: Mapping[str, Any]) -> dict[str, A
         whole = {key: value for key, value in corpus.get("statistics", {}).items() if key == TEXTBOOK_ROWS}
         facts["corpus"] = corpus | {"statistics": shown | whole}
     if options.scores:
-        facts["scores"] = scores_of([_results(folder) for folder in options.scores], commit)
+        of_teacher = [_results(folder) for folder in options.teacher_scores or []]
+        facts["scores"] = scores_of([_results(folder) for folder in options.scores], commit, of_teacher)
     if options.speed:
         facts["speed"] = speed_of(json.loads(options.speed.read_text(encoding="utf-8")), options.speed_of)
     if options.commands:
@@ -104,9 +111,9 @@ def with_student(known: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     # Labels, pairs and texts are those of some students only.
     measured = {key: written[key] for key in names if key in names[:5] or written[key]}
     measured |= {
-        "settings": {key: value for key, value in written["settings"].items() if value not in ([], False)},
+        "settings": {key: value for key, value in written["settings"].items() if value is not False and value != []},
         "curves": _downsampled(written["curves"]),
-        "initialisation": results["student_init"].replace("_", " "),
+        "initialisation": results["first_weights"],
         "updates": results["steps"],
         "rows_per_update": settings.get("per_device_train_batch_size", 8)
         * settings.get("gradient_accumulation_steps", 1),
@@ -148,20 +155,35 @@ def _downsampled(curves: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, l
     return {name: [[step, value] for step, value in points if step in shown] for name, points in curves.items()}
 
 
-def scores_of(results: Sequence[Mapping[str, Any]], commit: str) -> list[dict[str, Any]]:
-    """One entry per task, split and seed, from what `hf-distill adapt` wrote; a later run may add the baseline."""
+def scores_of(
+    results: Sequence[Mapping[str, Any]], commit: str, of_teacher: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """One entry per task, split and seed.
+
+    Args:
+        results: What `hf-distill adapt` wrote, where a later run may add the baseline, or `evaluate` of the student.
+        commit: That was measured.
+        of_teacher: What `hf-distill evaluate` wrote of the teacher.
+    """
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for result in results:
+    for result in [*map(_as_adapted, results), *(_as_adapted(result, "teacher") for result in of_teacher)]:
         score = found.setdefault(
             (result["task"], result["split"], result["seed"]),
             {key: result[key] for key in ("task", "metric", "split", "seed")}
-            | {"task_type": result.get("kind", "text_classification").replace("_", "-")}
+            | {"task_type": TASK_TYPES.get(result["metric"]) or result.get("kind", TEXT).replace("_", "-")}
             | {"rows": result.get("split_rows"), "commit": commit},
         )
         for role in ("student", "teacher", "baseline"):
             if result[role] is not None:
                 score.setdefault(role, result[role]["score"])
     return list(found.values())
+
+
+def _as_adapted(result: Mapping[str, Any], role: str = "student") -> dict[str, Any]:
+    """A result with a score for every role, as `adapt` writes it; that of `evaluate` is of one model alone."""
+    if result.get("job") != "evaluate":
+        return dict(result)
+    return {**result, "student": None, "teacher": None, "baseline": None, role: {"score": result["score"]}}
 
 
 def speed_of(record: Mapping[str, Any], model: str | None) -> dict[str, Any]:
@@ -190,7 +212,7 @@ def _stage(folder: Path) -> str:
     """What kind of run a folder is, by what it wrote; a corpus writes statistics."""
     if not (folder / "results.json").is_file():
         return "corpus"
-    kinds = {"teach": "teacher", "distill": "distilled", "adapt": "student"}
+    kinds = {"teach": "teacher", "precompute": "stored", "distill": "distilled", "adapt": "student"}
     return kinds[_results(folder)["job"]]
 
 
@@ -200,7 +222,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="folders with facts; by default all of model_cards")
     parser.add_argument("--student", type=Path, help="folder of hf-distill distill")
     parser.add_argument("--corpus", type=Path, help="folder of hf-distill corpus")
-    parser.add_argument("--scores", nargs="+", type=Path, help="folders of hf-distill adapt")
+    parser.add_argument(
+        "--scores", nargs="+", type=Path, help="folders of hf-distill adapt, or evaluate of the student"
+    )
+    parser.add_argument("--teacher_scores", nargs="+", type=Path, help="folders of hf-distill evaluate of the teacher")
     parser.add_argument("--speed", type=Path, help="bench.json, or a file of collect_run.py")
     parser.add_argument("--speed_of", help="the student's name in bench.json, if there are several")
     parser.add_argument("--commands", nargs="+", type=Path, help=f"folders of stages: {', '.join(STAGES)}")

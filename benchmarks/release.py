@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import yaml
 
 from hf_distill.capture.signals import check_weights
@@ -30,7 +32,6 @@ from hf_distill.hub.model_card import CardFacts, render_card, write_model_card
 from hf_distill.hub.selection import FACTS_FILE, select_files
 from hf_distill.settings import PushArguments
 from hf_distill.storage.files import read_json
-from hf_distill.students.sizes import count_parameters
 from model_cards import CARD, CARDS, FACTS, read_card_facts, scores_of, with_student
 
 RESULTS = "results.json"
@@ -83,14 +84,20 @@ def _of_weights(facts: CardFacts, weights: Path) -> list[str]:
     model = load_model(str(weights), flag="--weights")
     load_tokenizer(str(weights), flag="--weights")
     check_weights(model, "Nothing is released: the")
-    size = sum(file.stat().st_size for file in weights.glob("*.safetensors"))
-    found = {"parameters": count_parameters(model).total, "bytes": size}
+    files = list(weights.glob("*.safetensors"))
+    found = {"parameters": sum(map(_parameters_in, files)), "bytes": sum(file.stat().st_size for file in files)}
     found |= {"num_layers": model.config.num_hidden_layers, "hidden_size": model.config.hidden_size}
     return [
         f"its card says {getattr(facts.student, name):,} {name}, its weights have {value:,}"
         for name, value in found.items()
         if getattr(facts.student, name) not in (None, value)
     ]
+
+
+def _parameters_in(file: Path) -> int:
+    """Numbers in a file of weights: a model that is loaded may leave out what it does not read, such as a pooler."""
+    with safetensors.safe_open(file, framework="pt") as stored:
+        return sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118
 
 
 def release(options: argparse.Namespace) -> list[str]:

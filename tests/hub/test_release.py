@@ -48,7 +48,7 @@ def ready(scripts, tmp_path, tiny_student, tiny_tokenizer):
     for score in known["scores"]:
         score["student"], score["majority"] = 0.7, 0.5
     results = {
-        "job": "distill", "settings": {"per_device_train_batch_size": 64}, "student_init": "random", "steps": 1200,
+        "job": "distill", "settings": {"per_device_train_batch_size": 64}, "first_weights": "random", "steps": 1200,
         "seed": 42, "training_seconds": 600.0, "environment": {"device": "x86_64", "cpus": 2, "threads": 1},
         "textbook_rows": 76800,
     }  # fmt: skip

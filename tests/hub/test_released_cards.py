@@ -182,6 +182,15 @@ def test_every_seed_is_a_row_and_a_baseline_joins_the_run_of_its_seed(cards):
     ]
 
 
+def test_student_and_teacher_may_each_be_scored_as_they_are(cards):
+    def result(score):
+        told = {"task": "glue/stsb", "metric": "cosine_spearman", "split": "validation", "seed": 42, "split_rows": 9}
+        return {"job": "evaluate", "kind": "vectors", "score": score, **told}
+
+    (row,) = cards.scores_of([result(0.8)], "abc", [result(0.9)])
+    assert (row["student"], row["teacher"], row["task_type"]) == (0.8, 0.9, "sentence-similarity")
+
+
 def test_the_speed_of_a_comparison_is_that_of_the_student_that_was_named(cards):
     row = {"num_batches": 100, "batch_size": 32, "seq_length": 128}
     rows = [row | {"model": name, "speedup": speedup} for name, speedup in (("t", 1.0), ("a", 5.0), ("b", 9.0))]

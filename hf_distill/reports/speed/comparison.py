@@ -171,8 +171,8 @@ def _reference(
     for engine in engines:
         if all((entry.name, engine) in runs for entry in entries):
             return engine
-    reasons = "; ".join(f"{item['model']} on {item['engine']}: {item['reason']}" for item in left_out)
-    raise ValueError(f"None of the engines {list(engines)} (`--engines`) runs every model: {reasons}")
+    reasons = "; ".join(f"{item['model']} on {item['engine']}: {item['reason'].rstrip('.')}" for item in left_out)
+    raise ValueError(f"None of the engines {list(engines)} (`--engines`) runs every model: {reasons}.")
 
 
 def _rows(
