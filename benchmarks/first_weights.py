@@ -24,10 +24,10 @@ from record import append_line, head_commit
 from transformers import AutoModel, AutoModelForSequenceClassification, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, FineTuningArguments, create_student, finetune
-from hf_distill.commands.distill_student import RATE_OF_CUT_STUDENTS
 from hf_distill.commands.results import environment
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.settings.distill import RATE_OF_CUT_STUDENTS
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sentence import SentenceHead, encode_texts
 from hf_distill.students.sizes import count_parameters

@@ -25,9 +25,9 @@ from record import append_line, head_commit
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from hf_distill import DistillationArguments, DistillationTrainer
-from hf_distill.commands.distill_student import RATE_OF_CUT_STUDENTS
 from hf_distill.commands.results import environment
 from hf_distill.hub.loading import load_tokenizer
+from hf_distill.settings.distill import RATE_OF_CUT_STUDENTS
 from hf_distill.tasks import load_task
 
 BATCH_SIZE = 32

@@ -300,6 +300,8 @@ def make_trainer(begun: Begun, training: DistillationArguments, teachers: Teache
         teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
         **given,
     )
+    # What the trainer chose where nobody did is what results and arguments tell.
+    training.learning_rate = trainer.args.learning_rate
     note = FirstWeightsNote(begun.first_weights)
     trainer.add_callback(note)
     parameters = sum(count_parameters(model).total for model in teachers.models)

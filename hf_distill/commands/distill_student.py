@@ -19,15 +19,11 @@ from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import DistillationArguments, StudentArguments, TextbookArguments
-from hf_distill.settings.distill import Unset
 from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import first_weights_of
 from hf_distill.students.sizes import size_table
 from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
 from hf_distill.trainers.checkpoints import resumes
-
-# The usual one is for weights that mean nothing yet; it spoils those that were cut out of the teacher.
-RATE_OF_CUT_STUDENTS = 1e-4
 
 
 @dataclass(frozen=True)
@@ -102,13 +98,11 @@ def begin(
         train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
     # The weights of a run that goes on come from its checkpoint.
     goes_on = resumes(training.resume_from_checkpoint, str(training.output_dir))
-    text = _calibration_text(student, training, train_rows) if existing is None and not goes_on else None
+    text = _calibration_text(student, training, train_rows, tokenizer) if existing is None and not goes_on else None
     trimmed = None if existing is not None else _trim(student, training, teachers, origin, train_rows)
     if trimmed is not None:
         origin, tokenizer = trimmed.model, trimmed.tokenizer
     student_model = existing or make_student(student, origin, training.seed, text, tokenizer)
-    if isinstance(training.learning_rate, Unset) and first_weights_of(student_model) is not None:
-        training.learning_rate = RATE_OF_CUT_STUDENTS
     if (
         eval_rows is None
         and training.eval_task is None
@@ -183,13 +177,23 @@ def _origin(student: StudentArguments, teachers: Teachers) -> Any:
 
 
 def _calibration_text(
-    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset
+    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset, tokenizer: Any
 ) -> Iterator[str] | None:
-    """The texts that first weights are refitted on: those that are named, else the textbook's, else none."""
-    rows = textbook
+    """The texts that first weights are refitted on: those that are named, else the textbook's; `None` without any."""
+    if not student.calibration_tokens:
+        return None
     if student.calibration_text is not None:
-        rows = load_general_corpus(student.calibration_text, flag="--calibration_text")
-    return texts_in(rows, training.text_column) if student.calibration_tokens else None
+        return texts_in(load_general_corpus(student.calibration_text, flag="--calibration_text"), training.text_column)
+    return texts_in(textbook, training.text_column) or _decoded(textbook, tokenizer)
+
+
+def _decoded(rows: datasets.Dataset, tokenizer: Any) -> Iterator[str]:
+    """The texts of rows that have tokens only, such as those of a stored teacher."""
+    for row in rows.with_format(None).select_columns(["input_ids"]):
+        ids = row["input_ids"]
+        # A row of several choices has a list for each.
+        choices = ids if ids and not isinstance(ids[0], int) else [ids]
+        yield from tokenizer.batch_decode(choices, skip_special_tokens=True)
 
 
 def _trim(

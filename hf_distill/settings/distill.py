@@ -57,7 +57,7 @@ class StudentArguments:
     calibration_text: str | None = setting(
         None,
         "Text that first weights from the teacher are refitted on: files, a folder or an id, as for "
-        "--textbook. Default: the head of the textbook.",
+        "--textbook. Default: the head of the textbook, or of a stored teacher's rows.",
     )
     calibration_tokens: int = setting(
         40_000, "Tokens of --calibration_text that are read; 0 refits nothing. Time and memory grow with them."
@@ -168,6 +168,8 @@ class UnsetText(Unset, str):
         return self
 
 
+# The usual learning rate is for weights that mean nothing yet; it spoils those that were cut out of the teacher.
+RATE_OF_CUT_STUDENTS = 1e-4
 KINDS: dict[type, type] = {float: UnsetFloat, int: UnsetInt, str: UnsetText}
 
 
@@ -254,8 +256,7 @@ class DistillationArguments(CheckedTrainingArguments):
     learning_rate: float = _ours(
         "learning_rate",
         6e-4,
-        "Peak learning rate. Default: 6e-4 (MiniLMv2); 1e-4 for a student that `hf-distill distill` cuts out of its "
-        "teacher.",
+        "Peak learning rate. Default: 6e-4 (MiniLMv2); 1e-4 for a student that was just cut out of its teacher.",
     )
     weight_decay: float = _ours("weight_decay", 0.01, "Weight decay (MiniLMv2: 0.01).")
     adam_epsilon: float = _ours("adam_epsilon", 1e-6, "Epsilon of Adam (MiniLMv2: 1e-6).")

@@ -35,7 +35,8 @@ CALIBRATION_TOKENS = 40_000
 ROWS_PER_BATCH = 64
 # Of every so many batches, one is kept from the fits to measure them.
 HELD_OUT_EVERY = 10
-_FOUND: weakref.WeakKeyDictionary[PreTrainedModel, FirstWeights] = weakref.WeakKeyDictionary()
+# What every student of this process took that was cut out of a teacher.
+CUT_STUDENTS: weakref.WeakKeyDictionary[PreTrainedModel, FirstWeights] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,14 @@ def give_first_weights(
     count = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     found = FirstWeights(cut.layers, cut.energy, explained, count, tokens, time.monotonic() - started)
-    _FOUND[student] = found
+    CUT_STUDENTS[student] = found
     logger.info(f"First weights from the teacher: {found}")
     return found
 
 
 def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
     """Return what a student of this process took from its teacher; `None` if it took nothing, or was loaded."""
-    return _FOUND.get(student)
+    return CUT_STUDENTS.get(student)
 
 
 def below_head(model: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]]) -> dict[str, tuple[Axis, ...]]:

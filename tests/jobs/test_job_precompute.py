@@ -89,6 +89,12 @@ def test_a_student_of_a_stored_teacher_is_cut_out_of_the_model_that_was_stored(s
     assert stored["first_weights"].startswith("cut out of my-teacher: teacher layers")
 
 
+def test_first_weights_are_fitted_on_the_rows_of_the_store_where_no_text_is_named(store, run, teacher):
+    results = run(store()["folder"], student={"student_init_model": teacher, "calibration_tokens": 200})
+    assert "explained variance by layer" in results["first_weights"]
+    assert "tokens)" in results["first_weights"]
+
+
 def test_first_weights_of_a_model_with_other_tokens_are_refused(store, run, teacher, tmp_path):
     other = shutil.copytree(teacher, tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())

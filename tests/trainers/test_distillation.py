@@ -31,6 +31,23 @@ def test_the_student_learns_from_the_teacher(build):
     assert after["eval_loss"] < 0.7 * before["eval_loss"]
 
 
+@pytest.mark.parametrize(
+    ("init", "given", "rate"),
+    [("teacher", {}, 1e-4), ("random", {}, 6e-4), ("teacher", {"learning_rate": 6e-4}, 6e-4)],
+)
+@pytest.mark.parametrize("by_function", [False, True])
+def test_weights_that_were_cut_out_of_the_teacher_learn_slowly(
+    tmp_path, tiny_teacher, rows, by_function, init, given, rate
+):
+    def model_init():
+        return create_student(tiny_teacher, "2x12:2h:16", init=init)
+
+    args = DistillationArguments(str(tmp_path), objectives=["relation"], use_cpu=True, report_to=[], **given)
+    made = {"model_init": model_init} if by_function else {"model": model_init()}
+    trainer = DistillationTrainer(args=args, teacher_model=tiny_teacher, train_dataset=rows, **made)
+    assert trainer.args.learning_rate == rate
+
+
 def test_accumulated_batches_give_the_update_of_one_large_batch(build):
     large = trained(build(objectives=RELATION_AND_MORE))
     small = trained(build(objectives=RELATION_AND_MORE, per_device_train_batch_size=2, gradient_accumulation_steps=4))

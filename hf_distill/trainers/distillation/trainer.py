@@ -29,7 +29,9 @@ from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective
 from ...objectives.base import chosen_objectives
 from ...settings import DistillationArguments
+from ...settings.distill import RATE_OF_CUT_STUDENTS, Unset
 from ...students.dropout import set_dropout
+from ...students.first_weights import CUT_STUDENTS
 from ...students.sentence import as_encoder, read_head
 from ...tasks.loading import LoadedTask
 from ...tasks.rows.text import has_transform
@@ -141,6 +143,7 @@ class DistillationTrainer(BaseTrainer):
         items = objectives if objectives is not None else getattr(args, "objectives", None)
         self._objective_items = chosen_objectives(items, has_teacher=teacher_model is not None)
         self.distilling = bool(self._objective_items)
+        self._is_rate_open = isinstance(getattr(args, "learning_rate", Unset()), Unset)
         self.args = settled(args, self.arguments_class, distilling=self.distilling)
         self.peft_config = peft_config
         self._given_model, self._is_started = model is not None, False
@@ -227,6 +230,8 @@ class DistillationTrainer(BaseTrainer):
 
     def _wrap(self, student: Any) -> DistillationModel:
         """Put the objectives around the student."""
+        if self._is_rate_open and student in CUT_STUDENTS:
+            self.args.learning_rate = RATE_OF_CUT_STUDENTS
         if self.peft_config is not None:
             from ..._optional import require
 
