@@ -31,7 +31,16 @@ from hf_distill.capture.transformer import capture_of
 from hf_distill.commands import evaluate
 from hf_distill.hub.loading import load_model
 from hf_distill.settings import EvaluationArguments, TaskArguments
-from hf_distill.students.sentence import POOLING_MODES, Dense, Normalize, SentenceHead, as_encoder, head_of, read_head
+from hf_distill.students.sentence import (
+    POOLING_MODES,
+    Dense,
+    Normalize,
+    SentenceHead,
+    as_encoder,
+    encode_texts,
+    head_of,
+    read_head,
+)
 from hf_distill.tasks.vectors import cosine_correlations, pairs_of, read_retrieval
 from hf_distill.teachers.base import LiveTeacher
 from hf_distill.trainers.distillation import model as model_module
@@ -389,6 +398,29 @@ def test_other_texts_are_for_what_speaks_about_rows(distil):
         distil(TWO, objectives=["relation"], teacher_prompt="the ")
     with pytest.raises(ValueError, match="no column 'english' for the teacher to read"):
         distil(TWO, objectives=["embedding"], teacher_text_column="english")
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_tokens_of_a_prompt_are_pooled_only_where_the_encoder_says_so(mode, encoder, tiny_tokenizer, sentences):
+    """The states of all tokens, pooled without those of the prompt."""
+    prompt, texts = "the old ", sentences[:5]
+    tokens = tiny_tokenizer([prompt + text for text in texts], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states, mask = encoder(**tokens).last_hidden_state, tokens["attention_mask"].clone()
+    mask[:, :3] = 0  # [CLS] and the two words.
+    places = torch.arange(1, mask.shape[1] + 1)
+    weights = {"weightedmean": mask * places, "mean": mask, "mean_sqrt_len_tokens": mask}.get(mode)
+    if weights is not None:
+        total = weights.sum(1, keepdim=True).float()
+        expected = (states * weights[..., None]).sum(1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)
+    elif mode == "max":
+        expected = states.masked_fill(mask[..., None] == 0, -math.inf).amax(1)
+    else:
+        expected = states[torch.arange(5), (mask if mode == "cls" else mask * places).argmax(1)]
+    head = SentenceHead(mode, include_prompt=False)
+    found = encode_texts(encoder, head, tiny_tokenizer, texts, batch_size=2, prompt=prompt)
+    assert np.allclose(found, expected.numpy(), atol=1e-5)
+    assert head.not_pooled == 0
 
 
 def test_a_prompt_that_the_teacher_has_by_default_is_asked_for(distil, encoder, tiny_tokenizer, tmp_path, caplog):

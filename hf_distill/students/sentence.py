@@ -94,9 +94,11 @@ class SentenceHead(nn.Module):
         include_prompt: Whether the tokens of a prompt are pooled too.
         similarity: Name of the similarity that the vectors are compared by; `None` is the cosine.
         dense_is_new: Whether a dense layer was made for a student, with weights that mean nothing yet.
+        not_pooled: Tokens at the beginning of every text that are not pooled now: those of a prompt (`leave_out`).
     """
 
     dense_is_new = False
+    not_pooled = 0
 
     def __init__(
         self,
@@ -139,7 +141,8 @@ class SentenceHead(nn.Module):
         """
         # Of a teacher that is spread over devices the last layer is not where the text came in.
         states = states.float().to(mask.device)
-        vectors = torch.cat([_pool(states, mask, mode) for mode in self.pooling], dim=-1)
+        counted = mask if not self.not_pooled else mask * (mask.cumsum(1) > self.not_pooled)
+        vectors = torch.cat([_pool(states, mask, counted, mode) for mode in self.pooling], dim=-1)
         for step in self.steps:
             vectors = step(vectors)
         return vectors
@@ -148,6 +151,18 @@ class SentenceHead(nn.Module):
     def prompt(self) -> str:
         """The prompt that is put before a text if none is named; empty if there is no default."""
         return self.prompts.get(self.default_prompt or "", "")
+
+    def leave_out(self, prompt: str, tokenizer: Any) -> None:
+        """From now on texts begin with a prompt; where its tokens are not to be pooled, they are left out.
+
+        Args:
+            prompt: It may be empty.
+            tokenizer: Of the encoder.
+        """
+        self.not_pooled = 0
+        if prompt and not self.include_prompt:
+            ids = tokenizer(prompt)["input_ids"]
+            self.not_pooled = len(ids) - (ids[-1] in tokenizer.all_special_ids)
 
     @property
     def normalizes(self) -> bool:
@@ -240,15 +255,15 @@ class SentenceHead(nn.Module):
         )
 
 
-def _pool(states: Tensor, mask: Tensor, mode: PoolingMode) -> Tensor:
-    """(B, T, H) fp32 states -> (B, H)."""
+def _pool(states: Tensor, mask: Tensor, counted: Tensor, mode: PoolingMode) -> Tensor:
+    """(B, T, H) fp32 states -> (B, H); of the real tokens (B, T) those are pooled that are counted (B, T)."""
     rows = torch.arange(len(mask), device=mask.device)
     if mode == "cls":
-        return states[rows, mask.int().argmax(1)]
+        return states[rows, counted.int().argmax(1)]
     if mode == "lasttoken":
         places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
         return states[rows, (places * mask).argmax(1)]
-    shown = mask[..., None].to(states.dtype)
+    shown = counted[..., None].to(states.dtype)
     if mode == "max":
         return states.masked_fill(shown == 0, -math.inf).amax(1)
     # A weighted mean counts the tokens of the row: the first weighs 1.
@@ -304,11 +319,14 @@ def encode_texts(
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     options = {"truncation": True, "padding": True, "max_length": max_length or head.max_length}
     found: dict[int, Any] = {}
+    before = head.not_pooled
+    head.leave_out(prompt, tokenizer)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         inputs = tokenizer([prompt + texts[row] for row in rows], return_tensors="pt", **options)
         signals = capture(**{name: value.to(device) for name, value in inputs.items() if name in columns})
         found |= dict(zip(rows, cast(Tensor, signals.pooled).float().cpu().numpy(), strict=True))
+    head.not_pooled = before
     return np.stack([found[row] for row in range(len(texts))])
 
 

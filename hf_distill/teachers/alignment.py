@@ -404,6 +404,8 @@ class AlignedTeacher(TeacherSource):
             )
         self.teacher.request(request)
         self.head = self.teacher.head
+        if request.pooled and self.head is not None:
+            self.head.leave_out(self.own_tokens.prompt, self.own_tokens.tokenizer)
 
     def to(self, device: torch.device) -> None:
         """Move to the device of training."""
