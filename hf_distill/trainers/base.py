@@ -173,8 +173,14 @@ class BaseTrainer(Trainer):
             )
 
     def _begin_run(self) -> None:
-        """Forget what a training before this one left behind."""
+        """Forget what a training or an evaluation before this one left behind."""
         self.finite, self._costs = FiniteWatch(), RunCosts()
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.is_stock or sharded or self.accelerator.num_processes == 1 or self.model_wrapped is not self.model:
+            return
+        # accelerate prepares a model once: one that was evaluated would train in every process by itself.
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        vars(self.model).pop("_is_accelerate_prepared", None)
 
     def input_folders(self) -> dict[str, Any]:
         """Argument -> folders that are read, and so never written to."""
