@@ -21,7 +21,7 @@ from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.reports.speed.latency import weight_bytes
 from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
 from hf_distill.settings import ExportArguments, FineTuningArguments, ScoredTaskArguments
-from hf_distill.storage.files import new_files
+from hf_distill.storage.files import close_path, new_files
 from hf_distill.storage.steps import writing_to
 from hf_distill.students.sentence import read_head
 from hf_distill.tasks.loading import LoadedTask
@@ -112,7 +112,7 @@ def _output_dir(arguments: ExportArguments) -> Path:
     if not Path(arguments.model).is_dir():
         raise ValueError(
             f"`--model` {arguments.model!r} is no local folder, so that its own folder cannot take the files: say "
-            "where they go with `--output_dir`."
+            f"where they go with `--output_dir`.{close_path(arguments.model)}"
         )
     return Path(arguments.model) / ONNX_FOLDER
 

@@ -89,7 +89,7 @@ def read_rows(
         ValueError: If none is named, one has no text, or they do not go together.
     """
     if not textbook.textbook:
-        raise ValueError("`--textbook` is missing: name the text that the student learns from.")
+        raise ValueError("`--textbook` is missing: name the text to read (files, folders, Hub ids, tasks).")
     sources = textbook.textbook
     tasks = {source: task for source in sources if (task := _task_of(source, textbook)) is not None}
     if not as_text and (

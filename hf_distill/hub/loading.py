@@ -143,7 +143,7 @@ def load_error(model: str, error: Exception, *, flag: str) -> OSError:
             reason = "there is no such folder, and the Hub has no such names"
         elif constants.HF_HUB_OFFLINE:
             reason = "there is no such folder, and HF_HUB_OFFLINE is set: of the Hub there is only its cache"
-    return OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {reason}{near and '.'}{near}")
+    return OSError(f"`{flag}`: cannot load {model!r} from a local folder or the Hub: {reason.rstrip('.')}.{near}")
 
 
 def _damage(folder: Path) -> str | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import types
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from ..storage.plain_values import merged
+from ..storage.plain_values import did_you_mean, merged
 
 SWITCHES = {
     **dict.fromkeys(("true", "yes", "on", "t", "y", "1"), True),
@@ -55,6 +56,30 @@ class DataclassParser(argparse.ArgumentParser):
             for cls in self.classes
         ]
         return made, rest
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line that names the flag; the page of flags before it would say nothing."""
+        self.exit(2, f"{self.prog}: {self._in_words(message)}\n")
+
+    def _in_words(self, message: str) -> str:
+        """What argparse says of words that it cannot take, as every other error of this package says it."""
+        missing = re.fullmatch(r"the following arguments are required: (.+)", message)
+        if missing:
+            flags = [names.partition("/")[0] for names in missing[1].split(", ")]
+            return " ".join(f"`{flag}` is missing. {self._option_string_actions[flag].help}" for flag in flags)
+        found = re.fullmatch(r"argument (--\w+)[^:]*: (.+)", message, flags=re.DOTALL)
+        if not found:
+            return message
+        flag, reason = found.groups()
+        choice = re.match(r"invalid choice: (.+?) \(choose from", reason)
+        if choice:
+            allowed = list(map(str, self._option_string_actions[flag].choices or ()))
+            hint = did_you_mean(choice[1].strip("'"), allowed)
+            return f"`{flag}` is {choice[1]}; allowed are {', '.join(allowed)}.{hint}"
+        value = re.fullmatch(r"invalid (int|float) value: (.+)", reason)
+        if value:
+            return f"`{flag}` is {value[2]}; it must be a {'whole ' if value[1] == 'int' else ''}number."
+        return f"`{flag}` has no value." if reason.startswith("expected") else f"`{flag}`: {reason}."
 
     def _add_field(self, field: dataclasses.Field[Any], hint: Any) -> None:
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -11,12 +11,10 @@ import dataclasses
 import importlib
 import itertools
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from ..hub.disclosure import is_secret_name, remember_secrets, without_secrets
 from ..storage.files import read_mapping, write_yaml
@@ -37,7 +35,6 @@ STRUCTURED = frozenset(
 # So many names of settings are listed in an error.
 MOST_LISTED = 40
 _LOADED: list[str] = []
-# The page of all flags that argparse would show before every error says nothing.
 USAGE = "%(prog)s [CONFIG.yaml] [--flag value ...] (--help shows every flag)"
 
 
@@ -88,7 +85,6 @@ def parse(
     for word in words:
         check_plain(word, "The command line")
     parser = DataclassParser(classes, prog=prog, description=description, usage=USAGE)
-    parser.error = partial(_error_with_hint, parser.error)  # type: ignore[method-assign]
     config_file = words.pop(0) if words and words[0].endswith(CONFIG_SUFFIXES) else None
     if words and not words[0].startswith("-"):
         raise ValueError(
@@ -120,13 +116,6 @@ def parse(
         check_limits(arguments)
         _check_folders(arguments)
     return tuple(parsed)
-
-
-def _error_with_hint(error: Callable[[str], NoReturn], message: str) -> NoReturn:
-    """The error of argparse, with the value that somebody may have meant."""
-    found = re.search(r"invalid choice: (.+) \(choose from (.+)\)", message)
-    hint = did_you_mean(found[1].strip("'"), re.findall(r"[^', ]+", found[2])) if found else ""
-    error(f"{message}.{hint}" if hint else message)
 
 
 def _close_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
@@ -162,7 +151,7 @@ def _take_preset(parser: DataclassParser, words: list[str]) -> tuple[list[str], 
     """Declare `--preset` for the help page, and take it out of the words: it belongs to no argument class."""
     text = f"Settings of a paper, below file and flags: {', '.join(list_presets())}."
     parser.add_argument("--preset", default=argparse.SUPPRESS, metavar="NAME", help=text)
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=parser.prog, usage=USAGE)
+    own = DataclassParser([], add_help=False, allow_abbrev=False, prog=parser.prog)
     own.add_argument("--preset")
     found, rest = own.parse_known_args(words)
     return rest, found.preset
@@ -291,7 +280,7 @@ def loaded_plugins() -> list[str]:
 
 def take_plugins(words: Sequence[str], prog: str | None = None) -> tuple[list[str], list[str]]:
     """Split the words of a command line into those without `--plugins`, and the modules that it names."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, prog=prog, usage=argparse.SUPPRESS)
+    parser = DataclassParser([], add_help=False, allow_abbrev=False, prog=prog)
     parser.add_argument("--plugins", nargs="+", action="extend", default=[])
     found, rest = parser.parse_known_args(list(words))
     return rest, found.plugins

@@ -149,7 +149,7 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
             raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) hold no rows.") from error
         hint = " Save them as UTF-8." if isinstance(reason, UnicodeDecodeError) else ""
         raise ValueError(
-            f"{[str(path) for path in files]} could not be read as {READERS[suffix]} "
+            f"{[str(path) for path in files]} (`--task`, `--data_dir`) could not be read as {READERS[suffix]} "
             f"({type(reason).__name__}: {reason}).{hint}"
         ) from error
     _check_kinds(rows, files, spec)

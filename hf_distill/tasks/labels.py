@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, List, Value
 
+from hf_distill.storage.plain_values import shown
 from hf_distill.tasks.label_names import LabelNames, match_label_order
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
@@ -76,12 +77,12 @@ def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset
         _check_range(dataset, spec, split)
         return dataset
     lookup = LabelLookup(feature, spec, split)
-    unknown = sorted({repr(value) for value in dataset.unique(column) if lookup.find(value) is None})
+    unknown = sorted({shown(value) for value in dataset.unique(column) if lookup.find(value) is None})
     if unknown:
         raise ValueError(
-            f"Split {split!r} of task {spec.name!r}: column {column!r} holds {unknown[:MAX_EXAMPLES]}"
+            f"Split {split!r} of task {spec.name!r}: column {column!r} holds {', '.join(unknown[:MAX_EXAMPLES])}"
             f"{' and others' if len(unknown) > MAX_EXAMPLES else ''}; allowed are the names {list(spec.label_names)} "
-            f"or their numbers 0 to {spec.num_labels - 1}, and {HIDDEN_LABEL} for a hidden label."
+            f"or their numbers 0 to {spec.num_labels - 1}, and {HIDDEN_LABEL} for a hidden label (`--class_names`)."
         )
     values = [lookup.find(value) for value in dataset[column]]
     return _replace_column(dataset, column, values, ClassLabel(names=list(spec.label_names)))

@@ -26,7 +26,7 @@ from hf_distill.tasks.labels import (
     normalise_labels,
     visible_labels,
 )
-from hf_distill.tasks.one_file import is_one_file, read_one_file, refuse_other_files
+from hf_distill.tasks.one_file import WITH_COLUMNS, is_one_file, read_one_file, refuse_other_files
 from hf_distill.tasks.rows.choices import normalise_choices
 from hf_distill.tasks.rows.preprocessing import preprocess_rows
 from hf_distill.tasks.rows.questions import has_answers, normalise_questions
@@ -149,7 +149,7 @@ def load_task(
     if folder is None and not is_registered(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
     if spec is None and is_one_file(name):
-        spec, raw = read_one_file(name, given, flag)
+        spec, raw = _read_file(name, given, flag)
     elif spec is None:
         spec = _resolve_spec(name, folder, given, flag)
     elif given:
@@ -177,6 +177,19 @@ def load_task(
         }
     )
     return LoadedTask(spec=spec, dataset=dataset, source=source)
+
+
+def _read_file(name: str, fields: dict[str, Any], flag: str) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
+    """The task of one file; where the verb has no flags of columns, an error says so."""
+    try:
+        return read_one_file(name, fields, flag)
+    except ValueError as error:
+        if flag in WITH_COLUMNS:
+            raise
+        raise ValueError(
+            f"{error} Beside `{flag}` there are no such flags: rename the columns of the file, or give a folder with "
+            f"files and a {TASK_FILE} that names them."
+        ) from error
 
 
 def load_tasks(

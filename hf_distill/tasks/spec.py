@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from hf_distill.storage.folders import safe_path
-from hf_distill.storage.plain_values import as_mapping, check_range
+from hf_distill.storage.plain_values import as_mapping, check_range, did_you_mean
 from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, SplitsSpec, plain_field, types_of
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -112,7 +112,7 @@ class TaskSpec(SplitsSpec):
         if unknown or not self.metrics:
             raise ValueError(
                 f"Task {self.name!r} ({self.problem_type or self.kind}): `metrics` has {unknown or 'no entry'}; "
-                f"allowed are {list(allowed)}."
+                f"allowed are {list(allowed)} (`--metrics`).{did_you_mean(unknown, allowed)}"
             )
         if self.label_separator is not None and not self.several_labels:
             raise ValueError(f"Task {self.name!r}: `label_separator` is for tasks with `several_labels`.")

@@ -271,3 +271,18 @@ class TestErrors:
         path.write_text("Anna B-PER\nsleeps\n", encoding="utf-8")
         with pytest.raises(ValueError, match="line 2: 'sleeps' has a word and no tag"):
             load_task(str(path))
+
+    def test_a_name_that_is_almost_a_file_is_told_the_file(self, tmp_path, monkeypatch):
+        write_csv(tmp_path / "reviews.csv", {"text": TEXTS, "label": NAMES})
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(
+            ValueError, match=r"'reviews' is neither .* Did you mean 'reviews.csv'\? For your own data"
+        ):
+            load_task("reviews")
+
+    def test_class_names_that_no_row_has_and_metrics_that_are_misspelt(self, tmp_path):
+        path = write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES})
+        with pytest.raises(ValueError, match=r"column 'label' holds 'bad'; allowed are .*\(`--class_names`\)"):
+            load_task(path, label_names=["fine", "good"])
+        with pytest.raises(ValueError, match=r"\['acuracy'\]; .* \(`--metrics`\)\. Did you mean 'accuracy'\?"):
+            load_task(path, metrics=["acuracy"])

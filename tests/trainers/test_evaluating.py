@@ -186,7 +186,7 @@ def test_the_head_of_the_student_is_scored_as_by_an_evaluation_of_its_own(build,
 
 def test_a_file_whose_columns_cannot_be_guessed_is_asked_for_in_words_that_the_verb_knows(build, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n" + "one text,another text\n" * 20, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"`--eval_task` '.*rows.csv' has .* there are no flags of columns: rename"):
+    with pytest.raises(ValueError, match=r"`--eval_task` '.*rows.csv' has .* there are no such flags: rename"):
         build(eval_task=str(tmp_path / "rows.csv")).evaluate()
 
 

@@ -82,7 +82,7 @@ def load_general_corpus(
     except (HTTPError, OSError, ValueError) as error:
         raise FileNotFoundError(
             f"`{flag}` {str(path_or_id)!r} is neither a file nor a folder, and the Hub does not give it: "
-            f"{' '.join(str(error).split())}{close_path(path)}"
+            f"{' '.join(str(error).split()).rstrip('.')}.{close_path(path)}"
         ) from error
     return _one_split(loaded, str(path_or_id), split, flag)
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar, cast
 import xxhash
 
 from ...storage.files import disk_space
+from ...storage.plain_values import did_you_mean
 from ...storage.steps import begin, damage_of_step, differences, finish, go_on, read_marker
 from ..text.analysis import TokenStreams
 from .scoring import CorpusStatistics, Hits
@@ -124,7 +125,8 @@ def engine_class(name: str) -> type[Engine]:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in _ENGINES:
-        raise ValueError(f"`--engine` is {name!r}; allowed are {['auto', *list_engines()]}.")
+        known = ["auto", *list_engines()]
+        raise ValueError(f"`--engine` is {name!r}; allowed are {known}.{did_you_mean(name, known)}")
     module, attribute = _ENGINES[name]
     return cast("type[Engine]", getattr(importlib.import_module(module), attribute))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hf_distill.storage.files import close_path
 from hf_distill.tasks.spec import TaskSpec
 
 FAMILIES = (
@@ -82,11 +83,11 @@ def get_task(name: str, flag: str = "--task") -> TaskSpec:
     close = sorted(
         {lowered[match] for match in difflib.get_close_matches(canonical.lower(), lowered, n=3, cutoff=0.5)}
     )
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = close_path(name) or (f" Did you mean {' or '.join(map(repr, close))}?" if close else "")
     raise ValueError(
-        f"`{flag}` {name!r} is neither a registered task nor a folder nor a file.{hint} Registered are {list_tasks()}"
-        "; for your own data give a file (reviews.csv), or a folder, with `--text_columns` and `--label_column` or a "
-        "`task.yaml` in it."
+        f"`{flag}` {name!r} is neither a registered task nor a folder nor a file.{hint} For your own "
+        "data give a file (reviews.csv), or a folder, with `--text_columns` and `--label_column` or a `task.yaml` in "
+        f"it. Registered are {list_tasks()}."
     )
 
 

@@ -28,7 +28,6 @@ from ...students.sentence import encode_texts
 from ...tasks.labels import visible_labels
 from ...tasks.loading import LoadedTask, load_task
 from ...tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
-from ...tasks.one_file import is_one_file
 from ...tasks.rows.text import CANDIDATES_COLUMN, LENGTH_COLUMN, PAIR_COLUMN, tokenize_text
 from ...tasks.rows.tokenizing import tokenize_task
 from ...tasks.spec import TaskSpec
@@ -368,15 +367,7 @@ def task_to_evaluate(
         found = read_retrieval(args.eval_task, limit=args.eval_task_samples)
         reranks = all(one.head is None and getattr(one.config, "num_labels", None) == 1 for one in teachers)
         return as_reranking(found) if reranks else found
-    try:
-        return load_task(args.eval_task, args.eval_task_dir, splits="evaluation", flag="--eval_task")
-    except ValueError as error:
-        if not is_one_file(args.eval_task):
-            raise
-        raise ValueError(
-            f"{error} Beside `--eval_task` there are no flags of columns: rename those of the file, or give a folder "
-            "with files and a task.yaml that names them."
-        ) from error
+    return load_task(args.eval_task, args.eval_task_dir, splits="evaluation", flag="--eval_task")
 
 
 def ridge(known: np.ndarray, targets: np.ndarray, features: np.ndarray) -> np.ndarray:

@@ -240,7 +240,7 @@ def check_positions(config: PreTrainedConfig, max_length: int) -> None:
     """
     positions = num_positions(config)
     if positions is not None and max_length > positions:
-        raise ValueError(f"`--max_length` is {max_length}, but the model has {positions} positions.")
+        raise ValueError(f"`--max_length` is {max_length}, but the model has {positions} positions: give no more.")
 
 
 def lora_alpha(arguments: TeacherArguments) -> float | None:
