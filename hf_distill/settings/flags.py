@@ -37,7 +37,7 @@ class DataclassParser(argparse.ArgumentParser):
         for cls in self.classes:
             hints = get_type_hints(cls)
             # In the order of the parameters of the class: those of keywords alone are the last.
-            for field in sorted(dataclasses.fields(cls), key=lambda field: field.kw_only):
+            for field in sorted(dataclasses.fields(cls), key=lambda field: field.kw_only is True):
                 if field.init:
                     self._add_field(field, hints[field.name])
 

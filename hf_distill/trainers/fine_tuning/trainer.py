@@ -186,7 +186,7 @@ class FineTuningTrainer(BaseTrainer):
         with reading(inputs.get("attention_mask")):
             found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if isinstance(loss, TaskLoss) and loss.num_rows is not None:
-            mean = (found[0] if return_outputs else found).detach().float()
+            mean = (found[0] if isinstance(found, tuple) else found).detach().float()
             self._means.add("loss", mean, loss.count.to(mean) * min(real, 1))
         return found
 
