@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_distill.commands.push import check_repo
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.hub.selection import CARD_FILE, FACTS_FILE
@@ -36,9 +37,12 @@ def run(arguments: CardArguments) -> dict[str, Any]:
         `card` (the file), `problems` (what a visitor of the Hub would miss, a sentence each), `checked_only`.
 
     Raises:
-        ValueError: If the folder holds no student; with `arguments.check`, if the card has problems.
+        ValueError: If the folder holds no student, or the repository cannot have its name; with `arguments.check`, if
+            the card has problems.
     """
     folder = Path(arguments.folder).expanduser()
+    if arguments.repo is not None:
+        check_repo(arguments.repo)
     if not (folder / "config.json").is_file():
         raise ValueError(f"`--folder` {str(folder)!r} holds no student: there is no config.json.")
     if not arguments.check:

@@ -27,10 +27,7 @@ def run(pushing: PushArguments) -> dict[str, Any]:
         ValueError: If the folder holds neither a student nor a corpus, or the repository cannot have this name.
         PushError: If the Hub cannot be reached or does not take it; the folder is as it was.
     """
-    try:
-        validate_repo_id(pushing.repo)
-    except HFValidationError as error:
-        raise ValueError(f"`--repo` {pushing.repo!r} is no name of a repository: {error}") from error
+    check_repo(pushing.repo)
     if pushing.dry_run:
         return _facts(select_files(pushing.folder), pushing.repo)
     pushed = push_folder(
@@ -54,6 +51,18 @@ def _facts(selection: Selection, repo: str) -> dict[str, Any]:
         "bytes": selection.size,
         "dry_run": True,
     }
+
+
+def check_repo(name: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(f"`--repo` {name!r} is no name of a repository: {error}") from error
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from hf_distill.storage.files import read_json
+from hf_distill.storage.files import close_path, read_json
 from hf_distill.storage.plain_values import NotFiniteError, listed
 
 RepoType = Literal["model", "dataset"]
@@ -174,7 +174,7 @@ def _repo_type(root: Path) -> RepoType:
         ValueError: If that is nothing that is pushed.
     """
     if not root.is_dir():
-        raise ValueError(f"There is no folder {str(root)!r}.")
+        raise ValueError(f"There is no folder {str(root)!r}.{close_path(root)}")
     if (root / "manifest.json").is_file() and any(root.glob("signals-*.arrow")):
         raise ValueError(f"{str(root)!r} is a stored teacher: no signals and no weights of a teacher are uploaded.")
     made_by = _NO_STUDENTS.get(_job(root))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from .values import setting
 
+FORMATS = (".png", ".svg", ".pdf")
+
 
 @dataclass
 class AttentionArguments:
@@ -25,6 +27,8 @@ class AttentionArguments:
         """A single model may be given as a string; layers go with models."""
         if isinstance(self.models, str):
             self.models = [self.models]
+        if not self.output.lower().endswith(FORMATS):
+            raise ValueError(f"`--output` is {self.output!r}; its ending must be one of {', '.join(FORMATS)}.")
         if self.layers is not None and len(self.layers) != len(self.models):
             raise ValueError(
                 f"`--layers` has {len(self.layers)} numbers for {len(self.models)} models; give one for each."

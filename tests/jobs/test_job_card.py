@@ -183,6 +183,11 @@ def test_what_is_no_student_has_no_card(tmp_path):
         make_card(CardArguments(str(tmp_path)))
 
 
+def test_a_repository_that_cannot_have_its_name_is_refused(student):
+    with pytest.raises(ValueError, match="`--repo` 'bad name' is no name of a repository"):
+        make_card(CardArguments(str(student), repo="bad name"))
+
+
 def test_limits_follow_from_the_facts():
     facts = CardFacts("small", [], ModelFacts("small"))
     assert limits_of(facts) == ["Not scored on any task: what it is good for is to be measured first."]

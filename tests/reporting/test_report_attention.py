@@ -86,6 +86,11 @@ def test_what_cannot_be_drawn_is_named(fields, message, tiny_bert_config, tiny_t
         attention_map(BertModel(tiny_bert_config()), tiny_tokenizer, given.pop("text"), **given)
 
 
+def test_a_picture_has_an_ending_that_can_be_drawn():
+    with pytest.raises(ValueError, match=r"`--output` is 'map.xyz'; its ending must be one of .png, .svg, .pdf"):
+        AttentionArguments(models=["teacher"], text=TEXT, output="map.xyz")
+
+
 def test_a_head_must_exist(tiny_bert_config, tiny_tokenizer, tmp_path):
     found = attention_map(BertModel(tiny_bert_config()), tiny_tokenizer, TEXT)
     with pytest.raises(ValueError, match=r"`--heads` has \[5\]; model has the heads 1 to 4"):
