@@ -171,20 +171,31 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
         if not all(number.is_integer() for number in numbers):
             _say_regression(numbers, column, folder)
             return None
-        return _numbered_classes(numbers, str(HIDDEN_LABEL) in written, column, folder)
+        return _numbered_classes(numbers, written, column, folder)
     if len(texts) > MAX_INFERRED_LABELS:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds {len(texts)} different texts: is it the label?")
     _refuse_several_labels(texts, column, folder)
+    _say_marks(written, sorted(texts), column, folder)
     _check_spelling(texts, column, folder)
     return sorted(texts)
 
 
-def _numbered_classes(numbers: Sequence[float], holds_mark: bool, column: str, folder: Path) -> list[str]:
+def _say_marks(written: Collection[str], names: Sequence[str], column: str, folder: Path) -> None:
+    """Warn of what marks rows without a label, but may be the name of a class."""
+    marks = sorted(text for text in written if text and text.lower() in HIDDEN_TEXTS)
+    if marks:
+        logger.warning(
+            f"Column {column!r} of {str(folder)!r} holds {' and '.join(marks)}, which marks rows without a label: "
+            f"they are not learnt. If it is a class, name all of them: `--class_names {' '.join([*marks, *names])}`."
+        )
+
+
+def _numbered_classes(numbers: Sequence[float], written: Collection[str], column: str, folder: Path) -> list[str]:
     """Names of classes that are whole numbers from 0 on.
 
     Args:
         numbers: The numbers in the column, rising, without the mark of hidden labels.
-        holds_mark: Whether the column holds that mark, which a class may have for its number.
+        written: Everything in the column, as text.
         column: The column.
         folder: The folder or file.
 
@@ -193,14 +204,9 @@ def _numbered_classes(numbers: Sequence[float], holds_mark: bool, column: str, f
     """
     if numbers[0] == 0 and numbers[-1] == len(numbers) - 1:
         names = [str(int(number)) for number in numbers]
-        if holds_mark:
-            logger.warning(
-                f"Column {column!r} of {str(folder)!r} holds {HIDDEN_LABEL}, which marks rows without a label: they "
-                f"are not learnt. If it is a class, name all of them: `--class_names {HIDDEN_LABEL} "
-                f"{' '.join(names)}`."
-            )
+        _say_marks(written, names, column, folder)
         return names
-    numbers = [HIDDEN_LABEL, *numbers] if holds_mark else numbers
+    numbers = [HIDDEN_LABEL, *numbers] if str(HIDDEN_LABEL) in written else numbers
     listed = " ".join(f"{number:g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
     raise ValueError(
         f"Column {column!r} of {str(folder)!r} holds the numbers {listed}: are they classes? Name them with "

@@ -146,14 +146,15 @@ def test_an_empty_cell_among_whole_numbers_is_a_missing_label(tmp_path):
     assert task.train["label"][:] == [0, 1, -1]
 
 
-def test_a_number_that_marks_hidden_labels_may_be_a_class(tmp_path, caplog):
-    rows = [{"text": f"row {number}", "label": number - 1} for number in range(3)]
-    folder = str(write(tmp_path / "moods", rows))
+@pytest.mark.parametrize("labels", [[-1, 0, 1], ["hidden", "partly", "visible"], ["-", "neg", "pos"]])
+def test_what_marks_hidden_labels_may_be_a_class(tmp_path, caplog, labels):
+    folder = str(write(tmp_path / "marked", [{"text": f"row {label}", "label": label} for label in labels]))
+    names = [str(label) for label in labels]
     assert load_task(folder, text_columns=["text"]).train["label"][:] == [-1, 0, 1]
-    assert "holds -1, which marks rows without a label" in caplog.text
-    assert "`--class_names -1 0 1`" in caplog.text
+    assert f"holds {names[0]}, which marks rows without a label" in caplog.text
+    assert f"`--class_names {' '.join(names)}`" in caplog.text
     caplog.clear()
-    assert load_task(folder, text_columns=["text"], label_names=["-1", "0", "1"]).train["label"][:] == [0, 1, 2]
+    assert load_task(folder, text_columns=["text"], label_names=names).train["label"][:] == [0, 1, 2]
     assert not caplog.text
 
 
