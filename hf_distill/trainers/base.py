@@ -261,6 +261,13 @@ class BaseTrainer(Trainer):
 
     @unless_stock
     def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+        reads_alone = self.accelerator.num_processes > 1 and self.accelerator.dispatch_batches is False
+        if reads_alone and not has_length(dataset) and not kwargs.get("is_training"):
+            logger.warning_once(
+                f"Rows of a stream are evaluated in {self.accelerator.num_processes} processes that each read it "
+                "(`dispatch_batches: false`): some count twice, to fill the last batches. Give rows with a length for "
+                "exact scores."
+            )
         if self.args.device.type == "cpu":
             # The host itself computes: asking it costs nothing.
             return super()._get_dataloader(dataset, *args, **kwargs)
