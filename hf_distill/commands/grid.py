@@ -285,7 +285,7 @@ def distil_students(students: Sequence[Student]) -> None:
             logger.warning(f"[{one.name}] distilled before: {folder}")
             continue
         write_yaml(file, _without_secret_fields(settings), sort_keys=False)
-        logger.warning(f"[{one.name}] is distilled: {folder}")
+        logger.warning(f"[{one.name}] starts: {folder}")
         # Secrets go to the training alone, in no file.
         secrets = {key: value for key, value in settings.items() if is_secret_name(key) and value is not None}
         words = [word for key, value in secrets.items() for word in (f"--{key}", str(value))]
