@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -62,6 +63,10 @@ def summary(results: dict[str, Any]) -> str:
         score = f"; {results['metric']} {results['scores'][name]:.4f}" if "scores" in results else ""
         lines.append(f"{name}: {size / 1e6:.1f} MB{score}")
     lines.append(f"largest difference from PyTorch {results['difference']:.1e}; files in {results['folder']}")
+    folder, model = Path(results["folder"]), Path(results["model"])
+    # Within the model's own folder the files are pushed with it.
+    pushed = model if folder == model / ONNX_FOLDER else folder
+    lines.append(f"go on with: hf-distill push {shlex.quote(str(pushed))} USER/NAME --dry_run")
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
-from hf_distill.commands.export import run as export
+from hf_distill.commands.export import run as export, summary
 from hf_distill.reports.onnx.onnx_model import OnnxModel
 from hf_distill.reports.speed.quality import read_quality
 from hf_distill.settings import ExportArguments, ScoredTaskArguments
@@ -93,3 +93,9 @@ def test_the_file_of_a_sentence_encoder_gives_its_vectors(tiny_bert_config, tiny
     torch.testing.assert_close(found["sentence_embedding"], torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"compared by their vectors, not scored"):
         export(ScoredTaskArguments("glue/stsb"), ExportArguments(str(tmp_path / "encoder")))
+
+
+@pytest.mark.parametrize(("folder", "pushed"), [("my model/onnx", "'my model'"), ("elsewhere", "elsewhere")])
+def test_the_folder_to_push_is_said(folder, pushed):
+    results = {"bytes": {}, "difference": 0.0, "folder": folder, "model": "my model"}
+    assert summary(results).endswith(f"go on with: hf-distill push {pushed} USER/NAME --dry_run")
