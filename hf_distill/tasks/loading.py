@@ -31,7 +31,7 @@ from hf_distill.tasks.rows.choices import normalise_choices
 from hf_distill.tasks.rows.preprocessing import preprocess_rows
 from hf_distill.tasks.rows.questions import has_answers, normalise_questions
 from hf_distill.tasks.rows.words import normalise_words
-from hf_distill.tasks.several_labels import normalise_several
+from hf_distill.tasks.several_labels import normalise_several, splits_hold_places
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
@@ -169,11 +169,12 @@ def load_task(
         raise FileNotFoundError(
             f"Task {spec.name!r} needs the splits {list(needed)}, but {source!r} lacks {missing}; found {found}."
         )
+    raw = {split: [rename_columns(part, spec) for part in raw[split]] for split in wanted if split in raw}
+    places = spec.several_labels and splits_hold_places(raw, spec)
     dataset = DatasetDict(
         {
-            split: join_parts([_normalise(part, spec, split, source) for part in raw[split]], spec)
-            for split in wanted
-            if split in raw
+            split: join_parts([_normalise(part, spec, split, source, places=places) for part in parts], spec)
+            for split, parts in raw.items()
         }
     )
     return LoadedTask(spec=spec, dataset=dataset, source=source)
@@ -339,9 +340,9 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
     )
 
 
-def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
+def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str, *, places: bool) -> Dataset:
     """Reduce rows to the task's columns, with texts as strings and labels in the task's order."""
-    rows = preprocess_rows(rename_columns(rows, spec), spec, split=split)
+    rows = preprocess_rows(rows, spec, split=split)
     is_test = split in spec.test_splits
     texts = [*spec.text_columns, *spec.choice_columns]
     needed = texts if is_test else [*texts, spec.label_column]
@@ -359,7 +360,7 @@ def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Datase
     elif spec.is_span:
         rows = normalise_questions(rows, spec, split=split)
     else:
-        rows = normalise_choices(_normalise_texts(rows, spec, split, source), spec, split=split)
+        rows = normalise_choices(_normalise_texts(rows, spec, split, source, places=places), spec, split=split)
     if split == spec.train_split and not has_labels(rows, spec):
         raise ValueError(
             f"Split {split!r} of task {spec.name!r} ({source}) has no visible label among {len(rows)} rows."
@@ -367,7 +368,7 @@ def _normalise(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Datase
     return rows
 
 
-def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str) -> Dataset:
+def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str, *, places: bool) -> Dataset:
     """Texts as strings, labels in the task's order; rows without a text are dropped from the training split."""
     for column in spec.text_columns:
         rows = cast_column(rows, column, Value("string"), spec=spec, split=split)
@@ -379,8 +380,11 @@ def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str) -> 
     )
     if spec.label_column not in rows.column_names:
         return hide_labels(rows, spec)
-    normalise = normalise_several if spec.several_labels else normalise_labels
-    return drop_labels(normalise(rows, spec, split=split), spec, split=split)
+    if spec.several_labels:
+        rows = normalise_several(rows, spec, split=split, places=places)
+    else:
+        rows = normalise_labels(rows, spec, split=split)
+    return drop_labels(rows, spec, split=split)
 
 
 def has_labels(rows: Dataset, spec: TaskSpec) -> bool:

@@ -8,7 +8,7 @@ Shape legend: B rows, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,21 +70,52 @@ def names_in(rows: Dataset, column: str, separator: str | None) -> list[str]:
     return names
 
 
-def normalise_several(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
+def splits_hold_places(splits: Mapping[str, Sequence[Dataset]], spec: TaskSpec) -> bool:
+    """Whether the splits of a task hold 0 and 1 for every label, in place of the labels that a row has.
+
+    The training split decides for all: in a few rows `[0, 1]` may be either. Without it all splits decide together.
+    """
+    column = spec.label_column
+    parts = splits.get(spec.train_split) or [part for split in splits.values() for part in split]
+    cells = [
+        _without_hidden(items_of(value, spec.label_separator), spec)
+        for part in parts
+        if column in part.column_names and says_several(part, column, spec.label_separator)
+        for value in part[column]
+    ]
+    return are_places(cells) and all(len(cell) == spec.num_labels for cell in cells if cell is not None)
+
+
+def normalise_several(rows: Dataset, spec: TaskSpec, *, split: str, places: bool) -> Dataset:
     """Give the label column 0 and 1 for every label of the task.
 
+    Args:
+        rows: Rows of one split.
+        spec: The task.
+        split: The split, for messages.
+        places: Whether the task's rows hold 0 and 1 for every label (`splits_hold_places`); else they hold labels.
+
     Raises:
-        ValueError: If a label is none of the task's.
+        ValueError: If a label is none of the task's, or the split holds the other of the two kinds.
     """
     column = spec.label_column
     feature: Any = rows.features[column]
     item = feature.feature if isinstance(feature, List) else feature
     cells = [items_of(value, spec.label_separator) for value in rows[column]]
-    if are_places(cells) and all(len(cell) == spec.num_labels for cell in cells if cell is not None):
+    where = f"Split {split!r} of task {spec.name!r}: column {column!r}"
+    if places:
+        cells = [_without_hidden(cell, spec) for cell in cells]
+        wrong = next((cell for cell in cells if cell is not None and not _is_places(cell, spec.num_labels)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"{where} holds {wrong}, but the task's rows hold 0 or 1 for each of its {spec.num_labels} labels: "
+                "write all splits alike."
+            )
         values = [
             [float(HIDDEN_LABEL)] * spec.num_labels if cell is None else list(map(float, cell)) for cell in cells
         ]
     else:
+        _refuse_places(cells, spec, where)
         lookup = LabelLookup(item, spec, split)
         found = [None if cell is None else [lookup.find(one) for one in cell] for cell in cells]
         unknown = [
@@ -95,12 +126,31 @@ def normalise_several(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
         ]
         if unknown:
             raise ValueError(
-                f"Split {split!r} of task {spec.name!r}: column {column!r} holds the labels "
+                f"{where} holds the labels "
                 f"{sorted({repr(one) for one in unknown})[:SHOWN]}; allowed are the names "
                 f"{list(spec.label_names or ())} or their numbers 0 to {spec.num_labels - 1}."
             )
         values = [_places(cell, spec.num_labels) for cell in found]
     return rows.remove_columns(column).add_column(column, values, feature=List(Value("float32")))
+
+
+def _without_hidden(cell: list[Any] | None, spec: TaskSpec) -> list[Any] | None:
+    """A cell of 0 and 1 for every label; `None` where it is empty, or holds the mark of a hidden label alone."""
+    return None if not cell or cell == [HIDDEN_LABEL] * spec.num_labels else cell
+
+
+def _is_places(cell: Sequence[Any], count: int) -> bool:
+    return len(cell) == count and all(isinstance(item, (int, float)) and item in (0, 1) for item in cell)
+
+
+def _refuse_places(cells: Sequence[list[Any] | None], spec: TaskSpec, where: str) -> None:
+    """Refuse 0 and 1 for every label where the other splits hold labels: a row that names one twice shows it."""
+    twice = next((cell for cell in cells if cell is not None and len(set(cell)) < len(cell)), None)
+    if twice is not None and are_places(cells) and len(twice) == spec.num_labels:
+        raise ValueError(
+            f"{where} holds {twice}, which is 0 or 1 for each label, but the task's rows hold the labels themselves: "
+            "write all splits alike."
+        )
 
 
 def _places(labels: Sequence[Any] | None, count: int) -> list[float]:

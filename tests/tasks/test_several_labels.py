@@ -46,6 +46,38 @@ def test_lists_of_labels_say_that_a_row_has_several(labels, names, tmp_path):
     assert task.spec.headline == "f1_micro"
 
 
+@pytest.mark.parametrize(
+    ("train", "others", "expected"),
+    [
+        # Numbers of labels in training: in the small split `[0, 1]` is both of them, not the second alone.
+        ([[0, 1], [0], [1]], [[0, 1], [0, 1]], [[1.0, 1.0], [1.0, 1.0]]),
+        ([[1, 0], [1, 1], [0, 0]], [[0, 1], [0, 1]], [[0.0, 1.0], [0.0, 1.0]]),
+        # Hidden in all places, or empty: no label is known.
+        ([[1, 0], [1, 1], [0, 0]], [[0, 1], [-1, -1]], [[0.0, 1.0], [-1.0, -1.0]]),
+        ([[1, 0], [1, 1], [0, 0]], [[0, 1], []], [[0.0, 1.0], [-1.0, -1.0]]),
+    ],
+)
+def test_the_training_split_says_what_numbers_mean_in_all_splits(train, others, expected, tmp_path):
+    for split, labels in (("train", train), ("validation", others)):
+        write_rows(tmp_path / f"{split}.jsonl", [{"text": f"the {i}", "label": c} for i, c in enumerate(labels)])
+    task = load_task(str(tmp_path), text_columns=["text"])
+    assert task.dataset["validation"]["label"][:] == expected
+
+
+@pytest.mark.parametrize(
+    ("train", "others", "error"),
+    [
+        ([[1, 0], [1, 1], [0, 0]], [[0, 1], [1]], r"holds \[1\], but the task's rows hold 0 or 1 for each"),
+        ([[0, 1], [0], [1]], [[0, 1], [1, 1]], r"holds \[1, 1\], which is 0 or 1 for each label, but"),
+    ],
+)
+def test_splits_that_write_labels_in_two_ways_are_refused(train, others, error, tmp_path):
+    for split, labels in (("train", train), ("validation", others)):
+        write_rows(tmp_path / f"{split}.jsonl", [{"text": f"the {i}", "label": c} for i, c in enumerate(labels)])
+    with pytest.raises(ValueError, match=error):
+        load_task(str(tmp_path), text_columns=["text"])
+
+
 def test_a_separated_column_of_a_csv(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / f"{split}.csv").write_text("text,label\nthe 0,sad;good\nthe 1,sad\nthe 2,good\n")
