@@ -11,7 +11,13 @@ from tiny_data import save_model
 from trainings import assert_same_weights, batch_of, logged, trained
 from transformers import AutoModel, BertForSequenceClassification, set_seed
 
-from hf_distill import DistillationArguments, DistillationTrainer, create_student
+from hf_distill import (
+    DistillationArguments,
+    DistillationTrainer,
+    MultiTeacherArguments,
+    MultiTeacherTrainer,
+    create_student,
+)
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.objectives import LogitsObjective, Objective
 from hf_distill.trainers.checkpoints import MANIFEST_NAME
@@ -46,6 +52,32 @@ def test_weights_that_were_cut_out_of_the_teacher_learn_slowly(
     made = {"model_init": model_init} if by_function else {"model": model_init()}
     trainer = DistillationTrainer(args=args, teacher_model=tiny_teacher, train_dataset=rows, **made)
     assert trainer.args.learning_rate == rate
+    args = MultiTeacherArguments(str(tmp_path), objectives=["logits"], use_cpu=True, report_to=[], **given)
+    made = {"model_init": model_init} if by_function else {"model": model_init()}
+    several = MultiTeacherTrainer(args=args, teacher_models=[tiny_teacher] * 2, train_dataset=rows, **made)
+    assert several.args.learning_rate == rate
+
+
+def test_a_rate_that_was_set_since_stays_whatever_student_is_made(tmp_path, tiny_teacher, tiny_tokenizer, rows):
+    inits = iter(["teacher", "random", "teacher", "teacher", "teacher"])
+    args = DistillationArguments(str(tmp_path), objectives=["logits"], use_cpu=True, report_to=[], max_steps=1)
+    trainer = DistillationTrainer(
+        args=args,
+        teacher_model=tiny_teacher,
+        train_dataset=rows,
+        processing_class=tiny_tokenizer,
+        model_init=lambda: create_student(tiny_teacher, "2x12:2h:16", init=next(inits)),
+    )
+    rates = []
+    for _ in range(2):
+        trainer.train()
+        rates.append(trainer.optimizer.param_groups[0]["initial_lr"])
+    # As a trial of a search does it; the usual rate, but chosen.
+    for rate in (3e-3, float("6e-4")):
+        trainer.args.learning_rate = rate
+        trainer.train()
+        rates.append(trainer.optimizer.param_groups[0]["initial_lr"])
+    assert rates == [6e-4, 1e-4, 3e-3, 6e-4]
 
 
 def test_accumulated_batches_give_the_update_of_one_large_batch(build):

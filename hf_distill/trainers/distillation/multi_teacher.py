@@ -64,7 +64,7 @@ class MultiTeacherTrainer(DistillationTrainer):
             objectives = own.objectives or (["logits"] if len(given) > 1 else None)
         super().__init__(
             model,
-            own,
+            args,
             data_collator,
             teacher_model=list(given),  # type: ignore[arg-type]
             objectives=objectives,

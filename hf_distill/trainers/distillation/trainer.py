@@ -143,8 +143,10 @@ class DistillationTrainer(BaseTrainer):
         items = objectives if objectives is not None else getattr(args, "objectives", None)
         self._objective_items = chosen_objectives(items, has_teacher=teacher_model is not None)
         self.distilling = bool(self._objective_items)
-        self._is_rate_open = isinstance(getattr(args, "learning_rate", Unset()), Unset)
+        is_rate_open = isinstance(getattr(args, "learning_rate", Unset()), Unset)
         self.args = settled(args, self.arguments_class, distilling=self.distilling)
+        # The usual rate, and that of this student: both `None` where somebody chose one.
+        self._usual_rate = self._open_rate = self.args.learning_rate if is_rate_open else None
         self.peft_config = peft_config
         self._given_model, self._is_started = model is not None, False
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
@@ -230,8 +232,10 @@ class DistillationTrainer(BaseTrainer):
 
     def _wrap(self, student: Any) -> DistillationModel:
         """Put the objectives around the student."""
-        if self._is_rate_open and student in CUT_STUDENTS:
-            self.args.learning_rate = RATE_OF_CUT_STUDENTS
+        # The same object, unless a search or a user has set one since, perhaps of the same value.
+        if self.args.learning_rate is self._open_rate:
+            self._open_rate = RATE_OF_CUT_STUDENTS if student in CUT_STUDENTS else self._usual_rate
+            self.args.learning_rate = self._open_rate
         if self.peft_config is not None:
             from ..._optional import require
 
