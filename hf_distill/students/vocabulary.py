@@ -92,7 +92,7 @@ def trim_vocabulary(
     numbers = tuple(ids[piece] for piece in order)
     small = None if model is None else with_rows(model, numbers)
     if small is not None:
-        _renumber_tokens(small.config, tokenizer, trimmed)
+        _renumber_tokens(small, tokenizer, trimmed)
     unknown_before, unknown, changed = _measure(tokenizer, trimmed, set(numbers), unseen)
     return TrimmedVocabulary(trimmed, small, numbers, len(ids), unknown_before, unknown, changed, len(unseen))
 
@@ -176,7 +176,7 @@ def _is_letter(piece: str, model: dict[str, Any], characters: set[str]) -> bool:
         return True
     prefix = model.get("continuing_subword_prefix") or ""
     letter = piece.removeprefix(prefix) if prefix else piece
-    letter = letter.removeprefix("▁") or letter
+    letter = letter.removeprefix("▁").removesuffix(model.get("end_of_word_suffix") or "") or letter
     if len(letter) != 1:
         return False
     # Byte-level byte-pair encoding writes bytes as printable characters, none of which is above this one.
@@ -236,7 +236,9 @@ def _rebuilt(tokenizer: Any, state: dict[str, Any], order: Sequence[str]) -> Any
         if decoder:
             config["added_tokens_decoder"] = {str(number[t["content"]]): t for t in decoder.values()}
             write_text(settings, json.dumps(config))
-        return AutoTokenizer.from_pretrained(folder)
+        # They may have been set since it was loaded.
+        sides = {name: getattr(tokenizer, name) for name in ("padding_side", "truncation_side")}
+        return AutoTokenizer.from_pretrained(folder, **sides)
 
 
 def _is_kept(merge: Any, number: dict[str, int], model: dict[str, Any]) -> bool:
@@ -256,13 +258,22 @@ def _renumber_template(processor: Any, number: dict[str, int]) -> None:
             _renumber_template(inner, number)
 
 
-def _renumber_tokens(config: Any, tokenizer: Any, trimmed: Any) -> None:
-    """Give the special tokens of a configuration their new numbers; in place."""
-    numbers, pieces = trimmed.get_vocab(), {number: piece for piece, number in tokenizer.get_vocab().items()}
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id"):
-        old = getattr(config, name, None)
-        if isinstance(old, int) and pieces.get(old) in numbers:
-            setattr(config, name, numbers[pieces[old]])
+def _renumber_tokens(model: PreTrainedModel, tokenizer: Any, trimmed: Any) -> None:
+    """Give the tokens that the settings of a model name their new numbers; in place.
+
+    A token without a piece in the new vocabulary is `None`; a number that no piece has stays.
+    """
+    numbers = trimmed.get_vocab()
+    new = {number: numbers.get(piece) for piece, number in tokenizer.get_vocab().items()}
+    for settings in (model.config, getattr(model, "generation_config", None)):
+        for name, old in () if settings is None else settings.to_dict().items():
+            if not name.endswith("_token_id"):
+                continue
+            if isinstance(old, list):
+                # A generation may end with any of several tokens.
+                setattr(settings, name, [new.get(each, each) for each in old if new.get(each, each) is not None])
+            elif isinstance(old, int):
+                setattr(settings, name, new.get(old, old))
 
 
 def _measure(tokenizer: Any, trimmed: Any, kept: set[int], texts: Sequence[str]) -> tuple[float, float, float]:

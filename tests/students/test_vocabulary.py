@@ -15,6 +15,9 @@ from transformers import (
     AutoTokenizer,
     BertForMaskedLM,
     BertModel,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
@@ -232,3 +235,36 @@ class TestDistillation:
     def test_a_source_of_signals_that_knows_one_tokenizer_says_so(self, full, trimmed):
         with pytest.raises(ValueError, match="reads the ids of its own tokenizer"):
             share_tokens(TeacherSource(), None, trimmed.tokenizer, full, pairs=False)
+
+
+def test_what_a_generation_ends_with_has_its_new_number(tmp_path):
+    tokenizer = tokenizer_of("BPE")
+    tokenizer.add_special_tokens({"eos_token": "<end>", "additional_special_tokens": ["<turn>"]})
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    end, turn = tokenizer.convert_tokens_to_ids(["<end>", "<turn>"])
+    gone = max(tokenizer.encode(" sleeping", add_special_tokens=False))
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=end, pad_token_id=1
+        )
+    )
+    model.generation_config.eos_token_id = [end, turn, gone]
+    found = trim_vocabulary(tokenizer, model, ["the lazy dog"])
+    numbers = [found.kept.index(end), found.kept.index(turn)]
+    assert gone not in found.kept
+    assert found.model.config.eos_token_id == numbers[0] != end
+    found.model.save_pretrained(tmp_path)
+    found.tokenizer.save_pretrained(tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == numbers
+    assert model.generation_config.eos_token_id == [end, turn, gone]
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.padding_side == again.truncation_side == "left"
+
+
+def test_letters_at_the_end_of_words_stay():
+    backend = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.train_from_iterator(TRAINING, trainers.BpeTrainer(special_tokens=SPECIALS, end_of_word_suffix="</w>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    found = trim_vocabulary(tokenizer, None, ["old bridge"])
+    assert found.tokenizer.tokenize("dog") == ["d", "o", "g</w>"]
