@@ -433,11 +433,15 @@ def close_path(path: PathLike) -> str:
 def separator_of_table(path: PathLike) -> str:
     """Return what stands between the cells of a table: a tab, or in a csv file what its first line is separated by.
 
-    Spreadsheets write csv files with semicolons in countries whose numbers have commas.
+    Spreadsheets write csv files with semicolons in countries whose numbers have commas. A compressed file
+    (`texts.csv.gz`) is looked into.
     """
-    if Path(path).suffix.lower() != ".csv":
+    if ".csv" not in Path(path).name.lower():
         return "\t"
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as stream:
+    import fsspec
+
+    text = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
+    with fsspec.open(os.fspath(path), "rt", compression="infer", **text) as stream:
         header = stream.readline()
     return next((separator for separator in ",;\t" if separator in header), ",")
 

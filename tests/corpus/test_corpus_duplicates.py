@@ -32,7 +32,11 @@ from hf_distill.corpus.build.duplicates import (
             "\u0939\u093f\u0928\u094d\u0926\u0940, \u092e\u0947\u0902",
             "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902",
         ),
-        ("\u597d\uff0c\u7684\u3002", "\u597d \u7684"),
+        ("\u597d\uff0c\u7684\u3002", "\u597d\u7684"),
+        ("\u597d \u7684 Python \u597d", "\u597d\u7684python\u597d"),
+        ("co\u00adoperate", "cooperate"),
+        ("it does n't work -LRB- ca n't it -RRB-", "it doesn t work can t it"),
+        ("It doesn't work (can't it)", "it doesn t work can t it"),
         ("!!!", "!!!"),
         ("", ""),
     ],
@@ -173,6 +177,24 @@ def test_evaluation_texts_are_found_without_case_and_punctuation():
     evaluation = EvaluationTexts(["A fine film .", None, "", "dull"])
     assert evaluation.num_texts == 2
     assert equal(evaluation, ["a FINE film", "fine film", "Dull!"]) == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("of_task", "of_corpus"),
+    [
+        ("it does n't work , really not .", "It doesn't work, really not."),
+        ("\u6211 \u7231 \u5317 \u4eac \u3002", "\u6211\u7231\u5317\u4eac\u3002"),
+        ("\u4f7f\u7528Python\u7f16\u7a0b", "\u4f7f\u7528 Python \u7f16\u7a0b"),
+        ("-lrb- good -rrb-", "(good)"),
+    ],
+)
+def test_evaluation_texts_that_were_split_into_words_are_found_in_running_text(of_task, of_corpus):
+    assert equal(EvaluationTexts([of_task]), [of_corpus]) == [True]
+    around = "one two three four five six seven", "eight"
+    evaluation = EvaluationTexts([" ".join([around[0], of_task, around[1]])], contains=True, ngram=9)
+    row = normalize(f"So: {around[0]} {of_corpus} {around[1]}, yes")
+    assert evaluation.contained([row]).tolist() == [True]
+    assert evaluation.shared([row]).tolist() == [True]
 
 
 def test_without_evaluation_texts_nothing_is_found():

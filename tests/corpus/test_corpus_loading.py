@@ -1,7 +1,9 @@
 """A general corpus in whatever form a user has it."""
 
+import csv
 import gc
 import gzip
+import io
 import json
 
 import pytest
@@ -78,6 +80,30 @@ def test_the_first_rows_of_a_folder(tmp_path):
     assert load_general_corpus(tmp_path / "data", max_rows=4)["text"][:] == [*TEXTS, TEXTS[0]]
     Dataset.from_dict({"text": TEXTS}).save_to_disk(str(tmp_path / "saved"))
     assert load_general_corpus(tmp_path / "saved", max_rows=2)["text"][:] == TEXTS[:2]
+
+
+CELLS = ["plain", "NA", "None", "nan", "#N/A", "007", '"opens only', 'two "marks" inside', "comma, inside", "a; b"]
+
+
+@pytest.mark.parametrize("name", ["c.csv", "semicolons.csv", "c.tsv", "c.csv.gz", "semicolons.csv.gz", "C.TSV.gz"])
+def test_cells_of_tables_are_read_as_they_are_written(name, tmp_path):
+    lines = io.StringIO()
+    if "tsv" in name.lower():
+        lines.write("text\tsource\n" + "".join(f"{text}\tNA\n" for text in CELLS))
+    else:
+        table = csv.writer(lines, delimiter=";" if name.startswith("semicolons") else ",")
+        table.writerows([("text", "source"), *((text, "NA") for text in CELLS)])
+    content = lines.getvalue().encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    rows = load_general_corpus(tmp_path / name)
+    assert (rows["text"][:], set(rows["source"])) == (CELLS, {"NA"})
+
+
+def test_tables_with_other_marks_between_cells_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("text,source\nred fox,a\n")
+    (tmp_path / "b.csv").write_text("text;source\nred fox;a\n")
+    with pytest.raises(ValueError, match=r"mixes tables whose cells stand between ',' and ';' \('a.csv', ...\)"):
+        load_general_corpus(tmp_path)
 
 
 def test_a_folder_of_files(tmp_path):

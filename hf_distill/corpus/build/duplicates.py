@@ -26,21 +26,32 @@ import xxhash
 
 from hf_distill._optional import require
 
-from ..text.analysis import units
+from ..text.analysis import UNSPACED, units
 
 # --- equal texts -----------------------------------------------------------------------------------------------------
 
 # Marks belong to words: without its vowel signs a Hindi word is another one.
 _NON_WORD = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
+# Soft hyphens, joiners and spaces without width.
+_INVISIBLE = regex.compile(r"\p{Cf}+")
+_BESIDE_UNSPACED = regex.compile(rf"(?<={UNSPACED}) | (?={UNSPACED})")
+_BRACKETS = regex.compile(r"-[lr][rsc]b-")
+_SPLIT_NEGATION = regex.compile(r"(?<=\p{L}) n t(?!\S)")
 
 
 def normalize(text: str) -> str:
     """Make compatibility forms one (NFKC), fold case, and turn everything between words into one space.
 
-    A text without any word ("!!!") stays as it is, so that such texts are not all the same.
+    What tasks write in the manner of the Penn Treebank (`does n't`, `-LRB-`) ends as running text does, and no space
+    is left beside a character of a script without spaces. A text without any word ("!!!") stays as it is, so that
+    such texts are not all the same.
     """
-    folded = text.casefold() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return _NON_WORD.sub(" ", folded).strip() or text
+    if text.isascii():
+        folded = _NON_WORD.sub(" ", _BRACKETS.sub(" ", text.casefold()))
+    else:
+        folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
+        folded = _BESIDE_UNSPACED.sub("", _NON_WORD.sub(" ", _BRACKETS.sub(" ", folded)))
+    return _SPLIT_NEGATION.sub("n t", folded).strip() or text
 
 
 def hash_texts(texts: Iterable[str]) -> np.ndarray:
@@ -79,9 +90,12 @@ _RECALL = 0.99
 
 def shingles(text: str) -> np.ndarray:
     """Return (S,) uint32, ascending distinct hashes of a text's shingles; a shorter text is one shingle."""
-    words = units(text)
+    # A text without any word is like none but itself.
+    words = units(text) or [text]
     parts = (" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1)))
-    return np.unique(np.fromiter((xxhash.xxh32_intdigest(part.encode()) for part in parts), dtype=np.uint32))
+    return np.unique(
+        np.fromiter((xxhash.xxh32_intdigest(part.encode("utf-8", "surrogatepass")) for part in parts), dtype=np.uint32)
+    )
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:

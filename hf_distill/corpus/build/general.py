@@ -40,7 +40,7 @@ from .duplicates import first_of_equal, hash_texts, normalize
 from .loading import work_folder
 
 # A change of what any step does must change it.
-GENERAL_VERSION = 1
+GENERAL_VERSION = 2
 GENERAL_FEATURES = Features({"text": Value("string"), "source": Value("string")})
 
 

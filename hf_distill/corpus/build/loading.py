@@ -6,6 +6,7 @@ in memory as a whole. Of a stream only the rows that are asked for are read, and
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
@@ -30,7 +31,14 @@ from datasets.utils import tqdm
 from huggingface_hub.errors import HTTPError
 
 from ...hub.data_sets import read_data_set
-from ...storage.files import check_rows_of_json, check_rows_of_table, close_path, new_file, separator_of_table
+from ...storage.files import (
+    DamagedFileError,
+    check_rows_of_json,
+    check_rows_of_table,
+    close_path,
+    new_file,
+    separator_of_table,
+)
 from ...storage.steps import WorkFolder
 from ..search.retrieval import settings_key
 
@@ -111,27 +119,49 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         raise ValueError(f"{files[0].name!r} ({flag}) is of no known kind; known are {_known()}.")
     if len(kinds) > 1:
         raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
-    compressed = files[0].name.lower().endswith(_COMPRESSIONS)
-    options = {"delimiter": "\t"} if ".tsv" in files[0].suffixes else {}
-    if kinds == ["csv"] and not compressed:
-        options = {"delimiter": separator_of_table(files[0])}
     names = [str(file) for file in files]
-    for file in files:
-        if kinds == ["json"]:
-            check_rows_of_json(file)
-        elif kinds == ["csv"] and not compressed:
-            check_rows_of_table(file, options["delimiter"])
+    for file in files if kinds == ["json"] else ():
+        check_rows_of_json(file)
     try:
+        options = _table_options(files, flag) if kinds == ["csv"] else {}
         if max_rows is not None:
             builder = load_dataset_builder(kinds[0], data_files={"train": names}, **options)
             return first_rows(builder, "train", max_rows, files[0].name, flag)
         return load_dataset(kinds[0], data_files={"train": names}, split="train", **options)
+    except DamagedFileError:
+        raise
     except Exception as error:
         # What a reader raises depends on the format.
         if not any(file.stat().st_size for file in files):
             raise ValueError(f"`{flag}`: {names} are empty.") from error
-        reason = error.__cause__ or error
+        reason = " ".join(str(error.__cause__ or error).split())
         raise ValueError(f"`{flag}`: {names} cannot be read as {kinds[0]}: {reason}") from error
+
+
+def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
+    """Options that read the cells of tables as they are written, as those of tasks are read.
+
+    A text such as `NA` or `None` is no missing one, and in a tab-separated file a quotation mark is a character:
+    pandas would take all rows up to the next mark for one cell.
+
+    Raises:
+        ValueError: If cells stand between different marks in different files, or a file's rows do not fit its header.
+    """
+    tabs = [".tsv" in file.name.lower() for file in files]
+    kinds = sorted({(separator_of_table(file), is_tsv) for file, is_tsv in zip(files, tabs, strict=True)})
+    if len(kinds) > 1:
+        marks = " and ".join(repr(mark) for mark, _ in kinds)
+        raise DamagedFileError(
+            f"The folder ({flag}) mixes tables whose cells stand between {marks} ({files[0].name!r}, ...): "
+            "name one file or split the folder."
+        )
+    separator, is_tsv = kinds[0]
+    for file in files:
+        if not file.name.lower().endswith(_COMPRESSIONS):
+            check_rows_of_table(file, separator, quoted=not is_tsv)
+    quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
+    # An empty cell is a missing number, and a text that is left out.
+    return {"delimiter": separator, "quoting": quoting, "keep_default_na": False, "na_values": [""]}
 
 
 def _kind(file: Path) -> str:

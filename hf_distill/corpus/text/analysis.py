@@ -39,9 +39,9 @@ WORD = regex.compile(_LETTER)
 _WORD_OR_MARK = regex.compile(rf"{_LETTER}(?:[-'’]{_LETTER})*|[^\p{{L}}\p{{N}}\p{{M}}\s]")
 
 # A character, with its marks, of a script without spaces.
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc]\p{M}*"
-_CHARACTER = regex.compile(_UNSPACED)
-_RUN_OR_WORD = regex.compile(rf"(?P<run>(?:{_UNSPACED})+)|(?:(?!{_UNSPACED})[\p{{L}}\p{{N}}]\p{{M}}*)+")
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc]\p{M}*"
+_CHARACTER = regex.compile(UNSPACED)
+_RUN_OR_WORD = regex.compile(rf"(?P<run>(?:{UNSPACED})+)|(?:(?!{UNSPACED})[\p{{L}}\p{{N}}]\p{{M}}*)+")
 
 # ASCII text needs no pattern: letters to lower case, digits as they are, everything else a blank.
 _ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
