@@ -17,10 +17,11 @@ from hf_distill.commands.results import finish
 from hf_distill.commands.student_facts import exported_facts, write_card
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.hub.selection import EXPORT_FILE
 from hf_distill.reports.onnx.onnx_export import VectorModel, export_onnx, largest_difference, quantize_onnx
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.reports.speed.latency import weight_bytes
-from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
+from hf_distill.reports.speed.quality import ONNX_FOLDER
 from hf_distill.settings import ExportArguments, FineTuningArguments, ScoredTaskArguments
 from hf_distill.storage.files import close_path, new_files
 from hf_distill.storage.steps import writing_to

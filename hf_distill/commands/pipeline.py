@@ -44,11 +44,11 @@ from hf_distill.commands.stages import Stages
 from hf_distill.commands.student_facts import ONE_FILE_FOLDER, pipeline_facts, rows_per_update, write_card
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model
-from hf_distill.hub.selection import RESULTS_FILE
+from hf_distill.hub.selection import EXPORT_FILE, RESULTS_FILE
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, OnnxModel
 from hf_distill.reports.runs import INT8
 from hf_distill.reports.speed.latency import latency_ratio, median_ratio, random_batch, take_turns
-from hf_distill.reports.speed.quality import EXPORT_FILE, ONNX_FOLDER
+from hf_distill.reports.speed.quality import ONNX_FOLDER
 from hf_distill.settings import (
     AdaptationArguments,
     CorpusArguments,

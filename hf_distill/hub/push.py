@@ -22,7 +22,17 @@ from ..storage.files import read_json, read_text
 from .dataset_card import LOCAL_FOLDER
 from .disclosure import public, without_secrets
 from .failures import PushError, as_push_error, check_reachable
-from .selection import CARD_FILE, FACTS_FILE, RESULTS_FILE, WHAT, RepoType, Selection, is_data_file, select_files
+from .selection import (
+    CARD_FILE,
+    EXPORT_FILE,
+    FACTS_FILE,
+    RESULTS_FILE,
+    WHAT,
+    RepoType,
+    Selection,
+    is_data_file,
+    select_files,
+)
 
 logger = logging.getLogger(__name__)
 # The tag in the cards of models and of corpora.
@@ -204,11 +214,12 @@ def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
                 text = text.replace(f'{call}("{name}"', f'{call}("{repo}"')
             text = text.replace(f'model="{name}"', f'model="{repo}"')
         return str(public(text)).encode()
-    if path in (RESULTS_FILE, STATISTICS_FILE):
+    name = Path(path).name
+    if name in (RESULTS_FILE, EXPORT_FILE, STATISTICS_FILE):
         return _as_json(public(read_json(source)))
-    if Path(path).name in CONFIGURATIONS:
+    if name in CONFIGURATIONS:
         return _configuration(source)
-    if path == FACTS_FILE:
+    if name == FACTS_FILE:
         facts = public(read_json(source))
         return _as_json({**facts, "student": {**facts.get("student", {}), "hub_id": repo}})
     return source

@@ -22,6 +22,8 @@ RepoType = Literal["model", "dataset"]
 WHAT: dict[RepoType, str] = {"model": "student", "dataset": "corpus"}
 # What a run leaves beside a student: its card, the facts on it, and the results.
 CARD_FILE, FACTS_FILE, RESULTS_FILE = "README.md", "distillation.json", "results.json"
+# What an export measured.
+EXPORT_FILE = "export.json"
 # What a sentence encoder is made of: in every folder of sentence-transformers.
 MODULES_FILE = "modules.json"
 
@@ -49,6 +51,11 @@ _TOKENIZER = (
     "chat_template.jinja",
 )
 _TEXTS = (CARD_FILE, "LICENSE*", "NOTICE*")
+# What this library and optimum write beside an ONNX file.
+_ONNX_SETTINGS = (
+    *("config.json", "generation_config.json", "quantize_config.json", "ort_config.json"),
+    *(EXPORT_FILE, RESULTS_FILE, FACTS_FILE),
+)
 ALLOWED: dict[RepoType, tuple[str, ...]] = {
     "model": (
         *_TEXTS,
@@ -64,7 +71,8 @@ ALLOWED: dict[RepoType, tuple[str, ...]] = {
         RESULTS_FILE,
         FACTS_FILE,
         *ONNX,
-        "onnx/*.json",
+        EXPORT_FILE,
+        *(f"onnx/{name}" for name in (*_TOKENIZER, *_ONNX_SETTINGS)),
     ),
     "dataset": (*_TEXTS, *SHARDS, "statistics.json", "figures/*.png"),
 }
@@ -84,6 +92,7 @@ DENIED: tuple[tuple[str, str], ...] = (
     ("pytorch_model_fsdp*", "state of the training"),
     ("trainer_state.json", "state of the training"),
     ("training_args.bin", "settings of the training, which may hold a token"),
+    *((name, "named like a secret") for name in ("*secret*", "*credential*", "*password*", "*.pem", "*.key")),
     ("arguments.yaml", "names folders of this machine; the card has the settings"),
     ("events.out.tfevents*", "a log"),
     ("*.bin", _PICKLE),
@@ -189,15 +198,19 @@ def _repo_type(root: Path) -> RepoType:
     inside = [name for name in sorted(os.listdir(root)) if (root / name).is_dir() and _kind(root / name)]
     hint = f" Inside are {', '.join(str(root / name) for name in inside)}." if inside else ""
     raise ValueError(
-        f"{str(root)!r} is neither a student (config.json with model.safetensors, or an adapter) nor a corpus "
-        f"(data/train-*.parquet).{hint}"
+        f"{str(root)!r} is neither a student (config.json with model.safetensors or model.onnx, or an adapter) nor "
+        f"a corpus (data/train-*.parquet).{hint}"
     )
 
 
 def _kind(root: Path) -> RepoType | None:
     if any(root.glob(SHARDS[0])):
         return "dataset"
-    for config, weights in (("config.json", "model*.safetensors"), ("adapter_config.json", "adapter*.safetensors")):
+    for config, weights in (
+        ("config.json", "model*.safetensors"),
+        ("adapter_config.json", "adapter*.safetensors"),
+        ("config.json", "model*.onnx"),
+    ):
         if (root / config).is_file() and any(root.glob(weights)):
             return "model"
     return None

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from transformers import (
+    BertForMultipleChoice,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     LlamaConfig,
@@ -131,3 +132,13 @@ def test_without_the_packages_it_says_how_to_install_them(small, tmp_path, monke
 def test_there_must_be_a_file_to_quantise(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no model\.onnx in"):
         quantize_onnx(tmp_path)
+
+
+def test_a_model_that_chooses_reads_any_number_of_texts(tiny_bert_config, tmp_path):
+    model = BertForMultipleChoice(tiny_bert_config()).eval()
+    assert export_onnx(model, tmp_path) < 1e-5
+    ids = torch.randint(5, model.config.vocab_size, (3, 4, 7))
+    mask = torch.ones_like(ids)
+    mask[1, 2, 3:] = 0
+    found = OnnxModel(tmp_path / ONNX_FILE)(ids, mask)["logits"]
+    torch.testing.assert_close(found, model(input_ids=ids, attention_mask=mask).logits.detach())

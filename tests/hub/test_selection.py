@@ -67,6 +67,20 @@ def test_sharded_weights_sentencepiece_models_and_onnx_are_a_students_too(studen
     assert {*more, "model-00001-of-00002.safetensors"} <= paths(select_files(student_folder).files)
 
 
+def test_beside_an_onnx_file_only_named_files_are_pushed(student_folder):
+    named = ["onnx/model.onnx", "onnx/config.json", "onnx/tokenizer.json", "onnx/export.json", "onnx/ort_config.json"]
+    other = ["onnx/credentials.json", "onnx/notes.json", "LICENSE.key", "secrets.model", "passwords_vocab.txt"]
+    touch(student_folder, [*named, *other])
+    selection = select_files(student_folder)
+    assert set(named) <= paths(selection.files)
+    assert set(other) <= paths(selection.left_out)
+
+
+def test_the_folder_of_an_export_is_a_student(tmp_path):
+    touch(tmp_path, ["config.json", "model.onnx", "export.json", "README.md", "arguments.yaml"])
+    assert paths(select_files(tmp_path).files) == {"config.json", "model.onnx", "export.json", "README.md"}
+
+
 def test_an_adapter_is_a_student(student_folder, tmp_path, tiny_student):
     get_peft_model(tiny_student, LoraConfig(target_modules=["query"])).save_pretrained(tmp_path / "adapter")
     found = paths(select_files(tmp_path / "adapter").files)

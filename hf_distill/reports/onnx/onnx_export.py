@@ -29,6 +29,8 @@ from hf_distill.students.sentence import SentenceHead
 TOKENS, VECTOR = "last_hidden_state", "sentence_embedding"
 # Shape of the inputs that the graph is traced with. A dimension of 1 would become a constant.
 EXAMPLE_SHAPE = (2, 8)
+# A model that chooses among several texts reads as many of them a row.
+NUM_CHOICES = 2
 # Shapes at which file and model are compared: one short row, rows with padding, a length that was not traced.
 COMPARED_SHAPES = ((1, 2), (4, 24), (3, 128))
 
@@ -166,13 +168,14 @@ def largest_difference(model: PreTrainedModel | VectorModel, exported: OnnxModel
 def _draw_graph(model: PreTrainedModel | VectorModel, names: list[str], path: Path) -> None:
     example = _random_rows(model, names, EXAMPLE_SHAPE)
     outputs: Mapping[str, Any] = model(**example)
+    sizes = ("batch", "choices", "sequence") if _chooses(model) else ("batch", "sequence")
     program: Any = torch.onnx.export(
         model,
         (),
         kwargs=example,
         input_names=names,
         output_names=list(outputs),
-        dynamic_shapes={name: {0: "batch", 1: "sequence"} for name in names},
+        dynamic_shapes={name: dict(enumerate(sizes)) for name in names},
         dynamo=True,
         verbose=False,
     )
@@ -189,10 +192,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def _random_rows(model: PreTrainedModel | VectorModel, names: list[str], shape: tuple[int, int]) -> dict[str, Tensor]:
-    """Inputs (B, T) of random tokens; the last row of several is padded from its middle on."""
+    """Inputs (B, T) of random tokens; the last row of several is padded from its middle on.
+
+    A model that chooses has (B, `NUM_CHOICES`, T).
+    """
     # Two fewer, because RoBERTa counts positions from 2.
     longest = (getattr(model.config, "max_position_embeddings", None) or shape[1] + 2) - 2
-    rows, length = shape[0], min(shape[1], longest)
+    rows, length = shape[0] * (NUM_CHOICES if _chooses(model) else 1), min(shape[1], longest)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
     mask = torch.ones_like(ids)
@@ -203,7 +209,12 @@ def _random_rows(model: PreTrainedModel | VectorModel, names: list[str], shape: 
         mask[-1, length // 2 :] = 0
         ids[-1, length // 2 :] = pad
     given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-    return {name: given[name] for name in names}
+    return {name: given[name].view(shape[0], NUM_CHOICES, -1) if _chooses(model) else given[name] for name in names}
+
+
+def _chooses(model: PreTrainedModel | VectorModel) -> bool:
+    """Whether every row of a model has several texts to choose from."""
+    return type(model).__name__.endswith("ForMultipleChoice")
 
 
 def _at_real_tokens(values: Tensor, mask: Tensor, name: str) -> Tensor:

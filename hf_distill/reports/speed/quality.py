@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.hub.model_card import read_facts
-from hf_distill.hub.selection import FACTS_FILE, RESULTS_FILE
+from hf_distill.hub.selection import EXPORT_FILE, FACTS_FILE, RESULTS_FILE
 from hf_distill.storage.files import read_json
 
 ONNX_FOLDER = "onnx"
-EXPORT_FILE = "export.json"
 
 
 @dataclass(frozen=True)
