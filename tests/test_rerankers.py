@@ -257,6 +257,16 @@ def test_corpus_writes_queries_with_hard_negatives(beir, tmp_path):
         corpus.run(task, CorpusArguments(corpus="x.txt", corpus_dir=str(tmp_path / "other")))
 
 
+def test_a_copy_of_the_answer_is_no_wrong_document(beir, tmp_path):
+    with (Path(beir) / "corpus.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write("\n" + json.dumps({"_id": "copy", "title": "", "text": "a good film"}))
+    corpus.run(
+        TaskArguments(beir), CorpusArguments(corpus_dir=str(tmp_path / "rows"), num_candidates=3, engine="bm25s")
+    )
+    row = load_dataset(str(tmp_path / "rows"), split="train", cache_dir=str(tmp_path / "cache"))[0]
+    assert (row["candidates"], row["labels"]) == (["a good film", "a good dog"], [1.0, 0.0])
+
+
 def test_queries_of_other_splits_are_not_trained_on(beir):
     assert training_queries(beir).queries == ["q0", "q1"]
     (Path(beir) / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq1\td1\t1\n")

@@ -33,6 +33,7 @@ from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
 from hf_distill.settings.parsing import load_plugins, loaded_plugins, write_arguments
 from hf_distill.storage.files import new_file
 from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.rows.choices import choices_of
 from hf_distill.tasks.rows.text import CANDIDATES_COLUMN
 from hf_distill.tasks.vectors import is_retrieval, training_queries
 
@@ -162,7 +163,10 @@ def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[
     rows: list[tuple[str, list[str], list[float]]] = []
     for query, text, places, gains in zip(found.queries, queries, hits, found.gains, strict=True):
         first = sorted(gains, key=lambda place: (-gains[place], place))
-        chosen = [p for p in dict.fromkeys([*first, *places]) if found.documents[p] != query][: corpus.num_candidates]
+        # Of equal documents one stays, that of the known answer: the others would be taught as wrong.
+        places_of = {documents[p]: p for p in reversed([*first, *places]) if found.documents[p] != query}
+        chosen = [p for p in dict.fromkeys([*first, *places]) if places_of.get(documents[p]) == p]
+        chosen = chosen[: corpus.num_candidates]
         if len(chosen) > 1:
             candidates, labels = [documents[place] for place in chosen], [gains.get(place, 0.0) for place in chosen]
             rows.append((text, candidates, labels))
@@ -191,9 +195,14 @@ def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[
 
 
 def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:
-    for split in (*loaded.spec.evaluation_splits, *loaded.spec.test_splits):
+    """The texts of all validation and test rows, each choice of a row by itself."""
+    spec = loaded.spec
+    for split in (*spec.evaluation_splits, *spec.test_splits):
         if split in loaded.dataset:
-            yield from task_texts(loaded.dataset[split], loaded.spec.text_columns)
+            rows = loaded.dataset[split]
+            yield from task_texts(rows, spec.text_columns)
+            for choices in choices_of(rows[:], spec) if spec.choice_columns else ():
+                yield from choices
 
 
 # --- shards ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hf_distill.corpus.text.rows import (
     SplitDocuments,
     checksum_of_column,
     clean,
+    describe_rows,
     fetch_texts,
     find_usable_rows,
     sentences_of,
@@ -68,6 +69,11 @@ def test_characters_are_counted_where_there_are_no_spaces():
 def test_a_row_without_words_is_kept_unless_a_number_of_words_is_asked_for():
     assert usable(["!!!", "fox"], max_words=5).counts["kept"] == 2
     assert usable(["!!!", "red fox"], min_words=2).counts["kept"] == 1
+
+
+def test_the_mean_number_of_words_counts_characters_where_there_are_no_spaces():
+    rows = Dataset.from_dict({"text": ["it 's fine", "\u6211\u7231\u5317\u4eac\u3002 OK"], "source": ["a", "b"]})
+    assert describe_rows(rows)["mean_words"] == (3 + 5) / 2
 
 
 def test_control_characters_become_a_blank():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -50,6 +51,21 @@ def test_evaluation_texts_of_the_task_are_kept_out(data):
     results = build_corpus(task, corpus)
     assert results["statistics"]["evaluation_texts"] == 1
     assert results["statistics"]["dropped"]["equals_evaluation_text"] == 1
+
+
+def test_choices_are_evaluation_texts_too(data, tmp_path):
+    row = {"text": "a film", "a": "It was fine.", "b": "the plot is thin", "label": 0}
+    others = {"a": "A dull one.", "b": "Rivers are wide."}
+    for split, lines in {"train": [row | others], "validation": [row]}.items():
+        Dataset.from_list(lines).to_parquet(str(tmp_path / "choices" / f"{split}.parquet"))
+    task = load_task(
+        str(tmp_path / "choices"), text_columns=["text"], kind="multiple_choice", choice_columns=["a", "b"]
+    )
+    task_arguments, corpus = arguments(data, top_k=3, query="text")
+    Dataset.from_dict({"text": ["It was fine!", "a dull film", "rivers"]}).to_parquet(str(data / "c.parquet"))
+    results = build_corpus(task_arguments, replace(corpus, corpus=str(data / "c.parquet")), loaded=task)
+    assert results["statistics"]["evaluation_texts"] == 3
+    assert load_general_corpus(data / "out")["text"][:] == ["a dull film"]
 
 
 def test_rows_that_were_left_out_are_written_when_asked_and_are_no_part_of_the_corpus(data):

@@ -24,6 +24,7 @@ from datasets.utils import tqdm
 from ...settings.augment import AugmentationArguments
 from ...storage.steps import WorkFolder
 from ..build.loading import corpus_label
+from ..text.analysis import count_words
 from ..text.rows import read_arrow, table_of
 from .candidates import COUNTS, CandidateFinder
 from .sampler import Replacements, draw_row, random_of
@@ -203,7 +204,7 @@ class _Build:
             for batch in self._drawn():
                 for name in TEXT_COLUMNS[: len(self.columns)]:
                     facts["bytes"] += sum(len(text.encode()) for text in batch[name])
-                    facts["words"] += sum(len(text.split()) for text in batch[name])
+                    facts["words"] += sum(map(count_words, batch[name]))
                 facts["rows"] += len(batch["row"])
                 writer.write_table(table_of(batch, features))
             writer.finalize()

@@ -62,6 +62,11 @@ def units(text: str) -> list[str]:
     return _words(fold(text), lambda characters: characters)
 
 
+def count_words(text: str) -> int:
+    """Return how many words stand between blanks; in a text with a script without spaces, how many `units`."""
+    return len(text.split()) if text.isascii() or _CHARACTER.search(text) is None else len(units(text))
+
+
 def spaced_words(text: str) -> str:
     """Return the words of `words` with blanks between them, and none after the last.
 

@@ -27,7 +27,7 @@ from hf_distill.storage.plain_values import did_you_mean
 
 from ...settings.corpus import CorpusArguments
 from ...settings.general import GeneralCorpusArguments
-from .analysis import units
+from .analysis import count_words, units
 
 # They name the columns, the limits on lengths and the units alike.
 Settings = CorpusArguments | GeneralCorpusArguments
@@ -244,7 +244,7 @@ def describe_rows(corpus: Dataset) -> dict[str, Any]:
     for batch in corpus.select_columns(columns).with_format("arrow").iter(batch_size=_DESCRIBED_BATCH):
         for text in batch["text"].to_pylist():
             num_bytes += len(text.encode())
-            num_words += len(text.split())
+            num_words += count_words(text)
         if ranked:
             ranks += int(batch["rank"].to_numpy().sum())
         sources.update(batch["source"].to_pylist())
