@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from hf_distill.commands.folders import writes_folder
 from hf_distill.corpus.augment.builder import DEFAULT_NUM_SAMPLES, build_augmented_corpus
 from hf_distill.settings import AugmentationArguments, TaskArguments
 from hf_distill.tasks.loading import LoadedTask, load_task
+
+logger = logging.getLogger(__name__)
 
 # Draws per text in TinyBERT's code. Its paper has one number for all tasks, which stands for the others.
 PAPER_NUM_SAMPLES = {
@@ -24,6 +27,8 @@ PAPER_NUM_SAMPLES = {
     "glue/qnli": 20,
     "glue/rte": 30,
 }
+# Kinds of tasks whose rows are texts or pairs of texts.
+AUGMENTED_KINDS = ("text_classification", "question_answering")
 
 
 @writes_folder("data", "work")
@@ -46,21 +51,31 @@ def run(
 
     Raises:
         OSError: If model or embeddings are not there.
-        ValueError: If no model is named, or data and settings do not fit.
+        ValueError: If no model is named, the task is of another kind, or data and settings do not fit.
     """
     started = time.perf_counter()
     if loaded is None:
         loaded = load_task(task.task, task.data_dir, splits=[], **task.spec_fields())
+    spec = loaded.spec
+    if spec.kind not in AUGMENTED_KINDS:
+        raise ValueError(
+            f"`--task` {spec.name!r} is of the kind {spec.kind!r}: a text of its rows by itself cannot be augmented; "
+            f"allowed are {', '.join(AUGMENTED_KINDS)}."
+        )
+    label_column: str | None = spec.label_column
+    if spec.is_span:
+        logger.warning(f"Task {spec.name!r}: answers are left out, since they no longer stand where they did.")
+        label_column = None
     rows = loaded.subset(task.max_train_samples, None, seed=augmentation.seed).train
     folder = Path(augmentation.corpus_dir).expanduser()
     result = build_augmented_corpus(
         rows,
         replace(
             augmentation,
-            num_samples=augmentation.num_samples or PAPER_NUM_SAMPLES.get(loaded.spec.name, DEFAULT_NUM_SAMPLES),
+            num_samples=augmentation.num_samples or PAPER_NUM_SAMPLES.get(spec.name, DEFAULT_NUM_SAMPLES),
         ),
-        columns=loaded.spec.text_columns,
-        label_column=loaded.spec.label_column if loaded.spec.label_column in rows.column_names else None,
+        columns=spec.text_columns,
+        label_column=label_column if label_column in rows.column_names else None,
         work_dir=augmentation.work_dir or folder / "work",
     )
     written = write_corpus(
@@ -68,15 +83,15 @@ def run(
         folder,
         result,
         [task, augmentation],
-        name=f"Augmented corpus of {loaded.spec.name}",
+        name=f"Augmented corpus of {spec.name}",
         packages=("datasets", "numpy", "tokenizers", "torch", "transformers"),
         kind="augmented",
-        task=loaded.spec.name,
-        task_licence=loaded.spec.licence,
-        language=loaded.spec.language,
+        task=spec.name,
+        task_licence=spec.licence,
+        language=spec.language,
         citations=("tinybert", "contextualized_corpus"),
     )
-    return {**written, "task": loaded.spec.name, "seconds": round(time.perf_counter() - started, 2)}
+    return {**written, "task": spec.name, "seconds": round(time.perf_counter() - started, 2)}
 
 
 summary = corpus_summary

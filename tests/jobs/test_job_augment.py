@@ -16,6 +16,7 @@ from transformers import BertForMaskedLM, set_seed
 from hf_distill.commands.augment import PAPER_NUM_SAMPLES, run as augment
 from hf_distill.commands.textbook import read_textbook
 from hf_distill.settings import AugmentationArguments, DistillationArguments, TaskArguments, TextbookArguments
+from hf_distill.tasks.loading import load_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +50,27 @@ def test_the_job_writes_a_corpus_with_card_statistics_and_arguments(data):
     assert json.loads((folder / "statistics.json").read_text()) == results["statistics"]
     assert yaml.safe_load((folder / "arguments.yaml").read_text())["num_samples"] == 5
     json.dumps(results)
+
+
+def test_answers_that_have_moved_are_left_out(data, sentences, caplog):
+    context = sentences[0]
+    answer = {"text": [context[4:9]], "answer_start": [4]}
+    row = {"id": "1", "question": "the dog runs?", "context": context, "answers": answer}
+    Dataset.from_list([row]).to_parquet(str(data / "qa" / "train.parquet"))
+    _, settings = arguments(data)
+    augment(TaskArguments("squad", data_dir=str(data / "qa")), settings)
+    assert load_dataset(str(data / "out"), split="train").column_names == ["text", "text_pair", "row"]
+    assert "answers are left out" in caplog.text
+
+
+def test_choices_are_refused(data):
+    row = {"text": "the dog", "a": "runs", "b": "sees", "label": 0}
+    Dataset.from_list([row]).to_parquet(str(data / "choices" / "train.parquet"))
+    fields = {"text_columns": ["text"], "kind": "multiple_choice", "choice_columns": ["a", "b"]}
+    task, settings = arguments(data)
+    loaded = load_task(str(data / "choices"), splits=["train"], **fields)
+    with pytest.raises(ValueError, match=r"is of the kind 'multiple_choice'.*allowed are text_classification, quest"):
+        augment(task, settings, loaded=loaded)
 
 
 @pytest.mark.parametrize(("name", "columns"), [("sst2", ["text"]), ("rte", ["text", "text_pair"])])
