@@ -46,12 +46,17 @@ def normalize(text: str) -> str:
     is left beside a character of a script without spaces. A text without any word ("!!!") stays as it is, so that
     such texts are not all the same.
     """
-    if text.isascii():
-        folded = _NON_WORD.sub(" ", _BRACKETS.sub(" ", text.casefold()))
-    else:
-        folded = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
-        folded = _BESIDE_UNSPACED.sub("", _NON_WORD.sub(" ", _BRACKETS.sub(" ", folded)))
-    return _SPLIT_NEGATION.sub("n t", folded).strip() or text
+    is_ascii = text.isascii()
+    folded = text.casefold() if is_ascii else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
+    # Every text of a corpus comes through here: few have what two of the patterns look for.
+    if "b-" in folded:
+        folded = _BRACKETS.sub(" ", folded)
+    folded = _NON_WORD.sub(" ", folded)
+    if not is_ascii:
+        folded = _BESIDE_UNSPACED.sub("", folded)
+    if " n t" in folded:
+        folded = _SPLIT_NEGATION.sub("n t", folded)
+    return folded.strip() or text
 
 
 def hash_texts(texts: Iterable[str]) -> np.ndarray:
