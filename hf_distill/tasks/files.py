@@ -302,7 +302,29 @@ def join_parts(parts: Sequence[Dataset], spec: TaskSpec) -> Dataset:
     return rows.select(sorted(first.values()))
 
 
-def hold_out(rows: Dataset, share: float) -> tuple[Dataset, Dataset]:
-    """Training rows, and the share of them that is held out: the same rows every time."""
-    split = rows.train_test_split(test_size=share, seed=HELD_OUT_SEED)
-    return split["train"], split["test"]
+def hold_out(rows: Dataset, share: float, text_columns: Sequence[str]) -> tuple[Dataset, Dataset]:
+    """Training rows, and about the share of them that is held out: the same rows every time.
+
+    Of a text all rows are held out or none, so that no model is scored on a text that it has learnt.
+
+    Args:
+        rows: The rows.
+        share: Of the rows; a little more where texts come again.
+        text_columns: Columns of the texts; those that are not there do not count.
+    """
+    places = Dataset.from_dict({"place": range(len(rows))})
+    drawn = places.train_test_split(test_size=share, seed=HELD_OUT_SEED)
+    kept, held_out = (drawn[name]["place"][:] for name in ("train", "test"))
+    columns = [column for column in text_columns if column in rows.column_names]
+    if columns:
+        texts = texts_of_rows(rows, columns)
+        seen = {texts[place] for place in held_out}
+        held_out += [place for place in kept if texts[place] in seen]
+        kept = [place for place in kept if texts[place] not in seen]
+    return rows.select(kept), rows.select(held_out)
+
+
+def texts_of_rows(rows: Dataset, text_columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """The texts of every row, without case and spacing: rows that have the same are rows of one text."""
+    columns = (rows[column] for column in text_columns)
+    return [tuple(" ".join(str(text).split()).casefold() for text in row) for row in zip(*columns, strict=True)]

@@ -332,7 +332,8 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
     split = spec.headline_split
     if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
         return
-    train, held_out = hold_out(raw[spec.train_split][0], spec.held_out_share)
+    rows = rename_columns(raw[spec.train_split][0], spec)
+    train, held_out = hold_out(rows, spec.held_out_share, (*spec.text_columns, *spec.choice_columns))
     raw[spec.train_split], raw[split] = [train], [held_out]
     logger.warning(
         f"Task {spec.name!r} ({source}) has no split {split!r}: {len(held_out)} of {len(train) + len(held_out)} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from datasets import Dataset, Features, List, Value
 from hf_distill.storage.files import close_path, new_folder, write_yaml
 from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.custom import TASK_FILE, default_metrics, label_names_of
-from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files
+from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files, texts_of_rows
 from hf_distill.tasks.labels import HIDDEN_TEXTS
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.spec_values import FINE_TUNING, FineTuningDefaults
@@ -38,6 +39,7 @@ WORDS, TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "pos_tags")
 HELD_OUT, MOST_HELD_OUT = 0.2, 2_000
 EXAMPLES = 1_000
 VALIDATION, TEST = "validation", "test"
+_BLANKS = re.compile("[ \t]+")
 # Flags of tasks beside which there are those of columns.
 WITH_COLUMNS = ("--task", "--tasks")
 # A fine-tuning sees about so many rows, in no fewer and no more epochs than these: 3 epochs are usual where rows are
@@ -147,12 +149,18 @@ def _read(path: Path, where: str) -> Dataset:
 
 
 def _read_conll(path: Path, where: str) -> Dataset:
-    """Sentences of a file with a word and its tag a line (the first and the last column), and empty lines between."""
+    """Sentences of a file with a word and its tag a line (the first and the last column), and empty lines between.
+
+    Columns stand between blanks or tabs.
+    """
     sentences: list[dict[str, list[str]]] = [{"tokens": [], "tags": []}]
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
-            parts = line.split()
-            if not parts or parts[0] == "-DOCSTART-":
+            # A blank of another kind, such as the one that does not break, belongs to a word.
+            parts = _BLANKS.split(line.strip(" \t\r\n"))
+            if not sentences[-1]["tokens"] and _is_comment(parts):
+                continue
+            if parts == [""] or parts[0] == "-DOCSTART-":
                 if sentences[-1]["tokens"]:
                     sentences.append({"tokens": [], "tags": []})
                 continue
@@ -164,6 +172,11 @@ def _read_conll(path: Path, where: str) -> Dataset:
     if not sentences:
         raise ValueError(f"{where} has no rows.")
     return Dataset.from_list(sentences, Features({"tokens": List(Value("string")), "tags": List(Value("string"))}))
+
+
+def _is_comment(parts: Sequence[str]) -> bool:
+    """Whether a line before a sentence says something about it (`# id 7 domain=en`, `# text = ...`)."""
+    return parts[0] == "#" and len(parts) > 2 and (parts[1] == "id" or any("=" in part for part in parts))
 
 
 def _columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -296,7 +309,7 @@ def _is_known(label: Any) -> bool:
 def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:
     """Numbers of the rows that are held out: of every class the same share, and all rows of a text or none."""
     share = min(HELD_OUT, MOST_HELD_OUT / len(rows))
-    texts = list(zip(*(map(str, rows[column]) for column in spec.text_columns), strict=True))
+    texts = texts_of_rows(rows, spec.text_columns)
     has_classes = spec.kind == "text_classification" and spec.label_names is not None
     labels = rows[spec.label_column] if has_classes else [None] * len(texts)
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)

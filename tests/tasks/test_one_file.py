@@ -171,6 +171,25 @@ class TestColumns:
         assert task.spec.label_names == ("B-LOC", "B-PER", "O")
         assert task.dataset["train"][0]["tokens"] in (["Anna", "sleeps"], ["Oslo"])
 
+    def test_comments_before_a_sentence_and_other_blanks_in_a_word(self, tmp_path):
+        path = tmp_path / "names.conll"
+        path.write_text(
+            "# id 7\tdomain=en\nAnna _ _ B-PER\n# _ _ O\n\n# text = 20\u00a0000\n20\u00a0000\tO\n\u3000\tO\n\n"
+            "# O\nOslo B-LOC\n\n" * 10,
+            encoding="utf-8",
+        )
+        task = load_task(str(path))
+        assert task.spec.label_names == ("B-LOC", "B-PER", "O")
+        found = {tuple(words) for split in task.dataset.values() for words in split["tokens"]}
+        assert found == {("Anna", "#"), ("20\u00a0000", "\u3000"), ("#", "Oslo")}
+
+    def test_rows_of_one_text_are_held_out_together(self, tmp_path):
+        texts = [text for number in range(40) for text in (f"A film {number}", f"a  Film {number} ")]
+        task = load_task(write_csv(tmp_path / "a.csv", {"text": texts, "label": ["good", "good", "bad", "bad"] * 20}))
+        folded = [{" ".join(text.lower().split()) for text in split["text"]} for split in task.dataset.values()]
+        assert not folded[0] & folded[1]
+        assert sorted(map(len, task.dataset.values())) == [16, 64]
+
 
 class TestSeveralTasks:
     def test_named_columns_are_those_of_every_file_and_of_folders_without_a_description(self, tmp_path):

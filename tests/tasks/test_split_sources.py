@@ -150,3 +150,13 @@ def test_names_of_other_distributions_mean_the_tasks_labels(tmp_path):
 def test_a_held_out_share_must_be_a_share():
     with pytest.raises(ValueError, match="between 0 and 1"):
         TaskSpec("t", ("text",), ("a", "b"), held_out_share=1.0)
+
+
+def test_no_text_is_on_both_sides_of_a_set_of_one_split(tmp_path):
+    rows = [{"cat": "书籍", "label": n % 2, "review": f"评论 {n % 20}"} for n in range(40)]
+    write_rows(tmp_path / "online_shopping_10_cats.jsonl", rows)
+    task = load_task("shopping10", tmp_path)
+    held_out = task.split("validation")["review"]
+    assert 4 <= len(held_out) <= 8
+    assert not set(held_out) & set(task.train["review"])
+    assert len(held_out) + len(task.train) == 40
