@@ -306,7 +306,7 @@ def render_card(facts: CardFacts) -> str:
         writes=facts.writes,
         inputs=facts.example.inputs if facts.example else None,
     )
-    onnx = facts.onnx and onnx_usage(name, facts.onnx.folder, language, facts.onnx.bytes)
+    onnx = facts.onnx and onnx_usage(name, facts.onnx.folder, language, facts.onnx.bytes, facts.pipeline_tag)
     text = render_template(
         TEMPLATE,
         {

@@ -54,8 +54,8 @@ from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 session = onnxruntime.InferenceSession("{file}")  # in a copy of this folder
-rows = tokenizer([{text}], return_tensors="np")
-print(session.run(None, {{item.name: rows[item.name] for item in session.get_inputs()}})[0])"""
+rows = tokenizer({given}, return_tensors="np")
+print(session.run(None, {{item.name: rows[item.name]{row} for item in session.get_inputs()}})[0])"""
 
 # What a pipeline of transformers answers, with the options that `usage.md` gives it.
 PIPELINES: dict[str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ def _shown_texts(pipeline_tag: str | None, inputs: Mapping[str, Any]) -> dict[st
     return {"words": inputs["text"]} if pipeline_tag == "token-classification" else {}
 
 
-def onnx_usage(name: str, folder: str, language: str, files: Iterable[str]) -> str:
+def onnx_usage(name: str, folder: str, language: str, files: Iterable[str], pipeline_tag: str | None = None) -> str:
     """Python that runs the smallest of a student's ONNX files.
 
     Args:
@@ -139,10 +139,15 @@ def onnx_usage(name: str, folder: str, language: str, files: Iterable[str]) -> s
         folder: Where the files lie, with a slash at its end; empty where that is the working folder.
         language: ISO code of its texts.
         files: Which there are: `onnx`, `onnx_int8`.
+        pipeline_tag: The Hub's name for what it does: of a multiple choice the texts are one row.
     """
     file = "model_quantized.onnx" if "onnx_int8" in files else "model.onnx"
-    text = json.dumps(_TEXTS.get(language, _TEXTS["en"])["text"], ensure_ascii=False)
-    return _ONNX.format(name=name, file=f"{folder}{file}", text=text)
+    texts: dict[str, Any] = _TEXTS.get(language, _TEXTS["en"])
+    shown = {key: json.dumps(texts[key], ensure_ascii=False) for key in ("text", "beginning", "endings")}
+    given, row = f"[{shown['text']}]", ""
+    if pipeline_tag == "multiple-choice":
+        given, row = f"[{shown['beginning']}] * 2, {shown['endings']}, padding=True", "[None]"
+    return _ONNX.format(name=name, file=f"{folder}{file}", given=given, row=row)
 
 
 def parts(name: str, pipeline_tag: str | None, *, writes: bool = False) -> str | None:

@@ -9,6 +9,8 @@ from transformers import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
     BertForSequenceClassification,
+    FNetConfig,
+    FNetForTokenClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
 )
@@ -142,3 +144,18 @@ def test_a_model_that_chooses_reads_any_number_of_texts(tiny_bert_config, tmp_pa
     mask[1, 2, 3:] = 0
     found = OnnxModel(tmp_path / ONNX_FILE)(ids, mask)["logits"]
     torch.testing.assert_close(found, model(input_ids=ids, attention_mask=mask).logits.detach())
+
+
+@pytest.mark.parametrize("setting", [{"output_hidden_states": True}, {"return_dict": False}])
+def test_what_a_model_returns_besides_stays_out_of_the_file(setting, tiny_bert_config, tmp_path):
+    model = BertForSequenceClassification(tiny_bert_config(num_hidden_layers=1, **setting))
+    before = model.config.to_dict()
+    assert export_onnx(model, tmp_path) < 1e-5
+    assert OnnxModel(tmp_path / ONNX_FILE).output_names == ["logits"]
+    assert model.config.to_dict() == before
+
+
+def test_a_model_without_a_mask_is_compared_at_every_token(tmp_path):
+    config = FNetConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, intermediate_size=8)
+    assert export_onnx(FNetForTokenClassification(config), tmp_path) < 1e-5
+    assert OnnxModel(tmp_path / ONNX_FILE).input_names == ["input_ids"]

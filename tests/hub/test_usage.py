@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from hf_distill import EncoderForGeneration, GenerationSettings
-from hf_distill.hub.usage import parts, usage
+from hf_distill.hub.usage import onnx_usage, parts, usage
 
 KINDS = {
     "text-classification": BertForSequenceClassification,
@@ -86,3 +86,11 @@ def test_what_a_model_does_may_be_unknown():
     assert usage("small", None) is None
     assert usage("small", "something-new") is None
     assert "AutoModel.from_pretrained" in parts("small", None)
+
+
+def test_the_texts_of_a_multiple_choice_are_one_row_of_an_onnx_file():
+    one, several = (onnx_usage("x", "", "en", ["onnx"], tag) for tag in ("text-classification", "multiple-choice"))
+    assert 'tokenizer(["A quiet film that nobody will forget."], return' in one
+    assert "rows[item.name] for" in one
+    assert '["She opens the door and"] * 2, ["leaves the house.", "is a colour."], padding=True' in several
+    assert "rows[item.name][None] for" in several

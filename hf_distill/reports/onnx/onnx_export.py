@@ -29,6 +29,8 @@ from hf_distill.students.sentence import SentenceHead
 TOKENS, VECTOR = "last_hidden_state", "sentence_embedding"
 # Shape of the inputs that the graph is traced with. A dimension of 1 would become a constant.
 EXAMPLE_SHAPE = (2, 8)
+# Settings of a model with which it returns its named outputs alone.
+PLAIN_OUTPUTS = {"use_cache": False, "output_hidden_states": False, "return_dict": True}
 # A model that chooses among several texts reads as many of them a row.
 NUM_CHOICES = 2
 # Shapes at which file and model are compared: one short row, rows with padding, a length that was not traced.
@@ -154,12 +156,12 @@ def largest_difference(model: PreTrainedModel | VectorModel, exported: OnnxModel
         exported: Its file.
     """
     largest = 0.0
-    with evaluating(model):
+    with evaluating(model), _plain_outputs(model.config):
         for shape in COMPARED_SHAPES:
             inputs = _random_rows(model, exported.input_names, shape)
             expected, found = model(**inputs), exported(**inputs)
             for name in exported.output_names:
-                difference = _at_real_tokens((expected[name] - found[name]).abs(), inputs["attention_mask"], name)
+                difference = _at_real_tokens((expected[name] - found[name]).abs(), inputs.get("attention_mask"), name)
                 # A NaN on either side is no agreement.
                 largest = max(largest, float(difference.nan_to_num(nan=float("inf")).max()))
     return largest
@@ -196,8 +198,9 @@ def _random_rows(model: PreTrainedModel | VectorModel, names: list[str], shape: 
 
     A model that chooses has (B, `NUM_CHOICES`, T).
     """
-    # Two fewer, because RoBERTa counts positions from 2.
-    longest = (getattr(model.config, "max_position_embeddings", None) or shape[1] + 2) - 2
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    # Two fewer, because RoBERTa counts positions from 2; XLNet has -1, which is no limit.
+    longest = positions - 2 if positions > 0 else shape[1]
     rows, length = shape[0] * (NUM_CHOICES if _chooses(model) else 1), min(shape[1], longest)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
@@ -217,10 +220,10 @@ def _chooses(model: PreTrainedModel | VectorModel) -> bool:
     return type(model).__name__.endswith("ForMultipleChoice")
 
 
-def _at_real_tokens(values: Tensor, mask: Tensor, name: str) -> Tensor:
+def _at_real_tokens(values: Tensor, mask: Tensor | None, name: str) -> Tensor:
     """Leave out padding from outputs that have a value a token; outputs of rows stay as they are."""
     of_tokens = values.dim() == 3 or name in ("start_logits", "end_logits")
-    return values[mask.bool()] if of_tokens else values
+    return values[mask.bool()] if of_tokens and mask is not None else values
 
 
 @contextmanager
@@ -229,26 +232,35 @@ def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
 
     SDPA is drawn with guards against rows without any key; without them the int8 file is a tenth faster.
     """
-    attention, cache = model.config._attn_implementation, getattr(model.config, "use_cache", None)
+    attention = model.config._attn_implementation
     switches = attention is not None and model._can_set_attn_implementation()
     noise = logging.getLogger("torch.onnx")
     level = noise.level
     if switches:
         model.set_attn_implementation("eager")
-    if cache is not None:
-        model.config.use_cache = False
     noise.setLevel(logging.ERROR)
     try:
-        with evaluating(model), warnings.catch_warnings():
+        with evaluating(model), _plain_outputs(model.config), warnings.catch_warnings():
             # torch's exporter calls functions that torch has deprecated.
             warnings.simplefilter("ignore")
             yield
     finally:
         noise.setLevel(level)
-        if cache is not None:
-            model.config.use_cache = cache
         if switches:
             model.set_attn_implementation(attention)
+
+
+@contextmanager
+def _plain_outputs(config: Any) -> Iterator[None]:
+    """Let a model return neither a cache nor states, under names; restore its settings afterwards."""
+    before = {name: getattr(config, name) for name in PLAIN_OUTPUTS if getattr(config, name, None) is not None}
+    for name in before:
+        setattr(config, name, PLAIN_OUTPUTS[name])
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
 
 
 @contextmanager
