@@ -291,7 +291,8 @@ def test_a_stage_killed_with_other_settings_is_not_taken_for_finished(run, start
 def test_settings_of_all_stages_reach_each_and_a_flag_wins_over_the_file(run, started):
     run("--distill", '{"max_steps": 7}', seed=5, bf16=True, max_textbook_rows=9)
     student, teacher, textbook, training = started["distilled"]
-    assert (training.max_steps, training.objectives, training.max_length) == (7, None, 16)
+    # Of the mapping `distill` the flag names one setting: the others are those of the file.
+    assert (training.max_steps, training.objectives, training.max_length) == (7, ["relation", "logits:0.5"], 16)
     assert (student.student_shape, textbook.max_textbook_rows) == ("2x12:2h:20", 9)
     assert teacher.teacher_model == started["student"][3].teacher_model
     for arguments in (started["teacher"][2], training, started["student"][2]):
