@@ -423,6 +423,14 @@ def test_tokens_of_a_prompt_are_pooled_only_where_the_encoder_says_so(mode, enco
     assert head.not_pooled == 0
 
 
+def test_a_prompt_is_pooled_again_after_an_encoding_that_failed(encoder, tiny_tokenizer):
+    head = SentenceHead("mean", include_prompt=False)
+    encoder.embeddings.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        encode_texts(encoder, head, tiny_tokenizer, ["a good film"], prompt="find ")
+    assert head.not_pooled == 0
+
+
 def test_a_prompt_that_the_teacher_has_by_default_is_asked_for(distil, encoder, tiny_tokenizer, tmp_path, caplog):
     head = SentenceHead("mean", prompts={"query": "find "}, default_prompt="query")
     folder = save_sentence_encoder(tmp_path / "prompted", encoder, tiny_tokenizer, head)

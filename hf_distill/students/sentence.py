@@ -10,7 +10,8 @@ Shape legend: B rows, T padded length, H hidden size, D width of the vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, cast, get_args
 
@@ -163,6 +164,16 @@ class SentenceHead(nn.Module):
         if prompt and not self.include_prompt:
             ids = tokenizer(prompt)["input_ids"]
             self.not_pooled = len(ids) - (ids[-1] in tokenizer.all_special_ids)
+
+    @contextmanager
+    def leaving_out(self, prompt: str, tokenizer: Any) -> Iterator[None]:
+        """Within this context texts begin with a prompt (see `leave_out`); afterwards they are pooled as before."""
+        before = self.not_pooled
+        self.leave_out(prompt, tokenizer)
+        try:
+            yield
+        finally:
+            self.not_pooled = before
 
     @property
     def normalizes(self) -> bool:
@@ -319,14 +330,12 @@ def encode_texts(
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     options = {"truncation": True, "padding": True, "max_length": max_length or head.max_length}
     found: dict[int, Any] = {}
-    before = head.not_pooled
-    head.leave_out(prompt, tokenizer)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        inputs = tokenizer([prompt + texts[row] for row in rows], return_tensors="pt", **options)
-        signals = capture(**{name: value.to(device) for name, value in inputs.items() if name in columns})
-        found |= dict(zip(rows, cast(Tensor, signals.pooled).float().cpu().numpy(), strict=True))
-    head.not_pooled = before
+    with head.leaving_out(prompt, tokenizer):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            inputs = tokenizer([prompt + texts[row] for row in rows], return_tensors="pt", **options)
+            signals = capture(**{name: value.to(device) for name, value in inputs.items() if name in columns})
+            found |= dict(zip(rows, cast(Tensor, signals.pooled).float().cpu().numpy(), strict=True))
     return np.stack([found[row] for row in range(len(texts))])
 
 

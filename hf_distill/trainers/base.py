@@ -175,10 +175,14 @@ class BaseTrainer(Trainer):
     def _begin_run(self) -> None:
         """Forget what a training or an evaluation before this one left behind."""
         self.finite, self._costs = FiniteWatch(), RunCosts()
+        self._forget_preparation()
+
+    def _forget_preparation(self) -> None:
+        """Let accelerate prepare the model for training where it did so for an evaluation alone."""
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if self.is_stock or sharded or self.accelerator.num_processes == 1 or self.model_wrapped is not self.model:
             return
-        # accelerate prepares a model once: one that was evaluated would train in every process by itself.
+        # It prepares a model once: one that was evaluated would train in every process by itself.
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         vars(self.model).pop("_is_accelerate_prepared", None)
 
@@ -217,6 +221,7 @@ class BaseTrainer(Trainer):
 
     @property
     def _is_stream(self) -> bool:
+        """Whether the rows of the training have no length."""
         return self.train_dataset is not None and not has_length(self.train_dataset)
 
     @unless_stock
