@@ -4,10 +4,10 @@
         --cases reranker labels --teacher_updates 300 --updates 300 --seeds 1 2 3 --work_dir runs/real_rows \
         --output benchmarks/results/students_on_real_rows.jsonl
 
-`reranker`: the questions of SQuAD are queries, all its paragraphs are documents, and BM25 finds the candidates as
-`hf-distill corpus` does. The teacher learns lists of them by their answers; students learn `margin` or `listwise` from
-its stored scores. `labels`: which kinds of entities a sentence of CoNLL-2003 (or CLUENER) names. The teacher is
-fine-tuned; the student learns its predictions by binary cross-entropy.
+`reranker`: which question asks the same? Questions of QQP that have a duplicate are queries, the others are documents,
+and BM25 finds the candidates as `hf-distill corpus` does. The teacher learns lists of them by the duplicates; students
+learn `margin` or `listwise` from its stored scores. `labels`: which kinds of entities a sentence of CoNLL-2003 (or
+CLUENER) names. The teacher is fine-tuned; the student learns its predictions by binary cross-entropy.
 
 Variants without a teacher make equally many updates on the labels alone: `labels` with the same first weights, cut out
 of the teacher, `labels_random` with random ones. Scores are those of validation rows, of every student also before its
@@ -163,38 +163,46 @@ class Case:
 
 
 class Reranker(Case):
-    """Questions and paragraphs of SQuAD."""
+    """Questions of QQP and their duplicates."""
 
-    name, lengths = "reranker", 128
+    name, lengths = "reranker", 64
 
     def __init__(self, words: argparse.Namespace) -> None:
         super().__init__(words)
-        self.beir = self.folder / "squad"
+        self.beir = self.folder / "qqp"
         if not (self.beir / "qrels" / "test.tsv").is_file():
             self._write()
         self.ranking = as_reranking(read_retrieval(str(self.beir), "test", words.queries), words.depth)
 
     def _write(self) -> None:
-        """All paragraphs in BEIR's layout; the questions of the training articles, and of the others, are apart."""
-        task = load_task("squad", str(Path(self.words.data_dir, "squad")))
+        """The first questions of duplicates are queries, all other questions documents, in BEIR's layout."""
+        task = load_task("glue/qqp", str(Path(self.words.data_dir, "glue_partial", "qqp")))
         parts = {"train": task.train, "test": task.split(task.spec.headline_split)}
-        parts = {split: rows.shuffle(seed=0) for split, rows in parts.items()}
-        texts = list(dict.fromkeys(text for rows in parts.values() for text in rows["context"]))
-        place = {text: number for number, text in enumerate(texts)}
-        (self.beir / "qrels").mkdir(parents=True, exist_ok=True)
-        asked = []
+        asked: dict[str, str] = {}
         for split, rows in parts.items():
-            lines = ["query-id\tcorpus-id\tscore"]
-            for number, (question, text) in enumerate(zip(rows["question"], rows["context"], strict=True)):
-                asked.append({"_id": f"{split}{number}", "text": question})
-                lines.append(f"{split}{number}\td{place[text]}\t1")
+            for row in rows.shuffle(seed=0):
+                if row["label"] == 1:
+                    asked.setdefault(row["question1"], f"{split}{len(asked)}")
+        texts = (row[side] for rows in parts.values() for row in rows for side in ("question1", "question2"))
+        place = {text: f"d{number}" for number, text in enumerate(dict.fromkeys(texts)) if text not in asked}
+        (self.beir / "qrels").mkdir(parents=True, exist_ok=True)
+        answered = set()
+        for split, rows in parts.items():
+            pairs = [
+                (asked[row["question1"]], place[row["question2"]])
+                for row in rows
+                if row["label"] == 1 and row["question2"] in place
+            ]
+            answered.update(query for query, _ in pairs)
+            lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{document}\t1" for query, document in pairs)]
             (self.beir / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        documents = [{"_id": f"d{number}", "title": "", "text": text} for text, number in place.items()]
-        for name, lines in (("corpus", documents), ("queries", asked)):
-            (self.beir / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        documents = [{"_id": name, "title": "", "text": text} for text, name in place.items()]
+        queries = [{"_id": name, "text": text} for text, name in asked.items() if name in answered]
+        for kind, rows in (("corpus", documents), ("queries", queries)):
+            (self.beir / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
     def rows(self, config: Any) -> Dataset:
-        """Questions with the paragraph of their answer and the best others by BM25."""
+        """Questions with their duplicates and the best others by BM25."""
         place = self.folder / "candidates"
         if not (place / "statistics.json").is_file():
             task = TaskArguments(str(self.beir), max_train_samples=self.words.rows)
@@ -202,15 +210,15 @@ class Reranker(Case):
         return load_general_corpus(str(place))
 
     def texts(self) -> list[str]:
-        """Paragraphs."""
-        return list(dict.fromkeys(row[0] for row in self.rows(None)["candidates"]))[:CALIBRATION_TEXTS]
+        """Candidates."""
+        return list(dict.fromkeys(text for row in self.rows(None)["candidates"] for text in row))[:CALIBRATION_TEXTS]
 
     def head(self) -> dict[str, Any]:
         """One score."""
         return {"num_labels": 1}
 
     def scores(self, model: Any) -> dict[str, float]:
-        """Scores of the candidates of questions of the validation articles."""
+        """Scores of the candidates of validation questions."""
         queries, candidates = zip(*self.ranking.pairs, strict=True)
         values = predict_texts(model.eval(), self.tokenizer, queries, candidates, max_length=self.lengths)[:, 0]
         return rounded(self.ranking.scores(values))
@@ -304,7 +312,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     """The words of the command; `--small` overrides sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", required=True, help="what the teachers are fine-tuned from")
-    parser.add_argument("--data_dir", required=True, help="folder with squad/, conll2003/, cluener/")
+    parser.add_argument("--data_dir", required=True, help="folder with glue_partial/qqp/, conll2003/, cluener/")
     parser.add_argument("--cases", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--entities", default="conll2003", choices=["conll2003", "cluener"])
     parser.add_argument("--shape", default="4x312")
@@ -315,7 +323,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=8, help="rows; of the reranker queries with all candidates")
     parser.add_argument("--candidates", type=int, default=4, help="of a query in training")
     parser.add_argument("--queries", type=int, default=200, help="questions that rerankers are scored on")
-    parser.add_argument("--depth", type=int, default=20, help="paragraphs of each of these")
+    parser.add_argument("--depth", type=int, default=20, help="candidates of each of these")
     parser.add_argument("--teacher_rate", type=float, default=5e-5)
     parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--random_rate", type=float, default=3e-4)

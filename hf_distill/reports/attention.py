@@ -104,7 +104,7 @@ def draw_attention(
         missing = [head for head in chosen if not 1 <= head <= len(one.weights)]
         if missing:
             raise ValueError(f"`--heads` has {missing}; {one.name} has the heads 1 to {len(one.weights)}.")
-    figures = require("matplotlib.figure", extra="plots", needed_by="attention maps")
+    figures = require("matplotlib.figure", extra="plots", needed_by="the picture of attention")
     rows, columns = len(maps), 1 + len(chosen)
     figure = figures.Figure(figsize=(INCHES_PER_MAP * columns + 1, INCHES_PER_MAP * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -191,8 +191,8 @@ def _svg(width: float, height: float) -> Iterator[tuple[Any, io.StringIO]]:
     Raises:
         ImportError: If matplotlib is missing.
     """
-    matplotlib = require("matplotlib", extra="plots", needed_by="the figures of a report")
-    figures = require("matplotlib.figure", extra="plots", needed_by="the figures of a report")
+    matplotlib = require("matplotlib", extra="plots", needed_by="the figure of curves")
+    figures = require("matplotlib.figure", extra="plots", needed_by="the figure of curves")
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "hf_distill", "svg.fonttype": "none", "font.size": 9}):
         picture = figures.Figure(figsize=(width, height), layout="constrained")

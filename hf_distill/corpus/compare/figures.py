@@ -73,6 +73,6 @@ def draw_top_shares(
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
-    figures = require("matplotlib.figure", extra="plots", needed_by="the figures of a comparison of corpora")
+    figures = require("matplotlib.figure", extra="plots", needed_by="the figure of this comparison")
     figure = figures.Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
