@@ -10,6 +10,7 @@ from typing import Any
 from hf_distill.settings import GridArguments
 from hf_distill.settings.grid import unknown_tasks
 from hf_distill.settings.values import json_mapping
+from hf_distill.tasks.loading import takes_columns
 
 STUDENTS = "students"
 TASK_MARK = "{task}"
@@ -83,6 +84,9 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
                 own = {**settings, **(of_task.get(group[0], {}) if anew[name] else {})}
                 if anew[name]:
                     own = _filled(own, group[0], names[group[0]])
+                texts = _as_list(own.get("textbook"))
+                if any(text in names and takes_columns(text) for text in texts):
+                    own = {**arguments.column_settings(), **own}
                 for field in MODELS:
                     if field in own:
                         own[field] = _renamed(own[field], lambda one, s=seed, g=group: _folder_of(planned, one, s, g))

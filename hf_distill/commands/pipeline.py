@@ -51,6 +51,7 @@ from hf_distill.reports.speed.latency import latency_ratio, median_ratio, random
 from hf_distill.reports.speed.quality import ONNX_FOLDER
 from hf_distill.settings import (
     AdaptationArguments,
+    ColumnArguments,
     CorpusArguments,
     ExportArguments,
     PipelineArguments,
@@ -62,9 +63,9 @@ from hf_distill.settings import (
     TextbookArguments,
 )
 from hf_distill.storage.files import copy_folder, remove
-from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.loading import LoadedTask, takes_columns
 from hf_distill.tasks.majority import constant_remark
-from hf_distill.tasks.one_file import is_one_file, write_task_folder
+from hf_distill.tasks.one_file import write_task_folder
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def run(
     folder = Path(pipeline.output_dir)
     plan = make_plan(task, teacher, student, corpus, pipeline)
     rows, inputs = load_task_from(task, seed=pipeline.seed), []
-    if is_one_file(task.task):
+    if takes_columns(task.task):
         task, inputs = _as_folder(task, rows, folder / ONE_FILE_FOLDER), [task.task]
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
     stages = Stages(folder, stage_names(plan, teaches), inputs)
@@ -218,10 +219,10 @@ def _budgets(report: dict[str, Any]) -> list[str]:
 
 
 def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArguments:
-    """Write a task of one file as a folder, so that every stage reads the same rows."""
+    """Write a task of files that flags describe as a folder that describes itself: every stage reads the same rows."""
     write_task_folder(rows, folder)
-    flags: dict[str, Any] = dict.fromkeys(("data_dir", "text_columns", "label_column", "class_names", "metrics"))
-    return replace(task, task=str(folder), evaluation_splits=None, **flags)
+    unset = {item.name: item.default for item in dataclasses.fields(ColumnArguments)}
+    return replace(task, task=str(folder), data_dir=None, evaluation_splits=None, metrics=None, **unset)
 
 
 def _make_textbooks(stages: Stages, plan: Plan, task: TaskArguments) -> tuple[dict[str, str], dict[str, Any] | None]:

@@ -29,7 +29,7 @@ from hf_distill.settings.parsing import changed_arguments, from_mapping
 from hf_distill.settings.presets import read_preset
 from hf_distill.students.shapes import StudentShape, parse_shape, shape_of
 from hf_distill.tasks.label_names import is_generic, names_of_head, order_by_name
-from hf_distill.tasks.loading import LoadedTask
+from hf_distill.tasks.loading import LoadedTask, takes_columns
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 
@@ -206,11 +206,13 @@ def _check(plan: Plan, task: TaskArguments, teacher: TeacherArguments) -> None:
         raise ValueError(
             "`--teacher_model` is missing: give the Hub id or folder of a classifier, or of an encoder to make one of."
         )
-    if pipeline.with_task_text and task.spec_fields():
-        raise ValueError(
-            f"`--with_task_text` reads the task by its name alone, but {sorted(task.spec_fields())} came as flags: "
-            "write them into a task.yaml beside its files."
-        )
+    if "task" in plan.sources or pipeline.with_task_text:
+        columns = [] if takes_columns(task.task) else sorted(task.column_fields())
+        if columns:
+            raise ValueError(
+                f"`--with_task_text` reads the task by its name alone, but {columns} came as flags: write them into a "
+                "task.yaml beside its files."
+            )
     first = plan.distillations[0]
     if first.world_size > 1 or first.n_gpu > 1:
         found = f"{first.world_size} processes" if first.world_size > 1 else f"{first.n_gpu} GPUs in one process"

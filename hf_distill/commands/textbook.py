@@ -12,10 +12,12 @@ import datasets
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.settings import DistillationArguments, TextbookArguments
 from hf_distill.storage.plain_values import did_you_mean
+from hf_distill.storage.tables import suffix_of
 from hf_distill.tasks.catalogue.registry import is_registered
 from hf_distill.tasks.custom import TASK_FILE
 from hf_distill.tasks.labels import visible_labels
-from hf_distill.tasks.loading import LoadedTask, load_task
+from hf_distill.tasks.loading import LoadedTask, load_task, takes_columns
+from hf_distill.tasks.one_file import CONLL, is_one_file
 from hf_distill.tasks.rows.text import CANDIDATES_COLUMN, PAIR_COLUMN
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.routing import TEACHER_COLUMN
@@ -23,6 +25,9 @@ from hf_distill.teachers.stored.teacher import StoredTeacher, join_rows
 from hf_distill.trainers.fine_tuning.task_models import label_order
 
 logger = logging.getLogger(__name__)
+
+# The column of plain text where no flag names one.
+TEXT_COLUMN = "text"
 
 
 def read_textbook(
@@ -91,7 +96,8 @@ def read_rows(
     if not textbook.textbook:
         raise ValueError("`--textbook` is missing: name the text to read (files, folders, Hub ids, tasks).")
     sources = textbook.textbook
-    tasks = {source: task for source in sources if (task := _task_of(source, textbook)) is not None}
+    columns = _columns(textbook, column)
+    tasks = {source: task for source in sources if (task := _task_of(source, textbook, columns)) is not None}
     if not as_text and (
         textbook.with_labels or any(task.spec.kind != "text_classification" for task in tasks.values())
     ):
@@ -144,13 +150,41 @@ def hold_back(rows: datasets.Dataset, count: int, seed: int) -> tuple[datasets.D
     return split["train"], split["test"]
 
 
-def _task_of(source: str, textbook: TextbookArguments) -> LoadedTask | None:
-    """The task that a source names, with as many training rows as are wanted; `None` for any other text."""
-    folder = Path(source).expanduser()
-    if not folder.exists() and is_registered(source):
-        task = load_task(source, textbook.data_dir, splits=["train"])
-    elif (folder / TASK_FILE).is_file():
-        task = load_task(source, splits=["train"])
+def _columns(textbook: TextbookArguments, column: str) -> dict[str, Any]:
+    """Fields of the tasks among the sources that are files or folders without a description.
+
+    Raises:
+        ValueError: If flags give some, and there is no such source.
+    """
+    given = textbook.column_fields()
+    if given and not any(map(_is_own, textbook.textbook or ())):
+        raise ValueError(
+            f"`{textbook.column_flags()[0]}` is about files and folders of your own without a {TASK_FILE}, but none "
+            f"of `--textbook` {textbook.textbook} is one."
+        )
+    # The column of plain text, where one is named, is that of a task too.
+    return given if column == TEXT_COLUMN else {"text_columns": [column]} | given
+
+
+def _is_own(source: str) -> bool:
+    """Whether flags may say the columns of a source; a text file has none."""
+    return takes_columns(source) and suffix_of(source) != ".txt"
+
+
+def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) -> LoadedTask | None:
+    """The task that a source names, with as many training rows as are wanted; `None` for any other text.
+
+    A file is a task where labels are asked for, a flag says something of its columns, or it holds words and tags; a
+    folder without a description only in the second case, because that of a corpus has columns of its own.
+    """
+    path, splits = Path(source).expanduser(), ["train"]
+    is_asked = path.is_file() and (textbook.with_labels or suffix_of(source) in CONLL)
+    if not path.exists() and is_registered(source):
+        task = load_task(source, textbook.data_dir, splits=splits)
+    elif (path / TASK_FILE).is_file():
+        task = load_task(source, splits=splits)
+    elif _is_own(source) and (is_asked or textbook.column_flags()):
+        task = load_task(source, splits=splits, flag="--textbook", **columns)
     else:
         return None
     train = _first_rows(task.train, textbook.max_textbook_rows)
@@ -218,6 +252,7 @@ def _plain_text(source: str, column: str, flag: str) -> datasets.Dataset:
         raise ValueError(
             f"`{flag}` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."
             + did_you_mean(column, rows.column_names)
+            + (" With `--with_labels` its columns are found." if flag == "--textbook" and is_one_file(source) else "")
         )
     if rows.features[column] not in (datasets.Value("string"), datasets.Value("large_string")):
         raise ValueError(

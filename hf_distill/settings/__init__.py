@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .predict import PredictionArguments as PredictionArguments
     from .push import PushArguments as PushArguments
     from .report import ReportArguments as ReportArguments
-    from .task import TaskArguments as TaskArguments
+    from .task import ColumnArguments as ColumnArguments, TaskArguments as TaskArguments
     from .teach import FineTuningArguments as FineTuningArguments, TeacherArguments as TeacherArguments
     from .vocabulary import VocabularyArguments as VocabularyArguments
 

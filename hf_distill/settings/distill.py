@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from transformers import TrainingArguments
 
 from ..storage.plain_values import check_range
+from .task import ColumnArguments
 from .values import check_least, default_of, setting
 
 MatmulMode = Literal["auto", "strict", "fast"]
@@ -98,13 +99,14 @@ class FamilyArguments(StudentArguments):
 
 
 @dataclass
-class TextbookArguments:
+class TextbookArguments(ColumnArguments):
     """The text that the student learns from; a contextualized corpus, or any other."""
 
     textbook: list[str] | None = setting(
         None,
         "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
-        "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own.",
+        "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own. "
+        "With --with_labels, or a flag of columns, a file or folder of your own is a task too, as for --task.",
     )
     data_dir: str | None = setting(
         None, "Local files of a task named by --textbook, or a parent with a folder of its name."
@@ -123,6 +125,8 @@ class TextbookArguments:
         """Check the numbers; a single text may be given as a string."""
         if isinstance(self.textbook, str):
             self.textbook = [self.textbook]
+        if not self.textbook and self.column_flags():
+            raise ValueError(f"`{self.column_flags()[0]}` is about the rows of `--textbook`, which is not given.")
         check_least(self, 1, "max_textbook_rows")
         check_least(self, 0, "textbook_eval_rows")
 

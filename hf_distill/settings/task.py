@@ -28,9 +28,13 @@ class ColumnArguments:
         None, "Names of the classes in order. Default: the task's; of a file or folder of your own: those in its rows."
     )
 
+    def column_settings(self) -> dict[str, Any]:
+        """The settings among these that were given."""
+        return {item.name: value for item in fields(ColumnArguments) if (value := getattr(self, item.name))}
+
     def column_flags(self) -> list[str]:
-        """The flags among these that were given."""
-        return [f"--{item.name}" for item in fields(ColumnArguments) if getattr(self, item.name)]
+        """Their flags."""
+        return [f"--{name}" for name in self.column_settings()]
 
     def column_fields(self) -> dict[str, Any]:
         """Fields of `TaskSpec` that were given; they go to `load_task` or `load_tasks`."""

@@ -7,7 +7,6 @@ library writes itself, it writes to the path that `new_file` or `new_files` give
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -405,22 +404,6 @@ def read_mapping(path: PathLike) -> dict[str, Any]:
         raise DamagedFileError(str(error)) from error
 
 
-def check_rows_of_json(path: PathLike) -> None:
-    """Look at the first row of JSON lines: Arrow's reader ends the process, without an error, where that is `null`.
-
-    Compressed files are not looked at.
-
-    Raises:
-        DamagedFileError: If the first row is no mapping (nor the file a list of them).
-    """
-    with open(path, "rb") as stream:
-        first = next((line.strip() for line in iter(lambda: stream.readline(1 << 16), b"") if line.strip()), b"")
-    first = first.removeprefix(b"\xef\xbb\xbf")
-    if re.match(rb"(null|true|false|[-\d\"])", first):
-        shown = first[:40].decode(errors="replace")
-        raise DamagedFileError(f"{os.fspath(path)!r}: the first row is {shown}; a row is a mapping (column: value).")
-
-
 def close_path(path: PathLike) -> str:
     """The end of an error about a path that is not there: the names beside it that are close, or nothing."""
     path = Path(path).expanduser()
@@ -428,54 +411,6 @@ def close_path(path: PathLike) -> str:
         return did_you_mean(path.name, (item.name for item in path.parent.iterdir()))
     except (OSError, ValueError):
         return ""
-
-
-def separator_of_table(path: PathLike) -> str:
-    """Return what stands between the cells of a table: a tab, or in a csv file what its first line is separated by.
-
-    Spreadsheets write csv files with semicolons in countries whose numbers have commas. A compressed file
-    (`texts.csv.gz`) is looked into.
-    """
-    if ".csv" not in Path(path).name.lower():
-        return "\t"
-    import fsspec
-
-    text = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
-    with fsspec.open(os.fspath(path), "rt", compression="infer", **text) as stream:
-        header = stream.readline()
-    return next((separator for separator in ",;\t" if separator in header), ",")
-
-
-def check_rows_of_table(path: PathLike, separator: str, *, quoted: bool = True, columns: int | None = None) -> None:
-    """Compare the first row of a table with its header: pandas takes what a row has too many for its index.
-
-    Every text would be lost up to its first separator, without a word. Compressed files are not looked at.
-
-    Args:
-        path: The file.
-        separator: What stands between two cells.
-        quoted: Whether cells may stand between quotes.
-        columns: How many columns there are, where the file has no header.
-
-    Raises:
-        DamagedFileError: If the row has more cells than there are columns.
-    """
-    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as stream:
-        if stream.read(4).startswith(("\x1f", "PK", "BZh", "\ufffd", "(\ufffd")):
-            return
-        stream.seek(0)
-        rows = (row for row in csv.reader(stream, delimiter=separator, quoting=quoting) if row)
-        try:
-            wanted = len(next(rows, [])) if columns is None else columns
-            found = len(next(rows, []))
-        except csv.Error as error:
-            raise _damaged(path, "a table", error) from error
-    if found > wanted:
-        raise DamagedFileError(
-            f"{os.fspath(path)!r}: the first row has {found} cells for {wanted} columns; put texts with {separator!r} "
-            "between quotes."
-        )
 
 
 def checksum_of(path: PathLike) -> str:

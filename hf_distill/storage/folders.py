@@ -45,6 +45,12 @@ def safe_name(name: Any, where: str) -> str:
     return name
 
 
+def near_name(name: str) -> str:
+    """Return a name that `safe_name` takes, made of one that need not be: that of a file of a user."""
+    near = _FORBIDDEN.sub("_", name).encode(errors="replace")[:LONGEST].decode(errors="ignore").strip().rstrip(". ")
+    return f"_{near}" if not near or _RESERVED.fullmatch(near) else near
+
+
 def safe_path(name: Any, where: str) -> str:
     """Return the name itself, if it is one of `safe_name`, or several with a slash between them such as `glue/sst2`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import re
@@ -12,8 +13,17 @@ from typing import Any
 from datasets import ClassLabel, Dataset, List
 
 from hf_distill.storage.files import read_yaml
+from hf_distill.storage.folders import near_name
 from hf_distill.storage.plain_values import as_mapping, did_you_mean, shown
-from hf_distill.tasks.files import find_task_folder, read_folder
+from hf_distill.tasks.columns import guess_columns
+from hf_distill.tasks.files import (
+    HELD_OUT,
+    check_kinds,
+    find_task_folder,
+    has_training_rows_only,
+    listing,
+    read_folder,
+)
 from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
 from hf_distill.tasks.several_labels import names_in, says_several
 from hf_distill.tasks.spec import (
@@ -30,6 +40,8 @@ logger = logging.getLogger(__name__)
 TASK_FILE = "task.yaml"
 MAX_INFERRED_LABELS = 1000
 FEW_NUMBERS = 10
+# How pandas and Python write what is missing.
+MISSING = frozenset({"nan", "NaN", "None", "<NA>", "null", "NULL"})
 
 
 def is_described(name: str, folder: Path, fields: Mapping[str, Any]) -> bool:
@@ -38,7 +50,7 @@ def is_described(name: str, folder: Path, fields: Mapping[str, Any]) -> bool:
 
 
 def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
-    """The spec of a folder: `task.yaml` under the given fields, labels read from the training split if not named.
+    """The spec of a folder: `task.yaml` under the given fields, what is not said is read off the training rows.
 
     Args:
         name: Name or path that the user gave; the folder's own name becomes the task's unless the file has one.
@@ -47,16 +59,30 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
 
     Raises:
         FileNotFoundError: If the folder or its training split is missing.
-        ValueError: If the fields are wrong or the columns are not named.
+        ValueError: If the fields are wrong, or columns or labels cannot be told.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"The task folder {str(folder)!r} does not exist.")
-    values = {"name": folder.resolve().name} | read_task_file(folder) | dict(fields)
-    if "text_columns" not in values:
-        raise ValueError(
-            f"The folder {str(folder)!r} has no {TASK_FILE}, so name its text: `--text_columns sentence` or "
-            f"`--text_columns sentence1 sentence2`, and `--label_column` (default `label`). Task: {name!r}."
+    values = {"name": near_name(folder.resolve().name)} | read_task_file(folder) | dict(fields)
+    is_guessed = not {"text_columns", "kind"} & values.keys()
+    if is_guessed:
+        rows = _training_rows(folder, values | {"text_columns": ["text"]})
+        values = guess_columns(rows, values, f"The folder {str(folder)!r}") | values
+        check_kinds(rows, [*values["text_columns"], values["label_column"]], repr(str(folder)))
+    spec = _finished(folder, values)
+    if spec.held_out_share is None and "evaluation_splits" not in values and has_training_rows_only(folder, spec):
+        spec = dataclasses.replace(spec, held_out_share=HELD_OUT)
+    if is_guessed:
+        logger.warning(
+            f"Task {spec.name!r} from the folder {str(folder)!r}: text in "
+            f"{', '.join(map(repr, spec.text_columns))}, labels in {spec.label_column!r}. `--text_columns` and "
+            "`--label_column` name other columns."
         )
+    return spec
+
+
+def _finished(folder: Path, values: dict[str, Any]) -> TaskSpec:
+    """The spec of fields whose columns are known: labels and metrics are read off the training rows if not named."""
     if values.get("kind") == "question_answering":
         return TaskSpec.from_dict(values)
     if "label_names" not in values and len(values.get("choice_columns", ())) > 1:
@@ -89,18 +115,34 @@ def _infer_label_names(folder: Path, values: dict[str, Any]) -> list[str] | None
     Returns:
         `None` if the labels are fractions: regression.
     """
+    rows, column = _training_rows(folder, values), values.get("label_column", "label")
+    if column not in rows.column_names:
+        raise ValueError(
+            f"The labels of {str(folder)!r} cannot be read: column {column!r} is needed, found the columns "
+            f"{rows.column_names}. Name them: `--label_column`, `--class_names`."
+            + did_you_mean(column, rows.column_names)
+        )
+    return label_names_of(rows, column, values, folder)
+
+
+def _training_rows(folder: Path, values: Mapping[str, Any]) -> Dataset:
+    """The training rows of a folder, as they are in its files.
+
+    Raises:
+        FileNotFoundError: If it has none.
+        ValueError: If fields are wrong, or a file cannot be read.
+    """
     # Two placeholder names make a valid spec that serves to find and read the file, nothing else.
     stand_ins = {"label_names": ["0", "1"], "metrics": ["accuracy"], "headline_metric": None}
-    probe = TaskSpec.from_dict({**values, **stand_ins, "several_labels": False, "label_separator": None})
+    several = {"several_labels": False, "label_separator": None}
+    probe = TaskSpec.from_dict({**values, **stand_ins, **several})
     rows = read_folder(find_task_folder(probe, folder), probe, [probe.train_split]).get(probe.train_split)
-    if rows is None or probe.label_column not in rows.column_names:
-        found = "no such split" if rows is None else f"the columns {rows.column_names}"
+    if rows is None:
         raise ValueError(
-            f"The labels of {str(folder)!r} cannot be read: split {probe.train_split!r} with column "
-            f"{probe.label_column!r} is needed, found {found}. Name them: `--label_column`, `--class_names`."
-            + did_you_mean(probe.label_column, () if rows is None else rows.column_names)
+            f"The columns and labels of {str(folder)!r} cannot be read: the split {probe.train_split!r} is needed, "
+            f"found {listing(folder)}. Name them: `--text_columns`, `--label_column`, `--class_names`."
         )
-    return label_names_of(rows, probe.label_column, values, folder)
+    return rows
 
 
 def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Path) -> list[str] | None:
@@ -155,10 +197,18 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
     values = [value for value in found if value is not None and value == value]
     written = {str(value).strip() for value in values}
     texts = {text for text in written if text.lower() not in HIDDEN_TEXTS}
+    _say_missing(texts, column, folder)
     if not texts:
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds no label.")
+    if len(texts) == 1 and str(HIDDEN_LABEL) not in written:
+        raise ValueError(
+            f"Column {column!r} of {str(folder)!r} holds one label only, {next(iter(texts))!r}: a classifier needs "
+            "two (`--label_column` names another column)."
+        )
     _refuse_decimal_commas(texts, column, folder)
-    numbers = sorted({float(text) for text in texts if _is_number(text)})
+    # Numbers that are written with leading zeros are names: of places, of diseases.
+    are_codes = any(re.fullmatch(r"0\d+", text) for text in texts)
+    numbers = [] if are_codes else sorted({float(text) for text in texts if _is_number(text)})
     if any(not math.isfinite(number) for number in numbers):
         raise ValueError(f"Column {column!r} of {str(folder)!r} holds {numbers[-1]}: a label must be finite.")
     if numbers and any(not _is_number(text) for text in texts):
@@ -178,6 +228,16 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
     _say_marks(written, sorted(texts), column, folder)
     _check_spelling(texts, column, folder)
     return sorted(texts)
+
+
+def _say_missing(texts: Collection[str], column: str, folder: Path) -> None:
+    """Warn of classes that are called as programs write a missing value."""
+    found = sorted(text for text in texts if text in MISSING)
+    if found:
+        logger.warning(
+            f"Column {column!r} of {str(folder)!r} holds {' and '.join(map(repr, found))}, which is taken for a class"
+            ": leave the cell empty where the label is missing."
+        )
 
 
 def _say_marks(written: Collection[str], names: Sequence[str], column: str, folder: Path) -> None:
@@ -227,16 +287,7 @@ def _refuse_decimal_commas(texts: Collection[str], column: str, folder: Path) ->
 
 
 def _check_spelling(texts: Collection[str], column: str, folder: Path) -> None:
-    """Refuse a single label, and warn of labels that differ in small and capital letters only.
-
-    Raises:
-        ValueError: If all rows have one label.
-    """
-    if len(texts) < 2:
-        raise ValueError(
-            f"Column {column!r} of {str(folder)!r} holds one label only, {next(iter(texts))!r}: a classifier needs "
-            "two (`--label_column` names another column)."
-        )
+    """Warn of labels that differ in small and capital letters only."""
     forms: dict[str, list[str]] = {}
     for text in sorted(texts):
         forms.setdefault(text.casefold(), []).append(text)

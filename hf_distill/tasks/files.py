@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import csv
+import glob
 import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset, load_from_disk
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    LargeList,
+    List,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+    load_from_disk,
+)
 
-from hf_distill.storage.files import DamagedFileError, check_rows_of_json, check_rows_of_table, separator_of_table
+from hf_distill.storage.files import DamagedFileError
+from hf_distill.storage.tables import check_rows_of_json, encoding_hint, form_of_table, stem_of, suffix_of
 from hf_distill.tasks.catalogue.generation import GenerationSpec
+from hf_distill.tasks.json_files import read_json_document
 from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
@@ -101,14 +118,22 @@ def split_files(folder: Path, spec: RowsSpec, split: str) -> list[Path]:
         by_suffix: dict[str, list[Path]] = {}
         pattern = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5}(-[0-9a-f]+)?)?", flags=re.IGNORECASE)
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in READERS and pattern.fullmatch(path.stem) and path.is_file():
-                by_suffix.setdefault(path.suffix.lower(), []).append(path)
+            if suffix_of(path) in READERS and pattern.fullmatch(stem_of(path)) and path.is_file():
+                by_suffix.setdefault(suffix_of(path), []).append(path)
         if by_suffix:
             suffix = min(by_suffix, key=list(READERS).index)
             if len(by_suffix) > 1:
                 logger.warning(f"Split {split!r} is in {str(folder)!r} as {sorted(by_suffix)}; reading {suffix}.")
             return _complete(by_suffix[suffix])
     return []
+
+
+def has_training_rows_only(folder: Path, spec: RowsSpec) -> bool:
+    """Whether the files of the training split are the only ones of a folder that hold rows."""
+    if not folder.is_dir():
+        return False
+    files = [path for path in folder.iterdir() if suffix_of(path) in READERS]
+    return bool(files) and set(files) == set(split_files(folder, spec, spec.train_split))
 
 
 def read_folder(folder: Path, spec: RowsSpec, splits: Iterable[str]) -> dict[str, Dataset]:
@@ -127,49 +152,74 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
     Raises:
         ValueError: If a file cannot be read in the format that its name says.
     """
-    suffix = files[0].suffix.lower()
-    if READERS[suffix] == "json":
-        for path in files:
-            check_rows_of_json(path)
+    kind, names = READERS[suffix_of(files[0])], [str(path) for path in files]
     try:
-        options = {} if READERS[suffix] != "csv" else _csv_options(files[0], spec)
-        for path in files if options else ():
-            names = options.get("column_names")
-            columns = len(names) if isinstance(names, list) else None
-            quoted = options["quoting"] != csv.QUOTE_NONE
-            check_rows_of_table(path, str(options["sep"]), quoted=quoted, columns=columns)
-        rows = load_dataset(READERS[suffix], data_files=[str(path) for path in files], split="train", **options)
+        rows = _read(files, kind, spec)
     except DamagedFileError:
         raise
     except Exception as error:
         if not any(path.stat().st_size for path in files):
-            raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) are empty.") from error
+            raise ValueError(f"{names} (`--task`, `--data_dir`) are empty.") from error
         reason = error.__cause__ or error
         if "corresponds to no data" in str(reason):
-            raise ValueError(f"{[str(path) for path in files]} (`--task`, `--data_dir`) hold no rows.") from error
-        hint = " Save them as UTF-8." if isinstance(reason, UnicodeDecodeError) else ""
+            raise ValueError(f"{names} (`--task`, `--data_dir`) hold no rows.") from error
+        said = " ".join(str(reason).split())
         raise ValueError(
-            f"{[str(path) for path in files]} (`--task`, `--data_dir`) could not be read as {READERS[suffix]} "
-            f"({type(reason).__name__}: {reason}).{hint}"
+            f"{names} (`--task`, `--data_dir`) could not be read as {kind} ({type(reason).__name__}: {said})."
+            + encoding_hint(files[0], reason)
         ) from error
-    _check_kinds(rows, files, spec)
-    return rows
+    columns = [*spec.text_columns, *getattr(spec, "choice_columns", ()), spec.label_column]
+    check_kinds(rows, columns, str(names))
+    return _with_plain_types(rows)
 
 
-def _check_kinds(rows: Dataset, files: Sequence[Path], spec: RowsSpec) -> None:
+def _read(files: Sequence[Path], kind: str, spec: RowsSpec) -> Dataset:
+    """The rows of files of one kind, as a library reads them."""
+    options: dict[str, Any] = {}
+    if kind == "json":
+        for path in files:
+            check_rows_of_json(path)
+        documents = [read_json_document(path) for path in files if path.suffix.lower() == ".json"]
+        if documents and None not in documents:
+            return concatenate_datasets(documents)
+    elif kind == "csv":
+        options = _csv_options(files, spec)
+    # Brackets and stars in a name are no pattern.
+    return load_dataset(kind, data_files=[glob.escape(str(path)) for path in files], split="train", **options)
+
+
+def _with_plain_types(rows: Dataset) -> Dataset:
+    """Rows whose lists and texts are of the usual types: polars writes large ones."""
+    plain = {name: _plain_type(feature) for name, feature in rows.features.items()}
+    return rows if plain == dict(rows.features) else rows.cast(Features(plain))
+
+
+def _plain_type(feature: Any) -> Any:
+    if isinstance(feature, dict):
+        return {name: _plain_type(one) for name, one in feature.items()}
+    if isinstance(feature, (List, LargeList)):
+        return List(_plain_type(feature.feature), length=getattr(feature, "length", -1))
+    return Value("string") if feature == Value("large_string") else feature
+
+
+def check_kinds(rows: Dataset, columns: Iterable[str], where: str) -> None:
     """Refuse columns in which rows of JSON lines have values of several kinds, such as texts and numbers.
+
+    Args:
+        rows: The rows.
+        columns: Those of the task.
+        where: What was read, for the error.
 
     Raises:
         ValueError: If one of the task's columns is such.
     """
-    columns = [*spec.text_columns, *getattr(spec, "choice_columns", ()), spec.label_column]
     for column in columns:
         # `datasets` keeps values of several kinds as JSON, in which every text would have quotes.
         if column in rows.column_names and type(rows.features[column]).__name__ == "Json":
             values = rows[column][:EXAMPLES]
             kinds = {type(value).__name__: value for value in values if value is not None}
             raise ValueError(
-                f"{[str(path) for path in files]}: column {column!r} holds values of several kinds "
+                f"{where}: column {column!r} holds values of several kinds "
                 f"({', '.join(f'{kind} {value!r}' for kind, value in kinds.items())[:120]}); write all of them in one."
             )
 
@@ -204,34 +254,35 @@ def _complete(files: list[Path]) -> list[Path]:
     return files
 
 
-def _csv_options(path: Path, spec: RowsSpec) -> dict[str, object]:
-    """Options that read every cell as it is written: text, with no quoting in tab-separated files (the GLUE rule)."""
-    separator, quoted = separator_of_table(path), path.suffix.lower() == ".csv"
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        if quoted:
-            header = next(csv.reader(stream, delimiter=separator), [])
-        else:
-            header = stream.readline().rstrip("\r\n").split(separator)
+def _csv_options(files: Sequence[Path], spec: RowsSpec) -> dict[str, Any]:
+    """Options that read every cell as it is written: as text.
+
+    Raises:
+        DamagedFileError: If a file is no table, or the tables are written in different ways.
+    """
+    forms = [form_of_table(path) for path in files]
+    first = forms[0]
     # A column without a name, such as pandas' index, has this one there.
-    header = [name or f"Unnamed: {place}" for place, name in enumerate(header)]
+    header = [name or f"Unnamed: {place}" for place, name in enumerate(first.header)]
     known = {
         *spec.text_columns,
         spec.label_column,
         *(name for names in spec.column_aliases.values() for name in names),
     }
-    options: dict[str, object] = {
-        "sep": separator,
-        "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-        "encoding": "utf-8-sig",
-        "keep_default_na": False,
-    }
+    options: dict[str, Any] = {"encoding": "utf-8-sig", "keep_default_na": False}
     if spec.headerless_columns and not known & set(header):
-        header = list(spec.headerless_columns)
-        options["column_names"] = header
-    return options | {"features": Features({name: Value("string") for name in header})}
+        header = options["column_names"] = list(spec.headerless_columns)
+    for form in forms:
+        form.check(options.get("column_names"))
+        if form.separator != first.separator:
+            raise DamagedFileError(f"{form.path!r} has other separators than {first.path!r}: write both alike.")
+    quoting = csv.QUOTE_MINIMAL if all(form.quoted for form in forms) else csv.QUOTE_NONE
+    features = Features({name: Value("string") for name in header})
+    return options | {"sep": first.separator, "quoting": quoting, "features": features}
 
 
-HELD_OUT_SEED = 42
+# Share of the rows of a user that is held out for validation, and the seed that draws all rows that are held out.
+HELD_OUT, HELD_OUT_SEED = 0.2, 42
 
 # Data set, configuration, revision -> splits.
 HubLoader = Callable[[str, str | None, str | None], dict[str, Dataset]]
@@ -328,3 +379,43 @@ def texts_of_rows(rows: Dataset, text_columns: Sequence[str]) -> list[tuple[str,
     """The texts of every row, without case and spacing: rows that have the same are rows of one text."""
     columns = (rows[column] for column in text_columns)
     return [tuple(" ".join(str(text).split()).casefold() for text in row) for row in zip(*columns, strict=True)]
+
+
+def drop_rows_without_text(rows: Dataset, columns: Sequence[str], *, is_training: bool, where: str) -> Dataset:
+    """Drop and count training rows without a text; in other splits they stay, because dropping would change the score.
+
+    A row has no text if one of its texts is missing, or all of them are blank.
+
+    Args:
+        rows: Rows of a split.
+        columns: Those that must hold a text.
+        is_training: Whether the split is for training.
+        where: Split and task, for messages.
+
+    Raises:
+        ValueError: If a text is missing in another split.
+    """
+    texts = [rows.with_format("arrow")[column][:] for column in columns]
+    null = np.any([text.is_null().to_numpy() for text in texts], axis=0)
+    lacking = null | np.all([_is_blank(text) for text in texts], axis=0)
+    empty = [column for column, text in zip(columns, texts, strict=True) if text.null_count]
+    if empty and not is_training:
+        raise ValueError(
+            f"{where}: {null.sum()} rows have no text in {empty}. Mend them in the source; leaving them out would "
+            "change the score."
+        )
+    lost = int(lacking.sum())
+    if not lost:
+        return rows
+    if not is_training:
+        logger.warning(f"{where}: {lost} rows have a blank text in {list(columns)}; they are scored like all others.")
+        return rows
+    logger.warning(f"{where}: {lost} training rows without a text in {empty or list(columns)} were left out.")
+    return rows.select((~lacking).nonzero()[0])
+
+
+def _is_blank(text: pa.ChunkedArray) -> np.ndarray:
+    """Which of some texts are missing, or hold blanks alone."""
+    if text.type not in (pa.string(), pa.large_string()):
+        return text.is_null().to_numpy()
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), ""), True).to_numpy()

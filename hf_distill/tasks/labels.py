@@ -22,6 +22,16 @@ MAX_EXAMPLES = 5
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
 
 
+def is_hidden(value: Any, spec: TaskSpec) -> bool:
+    """Whether a cell marks a row without a label: it is empty, or holds a mark that names no class.
+
+    Numbers to estimate may be -1.
+    """
+    text = "" if value is None or value != value else str(value).strip()
+    marks = {"", "hidden"} if spec.label_names is None else HIDDEN_TEXTS
+    return text.casefold() in marks and text not in (spec.label_names or ())
+
+
 def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, split: str) -> Dataset:
     """Cast a column to the type that a task needs, such as texts.
 
@@ -181,7 +191,7 @@ def _check_range(dataset: Dataset, spec: TaskSpec, split: str) -> None:
 
 def _score(value: Any, spec: TaskSpec, split: str) -> float:
     """A regression label as a number, NaN where there is none."""
-    if value is None or (isinstance(value, str) and value.strip() in ("", "hidden")):
+    if is_hidden(value, spec):
         return float("nan")
     try:
         score = float(value)

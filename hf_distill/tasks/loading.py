@@ -16,7 +16,16 @@ from hf_distill.hub.data_sets import UnreadableDataSetError, read_data_set
 from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.tasks.catalogue.registry import get_task, is_registered
 from hf_distill.tasks.custom import TASK_FILE, custom_spec, is_described
-from hf_distill.tasks.files import RowsSpec, find_task_folder, hold_out, join_parts, listing, read_hub, read_local
+from hf_distill.tasks.files import (
+    RowsSpec,
+    drop_rows_without_text,
+    find_task_folder,
+    hold_out,
+    join_parts,
+    listing,
+    read_hub,
+    read_local,
+)
 from hf_distill.tasks.label_names import is_generic, order_by_name
 from hf_distill.tasks.labels import (
     HIDDEN_TEXTS,
@@ -333,6 +342,9 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
     if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
         return
     rows = rename_columns(raw[spec.train_split][0], spec)
+    if spec.kind == "text_classification" and set(spec.text_columns) <= set(rows.column_names):
+        where = f"Split {spec.train_split!r} of task {spec.name!r} ({source})"
+        rows = drop_rows_without_text(rows, spec.text_columns, is_training=True, where=where)
     train, held_out = hold_out(rows, spec.held_out_share, (*spec.text_columns, *spec.choice_columns))
     raw[spec.train_split], raw[split] = [train], [held_out]
     logger.warning(
@@ -404,33 +416,6 @@ def rename_columns(rows: Dataset, spec: RowsSpec) -> Dataset:
         if column not in rows.column_names and present:
             rows = rows.rename_column(present[0], column)
     return rows
-
-
-def drop_rows_without_text(rows: Dataset, columns: Sequence[str], *, is_training: bool, where: str) -> Dataset:
-    """Drop and count training rows without a text; in other splits they stay, because dropping would change the score.
-
-    Args:
-        rows: Rows of a split.
-        columns: Those that must hold a text.
-        is_training: Whether the split is for training.
-        where: Split and task, for messages.
-
-    Raises:
-        ValueError: If a text is missing in another split.
-    """
-    empty = [column for column in columns if rows.data.column(column).null_count]
-    if not empty:
-        return rows
-    texts = [rows[column] for column in empty]
-    kept = [index for index, row in enumerate(zip(*texts, strict=True)) if None not in row]
-    lost = len(rows) - len(kept)
-    if not is_training:
-        raise ValueError(
-            f"{where}: {lost} rows have no text in {empty}. Mend them in the source; leaving them out would change "
-            "the score."
-        )
-    logger.warning(f"{where}: {lost} training rows without a text in {empty} were left out.")
-    return rows.select(kept)
 
 
 def _sample(rows: Dataset, flag: str, limit: int | None, seed: int) -> Dataset:

@@ -7,41 +7,41 @@ import logging
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from hf_distill.storage.files import close_path, new_folder, write_yaml
-from hf_distill.storage.plain_values import did_you_mean
+from hf_distill.storage.files import DamagedFileError, close_path, new_folder, write_yaml
+from hf_distill.storage.folders import near_name
+from hf_distill.storage.tables import COMPRESSIONS, encoding_hint, stem_of, suffix_of
+from hf_distill.tasks.columns import guess_columns
 from hf_distill.tasks.custom import TASK_FILE, default_metrics, label_names_of
-from hf_distill.tasks.files import COMMON_ALIASES, HELD_OUT_SEED, READERS, read_files, texts_of_rows
-from hf_distill.tasks.labels import HIDDEN_TEXTS
+from hf_distill.tasks.files import (
+    COMMON_ALIASES,
+    HELD_OUT,
+    HELD_OUT_SEED,
+    READERS,
+    check_kinds,
+    drop_rows_without_text,
+    read_files,
+    texts_of_rows,
+)
+from hf_distill.tasks.labels import is_hidden
+from hf_distill.tasks.several_labels import items_of
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.spec_values import FINE_TUNING, FineTuningDefaults
 
 logger = logging.getLogger(__name__)
 
 CONLL = (".conll", ".iob", ".bio")
-# Names of columns in the order in which they are looked for; those of pairs stand together.
-PAIRS = (
-    *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence")),
-    *(("text1", "text2"), ("text_a", "text_b"), ("text", "text_pair"), ("query", "document"), ("query", "passage")),
-)
-TEXTS = ("text", "sentence", "content", "review", "comment", "body", "message", "tweet", "document", "description")
-LABELS = (
-    *("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "gold", "tag", "score"),
-    *("rating", "stars", "y"),
-)
-WORDS, TAGS = ("tokens", "words"), ("ner_tags", "tags", "labels", "pos_tags")
-# Of the rows, but of no more than so many, this share is held out for validation.
-HELD_OUT, MOST_HELD_OUT = 0.2, 2_000
-EXAMPLES = 1_000
+# No more rows than these are held out for validation.
+MOST_HELD_OUT = 2_000
 VALIDATION, TEST = "validation", "test"
 _BLANKS = re.compile("[ \t]+")
 # Flags of tasks beside which there are those of columns.
-WITH_COLUMNS = ("--task", "--tasks")
+WITH_COLUMNS = ("--task", "--tasks", "--textbook")
 # A fine-tuning sees about so many rows, in no fewer and no more epochs than these: 3 epochs are usual where rows are
 # many (BERT, appendix A.3), 20 where they are few (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT").
 ROWS_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 24_000, 3, 20
@@ -50,7 +50,7 @@ ROWS_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 24_000, 3, 20
 def is_one_file(name: str) -> bool:
     """Whether a name is that of a file with rows."""
     path = Path(name).expanduser()
-    return path.suffix.lower() in (*READERS, *CONLL) and path.is_file()
+    return (suffix_of(path) in READERS or path.suffix.lower() in CONLL) and path.is_file()
 
 
 def refuse_other_files(name: str, flag: str) -> None:
@@ -65,10 +65,13 @@ def refuse_other_files(name: str, flag: str) -> None:
         ValueError: If the file is of no kind that can be read.
     """
     path, kinds = Path(name).expanduser(), (*READERS, *CONLL)
-    if path.suffix.lower() in kinds and not path.exists():
+    if suffix_of(path) in kinds and not path.exists():
         raise FileNotFoundError(f"`{flag}`: there is no file {name!r}.{close_path(path)}")
     if path.is_file():
-        raise ValueError(f"`{flag}` {name!r} is a file of no known kind; known are {', '.join(kinds)}.")
+        raise ValueError(
+            f"`{flag}` {name!r} is a file of no known kind; known are {', '.join(kinds)}."
+            + (f" Only tables and JSON may end in {', '.join(COMPRESSIONS)}." if suffix_of(path) in kinds else "")
+        )
 
 
 def read_one_file(
@@ -88,9 +91,9 @@ def read_one_file(
     path = Path(name).expanduser()
     where = f"`{flag}` {str(path)!r}"
     rows = _read(path, where)
-    columns = _columns(rows, fields, where)
-    _check_header(rows, columns, fields, where)
-    values: dict[str, Any] = {"name": path.stem, **columns, **fields}
+    columns = guess_columns(rows, fields, where)
+    check_kinds(rows, [*columns["text_columns"], columns["label_column"]], where)
+    values: dict[str, Any] = {"name": near_name(stem_of(path)), **columns, **fields}
     if "label_names" not in values and values["kind"] != "question_answering":
         values["label_names"] = label_names_of(rows, values["label_column"], values, path)
     if "label_names" in values:
@@ -98,13 +101,15 @@ def read_one_file(
     values.setdefault("evaluation_splits", [VALIDATION])
     spec = TaskSpec.from_dict(values)
     splits, how = _splits(rows, spec, where)
-    if "evaluation_splits" not in fields and TEST in splits and all(map(_is_known, splits[TEST][spec.label_column])):
+    if "evaluation_splits" not in fields and TEST in splits and not _unlabelled(splits[TEST], spec):
         # What is chosen is chosen on validation rows; the scores are those of rows that chose nothing.
         spec = dataclasses.replace(spec, evaluation_splits=(TEST, VALIDATION))
     if "fine_tuning" not in fields:
         spec = dataclasses.replace(spec, fine_tuning=fine_tuning_of(len(splits[spec.train_split])))
-    sizes = ", ".join(f"{len(found):,} rows of {split}" for split, found in splits.items())
+    sizes = ", ".join(_size(found, split, spec) for split, found in splits.items())
     names = "numbers" if spec.label_names is None else f"{len(spec.label_names)} classes"
+    if spec.is_span:
+        names = "some questions have none" if spec.may_have_no_answer else "every question has one"
     other = " `--text_columns` and `--label_column` name other columns." if flag in WITH_COLUMNS else ""
     logger.warning(
         f"Task {spec.name!r} from {path.name}: text in {', '.join(map(repr, spec.text_columns))}, labels in "
@@ -139,9 +144,12 @@ def _differs(value: Any, default: Any) -> bool:
 
 def _read(path: Path, where: str) -> Dataset:
     if path.suffix.lower() in CONLL:
-        return _read_conll(path, where)
+        try:
+            return _read_conll(path, where)
+        except UnicodeDecodeError as error:
+            raise DamagedFileError(f"{where} is not in UTF-8.{encoding_hint(path, error)}") from error
     # It serves to read the file, nothing else.
-    probe = TaskSpec(name=path.stem, text_columns=("text",), label_names=("0", "1"))
+    probe = TaskSpec(name=near_name(stem_of(path)), text_columns=("text",), label_names=("0", "1"))
     rows = read_files([path], probe)
     if len(rows) == 0:
         raise ValueError(f"{where} has no rows.")
@@ -179,98 +187,6 @@ def _is_comment(parts: Sequence[str]) -> bool:
     return parts[0] == "#" and len(parts) > 2 and (parts[1] == "id" or any("=" in part for part in parts))
 
 
-def _columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Kind, text columns and label column, where the user did not name them."""
-    names = {name.lower(): name for name in rows.column_names}
-    words = next((names[name] for name in WORDS if name in names and _is_list(rows, names[name])), None)
-    if {"question", "context", "answers"} <= names.keys():
-        questions = [names["question"], names["context"]]
-        return {"kind": "question_answering", "text_columns": questions, "label_column": names["answers"]}
-    if words is not None and "text_columns" not in fields:
-        tags = next((names[name] for name in TAGS if name in names), None)
-        return {"kind": "token_classification", "text_columns": [words], "label_column": _known(tags, where, rows)}
-    label = fields.get("label_column") or _label_column(rows, names, fields.get("text_columns", ()))
-    found = fields.get("text_columns") or _text_columns(rows, names, label)
-    if not found:
-        raise ValueError(
-            f"{where} has the columns {rows.column_names}, and none of them is known to hold text: "
-            "name it with `--text_columns`."
-        )
-    unknown = [name for name in found if name not in rows.column_names]
-    if unknown:
-        raise ValueError(
-            f"{where} has the columns {rows.column_names}, and no column {unknown[0]!r} "
-            f"(`--text_columns`).{did_you_mean(unknown, rows.column_names)}"
-        )
-    return {"kind": "text_classification", "text_columns": list(found), "label_column": _known(label, where, rows)}
-
-
-def _known(label: str | None, where: str, rows: Dataset) -> str:
-    if label is None or label not in rows.column_names:
-        raise ValueError(
-            f"{where} has the columns {rows.column_names}, and "
-            + ("none of them is known to hold labels" if label is None else f"no column {label!r}")
-            + ": name it with `--label_column`."
-            + did_you_mean(label or (), rows.column_names)
-        )
-    return label
-
-
-def _check_header(rows: Dataset, columns: Mapping[str, Any], fields: Mapping[str, Any], where: str) -> None:
-    """Refuse a table without a header, whose first row would be taken for names.
-
-    Raises:
-        ValueError: If both columns were found by their values alone, and that of the labels has the name of a label.
-    """
-    label, texts = columns["label_column"], columns["text_columns"]
-    known = {"label_column", "text_columns"} & fields.keys() or {label.lower(), *map(str.lower, texts)} & {
-        *LABELS, *TEXTS, *(name for pair in PAIRS for name in pair)
-    }  # fmt: skip
-    if not known and columns["kind"] == "text_classification" and label in rows.unique(label):
-        raise ValueError(
-            f"{where} seems to have no header: its first row is {rows.column_names}, and {label!r} is "
-            "a label too. Write names of the columns into the first line, such as text,label; or name the columns "
-            "with `--text_columns` and `--label_column`."
-        )
-
-
-def _is_list(rows: Dataset, column: str) -> bool:
-    return isinstance(rows.features[column], List)
-
-
-def _label_column(rows: Dataset, names: Mapping[str, str], texts: Iterable[str]) -> str | None:
-    """The column of labels: by its name, or the only one with few different values that repeat."""
-    known = next((names[name] for name in LABELS if name in names and names[name] not in texts), None)
-    if known is not None:
-        return known
-    head = rows[:EXAMPLES]
-    few = [
-        name
-        for name in rows.column_names
-        if name not in texts and name.lower() != "split" and not _is_list(rows, name)
-        if 1 < len(set(head[name])) <= max(2, len(head[name]) // 10)
-    ]
-    return few[0] if len(few) == 1 else None
-
-
-def _text_columns(rows: Dataset, names: Mapping[str, str], label: str | None) -> list[str]:
-    """The column of text, or both of pairs: by their names, or the one with the longest texts."""
-    for pair in PAIRS:
-        if all(name in names and names[name] != label for name in pair):
-            return [names[name] for name in pair]
-    known = [names[name] for name in TEXTS if name in names and names[name] != label]
-    if known:
-        return known[:1]
-    head = rows[:EXAMPLES]
-    texts = [name for name in rows.column_names if name != label and rows.features[name].dtype in _TEXT_TYPES]
-    lengths = {name: sum(len(value or "") for value in head[name]) / len(head[name]) for name in texts}
-    longest = max(lengths, key=lambda name: lengths[name], default=None)
-    return [longest] if longest is not None and any(" " in (value or "") for value in head[longest]) else []
-
-
-_TEXT_TYPES = ("string", "large_string")
-
-
 def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Dataset], str]:
     """The rows by their column `split`, or else training rows and rows that are held out; and how, in words.
 
@@ -289,6 +205,8 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
         else:
             splits, how = found, f"; the others by the column {column!r}"
     train = splits[spec.train_split]
+    if spec.kind == "text_classification":
+        train = drop_rows_without_text(train, spec.text_columns, is_training=True, where=where)
     held_out = set(_held_out(train, spec))
     if not held_out:
         raise ValueError(
@@ -302,26 +220,49 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
     return splits, f", those of {headline} drawn {drawn}, always the same ones{how}"
 
 
-def _is_known(label: Any) -> bool:
-    return label is not None and str(label).strip().casefold() not in HIDDEN_TEXTS
+def _size(rows: Dataset, split: str, spec: TaskSpec) -> str:
+    hidden = _unlabelled(rows, spec)
+    return f"{len(rows):,} rows of {split}" + (f" ({hidden:,} without a label)" if hidden else "")
+
+
+def _unlabelled(rows: Dataset, spec: TaskSpec) -> int:
+    """How many rows have no label."""
+    return sum(not _is_known(label, spec) for label in rows[spec.label_column])
+
+
+def _is_known(label: Any, spec: TaskSpec) -> bool:
+    if spec.several_labels:
+        return items_of(label, spec.label_separator) is not None
+    return not is_hidden(label, spec)
 
 
 def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:
-    """Numbers of the rows that are held out: of every class the same share, and all rows of a text or none."""
-    share = min(HELD_OUT, MOST_HELD_OUT / len(rows))
+    """Numbers of the rows that are held out: of every class the same share, and all rows of a text or none.
+
+    Rows without a label stay behind, if their text has none at all. Questions go by their contexts, where there are
+    enough of them.
+    """
     texts = texts_of_rows(rows, spec.text_columns)
-    has_classes = spec.kind == "text_classification" and spec.label_names is not None
-    labels = rows[spec.label_column] if has_classes else [None] * len(texts)
+    if spec.is_span:
+        contexts = texts_of_rows(rows, spec.text_columns[1:])
+        texts = contexts if len(set(contexts)) >= 1 / HELD_OUT else texts
+    labels = rows[spec.label_column][:]
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, text in enumerate(texts):
+    class_of: dict[tuple[str, ...], str] = {}
+    has_classes = spec.kind == "text_classification" and spec.label_names is not None
+    for place, (text, label) in enumerate(zip(texts, labels, strict=True)):
         places[text].append(place)
-    classes: dict[Any, list[tuple[str, ...]]] = defaultdict(list)
-    for text, own in places.items():
-        # Several labels are a list.
-        classes[str(labels[own[0]])].append(text)
+        if _is_known(label, spec):
+            # Several labels are a list.
+            class_of.setdefault(text, str(label).strip() if has_classes else "")
+    classes: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for text in places:
+        if text in class_of:
+            classes[class_of[text]].append(text)
+    share = min(HELD_OUT, MOST_HELD_OUT / max(1, len(rows)))
     draw = random.Random(HELD_OUT_SEED)
-    for name in sorted(classes, key=str):
-        chosen: Sequence[tuple[str, ...]] = classes[name]
+    for name in sorted(classes):
+        chosen = classes[name]
         number = round(share * len(chosen)) or int(len(chosen) > 1)
         for text in draw.sample(chosen, number):
             yield from places[text]

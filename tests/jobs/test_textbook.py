@@ -6,6 +6,7 @@ from transformers import BertConfig
 
 from hf_distill.commands.textbook import read_textbook
 from hf_distill.settings import DistillationArguments, TextbookArguments
+from hf_distill.tasks import load_task
 
 
 @pytest.fixture
@@ -125,3 +126,80 @@ def test_a_column_that_holds_no_text_is_named_with_what_it_holds(read, tmp_path,
         ValueError, match=rf"'text' \(`--text_column`\) must hold a text in every row, but holds {kind}"
     ):
         read(str(tmp_path / "rows.jsonl"))
+
+
+class TestFilesOfYourOwn:
+    """What is a task for `--task` is one for `--textbook` where labels, or its columns, are asked for."""
+
+    @pytest.fixture
+    def moods(self, tmp_path):
+        """A file with texts and labels."""
+        lines = [f'"film {number}, said Anna",{("bad", "good")[number % 2]},{number % 3}' for number in range(20)]
+        (tmp_path / "moods.csv").write_text("\n".join(["review,sentiment,stars", *lines]) + "\n")
+        return str(tmp_path / "moods.csv")
+
+    def test_its_training_rows_come_with_labels_in_the_order_of_the_model(self, read, moods, caplog):
+        task = load_task(moods)
+        for names in (("bad", "good"), ("good", "bad"), ("Good", "Bad")):
+            rows, _ = read(moods, with_labels=True, config=config_with(*names))
+            assert rows["text"][:] == task.train["review"][:]
+            meant = [task.spec.label_names[label] for label in task.train["sentiment"]]
+            assert [names[label].lower() for label in rows["labels"]] == meant
+        assert "text in 'review', labels in 'sentiment' (2 classes); 16 rows of train, 4 rows" in caplog.text
+
+    def test_labels_that_the_model_does_not_have_are_refused(self, read, moods):
+        with pytest.raises(ValueError, match=r"the task has \['bad', 'good'\]: they cannot be matched by name"):
+            read(moods, with_labels=True, config=config_with("toxic", "fine"))
+
+    def test_flags_name_columns_and_classes(self, read, moods):
+        rows, _ = read(
+            moods,
+            with_labels=True,
+            label_column="stars",
+            class_names=["2", "1", "0"],
+            config=config_with("0", "1", "2"),
+        )
+        stars = {f"film {number}, said Anna": number % 3 for number in range(20)}
+        assert rows["labels"][:] == [stars[text] for text in rows["text"]]
+        rows, _ = read(moods, label_column="sentiment", text_columns=["review", "stars"])
+        assert set(rows.column_names) == {"text", "text_pair"}
+        assert len(rows) == 16
+
+    def test_the_column_of_plain_text_is_that_of_the_task(self, read, moods, tmp_path):
+        content = (tmp_path / "moods.csv").read_text().replace("review", "text", 1).replace("stars", "said", 1)
+        (tmp_path / "moods.csv").write_text(content)
+        rows, _ = read(moods, with_labels=True, text_column="said")
+        assert rows.column_names == ["said", "labels"]
+        assert set(rows["said"]) < {"0", "1", "2"}
+
+    def test_a_folder_without_a_description_is_one_by_flags(self, read, rte):
+        rows, _ = read(f"{rte}/rte", with_labels=True, text_columns=["sentence2"], label_column="label")
+        assert rows[:] == {"text": ["b0", "b1", "b2", "b3"], "labels": [0, 1, 0, 1]}
+
+    def test_files_of_words_and_of_questions_bring_their_labels(self, read, tmp_path, tiny_tokenizer):
+        (tmp_path / "names.conll").write_text("the O\ncat B-X\n\nruns O\n\ncat B-X\nruns O\n\n")
+        options = {"tokenizer": tiny_tokenizer, "max_length": 16, "config": config_with("B-X", "O")}
+        rows, _ = read(str(tmp_path / "names.conll"), **options)
+        assert set(map(tuple, rows["labels"])) <= {(-100, 1, 0, -100), (-100, 1, -100), (-100, 0, 1, -100)}
+
+    def test_plain_text_stays_plain_text(self, read, moods, text):
+        assert len(read(moods, text_column="review")[0]) == 20
+        with pytest.raises(ValueError, match=r"no column 'text' .* With `--with_labels` its columns are found\."):
+            read(moods)
+        with pytest.raises(ValueError, match="'text without labels'"):
+            read(text, with_labels=True)
+
+    def test_flags_that_no_source_takes_are_refused(self, read, rte, text):
+        with pytest.raises(
+            ValueError, match=r"`--label_column` is about files and folders .* but none of `--textbook`"
+        ):
+            read("glue/rte", data_dir=rte, with_labels=True, label_column="label")
+        with pytest.raises(
+            ValueError, match=r"`--label_column` is about the rows of `--textbook`, which is not given"
+        ):
+            TextbookArguments(label_column="label")
+
+    def test_what_cannot_be_told_names_the_flags(self, read, tmp_path):
+        (tmp_path / "a.csv").write_text("a,b\nx y,1\nz w,2\n")
+        with pytest.raises(ValueError, match=r"`--textbook` '.*a.csv' has the columns .*: name it with `--label_col"):
+            read(str(tmp_path / "a.csv"), with_labels=True)

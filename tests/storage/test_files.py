@@ -229,23 +229,3 @@ def test_a_name_that_is_given_twice_is_no_yaml(tmp_path):
     (tmp_path / "a.yaml").write_text("x: 1\ny: {z: 1, z: 2}\n")
     with pytest.raises(files.DamagedFileError, match="'z' is given twice"):
         files.read_yaml(tmp_path / "a.yaml")
-
-
-@pytest.mark.parametrize("text", ["null\nnull\n", "\n  null", "1\n", '"a"\n', "\ufeffnull\n"])
-def test_json_lines_begin_with_a_mapping(tmp_path, text):
-    (tmp_path / "a.jsonl").write_text(text)
-    with pytest.raises(files.DamagedFileError, match="the first row is"):
-        files.check_rows_of_json(tmp_path / "a.jsonl")
-    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
-    files.check_rows_of_json(tmp_path / "a.jsonl")
-
-
-def test_a_row_of_a_table_has_no_more_cells_than_there_are_columns(tmp_path):
-    file = tmp_path / "a.csv"
-    file.write_text('text,label\n"fine, very fine",1\n')
-    files.check_rows_of_table(file, ",")
-    file.write_text("text,label\nfine, very fine,1\n")
-    with pytest.raises(files.DamagedFileError, match="3 cells for 2 columns"):
-        files.check_rows_of_table(file, ",")
-    file.write_text("a\tb\n")
-    files.check_rows_of_table(file, "\t", quoted=False, columns=2)

@@ -282,7 +282,7 @@ class TestErrors:
     def test_a_file_in_another_encoding(self, tmp_path):
         path = write_csv(tmp_path / "a.csv", {"text": [f"{text} caf\u00e9" for text in TEXTS], "label": NAMES})
         (tmp_path / "a.csv").write_bytes((tmp_path / "a.csv").read_text("utf-8").encode("latin-1"))
-        with pytest.raises(ValueError, match="Save them as UTF-8"):
+        with pytest.raises(ValueError, match="save it as UTF-8"):
             load_task(path)
 
     def test_a_line_without_a_tag(self, tmp_path):

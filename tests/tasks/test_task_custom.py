@@ -74,7 +74,11 @@ def test_another_split_can_be_evaluated_on(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "fields", "message"),
     [
-        ([{"text": "a", "label": 0}], {}, "has no task.yaml.*--text_columns"),
+        (
+            [{"a": 1, "label": 0}, {"a": 2, "label": 1}],
+            {},
+            "The folder .* none of them is known to hold text.*--text_columns",
+        ),
         (
             [{"text": "a", "label": 1}, {"text": "a", "label": 3}],
             {"text_columns": ["text"]},

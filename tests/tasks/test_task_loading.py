@@ -4,7 +4,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny_data import write_rows
 
-from hf_distill.tasks import files, loading
+from hf_distill.tasks import files
 from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.label_names import match_label_order
 from hf_distill.tasks.loading import load_task
@@ -212,7 +212,7 @@ def test_a_missing_column_is_an_error_with_the_columns_found(tmp_path):
 
 
 def test_rows_without_text_are_counted_in_training_and_refused_in_evaluation(tmp_path, warnings_of):
-    said = warnings_of(loading)
+    said = warnings_of(files)
     write_rows(tmp_path / "train.jsonl", [*sst2_rows(), {"sentence": None, "label": 0, "idx": 9}])
     write_rows(tmp_path / "validation.jsonl", sst2_rows())
     assert content(load_task("sst2", tmp_path).train) == ROWS

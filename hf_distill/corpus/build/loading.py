@@ -7,6 +7,7 @@ in memory as a whole. Of a stream only the rows that are asked for are read, and
 from __future__ import annotations
 
 import csv
+import glob
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
@@ -31,15 +32,9 @@ from datasets.utils import tqdm
 from huggingface_hub.errors import HTTPError
 
 from ...hub.data_sets import read_data_set
-from ...storage.files import (
-    DamagedFileError,
-    check_rows_of_json,
-    check_rows_of_table,
-    close_path,
-    new_file,
-    separator_of_table,
-)
+from ...storage.files import DamagedFileError, close_path, new_file
 from ...storage.steps import WorkFolder
+from ...storage.tables import COMPRESSIONS, check_rows_of_json, encoding_hint, form_of_table, suffix_of
 from ..search.retrieval import settings_key
 
 # Suffix -> loader of `datasets`; a compression suffix may follow.
@@ -52,7 +47,6 @@ _LOADERS = {
     ".tsv": "csv",
     ".txt": "text",
 }
-_COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".lz4")
 
 
 def load_general_corpus(
@@ -119,56 +113,53 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         raise ValueError(f"{files[0].name!r} ({flag}) is of no known kind; known are {_known()}.")
     if len(kinds) > 1:
         raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
-    names = [str(file) for file in files]
-    for file in files if kinds == ["json"] else ():
-        check_rows_of_json(file)
+    # Brackets and stars in a name are no pattern.
+    names, paths = [str(file) for file in files], [glob.escape(str(file)) for file in files]
     try:
+        for file in files if kinds == ["json"] else ():
+            check_rows_of_json(file)
         options = _table_options(files, flag) if kinds == ["csv"] else {}
         if max_rows is not None:
-            builder = load_dataset_builder(kinds[0], data_files={"train": names}, **options)
+            builder = load_dataset_builder(kinds[0], data_files={"train": paths}, **options)
             return first_rows(builder, "train", max_rows, files[0].name, flag)
-        return load_dataset(kinds[0], data_files={"train": names}, split="train", **options)
+        return load_dataset(kinds[0], data_files={"train": paths}, split="train", **options)
     except DamagedFileError:
         raise
     except Exception as error:
         # What a reader raises depends on the format.
         if not any(file.stat().st_size for file in files):
             raise ValueError(f"`{flag}`: {names} are empty.") from error
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(f"`{flag}`: {names} cannot be read as {kinds[0]}: {reason}") from error
+        cause = error.__cause__ or error
+        hint = encoding_hint(files[0], cause)
+        raise ValueError(
+            f"`{flag}`: {names} cannot be read as {kinds[0]}: {' '.join(str(cause).split())}{hint and '.' + hint}"
+        ) from error
 
 
 def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
     """Options that read the cells of tables as they are written, as those of tasks are read.
 
-    A text such as `NA` or `None` is no missing one, and in a tab-separated file a quotation mark is a character:
-    pandas would take all rows up to the next mark for one cell.
+    A text such as `NA` or `None` is no missing one.
 
     Raises:
         ValueError: If cells stand between different marks in different files, or a file's rows do not fit its header.
     """
-    tabs = [".tsv" in file.name.lower() for file in files]
-    kinds = sorted({(separator_of_table(file), is_tsv) for file, is_tsv in zip(files, tabs, strict=True)})
-    if len(kinds) > 1:
-        marks = " and ".join(repr(mark) for mark, _ in kinds)
+    forms = [form_of_table(file) for file in files]
+    separators = sorted({form.separator for form in forms})
+    if len(separators) > 1:
         raise DamagedFileError(
-            f"The folder ({flag}) mixes tables whose cells stand between {marks} ({files[0].name!r}, ...): "
-            "name one file or split the folder."
+            f"The folder ({flag}) mixes tables whose cells stand between {' and '.join(map(repr, separators))} "
+            f"({files[0].name!r}, ...): name one file or split the folder."
         )
-    separator, is_tsv = kinds[0]
-    for file in files:
-        if not file.name.lower().endswith(_COMPRESSIONS):
-            check_rows_of_table(file, separator, quoted=not is_tsv)
-    quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
+    for form in forms:
+        form.check()
+    quoting = csv.QUOTE_MINIMAL if all(form.quoted for form in forms) else csv.QUOTE_NONE
     # An empty cell is a missing number, and a text that is left out.
-    return {"delimiter": separator, "quoting": quoting, "keep_default_na": False, "na_values": [""]}
+    return {"delimiter": separators[0], "quoting": quoting, "keep_default_na": False, "na_values": [""]}
 
 
 def _kind(file: Path) -> str:
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    if suffixes and suffixes[-1] in _COMPRESSIONS:
-        suffixes.pop()
-    return _LOADERS.get(suffixes[-1], "") if suffixes else ""
+    return _LOADERS.get(suffix_of(file), "")
 
 
 def _is_metadata(file: Path) -> bool:
@@ -177,7 +168,7 @@ def _is_metadata(file: Path) -> bool:
 
 
 def _known() -> str:
-    return f"{', '.join(_LOADERS)}, each also with {', '.join(_COMPRESSIONS)}"
+    return f"{', '.join(_LOADERS)}, each also with {', '.join(COMPRESSIONS)}"
 
 
 def _one_split(

@@ -14,7 +14,8 @@ from datasets.fingerprint import Hasher
 
 from hf_distill.tasks.catalogue.generation import GENERATION_TASKS, GenerationSpec, get_generation_task
 from hf_distill.tasks.custom import read_task_file
-from hf_distill.tasks.loading import LoadedRows, drop_rows_without_text, read_splits, rename_columns
+from hf_distill.tasks.files import drop_rows_without_text
+from hf_distill.tasks.loading import LoadedRows, read_splits, rename_columns
 from hf_distill.tasks.rows.tokenizing import tokenizer_fingerprint
 
 if TYPE_CHECKING:
