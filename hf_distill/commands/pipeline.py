@@ -221,7 +221,7 @@ def _budgets(report: dict[str, Any]) -> list[str]:
 def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArguments:
     """Write a task of files that flags describe as a folder that describes itself: every stage reads the same rows."""
     write_task_folder(rows, folder)
-    unset = {item.name: item.default for item in dataclasses.fields(ColumnArguments)}
+    unset: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(ColumnArguments)}
     return replace(task, task=str(folder), data_dir=None, evaluation_splits=None, metrics=None, **unset)
 
 
