@@ -107,9 +107,10 @@ def with_student(known: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     written = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     results = _results(folder)
     settings = results["settings"]
-    names = ("objectives", "layer_map", "versions", "citations", "pipeline_tag", "labels", "text_pairs", "writes")
-    # Labels, pairs and texts are those of some students only.
-    measured = {key: written[key] for key in names if key in names[:5] or written[key]}
+    names = ("objectives", "layer_map", "versions", "citations", "pipeline_tag")
+    # Of some students only.
+    names += tuple(name for name in ("labels", "text_pairs", "several_labels", "writes") if written.get(name))
+    measured = {key: written[key] for key in names}
     measured |= {
         "settings": {key: value for key, value in written["settings"].items() if value is not False and value != []},
         "curves": _downsampled(written["curves"]),

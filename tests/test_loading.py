@@ -6,8 +6,10 @@ import datasets
 import pytest
 from transformers import BertModel
 
-from hf_distill import DistillationArguments, DistillationTrainer
+from hf_distill import DistillationArguments, DistillationTrainer, create_student
 from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.tasks.spec import TaskSpec
+from hf_distill.trainers.fine_tuning.task_models import load_task_model
 
 
 @pytest.fixture
@@ -20,6 +22,17 @@ def weights_only(tmp_path, tiny_teacher):
 def test_a_model_keeps_its_class_and_an_instance_itself(weights_only, tiny_teacher):
     assert type(load_model(weights_only, flag="--x")) is type(tiny_teacher)
     assert load_model(tiny_teacher, flag="--x") is tiny_teacher
+
+
+def test_a_model_that_returns_attention_maps_can_be_saved(tiny_teacher, tmp_path):
+    """Of one whose configuration asks for them transformers refuses to save what it has loaded."""
+    tiny_teacher.save_pretrained(tmp_path / "asks")
+    file = tmp_path / "asks" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"output_attentions": True}))
+    load_model(str(tmp_path / "asks"), flag="--x").save_pretrained(tmp_path / "saved")
+    create_student(str(tmp_path / "asks"), "1x12:2h:16").save_pretrained(tmp_path / "student")
+    spec = TaskSpec("mood", ("text",), ("negative", "positive"))
+    load_task_model(str(tmp_path / "asks"), spec, flag="--x").save_pretrained(tmp_path / "adapted")
 
 
 def test_a_tokenizer_is_loaded(tmp_path, tiny_tokenizer):

@@ -423,6 +423,11 @@ def test_tokens_of_a_prompt_are_pooled_only_where_the_encoder_says_so(mode, enco
     assert head.not_pooled == 0
 
 
+def test_a_student_pools_the_tokens_of_a_prompt_as_its_teacher_does():
+    for pooled in (True, False):
+        assert SentenceHead("mean", include_prompt=pooled).for_student(8).include_prompt == pooled
+
+
 def test_a_prompt_is_pooled_again_after_an_encoding_that_failed(encoder, tiny_tokenizer):
     head = SentenceHead("mean", include_prompt=False)
     encoder.embeddings.register_forward_pre_hook(lambda *_: 1 / 0)

@@ -29,7 +29,7 @@ from hf_distill.settings import (
     TaskArguments,
     TeacherArguments,
 )
-from hf_distill.students.sentence import SentenceHead, read_head
+from hf_distill.students.sentence import SentenceHead, keep_activation, read_head
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_remark, majority_line, majority_scores
 from hf_distill.tasks.vectors import is_retrieval
@@ -182,6 +182,7 @@ def _score_search(
         return finish(folder, facts, started, write=False)
     model = load_model(source, flag="--student_model", revision=adaptation.student_revision)
     head = read_head(source, adaptation.student_revision)
+    keep_activation(model, [model])
     save_model(model, _tokenizer(adaptation), folder, head)
     return _finish_vectors(model, facts, started, task, adaptation, training, teacher)
 

@@ -69,7 +69,7 @@ def run(
     named = named_corpora(comparison.corpora, "--corpora", taken=(TASK, EVALUATION))
     if loaded is None:
         loaded = load_task(task.task, task.data_dir, **task.spec_fields())
-    language = comparison.language or loaded.spec.language or "none"
+    language = comparison.language or loaded.spec.language or "en"
     rows = loaded.subset(task.max_train_samples, None, seed=comparison.seed).train
     columns = loaded.spec.text_columns
     corpora = {TASK: measure_corpus(task_texts(rows, columns), language, num_rows=len(rows))}

@@ -125,7 +125,12 @@ def score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: Se
     if not evaluation.use_cpu:
         encoder.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     device = next(encoder.parameters()).device
-    tokenizer = load_tokenizer(evaluation.tokenizer_name or model, flag="--tokenizer_name")
+    own = evaluation.tokenizer_name
+    tokenizer = (
+        load_tokenizer(own, flag="--tokenizer_name")
+        if own
+        else load_tokenizer(model, flag="--model", revision=evaluation.revision)
+    )
     options: dict[str, Any] = {"batch_size": evaluation.eval_batch_size, "max_length": task.max_length}
     before: dict[str, Any] = {}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=evaluation.bf16):

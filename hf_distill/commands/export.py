@@ -90,7 +90,7 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
         model.config.save_pretrained(part)
         tokenizer.save_pretrained(part)
     files: dict[str, nn.Module] = {"onnx": OnnxModel(folder / ONNX_FILE, model.config)}
-    sizes = {"pytorch": weight_bytes(model), "onnx": (folder / ONNX_FILE).stat().st_size}
+    sizes = {"pytorch": weight_bytes(model), "onnx": sum(file.stat().st_size for file in folder.glob(f"{ONNX_FILE}*"))}
     int8_difference = None
     if arguments.quantize:
         quantize_onnx(folder, reduce_range=arguments.reduce_range)
@@ -101,7 +101,7 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
         "job": "export",
         "model": arguments.model,
         "folder": str(folder),
-        "files": sorted(path.name for path in folder.glob("*.onnx")),
+        "files": sorted(path.name for path in folder.glob("*.onnx*")),
         "difference": difference,
         "int8_difference": int8_difference,
         "bytes": sizes,

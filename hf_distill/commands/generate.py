@@ -102,6 +102,8 @@ def run(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seed": training.seed,
         "data": loaded.source,
+        "split_rows": {split: len(rows[split]) for split in loaded.spec.evaluation_splits},
+        "max_eval_samples": task.max_eval_samples,
         **({} if generation.eval_only else _train(trainer, training)),
         "losses": {split: trainer.evaluate(rows[split])["eval_loss"] for split in loaded.spec.evaluation_splits},
         "settings": ({} if generation.eval_only else {name: getattr(training, name) for name in DECIDING})

@@ -11,7 +11,7 @@ from transformers import set_seed
 
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import cost_of_training, finish
-from hf_distill.commands.student_facts import completed, shared_facts, shown_command, write_card
+from hf_distill.commands.student_facts import completed, of_task, shared_facts, shown_command, write_card
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import hub_id_of, shown_name
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
@@ -83,6 +83,8 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
         "scores": scores,
         "constants": {task: found.constants.get(trainer.specs[task].headline_split) for task, found in scores.items()},
         "majority": {task.spec.name: majority_scores(task) for task in loaded},
+        "split_rows": {task.spec.name: {name: len(rows) for name, rows in task.evaluation.items()} for task in loaded},
+        "max_eval_samples": tasks.max_eval_samples,
         "model": str(training.output_dir),
         "heads": [names[task] for task in tasks.heads_to_save()],
         "base_model": teacher.teacher_model,
@@ -107,8 +109,8 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
         for name in facts["heads"]:
             place = str(Path(folder, TASKS_FOLDER, name))
             model = load_model(place, flag="--save_heads")
-            known = shared_facts(model, teacher.teacher_model, specs, facts, place, command)
-            known = replace(known, scores=[score for score in known.scores if score.task == name])
+            known = shared_facts(model, teacher.teacher_model, [trainer.specs[name]], facts, place, command)
+            known = replace(known, **of_task(trainer.specs[name], known))
             write_card(place, completed(known, model, trainer.processing_class))
     return facts
 

@@ -15,11 +15,14 @@ from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import PredictionArguments, TextbookArguments
 from hf_distill.storage.files import write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.tasks.rows.text import PAIR_COLUMN
+from hf_distill.tasks.rows.text import PAIR_COLUMN, check_texts
 from hf_distill.tasks.submissions import submission
 from hf_distill.trainers.fine_tuning.heads import RowHead
 from hf_distill.trainers.fine_tuning.predictions import predict_texts, prediction_records, write_predictions
 from hf_distill.trainers.fine_tuning.task_models import check_positions, label_order
+
+# Tokens of a text at most, where neither a flag nor a task says it.
+LONGEST_TEXT = 128
 
 
 @writes_folder()
@@ -48,15 +51,15 @@ def run(arguments: PredictionArguments) -> dict[str, Any]:
             f"`--model` {arguments.model!r} is a {type(model).__name__}; texts are predicted by a ...{RowHead.suffix}."
         )
     tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
-    check_positions(model.config, arguments.max_length)
-    if not arguments.use_cpu:
-        model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     task, split = _task_of(arguments)
     columns = _texts(arguments) if task is None else [task.split(split)[name][:] for name in task.spec.text_columns]
+    # As `evaluate` reads the rows of the task.
+    limit = arguments.max_length or (LONGEST_TEXT if task is None else task.spec.fine_tuning.max_length)
+    check_positions(model.config, limit)
+    if not arguments.use_cpu:
+        model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=arguments.bf16):
-        logits = predict_texts(
-            model, tokenizer, *columns, batch_size=arguments.eval_batch_size, max_length=arguments.max_length
-        )
+        logits = predict_texts(model, tokenizer, *columns, batch_size=arguments.eval_batch_size, max_length=limit)
     folder = Path(arguments.output_dir)
     records = prediction_records(model.config, logits)
     file = write_predictions(folder / f"predictions.{arguments.file_format}", records, arguments.file_format)
@@ -98,9 +101,11 @@ def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
 
 def _texts(arguments: PredictionArguments) -> list[list[str]]:
     """The texts of files, and the second ones where there are such."""
-    rows = read_rows(TextbookArguments(arguments.text), arguments.text_column, flag="--text")
-    names = [name for name in (arguments.text_column, PAIR_COLUMN) if name in rows.column_names]
-    return [rows[name][:] for name in names]
+    column = arguments.text_column
+    rows = read_rows(TextbookArguments(arguments.text), column, flag="--text")
+    columns = {name: rows[name][:] for name in (column, PAIR_COLUMN) if name in rows.column_names}
+    check_texts(columns, column, range(len(rows)))
+    return list(columns.values())
 
 
 def _submit(task: LoadedTask, split: str, logits: Any, model: Any, folder: Path) -> str:

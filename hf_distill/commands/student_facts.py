@@ -30,10 +30,12 @@ from hf_distill.hub.model_card import (
     shown_name,
     write_model_card,
 )
-from hf_distill.hub.selection import MODULES_FILE, RESULTS_FILE
-from hf_distill.hub.usage import PIPELINES, example_inputs
+from hf_distill.hub.selection import EXPORT_FILE, RESULTS_FILE
+from hf_distill.hub.usage import PIPELINES, example_inputs, pipeline_options
+from hf_distill.reports.speed.quality import ONNX_FOLDER
 from hf_distill.settings import CorpusArguments
 from hf_distill.storage.files import read_json
+from hf_distill.students.sentence import keep_activation, read_head
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.vectors import Pairs
@@ -74,14 +76,23 @@ def adapted_facts(
     own, trained = results["student"], None
     if (own.get("choice") or {}).get("kept") != "distilled":
         trained = f"fine-tuned on {own['train_rows']:,} labelled rows of {spec.name}: {_updates(own, results['seed'])}"
-    return dataclasses.replace(
-        _begun(model, source, folder, results, command),
-        adaptation=trained,
-        task=spec.name,
-        language=[spec.language],
-        text_pairs=spec.is_pair and spec.kind == "text_classification",
-        scores=task_scores(spec, results),
-    )
+    begun = _begun(model, source, folder, results, command)
+    return dataclasses.replace(begun, adaptation=trained, scores=task_scores(spec, results), **of_task(spec, begun))
+
+
+def of_task(spec: TaskSpec, begun: CardFacts) -> dict[str, Any]:
+    """The fields that a task says of a model with its head.
+
+    Args:
+        spec: The task.
+        begun: What is known of the model; its languages stay where the task's is unknown.
+    """
+    return {
+        "task": spec.name,
+        "language": [spec.language] if spec.language else begun.language,
+        "text_pairs": spec.is_pair and spec.kind == "text_classification",
+        "writes": False,
+    }
 
 
 def searching_facts(
@@ -144,29 +155,36 @@ def trimmed_facts(
     """
     facts = _begun(model, source, folder, results, command)
     before = f"{facts.adaptation}; then " if facts.adaptation else ""
-    encodes = (Path(folder) / MODULES_FILE).is_file()
-    return dataclasses.replace(
-        facts,
-        adaptation=f"{before}vocabulary cut to {vocabulary}",
-        pipeline_tag=SENTENCES if encodes else facts.pipeline_tag,
-        scores=[],
-    )
+    cut = f"{before}vocabulary cut to {vocabulary}"
+    return dataclasses.replace(facts, adaptation=cut, pipeline_tag=_tag_of(model, folder), scores=[])
 
 
 def shared_facts(
     model: Any, source: str, specs: Sequence[TaskSpec], results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
-    """The facts of an encoder that was fine-tuned on many tasks at once; see `adapted_facts`."""
+    """The facts of an encoder, or of one of its heads, that was fine-tuned on many tasks at once; see `adapted_facts`.
+
+    Args:
+        model: The encoder, or a model with the head of the only one of `specs`.
+        source: Folder or id of the model that it began as.
+        specs: The tasks whose scores are on the card.
+        results: Content of `results.json`.
+        folder: Where it is written.
+        command: The run's command.
+    """
     found = (results.get("task_teachers") or {}).values()
     teachers = dict.fromkeys(place for places in found for place in ([places] if isinstance(places, str) else places))
-    names = ", ".join(spec.name for spec in specs)
+    names = ", ".join(results["tasks"])
     scores = [
         ScoreFacts(
             spec.name,
             spec.headline,
             split,
             student=values[spec.headline],
+            complete=results["max_eval_samples"] is None,
+            rows=results["split_rows"].get(spec.name, {}).get(split),
             seed=results["seed"],
+            task_type=spec.kind.replace("_", "-"),
             majority=_score((results.get("majority") or {}).get(spec.name), split, spec.headline),
             constant=(results.get("constants") or {}).get(spec.name) if split == spec.headline_split else None,
         )
@@ -177,9 +195,10 @@ def shared_facts(
     facts = _begun(model, source, folder, results, command)
     return dataclasses.replace(
         facts,
-        teacher=facts.teacher + [ModelFacts(shown_name(place), lineage=lineage_of(place)) for place in teachers],
+        teacher=facts.teacher
+        + [ModelFacts(shown_name(place), hub_id_of(place), lineage=lineage_of(place)) for place in teachers],
         adaptation=f"fine-tuned on many tasks at once: {names}; {_updates(results, results['seed'])}",
-        language=list(dict.fromkeys(spec.language for spec in specs)),
+        language=[language for language in dict.fromkeys(spec.language for spec in specs) if language],
         scores=scores,
     )
 
@@ -189,7 +208,16 @@ def writing_facts(
 ) -> CardFacts:
     """The facts of an encoder that learnt to write; see `adapted_facts`."""
     scores = [
-        ScoreFacts(spec.name, metric, split, student=values[metric], seed=results["seed"], task_type="text-generation")
+        ScoreFacts(
+            spec.name,
+            metric,
+            split,
+            student=values[metric],
+            complete=results["max_eval_samples"] is None,
+            rows=results["split_rows"].get(split),
+            seed=results["seed"],
+            task_type="text-generation",
+        )
         for split, values in results["scores"].items()
         for metric in spec.metrics
         if metric in values
@@ -199,7 +227,7 @@ def writing_facts(
         adaptation=f"fine-tuned to write on {results['train_rows']:,} rows of {spec.name}: "
         + _updates(results, results["seed"]),
         task=spec.name,
-        language=[spec.language],
+        language=[spec.language] if spec.language else [],
         writes=True,
         scores=scores,
     )
@@ -207,9 +235,11 @@ def writing_facts(
 
 def exported_facts(model: Any, tokenizer: Any, source: str, exported: Mapping[str, Any]) -> CardFacts:
     """The facts of a student as ONNX files, in a folder of their own; see `adapted_facts`."""
-    name = shown_name(str(Path(source).absolute())) if Path(source).is_dir() else source
-    facts = facts_of_folder(model, source, name)
+    local = Path(source).is_dir()
+    facts = facts_of_folder(model, source, shown_name(str(Path(source).absolute())) if local else source)
     facts = dataclasses.replace(facts, model_name=f"{facts.model_name} (ONNX)", onnx=onnx_facts(exported, ""))
+    if not local:
+        facts.base_model, facts.initialisation = source, f"the weights of {linked(source, source)}"
     return completed(facts, model, tokenizer)
 
 
@@ -231,7 +261,8 @@ def pipeline_facts(
     """
     facts, task = read_facts(folder / "distilled"), report["task"]
     own = read_facts(folder / "student")
-    names = ("student", "task", "labels", "text_pairs", "language", "pipeline_tag", "scores", "example", "adaptation")
+    names = ["student", "task", "labels", "text_pairs", "several_labels", "language", "pipeline_tag"]
+    names += ["scores", "example", "adaptation"]
     facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names}, limits=[])
     facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
     if facts.teacher and taught:
@@ -302,6 +333,7 @@ def _begun(model: Any, source: str | None, folder: str, results: Mapping[str, An
         "student": student,
         "pipeline_tag": pipeline_tag(model),
         "labels": labels_of(model),
+        "several_labels": _has_several(model),
         "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
         "hardware": hardware(machine),
     }
@@ -318,21 +350,39 @@ def _begun(model: Any, source: str | None, folder: str, results: Mapping[str, An
 
 
 def facts_of_folder(model: Any, folder: str, name: str) -> CardFacts:
-    """The facts that lie in a folder, or else what its weights and its results say."""
+    """The facts that lie in a folder, or else what its weights and its results say; ONNX files in it are named."""
+    path = Path(folder)
     try:
-        return read_facts(folder)
+        facts = read_facts(folder)
     except (OSError, ValueError):
-        path = Path(folder)
-    results = read_json(path / RESULTS_FILE) if (path / RESULTS_FILE).is_file() else {}
-    encodes = (path / MODULES_FILE).is_file()
-    return CardFacts(
-        model_name=name,
-        teacher=[],
-        student=model_facts(model, name),
-        pipeline_tag=SENTENCES if encodes else pipeline_tag(model),
-        labels=labels_of(model),
-        scores=_scores_of_results(results),
-    )
+        results = read_json(path / RESULTS_FILE) if (path / RESULTS_FILE).is_file() else {}
+        facts = CardFacts(
+            model_name=name,
+            teacher=[],
+            student=model_facts(model, name),
+            pipeline_tag=_tag_of(model, folder),
+            labels=labels_of(model),
+            several_labels=_has_several(model),
+            scores=_scores_of_results(results),
+        )
+    exported = path / ONNX_FOLDER / EXPORT_FILE
+    return dataclasses.replace(facts, onnx=onnx_facts(read_json(exported), "onnx/")) if exported.is_file() else facts
+
+
+def _tag_of(model: Any, folder: str) -> str:
+    """The Hub's name for what a model does, by the files beside it and by its head."""
+    if read_head(folder) is not None:
+        return SENTENCES
+    kind = pipeline_tag(model)
+    keep_activation(model, [model])
+    ranks = model.config.num_labels == 1 and hasattr(model.config, "sentence_transformers")
+    return RERANKING if ranks and kind == "text-classification" else kind
+
+
+def _has_several(model: Any) -> bool:
+    """Whether a row may have several of the labels that a model knows."""
+    several = getattr(model.config, "problem_type", None) == "multi_label_classification"
+    return several and pipeline_tag(model) == "text-classification"
 
 
 def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
@@ -344,11 +394,13 @@ def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
         role: (results.get(role) or {}).get("score") for role in ("teacher", "baseline", "majority")
     }
     task, metric, split = (str(results[name]) for name in ("task", "metric", "split"))
-    return [
-        ScoreFacts(
-            task, metric, split, own["score"], **others, seed=results.get("seed"), rows=results.get("split_rows")
-        )
-    ]
+    known: dict[str, Any] = {
+        "complete": results.get("max_eval_samples") is None,
+        "rows": results.get("split_rows"),
+        "seed": results.get("seed"),
+        "constant": own.get("constant"),
+    }
+    return [ScoreFacts(task, metric, split, own["score"], **others, **known)]
 
 
 def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
@@ -422,7 +474,7 @@ def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str
     make_pipeline: Any = pipeline
     with evaluating(model):
         answer = make_pipeline(tag, model=model, tokenizer=tokenizer, device=model.device, **PIPELINES[tag])
-        printed = _rounded(answer(given))
+        printed = _rounded(answer(given, **pipeline_options(tag, several=facts.several_labels)))
         likeliest = [] if tag == "token-classification" else _rounded(answer(given, top_k=_ANSWERS))
     output = [{"label": one.get("label", one.get("token_str")), "score": one["score"]} for one in likeliest]
     return ExampleFacts(inputs, str(printed), output)

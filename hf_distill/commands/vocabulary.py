@@ -11,7 +11,7 @@ from hf_distill.commands.student_facts import completed, shown_command, trimmed_
 from hf_distill.commands.textbook import read_rows, texts_in
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import TextbookArguments, VocabularyArguments
-from hf_distill.students.sentence import read_head
+from hf_distill.students.sentence import keep_activation, read_head
 from hf_distill.students.sizes import count_parameters
 from hf_distill.students.vocabulary import trim_vocabulary
 from hf_distill.trainers.fine_tuning.trainer import save_model
@@ -46,6 +46,7 @@ def run(arguments: VocabularyArguments) -> dict[str, Any]:
     rows = read_rows(textbook, arguments.text_column, tokenizer)
     trimmed = trim_vocabulary(tokenizer, model, texts_in(rows, arguments.text_column) or (), size=arguments.size)
     small: Any = trimmed.model
+    keep_activation(small, [model])
     save_model(small, trimmed.tokenizer, arguments.output_dir, read_head(arguments.model))
     facts = {
         "job": "vocabulary",

@@ -32,6 +32,7 @@ _TOKEN = re.compile(
     r"\b(?:hf_(?=\w*[A-Z0-9])\w{8,}|api_org_\w{8,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
     r"|sk-[\w-]{16,}|xox[abpr]-[\w-]{10,}|AKIA[A-Z0-9]{12,})"
 )
+_SPECIAL_TOKEN = re.compile(r"[\u2581\s]*[<\[{]\S{1,40}[>\]}]")
 _URL_USER = re.compile(r"([a-zA-Z][\w+.-]*://)[^\s/'\"<>]+@")
 # `--hub_token X`, `--hub_token=X`, `hub_token: X`, `"hub_token": "X"` (also with escaped quotes), `?token=X`.
 _NAMED = re.compile(
@@ -143,8 +144,10 @@ def _new_key(key: Any, change: Any, taken: Mapping[Any, Any]) -> Any:
 
 
 def _hidden_or(key: Any, value: Any, change: Any) -> Any:
-    secret = isinstance(key, str) and is_secret_name(key) and not isinstance(value, (Mapping, bool)) and value
-    return HIDDEN if secret else _walk(value, change)
+    if not isinstance(key, str) or not is_secret_name(key) or isinstance(value, (Mapping, bool)) or not value:
+        return _walk(value, change)
+    # Tokenizers have special tokens of any name, such as `entity_mask_token`: no token of the Hub looks like them.
+    return value if key.endswith("token") and _SPECIAL_TOKEN.fullmatch(str(value)) else HIDDEN
 
 
 def _named_values(values: Any) -> Iterable[tuple[str, Any]]:

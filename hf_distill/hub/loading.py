@@ -65,6 +65,9 @@ def load_model(model: str | PreTrainedModel | nn.Module, *, flag: str, **kwargs:
     except UNREADABLE as error:
         raise load_error(model, error, flag=flag) from error
     check_complete(model, report, flag=flag)
+    if loaded.config.output_attentions and loaded.config._attn_implementation != "eager":
+        # Fast attention has no maps to return, and transformers refuses to save a configuration that asks for both.
+        loaded.config.output_attentions = False
     return loaded
 
 

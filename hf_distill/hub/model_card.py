@@ -234,6 +234,7 @@ class CardFacts:
         task: The task on whose labels the student was fine-tuned at last.
         labels: Names of the classes, in the order of the head's outputs.
         text_pairs: Whether a row is two texts.
+        several_labels: Whether a row may have several of the labels.
         writes: Whether it is an encoder that writes texts (`EncoderForGeneration`).
         base_model: Id on the Hub of the model whose weights it began with, where that is no teacher.
         example: What the student said about a text.
@@ -269,6 +270,7 @@ class CardFacts:
     task: str | None = None
     labels: list[str] = field(default_factory=list)
     text_pairs: bool = False
+    several_labels: bool = False
     writes: bool = False
     base_model: str | None = None
     example: ExampleFacts | None = None
@@ -298,19 +300,22 @@ def render_card(facts: CardFacts) -> str:
         missing = [name for name in _SPEED_FIELDS if name not in facts.speed]
         if missing:
             raise ValueError(f"Facts of a model card, speed: {missing} are missing beside the speed-up.")
+    shown: dict[str, Any] = {"pairs": facts.text_pairs, "inputs": facts.example.inputs if facts.example else None}
     code = usage(
         name,
         facts.pipeline_tag,
         language=language,
-        pairs=facts.text_pairs,
+        several=facts.several_labels,
         writes=facts.writes,
-        inputs=facts.example.inputs if facts.example else None,
+        **shown,
     )
-    onnx = facts.onnx and onnx_usage(name, facts.onnx.folder, language, facts.onnx.bytes, facts.pipeline_tag)
+    # Its code runs in a copy of the folder, where the tokenizer lies too.
+    onnx = facts.onnx and onnx_usage(".", facts.onnx.folder, language, facts.onnx.bytes, facts.pipeline_tag, **shown)
     text = render_template(
         TEMPLATE,
         {
             "cell": _cell,
+            "code": _code,
             "number": _number,
             "millions": _millions,
             "linked": lambda model: linked(model.name, model.hub_id),
@@ -389,7 +394,9 @@ def limits_of(facts: CardFacts) -> list[str]:
     ]
     if not facts.scores:
         limits.append("Not scored on any task: what it is good for is to be measured first.")
-    if facts.labels:
+    if facts.labels and facts.several_labels:
+        limits.append(f"It knows its {len(facts.labels)} labels and no others.")
+    elif facts.labels:
         limits.append(f"It answers with one of its {len(facts.labels)} labels, also where none of them fits.")
     if facts.scores:
         tasks = ", ".join(dict.fromkeys(score.task for score in facts.scores))
@@ -488,6 +495,12 @@ def _cell(value: Any) -> str:
     """A value inside a table: bars would end the cell, line breaks the row."""
     text = _number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(value: Any) -> str:
+    """A value between marks of code, on one line; a mark within it does not end it."""
+    text = " ".join(str(value).split())
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _number(value: Any) -> str:

@@ -33,10 +33,13 @@ from .selection import (
     is_data_file,
     select_files,
 )
+from .usage import quoted
 
 logger = logging.getLogger(__name__)
 # The tag in the cards of models and of corpora.
 OUR_TAG = "hf_distill"
+# What stands before the name of a model or corpus in the code of a card.
+_LOADING = ("from_pretrained(", "load_dataset(", "SentenceTransformer(", "CrossEncoder(", "model=")
 
 
 @dataclass(frozen=True)
@@ -175,14 +178,14 @@ def upload(selection: Selection, target: Target, commit_message: str | None = No
 
 
 def _check_content(target: Target, paths: list[str]) -> None:
-    """Refuse to write over what this library has not pushed."""
+    """Refuse to write over what this library has not pushed, as the card's tags or the facts beside it would say."""
     if set(paths) <= {".gitattributes", ".gitignore", CARD_FILE, "LICENSE"}:
         return  # Every new repository begins with these.
     tags: list[str] = []
     if CARD_FILE in paths:
         card = target.api.hf_hub_download(target.repo, CARD_FILE, repo_type=target.repo_type, revision=target.revision)
         tags = RepoCard.load(card, repo_type=target.repo_type, ignore_metadata_errors=True).data.get("tags") or []
-    if OUR_TAG not in tags:
+    if OUR_TAG not in tags and FACTS_FILE not in paths:
         raise PushError(
             f"The name {target.repo!r} is taken: the {target.repo_type} there was not pushed by hf_distill. Name "
             "another repository, push to a branch of its own (`--revision`), or delete that one first."
@@ -210,9 +213,8 @@ def contents(selection: Selection, path: str, repo: str) -> Path | bytes:
     if path == CARD_FILE:
         text = read_text(source)
         for name in _local_names(selection):
-            for call in ("from_pretrained", "load_dataset"):
-                text = text.replace(f'{call}("{name}"', f'{call}("{repo}"')
-            text = text.replace(f'model="{name}"', f'model="{repo}"')
+            for call in _LOADING:
+                text = text.replace(f"{call}{quoted(name)}", f"{call}{quoted(repo)}")
         return str(public(text)).encode()
     name = Path(path).name
     if name in (RESULTS_FILE, EXPORT_FILE, STATISTICS_FILE):

@@ -160,7 +160,7 @@ def select_files(folder: str | os.PathLike[str]) -> Selection:
     root = Path(folder).expanduser()
     repo_type = _repo_type(root)
     files, left_out = [], []
-    for path, size in _walk(root):
+    for path, size in _walk(root, repo_type):
         reason = _reason(path, repo_type, root)
         if reason is None:
             files.append(PushedFile(path, size))
@@ -225,9 +225,11 @@ def _job(root: Path) -> Any:
     return results.get("job") if isinstance(results, dict) else None
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int]]:
-    """Every file by its path inside the folder, with its bytes."""
-    for path in sorted(root.rglob("*")):
+def _walk(root: Path, repo_type: RepoType) -> Iterator[tuple[str, int]]:
+    """Every file by its path inside the folder, with its bytes; of linked folders those that may be pushed."""
+    inside = {path.partition("/")[0] for path in (*ALLOWED[repo_type], *_files_of_modules(root)) if "/" in path}
+    linked = [folder for folder in root.iterdir() if folder.name in inside and folder.is_symlink()]
+    for path in sorted({*root.rglob("*"), *(path for folder in linked for path in folder.rglob("*"))}):
         if path.is_file():
             yield path.relative_to(root).as_posix(), path.stat().st_size
 
@@ -270,7 +272,18 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _check_weights(selection: Selection) -> None:
-    """Check that weights are finite and the student's alone: sharded strategies save the whole trained module."""
+    """Check that weights are finite and the student's alone: sharded strategies save the whole trained module.
+
+    A sentence encoder is only pushed with the weights of all its modules.
+    """
+    modules = _files_of_modules(selection.folder)
+    for left in selection.left_out:
+        weights = left.path.removesuffix("pytorch_model.bin") + "model.safetensors"
+        if weights != left.path and weights in modules and not selection.has(weights):
+            raise ValueError(
+                f"{str(selection.folder / left.path)!r} is {_PICKLE}, and the sentence encoder lacks these weights "
+                "without it: load it with `SentenceTransformer` and save it anew."
+            )
     for file in selection.files:
         if selection.repo_type == "model" and file.path.endswith(".safetensors"):
             check_weight_file(selection.folder / file.path)

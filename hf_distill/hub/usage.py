@@ -46,16 +46,22 @@ _TEXTS = {
 
 _PARTS = """from transformers import {auto_class}, AutoTokenizer
 
-model = {auto_class}.from_pretrained("{name}")
-tokenizer = AutoTokenizer.from_pretrained("{name}")"""
+model = {auto_class}.from_pretrained({name})
+tokenizer = AutoTokenizer.from_pretrained({name})"""
 
 _ONNX = """import onnxruntime
 from transformers import AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained({name})
 session = onnxruntime.InferenceSession("{file}")  # in a copy of this folder
 rows = tokenizer({given}, return_tensors="np")
-print(session.run(None, {{item.name: rows[item.name]{row} for item in session.get_inputs()}})[0])"""
+inputs = {{item.name: rows[item.name]{row} for item in session.get_inputs()}}
+{shown}"""
+
+# What the graph of a model is asked for, where it has no `logits`.
+_OUTPUTS = {"sentence-similarity": "sentence_embedding", "feature-extraction": "last_hidden_state"}
+_SPAN = """start, end = session.run(["start_logits", "end_logits"], inputs)
+print(tokenizer.decode(rows["input_ids"][0, int(start[0].argmax()) : int(end[0].argmax()) + 1]))"""
 
 # What a pipeline of transformers answers, with the options that `usage.md` gives it.
 PIPELINES: dict[str, dict[str, Any]] = {
@@ -73,6 +79,7 @@ def usage(
     *,
     language: str = "en",
     pairs: bool = False,
+    several: bool = False,
     writes: bool = False,
     inputs: Mapping[str, Any] | None = None,
 ) -> str | None:
@@ -83,21 +90,27 @@ def usage(
         pipeline_tag: The Hub's name for what it does.
         language: ISO code of its texts; English where there is no text in that language.
         pairs: Whether it reads two texts at once.
+        several: Whether a text may have several labels.
         writes: Whether it is an encoder that writes (`EncoderForGeneration`).
         inputs: Other texts to show, as `example_inputs` gives them.
 
     Returns:
         The code; `None` where what the model does is unknown.
     """
-    texts = _TEXTS.get(language, _TEXTS["en"])
-    first, second = texts["pair"]
-    given: dict[str, object] = {**texts, "texts": [first, second]}
-    given |= {"text": {"text": first, "text_pair": second}} if pairs else {}
-    if inputs is not None:
-        given |= _shown_texts(pipeline_tag, inputs)
-    # Lists and mappings of texts are written alike in JSON and in Python.
-    shown: dict[str, Any] = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items()}
-    return render_template("usage.md", {}, name=name, pipeline_tag=pipeline_tag, writes=writes, **shown) or None
+    shown: dict[str, Any] = _shown_texts(pipeline_tag, language, inputs, pairs=pairs)
+    values: dict[str, Any] = {"name": quoted(name), "pipeline_tag": pipeline_tag, "several": several, "writes": writes}
+    return render_template("usage.md", {}, **values, **shown) or None
+
+
+def quoted(text: Any) -> str:
+    """A text, or a list or mapping of texts, as Python has it."""
+    # JSON writes all of them alike.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def pipeline_options(pipeline_tag: str, *, several: bool = False) -> dict[str, Any]:
+    """The options of the pipeline's call in `usage`."""
+    return {"top_k": None} if several and pipeline_tag == "text-classification" else {}
 
 
 def example_inputs(
@@ -124,14 +137,33 @@ def example_inputs(
     return known.get(pipeline_tag or "")
 
 
-def _shown_texts(pipeline_tag: str | None, inputs: Mapping[str, Any]) -> dict[str, object]:
-    """The values of the template for these inputs; of kinds whose example is always the package's there are none."""
-    if pipeline_tag == "text-classification":
-        return {"text": dict(inputs) if "text_pair" in inputs else inputs["text"]}
-    return {"words": inputs["text"]} if pipeline_tag == "token-classification" else {}
+def _shown_texts(
+    pipeline_tag: str | None, language: str, inputs: Mapping[str, Any] | None, *, pairs: bool
+) -> dict[str, str]:
+    """The texts of a snippet, as Python has them; of kinds that have an example these inputs, in place of ours."""
+    texts = _TEXTS.get(language, _TEXTS["en"])
+    first, second = texts["pair"]
+    given: dict[str, Any] = {**texts, "texts": [first, second]}
+    given |= {"text": {"text": first, "text_pair": second}} if pairs else {}
+    if inputs is not None and pipeline_tag == "text-classification":
+        given["text"] = dict(inputs) if "text_pair" in inputs else inputs["text"]
+    elif inputs is not None and pipeline_tag == "token-classification":
+        given["words"] = inputs["text"]
+    shown = {key: quoted(value) for key, value in given.items()}
+    of_text = given["text"] if isinstance(given["text"], Mapping) else {"text": given["text"]}
+    return {**shown, "sides": ", ".join(f"[{quoted(value)}]" for value in of_text.values())}
 
 
-def onnx_usage(name: str, folder: str, language: str, files: Iterable[str], pipeline_tag: str | None = None) -> str:
+def onnx_usage(
+    name: str,
+    folder: str,
+    language: str,
+    files: Iterable[str],
+    pipeline_tag: str | None = None,
+    *,
+    pairs: bool = False,
+    inputs: Mapping[str, Any] | None = None,
+) -> str:
     """Python that runs the smallest of a student's ONNX files.
 
     Args:
@@ -140,14 +172,27 @@ def onnx_usage(name: str, folder: str, language: str, files: Iterable[str], pipe
         language: ISO code of its texts.
         files: Which there are: `onnx`, `onnx_int8`.
         pipeline_tag: The Hub's name for what it does: of a multiple choice the texts are one row.
+        pairs: Whether it reads two texts at once.
+        inputs: Other texts to show, as `example_inputs` gives them.
     """
     file = "model_quantized.onnx" if "onnx_int8" in files else "model.onnx"
-    texts: dict[str, Any] = _TEXTS.get(language, _TEXTS["en"])
-    shown = {key: json.dumps(texts[key], ensure_ascii=False) for key in ("text", "beginning", "endings")}
-    given, row = f"[{shown['text']}]", ""
-    if pipeline_tag == "multiple-choice":
-        given, row = f"[{shown['beginning']}] * 2, {shown['endings']}, padding=True", "[None]"
-    return _ONNX.format(name=name, file=f"{folder}{file}", given=given, row=row)
+    text = _shown_texts(pipeline_tag, language, inputs, pairs=pairs)
+    given = {
+        "token-classification": f"[{text['words']}]",
+        "question-answering": f"[{text['question']}], [{text['words']}]",
+        "multiple-choice": f"[{text['beginning']}] * 2, {text['endings']}, padding=True",
+        "fill-mask": f"[{text['before']} + tokenizer.mask_token + {text['after']}]",
+        "sentence-similarity": f"{text['texts']}, padding=True",
+        "text-ranking": f"[{text['question']}] * 2, [{text['words']}, {text['beginning']}], padding=True",
+    }.get(pipeline_tag or "", text["sides"])
+    asked = quoted([_OUTPUTS.get(pipeline_tag, "logits")]) if pipeline_tag in _AUTO_CLASSES else None
+    return _ONNX.format(
+        name=quoted(name),
+        file=f"{folder}{file}",
+        given=given,
+        row="[None]" if pipeline_tag == "multiple-choice" else "",
+        shown=_SPAN if pipeline_tag == "question-answering" else f"print(session.run({asked}, inputs)[0])",
+    )
 
 
 def parts(name: str, pipeline_tag: str | None, *, writes: bool = False) -> str | None:
@@ -155,4 +200,4 @@ def parts(name: str, pipeline_tag: str | None, *, writes: bool = False) -> str |
     if not writes and pipeline_tag in _WITHOUT_PIPELINE:
         return None
     auto_class = "AutoModelForMaskedLM" if writes else _AUTO_CLASSES.get(pipeline_tag or "", "AutoModel")
-    return _PARTS.format(name=name, auto_class=auto_class)
+    return _PARTS.format(name=quoted(name), auto_class=auto_class)

@@ -33,7 +33,9 @@ class PredictionArguments(ColumnArguments):
     submission: bool = setting(
         False, "Write the file that the leaderboard of GLUE or CLUE takes for this task and split too."
     )
-    max_length: int = setting(128, "Longest row in tokens; the rest is cut off.")
+    max_length: int | None = setting(
+        None, "Longest row in tokens; the rest is cut off. Default: the task's, of --text 128."
+    )
     eval_batch_size: int = setting(64, "Rows per batch.")
     bf16: bool = setting(False, "Compute in bfloat16 autocast.")
     use_cpu: bool = setting(False, "Stay on the CPU even where there is a GPU.")

@@ -18,6 +18,7 @@ _TEACHER_ONLY = (
     "auto_map",
     "dtype",
     "head_dim",
+    "output_attentions",
     "pooler_hidden_size",
     "quantization_config",
     "torch_dtype",

@@ -213,6 +213,7 @@ class SentenceHead(nn.Module):
             prompts=self.prompts,
             default_prompt=self.default_prompt,
             max_length=self.max_length,
+            include_prompt=self.include_prompt,
             similarity=self.similarity,
         )
         head.dense_is_new = dense_width is not None
@@ -427,7 +428,7 @@ def keep_activation(student: Any, teachers: Iterable[Any]) -> None:
 
     Args:
         student: A model with one score; only its configuration changes.
-        teachers: Sources of signals.
+        teachers: Sources of signals, or models.
     """
     if hasattr(student.config, "sentence_transformers"):
         return

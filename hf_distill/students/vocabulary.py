@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
+from hf_distill.capture.architectures import OFFSET_POSITIONS
 from hf_distill.storage.files import write_text
 
 # Of the texts, one in so many is not counted but kept to measure what the trimmed tokenizer changes.
@@ -86,13 +87,17 @@ def trim_vocabulary(
     if not counts:
         raise ValueError("No text to trim the vocabulary by: give texts like those that will be read.")
     ids = tokenizer.get_vocab()
-    kept = _kept_pieces(state, ids, tokenizer, counts, characters, size)
+    kept = _kept_pieces(state, ids, tokenizer, counts, characters, size, _before_padding(model, ids))
     order = sorted(kept, key=ids.__getitem__)
     trimmed = _rebuilt(tokenizer, state, order)
     numbers = tuple(ids[piece] for piece in order)
     small = None if model is None else with_rows(model, numbers)
     if small is not None:
         _renumber_tokens(small, tokenizer, trimmed)
+        embeddings: Any = small.get_input_embeddings()
+        if getattr(model.get_input_embeddings(), "padding_idx", None) is not None:  # type: ignore[union-attr]
+            # The row that has no gradient.
+            embeddings.padding_idx = small.config.pad_token_id
     unknown_before, unknown, changed = _measure(tokenizer, trimmed, set(numbers), unseen)
     return TrimmedVocabulary(trimmed, small, numbers, len(ids), unknown_before, unknown, changed, len(unseen))
 
@@ -108,19 +113,38 @@ def with_rows(model: PreTrainedModel, rows: Sequence[int]) -> PreTrainedModel:
         raise ValueError(
             f"The model has {size} word embeddings, but the tokenizer has a piece with number {max(rows)}."
         )
-    small = copy.deepcopy(model)
-    index = torch.tensor(rows)
-    seen: set[int] = set()
+    small: Any = copy.deepcopy(model)
+    outputs, index = small.get_output_embeddings(), torch.tensor(rows)
+    tables = [(module, name, 0) for module in (small.get_input_embeddings(), outputs) for name in ("weight", "bias")]
+    further = list(_further_tables(small, outputs, size))
+    # Tied tables are one tensor, which is put in order once.
+    tensors = {id(getattr(module, name, None)): (module, name, dim) for module, name, dim in (*tables, *further)}
     with torch.no_grad():
-        for module in (small.get_input_embeddings(), small.get_output_embeddings()):
-            for name in ("weight", "bias"):
-                tensor = getattr(module, name, None)
-                # Tied tables are one tensor, which is put in order once.
-                if tensor is not None and tensor.data_ptr() not in seen:
-                    seen.add(tensor.data_ptr())
-                    tensor[: len(rows)] = tensor[index].clone()
+        for module, name, dim in tensors.values():
+            tensor = getattr(module, name, None)
+            if tensor is not None:
+                tensor.narrow(dim, 0, len(rows)).copy_(tensor.index_select(dim, index))
+    biases = [(module, module.bias, module.bias is outputs.bias) for module, name, _ in further if name == "bias"]
     small.resize_token_embeddings(len(rows))
+    for module, bias, shared in biases:
+        # Some heads are left with the whole one, others share now what they did not.
+        module.bias = torch.nn.Parameter(bias.detach()[: len(rows)].clone(), requires_grad=bias.requires_grad)
+        if shared:
+            outputs = small.get_output_embeddings()
+            outputs.bias = module.bias
     return small
+
+
+def _further_tables(model: Any, outputs: Any, size: int) -> Iterator[tuple[Any, str, int]]:
+    """What a head has for every piece beside its output layer: module, name and dimension."""
+    inside = {*model.base_model.modules(), outputs}
+    for module in model.modules():
+        own = {} if module in inside else dict(module.named_parameters(recurse=False))
+        if own.keys() == {"bias"} and own["bias"].shape == (size,):
+            yield module, "bias", 0
+        elif "weight" in own and own["weight"].shape[1:] == (size,) and own["weight"].shape[0] != size:
+            # MobileBERT's widens the embeddings.
+            yield module, "weight", 1
 
 
 def _count(tokenizer: Any, texts: Iterable[str]) -> tuple[Counter[int], set[str], list[str]]:
@@ -151,10 +175,11 @@ def _kept_pieces(
     counts: Counter[int],
     characters: set[str],
     size: int | None,
+    further: set[str],
 ) -> set[str]:
-    """The pieces that stay: what has to, then what the texts use, the most frequent first."""
+    """The pieces that stay: what has to and `further` ones, then what the texts use, the most frequent first."""
     pieces = {number: piece for piece, number in ids.items()}
-    kept = {token["content"] for token in state["added_tokens"]} | set(tokenizer.all_special_tokens)
+    kept = {token["content"] for token in state["added_tokens"]} | set(tokenizer.all_special_tokens) | further
     kept |= {piece for piece in ids if _is_letter(piece, state["model"], characters)}
     if state["model"]["type"] == "Unigram":
         kept.add(state["model"]["vocab"][state["model"]["unk_id"]][0])
@@ -168,6 +193,13 @@ def _kept_pieces(
             continue
         kept |= needed
     return kept
+
+
+def _before_padding(model: PreTrainedModel | None, ids: dict[str, int]) -> set[str]:
+    """The pieces before the padding token of a model that counts positions from its number, which must stay then."""
+    if model is None or model.config.model_type not in OFFSET_POSITIONS:
+        return set()
+    return {piece for piece, number in ids.items() if number < (model.config.pad_token_id or 0)}
 
 
 def _is_letter(piece: str, model: dict[str, Any], characters: set[str]) -> bool:

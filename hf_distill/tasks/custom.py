@@ -63,7 +63,8 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"The task folder {str(folder)!r} does not exist.")
-    values = {"name": near_name(folder.resolve().name)} | read_task_file(folder) | dict(fields)
+    # Nobody has said which language it is.
+    values = {"name": near_name(folder.resolve().name), "language": ""} | read_task_file(folder) | dict(fields)
     is_guessed = not {"text_columns", "kind"} & values.keys()
     if is_guessed:
         rows = _training_rows(folder, values | {"text_columns": ["text"]})

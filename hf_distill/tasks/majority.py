@@ -13,6 +13,7 @@ from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.metrics.compute import compute_scores
 from hf_distill.tasks.metrics.scores import SCORES
 from hf_distill.tasks.rows.predictions import tag_scores
+from hf_distill.tasks.several_labels import SEVERAL_SCORES
 from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
 # A constant prediction has no correlation with the labels.
@@ -38,7 +39,7 @@ def majority_scores(task: LoadedTask) -> dict[str, Any] | None:
     """Scores of the most frequent label, or of the mean of a regression, on every evaluation split.
 
     The label is counted in the training rows, or in those of the headline split where no others were loaded; of words
-    it is that of most words.
+    it is that of most words, and where a row has several labels every row is given this one alone.
 
     Returns:
         `label`, `scores` (split -> metric -> value, `None` for a correlation, which a constant does not have), and
@@ -46,12 +47,12 @@ def majority_scores(task: LoadedTask) -> dict[str, Any] | None:
         answer for all rows (question answering), or where no label is known.
     """
     spec, splits = task.spec, task.evaluation
-    if spec.is_span or spec.several_labels or not splits:
+    if spec.is_span or not splits:
         return None
     labels = _known(task.dataset.get(spec.train_split) or next(iter(splits.values())), spec)
     if not len(labels):
         return None
-    guess = float(labels.mean()) if spec.label_names is None else int(Counter(labels.tolist()).most_common(1)[0][0])
+    guess = _guess(labels, spec)
     scores = {name: _score(rows, spec.for_split(name), guess) for name, rows in splits.items()}
     scores = {name: found for name, found in scores.items() if found is not None}
     headline = scores.get(spec.headline_split) or next(iter(scores.values()), None)
@@ -77,9 +78,19 @@ def constant_label(predictions: np.ndarray, references: np.ndarray, spec: TaskSp
     return float(said[0]) if spec.label_names is None else spec.label_names[int(said[0])]
 
 
+def _guess(labels: np.ndarray, spec: TaskSpec) -> float:
+    """The number of the most frequent label, or the mean of values."""
+    if spec.label_names is None:
+        return float(labels.mean())
+    return int(labels.sum(0).argmax() if spec.several_labels else Counter(labels.tolist()).most_common(1)[0][0])
+
+
 def _known(rows: Dataset, spec: TaskSpec) -> np.ndarray:
-    """All labels that are known, of rows or of words."""
+    """All labels that are known, of rows or of words; where a row has several, (rows, labels) 0 and 1."""
     values = rows[spec.label_column][:]
+    if spec.several_labels:
+        labels = np.asarray(values, dtype=np.float64).reshape(-1, spec.num_labels)
+        return labels[spec.visible(labels)]
     if spec.kind == "token_classification":
         values = [tag for tags in values for tag in tags]
     labels = np.asarray(values, dtype=np.float64)
@@ -91,6 +102,9 @@ def _score(rows: Dataset, spec: TaskSpec, guess: float) -> dict[str, float | Non
     labels = _known(rows, spec)
     if not len(labels):
         return None
+    if spec.several_labels:
+        given = np.where(np.arange(spec.num_labels) == guess, np.ones_like(labels), -1.0)
+        return {name: SEVERAL_SCORES[name](given, labels) for name in spec.metrics}
     guesses = np.full(len(labels), guess)
     if spec.kind == "token_classification":
         tags = spec.label_names or ()

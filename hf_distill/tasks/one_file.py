@@ -93,7 +93,8 @@ def read_one_file(
     rows = _read(path, where)
     columns = guess_columns(rows, fields, where)
     check_kinds(rows, [*columns["text_columns"], columns["label_column"]], where)
-    values: dict[str, Any] = {"name": near_name(stem_of(path)), **columns, **fields}
+    # Nobody has said which language it is.
+    values: dict[str, Any] = {"name": near_name(stem_of(path)), "language": "", **columns, **fields}
     if "label_names" not in values and values["kind"] != "question_answering":
         values["label_names"] = label_names_of(rows, values["label_column"], values, path)
     if "label_names" in values:

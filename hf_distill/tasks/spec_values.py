@@ -60,7 +60,7 @@ class SplitsSpec:
         folder_names: Other names that the task's folder has in known distributions (`SST-2`).
         split_aliases: Split -> other names of its files (`validation` -> `dev`).
         column_aliases: Column -> names it has in other distributions of the same data.
-        language: ISO code, for model cards.
+        language: ISO code, for model cards; empty where it is unknown.
         licence: Licence of the data as known.
     """
 

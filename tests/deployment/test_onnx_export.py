@@ -2,9 +2,11 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import (
     BertForMultipleChoice,
     BertForQuestionAnswering,
@@ -20,9 +22,10 @@ pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
 from hf_distill import _optional
+from hf_distill.hub.usage import onnx_usage
 from hf_distill.reports.onnx import onnx_export
 from hf_distill.reports.onnx.onnx_export import export_onnx, input_names, largest_difference, quantize_onnx
-from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.reports.onnx.onnx_model import DATA_FILE, INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.students.recurrent import BiGRUConfig, BiGRUForSequenceClassification
 
 
@@ -90,6 +93,37 @@ def test_a_file_that_differs_is_refused_and_not_left(difference, small, exported
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_file_says_where_code_stands_on_this_machine(exported):
+    for name in (ONNX_FILE, INT8_FILE):
+        content = (exported / name).read_bytes()
+        assert str(Path(transformers.__file__).parent).encode() not in content
+        assert b"modeling_bert.py" not in content
+
+
+def test_weights_that_one_file_cannot_hold_lie_in_a_second_one(small, tiny_tokenizer, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_export, "LARGEST_FILE", 1_000)
+        assert export_onnx(small, tmp_path, tiny_tokenizer) < 1e-5
+        quantize_onnx(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {ONNX_FILE, DATA_FILE, INT8_FILE}
+    assert (tmp_path / ONNX_FILE).stat().st_size < (tmp_path / DATA_FILE).stat().st_size
+    # Elsewhere too.
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    assert largest_difference(small, OnnxModel(tmp_path / "copy" / ONNX_FILE)) < 1e-5
+    assert largest_difference(small, OnnxModel(tmp_path / "copy" / INT8_FILE)) < 0.1
+    # Nothing of a former export stays beside the next one.
+    shutil.rmtree(tmp_path / "copy")
+    export_onnx(small, tmp_path, tiny_tokenizer)
+    assert [path.name for path in tmp_path.iterdir()] == [ONNX_FILE]
+
+
+def test_the_file_of_a_model_in_half_precision_is_fp32(small, tmp_path):
+    assert export_onnx(small.to(torch.bfloat16), tmp_path) < 1e-5
+    assert small.dtype == torch.bfloat16
+    ids = torch.randint(5, 40, (2, 6))
+    assert OnnxModel(tmp_path / ONNX_FILE)(ids)["logits"].dtype == torch.float32
+
+
 def test_another_model_differs(classifier, exported, small):
     assert largest_difference(small, OnnxModel(exported / ONNX_FILE)) > 0.01
 
@@ -100,10 +134,14 @@ def test_inputs_are_what_the_tokenizer_makes_and_the_model_reads(small, tiny_tok
     assert OnnxModel(exported / ONNX_FILE).input_names == input_names(small, tiny_tokenizer)
 
 
-def test_outputs_have_the_names_of_the_model(tiny_bert_config, tmp_path):
+def test_outputs_have_the_names_of_the_model(tiny_bert_config, tiny_tokenizer, tmp_path, monkeypatch):
     model = BertForQuestionAnswering(tiny_bert_config(num_hidden_layers=1))
     assert export_onnx(model, tmp_path) < 1e-5
     assert OnnxModel(tmp_path / ONNX_FILE).output_names == ["start_logits", "end_logits"]
+    # What the card says runs.
+    tiny_tokenizer.save_pretrained(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(onnx_usage(".", "", "en", ["onnx"], "question-answering"), "card", "exec"), {})
 
 
 def test_a_decoder_has_no_cache_among_its_outputs(tmp_path):
@@ -146,7 +184,9 @@ def test_a_model_that_chooses_reads_any_number_of_texts(tiny_bert_config, tmp_pa
     torch.testing.assert_close(found, model(input_ids=ids, attention_mask=mask).logits.detach())
 
 
-@pytest.mark.parametrize("setting", [{"output_hidden_states": True}, {"return_dict": False}])
+@pytest.mark.parametrize(
+    "setting", [{"output_hidden_states": True, "output_attentions": True}, {"return_dict": False}]
+)
 def test_what_a_model_returns_besides_stays_out_of_the_file(setting, tiny_bert_config, tmp_path):
     model = BertForSequenceClassification(tiny_bert_config(num_hidden_layers=1, **setting))
     before = model.config.to_dict()

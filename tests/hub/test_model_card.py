@@ -244,6 +244,22 @@ def test_columns_that_no_score_has_are_left_out():
     assert "| task | split | metric | student |" in render_card(facts).splitlines()
 
 
+def test_labels_of_any_text_are_shown_as_they_are_on_one_line():
+    facts = dataclasses.replace(
+        bare_facts(), labels=["a|b", "two\nlines", "`x`", "<b>\u00e4</b>"], several_labels=True
+    )
+    facts.scores = [ScoreFacts("own|task", "f1", "test", 0.5, constant="a`b", majority=0.6, seed=1)]
+    card = render_card(facts)
+    assert (
+        "4 labels, of which a text may have several: `a|b`, `two lines`, `` `x` ``, `<b>\u00e4</b>`. A text has"
+        in card
+    )
+    assert "predicts only `` a`b ``, whatever" in card
+    table = card.partition("## Scores\n\n")[2].partition("\n\n")[0].splitlines()
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+    assert ModelCard(card).data.eval_results[0].dataset_type == "own|task"
+
+
 def test_many_labels_are_counted():
     facts = bare_facts()
     facts.labels = [f"class {number}" for number in range(119)]

@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub import HfApi
 
 from hf_distill.hub.failures import PushError
-from hf_distill.hub.push import Target, push_folder
+from hf_distill.hub.model_card import CardFacts, ModelFacts, write_model_card
+from hf_distill.hub.push import Target, contents, push_folder
 from hf_distill.hub.selection import select_files
 
 
@@ -46,6 +47,36 @@ def test_the_card_on_the_hub_loads_from_the_hub_and_the_one_here_is_untouched(hu
     assert json.loads(files["distillation.json"].content)["student"]["hub_id"] == "anna/student"
     assert 'load_dataset("anna/corpus"' in hub.repo("anna/corpus", "dataset").files()["README.md"].content.decode()
     assert here == {path: (student_folder / path).read_bytes() for path in here}
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"),
+    [
+        ("sentence-similarity", 'encoder = SentenceTransformer("anna/small")'),
+        ("text-ranking", 'reranker = CrossEncoder("anna/small")'),
+        ("question-answering", 'AutoModelForQuestionAnswering.from_pretrained("anna/small")'),
+        ("fill-mask", 'pipeline("fill-mask", model="anna/small")'),
+    ],
+)
+def test_whatever_loads_the_model_loads_it_from_the_hub(tag, code, student_folder):
+    """Also a model whose folder has marks of quotation in its name."""
+    write_model_card(student_folder, CardFacts("my", [], ModelFacts('my "small" one'), pipeline_tag=tag))
+    card = contents(select_files(student_folder), "README.md", "anna/small").decode()
+    assert code in card
+    assert '\\"' not in card
+
+
+def test_special_tokens_of_any_name_reach_the_hub(student_folder):
+    file = student_folder / "tokenizer_config.json"
+    settings = {
+        "entity_mask_token": "[MASK2]",
+        "boi_token": "<boi>",
+        "prefix_token": "\u2581<PRE>",
+        "unk_token": "[UNK]",
+    }
+    file.write_text(json.dumps({**settings, "hub_token": "hf_abcDEF123456789"}))
+    shown = json.loads(contents(select_files(student_folder), "tokenizer_config.json", "anna/small"))
+    assert shown == {**settings, "hub_token": "***"}
 
 
 def test_results_name_no_folder_of_this_machine(hub, student_folder):

@@ -76,6 +76,27 @@ def test_beside_an_onnx_file_only_named_files_are_pushed(student_folder):
     assert set(other) <= paths(selection.left_out)
 
 
+def test_a_folder_of_onnx_files_may_be_a_link(student_folder, tmp_path):
+    touch(tmp_path / "elsewhere", ["model.onnx", "model.onnx_data", "notes.txt"])
+    touch(tmp_path / "logs", ["one.txt"])
+    (student_folder / "onnx").symlink_to(tmp_path / "elsewhere")
+    (student_folder / "logs").symlink_to(tmp_path / "logs")
+    selection = select_files(student_folder)
+    assert {"onnx/model.onnx", "onnx/model.onnx_data"} <= paths(selection.files)
+    assert "onnx/notes.txt" in paths(selection.left_out)
+    assert not any(path.startswith("logs") for path in paths((*selection.files, *selection.left_out)))
+
+
+def test_a_sentence_encoder_without_the_weights_of_a_module_is_refused(student_folder):
+    touch(student_folder, ["2_Dense/config.json", "2_Dense/pytorch_model.bin"])
+    (student_folder / "modules.json").write_text(json.dumps([{"path": ""}, {"path": "2_Dense"}]))
+    with pytest.raises(ValueError, match=r"2_Dense/pytorch_model.bin' is a pickle.*lacks these weights"):
+        select_files(student_folder)
+    touch(student_folder, ["2_Dense/model.safetensors"])
+    save_file({"linear.weight": torch.zeros(2)}, student_folder / "2_Dense" / "model.safetensors")
+    assert {"2_Dense/config.json", "2_Dense/model.safetensors"} <= paths(select_files(student_folder).files)
+
+
 def test_the_folder_of_an_export_is_a_student(tmp_path):
     touch(tmp_path, ["config.json", "model.onnx", "export.json", "README.md", "arguments.yaml"])
     assert paths(select_files(tmp_path).files) == {"config.json", "model.onnx", "export.json", "README.md"}

@@ -82,6 +82,20 @@ def test_an_encoder_that_writes_is_loaded_by_its_own_class(saved, capsys, tiny_t
     assert "AutoModelForMaskedLM" in parts(name, "fill-mask", writes=True)
 
 
+def test_several_labels_of_a_text_are_shown(saved, capsys):
+    name = saved(BertForSequenceClassification)
+    out = run(usage(name, "text-classification", several=True), capsys)
+    assert "LABEL_0" in out
+    assert "LABEL_1" in out
+
+
+def test_a_pair_is_a_pair_for_an_onnx_file_too():
+    own = {"text": "one 'two'", "text_pair": "three"}
+    code = onnx_usage("x", "", "en", ["onnx"], "text-classification", pairs=True, inputs=own)
+    assert """rows = tokenizer(["one 'two'"], ["three"], return_tensors="np")""" in code
+    assert 'session.run(["logits"], inputs)[0]' in code
+
+
 def test_what_a_model_does_may_be_unknown():
     assert usage("small", None) is None
     assert usage("small", "something-new") is None

@@ -120,6 +120,29 @@ def test_results_beside_the_weights_are_on_the_card(student):
     assert (score.rows, score.seed) == (12, 3)
 
 
+def test_results_of_some_rows_are_partial_on_the_card(student):
+    folder = student()
+    results = {"job": "evaluate", "task": "mood", "metric": "accuracy", "split": "test", "split_rows": 12, "seed": 3}
+    results |= {"score": 0.5, "majority": {"score": 0.5}, "constant": "no", "max_eval_samples": 12}
+    Path(folder, "results.json").write_text(json.dumps(results), encoding="utf-8")
+    make_card(CardArguments(folder))
+    (score,) = read_facts(folder).scores
+    assert (score.complete, score.constant, score.majority) == (False, "no", 0.5)
+    assert "| mood | test (partial) | accuracy |" in card_of(folder)
+
+
+def test_a_student_of_several_labels_shows_them_all(student, capsys):
+    folder = student(problem_type="multi_label_classification")
+    make_card(CardArguments(folder))
+    card, facts = card_of(folder), read_facts(folder)
+    assert "2 labels, of which a text may have several: `no`, `yes`." in card
+    assert facts.limits[-1] == "It knows its 2 labels and no others."
+    exec(compile(first_code(card), "card", "exec"), {})
+    printed = capsys.readouterr().out.strip()
+    assert [float(number) for number in re.findall(r"\d\.\d+", printed)] == numbers_of(facts.example.printed)
+    assert facts.example.printed.count("label") == 2
+
+
 def test_a_check_names_what_is_missing_and_writes_nothing(student, capsys):
     folder = student()
     assert main(["card", folder, "--check"]) == 2

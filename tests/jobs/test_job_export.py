@@ -1,7 +1,9 @@
 """A model folder becomes a folder of ONNX files with scores beside PyTorch's."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 import torch
 from tiny_data import save_model, write_task
@@ -11,10 +13,11 @@ pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
+from hf_distill.commands.card import run as make_card
 from hf_distill.commands.export import run as export, summary
 from hf_distill.reports.onnx.onnx_model import OnnxModel
 from hf_distill.reports.speed.quality import read_quality
-from hf_distill.settings import ExportArguments, ScoredTaskArguments
+from hf_distill.settings import CardArguments, ExportArguments, ScoredTaskArguments
 from hf_distill.students.sentence import Dense, Normalize, SentenceHead, encode_texts
 
 
@@ -65,6 +68,20 @@ def test_without_a_task_nothing_is_scored_and_without_quantize_there_is_no_int8(
     assert "scores" not in results
 
 
+def test_a_configuration_that_asks_for_attention_maps_stays_as_it_is_and_an_export_without_int8_leaves_none(folder):
+    file = folder / "config.json"
+    settings = json.loads(file.read_text()) | {"output_attentions": True, "output_hidden_states": True}
+    file.write_text(json.dumps(settings))
+    assert export(ScoredTaskArguments(), ExportArguments(str(folder)))["files"][-1] == "model_quantized.onnx"
+    again = export(ScoredTaskArguments(), ExportArguments(str(folder), quantize=False))
+    assert again["files"] == ["model.onnx"]
+    assert OnnxModel.from_pretrained(folder / "onnx").output_names == ["logits"]
+    assert json.loads(file.read_text()) == settings
+    # The card of the student names what lies beside it.
+    make_card(CardArguments(str(folder)))
+    assert "| `onnx/model.onnx` | fp32 |" in (folder / "README.md").read_text()
+
+
 def test_a_model_of_the_hub_has_no_folder_to_write_into():
     with pytest.raises(ValueError, match=r"`--model` 'org/name' is no local folder.*`--output_dir`"):
         export(ScoredTaskArguments(), ExportArguments("org/name"))
@@ -79,7 +96,9 @@ def test_numbers_that_make_no_sense(change, message):
         ExportArguments("model", **change)
 
 
-def test_the_file_of_a_sentence_encoder_gives_its_vectors(tiny_bert_config, tiny_tokenizer, sentences, tmp_path):
+def test_the_file_of_a_sentence_encoder_gives_its_vectors(
+    tiny_bert_config, tiny_tokenizer, sentences, tmp_path, monkeypatch
+):
     encoder = BertModel(tiny_bert_config(), add_pooling_layer=False).eval()
     head = SentenceHead(("mean", "cls"), [Dense(48, 8, activation="Tanh"), Normalize()])
     save_model(tmp_path / "encoder", encoder, tiny_tokenizer)
@@ -91,6 +110,13 @@ def test_the_file_of_a_sentence_encoder_gives_its_vectors(tiny_bert_config, tiny
     found = exported(**{name: inputs[name] for name in exported.input_names})
     expected = encode_texts(encoder, head, tiny_tokenizer, sentences[:7])
     torch.testing.assert_close(found["sentence_embedding"], torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+    # The code of the card prints the vectors of its texts.
+    code = re.findall(r"```python\n(.*?)```", (tmp_path / "encoder" / "onnx" / "README.md").read_text(), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path / "encoder" / "onnx")
+    exec(compile(code.replace("_quantized", ""), "card", "exec"), names := {})
+    found = names["session"].run(["sentence_embedding"], names["inputs"])[0]
+    texts = ["A man plays the guitar.", "Somebody makes music."]
+    assert np.allclose(found, encode_texts(encoder, head, tiny_tokenizer, texts), atol=1e-5)
     with pytest.raises(ValueError, match=r"compared by their vectors, not scored"):
         export(ScoredTaskArguments("glue/stsb"), ExportArguments(str(tmp_path / "encoder")))
 

@@ -11,6 +11,7 @@ from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
 from hf_distill.settings import MTLArguments, TasksArguments, TeacherArguments
 from hf_distill.settings.parsing import parse
+from hf_distill.tasks import load_task
 
 
 @pytest.fixture
@@ -50,6 +51,10 @@ def test_an_encoder_heads_and_facts_are_written(data, encoder, tmp_path):
     assert of_head.labels == ["negative", "positive"]
     assert {score.task for score in of_head.scores} == {"glue/sst2"}
     assert of_head.example.printed
+    assert (of_head.task, of_head.language, of_head.text_pairs) == ("glue/sst2", ["en"], False)
+    assert [(score.rows, score.complete, score.task_type) for score in of_head.scores] == [
+        (len(rows), True, "text-classification") for rows in load_task("glue/sst2", data).evaluation.values()
+    ]
 
 
 def test_the_written_arguments_repeat_the_run(data, encoder, tmp_path):

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_data import save_model
+from tiny_data import save_model, write_task
 from transformers import BertForSequenceClassification, BertModel, set_seed
 
 from hf_distill import load_task
 from hf_distill.cli import main
-from hf_distill.commands import predict
-from hf_distill.settings import PredictionArguments
+from hf_distill.commands import evaluate, predict
+from hf_distill.settings import EvaluationArguments, PredictionArguments, TaskArguments
 from hf_distill.tasks.submissions import submission
 from hf_distill.trainers.fine_tuning.predictions import prediction_records
 
@@ -74,6 +74,39 @@ def test_a_file_as_a_task_has_the_flags_of_every_verb(classifier, sentences, tmp
         ValueError, match=r"has no split 'test' of texts to classify; it has \['train', 'validation'\]"
     ):
         run(folder, tmp_path, **given)
+
+
+def test_rows_of_a_task_are_cut_where_evaluate_cuts_them(classifier, sentences, tmp_path):
+    folder, _ = classifier(["bad", "good"])
+    fields = {"text_columns": ["text"], "label_names": ["bad", "good"], "fine_tuning": {"max_length": 5}}
+    rows = [{"text": text, "label": i % 2} for i, text in enumerate(sentences)]
+    write_task(tmp_path / "short", rows, **fields)
+    own, out = {}, {}
+    for name, given in {"default": {}, "named": {"max_length": 5}, "longer": {"max_length": 32}}.items():
+        arguments = {"task": str(tmp_path / "short"), "split": "validation", "use_cpu": True, **given}
+        out[name] = tmp_path / name
+        predict.run(PredictionArguments(folder, output_dir=str(out[name]), **arguments))
+        own[name] = (out[name] / "predictions.jsonl").read_text()
+    assert own["default"] == own["named"] != own["longer"]
+    task = TaskArguments(str(tmp_path / "short"))
+    scored = evaluate.run(task, EvaluationArguments(folder, output_dir=str(tmp_path / "scored"), use_cpu=True))
+    labels = [json.loads(line)["label"] for line in own["default"].splitlines()]
+    right = [label == ("bad", "good")[row["label"]] for label, row in zip(labels, rows[40:], strict=True)]
+    assert scored["score"] == pytest.approx(sum(right) / len(right))
+
+
+def test_texts_of_tables_with_commas_and_lines_keep_their_rows(classifier, tiny_tokenizer, tmp_path):
+    folder, model = classifier(["bad", "good"])
+    texts = ["a good, long film", "the cat\nruns", 'a "dull" story', "NA"]
+    with (tmp_path / "texts.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["text"], *([text] for text in texts)])
+    _, out = run(folder, tmp_path, text=[str(tmp_path / "texts.csv")])
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    expected = torch.tensor(logits_of(model, tiny_tokenizer, texts)).softmax(-1)
+    assert [row["probabilities"]["good"] for row in rows] == pytest.approx(expected[:, 1].tolist(), abs=1e-5)
+    (tmp_path / "texts.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
+    with pytest.raises(ValueError, match="'text' must hold a text in every row, but row 1 has None"):
+        run(folder, tmp_path, text=[str(tmp_path / "texts.jsonl")])
 
 
 @pytest.mark.parametrize(

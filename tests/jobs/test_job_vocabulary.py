@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from tiny_data import save_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 from hf_distill.cli import main
 from hf_distill.hub.model_card import CardFacts, ModelFacts, ScoreFacts, read_facts, write_model_card
@@ -64,6 +65,22 @@ class TestVerb:
         assert main(["vocabulary", encoder, "--textbook", text, "--output_dir", str(tmp_path / "small")]) == 0
         assert read_head(str(tmp_path / "small")).describe() == "mean"
         assert read_facts(tmp_path / "small").pipeline_tag == "sentence-similarity"
+
+    def test_a_reranker_scores_as_before(self, tiny_bert_config, tiny_tokenizer, text, tmp_path):
+        """What stands behind its scores lies in a file beside the configuration."""
+        reranker = BertForSequenceClassification(tiny_bert_config(num_labels=1))
+        folder = save_model(tmp_path / "reranker", reranker, tiny_tokenizer)
+        activation = "torch.nn.modules.linear.Identity"
+        (tmp_path / "reranker" / "config_sentence_transformers.json").write_text(
+            json.dumps({"model_type": "CrossEncoder", "activation_fn": activation})
+        )
+        (tmp_path / "reranker" / "modules.json").write_text(
+            json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"}])
+        )
+        assert main(["vocabulary", folder, "--textbook", text, "--output_dir", str(tmp_path / "small")]) == 0
+        config = loaded(tmp_path / "small")[0].config
+        assert config.sentence_transformers == {"activation_fn": activation}
+        assert read_facts(tmp_path / "small").pipeline_tag == "text-ranking"
 
     @pytest.mark.parametrize(
         ("words", "message"),

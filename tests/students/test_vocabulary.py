@@ -12,6 +12,8 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from trainings import logged, trained
 from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     BertForMaskedLM,
     BertModel,
@@ -183,6 +185,45 @@ class TestModels:
             )
         torch.testing.assert_close(after, before)
 
+    @pytest.mark.parametrize("kind", [BertModel, RobertaModel])
+    def test_a_padding_token_may_stand_behind_other_pieces(self, kind, tiny_bert_config, tmp_path):
+        """RoBERTa counts positions from its number, and no gradient reaches its row."""
+        pieces = ["<unk>", "dog", "cat", "<pad>", "bird", "the", "fox"]
+        backend = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.Whitespace()
+        full = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>")
+        torch.manual_seed(0)
+        fields = {k: v for k, v in tiny_bert_config().to_dict().items() if k not in ("model_type", "pad_token_id")}
+        config = kind.config_class(**{**fields, "vocab_size": len(full)}, pad_token_id=full.pad_token_id)
+        model = kind(config).eval()
+        found = trim_vocabulary(full, model, ["the fox"])
+        pad = found.tokenizer.pad_token_id
+        stays = (
+            ["<unk>", "dog", "cat", "<pad>", "the", "fox"]
+            if kind is RobertaModel
+            else ["<unk>", "<pad>", "the", "fox"]
+        )
+        assert found.tokenizer.convert_ids_to_tokens(range(len(found.tokenizer))) == stays
+        assert found.model.config.pad_token_id == found.model.get_input_embeddings().padding_idx == pad
+        found.model.save_pretrained(tmp_path)
+        with torch.no_grad():
+            before, after = (
+                m(**t(["the fox", "fox"], padding=True, return_tensors="pt", return_token_type_ids=False))[0]
+                for m, t in ((model, full), (kind.from_pretrained(tmp_path).eval(), found.tokenizer))
+            )
+        torch.testing.assert_close(after, before)
+
+    def test_a_trimmed_model_is_trimmed_again(self, full, tiny_bert_config):
+        torch.manual_seed(0)
+        model = BertForMaskedLM(tiny_bert_config(vocab_size=len(full) + 5, pad_token_id=full.pad_token_id)).eval()
+        first = trim_vocabulary(full, model, ENGLISH)
+        again = trim_vocabulary(first.tokenizer, first.model, ENGLISH[:1])
+        kept = [first.kept[number] for number in again.kept]
+        with torch.no_grad():
+            expected = model(**full(ENGLISH[:1], return_tensors="pt")).logits[..., kept]
+            result = again.model(**again.tokenizer(ENGLISH[:1], return_tensors="pt")).logits
+        torch.testing.assert_close(result, expected)
+
     def test_a_tied_head_gives_the_logits_of_the_kept_pieces(self, full, tiny_bert_config, tmp_path):
         torch.manual_seed(0)
         model = BertForMaskedLM(tiny_bert_config(vocab_size=len(full))).eval()
@@ -195,6 +236,31 @@ class TestModels:
         with torch.no_grad():
             expected = model(**full(ENGLISH[:2], padding=True, return_tensors="pt")).logits[..., list(found.kept)]
             result = loaded(**found.tokenizer(ENGLISH[:2], padding=True, return_tensors="pt")).logits
+        torch.testing.assert_close(result, expected)
+
+    @pytest.mark.parametrize("tied", [True, False])
+    @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "mobilebert", "distilbert", "modernbert"])
+    def test_heads_of_every_kind_give_the_logits_of_the_kept_pieces(self, kind, tied, tmp_path):
+        """Their biases lie in several places, and not all of them become smaller with the embeddings."""
+        full, sizes = tokenizer_of("WordPiece"), {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+        sizes |= {"num_hidden_layers": 1, "max_position_embeddings": 40, "embedding_size": 8}
+        sizes |= {"true_hidden_size": 8, "intra_bottleneck_size": 8} if kind == "mobilebert" else {}
+        tokens = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(kind, vocab_size=len(full) + 3, tie_word_embeddings=tied, **sizes, **tokens)
+        model = AutoModelForMaskedLM.from_config(config).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_()
+        found = trim_vocabulary(full, model, ENGLISH)
+        found.model.save_pretrained(tmp_path)
+        loaded, report = AutoModelForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(report[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        options = {"padding": True, "return_tensors": "pt", "return_token_type_ids": False}
+        with torch.no_grad():
+            expected = model(**full(ENGLISH[:2], **options)).logits[..., list(found.kept)]
+            result = loaded.eval()(**found.tokenizer(ENGLISH[:2], **options)).logits
         torch.testing.assert_close(result, expected)
 
 

@@ -37,6 +37,17 @@ def test_a_mean_is_correlated_with_nothing():
     assert majority_line(None) is None
 
 
+def test_of_several_labels_every_row_is_given_the_most_frequent_one_alone():
+    metrics = ("f1_micro", "f1_macro", "exact_match", "ranking_average_precision")
+    spec = TaskSpec("t", ("text",), ("a", "b", "c"), metrics=metrics, several_labels=True)
+    rows = [[0, 1, 1], [0, 1, 0], [1, 0, 0], [-1, -1, -1]]
+    found = majority_scores(task(spec, List(Value("float32")), train=rows, validation=rows))
+    assert found["label"] == "b"
+    # Two of three given are right, of four labels; the ranks of (b), (b, c) and (a) are 1, (1, 3) and 3.
+    expected = [2 * 2 / (3 + 4), (4 / 5) / 3, 1 / 3, ((1 + 2 / 3) / 2 + 1 + 1 / 3) / 3]
+    assert found["scores"]["validation"] == pytest.approx(dict(zip(metrics, expected, strict=True)))
+
+
 def test_the_tag_of_most_words_finds_no_entity():
     spec = TaskSpec("t", ("tokens",), ("O", "B-A", "I-A"), metrics=("f1", "accuracy"), kind="token_classification")
     rows = [[0, 0, 1], [0, -1]]

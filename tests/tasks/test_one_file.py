@@ -32,6 +32,16 @@ def write_parquet(path, columns):
     return str(path)
 
 
+def test_nobody_knows_the_language_of_rows_of_ones_own_until_it_is_said(tmp_path):
+    path = write_csv(tmp_path / "reviews.csv", {"text": TEXTS, "label": NAMES})
+    loaded = load_task(path)
+    assert loaded.spec.language == ""
+    write_task_folder(loaded, tmp_path / "folder")
+    assert load_task(str(tmp_path / "folder")).spec.language == ""
+    (tmp_path / "folder" / "task.yaml").write_text("text_columns: [text]\nlanguage: de\n")
+    assert load_task(str(tmp_path / "folder")).spec.language == "de"
+
+
 @pytest.mark.parametrize(
     ("write", "name"),
     [

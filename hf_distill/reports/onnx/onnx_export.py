@@ -5,6 +5,7 @@ Shape legend: B rows, T padded length.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import tempfile
@@ -21,16 +22,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill._optional import require
 from hf_distill.capture.architectures import forward_columns
 from hf_distill.capture.forward import evaluating
-from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
-from hf_distill.storage.files import new_file
+from hf_distill.reports.onnx.onnx_model import DATA_FILE, INT8_FILE, ONNX_FILE, OnnxModel
+from hf_distill.storage.files import new_file, new_files, remove
 from hf_distill.students.sentence import SentenceHead
 
 # Names of the outputs of a sentence encoder, by which its readers know them.
 TOKENS, VECTOR = "last_hidden_state", "sentence_embedding"
 # Shape of the inputs that the graph is traced with. A dimension of 1 would become a constant.
 EXAMPLE_SHAPE = (2, 8)
-# Settings of a model with which it returns its named outputs alone.
-PLAIN_OUTPUTS = {"use_cache": False, "output_hidden_states": False, "return_dict": True}
+# Settings of a model with which it returns its named outputs alone. That of attention maps is set by its inner name:
+# its setter refuses to restore what a configuration may well say.
+PLAIN_OUTPUTS = {"use_cache": False, "output_hidden_states": False, "_output_attentions": False, "return_dict": True}
+# An ONNX file holds 2 GB; of larger models the weights lie in a second file.
+LARGEST_FILE = 2_000_000_000
 # A model that chooses among several texts reads as many of them a row.
 NUM_CHOICES = 2
 # Shapes at which file and model are compared: one short row, rows with padding, a length that was not traced.
@@ -47,7 +51,8 @@ def export_onnx(
 ) -> float:
     """Write `model.onnx`, in fp32, for batches of any number and length, and compare it with the model.
 
-    The file computes what the model computes in eval mode; the model is left as it was.
+    The file computes what the model computes in eval mode; the model is left as it was. Weights of more than 2 GB lie
+    beside it in `model.onnx_data`. What an earlier export left in the folder is deleted: the int8 file was made of it.
 
     Args:
         model: A transformers model with or without head, on the CPU.
@@ -65,10 +70,10 @@ def export_onnx(
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package, extra="onnx", needed_by="ONNX export")
-    names = input_names(model, tokenizer)
-    target = Path(folder) / ONNX_FILE
+    names, model = input_names(model, tokenizer), _in_fp32(model)
     drawn = model if head is None else VectorModel(model, head)
-    with new_file(target) as path:
+    with new_files(folder) as part:
+        path = part / ONNX_FILE
         try:
             with _ready_for_export(model):
                 _draw_graph(drawn, names, path)
@@ -82,6 +87,9 @@ def export_onnx(
                 f"The ONNX file of {type(model).__name__} differs from the model by {difference:.2g}; `--tolerance` "
                 f"allows {tolerance:g}: it was not written."
             )
+        written = {file.name for file in part.iterdir()}
+    for name in {DATA_FILE, INT8_FILE} - written:
+        remove(Path(folder) / name)
     return difference
 
 
@@ -131,10 +139,13 @@ def quantize_onnx(folder: str | os.PathLike[str], *, reduce_range: bool = False)
     graph = onnx.load(source)
     # The exporter's shapes of inner results are those from before its optimiser; they are inferred anew.
     del graph.graph.value_info[:]
+    large: dict[str, Any] = {}
+    if (Path(folder) / DATA_FILE).is_file():
+        large = {"save_as_external_data": True, "all_tensors_to_one_file": True, "external_data_location": DATA_FILE}
     with tempfile.TemporaryDirectory(dir=source.parent) as scratch, new_file(target) as part:
         prepared = Path(scratch) / ONNX_FILE
         with _restored_root_logger():
-            quantization.quant_pre_process(graph, prepared, skip_optimization=True, skip_symbolic_shape=True)
+            quantization.quant_pre_process(graph, prepared, skip_optimization=True, skip_symbolic_shape=True, **large)
             quantization.quantize_dynamic(
                 prepared, part, weight_type=quantization.QuantType.QInt8, per_channel=True, reduce_range=reduce_range
             )
@@ -181,7 +192,18 @@ def _draw_graph(model: PreTrainedModel | VectorModel, names: list[str], path: Pa
         dynamo=True,
         verbose=False,
     )
-    program.save(path, external_data=False)
+    graph = program.model
+    # Every node says where the code stands that it was drawn from: folders of this machine.
+    require("onnx_ir.passes.common", extra="onnx", needed_by="ONNX export").ClearMetadataAndDocStringPass()(graph)
+    size = sum(value.const_value.nbytes for value in graph.graph.initializers.values())
+    external = {"external_data": DATA_FILE} if size > LARGEST_FILE else {}
+    require("onnx_ir", extra="onnx", needed_by="ONNX export").save(graph, path, **external)
+
+
+def _in_fp32(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, or a copy in fp32 where a weight has another type: processors compute with nothing else."""
+    types = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
+    return model if types <= {torch.float32} else copy.deepcopy(model).float()
 
 
 def _root(error: BaseException) -> BaseException:

@@ -19,6 +19,8 @@ from hf_distill._optional import require
 # The names that optimum and Transformers.js look for.
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_quantized.onnx"
+# The weights beside `model.onnx`, where one file cannot hold them.
+DATA_FILE = "model.onnx_data"
 
 
 class OnnxModel(nn.Module):

@@ -129,5 +129,5 @@ def _script(spec: TaskSpec, spans: list[SpanPrediction], references: dict[str, l
     if spec.answer_scorer == "cmrc2018":
         return cmrc_scores(predictions, references)
     if spec.answer_scorer == "mlqa":
-        return mlqa_scores(predictions, references, spec.language)
+        return mlqa_scores(predictions, references, spec.language or "en")
     return squad_scores(predictions, references)

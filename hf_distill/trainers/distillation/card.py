@@ -124,6 +124,7 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
         citations=[objective.citation for objective in objectives.values() if objective.citation],
         pipeline_tag=_tag_of(trainer),
         labels=labels_of(trainer.student),
+        several_labels=getattr(trainer.student.config, "problem_type", None) == "multi_label_classification",
         scores=_vector_scores(trainer),
     )
 

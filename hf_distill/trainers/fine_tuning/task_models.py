@@ -187,8 +187,9 @@ def random_task_model(model: str, spec: TaskSpec, *, flag: str, revision: str | 
 
 def task_config(config: PreTrainedConfig, spec: TaskSpec) -> PreTrainedConfig:
     """A copy of a configuration with the task's labels, by name."""
-    # Thresholds are those of the labels before.
-    values = {name: value for name, value in config.to_dict().items() if name != "label_thresholds"} | {
+    # Thresholds are those of the labels before; with attention maps a model could not be saved, as `load_model` says.
+    left_out = ("label_thresholds", "output_attentions")
+    values = {name: value for name, value in config.to_dict().items() if name not in left_out} | {
         "id2label": spec.id2label,
         "label2id": spec.label2id,
         "problem_type": spec.problem_type,
