@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ from transformers import AutoModelForSequenceClassification, set_seed
 
 from hf_distill import DistillationArguments, DistillationTrainer, StoredTeacher, create_student, precompute
 from hf_distill.commands import corpus
+from hf_distill.commands.textbook import calibration_rows
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_tokenizer
 from hf_distill.settings import CorpusArguments, TaskArguments
+from hf_distill.students.first_weights import CalibrationRow
 from hf_distill.students.sizes import count_parameters
 from hf_distill.tasks import LoadedTask, load_task, tokenize_task
 from hf_distill.tasks.metrics.compute import compute_scores, predictions_of
@@ -47,7 +50,6 @@ from hf_distill.trainers.fine_tuning.trainer import evaluate_model
 
 VARIANTS = {"reranker": ("margin", "listwise"), "labels": ("logits",)}
 ON_LABELS = ("labels", "labels_random")
-CALIBRATION_TEXTS = 4_000
 
 
 class Case:
@@ -71,8 +73,8 @@ class Case:
         """Rows to learn from, with labels."""
         raise NotImplementedError
 
-    def texts(self) -> list[str]:
-        """Text of the refit of first weights."""
+    def texts(self) -> Iterable[CalibrationRow]:
+        """What first weights are refitted on."""
         raise NotImplementedError
 
     def head(self) -> dict[str, Any]:
@@ -209,9 +211,9 @@ class Reranker(Case):
             corpus.run(task, CorpusArguments(corpus_dir=str(place), num_candidates=self.words.candidates))
         return load_general_corpus(str(place))
 
-    def texts(self) -> list[str]:
-        """Candidates."""
-        return list(dict.fromkeys(text for row in self.rows(None)["candidates"] for text in row))[:CALIBRATION_TEXTS]
+    def texts(self) -> Iterable[CalibrationRow]:
+        """Questions with a candidate each."""
+        return calibration_rows(self.rows(None), "text")
 
     def head(self) -> dict[str, Any]:
         """One score."""
@@ -256,9 +258,9 @@ class Labels(Case):
         """Tokens and labels."""
         return tokenize_task(self.task.train, self.task.spec, self.tokenizer, self.lengths)
 
-    def texts(self) -> list[str]:
+    def texts(self) -> Iterable[CalibrationRow]:
         """Sentences."""
-        return self.task.train["text"][:CALIBRATION_TEXTS]
+        return self.task.train["text"]
 
     def head(self) -> dict[str, Any]:
         """A yes or no for each kind."""

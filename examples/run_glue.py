@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             model_args.student_model, id2label=teacher.config.id2label, label2id=teacher.config.label2id
         )
     else:
-        text = train[args.text_column]
+        text = zip(*(task.train[column] for column in task.spec.text_columns), strict=True)
         shape = model_args.student_shape
         student = create_student(teacher, shape, calibration_text=text, tokenizer=tokenizer, seed=args.seed)
     print(size_table(teacher, student))

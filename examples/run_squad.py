@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     student = create_student(
         teacher,
         model_args.student_shape,
-        calibration_text=task.train[task.spec.text_columns[1]],
+        calibration_text=train,
         tokenizer=tokenizer,
         seed=args.seed,
     )

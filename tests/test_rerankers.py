@@ -413,7 +413,7 @@ def test_a_reranker_from_the_command_line(folder, beir, tmp_path, capsys):
     )
     training = arguments(tmp_path, eval_task=beir, eval_strategy="steps", eval_steps=2, per_device_train_batch_size=2)
     results = distill.run(
-        StudentArguments(student_shape="2x12:2h:24", calibration_tokens=0),
+        StudentArguments(student_shape="2x12:2h:24", calibration_tokens=200),
         TeacherArguments(folder),
         TextbookArguments([str(tmp_path / "rows")]),
         training,

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback, se
 from transformers.trainer_callback import ExportableState
 
 from hf_distill.commands.distill_teachers import Teachers
-from hf_distill.commands.textbook import read_textbook, stored_rows, texts_in
+from hf_distill.commands.textbook import calibration_rows, read_textbook, stored_rows, texts_in
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
@@ -20,7 +20,7 @@ from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import DistillationArguments, StudentArguments, TextbookArguments
 from hf_distill.students.creation import create_student
-from hf_distill.students.first_weights import first_weights_of
+from hf_distill.students.first_weights import CalibrationRow, first_weights_of
 from hf_distill.students.sizes import size_table
 from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
 from hf_distill.trainers.checkpoints import resumes
@@ -98,7 +98,7 @@ def begin(
         train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
     # The weights of a run that goes on come from its checkpoint.
     goes_on = resumes(training.resume_from_checkpoint, str(training.output_dir))
-    text = _calibration_text(student, training, train_rows, tokenizer) if existing is None and not goes_on else None
+    text = _calibration_text(student, training, train_rows) if existing is None and not goes_on else None
     trimmed = None if existing is not None else _trim(student, training, teachers, origin, train_rows)
     if trimmed is not None:
         origin, tokenizer = trimmed.model, trimmed.tokenizer
@@ -177,23 +177,14 @@ def _origin(student: StudentArguments, teachers: Teachers) -> Any:
 
 
 def _calibration_text(
-    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset, tokenizer: Any
-) -> Iterator[str] | None:
-    """The texts that first weights are refitted on: those that are named, else the textbook's; `None` without any."""
+    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset
+) -> Iterator[CalibrationRow] | None:
+    """What first weights are refitted on: the text that is named, else the textbook; `None` for no refit."""
     if not student.calibration_tokens:
         return None
     if student.calibration_text is not None:
-        return texts_in(load_general_corpus(student.calibration_text, flag="--calibration_text"), training.text_column)
-    return texts_in(textbook, training.text_column) or _decoded(textbook, tokenizer)
-
-
-def _decoded(rows: datasets.Dataset, tokenizer: Any) -> Iterator[str]:
-    """The texts of rows that have tokens only, such as those of a stored teacher."""
-    for row in rows.with_format(None).select_columns(["input_ids"]):
-        ids = row["input_ids"]
-        # A row of several choices has a list for each.
-        choices = ids if ids and not isinstance(ids[0], int) else [ids]
-        yield from tokenizer.batch_decode(choices, skip_special_tokens=True)
+        textbook = load_general_corpus(student.calibration_text, flag="--calibration_text")
+    return calibration_rows(textbook, training.text_column)
 
 
 def _trim(
@@ -220,7 +211,11 @@ def _trim(
 
 
 def make_student(
-    student: StudentArguments, teacher: Any, seed: int, text: Iterable[str] | None = None, tokenizer: Any = None
+    student: StudentArguments,
+    teacher: Any,
+    seed: int,
+    text: Iterable[CalibrationRow] | None = None,
+    tokenizer: Any = None,
 ) -> Any:
     """The student that the arguments describe, cut out of a teacher's weights and refitted on `text`."""
     return create_student(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.settings import DistillationArguments, TextbookArguments
 from hf_distill.storage.plain_values import did_you_mean
 from hf_distill.storage.tables import suffix_of
+from hf_distill.students.first_weights import CalibrationRow
 from hf_distill.tasks.catalogue.registry import is_registered
 from hf_distill.tasks.custom import TASK_FILE
 from hf_distill.tasks.labels import visible_labels
@@ -61,11 +63,50 @@ def read_textbook(
 
 
 def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:
-    """The texts of rows one after the other, first and second ones of pairs; `None` if they have tokens only."""
-    columns = [name for name in (column, PAIR_COLUMN) if name in rows.column_names]
+    """The texts of rows one after the other, all of a row's; `None` if they have tokens only."""
+    columns = [name for name in (column, PAIR_COLUMN, CANDIDATES_COLUMN) if name in rows.column_names]
     if not columns:
         return None
-    return (row[name] for row in rows.select_columns(columns) for name in columns if row[name])
+    found = (row[name] for row in rows.select_columns(columns) for name in columns if row[name])
+    return (text for value in found for text in ([value] if isinstance(value, str) else value))
+
+
+def calibration_rows(rows: datasets.Dataset, column: str) -> Iterator[CalibrationRow]:
+    """What first weights are refitted on: the rows as the student reads them.
+
+    Texts, pairs of texts, a query with one candidate after the other, or tokens where a row has no text.
+    """
+    if column not in rows.column_names:
+        return _token_rows(rows)
+    if CANDIDATES_COLUMN in rows.column_names:
+        return _queries_with_candidates(rows.select_columns([column, CANDIDATES_COLUMN]), column)
+    if PAIR_COLUMN in rows.column_names:
+        pairs = rows.select_columns([column, PAIR_COLUMN])
+        return ((row[column], row[PAIR_COLUMN]) if row[PAIR_COLUMN] else row[column] for row in pairs if row[column])
+    return (row[column] for row in rows.select_columns([column]) if row[column])
+
+
+def _queries_with_candidates(rows: datasets.Dataset, column: str) -> Iterator[CalibrationRow]:
+    """One candidate of every query, then another one of each: a few tokens hold many queries, and every place."""
+    longest = 1
+    for turn in itertools.count():
+        for number, row in enumerate(rows):
+            candidates = row[CANDIDATES_COLUMN]
+            longest = max(longest, len(candidates))
+            if turn < len(candidates):
+                yield row[column], candidates[(number + turn) % len(candidates)]
+        if turn + 1 >= longest:
+            return
+
+
+def _token_rows(rows: datasets.Dataset) -> Iterator[CalibrationRow]:
+    """Rows of tokens; each choice of a row of several choices."""
+    names = [name for name in ("input_ids", "token_type_ids") if name in rows.column_names]
+    for row in rows.with_format(None).select_columns(names):
+        if row["input_ids"] and not isinstance(row["input_ids"][0], int):
+            yield from (dict(zip(names, choice, strict=True)) for choice in zip(*row.values(), strict=True))
+        else:
+            yield row
 
 
 def read_rows(

@@ -27,7 +27,7 @@ from hf_distill.objectives.layer_map import uniform_teacher_layer
 from .class_change import translated_config
 from .configuration import student_config
 from .embedding_init import compress_embeddings
-from .first_weights import CALIBRATION_TOKENS, give_first_weights
+from .first_weights import CALIBRATION_TOKENS, CalibrationRow, give_first_weights
 from .sentence import as_encoder
 from .shapes import StudentShape, parse_shape, shape_of
 from .slicing import take_weights
@@ -45,7 +45,7 @@ def create_student(
     *,
     init: str | None = None,
     layers: Sequence[int] | None = None,
-    calibration_text: Iterable[str] | None = None,
+    calibration_text: Iterable[CalibrationRow] | None = None,
     calibration_tokens: int = CALIBRATION_TOKENS,
     tokenizer: Any = None,
     model_class: type | str | None = None,
@@ -70,7 +70,8 @@ def create_student(
             `"random"`.
         layers: Teacher layers (1-based, negative from the end) for student layers 1, 2, …; uniform by default.
         calibration_text: Texts on which the first weights are refitted, like those that the student will read: a few
-            thousand sentences. Without any, the student is only cut.
+            thousand sentences, pairs of texts for a student that reads pairs, or rows with `input_ids`. Without any,
+            the student is only cut.
         calibration_tokens: How many tokens of it are read at most.
         tokenizer: Tokenizer of the calibration text. Default: the teacher's, where it is an id or a folder.
         model_class: A model class, an `AutoModelFor…` class, or the name of either in `transformers`. Default: the
@@ -272,8 +273,10 @@ def _teacher_weights(
     raise ValueError(f"init={init!r} copies weights: give the teacher as a model, an id or a folder.")
 
 
-def _tokenizer_of(teacher: Any, tokenizer: Any, calibration_text: Iterable[str] | None) -> Any:
+def _tokenizer_of(teacher: Any, tokenizer: Any, calibration_text: Iterable[CalibrationRow] | None) -> Any:
     """The tokenizer of the calibration text."""
+    if isinstance(calibration_text, str):
+        raise TypeError(f"calibration_text= takes several texts, but it is one: {calibration_text[:40]!r}.")
     if calibration_text is None or tokenizer is not None:
         return tokenizer
     if isinstance(teacher, str):

@@ -31,10 +31,13 @@ from .slicing import Axis, Cut, Importance, axes_of, check_can_be_cut, choose_cu
 
 logger = logging.getLogger(__name__)
 
+# A text, a pair of texts, or tokens: `input_ids` and, where the model reads them, `token_type_ids`.
+CalibrationRow = str | tuple[str, ...] | Mapping[str, Sequence[int]]
 CALIBRATION_TOKENS = 40_000
 ROWS_PER_BATCH = 64
 # Of every so many batches, one is kept from the fits to measure them.
 HELD_OUT_EVERY = 10
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # What every student of this process took that was cut out of a teacher.
 CUT_STUDENTS: weakref.WeakKeyDictionary[PreTrainedModel, FirstWeights] = weakref.WeakKeyDictionary()
 
@@ -77,9 +80,9 @@ def give_first_weights(
     student: PreTrainedModel,
     layers: Sequence[int],
     *,
-    texts: Iterable[str] | None = None,
+    texts: Iterable[CalibrationRow] | None = None,
     tokenizer: Any = None,
-    max_length: int = 64,
+    max_length: int = 128,
     max_tokens: int = CALIBRATION_TOKENS,
 ) -> FirstWeights:
     """Cut a student out of its teacher and, where there are texts, refit it.
@@ -88,10 +91,10 @@ def give_first_weights(
         teacher: The teacher; put into evaluation mode meanwhile.
         student: A model of any weights; changed in place.
         layers: Teacher layer (1-based) of every student layer.
-        texts: Calibration text, the first `max_tokens` tokens of it. Without any the student is cut only, by the
-            sizes of the weights.
+        texts: Calibration text, the first `max_tokens` tokens of it: texts, pairs of texts where the student will
+            read pairs, or rows of tokens. Without any the student is cut only, by the sizes of the weights.
         tokenizer: The tokenizer of both.
-        max_length: Longest text in tokens; the rest is cut off.
+        max_length: Longest text, or pair, in tokens; the rest is cut off. Rows of tokens are read as they are.
         max_tokens: How many tokens are read: the memory and the time that it takes grow with them.
 
     Raises:
@@ -146,7 +149,9 @@ def below_head(model: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]]) -> 
     return {name.removeprefix(prefix): found for name, found in axes.items() if name.startswith(prefix)}
 
 
-def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max_tokens: int) -> Iterator[Batch]:
+def tokenized_batches(
+    texts: Iterable[CalibrationRow], tokenizer: Any, max_length: int, max_tokens: int
+) -> Iterator[Batch]:
     """Batches of texts of like length, until there are `max_tokens` tokens.
 
     They have `ROWS_PER_BATCH` texts, or fewer where there is little text: some batches are kept from the fits, and of
@@ -155,7 +160,7 @@ def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max
     rows: list[dict[str, Any]] = []
     total = 0
     for text in texts:
-        row = dict(tokenizer(text, truncation=True, max_length=max_length))
+        row = _tokens(text, tokenizer, max_length)
         total += len(row["input_ids"])
         rows.append(row)
         if total >= max_tokens:
@@ -164,7 +169,21 @@ def tokenized_batches(texts: Iterable[str], tokenizer: Any, max_length: int, max
     size = min(ROWS_PER_BATCH, -(-len(rows) // (2 * HELD_OUT_EVERY)) or 1)
     for start in range(0, len(rows), size):
         padded = tokenizer.pad(rows[start : start + size], padding=True, return_tensors="pt")
-        yield {name: padded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in padded}
+        yield {name: padded[name] for name in _INPUTS if name in padded}
+
+
+def _tokens(row: CalibrationRow, tokenizer: Any, max_length: int) -> dict[str, Any]:
+    """The tokens of a calibration row.
+
+    Raises:
+        TypeError: If it is neither text, nor a pair, nor tokens.
+    """
+    if isinstance(row, Mapping) and "input_ids" in row:
+        return {name: row[name] for name in _INPUTS if name in row}
+    texts = (row,) if isinstance(row, str) else row
+    if not isinstance(texts, (tuple, list)) or len(texts) > 2 or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"calibration_text= has texts, pairs of texts, or rows with `input_ids`, but one is {row!r}.")
+    return dict(tokenizer(*texts, truncation=True, max_length=max_length))
 
 
 @torch.no_grad()

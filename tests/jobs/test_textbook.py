@@ -1,10 +1,11 @@
 """What a student is distilled on: one text or several, a task's own among them."""
 
 import pytest
+from datasets import Dataset
 from tiny_data import write_rows
 from transformers import BertConfig
 
-from hf_distill.commands.textbook import read_textbook
+from hf_distill.commands.textbook import calibration_rows, read_textbook, texts_in
 from hf_distill.settings import DistillationArguments, TextbookArguments
 from hf_distill.tasks import load_task
 
@@ -203,3 +204,30 @@ class TestFilesOfYourOwn:
         (tmp_path / "a.csv").write_text("a,b\nx y,1\nz w,2\n")
         with pytest.raises(ValueError, match=r"`--textbook` '.*a.csv' has the columns .*: name it with `--label_col"):
             read(str(tmp_path / "a.csv"), with_labels=True)
+
+
+class TestCalibrationRows:
+    """What first weights are refitted on: rows as the student reads them."""
+
+    def test_texts_and_pairs(self):
+        rows = Dataset.from_dict({"text": ["a", "b", None], "text_pair": ["c", None, None], "labels": [0, 1, 1]})
+        assert list(calibration_rows(rows.select([0, 1]), "text")) == [("a", "c"), "b"]
+        assert list(calibration_rows(rows.select_columns(["text"]), "text")) == ["a", "b"]
+
+    def test_every_query_is_there_before_its_next_candidate(self):
+        rows = Dataset.from_list(
+            [{"text": "q", "candidates": ["1", "2"]}, {"text": "r", "candidates": ["3", "4", "5"]}]
+        )
+        pairs = [("q", "1"), ("r", "4"), ("q", "2"), ("r", "5"), ("r", "3")]
+        assert list(calibration_rows(rows, "text")) == pairs
+
+    def test_tokens_and_choices(self):
+        plain = [{"input_ids": [1, 2], "token_type_ids": [0, 1]}, {"input_ids": [3], "token_type_ids": [0]}]
+        rows = Dataset.from_list([{**row, "labels": 1} for row in plain])
+        assert list(calibration_rows(rows, "text")) == plain
+        choices = Dataset.from_list([{"input_ids": [[1, 2], [3]], "token_type_ids": [[0, 1], [0]]}])
+        assert list(calibration_rows(choices.with_format("torch"), "text")) == plain
+
+    def test_words_of_a_vocabulary_are_those_of_all_texts(self):
+        rows = Dataset.from_list([{"text": "q", "candidates": ["1", "2"]}])
+        assert list(texts_in(rows, "text")) == ["q", "1", "2"]

@@ -35,6 +35,13 @@ SMALLER = "2x16:4h:24"
 SAME = "4x32:4h:48"
 
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def expected_at(rows, ids):
+    return [row["input_ids"] for row in rows].index(ids)
+
+
 def output(model, ids=IDS):
     with torch.no_grad():
         return model.eval()(input_ids=ids).logits
@@ -238,6 +245,42 @@ class TestRefitting:
     def test_text_without_a_tokenizer_is_refused(self, teacher, sentences):
         with pytest.raises(ValueError, match="tokenizer="):
             create_student(teacher, SMALLER, calibration_text=sentences)
+
+    def test_pairs_are_read_as_pairs_and_tokens_as_they_are(self, tiny_tokenizer, sentences):
+        pairs = list(zip(sentences[:20], sentences[20:40], strict=True))
+        rows = [tiny_tokenizer(*pair) for pair in pairs]
+        expected = sorted(row["input_ids"] for row in rows)
+        for texts in (pairs, [list(pair) for pair in pairs], rows):
+            found = []
+            for batch in tokenized_batches(texts, tiny_tokenizer, 128, 10_000):
+                for ids, mask, types in zip(*(batch[name].tolist() for name in INPUTS), strict=True):
+                    count = sum(mask)
+                    found.append(ids[:count])
+                    assert types[:count] == tiny_tokenizer(*pairs[expected_at(rows, ids[:count])])["token_type_ids"]
+            assert sorted(found) == expected
+
+    def test_a_student_that_reads_pairs_has_its_teachers_answers_to_pairs(self, teacher, tiny_tokenizer, sentences):
+        pairs = list(zip(sentences * 4, reversed(sentences * 4), strict=True))
+        singles = [text for pair in pairs for text in pair]
+        read = tiny_tokenizer(*map(list, zip(*pairs[:40], strict=True)), padding=True, return_tensors="pt")
+
+        def error(calibration):
+            student = create_student(
+                teacher, SMALLER, calibration_text=calibration, tokenizer=tiny_tokenizer, calibration_tokens=4_000
+            )
+            with torch.no_grad():
+                return (student.eval()(**read).logits - teacher(**read).logits).square().sum()
+
+        assert error(pairs) < error(singles)
+
+    @pytest.mark.parametrize("wrong", [["a", "b", "c"], 3, None, {"text": "a"}])
+    def test_what_is_no_text_is_named(self, teacher, tiny_tokenizer, wrong):
+        with pytest.raises(TypeError, match=r"calibration_text= has texts, pairs of texts, or rows with `input_ids`"):
+            create_student(teacher, SMALLER, calibration_text=["fine", wrong], tokenizer=tiny_tokenizer)
+
+    def test_one_text_is_not_read_letter_by_letter(self, teacher, tiny_tokenizer):
+        with pytest.raises(TypeError, match=r"takes several texts, but it is one: 'a film'"):
+            create_student(teacher, SMALLER, calibration_text="a film", tokenizer=tiny_tokenizer)
 
     def test_a_head_for_masked_words_comes_along(self, tiny_bert_config, tiny_tokenizer, sentences):
         torch.manual_seed(0)
