@@ -39,6 +39,7 @@ from hf_distill.tasks.one_file import WITH_COLUMNS, is_one_file, read_one_file, 
 from hf_distill.tasks.rows.choices import normalise_choices
 from hf_distill.tasks.rows.preprocessing import preprocess_rows
 from hf_distill.tasks.rows.questions import has_answers, normalise_questions
+from hf_distill.tasks.rows.text import checksum_of_rows
 from hf_distill.tasks.rows.words import normalise_words
 from hf_distill.tasks.several_labels import normalise_several, splits_hold_places
 from hf_distill.tasks.spec import TaskSpec
@@ -102,6 +103,10 @@ class LoadedRows:
         limits |= {split: ("--max_eval_samples", max_eval_samples) for split in self.spec.evaluation_splits}
         splits = {name: _sample(rows, *limits.get(name, ("", None)), seed) for name, rows in self.dataset.items()}
         return dataclasses.replace(self, dataset=DatasetDict(splits))
+
+    def checksum(self) -> str:
+        """Return a checksum of the rows of all splits, in their order."""
+        return " ".join(f"{split} {checksum_of_rows(rows)}" for split, rows in self.dataset.items())
 
 
 @dataclass(frozen=True)

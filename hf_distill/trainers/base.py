@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from transformers.utils import is_in_notebook, logging
 
 from ..capture.batch import KnowingCollator
@@ -38,7 +38,7 @@ from ..storage.steps import writing_to
 from ..tasks.rows.text import has_transform
 from ..teachers.opening import may_teach
 from .callbacks import GradualUnfreezing
-from .checkpoints import Checkpoints, deciding
+from .checkpoints import Checkpoints, check_sizes, go_on
 from .finite import GRADIENT, LABELS, LOSS, OUTPUT, TEACHER, WEIGHT, end_if_not_finite, moments_of
 from .lengths import counted, length_grouped_sampler
 from .streams import NoRows, place_in_stream, whole_update
@@ -105,6 +105,8 @@ class BaseTrainer(Trainer):
         self.finite = FiniteWatch()
         self._last_batch: Any = None
         self._costs = RunCosts()
+        # Whether early stopping had ended the training that is resumed.
+        self._has_ended_before = False
         self._whole_run: WholeRun | None = None
         super().__init__(*args, **kwargs)
         if is_in_notebook():
@@ -156,6 +158,8 @@ class BaseTrainer(Trainer):
                 checkpoint = self.checkpoints.chosen(
                     resume_from_checkpoint, self.args, self._deciding(), stock=self.is_stock
                 )
+                if checkpoint is not None and not self.is_stock:
+                    check_sizes(checkpoint, getattr(getattr(self.model, "student", self.model), "config", None))
                 output = super().train(checkpoint, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
         finally:
             self._last_batch = None
@@ -174,7 +178,7 @@ class BaseTrainer(Trainer):
 
     def _begin_run(self) -> None:
         """Forget what a training or an evaluation before this one left behind."""
-        self.finite, self._costs = FiniteWatch(), RunCosts()
+        self.finite, self._costs, self._has_ended_before = FiniteWatch(), RunCosts(), False
         self._forget_preparation()
 
     def _forget_preparation(self) -> None:
@@ -203,7 +207,7 @@ class BaseTrainer(Trainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
         self._costs.before(self.state)
-        if not self.is_stock and self.state.global_step >= self.state.max_steps:
+        if not self.is_stock and (self.state.global_step >= self.state.max_steps or self._has_ended_before):
             # `Trainer` would go one step beyond a last step that lies in the middle of an epoch.
             self.control.should_training_stop = True
             return None
@@ -229,6 +233,8 @@ class BaseTrainer(Trainer):
         self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
     ) -> tuple[int, int]:
         place = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        if resume_from_checkpoint is not None:
+            self._has_ended_before = go_on(self.state, resume_from_checkpoint, self.callback_handler.callbacks)
         if resume_from_checkpoint is None or self.args.ignore_data_skip or not self._is_stream:
             return place
         return place_in_stream(resume_from_checkpoint, self.args.gradient_accumulation_steps)
@@ -390,12 +396,7 @@ class BaseTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self._finish_checkpoint(folder)
         if self.args.should_save:
-            rotate_checkpoints(
-                output_dir=run,
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            self.checkpoints.rotate(run, self.args.save_total_limit, self.state.best_model_checkpoint)
         return None
 
     def _write_beside(self, folder: Path) -> None:
@@ -405,7 +406,15 @@ class BaseTrainer(Trainer):
         self.checkpoints.finish(folder, self.args, self._deciding(), self.accelerator)
 
     def _deciding(self) -> dict[str, Any]:
-        return deciding(self.args, self.train_dataset)
+        return self.checkpoints.deciding(self.args, self.train_dataset)
+
+    @unless_stock
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"The checkpoint {resume_from_checkpoint!r} does not fit the model: {reason}") from error
 
     @unless_stock
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

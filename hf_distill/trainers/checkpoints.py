@@ -7,18 +7,26 @@ loaded.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+import math
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import datasets
+import numpy as np
 import safetensors.torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
-from transformers import TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..storage.files import (
@@ -33,6 +41,8 @@ from ..storage.files import (
     write_json,
 )
 from ..storage.steps import MARKER, begin, damage_of_step, differences, finish, read_marker
+from ..tasks.labels import LABEL_COLUMNS
+from ..tasks.rows.text import checksum_of_rows
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +59,23 @@ STATE_NAME = "trainer_state.json"
 # What a plain `Trainer` and its strategies write; only whole sets are gone on with.
 _OTHER_WEIGHTS = ("pytorch_model_fsdp*", "global_step*", "*/adapter_model.*")
 _OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_*", "rank*-optimizer.pt", "global_step*")
-# What decides which weights a training ends with. A run that goes on with others is told so.
+# Arguments of `Trainer` that decide which weights a training ends with. A run that goes on with others is told so.
 _DECIDING = (
     *("seed", "data_seed", "per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
-    *("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim"),
-    *("max_tokens_per_batch", "num_train_epochs", "max_steps", "bf16", "fp16", "label_smoothing_factor"),
-    "student_dropout",
+    *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm"),
+    *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "num_train_epochs", "max_steps", "bf16"),
+    *("fp16", "tf32", "label_smoothing_factor", "neftune_noise_alpha", "dataloader_drop_last"),
+    *("train_sampling_strategy", "load_best_model_at_end", "metric_for_best_model"),
 )
+# All others that our own arguments have do so too, but for these, and for those that the manifest compares.
+_SILENT = frozenset(
+    {"text_column", "teacher_device", "offload_teachers", "eval_agreement", "eval_task", "eval_task_dir"}
+    | {"eval_task_samples", "objectives", "teacher_models", "combine", "teacher_weights", "teacher_prompt"}
+)
+# So many rows, from everywhere, stand for all of them.
+_ROWS_COMPARED = 4096
+# Numbers of a configuration that decide which weights there are.
+_SIZES = re.compile(r"model_type|(num|n)_.*|.*_(size|dim)|dim")
 
 
 @dataclass
@@ -64,6 +84,10 @@ class Checkpoints:
 
     # How many checkpoints are kept, as it was given; while one is being written.
     _limits: list[int | None] = field(default_factory=list)
+    # When the run began that the checkpoints are of.
+    _begun: float = 0.0
+    # Rows, and what identifies them.
+    _rows: tuple[Any, str | None] = (None, None)
 
     # ---- Going on ----
 
@@ -91,9 +115,27 @@ class Checkpoints:
             broadcast_object_list(found)
         if found[1] is not None:
             raise found[1]
+        self._begun = time.time()
         if found[0] is not None and args.process_index == 0:
             _tell_differences(found[0], settings)
+            newest = next(iter(_checkpoints_in(str(args.output_dir))), None)
+            # From any other one begins a run of its own, whose checkpoints come behind those that are there.
+            if asked in LAST_ASKED or (newest is not None and os.path.samefile(found[0], newest)):
+                self._begun = _begun_at(found[0])
         return found[0]
+
+    def deciding(self, args: TrainingArguments, rows: Any) -> dict[str, Any]:
+        """Return what decides which weights a training on some rows ends with."""
+        if self._rows[0] is not rows:
+            self._rows = (rows, _content_of(rows))
+        stock = {item.name for item in dataclasses.fields(TrainingArguments)}
+        own = [item.name for item in dataclasses.fields(args) if item.name not in stock | _SILENT]
+        values = {name: getattr(args, name, None) for name in (*_DECIDING, *own)}
+        return {
+            **{name: getattr(value, "value", value) for name, value in values.items()},
+            "train_rows": len(rows) if hasattr(rows, "__len__") else None,
+            "content_of_train_rows": self._rows[1],
+        }
 
     def check_best(self, best: str | None) -> None:
         """Refuse a best checkpoint that is not what was written.
@@ -144,7 +186,24 @@ class Checkpoints:
         """Say that a checkpoint is whole, once all processes have written their part."""
         accelerator.wait_for_everyone()
         if args.should_save:
-            finish(folder, settings)
+            finish(folder, settings, {"begun": self._begun})
+
+    def rotate(self, folder: PathLike, limit: int | None, best: str | None) -> None:
+        """Delete what is beyond a number of checkpoints: those that are not whole, and then the oldest.
+
+        Args:
+            folder: Where they are.
+            limit: How many stay, at least the last one and the best one; `None` and 0 keep all.
+            best: The best one.
+        """
+        found = _checkpoints_in(folder) if limit and limit > 0 else []
+        whole = [checkpoint for checkpoint in found if _begun_at(checkpoint) < math.inf]
+        kept = {os.path.realpath(checkpoint) for checkpoint in (*whole[:1], *([best] if best else []))}
+        beyond = len(found) - max(limit or 0, len(kept))
+        halves = [checkpoint for checkpoint in found if checkpoint not in whole]
+        left_over = [one for one in (*halves, *reversed(whole)) if os.path.realpath(one) not in kept]
+        for checkpoint in left_over[: max(0, beyond)]:
+            remove(checkpoint)
 
     @contextmanager
     def as_given(self, args: TrainingArguments) -> Iterator[None]:
@@ -157,13 +216,82 @@ class Checkpoints:
             args.save_total_limit = limit
 
 
-def deciding(args: TrainingArguments, rows: Any) -> dict[str, Any]:
-    """Return what decides which weights a training on some rows ends with."""
-    values = {name: getattr(args, name, None) for name in _DECIDING}
-    return {
-        **{name: getattr(value, "value", value) for name, value in values.items()},
-        "train_rows": len(rows) if hasattr(rows, "__len__") else None,
-    }
+def _content_of(rows: Any) -> str | None:
+    """Return a checksum of rows from everywhere in a data set, by their tokens and labels; `None` of other rows."""
+    found = []
+    for part in getattr(rows, "parts", [rows]):
+        if not isinstance(part, datasets.Dataset):
+            return None
+        names = [name for name in ("input_ids", *LABEL_COLUMNS) if name in part.column_names] or part.column_names
+        places = np.linspace(0, len(part) - 1, min(len(part), _ROWS_COMPARED)).astype(np.int64)
+        found.append(checksum_of_rows(part.select_columns(names).select(places)))
+    return " ".join(found)
+
+
+# ---- What goes on ----
+
+
+def go_on(state: TrainerState, checkpoint: str, callbacks: Iterable[TrainerCallback]) -> bool:
+    """Complete what `Trainer` reads of a checkpoint that a training goes on from.
+
+    The best checkpoint is looked for beside it, since folders are moved and copied. Callbacks that have joined since
+    get an entry, without which the next checkpoint could not be written. Early stopping goes on counting.
+
+    Args:
+        state: Of the training, read from the checkpoint.
+        checkpoint: Its folder.
+        callbacks: Of the trainer.
+
+    Returns:
+        Whether early stopping had ended the training.
+    """
+    best = TrainerState.load_from_json(os.path.join(checkpoint, STATE_NAME)).best_model_checkpoint
+    beside = None if best is None else Path(checkpoint).parent / Path(best).name
+    if beside is not None and beside.is_dir():
+        state.best_model_checkpoint = str(beside)
+    elif best is not None and state.best_model_checkpoint is None:
+        state.best_metric = state.best_global_step = None
+        logger.warning(f"The best checkpoint {best!r} is gone: the best is chosen among those from here on.")
+    entries, has_ended = cast("dict[str, Any]", state.stateful_callbacks), False
+    for callback in callbacks:
+        if isinstance(callback, ExportableState):
+            found = entries.setdefault(type(callback).__name__, callback.state())
+            if isinstance(callback, EarlyStoppingCallback) and isinstance(found, dict):
+                counted = found["attributes"]["early_stopping_patience_counter"]
+                callback.early_stopping_patience_counter = counted
+                has_ended = has_ended or counted >= callback.early_stopping_patience
+    return has_ended
+
+
+def check_sizes(checkpoint: str, config: Any) -> None:
+    """Refuse a checkpoint of a model of another shape: `Trainer` would load what fits, and leave the rest.
+
+    Args:
+        checkpoint: Its folder; without a configuration nothing is compared.
+        config: Configuration of the model.
+
+    Raises:
+        ValueError: If a size differs; the message names it with both values.
+    """
+    file = Path(checkpoint, "config.json")
+    if not file.is_file() or not hasattr(config, "to_dict"):
+        return
+    before, now = read_mapping(file), config.to_dict()
+    sizes = [
+        name
+        for name in before.keys() & now.keys()
+        if _SIZES.fullmatch(name) and all(isinstance(found[name], (int, str)) for found in (before, now))
+    ]
+    kept = ({name: found[name] for name in sizes} for found in (before, now))
+    different = differences(next(kept), next(kept), "in the checkpoint")
+    if different:
+        raise ValueError(
+            f"The checkpoint {checkpoint!r} is of a model of another shape ({different}): resume with the same one, "
+            "or begin in another `--output_dir`."
+        )
+
+
+# ---- Which ones there are ----
 
 
 def resumes(asked: str | bool | None, folder: str) -> bool:
@@ -214,13 +342,24 @@ def last_checkpoint(folder: PathLike) -> str | None:
 
 
 def _checkpoints_in(folder: PathLike) -> list[str]:
-    """The checkpoints of a folder, whole or not, the last one first."""
+    """The checkpoints of a folder, whole or not; first those of the run that began last, and of each the last one."""
     found = []
     for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         number = path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
         if path.is_dir() and number.isdigit():
-            found.append((int(number), str(path)))
-    return [checkpoint for _, checkpoint in sorted(found, reverse=True)]
+            found.append((_begun_at(path), int(number), str(path)))
+    return [checkpoint for *_, checkpoint in sorted(found, reverse=True)]
+
+
+def _begun_at(checkpoint: PathLike) -> float:
+    """When the run of a checkpoint began: 0 where it does not tell, infinity of one that was not finished."""
+    try:
+        marker = read_marker(checkpoint)
+    except ValueError:
+        return math.inf
+    if marker is None:
+        return 0.0 if Path(checkpoint, STATE_NAME).is_file() else math.inf
+    return float(marker["facts"].get("begun", 0.0)) if marker["finished"] else math.inf
 
 
 def damage_of_checkpoint(folder: PathLike) -> str | None:

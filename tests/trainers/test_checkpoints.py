@@ -59,7 +59,7 @@ MOOD = TaskSpec(
 def jobs(tiny_tokenizer, tiny_bert_config, sentences, rows):  # noqa: C901 (a job, a function)
     """Name -> `job(folder, resume, **settings)`: trains in the folder and returns the model that it trained."""
     small = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
-    rows = rows.select(range(16))
+    all_rows, rows = rows, rows.select(range(16))
     labelled = labelled_rows(sentences[:16], rows["labels"][:], MOOD.label_names)
     task = LoadedTask(MOOD, datasets.DatasetDict(train=labelled, validation=labelled), "here")
     plain = [ids[1:-1] for ids in rows["input_ids"]]
@@ -77,12 +77,13 @@ def jobs(tiny_tokenizer, tiny_bert_config, sentences, rows):  # noqa: C901 (a jo
         trainer.save_model()
         return trainer.model
 
-    def distillation(folder, resume, **more):
+    def distillation(folder, resume, of_model=None, of_rows=None, **more):
         args = arguments(DistillationArguments, folder, objectives=["logits", "hidden"], **more)
-        student = model(1, hidden_size=4)
+        student = model(1, **{"hidden_size": 4, **(of_model or {})})
+        learnt = rows if of_rows is None else all_rows.select(range(*of_rows.indices(len(all_rows))))
         trainer = DistillationTrainer(
             *(student, args),
-            **{"train_dataset": rows, "eval_dataset": rows, "teacher_model": model(0)},
+            **{"train_dataset": learnt, "eval_dataset": rows, "teacher_model": model(0)},
             processing_class=tiny_tokenizer,
         )
         return train(trainer, resume)
@@ -95,14 +96,14 @@ def jobs(tiny_tokenizer, tiny_bert_config, sentences, rows):  # noqa: C901 (a jo
         )
         return train(trainer, resume)
 
-    def tasks(folder, resume, **more):
-        args = arguments(MTLArguments, folder, **more)
-        trainer = MTLTrainer(model(0, BertModel), args, tasks=[task], processing_class=tiny_tokenizer, max_length=16)
+    def tasks(folder, resume, of_model=None, **more):
+        args, encoder = arguments(MTLArguments, folder, **more), model(0, BertModel, **(of_model or {}))
+        trainer = MTLTrainer(encoder, args, tasks=[task], processing_class=tiny_tokenizer, max_length=16)
         return train(trainer, resume)
 
-    def fine_tuning(folder, resume, **more):
+    def fine_tuning(folder, resume, of_model=None, **more):
         args = arguments(FineTuningArguments, folder, resume_from_checkpoint=resume, **more)
-        return finetune(model(0), task, tiny_tokenizer, args).model
+        return finetune(model(0, **(of_model or {})), task, tiny_tokenizer, args).model
 
     def masked_head(folder, resume, **more):
         args = arguments(MaskedHeadArguments, folder, mlm_probability=0.3, **more)
@@ -277,6 +278,100 @@ def test_other_settings_are_named(run, jobs, said):
     jobs["distillation"](run, "last", seed=7)
     assert len(said) == 1
     assert "(seed: 42 in the checkpoint, 7 now)" in said[0]
+
+
+def test_other_rows_of_the_same_number_are_named(run, jobs, said):
+    jobs["distillation"](run, "last", of_rows=slice(8, 24))
+    assert len(said) == 1
+    assert "(content_of_train_rows: " in said[0]
+
+
+def test_settings_of_tasks_are_named_too(jobs, tmp_path, said):
+    jobs["tasks"](tmp_path, None, max_steps=1)
+    jobs["tasks"](tmp_path, "last", max_steps=1, temperature=2.0, r3f_lambda=0.5)
+    assert "(r3f_lambda: 0.0 in the checkpoint, 0.5 now; temperature: 1.0 in the checkpoint, 2.0 now)" in said[0]
+
+
+@pytest.mark.parametrize("name", ["distillation", "tasks", "fine_tuning"])
+def test_a_model_of_another_shape_is_refused_with_the_size(name, jobs, tmp_path):
+    jobs[name](tmp_path, None, max_steps=1)
+    with pytest.raises(ValueError, match=r"another shape \(num_hidden_layers: 2 in the checkpoint, 3 now\)") as caught:
+        jobs[name](tmp_path, "last", of_model={"num_hidden_layers": 3})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_began_later_is_gone_on_with(run, jobs, trained, tmp_path):
+    """Checkpoints of an earlier run have more steps."""
+    whole = content(jobs["distillation"](tmp_path / "whole", None, seed=7))
+    jobs["distillation"](run, None, seed=7, save_steps=2)
+    shutil.rmtree(run / "checkpoint-3")
+    shutil.copytree(trained[0] / "checkpoint-3", run / "checkpoint-3")
+    assert last_checkpoint(run) == str(run / "checkpoint-2")
+    assert content(jobs["distillation"](run, "last", seed=7, save_total_limit=1)) == whole
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_of_checkpoints_beyond_the_limit_halves_and_those_of_earlier_runs_go_first(run, jobs):
+    (run / "checkpoint-12").mkdir()
+    jobs["distillation"](run, None, max_steps=1, save_total_limit=2)
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-3"]
+    assert last_checkpoint(run) == str(run / "checkpoint-1")
+
+
+BEST = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss"}
+
+
+@pytest.fixture
+def worse_and_worse(monkeypatch):
+    """Lets every evaluation be worse than the one before."""
+    loop = DistillationTrainer.evaluation_loop
+
+    def measure(self, *given, **more):
+        output = loop(self, *given, **more)
+        output.metrics["eval_loss"] = float(self.state.global_step)
+        return output
+
+    monkeypatch.setattr(DistillationTrainer, "evaluation_loop", measure)
+
+
+@pytest.mark.usefixtures("worse_and_worse")
+def test_the_best_checkpoint_is_found_where_the_folder_has_moved_to(jobs, tmp_path):
+    best = content(jobs["distillation"](tmp_path / "run", None, **BEST))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert content(jobs["distillation"](tmp_path / "moved", "last", **BEST)) == best
+    # Of a copy its own one is taken.
+    shutil.copytree(tmp_path / "moved", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "checkpoint-3")
+    DAMAGES["flipped"](tmp_path / "moved" / "checkpoint-1" / "model.safetensors")
+    assert content(jobs["distillation"](tmp_path / "copy", "last", **BEST, save_total_limit=1)) == best
+    assert [path.name for path in (tmp_path / "copy").glob("checkpoint-*")] == ["checkpoint-1"]
+
+
+@pytest.mark.usefixtures("worse_and_worse")
+def test_a_best_checkpoint_that_is_gone_is_said_and_another_one_is_chosen(jobs, tmp_path, said):
+    jobs["distillation"](tmp_path, None, **BEST)
+    for step in (1, 3):
+        shutil.rmtree(tmp_path / f"checkpoint-{step}")
+    found = content(jobs["distillation"](tmp_path, "last", **BEST))
+    assert "checkpoint-1' is gone: the best is chosen among those from here on" in said[-1]
+    assert found == content(jobs["distillation"](tmp_path / "plain", None))
+
+
+@pytest.mark.usefixtures("worse_and_worse")
+def test_early_stopping_goes_on_counting_and_a_training_that_it_ended_stays_ended(jobs, tmp_path):
+    patient = {**BEST, "early_stopping_patience": 2, "max_steps": 6}
+    whole = content(jobs["distillation"](tmp_path / "run", None, **patient))
+    assert last_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-3")
+    assert content(jobs["distillation"](tmp_path / "run", "last", **patient)) == whole
+    shutil.rmtree(tmp_path / "run" / "checkpoint-3")
+    assert content(jobs["distillation"](tmp_path / "run", "last", **patient)) == whole
+    assert last_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-3")
+
+
+def test_a_callback_that_joins_a_resumed_run_is_written_into_its_checkpoints(run, jobs):
+    shutil.rmtree(run / "checkpoint-3")
+    jobs["distillation"](run, "last", **BEST, early_stopping_patience=9)
+    assert "EarlyStoppingCallback" in (run / "checkpoint-3" / "trainer_state.json").read_text()
 
 
 def test_weights_that_were_saved_anew_in_other_files_are_taken(run):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from hf_distill.storage.plain_values import did_you_mean
 
@@ -24,6 +25,17 @@ COUNTED_ROWS = 10_000
 LENGTH_COLUMN = "length"
 PAIR_COLUMN = "text_pair"
 CANDIDATES_COLUMN = "candidates"
+
+
+def checksum_of_rows(rows: datasets.Dataset) -> str:
+    """Return a checksum of the rows of a data set in their order, with the names of their columns."""
+    digest = xxhash.xxh3_128(" ".join(rows.column_names).encode())
+    for table in rows.with_format("arrow").iter(batch_size=COUNTED_ROWS):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
+            stream.write_table(table.combine_chunks().replace_schema_metadata())
+        digest.update(sink.getvalue())
+    return digest.hexdigest()
 
 
 def tokenize_text(

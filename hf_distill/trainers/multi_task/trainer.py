@@ -396,6 +396,8 @@ class MTLTrainer(BaseTrainer):
 
     def _write_beside(self, folder: Path) -> None:
         write_json(folder / MANIFEST_NAME, self.manifest())
+        # The shape that a resumed training must have.
+        write_json(folder / "config.json", self.tasks_model.config.to_dict(), default=str)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         check_manifest(
