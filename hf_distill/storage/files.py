@@ -296,7 +296,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """Give a folder of this process inside `folder`, where it is on the same disk; gone afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
-    scratch = folder / f"{SCRATCH}-{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    scratch = folder / f"{SCRATCH}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
         scratch.mkdir()
         yield scratch
@@ -306,7 +306,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 def remove_abandoned(folder: PathLike) -> None:
     """Delete what processes of this machine that were killed left unfinished in a folder."""
-    mine = f"{SCRATCH}-{_host()}-"
+    mine = f"{SCRATCH}-{_machine()}-"
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name.startswith(mine)]
     for name in names:
@@ -328,8 +328,18 @@ def is_alive(process: int) -> bool:
     return True
 
 
-def _host() -> str:
-    return socket.gethostname()[:40].replace("-", "_")
+def machine() -> str:
+    """Return what tells the processes of this machine from others: its name, and that of a container's own numbers."""
+    try:
+        # Containers may have the name of the machine, and count their processes by themselves.
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _machine() -> str:
+    name, _, numbers = machine().partition(" ")
+    return re.sub(r"\W", "_", name[:40]) + re.sub(r"\D", "", numbers)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

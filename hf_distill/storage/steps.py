@@ -16,8 +16,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import xxhash
 from filelock import BaseFileLock, FileLock, Timeout
 
 from .files import (
@@ -33,6 +35,7 @@ from .files import (
     checksum_of,
     disk_space,
     is_alive,
+    machine,
     new_folder,
     read_json,
     remove,
@@ -113,7 +116,7 @@ def note(
             else is to be known of it.
     """
     marker |= {"facts": {**marker["facts"], **(facts or {})}, "files": {**marker["files"], **(files or {})}}
-    write_json(Path(folder, MARKER), marker, indent=None, default=str)
+    _write_marker(folder, marker, indent=None)
 
 
 def finish(
@@ -161,8 +164,17 @@ def mark(
         The marker.
     """
     marker = {"finished": finished, "settings": dict(settings), "facts": dict(facts or {}), "files": dict(files or {})}
-    write_json(Path(folder, MARKER), marker, default=str)
+    _write_marker(folder, marker)
     return marker
+
+
+def _write_marker(folder: PathLike, marker: Mapping[str, Any], **options: Any) -> None:
+    plain = json.loads(json.dumps(marker, default=str))
+    write_json(Path(folder, MARKER), {**plain, "checksum": _key_of(plain)}, **options)
+
+
+def _key_of(values: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(values, sort_keys=True, default=str).encode())
 
 
 def read_marker(folder: PathLike) -> dict[str, Any] | None:
@@ -175,6 +187,9 @@ def read_marker(folder: PathLike) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = read_json(path)
+    checksum = found.pop("checksum", None) if isinstance(found, dict) else None
+    if checksum is not None and checksum != _key_of(found):
+        raise DamagedFileError(f"{str(path)!r} is damaged: its content is not what was written.")
     marker = {
         "finished": False,
         "settings": {},
@@ -349,6 +364,8 @@ class WorkFolder:
 
     def __init__(self, path: PathLike, settings: Mapping[str, Any]) -> None:
         self.path = Path(path)
+        # Two jobs may have begun at once: a step tells by itself whose it is.
+        self._key = _key_of(settings)
         marker = read_marker(self.path)
         if marker is None:
             mark(self.path, settings)
@@ -381,7 +398,7 @@ class WorkFolder:
         return self.path / name
 
     def _step(self, name: str) -> Step:
-        return Step(self.folder(name), what=f"The step {name!r}")
+        return Step(self.folder(name), {"job": self._key}, f"The step {name!r}")
 
 
 def measured(work: Callable[[], dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
@@ -453,10 +470,13 @@ def _held(folder: Path, flag: str) -> Iterator[None]:
     if _HELD.get(key) == os.getpid():
         yield
         return
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = Path(key, LOCK)
-    lock = _acquire(path, f"`{flag}` {str(folder)!r}")
+    is_new, path, named = not folder.exists(), Path(key, LOCK), f"`{flag}` {str(folder)!r}"
+    try:
+        # Also where a link leads to a folder that is gone.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(path, named)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise type(error)(error.errno, f"{named} cannot be written to: {error.strerror}") from error
     _HELD[key] = os.getpid()
     try:
         yield
@@ -471,6 +491,49 @@ def _held(folder: Path, flag: str) -> Iterator[None]:
                 folder.rmdir()
 
 
+@contextmanager
+def in_turn(path: PathLike, what: str) -> Iterator[None]:
+    """Hold a lock, and wait while another process holds it: for what several jobs want to be made, once.
+
+    Args:
+        path: File of the lock; it is gone afterwards.
+        what: What is made, for the line of a job that waits.
+    """
+    path, said = Path(path), False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            lock = _acquire(path, what)
+            break
+        except FolderInUseError as error:
+            if not said:
+                logger.warning(f"{str(error).partition(':')[0]}: this job waits for its end.")
+            said = True
+            time.sleep(0.5)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if lock is not None:
+            lock.release()
+
+
+def end_with(parent: int) -> None:
+    """Let this worker end once the process that it works for has ended, and leave interruptions by a user to that.
+
+    Args:
+        parent: The process that started this one.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _acquire(path: Path, what: str) -> BaseFileLock | None:
     """Return the lock; `None` on a file system that has none."""
     lock = FileLock(path, timeout=0)
@@ -479,12 +542,12 @@ def _acquire(path: Path, what: str) -> BaseFileLock | None:
             lock.acquire()
         except Timeout:
             owner = _owner(path)
-            gone = owner.get("machine") == socket.gethostname() and not is_alive(int(owner["process"]))
+            gone = owner.get("machine") == machine() and not is_alive(int(owner["process"]))
             if attempt == 0 and gone:
                 # Workers that outlive a killed process hold what it held.
                 path.unlink(missing_ok=True)
                 continue
-            holder = f"process {owner['process']} on {owner['machine']}" if owner else "another process"
+            holder = f"process {owner['process']} on {owner['machine'].split()[0]}" if owner else "another process"
             raise FolderInUseError(
                 f"{what} is being written by {holder}: wait for its end, or name another folder."
             ) from None
@@ -494,7 +557,7 @@ def _acquire(path: Path, what: str) -> BaseFileLock | None:
     # In place: the lock is on this very file.
     with path.open("r+", encoding="utf-8") as file:
         file.truncate()
-        json.dump({"process": os.getpid(), "machine": socket.gethostname()}, file)
+        json.dump({"process": os.getpid(), "machine": machine()}, file)
     return lock
 
 

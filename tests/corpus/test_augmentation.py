@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
@@ -140,6 +141,14 @@ def test_a_killed_build_continues_and_ends_in_the_same_corpus(args, rows, tmp_pa
     monkeypatch.setattr(augmentation._Build, "_draw", draw)
     assert tuples(build_augmented_corpus(rows, args, columns=["s", "o"]).dataset) == tuples(expected)
     assert [name for name in done if done.count(name) > 1] == ([killed_at] * 2 if killed_at != "rows" else [])
+
+
+def test_a_damaged_shard_is_made_anew_of_its_own_texts(args, rows, tmp_path):
+    args = replace(args, shard_texts=2)
+    expected = build_augmented_corpus(rows, args, columns=["s", "o"]).dataset
+    shutil.rmtree(tmp_path / "work" / "rows")
+    (tmp_path / "work" / "candidates-00001" / "rows.arrow").unlink()
+    assert tuples(build_augmented_corpus(rows, args, columns=["s", "o"]).dataset) == tuples(expected)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from datasets import Dataset
 from engine_cases import engine_cases, full_disk, needs_retriv
 from search_server_double import SearchServerDouble
 
+from hf_distill.corpus.build import builder
 from hf_distill.corpus.build.anchors import Anchors, MakeQueries, make_query
 from hf_distill.corpus.build.builder import CorpusBuild
 from hf_distill.corpus.build.duplicates import normalize
@@ -296,6 +298,41 @@ def test_an_index_is_shared_between_builds(tmp_path):
     build(tmp_path / "c", bm25_b=0.3, **shared)
     assert len(list((tmp_path / "indexes").iterdir())) == 2
     assert rows_of(first) == rows_of(build(tmp_path / "d"))
+
+
+def test_an_index_that_another_build_makes_at_the_same_time_is_waited_for(tmp_path, monkeypatch):
+    shared, real = {"index_dir": str(tmp_path / "indexes")}, builder.in_turn
+
+    @contextmanager
+    def after_another(path, what):
+        monkeypatch.setattr(builder, "in_turn", real)
+        build(tmp_path / "other", anchors=ANCHORS[:7], **shared)
+        (folder,) = (tmp_path / "indexes").iterdir()
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        with real(path, what):
+            yield
+        assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+    monkeypatch.setattr(builder, "in_turn", after_another)
+    result = build(tmp_path / "a", **shared)
+    assert builder.in_turn is real
+    assert rows_of(result) == rows_of(build(tmp_path / "b"))
+
+
+def test_an_index_that_the_search_server_has_lost_is_made_again(tmp_path, caplog):
+    server, other = SearchServerDouble(), SearchServerDouble()
+    settings = {"engine": "elasticsearch", "elasticsearch_url": server.url}
+    whole = rows_of(build(tmp_path, **settings))
+    for change, said in ((server.indices.clear, "has no complete index"), (server.close, f"not on {other.url!r}")):
+        change()
+        for step in ("hits", "selection", "rows"):
+            shutil.rmtree(tmp_path / step)
+        assert rows_of(build(tmp_path, **settings)) == whole
+        assert said in caplog.text
+        settings["elasticsearch_url"] = other.url
+        if change == server.indices.clear:
+            assert server.indices
+    other.close()
 
 
 def test_an_index_whose_content_was_damaged_is_made_again_and_said_so(tmp_path, caplog):

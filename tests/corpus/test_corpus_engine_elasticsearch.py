@@ -124,6 +124,21 @@ def test_an_index_whose_building_was_broken_off_is_made_anew(server, tmp_path, m
     assert server.indices[name]["mappings"]["_meta"] == {"hf_distill_complete": True}
 
 
+def test_an_index_that_another_build_takes_away_is_never_called_complete(server, tmp_path, monkeypatch):
+    add = SearchServer.add
+
+    def taken_away(self, documents):
+        add(self, documents)
+        monkeypatch.setattr(SearchServer, "add", add)
+        (kept,) = server.indices.values()
+        kept["mappings"]["_meta"] = {**kept["mappings"]["_meta"], "hf_distill_builder": "another"}
+
+    monkeypatch.setattr(SearchServer, "add", taken_away)
+    with pytest.raises(RuntimeError, match=r"was taken away while it was filled.*Start again when that has ended"):
+        index(server, tmp_path)
+    assert_as_bm25s(index(server, tmp_path).open(), tmp_path)
+
+
 def test_an_index_to_which_others_have_written_is_made_anew(server, tmp_path):
     index(server, tmp_path / "a")
     (kept,) = server.indices.values()

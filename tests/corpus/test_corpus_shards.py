@@ -1,5 +1,7 @@
 """Shards of a general corpus: whatever they are, the corpus is that of one index, row for row and score for score."""
 
+import shutil
+
 import pytest
 from builder_cases import ANCHORS, GENERAL, build, rows_of
 from datasets import Dataset
@@ -45,8 +47,14 @@ def test_shards_on_a_search_server_give_the_corpus_of_one_index(tmp_path):
     server = SearchServerDouble()
     settings = {"engine": "elasticsearch", "elasticsearch_url": server.url}
     sharded = build_sharded(tmp_path / "shards", 3, **settings)
-    server.close()
     assert rows_of(sharded) == rows_of(build(tmp_path / "whole"))
+    # A server that was set up anew has nothing.
+    server.indices.clear()
+    for folder in [*(tmp_path / "shards" / "shards").glob("hits-*"), tmp_path / "shards" / "hits"]:
+        shutil.rmtree(folder)
+    again = build_sharded(tmp_path / "shards", 3, **settings)
+    server.close()
+    assert rows_of(again) == rows_of(sharded)
 
 
 @pytest.mark.parametrize("deduplicate", ["none", "exact", "near"])

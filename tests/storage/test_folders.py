@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import threading
+import time
 
 import pytest
 from killing import in_fork
@@ -19,9 +21,9 @@ from hf_distill.settings import (
     TeacherArguments,
     TextbookArguments,
 )
-from hf_distill.storage.files import SCRATCH, DiskFullError
+from hf_distill.storage.files import SCRATCH, DiskFullError, new_file, remove_abandoned
 from hf_distill.storage.folders import check_apart
-from hf_distill.storage.steps import LOCK, FolderInUseError, writing_to
+from hf_distill.storage.steps import LOCK, FolderInUseError, end_with, in_turn, writing_to
 
 
 def _hold(folder):
@@ -66,6 +68,70 @@ def test_what_a_worker_of_a_killed_run_still_holds_is_taken_over(tmp_path):
     assert owner["process"] != os.getpid()
     assert _hold(tmp_path) == [LOCK]
     os.write(send, b"x")
+
+
+def test_a_process_of_a_container_with_the_name_of_this_machine_may_live(tmp_path, monkeypatch):
+    def killed():
+        with writing_to(tmp_path), new_file(tmp_path / "file"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", lambda _: "pid:[4026539999]")
+        assert in_fork(killed) == -signal.SIGKILL
+    remove_abandoned(tmp_path)
+    assert list(tmp_path.glob(f"{SCRATCH}*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", lambda _: "pid:[4026539999]")
+        remove_abandoned(tmp_path)
+    assert not list(tmp_path.glob(f"{SCRATCH}*"))
+
+
+def test_who_wants_what_is_being_made_waits_for_it(tmp_path, monkeypatch, caplog):
+    def enter():
+        with in_turn(tmp_path / "index.lock", "The index"):
+            return "made"
+
+    def wait(_):
+        raise InterruptedError(caplog.text)
+
+    monkeypatch.setattr("hf_distill.storage.steps.time.sleep", wait)
+    said = f"The index is being written by process {os.getpid()} on {socket.gethostname()}: this job waits"
+    with in_turn(tmp_path / "index.lock", "The index"), pytest.raises(AssertionError, match=re.escape(said)):
+        in_fork(enter)
+    assert in_fork(enter) == "made"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_worker_ends_with_the_process_that_it_works_for(monkeypatch):
+    monkeypatch.setattr("hf_distill.storage.steps.time.sleep", lambda _, sleep=time.sleep: sleep(0.01))
+    alive, works = os.pipe()
+    process = os.fork()
+    if not process:
+        parent = os.getpid()
+        if not os.fork():
+            os.close(alive)
+            end_with(parent)
+            threading.Event().wait(60)
+            os._exit(0)
+        os.kill(parent, signal.SIGKILL)
+    os.close(works)
+    os.waitpid(process, 0)
+    started = time.monotonic()
+    assert os.read(alive, 1) == b""
+    assert time.monotonic() - started < 30
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_flag(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"`--work_dir` '.*file/work' cannot be written to: Not a dir"):
+        _hold_for_work(tmp_path / "file" / "work")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assert _hold_for_work(tmp_path / "link") == [LOCK]
+
+
+def _hold_for_work(folder):
+    with writing_to(folder, "--work_dir"):
+        return os.listdir(folder)
 
 
 def test_the_other_processes_of_one_torchrun_hold_nothing(tmp_path, monkeypatch):

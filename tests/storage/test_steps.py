@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from hf_distill.storage.files import damage_of_file
+from hf_distill.storage.files import DamagedFileError, damage_of_file
 from hf_distill.storage.steps import (
     MARKER,
     DamagedStepError,
@@ -218,6 +218,20 @@ def test_a_step_of_other_settings_is_replaced(tmp_path):
         a_step(tmp_path, seed=seed).make(write_text(f"text {seed}"))
     assert a_step(tmp_path, seed=1).facts() is None
     assert a_step(tmp_path, seed=2).file("file").read_text() == "text 2"
+
+
+def test_a_changed_word_of_a_marker_is_noticed(step):
+    marker = (step / MARKER).read_text()
+    (step / MARKER).write_text(marker.replace('"seed": 1', '"seed": 2'))
+    with pytest.raises(DamagedFileError, match=f"{MARKER}' is damaged: its content is not what was written"):
+        read_marker(step)
+
+
+def test_steps_of_a_job_that_began_at_the_same_moment_are_not_taken(tmp_path):
+    """Both found the folder empty, and the marker of one is gone."""
+    WorkFolder(tmp_path, {"seed": 1}).step("draw", write_text("one"))
+    mark(tmp_path, {"seed": 2})
+    assert not WorkFolder(tmp_path, {"seed": 2}).is_finished("draw")
 
 
 def test_a_work_folder_belongs_to_one_set_of_settings(tmp_path):

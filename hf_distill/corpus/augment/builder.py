@@ -8,6 +8,7 @@ continues there and ends in the same corpus.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
 from ...settings.augment import AugmentationArguments
-from ...storage.steps import WorkFolder
+from ...storage.steps import WorkFolder, end_with
 from ..build.loading import corpus_label
 from ..text.analysis import count_words
 from ..text.rows import read_arrow, table_of
@@ -172,7 +173,8 @@ class _Build:
             for name, texts in todo.items():
                 if not self.work.is_finished(name):
                     self.work.step(name, _Shard(self.finder, texts, bar.update))
-        return [self.work.step(name, _Shard(self.finder, [])) for name in self.shards]
+        # One that is damaged is made anew here.
+        return [self.work.step(name, _Shard(self.finder, self.texts[part])) for name, part in self.shards.items()]
 
     def _find_in_processes(self, todo: dict[str, list[str]], bar: Any) -> None:
         """Find the candidates of shards in several processes."""
@@ -182,7 +184,7 @@ class _Build:
         threads = max(1, torch.get_num_threads() // processes)
         # Not forked: torch's threads and accelerators do not survive that.
         context = multiprocessing.get_context("spawn")
-        start = (self.args, str(self.work.path), self.settings, threads)
+        start = (os.getpid(), self.args, str(self.work.path), self.settings, threads)
         try:
             with ProcessPoolExecutor(processes, context, _Worker.start, start) as pool:
                 for count in pool.map(_Worker.find, todo.items()):
@@ -271,10 +273,13 @@ class _Worker:
     work: WorkFolder
 
     @classmethod
-    def start(cls, args: AugmentationArguments, work_dir: str, settings: dict[str, Any], num_threads: int) -> None:
+    def start(
+        cls, parent: int, args: AugmentationArguments, work_dir: str, settings: dict[str, Any], num_threads: int
+    ) -> None:
         """Load the model."""
         import torch
 
+        end_with(parent)
         torch.set_num_threads(num_threads)
         cls.finder = CandidateFinder(args)
         cls.work = WorkFolder(work_dir, settings)

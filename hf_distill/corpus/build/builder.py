@@ -21,7 +21,7 @@ from datasets.utils import logging
 
 from ...settings.corpus import CorpusArguments
 from ...storage.files import remove
-from ...storage.steps import measured, total_seconds
+from ...storage.steps import in_turn, measured, total_seconds
 from ..search.retrieval import (
     EngineChoice,
     IndexHandle,
@@ -187,8 +187,9 @@ class CorpusBuild:
         self.terms_settings = {name: self.index_settings[name] for name in ("analysis", "corpus")}
         self.settings = self._settings()
         self.work = work_folder(work_dir or args.work_dir, "hf_distill_corpus", self.settings)
-        # Indexes whose content was looked at in this process.
+        # Indexes whose content was looked at in this process, and what was wrong with others.
         self._verified: set[str] = set()
+        self._said: set[str] = set()
 
     def run(self) -> CorpusResult:
         """Do all steps, and return the corpus with its statistics."""
@@ -253,11 +254,15 @@ class CorpusBuild:
         parts: dict[str, dict[str, Any]] = {}
         if handle is None:
             terms = self._index_dir().with_name(f"terms-{settings_key(self.terms_settings)}")
-            parts["terms"] = measured(lambda: self._write_terms(terms), terms)
-            options = engine_options(self.args, self.choice)
-            handle = save_index(self._streams(terms), self._index_dir(), self.index_settings, **options)
-            self._verified.add(handle.checksum)
-            remove(terms)
+            # Builds for other tasks may share the folder.
+            with in_turn(f"{terms}.lock", f"The index in {str(terms.parent)!r}"):
+                handle = self._find_index()
+                if handle is None:
+                    parts["terms"] = measured(lambda: self._write_terms(terms), terms)
+                    options = engine_options(self.args, self.choice)
+                    handle = save_index(self._streams(terms), self._index_dir(), self.index_settings, **options)
+                    self._verified.add(handle.checksum)
+                    remove(terms)
         facts = {"rows": handle.num_rows, "terms": handle.num_terms, "bytes": handle.size(), "reused": not parts}
         return {**facts, "parts": parts}
 
@@ -276,9 +281,11 @@ class CorpusBuild:
         handle = find_index(self._index_dir(), self.index_settings)
         if handle is not None and handle.checksum not in self._verified:
             try:
-                handle.verify()
+                handle.verify(**engine_options(self.args, self.choice))
             except ValueError as error:
-                logger.warning(f"{error} That is done now.")
+                if str(error) not in self._said:
+                    logger.warning(f"{error} That is done now.")
+                self._said.add(str(error))
                 return None
             self._verified.add(handle.checksum)
         return handle

@@ -50,6 +50,8 @@ class Engine(Protocol):
         max_rows: Rows up to which `--engine auto` takes it; 0 for an engine that has to be named.
         num_rows: Rows of the open index.
         continues: Whether `build` goes on where a killed build left its folder; absent where it cannot.
+        lost: Takes a folder and the options of `build`; says what is gone of an index that lies elsewhere, `None` if
+            it is whole. Absent where everything is in the folder.
     """
 
     name: str
@@ -206,13 +208,20 @@ class IndexHandle:
             _OPEN[key] = make_engine(self.settings["engine"], self.path)
         return _OPEN[key]
 
-    def verify(self) -> None:
+    def verify(self, **options: Any) -> None:
         """Compare the content of the index with what was written, once in a process; opening it compares sizes only.
 
+        Args:
+            options: Those of `save_index`.
+
         Raises:
-            ValueError: If a file is damaged.
+            ValueError: If a file is damaged, or what the engine keeps elsewhere is not there.
         """
         self._check(content=True)
+        look: Any = getattr(engine_class(self.settings["engine"]), "lost", None)
+        lost = None if look is None else look(Path(self.path), **options)
+        if lost is not None:
+            raise ValueError(f"{self.path!r} is no whole index: {lost}. Delete the folder to build it anew.")
 
     def _check(self, *, content: bool) -> None:
         damage = damage_of_step(self.path, content=content)

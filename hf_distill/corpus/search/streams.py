@@ -27,7 +27,7 @@ import numpy as np
 from datasets.utils import logging, tqdm
 
 from ...storage.files import disk_space
-from ...storage.steps import begin, go_on, note
+from ...storage.steps import begin, end_with, go_on, note
 from ..text.analysis import Analyzer, TokenStreams
 from .scoring import available_cores
 
@@ -93,7 +93,8 @@ def _analysed(
             yield analyzer.encode(read(start, stop))
         return
     # Unlike a pool of multiprocessing, an executor notices a process that was killed.
-    with ProcessPoolExecutor(processes, get_context(method), _take_work, (analyzer, read)) as pool:
+    work = (os.getpid(), analyzer, read)
+    with ProcessPoolExecutor(processes, get_context(method), _take_work, work) as pool:
         waiting: deque[Future[TokenStreams]] = deque()
         try:
             for start, stop in bounds:
@@ -112,8 +113,9 @@ def _analysed(
 _WORK: list[tuple[Analyzer, Read]] = []
 
 
-def _take_work(analyzer: Analyzer, read: Read) -> None:
+def _take_work(parent: int, analyzer: Analyzer, read: Read) -> None:
     """Take over the work of this process at its start: nothing large is sent for each part."""
+    end_with(parent)
     _WORK[:] = [(analyzer, read)]
 
 

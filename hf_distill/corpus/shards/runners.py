@@ -7,6 +7,7 @@ again. Whatever was finished stays.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -16,6 +17,8 @@ from typing import Any
 from datasets.utils import disable_progress_bars, logging, tqdm
 
 from hf_distill._optional import require
+
+from ...storage.steps import end_with
 
 logger = logging.get_logger(__name__)
 
@@ -48,7 +51,7 @@ def run_in_processes(job: Job, shards: Sequence[int], *, workers: int, what: str
                 while waiting and len(running) < workers:
                     shard = waiting.pop(0)
                     receive, send = context.Pipe(duplex=False)
-                    process = context.Process(target=_work, args=(job, shard, send))
+                    process = context.Process(target=_work, args=(os.getpid(), job, shard, send))
                     process.start()
                     send.close()
                     running[receive] = process, shard
@@ -65,8 +68,9 @@ def run_in_processes(job: Job, shards: Sequence[int], *, workers: int, what: str
             process.join()
 
 
-def _work(job: Job, shard: int, send: Connection) -> None:
+def _work(parent: int, job: Job, shard: int, send: Connection) -> None:
     """Does a job and tells how it ended; a process that is killed tells nothing."""
+    end_with(parent)
     disable_progress_bars()
     try:
         job(shard)

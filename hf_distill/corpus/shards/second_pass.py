@@ -5,6 +5,7 @@ Shape legend: S shards.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
+from ...storage.files import remove
 from ...storage.steps import Step, WorkFolder
 from ..build.anchors import HIT_FEATURES, Anchors, describe_queries, make_queries, search_queries
 from ..build.builder import DEFAULT_TOP_K, engine_options, index_settings
@@ -20,6 +22,8 @@ from ..search.retrieval import EngineChoice, IndexHandle, choose_engine, save_in
 from ..search.scoring import CorpusStatistics
 from ..text.rows import processes_for
 from .first_pass import Shards, checked_rows
+
+logger = logging.getLogger(__name__)
 
 _OWN_STATISTICS = "retriv scores by the statistics of its own rows, not by those of all shards"
 
@@ -119,7 +123,7 @@ class ShardSearch:
                 writer.finalize()
             return {"hits": 0, "index": {"rows": 0, "bytes": 0, "seconds": 0.0, "reused": False}}
         step = self.index(shard)
-        reused = step.facts() is not None
+        reused = self._is_searchable(step)
         index = step.make(lambda inside: self._make_index(shard, inside))
         queries = checked_rows(self.queries, "queries")
         handle = IndexHandle(step.folder / "index")
@@ -137,6 +141,18 @@ class ShardSearch:
         )
         handle.close()
         return {"hits": len(hits), "index": {**index, "reused": reused}}
+
+    def _is_searchable(self, step: Step) -> bool:
+        """Whether an index is there; one that a server has lost is removed, to be made anew."""
+        if step.facts() is None:
+            return False
+        try:
+            IndexHandle(step.folder / "index").verify(**engine_options(self.args, self.engine))
+        except ValueError as error:
+            logger.warning(f"{error} That is done now.")
+            remove(step.folder)
+            return False
+        return True
 
     def _make_index(self, shard: int, folder: Path) -> dict[str, Any]:
         handle = save_index(

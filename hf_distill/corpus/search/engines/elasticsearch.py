@@ -10,6 +10,7 @@ Shape legend: N rows, C candidates, D distinct terms of a query.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -38,8 +39,8 @@ logger = logging.get_logger(__name__)
 
 # Of the mapping and of what is stored: a change of either must change it.
 _FORMAT = 1
-# Note in an index of ours: whether it has all rows.
-_COMPLETE = "hf_distill_complete"
+# Notes in an index of ours: whether it has all rows, and who fills it.
+_COMPLETE, _BUILDER = "hf_distill_complete", "hf_distill_builder"
 _ROWS_PER_CALL = 5_000
 # What a server gives per search at most, unless it is set otherwise (index.max_result_window).
 _PAGE = 10_000
@@ -140,6 +141,25 @@ class ElasticsearchEngine(Engine):
         if statistics is not None:
             statistics.save(folder / "statistics.npz")
         write_json(folder / "server.json", asdict(where))
+
+    @staticmethod
+    def lost(folder: Path, *, url: str | None = None) -> str | None:
+        """Say why the index of a folder cannot be searched at an address; `None` if it can.
+
+        Args:
+            folder: Where `build` remembers the index.
+            url: Address of the server.
+
+        Raises:
+            ConnectionError: If the server does not answer.
+        """
+        where, rows = _Where(**read_json(folder / "server.json")), CorpusStatistics.load(folder / "own_statistics.npz")
+        server = SearchServer(where.url if url is None else url, where.index)
+        if server.url != where.url:
+            return f"it is on {where.url!r}, not on {server.url!r}"
+        if not (server.describe() or {}).get(_COMPLETE) or server.count() != rows.num_rows:
+            return f"the server {where.url!r} has no complete index {where.index!r} any more"
+        return None
 
     def search(self, queries: Sequence[Sequence[str]], k: int, *, num_threads: int | None = None) -> Hits:
         """Let the server find candidates, and score them exactly; `num_threads` is not used (see `Engine.search`)."""
@@ -252,11 +272,12 @@ def _fill(server: SearchServer, streams: TokenStreams, k1: float, b: float) -> N
             logger.info(f"The index {server.index!r} is complete on the server: used as it is.")
             return
         server.delete()
+    begun = {_COMPLETE: False, _BUILDER: uuid.uuid4().hex}
     server.create(
         settings={"refresh_interval": "-1", "similarity": {"default": {"type": "BM25", "k1": k1, "b": b}}},
         mapping={
             "dynamic": "strict",
-            "_meta": {_COMPLETE: False},
+            "_meta": begun,
             "properties": {
                 "row": {"type": "long"},
                 "terms": {"type": "text", "analyzer": "keyword", "index_options": "freqs"},
@@ -267,6 +288,11 @@ def _fill(server: SearchServer, streams: TokenStreams, k1: float, b: float) -> N
         for documents in _documents(streams):
             server.add(documents)
             bar.update(len(documents))
+    if server.describe() != begun:
+        raise RuntimeError(
+            f"The index {server.index!r} on the search server was taken away while it was filled: another build makes "
+            "it, too. Start again when that has ended; its index is then used."
+        )
     if (there := server.count()) != streams.num_texts:
         raise RuntimeError(
             f"The index {server.index!r} on the search server has {there} rows, not {streams.num_texts}: others write "
