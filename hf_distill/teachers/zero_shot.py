@@ -17,11 +17,13 @@ from typing import Any
 
 import datasets
 import torch
+import xxhash
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from ..capture.architectures import longest_row
 from ..capture.signals import SignalRequest, Signals
+from ..hub.tokenizers import tokenizer_hash
 from ..storage.files import read_text
 from ..tasks.rows.text import PAIR_COLUMN, check_texts, columns_of
 from .base import LiveTeacher, TeacherSource
@@ -130,9 +132,15 @@ class ZeroShotTeacher(TeacherSource):
         return Signals(attention_mask=mask, logits={"logits": scores.view(len(numbers), len(self.hypotheses))})
 
     def fingerprint(self) -> dict[str, Any]:
-        """That of the model, and what the hypotheses say."""
+        """That of the model, and what the hypotheses say, of which texts."""
         said = {"candidate_labels": str(self.labels), "hypothesis_template": self.template}
-        return {**self.nli.fingerprint(), **said, "multi_label": str(self.multi_label)}
+        # The student's tokens of a text may be fewer than those that the model reads.
+        texts = "".join(f"{len(text)}:{text}" for text in self.texts).encode("utf-8", "surrogatepass")
+        read = {
+            "zero_shot_texts": xxhash.xxh3_128_hexdigest(texts),
+            "zero_shot_tokenizer": tokenizer_hash(self.tokenizer_of_pairs),
+        }
+        return {**self.nli.fingerprint(), **said, "multi_label": str(self.multi_label), **read}
 
     def describe(self) -> str:
         """Describe the teacher in words."""

@@ -1,11 +1,13 @@
 """What is stored of a teacher, and how a killed run goes on."""
 
 import copy
+import os
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from killing import in_fork
 from stored_cases import EVERYTHING, train
 from torch.testing import assert_close
 from transformers import (
@@ -15,6 +17,7 @@ from transformers import (
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.storage import steps
+from hf_distill.storage.steps import writing_to
 from hf_distill.teachers.base import LiveTeacher
 from hf_distill.teachers.stored import manifest as manifest_module, precompute as precompute_module
 from hf_distill.teachers.stored.columns import keep_largest, spread_rest
@@ -133,6 +136,11 @@ def test_a_killed_run_is_continued_with_the_same_bytes(store, tmp_path, monkeypa
     seen.clear()
     assert shards(store(**settings)) == whole
     assert max(seen) == 1, "only the probes ran"
+
+
+def test_two_calls_on_one_folder(store, tmp_path):
+    with writing_to(tmp_path / "stored"), pytest.raises(AssertionError, match=f"process {os.getpid()} on"):
+        in_fork(store)
 
 
 def changed(data):

@@ -94,6 +94,22 @@ def test_a_student_with_fixed_labels_comes_of_two_commands(nli, tmp_path, studen
     assert results["training_seconds"] >= 0
 
 
+def test_texts_that_differ_behind_the_students_tokens_are_other_texts(nli, tmp_path):
+    store(nli, tmp_path, max_length=4)
+    (tmp_path / "texts.txt").write_text("\n".join([f"{TEXTS[0]} not", *TEXTS[1:]]))
+    with pytest.raises(ValueError, match=r"stored with other settings \(zero_shot_texts: "):
+        store(nli, tmp_path, max_length=4)
+
+
+def test_another_hypothesis_is_another_teacher(nli, tmp_path):
+    one, two = (
+        StoredTeacher(store(nli, tmp_path, output_dir=str(tmp_path / t), hypothesis_template=f"{t} {{}}")["folder"])
+        for t in "ab"
+    )
+    assert one.fingerprint() != two.fingerprint()
+    assert one.fingerprint()["stored_hypothesis_template"] == "a {}"
+
+
 def test_labels_come_from_a_file_too(tmp_path):
     (tmp_path / "labels.txt").write_text("sport = sports and games\npolitics\n", encoding="utf-8")
     assert read_candidate_labels([str(tmp_path / "labels.txt")]) == {

@@ -32,7 +32,7 @@ from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
 from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...storage.files import new_file, new_files
-from ...storage.steps import describe_file
+from ...storage.steps import describe_file, writing_to
 from ...tasks.label_names import names_of_head
 from ...tasks.rows.text import LENGTH_COLUMN
 from ..base import TeacherSource
@@ -124,6 +124,7 @@ def precompute(
 
     Raises:
         ValueError: If a setting makes no sense, or `output_dir` was begun with others; the message says which differ.
+        FolderInUseError: If another process writes there.
     """
     started = time.perf_counter()
     _check_settings(dtype, top_k, batch_size, shard_rows)
@@ -166,12 +167,13 @@ def precompute(
         SHARDS: {},
     }
     folder = Path(output_dir)
-    with processes.main_process_first():
-        _begin(folder, manifest, live, processing_class)
-    new_rows = sum(gather_object([_write_shards(folder, rows, live, signals, processing_class)]))
-    if processes.is_main_process:
-        gather_notes(folder)
-    processes.wait_for_everyone()
+    with writing_to(folder):
+        with processes.main_process_first():
+            _begin(folder, manifest, live, processing_class)
+        new_rows = sum(gather_object([_write_shards(folder, rows, live, signals, processing_class)]))
+        if processes.is_main_process:
+            gather_notes(folder)
+        processes.wait_for_everyone()
     num_bytes = sum(path.stat().st_size for path in shard_paths(folder, manifest))
     done = Precomputed(str(folder), len(rows), new_rows, num_bytes, time.perf_counter() - started)
     say = logger.warning if processes.is_main_process else logger.info

@@ -32,6 +32,8 @@ from .manifest import (
     verify_shards,
 )
 
+# What decides the logits of a zero-shot teacher, beside its weights and rows.
+ZERO_SHOT = ("candidate_labels", "hypothesis_template", "multi_label", "zero_shot_texts", "zero_shot_tokenizer")
 # Name of the signals in a batch that is on its way to a device.
 SIGNALS = "stored signals"
 
@@ -161,7 +163,11 @@ class StoredTeacher(TeacherSource):
     def fingerprint(self) -> dict[str, str]:
         """Return the teacher's fingerprint, and what else decides the stored numbers."""
         names = ("teacher", "teacher_weights", "dtype", "top_k", "dataset")
-        return {name if name.startswith("teacher") else f"stored_{name}": str(self.manifest[name]) for name in names}
+        said = [name for name in ("teacher_vector", *ZERO_SHOT) if name in self.manifest]
+        return {
+            name if name.startswith("teacher") else f"stored_{name}": str(self.manifest[name])
+            for name in (*names, *said)
+        }
 
     def collator(self, inner: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None) -> StoredCollator:
         """Return a collator for rows of `dataset`.
