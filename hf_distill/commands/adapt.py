@@ -294,7 +294,7 @@ def _student(
     before = None
     if way == "better":
         untrained = copy.copy(training)
-        untrained.num_train_epochs, untrained.max_steps = 0.0, -1
+        untrained.num_train_epochs, untrained.max_steps, untrained.resume_from_checkpoint = 0.0, -1, None
         before = finetune(copy.deepcopy(model), rows, _tokenizer(adaptation), untrained, save=False, **_lengths(task))
         set_seed(training.seed)
     after = finetune(model, rows, _tokenizer(adaptation), training, **_lengths(task))

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import xxhash
+
+from hf_distill.storage.files import checksum_of
 from hf_distill.storage.folders import check_apart
 from hf_distill.storage.steps import writing_to
 
@@ -25,6 +31,9 @@ AROUND = frozenset({"task", "tasks", "data_dir", "eval_task", "eval_task_dir"})
 WRITTEN = ("output_dir", "corpus_dir")
 # Folders of steps, which several runs may share.
 SHARED = ("work_dir", "index_dir")
+# What lies beside models and data and decides nothing: cards, results, and what runs have left.
+_BESIDE = re.compile(r"[._].*|.*\.(md|html|png|log)|(results|distillation|statistics)\.json|arguments\.yaml")
+_OTHER_FOLDERS = re.compile(r"checkpoint-\d+|runs|work|[._].*")
 
 
 def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -85,6 +94,55 @@ def _fields(given: Sequence[Any], names: Sequence[str]) -> Iterator[tuple[str, A
         for item in given:
             if name in {field.name for field in dataclasses.fields(item)} and getattr(item, name):
                 yield f"--{name}", getattr(item, name)
+
+
+def paths_in(value: Any) -> Iterator[Path]:
+    """The files and folders of this machine that a setting names: a path, NAME=WHERE, a list or mapping of such."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from paths_in(item)
+    elif isinstance(value, (str, os.PathLike)):
+        named = (Path(place).expanduser() for place in _places(os.fspath(value)))
+        yield from (path for path in named if os.path.exists(path))
+
+
+def contents(given: Mapping[str, Any]) -> dict[str, str]:
+    """Path -> checksum of its content, of all that settings read on this machine; ids of the Hub are left out.
+
+    Cards, results and what runs leave beside a model do not count.
+
+    Args:
+        given: Name of a setting -> its value.
+    """
+    paths = (path for name in READ for path in paths_in(given.get(name)))
+    return {str(path): content_of(path) for path in paths}
+
+
+def content_of(path: Path) -> str:
+    """The checksum of a file, or of the files of a folder with their names."""
+    if path.is_file():
+        return _checksum(path)
+    digest = xxhash.xxh3_128()
+    for root, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not _OTHER_FOLDERS.fullmatch(name))
+        for name in sorted(files):
+            if not _BESIDE.fullmatch(name):
+                file = Path(root, name)
+                line = f"{file.relative_to(path).as_posix()} {_checksum(file)}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _checksum(file: Path) -> str:
+    facts = file.stat()
+    return _read_once(os.path.realpath(file), facts.st_size, facts.st_mtime_ns)
+
+
+@functools.cache
+def _read_once(file: str, _size: int, _changed: int) -> str:
+    return checksum_of(file)
 
 
 def _places(value: Any) -> list[str]:

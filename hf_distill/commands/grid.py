@@ -27,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_distill.commands import distill
 from hf_distill.commands.evaluate import score_model
-from hf_distill.commands.folders import writes_folder
+from hf_distill.commands.folders import content_of, contents, writes_folder
 from hf_distill.commands.grid_students import STUDENTS, Student, for_task, plan_students
 from hf_distill.commands.results import finish, write_results
 from hf_distill.hub.disclosure import is_secret_name, public, without_secrets
@@ -44,7 +44,7 @@ from hf_distill.settings import (
 )
 from hf_distill.settings.parsing import parse
 from hf_distill.storage.files import read_mapping, write_text, write_yaml
-from hf_distill.storage.steps import differences
+from hf_distill.storage.steps import differences, mark, read_marker
 from hf_distill.tasks.loading import LoadedTask, load_tasks, takes_columns
 from hf_distill.tasks.majority import majority_scores
 from hf_distill.trainers.checkpoints import LAST_CHECKPOINT
@@ -134,9 +134,9 @@ def run(arguments: GridArguments) -> dict[str, Any]:
     metrics = {task.spec.name: task.spec.headline for task in loaded.values()}
     cells = list(grid_cells(arguments, names))
     tasks = {names[name]: task for name, task in loaded.items()}
-    done = []
+    rows, done = {name: task.checksum() for name, task in tasks.items()}, []
     for number, cell in enumerate(cells, 1):
-        found = _result(folder / cell.file, cell, tasks[cell.task], arguments)
+        found = _result(folder / cell.file, cell, tasks[cell.task], rows[cell.task], arguments)
         logger.info(f"{number} of {len(cells)}: {cell.file} {metrics[cell.task]} {found['score']}")
         done.append(found)
     tables = {f"{share:g}": table(done, share) for share in arguments.fractions}
@@ -182,8 +182,8 @@ def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[C
                 yield Cell(model, names[given], fraction, seed, learning_rate, epochs, batch_size, place, distilled)
 
 
-def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
-    """The result of a cell, read or made."""
+def _result(path: Path, cell: Cell, task: LoadedTask, content: str, arguments: GridArguments) -> dict[str, Any]:
+    """The result of a cell, read or made; `content` identifies the rows of the task."""
     rows = math.floor(len(task.train) * cell.fraction + 1e-9)
     if rows < 1:
         raise ValueError(
@@ -193,6 +193,9 @@ def _result(path: Path, cell: Cell, task: LoadedTask, arguments: GridArguments) 
         **asdict(cell),
         "train_rows": rows,
         "data": task.source,
+        "data_content": content,
+        # Of an id of the Hub its name has to do.
+        "path_content": content_of(Path(cell.path)) if Path(cell.path).is_dir() else None,
         "max_length": arguments.max_length or task.spec.fine_tuning.max_length,
         "max_eval_samples": arguments.max_eval_samples,
         "fraction_seed": arguments.fraction_seed,
@@ -279,12 +282,15 @@ def distil_students(students: Sequence[Student]) -> None:
         file = folder.with_name(f"{folder.name}.yaml")
         finished = (folder / RESULTS_FILE).is_file()
         begun = any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+        inputs = contents(settings)
         if finished or begun:
             _check_same(file, settings, one.name)
+            _check_same_files(folder, inputs, one.name)
         if finished:
             logger.warning(f"[{one.name}] distilled before: {folder}")
             continue
         write_yaml(file, _without_secret_fields(settings), sort_keys=False)
+        mark(folder, {"inputs": inputs})
         logger.warning(f"[{one.name}] starts: {folder}")
         # Secrets go to the training alone, in no file.
         secrets = {key: value for key, value in settings.items() if is_secret_name(key) and value is not None}
@@ -308,6 +314,16 @@ def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
         raise ValueError(
             f"`--students`: {name!r} was begun with other settings ({changed}); give it another name, or the grid "
             "another `--output_dir`."
+        )
+
+
+def _check_same_files(folder: Path, inputs: Mapping[str, str], name: str) -> None:
+    before = (read_marker(folder) or {"settings": {}})["settings"].get("inputs")
+    changed = differences(before, inputs, "there") if before is not None else ""
+    if changed:
+        raise ValueError(
+            f"`--students`: {name!r} was begun with files of another content ({changed}); give it another name, or "
+            "the grid another `--output_dir`."
         )
 
 

@@ -118,7 +118,7 @@ def run(
     if takes_columns(task.task):
         task, inputs = _as_folder(task, rows, folder / ONE_FILE_FOLDER), [task.task]
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
-    stages = Stages(folder, stage_names(plan, teaches), inputs)
+    stages = Stages(folder, stage_names(plan, teaches), inputs, rows.checksum())
 
     taught = None
     if teaches:

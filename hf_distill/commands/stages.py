@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import xxhash
 
+from hf_distill.commands.folders import paths_in
 from hf_distill.commands.results import write_results
 from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.settings.parsing import arguments_to_dict
-from hf_distill.storage.files import read_json
+from hf_distill.storage.files import read_json, remove
 from hf_distill.storage.steps import mark, read_marker
 
 logger = logging.getLogger(__name__)
@@ -31,16 +33,19 @@ class Stages:
         seconds_before: Seconds of those that ran in an earlier call.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], inputs: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str], inputs: Sequence[str] = (), rows: str | None = None
+    ) -> None:
         """Begin with none of the stages done.
 
         Args:
             folder: That of all stages.
             names: The stages in their order.
             inputs: Files that every stage depends on though no argument of theirs names them.
+            rows: Identifies the rows of the task, which may lie around the folder.
         """
         self.folder, self.names = folder, list(names)
-        self.key = json.dumps(self._files({"inputs": list(inputs)}))
+        self.key = json.dumps([self._files({"inputs": list(inputs)}), rows])
         self.work: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.seconds_before = 0.0
@@ -75,6 +80,9 @@ class Stages:
             self.seconds_before += result["seconds"]
         else:
             # From here on the folder is neither the old result nor the new one.
+            if marker.get("settings") != key:
+                for left in folder.glob("checkpoint-*"):
+                    remove(left)
             mark(folder, key)
             self.begin(name)
             result = job()
@@ -111,15 +119,13 @@ class Stages:
 
         What lies in the pipeline's own folder is known by the stages that wrote it.
         """
-        own = self.folder.resolve()
+        own = Path(os.path.realpath(self.folder))
         found = []
-        values = (item for value in settings.values() for item in (value if isinstance(value, list) else [value]))
-        for value in values:
-            path = Path(value) if isinstance(value, str) and value else None
-            if path is None or not path.exists() or path.resolve().is_relative_to(own):
+        for path in paths_in(settings):
+            place = Path(os.path.realpath(path))
+            # A folder around the output, such as the working directory, changes with every run.
+            if place.is_relative_to(own) or own.is_relative_to(place):
                 continue
-            if own.is_relative_to(path.resolve()):
-                continue  # a folder around the output, such as the working directory, changes with every run
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                 if file.is_file():
                     found.append((str(file), file.stat().st_size, file.stat().st_mtime_ns))

@@ -13,13 +13,14 @@ from hf_distill.hub.disclosure import public
 from hf_distill.settings import GridArguments
 from hf_distill.settings.parsing import parse
 
+SPEC = MOODS | {"fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3}}
+
 
 @pytest.fixture
 def data(tmp_path, sentences, tiny_bert_config, tiny_tokenizer):
     """Two tasks and two encoders."""
-    spec = MOODS | {"fine_tuning": {"max_length": 16, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3}}
     for name in ("mood", "praise"):
-        write_task(tmp_path / name, mood_rows(sentences), **spec)
+        write_task(tmp_path / name, mood_rows(sentences), **SPEC)
     for seed, name in enumerate(("one", "two")):
         set_seed(seed)
         save_model(tmp_path / name, BertModel(tiny_bert_config()), tiny_tokenizer)
@@ -98,6 +99,25 @@ def test_results_of_another_model_are_refused(data):
     run_grid(arguments(data))
     with pytest.raises(ValueError, match=r"made with other settings \(path: .*give another `--output_dir`"):
         run_grid(arguments(data, models=[f"first={data / 'two'}"]))
+
+
+def test_results_of_other_weights_or_rows_under_an_old_name_are_refused(
+    data, sentences, tiny_bert_config, tiny_tokenizer
+):
+    given = {"models": [str(data / "one")], "tasks": [str(data / "mood")]}
+    run_grid(arguments(data, **given))
+    kept = (data / "one" / "model.safetensors").read_bytes()
+    set_seed(7)
+    save_model(data / "one", BertModel(tiny_bert_config()), tiny_tokenizer)
+    with pytest.raises(ValueError, match=r"made with other settings \(path_content: "):
+        run_grid(arguments(data, **given))
+    (data / "one" / "model.safetensors").write_bytes(kept)
+    (data / "one" / "README.md").write_text("A card.")
+    run_grid(arguments(data, **given))
+    rows = mood_rows(sentences)
+    write_task(data / "mood", [*rows[1:], rows[0]], **SPEC)
+    with pytest.raises(ValueError, match=r"made with other settings \(data_content: "):
+        run_grid(arguments(data, **given))
 
 
 def test_a_share_is_drawn_once_for_all_models_and_seeds(data, monkeypatch):

@@ -78,6 +78,15 @@ def test_a_finished_student_of_other_settings_is_refused(data):
         run_grid(arguments(data, students=other))
 
 
+def test_a_student_of_other_text_under_an_old_name_is_refused(data):
+    one = {"last": {"objectives": ["minilm"]}}
+    run_grid(arguments(data, students=one))
+    with (data / "general.txt").open("a") as file:
+        file.write("one more text\n")
+    with pytest.raises(ValueError, match=r"'last' was begun with files of another content \(.*general.txt: "):
+        run_grid(arguments(data, students=one))
+
+
 def test_a_student_that_was_stopped_goes_on_with_its_own_settings_only(data, monkeypatch, caplog):
     one = {"last": {"objectives": ["minilm"]}}
     run_grid(arguments(data, students=one))

@@ -213,6 +213,14 @@ def test_of_a_student_before_and_after_its_adaptation_the_better_one_is_kept(dat
     assert (read_facts(out).adaptation is None) == (kept == "distilled")
 
 
+def test_the_student_before_its_adaptation_is_not_that_of_a_checkpoint(data, encoder, tmp_path):
+    out, given = tmp_path / "student", AdaptationArguments(student_model=encoder)
+    settings = {"learning_rate": 5e-3, "save_strategy": "steps", "save_steps": 1, "resume_from_checkpoint": "last"}
+    first, again = (adapt(task(data), given, training(out, **settings), way="better") for _ in range(2))
+    assert first["student"]["choice"]["after"] > first["student"]["choice"]["before"]
+    assert again["student"]["choice"] == first["student"]["choice"]
+
+
 def test_a_model_is_scored_on_evaluation_rows_alone(data, encoder, tmp_path):
     made = teach(task(data), TeacherArguments(teacher_model=encoder), training(tmp_path / "made"))
     (data / "sst2" / "train.jsonl").unlink()

@@ -1,13 +1,73 @@
 """Stages of a job: how long the others take, at the speed of those that ran."""
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from hf_distill.commands.stages import Stages
+from hf_distill.storage.steps import mark, read_marker
 
 
 @pytest.fixture
 def stages(tmp_path):
     return Stages(tmp_path, ["teacher", "corpus", "distilled", "student"])
+
+
+@dataclass
+class Settings:
+    """What a stage reads."""
+
+    corpora: list[str]
+    own: dict[str, str] = field(default_factory=dict)
+
+
+def run(folder, *given, rows=None):
+    """Whether the job of a stage ran."""
+    ran = []
+    job = lambda: ran.append(1) or {"seconds": 1.0}  # noqa: E731
+    Stages(folder, ["corpus"], rows=rows).run("corpus", job, *given)
+    return bool(ran)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        lambda file: Settings([f"wiki={file}"]),
+        lambda file: Settings([], {"teacher_model": str(file)}),
+        lambda file: Settings([f"~/{file.name}"]),
+    ],
+    ids=["name", "mapping", "home"],
+)
+def test_other_files_of_the_same_name_are_seen_wherever_they_are_named(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "text.txt"
+    file.write_text("one")
+    assert run(tmp_path / "out", named(file))
+    assert not run(tmp_path / "out", named(file))
+    file.write_text("another")
+    assert run(tmp_path / "out", named(file))
+
+
+def test_a_text_of_any_length_is_no_path(tmp_path):
+    assert run(tmp_path / "out", Settings(["long " * 1000]))
+    assert not run(tmp_path / "out", Settings(["long " * 1000]))
+
+
+def test_other_rows_of_a_task_around_the_folder_are_other_rows(tmp_path):
+    assert run(tmp_path / "out", Settings([str(tmp_path)]), rows="one")
+    assert not run(tmp_path / "out", Settings([str(tmp_path)]), rows="one")
+    assert run(tmp_path / "out", Settings([str(tmp_path)]), rows="other")
+
+
+def test_checkpoints_of_other_settings_are_gone_before_a_stage_begins(tmp_path):
+    checkpoint = tmp_path / "corpus" / "checkpoint-3"
+    run(tmp_path, Settings(["a"]))
+    checkpoint.mkdir()
+    mark(checkpoint.parent, read_marker(checkpoint.parent)["settings"])
+    run(tmp_path, Settings(["a"]))
+    assert checkpoint.is_dir(), "one that was killed may go on"
+    run(tmp_path, Settings(["b"]))
+    assert not checkpoint.exists()
 
 
 def test_what_is_left_follows_from_work_and_seconds(stages):
