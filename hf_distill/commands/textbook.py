@@ -22,6 +22,7 @@ from hf_distill.tasks.loading import LoadedTask, load_task, takes_columns
 from hf_distill.tasks.one_file import CONLL, is_one_file
 from hf_distill.tasks.rows.text import CANDIDATES_COLUMN, PAIR_COLUMN
 from hf_distill.tasks.rows.tokenizing import tokenize_task
+from hf_distill.tasks.spec import REGRESSION_METRICS
 from hf_distill.teachers.routing import TEACHER_COLUMN
 from hf_distill.teachers.stored.teacher import StoredTeacher, join_rows
 from hf_distill.trainers.fine_tuning.task_models import label_order
@@ -137,7 +138,7 @@ def read_rows(
     if not textbook.textbook:
         raise ValueError("`--textbook` is missing: name the text to read (files, folders, Hub ids, tasks).")
     sources = textbook.textbook
-    columns = _columns(textbook, column)
+    columns = _columns(textbook, column, config)
     tasks = {source: task for source in sources if (task := _task_of(source, textbook, columns)) is not None}
     if not as_text and (
         textbook.with_labels or any(task.spec.kind != "text_classification" for task in tasks.values())
@@ -191,8 +192,10 @@ def hold_back(rows: datasets.Dataset, count: int, seed: int) -> tuple[datasets.D
     return split["train"], split["test"]
 
 
-def _columns(textbook: TextbookArguments, column: str) -> dict[str, Any]:
+def _columns(textbook: TextbookArguments, column: str, config: Any) -> dict[str, Any]:
     """Fields of the tasks among the sources that are files or folders without a description.
+
+    Where the model has one output, whole numbers are amounts to estimate too.
 
     Raises:
         ValueError: If flags give some, and there is no such source.
@@ -203,6 +206,8 @@ def _columns(textbook: TextbookArguments, column: str) -> dict[str, Any]:
             f"`{textbook.column_flags()[0]}` is about files and folders of your own without a {TASK_FILE}, but none "
             f"of `--textbook` {textbook.textbook} is one."
         )
+    if getattr(config, "num_labels", None) == 1:
+        given["metrics"] = list(REGRESSION_METRICS)
     # The column of plain text, where one is named, is that of a task too.
     return given if column == TEXT_COLUMN else {"text_columns": [column]} | given
 

@@ -43,7 +43,7 @@ def guess_columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[
     Raises:
         ValueError: If a column is not there or cannot be told, or the table seems to have no header.
     """
-    names = {name.lower(): name for name in rows.column_names}
+    names = {name.strip().lower(): name for name in rows.column_names}
     chosen, label = fields.get("text_columns"), fields.get("label_column")
     words = next(
         (names[name] for name in WORDS if name in names and isinstance(rows.features[names[name]], List)), None

@@ -127,7 +127,7 @@ def _infer_label_names(folder: Path, values: dict[str, Any]) -> list[str] | None
 
 
 def _training_rows(folder: Path, values: Mapping[str, Any]) -> Dataset:
-    """The training rows of a folder, as they are in its files.
+    """The training rows of a folder as they are in its files, or those that are to be scored if it has no others.
 
     Raises:
         FileNotFoundError: If it has none.
@@ -137,13 +137,13 @@ def _training_rows(folder: Path, values: Mapping[str, Any]) -> Dataset:
     stand_ins = {"label_names": ["0", "1"], "metrics": ["accuracy"], "headline_metric": None}
     several = {"several_labels": False, "label_separator": None}
     probe = TaskSpec.from_dict({**values, **stand_ins, **several})
-    rows = read_folder(find_task_folder(probe, folder), probe, [probe.train_split]).get(probe.train_split)
-    if rows is None:
+    found = read_folder(find_task_folder(probe, folder), probe, [probe.train_split, *probe.evaluation_splits])
+    if not found:
         raise ValueError(
             f"The columns and labels of {str(folder)!r} cannot be read: the split {probe.train_split!r} is needed, "
             f"found {listing(folder)}. Name them: `--text_columns`, `--label_column`, `--class_names`."
         )
-    return rows
+    return next(iter(found.values()))
 
 
 def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Path) -> list[str] | None:

@@ -129,11 +129,11 @@ def split_files(folder: Path, spec: RowsSpec, split: str) -> list[Path]:
 
 
 def has_training_rows_only(folder: Path, spec: RowsSpec) -> bool:
-    """Whether the files of the training split are the only ones of a folder that hold rows."""
-    if not folder.is_dir():
-        return False
-    files = [path for path in folder.iterdir() if suffix_of(path) in READERS]
-    return bool(files) and set(files) == set(split_files(folder, spec, spec.train_split))
+    """Whether the files of the training split are the only ones of a folder that hold rows; notes (.txt) are none."""
+    train = split_files(folder, spec, spec.train_split)
+    return bool(train) and not any(
+        suffix_of(path) in READERS and suffix_of(path) != ".txt" and path not in train for path in folder.iterdir()
+    )
 
 
 def read_folder(folder: Path, spec: RowsSpec, splits: Iterable[str]) -> dict[str, Dataset]:

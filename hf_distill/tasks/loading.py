@@ -163,7 +163,7 @@ def load_task(
     if folder is None and not is_registered(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
     if spec is None and is_one_file(name):
-        spec, raw = _read_file(name, given, flag)
+        spec, raw = _read_file(name, given, flag, folder)
     elif spec is None:
         spec = _resolve_spec(name, folder, given, flag)
     elif given:
@@ -194,8 +194,12 @@ def load_task(
     return LoadedTask(spec=spec, dataset=dataset, source=source)
 
 
-def _read_file(name: str, fields: dict[str, Any], flag: str) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
+def _read_file(
+    name: str, fields: dict[str, Any], flag: str, data_dir: Path | None
+) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
     """The task of one file; where the verb has no flags of columns, an error says so."""
+    if data_dir is not None:
+        raise ValueError(f"`--data_dir` {str(data_dir)!r} is for registered tasks, but `{flag}` {name!r} is a file.")
     try:
         return read_one_file(name, fields, flag)
     except ValueError as error:

@@ -104,8 +104,10 @@ def read_one_file(
     splits, how = _splits(rows, spec, where)
     if "evaluation_splits" not in fields and TEST in splits and not _unlabelled(splits[TEST], spec):
         # What is chosen is chosen on validation rows; the scores are those of rows that chose nothing.
-        spec = dataclasses.replace(spec, evaluation_splits=(TEST, VALIDATION))
-    if "fine_tuning" not in fields:
+        spec = dataclasses.replace(
+            spec, evaluation_splits=tuple(name for name in (TEST, VALIDATION) if name in splits)
+        )
+    if "fine_tuning" not in fields and spec.train_split in splits:
         spec = dataclasses.replace(spec, fine_tuning=fine_tuning_of(len(splits[spec.train_split])))
     sizes = ", ".join(_size(found, split, spec) for split, found in splits.items())
     names = "numbers" if spec.label_names is None else f"{len(spec.label_names)} classes"
@@ -192,6 +194,7 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
     """The rows by their column `split`, or else training rows and rows that are held out; and how, in words.
 
     A column `split` without validation rows keeps its others, and validation rows are held out of those of training.
+    None are where there are no training rows, or these are to be scored.
     """
     headline, splits, how = spec.headline_split, {spec.train_split: rows}, ""
     column = next((name for name in rows.column_names if name.lower() == "split"), None)
@@ -199,6 +202,8 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
         names = {alias: split for split, aliases in COMMON_ALIASES.items() for alias in aliases}
         own = [names.get(str(value).lower(), str(value).lower()) for value in rows[column]]
         found = {name: rows.select([i for i, one in enumerate(own) if one == name]) for name in dict.fromkeys(own)}
+        if spec.train_split not in found and found.keys() & {TEST, headline}:
+            return found, f" by the column {column!r}"
         if spec.train_split not in found:
             how = f"; {column!r} does not say which rows are those of {spec.train_split} and is not used"
         elif headline in found:
@@ -206,6 +211,8 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
         else:
             splits, how = found, f"; the others by the column {column!r}"
     train = splits[spec.train_split]
+    if headline == spec.train_split:
+        return splits, how
     if spec.kind == "text_classification":
         train = drop_rows_without_text(train, spec.text_columns, is_training=True, where=where)
     held_out = set(_held_out(train, spec))

@@ -74,6 +74,41 @@ def test_nothing_beyond_the_first_rows_is_read(tmp_path):
     assert len(load_general_corpus(tmp_path / "c.jsonl", max_rows=100)) == 100
 
 
+@pytest.mark.parametrize("name", ["c.jsonl", "c.txt", "c.csv", "c.tsv"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_byte_order_mark_is_no_text_and_brackets_in_a_name_are_no_pattern(tmp_path, name):
+    file = write(tmp_path, name)
+    file = file.rename(tmp_path / f"my [final] {name}")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load_general_corpus(file)["text"][:] == TEXTS
+    assert load_general_corpus(file, max_rows=2)["text"][:] == TEXTS[:2]
+    assert load_general_corpus(file).column_names[-1] == "text"
+    gc.collect()
+
+
+def test_a_table_with_quoted_cells_of_any_kind_is_read(tmp_path):
+    texts = ['He said "no"', "two\tcells", "two\nlines"]
+    with (tmp_path / "c.tsv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, delimiter="\t").writerows([("text",), *((text,) for text in texts)])
+    assert load_general_corpus(tmp_path / "c.tsv")["text"][:] == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.jsonl", b'{"text": "caf\xe9"}\n', "in Latin-1 or Windows-1252: save it as UTF-8"),
+        ("c.csv", b"text\ncaf\xe9\n", "in Latin-1 or Windows-1252: save it as UTF-8"),
+        ("c.txt", "red fox\n".encode("utf-16"), "in UTF-16: save it as UTF-8"),
+        ("c.csv", b"text,text\na,b\n", "several columns of the name 'text'"),
+        ("c.csv", b"text\n", "hold no rows"),
+    ],
+)
+def test_what_cannot_be_read_is_said(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_general_corpus(tmp_path / name)
+
+
 def test_the_first_rows_of_a_folder(tmp_path):
     write(tmp_path / "data", "a.parquet")
     write(tmp_path / "data", "b.parquet")

@@ -166,6 +166,12 @@ class TestFilesOfYourOwn:
         assert set(rows.column_names) == {"text", "text_pair"}
         assert len(rows) == 16
 
+    def test_whole_numbers_are_amounts_for_a_model_with_one_output(self, read, moods):
+        for names, kind in ((["0", "1", "2"], int), (["score"], float)):
+            rows, _ = read(moods, with_labels=True, label_column="stars", config=config_with(*names))
+            assert {type(label) for label in rows["labels"]} == {kind}
+            assert set(rows["labels"]) == {0, 1, 2}
+
     def test_the_column_of_plain_text_is_that_of_the_task(self, read, moods, tmp_path):
         content = (tmp_path / "moods.csv").read_text().replace("review", "text", 1).replace("stars", "said", 1)
         (tmp_path / "moods.csv").write_text(content)

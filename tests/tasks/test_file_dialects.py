@@ -51,6 +51,7 @@ class TestTables:
             ("a.csv", table(quoting=csv.QUOTE_ALL).encode()),
             ("a.csv", table(header=("review, as written", "sentiment"), delimiter=";").encode()),
             ("a.csv", table().encode() + b"\r\n\r\n"),
+            ("a.csv", table(header=(" Review", " Sentiment ")).encode()),
             ("A.CSV", table().encode()),
             ("a.tsv", table(delimiter="\t").encode()),
             ("a.tsv", table(delimiter="\t", quoting=csv.QUOTE_ALL).encode("utf-8-sig")),
@@ -295,6 +296,28 @@ class TestTypes:
         assert rows == {text: names.index(str(labels[i % 2]).removesuffix(".0")) for i, text in enumerate(TEXTS)}
 
 
+class TestSplits:
+    def test_a_file_of_test_rows_can_be_scored(self, tmp_path):
+        rows = [(*row, "test") for row in ROWS]
+        (tmp_path / "a.csv").write_text(table(rows, ("text", "label", "split")), encoding="utf-8")
+        task = load_task(str(tmp_path / "a.csv"), splits="evaluation")
+        assert task.spec.evaluation_splits == ("test",)
+        assert found(task, "test") == ROWS
+        with pytest.raises(FileNotFoundError, match=r"needs the splits \['train', 'test'\], .* lacks \['train'\]"):
+            load_task(str(tmp_path / "a.csv"))
+
+    def test_all_rows_are_scored_where_those_of_training_are_to_be(self, tmp_path):
+        (tmp_path / "a.csv").write_text(table(), encoding="utf-8")
+        task = load_task(str(tmp_path / "a.csv"), splits="evaluation", evaluation_splits=["train"])
+        assert list(task.evaluation) == ["train"]
+        assert found(task, "train") == ROWS
+
+    def test_files_of_registered_tasks_are_no_files_of_ones_own(self, tmp_path):
+        (tmp_path / "a.csv").write_text(table(), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"`--data_dir` .* is for registered tasks, but `--task` '.*a.csv' is a"):
+            load_task(str(tmp_path / "a.csv"), tmp_path)
+
+
 class TestFolders:
     def test_columns_are_found_and_rows_held_out_as_in_one_file(self, tmp_path, caplog):
         (tmp_path / "train.csv").write_text(table(), encoding="utf-8")
@@ -317,11 +340,22 @@ class TestFolders:
         with pytest.raises(FileNotFoundError, match=r"lacks \['validaton'\]"):
             load_task(str(tmp_path), evaluation_splits=["validaton"])
 
-    def test_without_training_rows_columns_are_asked_for(self, tmp_path):
-        (tmp_path / "validation.csv").write_text(table(), encoding="utf-8")
-        with pytest.raises(
-            ValueError, match=r"the split 'train' is needed, found \['validation.csv'\].*`--text_columns`"
-        ):
+    def test_a_folder_without_training_rows_can_be_scored(self, tmp_path):
+        (tmp_path / "test.csv").write_text(table(), encoding="utf-8")
+        task = load_task(str(tmp_path), splits="evaluation", evaluation_splits=["test"])
+        assert found(task, "test") == ROWS
+        with pytest.raises(FileNotFoundError, match=r"No split of task .* found: \['test.csv'\]"):
+            load_task(str(tmp_path), splits="evaluation")
+        (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
+        with pytest.raises(FileNotFoundError, match=r"lacks \['train'\]; found \['dev.csv'\]"):
+            load_task(str(tmp_path))
+
+    def test_notes_beside_training_rows_are_no_split(self, tmp_path):
+        (tmp_path / "train.csv").write_text(table(), encoding="utf-8")
+        (tmp_path / "notes.txt").write_text("collected in May", encoding="utf-8")
+        assert len(load_task(str(tmp_path)).dataset["validation"]) == 4
+        (tmp_path / "devel.csv").write_text(table(), encoding="utf-8")
+        with pytest.raises(FileNotFoundError, match=r"lacks \['validation'\]; found .*'devel.csv'"):
             load_task(str(tmp_path))
 
     def test_a_folder_made_of_a_file_has_its_rows(self, tmp_path):

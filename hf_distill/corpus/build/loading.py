@@ -119,6 +119,9 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         for file in files if kinds == ["json"] else ():
             check_rows_of_json(file)
         options = _table_options(files, flag) if kinds == ["csv"] else {}
+        if kinds == ["text"]:
+            # A byte order mark is no part of the first text.
+            options = {"encoding": "utf-8-sig"}
         if max_rows is not None:
             builder = load_dataset_builder(kinds[0], data_files={"train": paths}, **options)
             return first_rows(builder, "train", max_rows, files[0].name, flag)
@@ -130,6 +133,8 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         if not any(file.stat().st_size for file in files):
             raise ValueError(f"`{flag}`: {names} are empty.") from error
         cause = error.__cause__ or error
+        if "corresponds to no data" in str(cause):
+            raise ValueError(f"`{flag}`: {names} hold no rows.") from error
         hint = encoding_hint(files[0], cause)
         raise ValueError(
             f"`{flag}`: {names} cannot be read as {kinds[0]}: {' '.join(str(cause).split())}{hint and '.' + hint}"
