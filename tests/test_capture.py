@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
@@ -12,10 +13,13 @@ from torch import nn
 from transformers import (
     AlbertConfig,
     AlbertModel,
+    BertConfig,
     BertForMaskedLM,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    BertModel,
+    BertPreTrainedModel,
     DebertaConfig,
     DebertaModel,
     Qwen2Config,
@@ -27,7 +31,9 @@ from transformers import (
     T5Config,
     T5Model,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput
 
+from hf_distill.capture import transformer
 from hf_distill.capture.architecture_table import ARCHITECTURES, register_architecture
 from hf_distill.capture.architectures import UnsupportedArchitectureError, describe_architecture
 from hf_distill.capture.signals import SignalRequest
@@ -213,6 +219,40 @@ def test_a_module_that_is_no_transformers_model_is_refused():
         describe_architecture(nn.Linear(2, 2))
 
 
+class Own(BertPreTrainedModel):
+    """A classifier of somebody's own, whose `forward` takes only what it needs."""
+
+    gives: Callable = dict
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.head = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None, labels=None):
+        logits = self.head(self.bert(input_ids, attention_mask=attention_mask)[1])
+        return self.gives(logits=logits)
+
+
+@pytest.mark.parametrize("gives", [dict, SequenceClassifierOutput])
+def test_a_model_of_ones_own_need_not_know_return_dict(gives, batch):
+    model = Own(BertConfig(**TWO_LAYERS)).eval()
+    model.gives = gives
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    capture = SignalCapture(model, SignalRequest(logits=True, projections=layers(2)))
+    signals = capture(input_ids=ids, attention_mask=mask)
+    assert torch.equal(signals.logits["logits"], model(ids, mask)["logits"])
+    assert signals.projections[2].query.shape[-1] == 24
+
+
+def test_outputs_without_names_are_refused(batch):
+    model = Own(BertConfig(**TWO_LAYERS)).eval()
+    model.gives = lambda logits: (logits,)
+    with pytest.raises(ValueError, match="Own returned a tuple: its `forward` must return its outputs by name"):
+        SignalCapture(model, SignalRequest(logits=True))(input_ids=batch["input_ids"])
+
+
 def test_a_data_parallel_wrapper_is_refused():
     with pytest.raises(ValueError, match=r"needs the model inside DataParallel \(its `.module`\)"):
         SignalCapture(nn.DataParallel(make_bert()), SignalRequest(hidden_states=layers(1)))
@@ -220,7 +260,7 @@ def test_a_data_parallel_wrapper_is_refused():
 
 def test_an_encoder_decoder_is_refused():
     config = T5Config(vocab_size=40, d_model=24, num_layers=2, num_heads=4, d_kv=6, d_ff=32)
-    with pytest.raises(UnsupportedArchitectureError, match="register_architecture"):
+    with pytest.raises(UnsupportedArchitectureError, match="T5Model: it is an encoder with a decoder behind it"):
         describe_architecture(T5Model(config))
 
 
@@ -281,3 +321,16 @@ def test_another_attention_implementation_set_later_is_an_error(batch):
         RuntimeError, match=r"projections of layers \[1\] were not recorded.*'eager'.*'hf_distill_sdpa'"
     ):
         capture(**batch)
+
+
+def test_attention_maps_are_off_where_projections_are_shown(batch, warnings_of, tmp_path):
+    model = BertModel._from_config(
+        BertConfig(**TWO_LAYERS, output_attentions=True), attn_implementation="eager"
+    ).eval()
+    said = warnings_of(transformer)
+    SignalCapture(model, SignalRequest(projections=layers(2)))(**batch)
+    assert said == [
+        "BertModel: `config.output_attentions` is off from now on: SDPA, which shows queries, keys and values, makes "
+        "no attention maps."
+    ]
+    model.save_pretrained(tmp_path)

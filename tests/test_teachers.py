@@ -8,7 +8,7 @@ import pytest
 import torch
 from trainings import logged, trained
 
-from hf_distill import DistillationTrainer, MultiTeacherTrainer
+from hf_distill import DistillationTrainer, MultiTeacherTrainer, StoredTeacher
 from hf_distill.capture.signals import Projections, SignalRequest, Signals
 from hf_distill.teachers.adapters import AdapterTeacher
 from hf_distill.teachers.base import LiveTeacher
@@ -181,3 +181,39 @@ def test_signals_come_to_the_device_of_the_inputs(tiny_teacher, batch):
     teacher.request(EVERYTHING)
     found = teacher.signals({name: value.cuda() for name, value in batch.items()})
     assert all(tensor.device.type == "cuda" for tensor in tensors_of(found))
+
+
+@pytest.mark.parametrize(
+    "wrap", [partial(torch.compile, backend="eager"), torch.nn.DataParallel], ids=["compiled", "parallel"]
+)
+def test_a_teacher_inside_something_else_says_what_it_says_alone(wrap, tiny_teacher, batch):
+    request = SignalRequest(logits=True, projections=frozenset({2}))
+    config = copy.deepcopy(tiny_teacher.config)
+    config.id2label, config.label2id = {0: "positive", 1: "negative"}, {"positive": 0, "negative": 1}
+    found = []
+    for model in (copy.deepcopy(tiny_teacher), wrap(tiny_teacher)):
+        teacher = LiveTeacher(model)
+        teacher.ask_for(request, config)
+        found.append((tensors_of(teacher.signals(batch)), teacher.fingerprint(), teacher.describe()))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert found[0][1:] == found[1][1:]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["live", "stored"])
+def test_a_source_that_two_trainers_ask_gives_each_what_it_asked_for(
+    stored, build, tiny_teacher, tiny_student, tiny_tokenizer, rows, tmp_path
+):
+    source = LiveTeacher(tiny_teacher)
+    if stored:
+        given = {"processing_class": tiny_tokenizer, "num_student_layers": 2}
+        precompute(rows, tiny_teacher, ["relation", "logits"], tmp_path / "stored", **given)
+        source = StoredTeacher(tmp_path / "stored")
+        rows = source.dataset
+    first = build(teacher=source, train_dataset=rows, objectives=["relation", "logits"])
+    expected = first.evaluate(first.train_dataset)["eval_loss"]
+    other = copy.deepcopy(tiny_student)
+    other.config.id2label, other.config.label2id = {0: "positive", 1: "negative"}, {"positive": 0, "negative": 1}
+    second = build(teacher=source, train_dataset=rows, student=other, objectives=["logits"])
+    assert second.evaluate(second.train_dataset)["eval_loss"] > 0
+    assert first.evaluate(first.train_dataset)["eval_loss"] == expected

@@ -90,13 +90,15 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
             inner = inner.module
         else:
             raise UnsupportedArchitectureError(
-                f"Signals can be captured from a PreTrainedModel of transformers, not from {type(model).__name__}."
+                f"Signals can be captured from a PreTrainedModel of transformers, not from {type(model).__name__}: "
+                "derive it from `PreTrainedModel`, or wrap it by `as_student` (docs/other_models.md)."
             )
     return inner
 
 
 def without_adapters(model: Any) -> Any:
-    """The model below the adapters of peft; itself if there are none."""
+    """The model below `torch.compile` and the adapters of peft; itself if there are none."""
+    model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -205,6 +207,11 @@ def _recorded_class(recorder: object) -> type[nn.Module] | None:
 def _explain(base: PreTrainedModel, spec: ArchitectureSpec | None) -> str:
     """The error text for an architecture without a fitting row."""
     model_type = base.config.model_type
+    if getattr(base.config, "is_encoder_decoder", False) and hasattr(base, "decoder"):
+        return (
+            f"Cannot capture signals from {type(base).__name__}: it is an encoder with a decoder behind it; teachers "
+            "and students are encoders, such as BERT, or decoders alone, such as Llama."
+        )
     reason = "is unknown" if spec is None else f"does not have the modules of its row ({spec})"
     candidates = [name for name, module in base.named_modules() if _looks_like_projection(name, module)]
     listed = ", ".join(candidates[:6]) or "none found"
@@ -255,6 +262,8 @@ _KINDS: dict[str, LabelKind] = {
     "ForCausalLM": "words",
     "LMHead": "words",
 }
+# Language models that predict the next token: their labels stand one place to the right of what predicts them.
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
 _PROBLEMS: dict[str | None, LabelKind] = {
     "regression": "value",
     "multi_label_classification": "several",
@@ -271,6 +280,7 @@ class LabelHead(NamedTuple):
         num_outputs: Outputs of the head; `None` where they are as many as a row has choices.
         model_name: Class of the model.
         config: Its configuration, which names the classes.
+        is_causal: Whether what it says at a token is about the next one.
     """
 
     kind: LabelKind
@@ -278,6 +288,7 @@ class LabelHead(NamedTuple):
     num_outputs: int | None
     model_name: str
     config: PreTrainedConfig
+    is_causal: bool = False
 
 
 def has_label_outputs(names: Iterable[str]) -> bool:
@@ -305,4 +316,6 @@ def label_head(model: Any) -> LabelHead:
     if kind == "row":
         kind = _PROBLEMS.get(getattr(inner.config, "problem_type", None), "value" if num_labels == 1 else "row")
     has_choices = any("ForMultipleChoice" in name for name in names)
-    return LabelHead(kind, has_choices, None if has_choices else num_labels, type(model).__name__, inner.config)
+    is_causal = any(part in name for name in names for part in _CAUSAL)
+    num_outputs = None if has_choices else num_labels
+    return LabelHead(kind, has_choices, num_outputs, type(model).__name__, inner.config, is_causal)

@@ -408,8 +408,13 @@ def attention_mask_of(inputs: dict[str, Any]) -> Tensor:
     return torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
 
 
-def logits_of(output: Mapping[str, Any], inner: nn.Module) -> dict[str, Tensor]:
+def logits_of(output: Any, inner: nn.Module) -> dict[str, Tensor]:
     """Everything in the output whose name ends in `logits`."""
+    if not isinstance(output, Mapping):
+        raise ValueError(
+            f"{type(inner).__name__} returned a {type(output).__name__}: its `forward` must return its outputs by "
+            "name, as a `ModelOutput` or a mapping with `logits`."
+        )
     found = {name: value for name, value in output.items() if name.endswith("logits")}
     if not found:
         raise RuntimeError(f"{type(inner).__name__} returned {list(output)}: none of these is named `*logits`.")

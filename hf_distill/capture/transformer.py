@@ -406,6 +406,13 @@ def _use_recording_attention(info: ArchitectureInfo) -> None:
             f"{type(base).__name__} has no SDPA attention, so queries, keys, values and attention scores cannot be "
             "captured from it. Ask for hidden_states or logits."
         )
+    if base.config.output_attentions:
+        # transformers saves no configuration that asks for maps and has another attention than the eager one.
+        base.config.output_attentions = False
+        logger.warning_once(
+            f"{type(base).__name__}: `config.output_attentions` is off from now on: SDPA, which shows queries, keys "
+            "and values, makes no attention maps."
+        )
     base.set_attn_implementation(ATTENTION_NAME)
     if before not in ("sdpa", None):
         # Eager attention gives the same numbers; another kernel was somebody's choice.
@@ -491,11 +498,12 @@ def _output_module(info: ArchitectureInfo, index: int) -> nn.Module:
 
 
 def _default_inputs(inner: nn.Module) -> dict[str, Any]:
-    """Arguments that every pass gets: a named output, and no cache of keys and values."""
-    defaults: dict[str, Any] = {"return_dict": True}
-    if "use_cache" in inspect.signature(inner.forward).parameters:
-        defaults["use_cache"] = False
-    return defaults
+    """Arguments that every pass gets where the model takes them: a named output, no cache of keys and values."""
+    taken = inspect.signature(inner.forward).parameters
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
+    # A model of somebody's own may have no argument for it.
+    named = {"return_dict": True} if "return_dict" in taken or takes_any else {}
+    return named | ({"use_cache": False} if "use_cache" in taken else {})
 
 
 def _is_sharded(layer: nn.Module) -> bool:

@@ -6,19 +6,23 @@ from torch import nn
 
 # Attributes of attention and recurrent modules that hold a share of their own, which no module of dropout applies.
 SHARES = ("attention_dropout", "activation_dropout", "dropout", "hidden_dropout", "dropout_p", "dropout_prob")
+# The attribute of a module that keeps the shares it had.
+OWN_SHARES = "_hf_distill_own_shares"
 
 
-def set_dropout(model: nn.Module, share: float) -> None:
+def set_dropout(model: nn.Module, share: float | None) -> None:
     """Let a model drop this share of its states while it is trained; its configuration keeps the share it has.
 
     Args:
         model: The model; its modules are changed.
-        share: From 0 (nothing is dropped) to below 1.
+        share: From 0 (nothing is dropped) to below 1; `None` gives every module the share back that it had.
     """
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = share
-            continue
-        for name in SHARES:
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, share)
+        names = ["p"] if isinstance(module, nn.Dropout) else SHARES
+        found = {name: getattr(module, name, None) for name in names}
+        own = {name: value for name, value in found.items() if isinstance(value, float)}
+        own |= vars(module).pop(OWN_SHARES, {})
+        for name, value in own.items():
+            setattr(module, name, value if share is None else share)
+        if own and share is not None:
+            vars(module)[OWN_SHARES] = own

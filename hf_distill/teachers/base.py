@@ -9,6 +9,7 @@ Shape legend: B rows, T padded length, C classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple, get_args
@@ -193,6 +194,10 @@ class TeacherSource:
             ValueError: If the two sides name different labels.
         """
 
+    def for_one_more(self) -> TeacherSource:
+        """The source for one more trainer, whose requests leave those of the trainers before as they are."""
+        return self
+
     def read_ids(self, ids: Sequence[int] | None) -> None:
         """Read the ids of a trimmed tokenizer from now on, and speak about its vocabulary.
 
@@ -319,6 +324,8 @@ class LiveTeacher(TeacherSource):
         self.own_device = None if device is None else _existing_device(device)
         # Such as a `SentenceTransformer`.
         model, own_head = as_encoder(model) if isinstance(model, nn.Sequential) else (model, None)
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
         self.head = head or own_head
         _refuse_parts(model)
         self.placed = place_of(model)
@@ -351,6 +358,10 @@ class LiveTeacher(TeacherSource):
             self.head = self.head or head_of(self.model) or self._mean()
             self.head.requires_grad_(False).eval().to(self.device)
         self._capture = capture_of(self.model, request, self.head)
+
+    def for_one_more(self) -> LiveTeacher:
+        """Itself, or where somebody asks it already another one with the same model."""
+        return copy.copy(self) if self._capture.request else self
 
     def _mean(self) -> SentenceHead:
         """The head of a model that does not say how its tokens become one vector."""
@@ -483,12 +494,13 @@ class LiveTeacher(TeacherSource):
         if self._fingerprint is not None:
             return self._fingerprint
         digest = xxhash.xxh3_128()
-        for name, weight in weights_of(self.model):
+        model = getattr(self.model, "_orig_mod", self.model)  # Below `torch.compile`.
+        for name, weight in weights_of(model):
             update_digest(digest, {name: weight})
         head = self.head if self._capture.request.pooled else None
         if head is not None:
             update_digest(digest, head.state_dict())
-        found = {"teacher": type(self.model).__name__, "teacher_weights": digest.hexdigest()}
+        found = {"teacher": type(model).__name__, "teacher_weights": digest.hexdigest()}
         found |= {} if head is None else {"teacher_vector": head.describe()}
         # Other arithmetic rounds the same weights; int8 weights are others.
         return {**found, "teacher_dtype": "int8"} if self.dtype == "int8" else found
@@ -499,7 +511,8 @@ class LiveTeacher(TeacherSource):
         size = sum(getattr(weight, "ds_numel", weight.numel()) for weight in self.model.parameters())
         arithmetic = "" if self.dtype == "auto" else f", {self.dtype}"
         place = f", {self.placed}" if self.placed else "" if self.own_device is None else f", on {self.own_device}"
-        return f"{type(self.model).__name__}, {size:,} parameters{arithmetic}{place}"
+        name = type(getattr(self.model, "_orig_mod", self.model)).__name__
+        return f"{name}, {size:,} parameters{arithmetic}{place}"
 
     def source(self) -> dict[str, Any]:
         """Return the origin of the model: `name`, and `hub_id` and `revision` if that is the Hub."""

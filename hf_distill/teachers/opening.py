@@ -121,7 +121,7 @@ def open_teacher(
     """A source of one teacher's signals.
 
     Args:
-        given: A model, a Hub id, a folder of a model or of a stored teacher, or a source, which stays as it is.
+        given: A model, a Hub id, a folder of a model or of a stored teacher, or a source.
         flag: The argument that carried it, for errors.
         name: Begins the columns of a stored teacher.
         dtype: Arithmetic of a teacher that is made live here.
@@ -132,7 +132,7 @@ def open_teacher(
         OSError: If there is no such model.
     """
     if isinstance(given, TeacherSource):
-        return given
+        return given.for_one_more()
     if isinstance(given, (str, os.PathLike)):
         if is_stored_teacher(given):
             return StoredTeacher(given, name=name)

@@ -162,7 +162,7 @@ class BaseTrainer(Trainer):
                     check_sizes(checkpoint, getattr(getattr(self.model, "student", self.model), "config", None))
                 output = super().train(checkpoint, trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
         finally:
-            self._last_batch = None
+            self._tidy_up()
         self._whole_run = self._costs.whole(self.state, output)
         return output
 
@@ -178,8 +178,12 @@ class BaseTrainer(Trainer):
 
     def _begin_run(self) -> None:
         """Forget what a training or an evaluation before this one left behind."""
-        self.finite, self._costs, self._has_ended_before = FiniteWatch(), RunCosts(), False
+        self._costs, self._has_ended_before = RunCosts(), False
         self._forget_preparation()
+
+    def _begin_steps(self) -> None:
+        """Forget the steps of a training before this one, and of a try with larger batches."""
+        self.finite = FiniteWatch()
 
     def _forget_preparation(self) -> None:
         """Let accelerate prepare the model for training where it did so for an evaluation alone."""
@@ -189,6 +193,19 @@ class BaseTrainer(Trainer):
         # It prepares a model once: one that was evaluated would train in every process by itself.
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         vars(self.model).pop("_is_accelerate_prepared", None)
+
+    def _tidy_up(self) -> None:
+        """Take back what a training leaves at its student, also where it was broken off."""
+        self._last_batch = None
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, GradualUnfreezing):
+                callback.free()
+        if self.is_stock:
+            return
+        self.is_in_train = False
+        noise = vars(self).pop("neftune_hook_handle", None)
+        if noise is not None:
+            noise.remove()
 
     def input_folders(self) -> dict[str, Any]:
         """Argument -> folders that are read, and so never written to."""
@@ -232,6 +249,7 @@ class BaseTrainer(Trainer):
     def _init_training_state(
         self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
     ) -> tuple[int, int]:
+        self._begin_steps()
         place = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
         if resume_from_checkpoint is not None:
             self._has_ended_before = go_on(self.state, resume_from_checkpoint, self.callback_handler.callbacks)

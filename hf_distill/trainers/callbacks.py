@@ -183,9 +183,14 @@ class GradualUnfreezing(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Leave a student that trains everywhere, as it was."""
+        self.free()
+
+    def free(self) -> None:
+        """Free what is frozen, also where a training was broken off."""
         for group in self._groups:
             for parameter in group:
                 parameter.requires_grad_(True)
+        self._groups = []
 
 
 def groups_from_top(student: nn.Module) -> list[list[nn.Parameter]]:

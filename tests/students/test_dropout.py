@@ -3,7 +3,7 @@
 import pytest
 import torch
 from capture_cases import CASES, DROPOUTS, classifier_of
-from transformers import BertModel, set_seed
+from transformers import BertModel, TrainerCallback, set_seed
 
 from hf_distill import DistillationArguments
 from hf_distill.students.dropout import set_dropout
@@ -53,3 +53,24 @@ def test_unless_it_is_set_a_student_keeps_the_share_it_has(build, dropping_stude
 def test_a_share_that_is_none_is_refused(share, tmp_path):
     with pytest.raises(ValueError, match=f"`--student_dropout` is {share}; it must be from 0 to below 1"):
         DistillationArguments(str(tmp_path), student_dropout=share)
+
+
+def test_after_the_training_a_student_has_its_own_share_again(build, dropping_student):
+    seen = []
+
+    class Look(TrainerCallback):
+        """Keeps the shares of every step, and stops the cell in the second training."""
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.append(shares(model))
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+    trainer = build(student=dropping_student, student_dropout=0.3, max_steps=1)
+    trainer.add_callback(Look())
+    trainer.train()
+    assert shares(trainer.student) == {0.1}
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert seen == [{0.3}, {0.3}]
+    assert shares(trainer.student) == {0.1}

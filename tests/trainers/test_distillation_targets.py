@@ -1,12 +1,21 @@
-"""Temperatures, annealed targets and masked language modelling, inside the trainer."""
+"""Temperatures, annealed targets, masked and causal language modelling, inside the trainer."""
 
+import copy
 from functools import partial
 
 import datasets
 import pytest
 import torch
 from trainings import logged, sharpened, trained
-from transformers import BertForMaskedLM, set_seed
+from transformers import (
+    BertForMaskedLM,
+    DataCollatorForTokenClassification,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from hf_distill import DistillationArguments, precompute
 from hf_distill.trainers.distillation.collators import MaskingCollator, masking_collator
@@ -121,3 +130,93 @@ def test_masks_need_a_mask_token_and_a_teacher_that_reads_them(fill_masks, tmp_p
     precompute(text, trainer.teacher.model, ["logits"], tmp_path / "stored", processing_class=tiny_tokenizer)
     with pytest.raises(ValueError, match=r"--mlm_probability.*stored teacher has read the rows without masks"):
         fill_masks(teacher=str(tmp_path / "stored"), train_dataset=None, tokenizer=None, objectives=["logits"])
+
+
+# ---- Causal language models: the label of a token is the next one
+
+
+@pytest.fixture
+def write_on(make_trainer, tiny_tokenizer, rows):
+    """`write_on(teacher=..., **arguments)`: a trainer of a causal language model on the labels of `rows`."""
+    shown = rows.remove_columns("labels").map(
+        # Some labels are hidden, the first among them, which nothing predicts.
+        lambda row: {"labels": [-100 if token % 3 == 0 else token for token in row["input_ids"]]}
+    )
+    students = [causal_model(len(tiny_tokenizer), layers, width) for layers, width in ((2, 12), (3, 24))]
+    given = {"teacher": None, "student": students[0], "train_dataset": shown, "learning_rate": 1e-3}
+    return partial(make_trainer, **given, weight_decay=0.0, warmup_steps=0, max_grad_norm=0.0), students[1]
+
+
+def causal_model(vocab_size, layers, width):
+    set_seed(layers)
+    config = Qwen2Config(
+        vocab_size=vocab_size, hidden_size=width, intermediate_size=32, num_hidden_layers=layers,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(config).eval()
+
+
+def next_token_losses(model, row, values):
+    """What the model misses of one row, token by token, each counted where the next one has a label."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
+    return [values(logits[place], label) for place, label in enumerate(row["labels"][1:]) if label != -100]
+
+
+def test_labels_of_a_causal_model_are_those_of_the_next_tokens(write_on):
+    make, _ = write_on
+    trainer = make(objectives=["labels"], gradient_accumulation_steps=2, per_device_train_batch_size=4)
+    batch, student = trainer.train_dataset.select(range(8)), copy.deepcopy(trainer.student)
+    losses = [loss for row in batch for loss in next_token_losses(student, row, lambda said, label: -said[label])]
+    trainer.train()
+    assert logged(trainer)[0] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    assert trainer.evaluate(batch)["eval_loss"] < float(torch.stack(losses).mean())
+    found = trainer.predict(batch)
+    for row, labels in zip(found.label_ids, batch["labels"], strict=True):
+        assert list(row[: len(labels)]) == labels
+
+
+def test_a_causal_model_learns_what_trainer_teaches_it(write_on):
+    make, _ = write_on
+    ours = trained(make(objectives=["labels"]))
+    stock = Trainer(
+        copy.deepcopy(make(objectives=["labels"]).student), TrainingArguments(**{
+            name: getattr(ours.args, name)
+            for name in ("output_dir", "max_steps", "per_device_train_batch_size", "logging_steps", "use_cpu",
+                         "learning_rate", "adam_epsilon", "max_grad_norm", "disable_tqdm", "train_sampling_strategy")
+        }, report_to="none", save_strategy="no"),
+        train_dataset=ours.train_dataset, data_collator=DataCollatorForTokenClassification(ours.processing_class),
+    )  # fmt: skip
+    assert logged(ours) == pytest.approx(logged(trained(stock)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("objective", "value"),
+    [
+        ({"objective": "logits", "positions": "labels"}, lambda said, label, taught: -(taught.exp() * said).sum()),
+        (
+            {"objective": "annealed", "gold_share": 1.0},
+            lambda said, label, taught: -said[label] if label != -100 else -(taught.exp() * said).sum(),
+        ),
+    ],
+    ids=["labels", "annealed"],
+)
+def test_targets_of_a_causal_model_stand_where_the_next_token_is_predicted(write_on, objective, value):
+    make, teacher = write_on
+    trainer = make(teacher=teacher, objectives=[objective])
+    rows = trainer.train_dataset.select(range(8))
+    losses = []
+    for row in rows:
+        with torch.no_grad():
+            ids = torch.tensor([row["input_ids"]])
+            said, taught = (one(input_ids=ids).logits[0].log_softmax(-1) for one in (trainer.student, teacher))
+        labels = [*row["labels"][1:], -100]
+        shown = [place for place, label in enumerate(labels) if label != -100 or "gold_share" in objective]
+        losses += [value(said[place], labels[place], taught[place]) for place in shown]
+    assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+
+
+def test_a_causal_model_fills_no_masks(write_on):
+    make, _ = write_on
+    with pytest.raises(ValueError, match=r"`--mlm_probability` 0.15 .*a Qwen2ForCausalLM predicts the next token"):
+        make(objectives=["labels"], mlm_probability=0.15)

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import sys
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import datasets
 import pytest
 import torch
-from trainings import trained
+from trainings import logged, trained
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, pipeline
 from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS
 from transformers.trainer_pt_utils import LabelSmoother
@@ -334,6 +335,114 @@ def test_an_optimizer_of_ones_own_trains_the_projections(make_trainer, tiny_stud
         make(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
 
 
+def test_an_optimizer_of_ones_own_trains_adapters_that_come_later(make_trainer, tiny_student, token_rows):
+    peft = pytest.importorskip("peft")
+    optimizer = torch.optim.SGD(tiny_student.parameters(), lr=0.1)
+    given = {"optimizers": (optimizer, None), "peft_config": peft.LoraConfig(target_modules=["query"], r=2)}
+    trainer = make_trainer(objectives=["logits"], train_dataset=token_rows, trainer=given, copies=False)
+    # They begin at 0.
+    trainer.train()
+    assert all(value.any() for name, value in trainer.student.named_parameters() if "lora_B" in name)
+
+
+def test_an_optimizer_of_another_model_is_refused(make_trainer, tiny_student, token_rows):
+    optimizer = torch.optim.SGD(copy.deepcopy(tiny_student).parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    for pair, reason in (((optimizer, None), "of another model"), ((None, schedule), "without its optimizer")):
+        with pytest.raises(ValueError, match=f"`optimizers` has .*{reason}"):
+            make_trainer(objectives=["logits"], train_dataset=token_rows, trainer={"optimizers": pair})
+
+
+def test_a_student_that_was_a_teacher_is_still_frozen(make_trainer, tiny_student, token_rows):
+    make_trainer(tiny_student, objectives=["logits"], train_dataset=token_rows)
+    trainer = make_trainer(objectives=["hidden"], train_dataset=token_rows)
+    with pytest.raises(ValueError, match=r"All parameters of the BertForSequenceClassification are frozen"):
+        trainer.train()
+    trainer.student.requires_grad_(True)
+    assert trainer.train().global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("wrap", "reason"),
+    [
+        (partial(torch.compile, backend="eager"), "compiled .*`--torch_compile`"),
+        (torch.nn.DataParallel, r"a DataParallel: .*`model.module`"),
+        (lambda student: torch.nn.ModuleList([student]), "not from ModuleList: derive it from `PreTrainedModel`"),
+    ],
+    ids=["compiled", "parallel", "module"],
+)
+def test_a_student_inside_something_else_is_refused(wrap, reason, make_trainer, tiny_student, token_rows):
+    with pytest.raises(ValueError, match=reason):
+        make_trainer(student=wrap(tiny_student), train_dataset=token_rows, copies=False)
+
+
+def test_a_smaller_batch_is_tried_from_the_beginning(make_trainer, rows):
+    class TooLarge(DistillationTrainer):
+        """The second batch does not fit into the memory."""
+
+        steps = 0
+
+        def training_step(self, *args, **kwargs):
+            TooLarge.steps += 1
+            if TooLarge.steps == 2:
+                raise RuntimeError("CUDA out of memory.")
+            return super().training_step(*args, **kwargs)
+
+    trainer = trained(
+        make_trainer(
+            trainer_class=TooLarge, objectives=["logits", "labels"], train_dataset=rows,
+            auto_find_batch_size=True, logging_steps=2,
+        )
+    )  # fmt: skip
+    assert TooLarge.steps == 6
+    _check_sum_of_terms(trainer)
+
+
+def test_a_training_goes_on_after_it_was_broken_off(make_trainer, rows):
+    class BreakOff(TrainerCallback):
+        """The user stops the cell, once."""
+
+        is_over = False
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if not self.is_over:
+                self.is_over = True
+                raise KeyboardInterrupt
+
+    given = {"train_dataset": rows, "trainer": {"callbacks": [BreakOff()]}}
+    trainer = make_trainer(objectives=["logits", "labels"], logging_steps=2, **given)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    _check_sum_of_terms(trained(trainer))
+
+
+def _check_sum_of_terms(trainer):
+    """Every logged loss is the sum of its terms, whose weights are 1."""
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(entries) == 2
+    for entry in entries:
+        terms = [value for name, value in entry.items() if name.startswith("loss/")]
+        assert entry["loss"] == pytest.approx(sum(terms), rel=1e-5)
+
+
+def test_columns_with_names_of_our_own_are_columns(make_trainer, rows):
+    def losses(**more):
+        named = rows.add_column("num_items", [0.5] * len(rows)).add_column("only", [1] * len(rows))
+        given = {"train_dataset": named, "trainer": {"eval_dataset": named}}
+        trainer = trained(make_trainer(objectives=["logits", "labels"], max_steps=2, **given, **more))
+        return logged(trainer), trainer.evaluate()["eval_loss"]
+
+    assert losses(remove_unused_columns=False) == losses()
+
+
+@pytest.mark.parametrize("kind", ["ProcessorMixin", "ImageProcessingMixin", "FeatureExtractionMixin"])
+def test_what_reads_no_text_is_refused(kind, make_trainer, token_rows):
+    other = type("Eyes", (type(kind, (), {"__call__": len}),), {})()
+    for given in (other, "some/tokenizer"):
+        with pytest.raises(ValueError, match=f"`processing_class` is a {type(given).__name__}: a distillation reads"):
+            make_trainer(tokenizer=given, train_dataset=token_rows)
+
+
 def test_labels_are_smoothed_as_trainer_smooths_them(tiny_student):
     logits, labels = torch.randn(5, 3), torch.tensor([0, 2, -100, 1, 1])
     signals = Signals(logits={"logits": logits}, attention_mask=torch.ones(5, 1))
@@ -545,6 +654,7 @@ def test_what_trainer_does_is_done_in_a_distillation(name, make_trainer, token_r
         ("bf16_full_eval", True),
         ("prediction_loss_only", True),
         ("train_sampling_strategy", "sequential"),
+        ("train_sampling_strategy", "batch_rebalance"),
     ],
 )
 def test_what_a_training_on_many_tasks_would_ignore_is_refused(name, value, quiet, tiny_student, tiny_tokenizer):

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     DistilBertConfig,
     DistilBertModel,
@@ -23,6 +24,7 @@ from transformers import (
     ModernBertModel,
     RobertaConfig,
     RobertaModel,
+    TrainerCallback,
     set_seed,
 )
 
@@ -522,3 +524,59 @@ def test_predictions_of_a_task_keep_the_order_of_its_rows(encoder, tasks, tiny_t
         run.predict(rows)
     with pytest.raises(ValueError, match="`test_dataset` is a DatasetDict of the splits"):
         run.predict(tasks[0].dataset, task="mood")
+
+
+# ---- Notebooks and scripts of `Trainer`
+
+
+@pytest.mark.parametrize("weighting", ["none", "uncertainty"])
+def test_an_optimizer_of_the_encoder_trains_heads_and_weights_too(weighting, encoder, tasks, tiny_tokenizer, tmp_path):
+    args = settings(tmp_path, max_steps=3, gradient_accumulation_steps=1, task_weighting=weighting)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    given = {"processing_class": tiny_tokenizer, "tasks": tasks[:1], "max_length": 32}
+    trainer = MTLTrainer(encoder, args, optimizers=(optimizer, None), **given)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    same = {name for name, value in trainer.model.named_parameters() if torch.equal(value, before[name])}
+    assert not any("heads" in name or "log_variances" in name for name in same)
+    other = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ValueError, match="`optimizers` has an optimizer of another model"):
+        MTLTrainer(encoder, args, optimizers=(other, None), **given)
+
+
+def test_a_teacher_with_the_encoder_in_it_is_refused(encoder, tasks, tiny_tokenizer, tiny_bert_config, tmp_path):
+    teacher = BertForSequenceClassification(tiny_bert_config(id2label={0: "bad", 1: "good"}))
+    teacher.bert = encoder
+    with pytest.raises(ValueError, match=r"The student shares \d+ parameters with the teacher"):
+        mtl(encoder, tasks[:1], tiny_tokenizer, tmp_path, teachers={"mood": teacher})
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_annealed_sampling_ends_with_the_last_epoch_of_a_number_of_steps(encoder, tasks, tiny_tokenizer, tmp_path):
+    def sampler(**values):
+        trainer = mtl(encoder, tasks[:2], tiny_tokenizer, tmp_path, task_sampling="annealed", **values)
+        return trainer.get_train_dataloader().batch_sampler.num_epochs
+
+    # An epoch has 16 micro-batches.
+    assert sampler(gradient_accumulation_steps=2, max_steps=40) == 5
+    assert sampler(gradient_accumulation_steps=2, num_train_epochs=2.5) == 3
+
+
+def test_terms_of_a_training_that_was_broken_off_are_not_logged(encoder, tasks, tiny_tokenizer, tmp_path):
+    class BreakOff(TrainerCallback):
+        """The user stops the cell, once."""
+
+        is_over = False
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if not self.is_over:
+                self.is_over = True
+                raise KeyboardInterrupt
+
+    values = {"max_steps": 2, "logging_steps": 2, "gradient_accumulation_steps": 1, "loss_scaling": "none"}
+    trainer = mtl(encoder, tasks[:1], tiny_tokenizer, tmp_path, **values)
+    trainer.add_callback(BreakOff())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    [entry] = [entry for entry in trained(trainer).state.log_history if "loss" in entry]
+    assert entry["loss"] == pytest.approx(entry["loss/mood/hard"], rel=1e-5)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from trainings import assert_same_weights, trained
+from transformers import TrainerCallback
 
 from hf_distill import DistillationArguments
 from hf_distill.trainers.callbacks import GradualUnfreezing, groups_from_top
@@ -101,3 +102,19 @@ def test_what_cannot_work_is_refused(build, tmp_path):
         DistillationArguments(str(tmp_path), gradual_unfreezing=[0.5], use_cpu=True)
     with pytest.raises(ValueError, match="two rising shares"):
         GradualUnfreezing(0.5, 0.5)
+
+
+def test_a_training_that_is_broken_off_leaves_nothing_frozen(make_trainer, rows):
+    class BreakOff(TrainerCallback):
+        """The user stops the cell."""
+
+        def on_step_end(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    given = {"train_dataset": rows, "trainer": {"callbacks": [BreakOff()]}}
+    trainer = make_trainer(objectives=["logits"], gradual_unfreezing=[0.0, 1.0], neftune_noise_alpha=5.0, **given)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert all(parameter.requires_grad for parameter in trainer.student.parameters())
+    assert not trainer.student.get_input_embeddings()._forward_hooks
+    assert not trainer.is_in_train

@@ -5,6 +5,7 @@ Shape legend: B rows, T padded length, C classes.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -115,6 +116,10 @@ class StoredTeacher(TeacherSource):
         self._requested = [signal for signal in self._stored if signal.is_part_of(request)]
         self.required_columns = [column.name for column in self.columns]
         self.input_columns = ["attention_mask", *self.required_columns]
+
+    def for_one_more(self) -> StoredTeacher:
+        """Another one with the same rows."""
+        return copy.copy(self)
 
     def to(self, device: torch.device) -> None:
         """Move what little there is to the device of training."""

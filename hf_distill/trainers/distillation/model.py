@@ -17,12 +17,13 @@ from transformers.utils import logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ...capture.architectures import forward_columns, label_head
+from ...capture.architectures import forward_columns, label_head, unwrap
 from ...capture.signals import SignalRequest, Signals
 from ...capture.transformer import capture_of
 from ...kernels.least_squares import LinearFit
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.base import as_in_first_process
+from ...objectives.logits import IGNORED
 from ...objectives.schedules import Schedule
 from ...objectives.sentence import EmbeddingObjective, vectors_of
 from ...settings import DistillationArguments
@@ -36,6 +37,8 @@ logger = logging.get_logger(__name__)
 
 # What `teacher_signals` is where somebody calls the model who wants no losses.
 NOT_A_STEP: Any = object()
+# The arguments of `forward` that are no columns of a batch.
+OWN_ARGUMENTS = frozenset({"teacher_signals", "num_items", "loss_scale", "return_logits", "return_agreement", "only"})
 
 
 def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -112,6 +115,7 @@ class DistillationModel(PreTrainedModel):
         with_logits = request | SignalRequest(logits=True) if self._capture.has_head else request
         self._capture_with_logits = capture_of(student, with_logits, head)
         self._columns = set(forward_columns(student)) - set(LABEL_COLUMNS)
+        self._is_causal = label_head(student).is_causal
         self.deepest_layer = deepest_hidden_state(request, self._capture.num_layers)
         self._features_capture: Any = None
         architecture = getattr(self._capture, "architecture", None)
@@ -133,23 +137,7 @@ class DistillationModel(PreTrainedModel):
         Raises:
             ValueError: If the two sides do not fit, or a setting would have no effect on these objectives.
         """
-        factor = args.label_smoothing_factor
-        if factor and not any(getattr(objective, "label_smoothing", 0) for objective in self.objectives.values()):
-            raise ValueError(
-                f"`--label_smoothing_factor` {factor} would have no effect: it is for the objective `labels`, and the "
-                f"objectives are {sorted(self.objectives)}."
-            )
-        if args.pack_rows and not self._capture.packs_rows:
-            raise ValueError(
-                f"`--pack_rows` has no effect on a {type(self.student).__name__} and the objectives "
-                f"{sorted(self.objectives)}: it is for BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, ModernBERT "
-                "and NomicBERT with SDPA, and for objectives that need no logits. Leave it out."
-            )
-        if args.eval_agreement and not self.agreeing:
-            raise ValueError(
-                "`--eval_agreement` compares student and teacher where an objective sees outputs, hidden states, or "
-                f"queries, keys and values of both; {sorted(self.objectives)} see none of these."
-            )
+        self._check_settings(args)
         ids = torch.arange(4, device=args.device)[None]
         if any(cast(Objective, objective).reads_candidates for objective in self.objectives.values()):
             ids = ids.expand(1, 2, -1)
@@ -174,6 +162,44 @@ class DistillationModel(PreTrainedModel):
                 self._check_labels_of_pieces(name, student)
                 cast(Objective, objective).check(student, signals_for(name, taught))
         self.objectives.to(args.device)
+
+    def _check_settings(self, args: DistillationArguments) -> None:
+        """Refuse settings that would have no effect on these objectives."""
+        factor = args.label_smoothing_factor
+        if factor and not any(getattr(objective, "label_smoothing", 0) for objective in self.objectives.values()):
+            raise ValueError(
+                f"`--label_smoothing_factor` {factor} would have no effect: it is for the objective `labels`, and the "
+                f"objectives are {sorted(self.objectives)}."
+            )
+        if args.mlm_probability is not None and self._is_causal:
+            raise ValueError(
+                f"`--mlm_probability` {args.mlm_probability} masks tokens for a masked-LM head, but a "
+                f"{type(self.student).__name__} predicts the next token: leave it out."
+            )
+        if args.pack_rows and not self._capture.packs_rows:
+            raise ValueError(
+                f"`--pack_rows` has no effect on a {type(self.student).__name__} and the objectives "
+                f"{sorted(self.objectives)}: it is for BERT, ELECTRA, ERNIE, RoBERTa, XLM-R, CamemBERT, ModernBERT "
+                "and NomicBERT with SDPA, and for objectives that need no logits. Leave it out."
+            )
+        if args.eval_agreement and not self.agreeing:
+            raise ValueError(
+                "`--eval_agreement` compares student and teacher where an objective sees outputs, hidden states, or "
+                f"queries, keys and values of both; {sorted(self.objectives)} see none of these."
+            )
+
+    def check_trained(self) -> None:
+        """Refuse a student that a training would leave as it is.
+
+        Raises:
+            ValueError: If all of its parameters are frozen.
+        """
+        parts = [self.student] if self.sentence_head is None else [self.student, self.sentence_head]
+        if not any(parameter.requires_grad for part in parts for parameter in part.parameters()):
+            raise ValueError(
+                f"All parameters of the {type(self.student).__name__} are frozen, so that nothing of the student "
+                "would be trained. A model that was a teacher stays frozen: call its `requires_grad_(True)`."
+            )
 
     def _check_labels_of_pieces(self, name: str, student: Signals) -> None:
         """Refuse an objective that needs a label for every token of the student, but compares pieces of text."""
@@ -368,6 +394,19 @@ class DistillationModel(PreTrainedModel):
         found: dict[str, Any] = {"loss": loss, "terms": terms, **(student.logits if return_logits else {})}
         return found | ({"agreement": agreement} if return_agreement else {})
 
+    def as_read(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A batch without columns named as arguments of `forward`, its labels where the head speaks about them.
+
+        A causal language model says at every token what the next one is; the labels come as the models of transformers
+        take them, each at its own token.
+        """
+        if not OWN_ARGUMENTS.isdisjoint(inputs):
+            inputs = {name: value for name, value in inputs.items() if name not in OWN_ARGUMENTS}
+        labels = inputs.get("labels")
+        if not self._is_causal or labels is None:
+            return inputs
+        return {**inputs, "labels": nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)}
+
     def student_signals(self, inputs: Mapping[str, Any], capture: Any = None) -> Signals:
         """Return the student's signals for a batch that the objectives read, or those that another capture records."""
         known = {name: value for name, value in inputs.items() if name in self._columns}
@@ -447,6 +486,22 @@ class DistillationModel(PreTrainedModel):
             if name.startswith("_") or "student" not in self._modules:
                 raise
             return getattr(self._modules["student"], name)
+
+
+def refuse_wrapped(student: Any) -> None:
+    """Refuse a student that is no model of transformers, or that somebody wrapped.
+
+    Raises:
+        ValueError: If it is; the message says what to give instead.
+    """
+    if hasattr(student, "_orig_mod"):
+        raise ValueError(
+            "The student is compiled (`torch.compile`), which hides its inputs and renames its weights: give the "
+            "plain model, and `--torch_compile`."
+        )
+    if isinstance(student, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise ValueError(f"The student is a {type(student).__name__}: give the model inside it (`model.module`).")
+    unwrap(student)
 
 
 def with_objectives(
@@ -564,29 +619,73 @@ def give_own_settings(optimizer: Optimizer, objectives: nn.Module, args: Distill
             group.update(given)
 
 
-def train_beside(optimizer: Optimizer, scheduler: Any, objectives: nn.Module, args: DistillationArguments) -> None:
-    """Let an optimizer that somebody else made train the parameters of the objectives too.
+def train_beside(
+    optimizer: Optimizer | None,
+    scheduler: Any,
+    model: DistillationModel,
+    args: DistillationArguments,
+    *,
+    has_new_adapters: bool = False,
+) -> None:
+    """Let an optimizer that somebody else made train what the trainer adds to the student.
 
-    They are made by the trainer, so that whoever made the optimizer could not give them to it. They take the settings
-    of its first group, but for those of `give_own_settings`.
+    Projections, a new dense layer and new adapters were not there when it was made. They take the settings of its
+    first group, but for those of `give_own_settings`.
 
     Args:
-        optimizer: Of the student.
+        optimizer: Of the student; `None` if the trainer makes it.
         scheduler: The schedule that came with it, if any.
-        objectives: Whose parameters train.
-        args: Settings of these parameters.
+        model: The student with what was added.
+        args: Settings of the projections.
+        has_new_adapters: Whether the trainer put adapters into the student.
 
     Raises:
-        ValueError: If a schedule that counts the groups already is there.
+        ValueError: If the optimizer is that of another model, or a schedule cannot go with it.
     """
+    head = model.sentence_head
+    parts = [model.objectives, *([head] if head is not None and head.dense_is_new else [])]
+    added = [one for part in [*parts, *([model.student] if has_new_adapters else [])] for one in part.parameters()]
+    if train_too(optimizer, scheduler, model.student.parameters(), added):
+        give_own_settings(cast(Optimizer, optimizer), model.objectives, args)
+
+
+def train_too(
+    optimizer: Optimizer | None, scheduler: Any, known: Iterable[nn.Parameter], added: Iterable[nn.Parameter]
+) -> bool:
+    """Put parameters that a trainer made into the first group of an optimizer that somebody else made.
+
+    Args:
+        optimizer: `None` if the trainer makes it.
+        scheduler: The schedule that came with it, if any.
+        known: Parameters of the model that was given.
+        added: Those that train too; some may be in the optimizer already.
+
+    Returns:
+        Whether there were some to put in.
+
+    Raises:
+        ValueError: If the optimizer is that of another model, or a schedule cannot go with it.
+    """
+    if optimizer is None:
+        if scheduler is not None:
+            raise ValueError(
+                "`optimizers` has a schedule of the learning rate without its optimizer: give both, or "
+                "`--lr_scheduler_type`."
+            )
+        return False
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    missing = [one for one in objectives.parameters() if one.requires_grad and id(one) not in held]
-    if not missing:
-        return
-    if scheduler is not None:
+    if not any(id(parameter) in held for parameter in known):
         raise ValueError(
-            "`optimizers` has a schedule of the learning rate, which does not know the projections that objectives "
-            "add to the optimizer: give (optimizer, None) and `--lr_scheduler_type`, or `optimizer_cls_and_kwargs`."
+            "`optimizers` has an optimizer of another model: it holds no parameter of the one that is trained, which "
+            "would stay as it is. Make it of `model.parameters()`, or give `optimizer_cls_and_kwargs`."
         )
-    optimizer.add_param_group({**optimizer.param_groups[0], "params": missing})
-    give_own_settings(optimizer, objectives, args)
+    missing = [parameter for parameter in added if parameter.requires_grad and id(parameter) not in held]
+    if missing and scheduler is not None:
+        raise ValueError(
+            "`optimizers` has a schedule of the learning rate, which does not know what the trainer adds to the "
+            "optimizer (projections, adapters, heads): give (optimizer, None) and `--lr_scheduler_type`, or "
+            "`optimizer_cls_and_kwargs`."
+        )
+    if missing:
+        optimizer.add_param_group({**optimizer.param_groups[0], "params": missing})
+    return bool(missing)

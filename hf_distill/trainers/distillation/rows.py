@@ -38,6 +38,8 @@ from .collators import LABEL_NAMES, SPANS, TOKENS, LabelReader, MaskingCollator,
 BATCH_FORMATS = ("pandas", "polars", "arrow", "tensorflow", "jax")
 # Rows that projections are fitted to, and how many are read at once, whatever the batch size of the training.
 SAMPLE_ROWS, SAMPLE_BATCH = 1024, 32
+# Of what transformers has to read other things than text, or several things at once.
+OTHER_PROCESSORS = ("ImageProcessingMixin", "FeatureExtractionMixin", "ProcessorMixin")
 HUGGING_FACE = (datasets.Dataset, datasets.IterableDataset)
 
 logger = logging.get_logger(__name__)
@@ -348,6 +350,20 @@ class ClassOrder:
                 f"({', '.join(self.names[:5])}), not of the classes of the other rows "
                 f"({', '.join(self._reordered[:5])})."
             )
+
+
+def refuse_other_processor(processing_class: Any) -> None:
+    """Refuse what reads no text where a tokenizer is wanted.
+
+    Raises:
+        ValueError: If it is no tokenizer.
+    """
+    kinds = {base.__name__ for base in type(processing_class).__mro__}
+    if processing_class is not None and (not callable(processing_class) or not kinds.isdisjoint(OTHER_PROCESSORS)):
+        raise ValueError(
+            f"`processing_class` is a {type(processing_class).__name__}: a distillation reads text, so give the "
+            "tokenizer of the models."
+        )
 
 
 def has_pairs(dataset: Any, text_column: str) -> bool:

@@ -51,9 +51,16 @@ from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
 from .collators import LABEL_NAMES, masking_collator
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
-from .model import DistillationModel, count_items, give_own_settings, train_beside, with_objectives
+from .model import (
+    DistillationModel,
+    count_items,
+    give_own_settings,
+    refuse_wrapped,
+    train_beside,
+    with_objectives,
+)
 from .publishing import Publisher, check_strategy, write_card
-from .rows import RowReader, check_one_set, has_pairs, settle_problem_type
+from .rows import RowReader, check_one_set, has_pairs, refuse_other_processor, settle_problem_type
 
 
 class DistillationTrainer(BaseTrainer):
@@ -152,7 +159,7 @@ class DistillationTrainer(BaseTrainer):
         student: Any = load_model(model, flag="model") if isinstance(model, str) else model
         # Such as a `SentenceTransformer`.
         student, self._student_head = as_encoder(student) if isinstance(student, nn.Sequential) else (student, None)
-        self._check_given(eval_task, compute_loss_func=compute_loss_func)
+        self._check_given(eval_task, processing_class, compute_loss_func=compute_loss_func)
         self.teacher: TeacherSource | None = None
         if teacher_model is not None:
             self.teacher = open_teachers(
@@ -205,7 +212,7 @@ class DistillationTrainer(BaseTrainer):
         """A setting that `Trainer` does not know; `None` where the arguments are plain ones."""
         return getattr(self.args, name, None)
 
-    def _check_given(self, eval_task: LoadedTask | None, **given: Any) -> None:
+    def _check_given(self, eval_task: LoadedTask | None, processing_class: Any, **given: Any) -> None:
         """Refuse what would have no effect on a distillation or spoil it, and set the precision of the process."""
         if not self.distilling and self.peft_config is not None:
             raise ValueError("`peft_config` is for a distillation: without one, wrap the model by `get_peft_model`.")
@@ -216,6 +223,7 @@ class DistillationTrainer(BaseTrainer):
         if self.distilling:
             refuse_without_effect("a distillation", self.args, given)
             refuse_data_parallel(self.args)
+            refuse_other_processor(processing_class)
         # A plain training leaves the precision as it is, unless it is told otherwise.
         if self.distilling or self._own("fp32_matmul") not in (None, "auto"):
             configure_fp32_matmul(self.args.fp32_matmul)
@@ -232,6 +240,7 @@ class DistillationTrainer(BaseTrainer):
 
     def _wrap(self, student: Any) -> DistillationModel:
         """Put the objectives around the student."""
+        refuse_wrapped(student)
         # The same object, unless a search or a user has set one since, perhaps of the same value.
         if self.args.learning_rate is self._open_rate:
             self._open_rate = RATE_OF_CUT_STUDENTS if student in CUT_STUDENTS else self._usual_rate
@@ -264,8 +273,8 @@ class DistillationTrainer(BaseTrainer):
                 self.teacher.share_out(plugin.deepspeed_config["zero_optimization"])
         self._prepare_rows(collator)
         self._check_objectives()
-        if self.optimizer is not None:
-            train_beside(self.optimizer, self.lr_scheduler, self.model.objectives, self.args)
+        has_new_adapters = self.peft_config is not None
+        train_beside(self.optimizer, self.lr_scheduler, self.model, self.args, has_new_adapters=has_new_adapters)
         if self.evaluation.task is not None:
             self.evaluation.settle(self.model, self.args, self.eval_dataset)
         self.args.check_metric(self.eval_dataset if isinstance(self.eval_dataset, dict) else ())
@@ -392,10 +401,18 @@ class DistillationTrainer(BaseTrainer):
 
     # ---- A step ----
 
-    def _begin_run(self) -> None:
-        super()._begin_run()
+    def _begin_steps(self) -> None:
+        super()._begin_steps()
+        self.model.check_trained()
+        if self.args.student_dropout is not None:
+            set_dropout(self.student, self.args.student_dropout)
         self._term_sums, self._num_logged_steps = {}, 0
         self._is_fitted = False
+
+    def _tidy_up(self) -> None:
+        super()._tidy_up()
+        if self.distilling and self.model is not None and self.args.student_dropout is not None:
+            set_dropout(self.student, None)
 
     def fit_projections(self) -> None:
         """Fit the projections that begin with a fit to rows from everywhere in the training data."""
@@ -427,7 +444,7 @@ class DistillationTrainer(BaseTrainer):
         if not self._is_fitted and self.state.global_step == 0:
             self.fit_projections()
         self._is_fitted = True
-        counts = [count_items(batch) for batch in batch_samples]
+        counts = [count_items(self.model.as_read(batch)) for batch in batch_samples]
         units = list(counts[0])
         totals = torch.stack([torch.stack([count[unit] for unit in units]) for count in counts]).sum(0)
         if self.accelerator.num_processes > 1:
@@ -443,6 +460,7 @@ class DistillationTrainer(BaseTrainer):
     ) -> Any:
         """The weighted sum of all terms; a mean over the whole optimizer step when `num_items_in_batch` is given."""
         with packing_rows() if self.args.pack_rows else nullcontext():
+            inputs = self.model.as_read(inputs)
             signals = self._teacher_signals(inputs)
             outputs = model(
                 teacher_signals=signals,
@@ -499,6 +517,7 @@ class DistillationTrainer(BaseTrainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 return self.evaluation.ask(model, inputs)
         seen, count, counts = self.evaluation.rows_seen(inputs, self.accelerator)
+        seen = self.model.as_read(seen)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(
                 teacher_signals=self._signals_to_compare(seen),

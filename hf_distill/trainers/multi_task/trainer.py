@@ -28,7 +28,7 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.teachers.base import TeacherSource
-from hf_distill.teachers.opening import open_teacher, share_tokens
+from hf_distill.teachers.opening import open_teacher, refuse_shared, share_tokens
 from hf_distill.teachers.stored.teacher import StoredCollator, join_rows
 from hf_distill.trainers.base import (
     BaseTrainer,
@@ -37,8 +37,10 @@ from hf_distill.trainers.base import (
     refuse_settings,
     takes_what_trainer_takes,
 )
+from hf_distill.trainers.callbacks import epochs_in
 from hf_distill.trainers.checkpoints import MANIFEST_NAME, check_manifest
 from hf_distill.trainers.distillation.evaluation import ExactMeans
+from hf_distill.trainers.distillation.model import train_too
 from hf_distill.trainers.distillation.rows import check_one_set
 from hf_distill.trainers.fine_tuning.heads import Collator, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions
@@ -123,6 +125,7 @@ class MTLTrainer(BaseTrainer):
         _refuse_settings(own)
         refuse_data_parallel(own)
         configure_fp32_matmul(own.fp32_matmul)
+        known = list(model.parameters()) if isinstance(model, nn.Module) else []
         self.specs = {task.spec.name: task.spec for task in tasks}
         if not isinstance(model, MultiTaskModel):
             model = multi_task_model(model, [task.spec for task in tasks])
@@ -130,7 +133,7 @@ class MTLTrainer(BaseTrainer):
             model.add_lora(lora)
         limits = {name: max_length or spec.fine_tuning.max_length for name, spec in self.specs.items()}
         check_positions(model.config, max(limits.values()))
-        self.task_teachers = self._open_teachers(task_teachers or {}, own, processing_class)
+        self.task_teachers = self._open_teachers(task_teachers or {}, model, own, processing_class)
         rows = {
             task.spec.name: self._training_rows(task, processing_class, limits[task.spec.name], doc_stride)
             for task in tasks
@@ -161,6 +164,10 @@ class MTLTrainer(BaseTrainer):
         # Mean losses of micro-batches, which `Trainer` divides by their number in an update.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
+        # Heads, adapters and weights of tasks were not there when somebody made an optimizer.
+        were_there = {id(parameter) for parameter in known}
+        added = [parameter for parameter in self.model.parameters() if id(parameter) not in were_there]
+        train_too(self.optimizer, self.lr_scheduler, known, added)
         self.task_teachers.connect(
             {name: head.config for name, head in zip(self.specs, model.heads.values(), strict=True)}, self.args.device
         )
@@ -174,7 +181,9 @@ class MTLTrainer(BaseTrainer):
         args.ddp_find_unused_parameters = True
         return args
 
-    def _open_teachers(self, given: Mapping[str, Any], args: MTLArguments, tokenizer: Any) -> TaskTeachers:
+    def _open_teachers(
+        self, given: Mapping[str, Any], model: MultiTaskModel, args: MTLArguments, tokenizer: Any
+    ) -> TaskTeachers:
         unknown = sorted(set(given) - set(self.specs))
         if unknown:
             raise ValueError(f"`task_teachers` has {unknown}; the tasks are {list(self.specs)}.")
@@ -184,6 +193,7 @@ class MTLTrainer(BaseTrainer):
             pairs = len(self.specs[task].text_columns) > 1
             found[task] = []
             for index, one in enumerate(teachers if is_list else [teachers]):
+                refuse_shared(model, one)
                 source = open_teacher(one, flag="--task_teachers", name=f"teacher_{index}")
                 try:
                     share_tokens(source, one, tokenizer, None, pairs=pairs)
@@ -225,6 +235,10 @@ class MTLTrainer(BaseTrainer):
 
     # ---- Training ----
 
+    def _begin_steps(self) -> None:
+        super()._begin_steps()
+        self._means = ExactMeans()
+
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Micro-batches of one task each."""
         batches = TaskBatches(
@@ -247,7 +261,11 @@ class MTLTrainer(BaseTrainer):
             in_order=self.args.dataloader_in_order,
             persistent_workers=self.args.dataloader_persistent_workers,
         )
-        return self.accelerator.prepare(loader)
+        loader = self.accelerator.prepare(loader)
+        if self.args.max_steps > 0:
+            epochs = epochs_in(self.args.max_steps, loader, self.args.gradient_accumulation_steps)
+            batches.num_epochs = math.ceil(epochs or 1)
+        return loader
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -451,8 +469,8 @@ def _refuse_settings(args: MTLArguments) -> None:
         "prediction_loss_only": "every task is scored by its metrics",
     }
     refuse_settings("a training on many tasks", args, ways)
-    if args.train_sampling_strategy == "sequential":
+    if args.train_sampling_strategy in ("sequential", "batch_rebalance"):
         raise ValueError(
-            "`--train_sampling_strategy sequential` would have no effect on a training on many tasks: "
-            "`--task_sampling` says in which order their batches come."
+            f"`--train_sampling_strategy {args.train_sampling_strategy}` would have no effect on a training on many "
+            "tasks: `--task_sampling` says in which order their batches come."
         )
