@@ -161,6 +161,12 @@ def of(teacher="encoder", textbook="text.txt", *more):
         ),
         (["distill", "--textbok", "text.txt"], "Unknown words ['--textbok', 'text.txt']. Did you mean --textbook?"),
         (of("encoder", "text.txt", "--output_dir", "text.txt"), "`--output_dir` is 'text.txt', which is a file"),
+        ([*CORPUS, "--index_dir", "text.txt/a/b"], "`--index_dir` is 'text.txt/a/b', but 'text.txt' is a file; name"),
+        (["convert", "textbrewer", "a.json", "--output", "."], "`--output` is '.', which is a folder; name a file"),
+        (
+            ["convert", "textbrewer", "a.json", "--output", "text.txt/a"],
+            "but 'text.txt' is a file; name another place",
+        ),
         ([*CORPUS[:-1], "text.txt", "--corpus", "text.txt"], "`--corpus_dir` is 'text.txt', which is a file"),
         (["convert", "textbrewer", "binary.txt"], "'binary.txt' cannot be read as text in UTF-8"),
     ],

@@ -24,8 +24,8 @@ from .help import PLUGINS_HELP
 from .presets import list_presets, preset_values
 from .values import check_limits, default_of
 
-# Flags of folders that are written.
-FOLDERS = ("output_dir", "corpus_dir", "work_dir", "index_dir")
+# Flags of folders that are written, and of a file.
+FOLDERS, FILE = ("output_dir", "corpus_dir", "work_dir", "index_dir"), "output"
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 # Arguments that may be mappings or lists of them, in YAML as they are, as flags in JSON.
 STRUCTURED = frozenset(
@@ -127,11 +127,20 @@ def _close_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
 
 
 def _check_folders(arguments: Any) -> None:
-    """A folder to write to must not be a file; the system's own message would not say whose it is."""
-    for name in FOLDERS:
+    """A folder to write to must not be a file, nor lie below one; the system's own message would not say whose it is.
+
+    The other way round, a file to write to must not be a folder.
+    """
+    for name in (*FOLDERS, FILE):
         value = getattr(arguments, name, None)
-        if value and Path(value).expanduser().is_file():
+        path = Path(value).expanduser() if value else Path()
+        if name != FILE and path.is_file():
             raise ValueError(f"`--{name}` is {str(value)!r}, which is a file; name a folder.")
+        if name == FILE and path.is_dir() and value:
+            raise ValueError(f"`--{name}` is {str(value)!r}, which is a folder; name a file.")
+        above = next((parent for parent in path.parents if parent.exists()), path)
+        if above.is_file():
+            raise ValueError(f"`--{name}` is {str(value)!r}, but {str(above)!r} is a file; name another place.")
 
 
 def name_leading_words(argv: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -37,6 +37,7 @@ from ..storage.folders import check_apart
 from ..storage.steps import writing_to
 from ..tasks.rows.text import has_transform
 from ..teachers.opening import may_teach
+from ..teachers.stored.manifest import is_stored_teacher
 from .callbacks import GradualUnfreezing
 from .checkpoints import Checkpoints, check_sizes, go_on
 from .finite import GRADIENT, LABELS, LOSS, OUTPUT, TEACHER, WEIGHT, end_if_not_finite, moments_of
@@ -150,6 +151,8 @@ class BaseTrainer(Trainer):
         """
         folder = str(self.args.output_dir)
         check_apart(folder, self.input_folders())
+        if not self.is_stock and is_stored_teacher(folder):
+            raise ValueError(f"`--output_dir` {folder!r} holds a stored teacher, which a student would spoil.")
         if self.args.device.type == "cuda" and not self.is_stock:
             self._advise_arithmetic()
         self._begin_run()

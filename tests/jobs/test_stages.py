@@ -1,6 +1,7 @@
 """Stages of a job: how long the others take, at the speed of those that ran."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,15 @@ def test_other_rows_of_a_task_around_the_folder_are_other_rows(tmp_path):
     assert run(tmp_path / "out", Settings([str(tmp_path)]), rows="one")
     assert not run(tmp_path / "out", Settings([str(tmp_path)]), rows="one")
     assert run(tmp_path / "out", Settings([str(tmp_path)]), rows="other")
+
+
+def test_a_folder_that_was_moved_is_the_same(tmp_path, monkeypatch):
+    assert run(tmp_path / "out", Settings(["a"], {"output_dir": str(tmp_path / "out" / "corpus")}))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert not run(tmp_path / "moved", Settings(["a"], {"output_dir": str(tmp_path / "moved" / "corpus")}))
+    monkeypatch.chdir(tmp_path)
+    assert not run(Path("moved"), Settings(["a"], {"output_dir": "moved/corpus"}))
+    assert run(Path("moved"), Settings(["a"], {"output_dir": "moved/other"}))
 
 
 def test_checkpoints_of_other_settings_are_gone_before_a_stage_begins(tmp_path):

@@ -138,6 +138,16 @@ def test_a_killed_run_is_continued_with_the_same_bytes(store, tmp_path, monkeypa
     assert max(seen) == 1, "only the probes ran"
 
 
+def test_a_model_and_a_stored_teacher_do_not_share_a_folder(store, build, tiny_teacher, tmp_path):
+    tiny_teacher.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"holds a model \(model.safetensors\), whose configuration would be lost"):
+        store(folder="model")
+    teacher = StoredTeacher(store())
+    store(folder="other")
+    with pytest.raises(ValueError, match=r"`--output_dir` '.*other' holds a stored teacher"):
+        build(teacher, output_dir=str(tmp_path / "other")).train()
+
+
 def test_two_calls_on_one_folder(store, tmp_path):
     with writing_to(tmp_path / "stored"), pytest.raises(AssertionError, match=f"process {os.getpid()} on"):
         in_fork(store)

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -72,12 +73,14 @@ def _work(parent: int, job: Job, shard: int, send: Connection) -> None:
     """Does a job and tells how it ended; a process that is killed tells nothing."""
     end_with(parent)
     disable_progress_bars()
+    found = None
     try:
         job(shard)
     except Exception as error:  # what went wrong is raised by the process that waits
-        send.send(error)
-    else:
-        send.send(None)
+        found = error
+    # Nobody may wait any more.
+    with suppress(BrokenPipeError):
+        send.send(found)
 
 
 def _is_finished(connection: Connection, process: SpawnProcess, shard: int, deaths: Counter[int]) -> bool:

@@ -31,7 +31,7 @@ from ...hub.loading import load_tokenizer
 from ...hub.tokenizers import tokenizer_hash, warn_of_other_rules
 from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective, build_objectives
-from ...storage.files import new_file, new_files
+from ...storage.files import WEIGHTS, new_file, new_files
 from ...storage.steps import describe_file, writing_to
 from ...tasks.label_names import names_of_head
 from ...tasks.rows.text import LENGTH_COLUMN
@@ -256,6 +256,12 @@ def _begin(folder: Path, manifest: Mapping[str, Any], live: TeacherSource, proce
         return
     if any(folder.glob("*.arrow")):
         raise ValueError(f"{str(folder)!r} holds shards without {MANIFEST_FILE}: choose another `--output_dir`.")
+    weights = sorted(path.name for path in folder.glob("*") if WEIGHTS.fullmatch(path.name))
+    if weights:
+        raise ValueError(
+            f"{str(folder)!r} holds a model ({weights[0]}), whose configuration would be lost: choose another "
+            "`--output_dir`."
+        )
     model = without_adapters(live.model)
     config: Any = copy.deepcopy(live.config)
     config.architectures = [type(model).__name__]
