@@ -264,7 +264,9 @@ def pipeline_facts(
     names = ["student", "task", "labels", "text_pairs", "several_labels", "language", "pipeline_tag"]
     names += ["scores", "example", "adaptation"]
     facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names}, limits=[])
-    facts.model_name = facts.student.name = f"{folder.name}-{Path(task).name}"
+    facts.model_name = f"{folder.name}-{Path(task).name}"
+    # Its code runs beside the folder of the pipeline.
+    facts.student.name = f"{folder.name}/{facts.student.name}"
     if facts.teacher and taught:
         base = linked(taught.get("base_name") or shown_name(str(taught["base_model"])), taught.get("base_id"))
         facts.teacher[0].name = f"{taught.get('base_name') or 'the teacher'}, fine-tuned on {task}"
@@ -326,7 +328,7 @@ def _begun(model: Any, source: str | None, folder: str, results: Mapping[str, An
     place = Path(folder).absolute()
     # The folder of a baseline is called so beside every student.
     name = f"{place.parent.name}-{place.name}" if source is None else place.name
-    student = model_facts(model, name)
+    student = model_facts(model, name if source is not None else f"{place.parent.name}/{place.name}")
     machine = results["environment"]
     own: dict[str, Any] = {
         "model_name": name,

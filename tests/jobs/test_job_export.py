@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_data import save_model, write_task
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer, BertForQuestionAnswering, BertModel
 
 pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
@@ -119,6 +119,20 @@ def test_the_file_of_a_sentence_encoder_gives_its_vectors(
     assert np.allclose(found, encode_texts(encoder, head, tiny_tokenizer, texts), atol=1e-5)
     with pytest.raises(ValueError, match=r"compared by their vectors, not scored"):
         export(ScoredTaskArguments("glue/stsb"), ExportArguments(str(tmp_path / "encoder")))
+
+
+def test_the_answers_of_a_model_are_scored_in_all_its_files(tiny_bert_config, tiny_tokenizer, sentences, tmp_path):
+    """The graph knows no positions of answers, which the scorer needs all the same."""
+    folder = save_model(tmp_path / "qa", BertForQuestionAnswering(tiny_bert_config()), tiny_tokenizer)
+    rows = [
+        {"question": "the", "context": text, "answers": {"text": [text[:3]], "answer_start": [0]}}
+        for text in sentences
+    ]
+    fields = {"kind": "question_answering", "text_columns": ["question", "context"]}
+    write_task(tmp_path / "task", rows, num_train=50, **fields)
+    results = export(ScoredTaskArguments(str(tmp_path / "task"), max_length=32), ExportArguments(folder))
+    assert results["scores"]["onnx"] == results["scores"]["pytorch"]
+    assert results["scores"].keys() == {"pytorch", "onnx", "onnx_int8"}
 
 
 @pytest.mark.parametrize(("folder", "pushed"), [("my model/onnx", "'my model'"), ("elsewhere", "elsewhere")])

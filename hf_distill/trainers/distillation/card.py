@@ -102,7 +102,8 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
         teacher=[facts for teacher in trainer.teachers if (facts := _teacher_facts(teacher)) is not None],
         student=model_facts(
             trainer.student,
-            model_name,
+            # Its code loads the folder, whatever the title is.
+            Path(args.output_dir).absolute().name,
             hub_id=trainer.hub_model_id or args.hub_model_id,
             vector=_vector_of(trainer.model.sentence_head, trainer.student.config),
         ),

@@ -33,7 +33,7 @@ from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
 from hf_distill.students.sentence import SentenceHead
 from hf_distill.tasks.label_names import is_generic, names_of_head
-from hf_distill.tasks.labels import visible_labels
+from hf_distill.tasks.labels import LABEL_COLUMNS, visible_labels
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.majority import constant_label
 from hf_distill.tasks.metrics.compute import build_compute_metrics, predictions_of
@@ -166,6 +166,11 @@ class FineTuningTrainer(BaseTrainer):
     def input_folders(self) -> dict[str, Any]:
         """The folder that the model was loaded from."""
         return {"model": getattr(self.model, "name_or_path", None)}
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """As in `Trainer`, and with all columns of labels: the collator reads them, also where no model does."""
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*dict.fromkeys((*(self._signature_columns or ()), *LABEL_COLUMNS))]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
