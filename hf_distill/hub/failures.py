@@ -37,8 +37,9 @@ def as_push_error(repo: str, token: str | None, kept: str) -> Iterator[None]:
         yield
     except PushError as error:
         raise PushError(f"{error} {kept}") from error.__cause__
-    # Uploads wrap what happened in RuntimeError, and refuse a card with ValueError.
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+    # Uploads wrap what happened in RuntimeError, refuse a card with ValueError, and end with KeyError where an answer
+    # lacks what it should have.
+    except (HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise PushError(f"{_why(error, repo, token)} {kept}") from error
 
 

@@ -85,6 +85,16 @@ def test_a_hub_that_breaks(hub, refused):
     assert "The Hub answered 507 (the Hub says: broken)" in refused()
 
 
+@pytest.mark.parametrize(
+    ("part", "status"), [("/commit/", 409), ("/commit/", 412), ("/preupload/", 404), ("create", 409)]
+)
+def test_whatever_the_hub_answers_is_one_line(hub, refused, part, status):
+    hub.faults = lambda method, path: status if part in path else None
+    message = refused()
+    assert "\n" not in message
+    assert f"The Hub answered {status}" in message or "failed: 'url'" in message
+
+
 @pytest.mark.parametrize("fault", ["drop", 503])
 def test_an_upload_that_breaks_off_goes_on_with_the_missing_shard(hub, corpus_folder, fault):
     def second_upload(method, path):

@@ -167,11 +167,6 @@ class FineTuningTrainer(BaseTrainer):
         """The folder that the model was loaded from."""
         return {"model": getattr(self.model, "name_or_path", None)}
 
-    def _set_signature_columns_if_needed(self) -> None:
-        """As in `Trainer`, and with all columns of labels: the collator reads them, also where no model does."""
-        super()._set_signature_columns_if_needed()
-        self._signature_columns = [*dict.fromkeys((*(self._signature_columns or ()), *LABEL_COLUMNS))]
-
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -358,7 +353,7 @@ def build_trainer(
     args = copy.copy(args)
     # The head's collator puts every label there, also where the model itself has other names for them.
     args.label_names = ["labels"]
-    return FineTuningTrainer(
+    trainer = FineTuningTrainer(
         model=model,
         args=args,
         data_collator=head.collator(tokenizer, 8 if args.device.type == "cuda" else None),
@@ -369,6 +364,10 @@ def build_trainer(
         callbacks=callbacks,
         preprocess_logits_for_metrics=lambda logits, labels: head.kept(logits),
     )
+    # The collator reads all columns of labels, also those that no model does.
+    trainer._set_signature_columns_if_needed()
+    trainer._signature_columns = [*(trainer._signature_columns or ()), *LABEL_COLUMNS]
+    return trainer
 
 
 @dataclass(frozen=True)
