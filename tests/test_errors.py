@@ -108,7 +108,7 @@ def of(teacher="encoder", textbook="text.txt", *more):
         # Text.
         (of("encoder", "empty.txt"), "`--textbook`: ['empty.txt'] are empty"),
         (of("encoder", "blank.txt"), "`--textbook` 'blank.txt' has no text: each of its 2 rows is empty"),
-        (of("encoder", "no_rows.parquet"), "`--textbook`: ['no_rows.parquet'] cannot be read as parquet"),
+        (of("encoder", "no_rows.parquet"), "`--textbook`: ['no_rows.parquet'] hold no rows"),
         (of("encoder", "binary.txt"), "`--textbook`: ['binary.txt'] cannot be read as text: 'utf-8' codec"),
         (of("encoder", "bad.parquet"), "`--textbook`: ['bad.parquet'] cannot be read as parquet: Parquet magic"),
         (of("encoder", "bad.jsonl"), "`--textbook`: ['bad.jsonl'] cannot be read as json"),

@@ -87,7 +87,7 @@ def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
     """The task whose rows are read, and the split."""
     if arguments.task is None:
         return None, ""
-    task = load_task(arguments.task, arguments.data_dir, **arguments.column_fields())
+    task = load_task(arguments.task, arguments.data_dir, splits=[], **arguments.column_fields())
     there = list(task.dataset)
     split = arguments.split or next((name for name in task.spec.test_splits if name in there), None)
     if split is None or split not in there or task.spec.kind != "text_classification":

@@ -56,8 +56,8 @@ class TaskArguments(ColumnArguments):
     task: str = field(
         metadata={
             "help": "A registered task (glue/sst2, see `hf-distill info tasks`); one file of your own (csv, tsv, "
-            "jsonl, parquet, conll), whose columns are guessed and said; or a folder with train and validation files, "
-            "described by its task.yaml or by the flags below."
+            "jsonl, parquet, conll), or a folder with train and validation files; their columns are guessed and said, "
+            "unless a task.yaml in the folder or the flags below name them."
         }
     )
     data_dir: str | None = setting(

@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 TASK_FILE = "task.yaml"
 MAX_INFERRED_LABELS = 1000
 FEW_NUMBERS = 10
-# How pandas and Python write what is missing.
+# How pandas and Python write a list, and what is missing.
+_LIST = re.compile(r"""\[\s*(['"].*['"]|\d+(\s*,\s*\d+)*)?\s*\]""")
 MISSING = frozenset({"nan", "NaN", "None", "<NA>", "null", "NULL"})
 
 
@@ -311,7 +312,14 @@ def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None
 
 
 def _refuse_several_labels(texts: Collection[str], column: str, folder: Path) -> None:
-    """Refuse cells such as `World|long`, which hold two labels and are no class of their own."""
+    """Refuse cells such as `World|long` or `['World', 'long']`, which hold labels and are no class of their own."""
+    listed = next((text for text in sorted(texts) if _LIST.fullmatch(text)), None)
+    if listed is not None:
+        raise ValueError(
+            f"Column {column!r} of {str(folder)!r} holds {listed!r}, which looks like a list of labels: write the "
+            "rows as JSON lines or Parquet, which have lists, or the labels of a row with a separator between them "
+            "(`--label_separator ';'`). If these are classes, name them with `--class_names`."
+        )
     for separator in "|;,":
         for text in sorted(texts):
             parts = [part.strip() for part in text.split(separator)]

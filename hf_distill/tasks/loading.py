@@ -136,8 +136,8 @@ def load_task(
 
     Args:
         task: A registered name (`glue/sst2`, `sst2`), a spec, one file with rows of your own (see
-            `hf_distill.tasks.one_file`), or a folder with such: one that holds a `task.yaml` with fields of
-            `TaskSpec`, or any folder if `text_columns` is among `fields`.
+            `hf_distill.tasks.one_file`), or a folder with such, whose columns are guessed too unless `fields` name
+            them, or a `task.yaml` in it with fields of `TaskSpec`.
         data_dir: Local files of a registered task: the task's own folder, or a parent that holds `sst2/`, `SST-2/` or
             `glue/sst2/`. `None` takes the Hub.
         spec: A spec to use for the name or the folder in place of the registered one.

@@ -76,6 +76,17 @@ def test_a_file_as_a_task_has_the_flags_of_every_verb(classifier, sentences, tmp
         run(folder, tmp_path, **given)
 
 
+def test_a_file_of_test_rows_is_predicted_whole(classifier, tiny_tokenizer, sentences, tmp_path):
+    folder, model = classifier(["bad", "good"])
+    lines = [f"{text},{('bad', 'good')[number % 2]},test" for number, text in enumerate(sentences[:9])]
+    (tmp_path / "new.csv").write_text("\n".join(["review,mood,split", *lines]) + "\n")
+    facts, out = run(folder, tmp_path, task=str(tmp_path / "new.csv"))
+    assert (facts["split"], facts["rows"]) == ("test", 9)
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    expected = logits_of(model, tiny_tokenizer, sentences[:9]).argmax(1)
+    assert [row["label"] for row in rows] == [["bad", "good"][place] for place in expected]
+
+
 def test_rows_of_a_task_are_cut_where_evaluate_cuts_them(classifier, sentences, tmp_path):
     folder, _ = classifier(["bad", "good"])
     fields = {"text_columns": ["text"], "label_names": ["bad", "good"], "fine_tuning": {"max_length": 5}}

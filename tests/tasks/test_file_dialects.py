@@ -207,6 +207,18 @@ class TestLabels:
         assert {row["review"]: row["sentiment"] for row in rows} == meant
         assert sorted(task.dataset["validation"]["sentiment"]) == [0, 0, 1, 1]
 
+    @pytest.mark.parametrize("label", ["['good', 'bad']", '["good"]', "[]", "[0, 1]"])
+    def test_a_list_that_became_a_text_is_asked_about(self, tmp_path, label):
+        rows = [(text, label if name == "good" else name) for text, name in ROWS]
+        (tmp_path / "a.csv").write_text(table(rows), encoding="utf-8")
+        with pytest.raises(
+            ValueError, match=r"holds '\[.*\]', which looks like a list of labels: write the rows as JSON"
+        ):
+            load_task(str(tmp_path / "a.csv"))
+        assert load_task(str(tmp_path / "a.csv"), label_names=["bad", label]).spec.num_labels == 2
+        (tmp_path / "a.csv").write_text(table([(text, f"[{name}]") for text, name in ROWS]), encoding="utf-8")
+        assert load_task(str(tmp_path / "a.csv")).spec.label_names == ("[bad]", "[good]")
+
     @pytest.mark.parametrize("label", ["good", "0", "3", "0.5", "01"])
     def test_one_class_is_none(self, tmp_path, label):
         (tmp_path / "a.csv").write_text(table([(text, label) for text in TEXTS]), encoding="utf-8")
@@ -368,7 +380,8 @@ class TestFolders:
         ]
 
 
-def test_json_lines_may_begin_with_a_byte_order_mark(tmp_path):
-    lines = "\r\n".join(json.dumps({"text": text, "label": name}) for text, name in ROWS)
-    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8-sig")
-    assert found(load_task(str(tmp_path / "a.jsonl"))) == ROWS
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".jsonl.gz"])
+def test_json_lines_may_begin_with_a_byte_order_mark_and_be_compressed(tmp_path, suffix):
+    lines = "\r\n".join(json.dumps({"text": text, "label": name}) for text, name in ROWS).encode("utf-8-sig")
+    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(lines) if suffix.endswith(".gz") else lines)
+    assert found(load_task(str(tmp_path / f"a{suffix}"))) == ROWS
