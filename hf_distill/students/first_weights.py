@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
+from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture, longest_row
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 
@@ -94,7 +94,8 @@ def give_first_weights(
         texts: Calibration text, the first `max_tokens` tokens of it: texts, pairs of texts where the student will
             read pairs, or rows of tokens. Without any the student is cut only, by the sizes of the weights.
         tokenizer: The tokenizer of both.
-        max_length: Longest text, or pair, in tokens; the rest is cut off. Rows of tokens are read as they are.
+        max_length: Longest text, or pair, in tokens, where both have positions for so many; the rest is cut off. Rows
+            of tokens are read as they are.
         max_tokens: How many tokens are read: the memory and the time that it takes grow with them.
 
     Raises:
@@ -106,7 +107,8 @@ def give_first_weights(
     teacher.eval()
     student.eval()
     try:
-        batches = list(tokenized_batches(texts or [], tokenizer, max_length, max_tokens))
+        limits = (max_length, longest_row(teacher), longest_row(student))
+        batches = list(tokenized_batches(texts or [], tokenizer, min(filter(None, limits)), max_tokens))
         fitted = [batch for i, batch in enumerate(batches) if len(batches) < 2 or i % HELD_OUT_EVERY != 1]
         unseen = [batch for i, batch in enumerate(batches) if len(batches) >= 2 and i % HELD_OUT_EVERY == 1]
         axes = axes_of(

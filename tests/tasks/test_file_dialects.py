@@ -212,7 +212,7 @@ class TestLabels:
         rows = [(text, label if name == "good" else name) for text, name in ROWS]
         (tmp_path / "a.csv").write_text(table(rows), encoding="utf-8")
         with pytest.raises(
-            ValueError, match=r"holds '\[.*\]', which looks like a list of labels: write the rows as JSON"
+            ValueError, match=r"holds .\[.*\]., which looks like a list of labels: write the rows as JSON"
         ):
             load_task(str(tmp_path / "a.csv"))
         assert load_task(str(tmp_path / "a.csv"), label_names=["bad", label]).spec.num_labels == 2
