@@ -346,14 +346,14 @@ def _machine() -> str:
 
 
 def read_text(path: PathLike) -> str:
-    """Return the text of a file in UTF-8.
+    """Return the text of a file in UTF-8, without a byte order mark.
 
     Raises:
         FileNotFoundError: If there is none.
         DamagedFileError: If it is no text.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise _damaged(path, "text in UTF-8", error) from error
 

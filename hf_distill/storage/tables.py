@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _LONGEST_CELL, _LOOKED_AT = 1 << 26, 1 << 24
 _CELL = re.compile(r'(?:"(?:[^"]|"")*+"|[^"\t\r\n]*+)(\t|\r\n|\n|\r|\Z)')
 _OPEN_CELL = re.compile(r'"(?:[^"]|"")*+\Z')
 # Lines by which the separators of a table are told.
-_FEW_LINES = 20
+_FEW_LINES = 1_000
 _TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "newline": ""}
 # First bytes of files that are no text in UTF-8 -> what they are.
 _NO_TEXT = {b"\xff\xfe": "in UTF-16", b"\xfe\xff": "in UTF-16", b"\x1f\x8b": "compressed", b"PK": "a spreadsheet"}
@@ -58,6 +58,7 @@ class TableForm:
         path: The file.
         separator: What stands between two cells.
         quoted: Whether cells may stand between quotation marks, which are no part of them then.
+        escape: What stands before a quotation mark within a cell; `None` where the mark is doubled.
         header: Cells of the first line.
         row: Cells of the line behind it; empty if there is none.
     """
@@ -65,6 +66,7 @@ class TableForm:
     path: str
     separator: str
     quoted: bool
+    escape: str | None
     header: tuple[str, ...]
     row: tuple[str, ...]
 
@@ -105,6 +107,7 @@ def form_of_table(path: PathLike) -> TableForm:
     from fsspec.implementations.local import LocalFileSystem
 
     lines: Iterable[str]
+    escape = None
     with (
         LocalFileSystem().open(os.fspath(path), "rt", compression="infer", **_TEXT) as stream,
         _long_cells(path),
@@ -112,22 +115,38 @@ def form_of_table(path: PathLike) -> TableForm:
         if suffix_of(path) == ".csv":
             start = list(islice(stream, _FEW_LINES))
             separator, quoted, lines = _separator(start), True, chain(start, stream)
+            escape = _escape(start, separator)
         else:
             content = stream.read(_LOOKED_AT)
             separator, quoted, lines = "\t", _is_quoted(content), io.StringIO(content, newline="")
         quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        rows = (tuple(row) for row in csv.reader(lines, delimiter=separator, quoting=quoting) if row)
-        return TableForm(os.fspath(path), separator, quoted, next(rows, ()), next(rows, ()))
+        cells = csv.reader(lines, delimiter=separator, quoting=quoting, escapechar=escape, doublequote=escape is None)
+        rows = (tuple(row) for row in cells if row)
+        return TableForm(os.fspath(path), separator, quoted, escape, next(rows, ()), next(rows, ()))
 
 
 def _separator(lines: Sequence[str]) -> str:
     """What parts the first lines of a table into cells: into as many in the first row as in the header, and most."""
     found: dict[str, tuple[bool, int]] = {}
     for mark in SEPARATORS:
-        rows = [row for row in csv.reader(lines, delimiter=mark) if row]
-        header, row = (len(row) for row in [*rows, [], []][:2])
+        rows = (len(row) for row in csv.reader(lines, delimiter=mark) if row)
+        header, row = next(rows, 0), next(rows, 0)
         found[mark] = (header > 1 and row in (0, header), header)
     return max(SEPARATORS, key=lambda mark: found[mark])
+
+
+def _escape(lines: Sequence[str], separator: str) -> str | None:
+    """A backslash, where marks within cells are written so (Spark does), and are not doubled."""
+    if not any('\\"' in line for line in lines):
+        return None
+    for escape in (None, "\\"):
+        try:
+            options: Any = {"escapechar": escape, "doublequote": escape is None, "strict": True}
+            deque(csv.reader(lines, delimiter=separator, **options), maxlen=0)
+        except csv.Error:
+            continue
+        return escape
+    return None
 
 
 def _is_quoted(content: str) -> bool:

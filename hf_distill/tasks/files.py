@@ -278,6 +278,9 @@ def _csv_options(files: Sequence[Path], spec: RowsSpec) -> dict[str, Any]:
             raise DamagedFileError(f"{form.path!r} has other separators than {first.path!r}: write both alike.")
     quoting = csv.QUOTE_MINIMAL if all(form.quoted for form in forms) else csv.QUOTE_NONE
     features = Features({name: Value("string") for name in header})
+    escape = next((form.escape for form in forms if form.escape), None)
+    if escape is not None:
+        options |= {"escapechar": escape, "doublequote": False}
     return options | {"sep": first.separator, "quoting": quoting, "features": features}
 
 

@@ -39,6 +39,8 @@ CONLL = (".conll", ".iob", ".bio")
 # No more rows than these are held out for validation.
 MOST_HELD_OUT = 2_000
 VALIDATION, TEST = "validation", "test"
+# Other names of splits in a column.
+_SPLITS = {"training": "train", "testing": TEST, "eval": VALIDATION, "evaluation": VALIDATION}
 _BLANKS = re.compile("[ \t]+")
 # Flags of tasks beside which there are those of columns.
 WITH_COLUMNS = ("--task", "--tasks", "--textbook")
@@ -197,10 +199,11 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
     None are where there are no training rows, or these are to be scored.
     """
     headline, splits, how = spec.headline_split, {spec.train_split: rows}, ""
-    column = next((name for name in rows.column_names if name.lower() == "split"), None)
+    column = next((name for name in rows.column_names if name.strip().lower() == "split"), None)
     if column is not None:
-        names = {alias: split for split, aliases in COMMON_ALIASES.items() for alias in aliases}
-        own = [names.get(str(value).lower(), str(value).lower()) for value in rows[column]]
+        names = _SPLITS | {alias: split for split, aliases in COMMON_ALIASES.items() for alias in aliases}
+        words = (str(value).strip().lower() for value in rows[column])
+        own = [names.get(word, word) for word in words]
         found = {name: rows.select([i for i, one in enumerate(own) if one == name]) for name in dict.fromkeys(own)}
         if spec.train_split not in found and found.keys() & {TEST, headline}:
             return found, f" by the column {column!r}"

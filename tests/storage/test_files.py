@@ -58,6 +58,13 @@ def test_no_other_module_writes_files():
     assert not found, "write with hf_distill.storage.files"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    for name, reader, found in (("a.json", files.read_json, {"a": 1}), ("a.yaml", files.read_yaml, {"a": 1})):
+        (tmp_path / name).write_text(json.dumps(found), encoding="utf-8-sig")
+        assert reader(tmp_path / name) == found
+    assert files.read_text(tmp_path / "a.json") == '{"a": 1}'
+
+
 def test_what_is_written_is_read(tmp_path):
     content = {"name": "Zoë", "values": [1, 2.5, None]}
     assert read_json(write_json(tmp_path / "new" / "a.json", content)) == content

@@ -59,6 +59,22 @@ def test_a_csv_file_is_separated_by_what_parts_its_header(tmp_path, header, sepa
     assert form.header[0] in ("text", "text, as it is", "text; as it is")
 
 
+@pytest.mark.parametrize(
+    ("line", "escape"),
+    [
+        ('"He said \\"no\\", twice",1', "\\"),
+        ('"a path: C:\\",1', None),
+        ('"one ""mark"" and C:\\",1', None),
+        ("plain,1", None),
+    ],
+)
+def test_marks_within_cells_are_doubled_or_have_a_backslash(tmp_path, line, escape):
+    (tmp_path / "a.csv").write_text(f"text,label\n{line}\n", encoding="utf-8")
+    form = tables.form_of_table(tmp_path / "a.csv")
+    assert form.escape == escape
+    assert len(form.row) == 2
+
+
 class TestQuotes:
     """A tab-separated file has quoted cells if a writer of quoted cells can have written it."""
 

@@ -49,6 +49,8 @@ class TestTables:
             ("a.csv", table(delimiter="\t").encode()),
             ("a.csv", table(lineterminator="\n").encode()),
             ("a.csv", table(quoting=csv.QUOTE_ALL).encode()),
+            ("a.csv", table(quoting=csv.QUOTE_ALL, doublequote=False, escapechar="\\").encode()),
+            ("a.csv.gz", gzip.compress(table(quoting=csv.QUOTE_ALL, doublequote=False, escapechar="\\").encode())),
             ("a.csv", table(header=("review, as written", "sentiment"), delimiter=";").encode()),
             ("a.csv", table().encode() + b"\r\n\r\n"),
             ("a.csv", table(header=(" Review", " Sentiment ")).encode()),
@@ -309,6 +311,13 @@ class TestTypes:
 
 
 class TestSplits:
+    def test_splits_may_have_other_names(self, tmp_path):
+        names = ["Training"] * 12 + [" eval "] * 4 + ["TESTING"] * 4
+        rows = [(*row, name) for row, name in zip(ROWS, names, strict=True)]
+        (tmp_path / "a.csv").write_text(table(rows, ("text", "label", "Split")), encoding="utf-8")
+        task = load_task(str(tmp_path / "a.csv"))
+        assert [len(task.dataset[split]) for split in ("train", "validation", "test")] == [12, 4, 4]
+
     def test_a_file_of_test_rows_can_be_scored(self, tmp_path):
         rows = [(*row, "test") for row in ROWS]
         (tmp_path / "a.csv").write_text(table(rows, ("text", "label", "split")), encoding="utf-8")

@@ -159,8 +159,10 @@ def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
     for form in forms:
         form.check()
     quoting = csv.QUOTE_MINIMAL if all(form.quoted for form in forms) else csv.QUOTE_NONE
+    escape = next((form.escape for form in forms if form.escape), None)
+    options: dict[str, Any] = {} if escape is None else {"escapechar": escape, "doublequote": False}
     # An empty cell is a missing number, and a text that is left out.
-    return {"delimiter": separators[0], "quoting": quoting, "keep_default_na": False, "na_values": [""]}
+    return options | {"delimiter": separators[0], "quoting": quoting, "keep_default_na": False, "na_values": [""]}
 
 
 def _kind(file: Path) -> str:
