@@ -13,7 +13,9 @@ from __future__ import annotations
 import importlib
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -30,7 +32,11 @@ from hf_distill.storage.plain_values import did_you_mean
 # Shows the whole traceback of every error.
 DEBUG_VARIABLE = "HF_DISTILL_DEBUG"
 VERBOSE = "--verbose"
-USER_ERROR, OUT_OF_MEMORY, FAULT, INTERRUPTED, BROKEN_PIPE = 2, 1, 70, 130, 141
+USER_ERROR, OUT_OF_MEMORY, FAULT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 70, 130, 141, 143
+
+
+class TerminatedError(KeyboardInterrupt):
+    """Somebody else than the user, such as a scheduler, ends the program."""
 
 
 @dataclass(frozen=True)
@@ -347,7 +353,7 @@ def run_command(name: str, job: Callable[[], Any]) -> int:
 
     Returns:
         The exit status: 0, or 2 (wrong input), 1 (out of memory), 70 (fault of this package), 130 (interrupted), 141
-        (nobody reads the output any more).
+        (nobody reads the output any more), 143 (terminated).
 
     Raises:
         Exception: Every error of the job as it is, if the environment variable HF_DISTILL_DEBUG is set.
@@ -358,9 +364,10 @@ def run_command(name: str, job: Callable[[], Any]) -> int:
     except BrokenPipeError:
         _close_output()
         return BROKEN_PIPE
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\n{name}: interrupted\n")
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        is_terminated = isinstance(error, TerminatedError)
+        sys.stderr.write(f"\n{name}: {'terminated' if is_terminated else 'interrupted'}\n")
+        return TERMINATED if is_terminated else INTERRUPTED
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
@@ -394,11 +401,33 @@ def _close_output() -> None:
         return
 
 
+def end_in_order() -> None:
+    """Let the signal TERM end the program as an interruption does: locks and unfinished files go, and a line says so.
+
+    Not of the processes of `torchrun`, which ends all where one has failed: they may wait for that one for ever.
+    """
+
+    def end_at_once() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def end(*_: Any) -> None:
+        end_at_once()
+        raise TerminatedError
+
+    if "RANK" not in os.environ and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
+        if hasattr(os, "register_at_fork"):
+            # Workers have nothing to tidy up.
+            os.register_at_fork(after_in_child=end_at_once)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status of `run_command`, which ends every error with one line."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if argv is None and VERBOSE not in words:
-        begin_quietly()
+    if argv is None:
+        end_in_order()
+        if VERBOSE not in words:
+            begin_quietly()
     if not words or words[0] in ("-h", "--help", "help"):
         return run_command("hf-distill", lambda: _say(usage()))
     if words[0] == "--version":

@@ -296,6 +296,7 @@ def test_a_fault_of_the_package_is_one_line_that_says_so(monkeypatch, capsys):
     ("error", "status", "line"),
     [
         (KeyboardInterrupt(), 130, "\nhf-distill teach: interrupted\n"),
+        (cli.TerminatedError(), 143, "\nhf-distill teach: terminated\n"),
         (
             MemoryError(),
             1,

@@ -302,6 +302,7 @@ def make_trainer(begun: Begun, training: DistillationArguments, teachers: Teache
     )
     # What the trainer chose where nobody did is what results and arguments tell.
     training.learning_rate = trainer.args.learning_rate
+    trainer.started_from = begun.identity
     note = FirstWeightsNote(begun.first_weights)
     trainer.add_callback(note)
     parameters = sum(count_parameters(model).total for model in teachers.models)

@@ -14,7 +14,7 @@ from transformers.trainer_callback import ExportableState
 from hf_distill.commands.distill_teachers import Teachers
 from hf_distill.commands.textbook import calibration_rows, read_textbook, stored_rows, texts_in
 from hf_distill.corpus.build.loading import load_general_corpus
-from hf_distill.hub.loading import load_model, load_tokenizer
+from hf_distill.hub.loading import checksum_of_embeddings, load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
 from hf_distill.objectives import build_objectives
@@ -38,6 +38,7 @@ class Begun:
         sizes: The table of teacher and student.
         student_init: Where the first weights came from: the name of a way to make them, or a model.
         first_weights: The same in words, with what was kept of the teacher.
+        identity: What tells these weights from others, also where the run goes on from a checkpoint.
     """
 
     student: Any
@@ -47,6 +48,7 @@ class Begun:
     sizes: str
     student_init: str
     first_weights: str
+    identity: str | None
 
 
 class FirstWeightsNote(TrainerCallback, ExportableState):
@@ -115,7 +117,12 @@ def begin(
     begun = student.student_model or _init_of(student, student_model)
     weights = "those of the checkpoint" if goes_on else _first_weights(student, student_model)
     weights += f"; vocabulary: {trimmed}" if trimmed else ""
-    return Begun(student_model, tokenizer, train_rows, eval_rows, size_table(first, student_model), begun, weights)
+    sizes = size_table(first, student_model)
+    chosen = (student.student_init, student.student_init_model, student.student_layers)
+    identity = " ".join(str(value) for value in chosen if value) or "as by default"
+    if existing is not None:
+        identity = checksum_of_embeddings(existing)
+    return Begun(student_model, tokenizer, train_rows, eval_rows, sizes, begun, weights, identity)
 
 
 def _existing_student(name: str, teacher: Any, training: DistillationArguments) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import transformers
+import xxhash
 from huggingface_hub import constants
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -284,6 +285,17 @@ def update_digest(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
         digest.update(name.encode())
         for part in _plain_tensors(tensor.detach()):
             digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def checksum_of_embeddings(model: Any) -> str | None:
+    """Return a checksum of a model's embeddings, which tell models of one shape apart; `None` if it has none."""
+    try:
+        weight = model.get_input_embeddings().weight
+    except (AttributeError, NotImplementedError):
+        return None
+    digest = xxhash.xxh3_128()
+    update_digest(digest, {"embeddings": weight})
+    return digest.hexdigest()
 
 
 def _plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -13,6 +13,7 @@ lets it go when the process ends, however it ends, so that a killed run never st
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 # The underscores keep them out of every push to the Hub.
 MARKER, LOCK = "_finished.json", "_lock"
+# What file systems say that have no locks, such as some over a network.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 # Folders that are held, and the process that holds them: a fork holds nothing.
 _HELD: dict[str, int] = {}
 # Files of which this process has read every byte and compared it with the marker: path, size, time of the last change.
@@ -551,7 +554,9 @@ def _acquire(path: Path, what: str) -> BaseFileLock | None:
             raise FolderInUseError(
                 f"{what} is being written by {holder}: wait for its end, or name another folder."
             ) from None
-        except NotImplementedError:
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise
             return None
         break
     # In place: the lock is on this very file.

@@ -99,6 +99,8 @@ class BaseTrainer(Trainer):
     accelerator: Any
     train_dataset: Any
     data_collator: Any
+    # What identifies the weights that the training began with, where it is the same each time that it is started.
+    started_from: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As `Trainer`."""
@@ -427,7 +429,8 @@ class BaseTrainer(Trainer):
         self.checkpoints.finish(folder, self.args, self._deciding(), self.accelerator)
 
     def _deciding(self) -> dict[str, Any]:
-        return self.checkpoints.deciding(self.args, self.train_dataset)
+        found = self.checkpoints.deciding(self.args, self.train_dataset)
+        return found if self.started_from is None else {**found, "first_weights": self.started_from}
 
     @unless_stock
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -172,7 +172,7 @@ class Checkpoints:
         try:
             with disk_space(folder, "a checkpoint"):
                 yield
-        except Exception:
+        except BaseException:
             if args.should_save:
                 # Half of it is of no use, and makes no room.
                 remove(folder)

@@ -1,5 +1,6 @@
 """One run at a time writes to a folder, and nothing that is read is written to."""
 
+import errno
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 import pytest
 from killing import in_fork
 
+from hf_distill.cli import end_in_order, run_command
 from hf_distill.commands.folders import writes_folder
 from hf_distill.settings import (
     CorpusArguments,
@@ -119,6 +121,39 @@ def test_a_worker_ends_with_the_process_that_it_works_for(monkeypatch):
     started = time.monotonic()
     assert os.read(alive, 1) == b""
     assert time.monotonic() - started < 30
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("hf_distill.storage.steps.FileLock.acquire", refuse)
+    with writing_to(tmp_path / "run"), in_turn(tmp_path / "lock", "The index"):
+        (tmp_path / "run" / "file").touch()
+    assert os.listdir(tmp_path / "run") == ["file"]
+
+
+def test_what_a_scheduler_ends_leaves_nothing_unfinished(tmp_path, monkeypatch):
+    def job():
+        monkeypatch.delenv("RANK", raising=False)
+        end_in_order()
+
+        def write():
+            with writing_to(tmp_path), new_file(tmp_path / "file"):
+                receive, send = os.pipe()
+                process = os.fork()
+                if not process:
+                    os.write(send, b"x")
+                    threading.Event().wait(60)
+                    os._exit(1)
+                os.read(receive, 1)
+                os.kill(process, signal.SIGTERM)
+                assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGTERM
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return run_command("hf-distill corpus", write), os.listdir(tmp_path)
+
+    assert in_fork(job) == (143, [])
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_its_flag(tmp_path):

@@ -101,9 +101,9 @@ def jobs(tiny_tokenizer, tiny_bert_config, sentences, rows):  # noqa: C901 (a jo
         trainer = MTLTrainer(encoder, args, tasks=[task], processing_class=tiny_tokenizer, max_length=16)
         return train(trainer, resume)
 
-    def fine_tuning(folder, resume, of_model=None, **more):
+    def fine_tuning(folder, resume, of_model=None, seed_of_model=0, **more):
         args = arguments(FineTuningArguments, folder, resume_from_checkpoint=resume, **more)
-        return finetune(model(0, **(of_model or {})), task, tiny_tokenizer, args).model
+        return finetune(model(seed_of_model, **(of_model or {})), task, tiny_tokenizer, args).model
 
     def masked_head(folder, resume, **more):
         args = arguments(MaskedHeadArguments, folder, mlm_probability=0.3, **more)
@@ -284,6 +284,14 @@ def test_other_rows_of_the_same_number_are_named(run, jobs, said):
     jobs["distillation"](run, "last", of_rows=slice(8, 24))
     assert len(said) == 1
     assert "(content_of_train_rows: " in said[0]
+
+
+def test_other_first_weights_are_named(jobs, tmp_path, said):
+    jobs["fine_tuning"](tmp_path, None, max_steps=1)
+    jobs["fine_tuning"](tmp_path, "last", max_steps=1)
+    assert not said
+    jobs["fine_tuning"](tmp_path, "last", max_steps=1, seed_of_model=5)
+    assert "(first_weights: " in said[0]
 
 
 def test_settings_of_tasks_are_named_too(jobs, tmp_path, said):

@@ -28,6 +28,7 @@ from transformers.utils import logging
 
 from hf_distill.capture.batch import reading
 from hf_distill.capture.signals import check_weights
+from hf_distill.hub.loading import checksum_of_embeddings
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import FineTuningArguments
 from hf_distill.storage.files import model_files
@@ -271,6 +272,7 @@ def fit(trainer: FineTuningTrainer, args: TrainingArguments, max_length: int) ->
         max_length: Tokens per row.
     """
     fp32_matmul = configure_fp32_matmul(getattr(args, "fp32_matmul", "auto"))
+    trainer.started_from = checksum_of_embeddings(trainer.model)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     whole = trainer.whole_run
     return {
