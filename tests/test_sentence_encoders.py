@@ -221,6 +221,15 @@ def test_a_student_comes_nearer_and_loads_as_a_sentence_encoder(objective, disti
     assert AutoModel.from_pretrained(tmp_path / "student").config.hidden_size == 12
 
 
+def test_an_optimizer_of_ones_own_trains_a_dense_layer_that_comes_later(distil, sentences, teacher_folder):
+    student = create_student(teacher_folder, "2x12:4h")
+    given = {"optimizers": (torch.optim.SGD(student.parameters(), lr=0.1), None)}
+    settings = {"objectives": ["embedding"], "student_dense_width": 24}
+    trainer = distil({"text": sentences}, student=student, trainer=given, **settings)
+    held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    assert {id(parameter) for parameter in trainer.model.sentence_head.parameters()} <= held
+
+
 def test_a_dense_layer_is_trained_saved_and_gone_on_with(distil, sentences, tmp_path):
     settings = {"objectives": ["embedding"], "student_dense_width": 24, "save_strategy": "steps", "save_steps": 2}
     whole, resumed = (

@@ -118,6 +118,12 @@ class Checkpoints:
         self._begun = time.time()
         if found[0] is not None and args.process_index == 0:
             _tell_differences(found[0], settings)
+            if not stock and not any(any(Path(found[0]).glob(pattern)) for pattern in _OPTIMIZERS):
+                logger.warning(
+                    f"The checkpoint {found[0]!r} has no state of the optimizer (`--save_only_model`): averages of "
+                    "gradients and the learning rate begin anew, so that the run does not end as one that was never "
+                    "interrupted."
+                )
             newest = next(iter(_checkpoints_in(str(args.output_dir))), None)
             # From any other one begins a run of its own, whose checkpoints come behind those that are there.
             if asked in LAST_ASKED or (newest is not None and os.path.samefile(found[0], newest)):

@@ -280,6 +280,13 @@ def test_other_settings_are_named(run, jobs, said):
     assert "(seed: 42 in the checkpoint, 7 now)" in said[0]
 
 
+def test_a_checkpoint_without_the_state_of_the_optimizer_is_said(jobs, said, tmp_path):
+    jobs["distillation"](tmp_path / "light", None, save_only_model=True)
+    jobs["distillation"](tmp_path / "light", "last", save_only_model=True)
+    assert len(said) == 1
+    assert "has no state of the optimizer (`--save_only_model`)" in said[0]
+
+
 def test_other_rows_of_the_same_number_are_named(run, jobs, said):
     jobs["distillation"](run, "last", of_rows=slice(8, 24))
     assert len(said) == 1

@@ -443,6 +443,26 @@ def test_what_reads_no_text_is_refused(kind, make_trainer, token_rows):
             make_trainer(tokenizer=given, train_dataset=token_rows)
 
 
+def test_a_loss_of_ones_own_counts_in_evaluations_too(make_trainer, rows):
+    class Penalised(DistillationTrainer):
+        """Adds the mean of a column to the loss."""
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            penalty = inputs.pop("labels").float().mean()
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return (found[0] + penalty, found[1]) if return_outputs else found + penalty
+
+    given = {"objectives": ["logits"], "train_dataset": rows, "max_steps": 1, "per_device_eval_batch_size": 24}
+    stock, ours = (make_trainer(trainer_class=one, **given) for one in (DistillationTrainer, Penalised))
+    uneven = rows.select([*range(24), *range(25, 64, 2)])
+    expected = stock.evaluate(uneven)
+    found = ours.evaluate(uneven)
+    assert found["eval_loss"] == pytest.approx(expected["eval_loss"] + sum(uneven["labels"]) / len(uneven), rel=1e-5)
+    assert found["eval_loss/logits/soft"] == expected["eval_loss/logits/soft"]
+    assert logged(trained(ours)) == pytest.approx([loss + 0.5 for loss in logged(trained(stock))], rel=1e-5)
+    assert ours.predict(uneven.remove_columns("labels")).metrics["test_loss"] > 0
+
+
 def test_labels_are_smoothed_as_trainer_smooths_them(tiny_student):
     logits, labels = torch.randn(5, 3), torch.tensor([0, 2, -100, 1, 1])
     signals = Signals(logits={"logits": logits}, attention_mask=torch.ones(5, 1))

@@ -190,7 +190,15 @@ class Evaluation:
             return {}
         return self.task.score(run, 8 if trainer.args.device.type == "cuda" else None)
 
-    def add(self, outputs: Mapping[str, Any], inputs: Mapping[str, Any], model: Any, *, counts: bool) -> None:
+    def add(
+        self,
+        outputs: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        model: Any,
+        *,
+        counts: bool,
+        own_loss: Tensor | None = None,
+    ) -> None:
         """Add what the model gave for a batch.
 
         Args:
@@ -198,8 +206,11 @@ class Evaluation:
             inputs: The batch.
             model: The model, which knows what its terms are means over.
             counts: Whether the rows count.
+            own_loss: The mean over the rows by a `compute_loss` of the user's, which stands for the sum of the terms.
         """
         items = count_items(inputs)
+        if own_loss is not None:
+            self._means.add("loss", own_loss, items["rows"] * counts)
         for name, value in outputs["terms"].items():
             number = items[model.counted_in(name.partition("/")[0])]
             self._means.add(
@@ -227,7 +238,9 @@ class Evaluation:
         if not means:
             return {}
         weights = model.current_weights()
-        found = {"loss": sum(weights[name.partition("/")[0]] * mean for name, mean in means.items())}
+        own = means.pop("loss", None)
+        total = sum(weights[name.partition("/")[0]] * mean for name, mean in means.items())
+        found = {"loss": total if own is None else own}
         found |= {f"loss/{name}": mean for name, mean in means.items()}
         wrong = [name for name, value in found.items() if not math.isfinite(value)]
         if wrong:

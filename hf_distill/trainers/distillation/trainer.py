@@ -516,8 +516,8 @@ class DistillationTrainer(BaseTrainer):
         if self.evaluation.asked is not None:
             with torch.no_grad(), self.compute_loss_context_manager():
                 return self.evaluation.ask(model, inputs)
-        seen, count, counts = self.evaluation.rows_seen(inputs, self.accelerator)
-        seen = self.model.as_read(seen)
+        given, count, counts = self.evaluation.rows_seen(inputs, self.accelerator)
+        seen = self.model.as_read(given)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(
                 teacher_signals=self._signals_to_compare(seen),
@@ -525,14 +525,24 @@ class DistillationTrainer(BaseTrainer):
                 return_agreement=self.args.eval_agreement,
                 **seen,
             )
-        self.evaluation.add(outputs, seen, self.model, counts=counts)
-        loss = torch.as_tensor(outputs["loss"]).detach() if outputs["terms"] else None
+            own_loss = self._own_loss(model, given)
+        self.evaluation.add(outputs, seen, self.model, counts=counts, own_loss=own_loss)
+        loss = torch.as_tensor(outputs["loss"]).detach() if outputs["terms"] and own_loss is None else own_loss
         if prediction_loss_only:
             return loss, None, None
         left_out = {"loss", "terms", "agreement", *(ignore_keys or ())}
         logits = tuple(as_rows(value.detach(), count) for name, value in outputs.items() if name not in left_out)
         labels = tuple(inputs[name] for name in self.label_names if inputs.get(name) is not None)
         return loss, unpacked(logits), unpacked(labels)
+
+    def _own_loss(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor | None:
+        """The loss of a batch by a `compute_loss` of the user's, where the rows have what it reads."""
+        if getattr(self.compute_loss, "__func__", None) is DistillationTrainer.compute_loss:
+            return None
+        lacks_labels = any(inputs.get(name) is None for name in self.label_names)
+        if self.evaluation.predicting and lacks_labels:
+            return None
+        return self.compute_loss(model, dict(inputs)).detach()
 
     def _signals_to_compare(self, inputs: Mapping[str, Any]) -> Any:
         """Return the teacher's signals; `None` where only the student can read the rows that it is to predict."""
