@@ -230,6 +230,17 @@ def test_an_optimizer_of_ones_own_trains_a_dense_layer_that_comes_later(distil, 
     assert {id(parameter) for parameter in trainer.model.sentence_head.parameters()} <= held
 
 
+@pytest.mark.parametrize(("loss", "rows"), [("kl", 3), ("mse", 2), ("both", 2)])
+def test_similarities_of_too_few_texts_are_refused(loss, rows, distil, sentences):
+    def make(size):
+        given = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 8}
+        return distil({"text": sentences}, objectives=[{"objective": "similarity", "loss": loss}], **given)
+
+    assert trained(make(rows)).state.log_history[0]["grad_norm"] > 0
+    with pytest.raises(ValueError, match=f"need {rows} of them, but `--per_device_train_batch_size` is {rows - 1};"):
+        make(rows - 1)
+
+
 def test_a_dense_layer_is_trained_saved_and_gone_on_with(distil, sentences, tmp_path):
     settings = {"objectives": ["embedding"], "student_dense_width": 24, "save_strategy": "steps", "save_steps": 2}
     whole, resumed = (

@@ -36,6 +36,7 @@ class Objective(nn.Module):
         needs_teacher: Whether the objective compares with a teacher.
         needs_labels: Whether it needs gold labels; of a class, whatever its settings.
         reads_candidates: Whether a row must be a query with candidates, each with one score.
+        least_rows: Rows of a batch below which it says nothing.
         citation: BibTeX key of the paper (see `hf_distill.hub`), or "".
         formula: What is computed, in one line of plain text; S is the student, T the teacher.
         registered_name: Its name in the registry, which `register_objective` sets.
@@ -45,6 +46,7 @@ class Objective(nn.Module):
     needs_teacher: ClassVar[bool] = True
     needs_labels: bool = False
     reads_candidates: ClassVar[bool] = False
+    least_rows: int = 1
     citation: ClassVar[str] = ""
     formula: ClassVar[str] = ""
     registered_name: ClassVar[str] = ""

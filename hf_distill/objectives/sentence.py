@@ -198,6 +198,8 @@ class SimilarityObjective(SentenceObjective):
                 "above 0."
             )
         self.similarity_temperature = similarity_temperature
+        # Of two texts each has one neighbour, whatever the similarity.
+        self.least_rows = 3 if self.used_losses == ("kl",) else 2
 
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None

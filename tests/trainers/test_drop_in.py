@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import datasets
 import pytest
 import torch
-from trainings import logged, trained
+from trainings import assert_same_weights, logged, trained
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, pipeline
 from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS
 from transformers.trainer_pt_utils import LabelSmoother
@@ -461,6 +461,20 @@ def test_a_loss_of_ones_own_counts_in_evaluations_too(make_trainer, rows):
     assert found["eval_loss/logits/soft"] == expected["eval_loss/logits/soft"]
     assert logged(trained(ours)) == pytest.approx([loss + 0.5 for loss in logged(trained(stock))], rel=1e-5)
     assert ours.predict(uneven.remove_columns("labels")).metrics["test_loss"] > 0
+
+
+def test_the_model_of_one_distillation_is_student_or_teacher_of_the_next(make_trainer, token_rows, tmp_path):
+    first = trained(make_trainer(objectives=["logits"], train_dataset=token_rows, max_steps=1))
+    again = make_trainer(student=first.model, copies=False, objectives=["logits"], train_dataset=token_rows)
+    assert again.student is first.student
+    taught = make_trainer(first.model, objectives=["logits"], train_dataset=token_rows)
+    assert taught.teacher.model is first.student
+    assert taught.evaluate(token_rows)["eval_loss"] > 0
+    several = make_trainer([first.model], MultiTeacherTrainer, objectives=["logits"], train_dataset=token_rows)
+    assert several.teachers[0].model is first.student
+    first.save_model(str(tmp_path / "saved"))
+    folder = make_trainer(student=tmp_path / "saved", objectives=["logits"], train_dataset=token_rows)
+    assert_same_weights(folder.student, first.student)
 
 
 def test_labels_are_smoothed_as_trainer_smooths_them(tiny_student):

@@ -6,6 +6,7 @@ loss, the detached terms and, where asked for, the student's logits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -20,6 +21,7 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from ...capture.architectures import forward_columns, label_head, unwrap
 from ...capture.signals import SignalRequest, Signals
 from ...capture.transformer import capture_of
+from ...hub.loading import load_model
 from ...kernels.least_squares import LinearFit
 from ...objectives import Objective, WeightedObjective, build_objectives
 from ...objectives.base import as_in_first_process
@@ -27,9 +29,9 @@ from ...objectives.logits import IGNORED
 from ...objectives.schedules import Schedule
 from ...objectives.sentence import EmbeddingObjective, vectors_of
 from ...settings import DistillationArguments
-from ...students.sentence import SentenceHead, head_of, keep_activation
+from ...students.sentence import SentenceHead, as_encoder, head_of, keep_activation
 from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
-from ...teachers.base import TeacherSource, TokenColumns
+from ...teachers.base import LiveTeacher, TeacherSource, TokenColumns
 from ...teachers.routing import only_requested
 from .agreement import agreement_sums, can_agree
 
@@ -175,6 +177,14 @@ class DistillationModel(PreTrainedModel):
             raise ValueError(
                 f"`--mlm_probability` {args.mlm_probability} masks tokens for a masked-LM head, but a "
                 f"{type(self.student).__name__} predicts the next token: leave it out."
+            )
+        rows = args.per_device_train_batch_size
+        silent = {n: o.least_rows for n, o in self.objectives.items() if cast(Objective, o).least_rows > rows}
+        if silent and args.max_tokens_per_batch is None:
+            raise ValueError(
+                f"The objectives {sorted(silent)} compare the texts of a batch with each other, so that they need "
+                f"{max(silent.values())} of them, but `--per_device_train_batch_size` is {rows}; accumulated batches "
+                "stay apart."
             )
         if args.pack_rows and not self._capture.packs_rows:
             raise ValueError(
@@ -486,6 +496,31 @@ class DistillationModel(PreTrainedModel):
             if name.startswith("_") or "student" not in self._modules:
                 raise
             return getattr(self._modules["student"], name)
+
+
+def plain_student(given: Any) -> tuple[Any, SentenceHead | None]:
+    """The student that was given, and what makes one vector of a text where that came with it.
+
+    Args:
+        given: A model, an id, a folder, a `SentenceTransformer`, or the model of another distillation.
+
+    Raises:
+        OSError: If there is no such model.
+    """
+    if isinstance(given, DistillationModel):
+        return given.student, given.sentence_head
+    if isinstance(given, (str, os.PathLike)):
+        given = load_model(os.fspath(given), flag="model")
+    return as_encoder(given) if isinstance(given, nn.Sequential) else (given, None)
+
+
+def plain_teacher(given: Any) -> Any:
+    """What was given as a teacher, or several; of models of other distillations their students."""
+    if isinstance(given, (list, tuple)):
+        return [plain_teacher(one) for one in given]
+    if not isinstance(given, DistillationModel):
+        return given
+    return given.student if given.sentence_head is None else LiveTeacher(given.student, head=given.sentence_head)
 
 
 def refuse_wrapped(student: Any) -> None:

@@ -23,7 +23,6 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from ...capture.architectures import forward_columns, without_adapters
 from ...capture.packed_rows import packing_rows
 from ...capture.signals import Signals, named_signals
-from ...hub.loading import load_model
 from ...hub.tokenizers import tokenizer_hash
 from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective
@@ -32,7 +31,7 @@ from ...settings import DistillationArguments
 from ...settings.distill import RATE_OF_CUT_STUDENTS, Unset
 from ...students.dropout import set_dropout
 from ...students.first_weights import CUT_STUDENTS
-from ...students.sentence import as_encoder, read_head
+from ...students.sentence import read_head
 from ...tasks.loading import LoadedTask
 from ...tasks.rows.text import has_transform
 from ...teachers.base import TeacherSource
@@ -55,6 +54,8 @@ from .model import (
     DistillationModel,
     count_items,
     give_own_settings,
+    plain_student,
+    plain_teacher,
     refuse_wrapped,
     train_beside,
     with_objectives,
@@ -118,7 +119,8 @@ class DistillationTrainer(BaseTrainer):
         `DistillationTrainer(student, teacher, args)`.
 
         Args:
-            model: The student: a model, a Hub id or a folder.
+            model: The student: a model, a Hub id or a folder; `trainer.model` of another distillation stands for its
+                student.
             args: `DistillationArguments`, or plain `TrainingArguments`, whose values count as chosen; the settings
                 of the distillation then have their defaults.
             data_collator: Makes batches of rows.
@@ -156,14 +158,12 @@ class DistillationTrainer(BaseTrainer):
         self._usual_rate = self._open_rate = self.args.learning_rate if is_rate_open else None
         self.peft_config = peft_config
         self._given_model, self._is_started = model is not None, False
-        student: Any = load_model(model, flag="model") if isinstance(model, str) else model
-        # Such as a `SentenceTransformer`.
-        student, self._student_head = as_encoder(student) if isinstance(student, nn.Sequential) else (student, None)
+        student, self._student_head = plain_student(model)
         self._check_given(eval_task, processing_class, compute_loss_func=compute_loss_func)
         self.teacher: TeacherSource | None = None
         if teacher_model is not None:
             self.teacher = open_teachers(
-                teacher_model,
+                plain_teacher(teacher_model),
                 self.args,
                 student=student,
                 tokenizer=processing_class,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from hf_distill.trainers.base import (
 from hf_distill.trainers.callbacks import epochs_in
 from hf_distill.trainers.checkpoints import MANIFEST_NAME, check_manifest
 from hf_distill.trainers.distillation.evaluation import ExactMeans
-from hf_distill.trainers.distillation.model import train_too
+from hf_distill.trainers.distillation.model import DistillationModel, plain_teacher, train_too
 from hf_distill.trainers.distillation.rows import check_one_set
 from hf_distill.trainers.fine_tuning.heads import Collator, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions
@@ -125,6 +126,8 @@ class MTLTrainer(BaseTrainer):
         _refuse_settings(own)
         refuse_data_parallel(own)
         configure_fp32_matmul(own.fp32_matmul)
+        if isinstance(model, (os.PathLike, DistillationModel)):
+            model = model.student if isinstance(model, DistillationModel) else os.fspath(model)
         known = list(model.parameters()) if isinstance(model, nn.Module) else []
         self.specs = {task.spec.name: task.spec for task in tasks}
         if not isinstance(model, MultiTaskModel):
@@ -192,7 +195,7 @@ class MTLTrainer(BaseTrainer):
             is_list = isinstance(teachers, Sequence) and not isinstance(teachers, str)
             pairs = len(self.specs[task].text_columns) > 1
             found[task] = []
-            for index, one in enumerate(teachers if is_list else [teachers]):
+            for index, one in enumerate(map(plain_teacher, teachers if is_list else [teachers])):
                 refuse_shared(model, one)
                 source = open_teacher(one, flag="--task_teachers", name=f"teacher_{index}")
                 try:
