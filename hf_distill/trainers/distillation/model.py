@@ -179,7 +179,8 @@ class DistillationModel(PreTrainedModel):
                 f"{type(self.student).__name__} predicts the next token: leave it out."
             )
         rows = args.per_device_train_batch_size
-        silent = {n: o.least_rows for n, o in self.objectives.items() if cast(Objective, o).least_rows > rows}
+        needed = {name: cast(Objective, objective).least_rows for name, objective in self.objectives.items()}
+        silent = {name: least for name, least in needed.items() if least > rows}
         if silent and args.max_tokens_per_batch is None:
             raise ValueError(
                 f"The objectives {sorted(silent)} compare the texts of a batch with each other, so that they need "
