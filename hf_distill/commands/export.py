@@ -17,7 +17,7 @@ from hf_distill.commands.results import finish
 from hf_distill.commands.student_facts import exported_facts, write_card
 from hf_distill.commands.teach import load_task_from
 from hf_distill.hub.loading import load_model, load_tokenizer
-from hf_distill.hub.selection import EXPORT_FILE
+from hf_distill.hub.selection import EXPORT_FILE, checksum_of_weights
 from hf_distill.reports.onnx.onnx_export import VectorModel, export_onnx, largest_difference, quantize_onnx
 from hf_distill.reports.onnx.onnx_model import INT8_FILE, ONNX_FILE, OnnxModel
 from hf_distill.reports.speed.latency import weight_bytes
@@ -100,6 +100,7 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
     facts = {
         "job": "export",
         "model": arguments.model,
+        "weights": checksum_of_weights(arguments.model),
         "folder": str(folder),
         "files": sorted(path.name for path in folder.glob("*.onnx*")),
         "difference": difference,

@@ -30,7 +30,7 @@ from hf_distill.hub.model_card import (
     shown_name,
     write_model_card,
 )
-from hf_distill.hub.selection import EXPORT_FILE, RESULTS_FILE
+from hf_distill.hub.selection import EXPORT_FILE, RESULTS_FILE, onnx_is_outdated
 from hf_distill.hub.usage import PIPELINES, example_inputs, pipeline_options
 from hf_distill.reports.speed.quality import ONNX_FOLDER
 from hf_distill.settings import CorpusArguments
@@ -368,7 +368,11 @@ def facts_of_folder(model: Any, folder: str, name: str) -> CardFacts:
             scores=_scores_of_results(results),
         )
     exported = path / ONNX_FOLDER / EXPORT_FILE
-    return dataclasses.replace(facts, onnx=onnx_facts(read_json(exported), "onnx/")) if exported.is_file() else facts
+    if not exported.is_file():
+        return facts
+    return dataclasses.replace(
+        facts, onnx=None if onnx_is_outdated(path) else onnx_facts(read_json(exported), "onnx/")
+    )
 
 
 def _tag_of(model: Any, folder: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from hf_distill.storage.files import close_path, read_json
+from hf_distill.storage.files import checksum_of, close_path, read_json
 from hf_distill.storage.plain_values import NotFiniteError, listed
 
 RepoType = Literal["model", "dataset"]
@@ -101,6 +101,7 @@ DENIED: tuple[tuple[str, str], ...] = (
     ("*.pkl", _PICKLE),
     ("*.ckpt", _PICKLE),
 )
+_OUTDATED = "made of other weights than those beside it: `hf-distill export` makes it anew"
 # Jobs that make teachers.
 _NO_STUDENTS = {"teach": "hf-distill teach", "mlm": "hf-distill mlm"}
 # Names of weights in the trained module that are not the student's.
@@ -160,8 +161,9 @@ def select_files(folder: str | os.PathLike[str]) -> Selection:
     root = Path(folder).expanduser()
     repo_type = _repo_type(root)
     files, left_out = [], []
+    outdated = onnx_is_outdated(root)
     for path, size in _walk(root, repo_type):
-        reason = _reason(path, repo_type, root)
+        reason = _OUTDATED if outdated and path.startswith("onnx/") else _reason(path, repo_type, root)
         if reason is None:
             files.append(PushedFile(path, size))
         else:
@@ -169,6 +171,21 @@ def select_files(folder: str | os.PathLike[str]) -> Selection:
     selection = Selection(root, repo_type, tuple(files), tuple(left_out))
     _check_weights(selection)
     return selection
+
+
+def checksum_of_weights(folder: str | os.PathLike[str]) -> str:
+    """The checksums of a model's weights, one after the other; empty where the folder has none."""
+    files = {file for pattern in WEIGHTS for file in Path(folder).expanduser().glob(pattern)}
+    return " ".join(checksum_of(file) for file in sorted(files))
+
+
+def onnx_is_outdated(folder: str | os.PathLike[str]) -> bool:
+    """Whether the ONNX files in a model's folder were made of other weights than those that are there now."""
+    try:
+        made_of = read_json(Path(folder).expanduser() / "onnx" / EXPORT_FILE).get("weights")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return bool(made_of) and made_of != checksum_of_weights(folder)
 
 
 def is_data_file(path: str, repo_type: RepoType) -> bool:

@@ -71,6 +71,7 @@ def test_folders_of_the_machine_are_cut_to_their_last_name(text, shown):
         "hf_distill and hf_distill_outputs",
         "see <a href='x'>y</a>",
         "max_new_tokens: 48, eos_token: [SEP]",
+        "[{'score': 0.5, 'token': 1037, 'token_str': 'a', 'sequence': 'the cat.'}]",
     ],
 )
 def test_everything_else_stays(text):
@@ -81,6 +82,12 @@ def test_fields_are_hidden_by_their_names_at_any_depth():
     values = {"a": [{"hub_token": "x", "password": 123, "n_tokens": 5}], "path": "/tmp/x/y", "none_token": None}
     shown = {"a": [{"hub_token": "***", "password": "***", "n_tokens": 5}], "path": "y", "none_token": None}
     assert public(values) == shown
+
+
+def test_labels_may_be_called_like_secrets():
+    """A model that finds passwords and tokens in texts knows them by their names."""
+    values = {"label2id": {"O": 0, "B-PASSWORD": 1, "API_KEY": 2}, "id2label": {"0": "O", "1": "B-PASSWORD"}}
+    assert public(values) == without_secrets(values) == values
 
 
 def test_names_that_become_equal_are_all_kept():

@@ -67,6 +67,7 @@ def test_the_card_shows_what_its_code_prints(student, capsys, kind):
     folder = student(kind)
     make_card(CardArguments(folder))
     card, example = card_of(folder), read_facts(folder).example
+    assert "***" not in card
     assert f"```text\n{example.printed}\n```" in card
     exec(compile(first_code(card), "card", "exec"), {})
     printed = capsys.readouterr().out.strip()

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 from tiny_data import save_model, write_task
-from transformers import AutoTokenizer, BertForQuestionAnswering, BertModel
+from transformers import (
+    AutoTokenizer,
+    BertForQuestionAnswering,
+    BertModel,
+)
 
 pytest.importorskip("onnx", reason="pip install 'hf_distill[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'hf_distill[onnx]'")
@@ -15,6 +19,8 @@ pytest.importorskip("onnxruntime", reason="pip install 'hf_distill[onnx]'")
 
 from hf_distill.commands.card import run as make_card
 from hf_distill.commands.export import run as export, summary
+from hf_distill.hub.loading import load_model
+from hf_distill.hub.selection import select_files
 from hf_distill.reports.onnx.onnx_model import OnnxModel
 from hf_distill.reports.speed.quality import read_quality
 from hf_distill.settings import CardArguments, ExportArguments, ScoredTaskArguments
@@ -80,6 +86,15 @@ def test_a_configuration_that_asks_for_attention_maps_stays_as_it_is_and_an_expo
     # The card of the student names what lies beside it.
     make_card(CardArguments(str(folder)))
     assert "| `onnx/model.onnx` | fp32 |" in (folder / "README.md").read_text()
+    assert {"onnx/model.onnx", "onnx/config.json"} <= {file.path for file in select_files(folder).files}
+    # Of other weights than these it is no file of the student any more.
+    model = load_model(str(folder), flag="--model")
+    torch.nn.init.ones_(model.classifier.bias)
+    model.save_pretrained(folder)
+    left_out = {file.path: file.reason for file in select_files(folder).left_out}
+    assert "other weights" in left_out["onnx/model.onnx"]
+    make_card(CardArguments(str(folder)))
+    assert "onnx/model.onnx" not in (folder / "README.md").read_text()
 
 
 def test_a_model_of_the_hub_has_no_folder_to_write_into():
