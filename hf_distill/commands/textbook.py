@@ -19,7 +19,7 @@ from hf_distill.tasks.catalogue.registry import is_registered
 from hf_distill.tasks.custom import TASK_FILE
 from hf_distill.tasks.labels import visible_labels
 from hf_distill.tasks.loading import LoadedTask, load_task, takes_columns
-from hf_distill.tasks.one_file import CONLL, is_one_file
+from hf_distill.tasks.one_file import CONLL, is_one_file, refuse_other_files
 from hf_distill.tasks.rows.text import CANDIDATES_COLUMN, PAIR_COLUMN
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.tasks.spec import REGRESSION_METRICS
@@ -240,6 +240,9 @@ def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) 
 def _check_tasks(sources: Sequence[str], tasks: dict[str, LoadedTask], textbook: TextbookArguments) -> None:
     """Refuse sources of different kinds: rows with labels, words or contexts are not joined with other rows."""
     kinds = {source: tasks[source].spec.kind if source in tasks else "text without labels" for source in sources}
+    for source in set(sources) - set(tasks):
+        if not Path(source).expanduser().exists():
+            refuse_other_files(source, "--textbook")
     if len(set(kinds.values())) > 1 or set(tasks) != set(sources):
         because = "with `--with_labels` " if textbook.with_labels else ""
         raise ValueError(f"`--textbook` {because}must name tasks of one kind, but it names {kinds}.")

@@ -14,7 +14,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_GENERIC = re.compile(r"(label_)?\d+", flags=re.IGNORECASE)
+# A number with leading zeros is a name: of a place, of a disease.
+_GENERIC = re.compile(r"(label_)?(0|[1-9]\d*)", flags=re.IGNORECASE)
 
 
 @cache

@@ -206,6 +206,10 @@ class TestFilesOfYourOwn:
         ):
             TextbookArguments(label_column="label")
 
+    def test_a_file_that_is_not_there_is_told_from_text_without_labels(self, read, moods):
+        with pytest.raises(FileNotFoundError, match=r"`--textbook`: there is no file .* Did you mean 'moods.csv'\?"):
+            read(moods.replace("moods", "mods"), with_labels=True)
+
     def test_what_cannot_be_told_names_the_flags(self, read, tmp_path):
         (tmp_path / "a.csv").write_text("a,b\nx y,1\nz w,2\n")
         with pytest.raises(ValueError, match=r"`--textbook` '.*a.csv' has the columns .*: name it with `--label_col"):

@@ -48,6 +48,9 @@ def test_numbers_count_the_names_whatever_their_order():
     assert order_by_number(["1", "2", "3"], wanted) == [0, 1, 2]
     assert order_by_number(wanted, ["2", "1", "0"]) == [2, 1, 0]
     assert order_by_number(["0", "LABEL_0", "1"], wanted) is None
+    # Codes are names, which no others are counted by.
+    assert order_by_number(["01", "02", "03"], wanted) is None
+    assert order_by_number(["LABEL_0", "LABEL_1"], ["01", "02"]) == [0, 1]
     assert order_by_number(["a", "b", "c"], wanted) is None
     assert order_by_number(["0", "1"], wanted) is None
 
