@@ -32,7 +32,9 @@ from hf_distill.storage.plain_values import did_you_mean
 # Shows the whole traceback of every error.
 DEBUG_VARIABLE = "HF_DISTILL_DEBUG"
 VERBOSE = "--verbose"
-USER_ERROR, OUT_OF_MEMORY, FAULT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 70, 130, 141, 143
+USER_ERROR, OUT_OF_MEMORY, PEER_GONE, FAULT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 2, 1, 1, 70, 130, 141, 143
+# In what gloo says when a process of `torchrun` no longer answers; NCCL's errors have types of their own.
+_PEER = "gloo/transport"
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -352,8 +354,8 @@ def run_command(name: str, job: Callable[[], Any]) -> int:
         job: What to do; what it returns is not looked at.
 
     Returns:
-        The exit status: 0, or 2 (wrong input), 1 (out of memory), 70 (fault of this package), 130 (interrupted), 141
-        (nobody reads the output any more), 143 (terminated).
+        The exit status: 0, or 2 (wrong input), 1 (out of memory, or another process of the run has ended), 70 (fault
+        of this package), 130 (interrupted), 141 (nobody reads the output any more), 143 (terminated).
 
     Raises:
         Exception: Every error of the job as it is, if the environment variable HF_DISTILL_DEBUG is set.
@@ -385,6 +387,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return text or type(error).__name__, USER_ERROR
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory ({text or 'no further words'}): take smaller batches or shorter rows.", OUT_OF_MEMORY
+    if "RANK" in os.environ and (_PEER in text or type(error).__name__.startswith("Dist")):
+        return f"another process of this run has ended, whose own line says why ({text[:120]}).", PEER_GONE
     return (
         f"this is a fault of hf_distill, please report it: {type(error).__name__}: {text} "
         f"({DEBUG_VARIABLE}=1 shows where it happened)",

@@ -316,6 +316,20 @@ def test_other_ends_are_one_line_too(error, status, line, monkeypatch, capsys):
     assert capsys.readouterr().err == line
 
 
+def test_a_process_of_torchrun_does_not_take_the_end_of_another_for_a_fault(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+
+    monkeypatch.setattr(cli, "run_verb", fail)
+    assert main(["distill"]) == 70
+    monkeypatch.setenv("RANK", "0")
+    assert main(["distill"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(
+        "hf-distill distill: another process of this run has ended, whose own line says why ([/pytorch"
+    )
+
+
 def test_nobody_has_to_read_the_help_to_its_end():
     code = "import sys; from hf_distill.cli import main; sys.exit(main(['distill', '--help']))"
     with subprocess.Popen(

@@ -119,7 +119,7 @@ def begin(
     weights += f"; vocabulary: {trimmed}" if trimmed else ""
     sizes = size_table(first, student_model)
     chosen = (student.student_init, student.student_init_model, student.student_layers)
-    identity = " ".join(str(value) for value in chosen if value) or "as by default"
+    identity: str | None = " ".join(str(value) for value in chosen if value) or "as by default"
     if existing is not None:
         identity = checksum_of_embeddings(existing)
     return Begun(student_model, tokenizer, train_rows, eval_rows, sizes, begun, weights, identity)
