@@ -194,7 +194,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
     if "folder" in report:
         student = f"{report['folder']}/student"
         lines.append(f"everything is in {report['folder']}: the student with its card in {student},")
-        lines.append(f"curves and scores in {report['folder']}/report.html")
+        lines.append(f"the report on all stages in {report['folder']}/report.html")
         lines.append(f"go on with: hf-distill push {student} USER/NAME --dry_run")
     return lines
 
