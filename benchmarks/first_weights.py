@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from hf_distill.commands.results import environment
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings.distill import RATE_OF_CUT_STUDENTS
-from hf_distill.students.first_weights import first_weights_of
+from hf_distill.students.first_weights import CalibrationRow, first_weights_of
 from hf_distill.students.sentence import SentenceHead, encode_texts
 from hf_distill.students.sizes import count_parameters
 from hf_distill.students.vocabulary import trim_vocabulary
@@ -71,7 +72,7 @@ def begin(words: argparse.Namespace, init: str, seed: int) -> tuple[Path, dict[s
 
 
 def first_student(
-    teacher: Any, tokenizer: Any, shape: str, init: str, text: list[str] | None, seed: int
+    teacher: Any, tokenizer: Any, shape: str, init: str, text: Iterable[CalibrationRow] | None, seed: int
 ) -> tuple[Any, list[float]]:
     """A student with first weights, and the share of the states of each layer that they explain."""
     set_seed(seed)
@@ -93,13 +94,13 @@ def texts_of(words: argparse.Namespace, seed: int) -> list[str]:
     return [words.prefix + text for text in corpus.select(range(min(count, len(corpus))))["text"]]
 
 
-def calibration_texts(words: argparse.Namespace, seed: int) -> list[str]:
-    """The texts of the refit: the first ones of the textbook, or the training rows of a task."""
+def calibration_texts(words: argparse.Namespace, seed: int) -> Iterable[CalibrationRow]:
+    """What is read for the refit: the first texts of the textbook, or the training rows of a task."""
     if not words.calibration:
         return texts_of(words, seed)[:CALIBRATION_ROWS]
     task = load_task(words.calibration, words.data_dir)
-    rows = task.train.shuffle(seed=seed)
-    return [words.prefix + text for column in task.spec.text_columns for text in rows[column][:CALIBRATION_ROWS]]
+    rows = task.train.shuffle(seed=seed).select_columns(list(task.spec.text_columns))
+    return (tuple(words.prefix + text for text in row.values()) for row in rows)
 
 
 def distilled(student: Any, tokenizer: Any, words: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
