@@ -127,9 +127,9 @@ def _describe(
     begun = ready.begun
     logger.warning("\n".join([ready.trainer.describe(), f"first weights: {begun.first_weights}", begun.sizes]))
     command = shown_command("distill", student, teacher, textbook, training)
-    rows = len(begun.train_rows)
-    details = distillation_details(begun.first_weights, textbook, rows, command, environment())
-    ready.trainer.card_details = details
+    ready.trainer.card_details = distillation_details(
+        begun.first_weights, textbook, begun.train_rows, command, environment()
+    )
 
 
 def _write(
@@ -152,7 +152,8 @@ def _write(
     teachers_vectors = None if vectors is None else vectors.score_teacher(trainer.teachers[0])
     if training.world_size == 1:
         # A student that is spread over processes cannot be asked by one of them.
-        told = completed(card_facts(trainer, ""), trainer.student, trainer.processing_class)
+        known = replace(card_facts(trainer, ""), text_pairs=trainer.card_details["text_pairs"])
+        told = completed(known, trainer.student, trainer.processing_class)
         trainer.card_details |= {"example": told.example, "limits": told.limits}
     trainer.create_model_card()
     facts = {

@@ -37,6 +37,7 @@ from hf_distill.settings import CorpusArguments
 from hf_distill.storage.files import read_json
 from hf_distill.students.sentence import keep_activation, read_head
 from hf_distill.tasks.catalogue.generation import GenerationSpec
+from hf_distill.tasks.rows.text import PAIR_COLUMN
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.vectors import Pairs
 from hf_distill.trainers.distillation.card import (
@@ -52,6 +53,8 @@ from hf_distill.trainers.distillation.card import (
 ONE_FILE_FOLDER = "task"
 # Answers of an example that the Hub shows.
 _ANSWERS = 5
+# Rows that say whether a student reads pairs.
+_LOOKED_AT = 100
 # Flags that a shown command leaves out: places on this machine, and how progress is shown.
 _UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
 # Flags whose values may be folders.
@@ -303,21 +306,23 @@ def pipeline_facts(
 
 
 def distillation_details(
-    first_weights: str, textbook: Any, rows: int, command: str, environment: Mapping[str, Any]
+    first_weights: str, textbook: Any, rows: Any, command: str, environment: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fields of the card's facts that a distillation's arguments say.
 
     Args:
         first_weights: Where the student's first weights came from, in words.
         textbook: `TextbookArguments`.
-        rows: Rows to learn from.
+        rows: The rows to learn from, as text or tokens.
         command: The run's command, as `shown_command` gives it.
         environment: Of the results.
     """
+    seconds = rows[:_LOOKED_AT][PAIR_COLUMN] if PAIR_COLUMN in rows.column_names else [None]
     names = ", ".join(_place(source) for source in textbook.textbook or ["the rows of the stored teacher"])
     return {
         "initialisation": first_weights,
-        "corpus": CorpusFacts(name=names, statistics={"rows": rows}),
+        "corpus": CorpusFacts(name=names, statistics={"rows": len(rows)}),
+        "text_pairs": None not in seconds,
         "commands": [command],
         "hardware": hardware(environment),
     }

@@ -1,10 +1,11 @@
 """Distil from a teacher folder and a text file: what lies in the folder afterwards, and what is refused."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import yaml
-from tiny_data import QUIET
+from tiny_data import QUIET, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_distill.commands.distill import run as distill
@@ -249,3 +250,13 @@ def test_a_teacher_without_a_tokenizer_is_refused(run, tmp_path, tiny_teacher):
     tiny_teacher.save_pretrained(tmp_path / "bare")
     with pytest.raises((ValueError, OSError), match=r"`--teacher_model`.*no tokenizer files.*save_pretrained"):
         run(teacher_model=str(tmp_path / "bare"))
+
+
+def test_a_student_of_pairs_shows_a_pair_on_its_card(run, tmp_path, sentences):
+    rows = [{"text": one, "text_pair": two} for one, two in pairwise(sentences)]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    run(textbook=[str(tmp_path / "pairs.jsonl")], objectives=["logits"])
+    facts = read_facts(tmp_path / "student")
+    assert facts.text_pairs
+    assert list(facts.example.inputs) == ["text", "text_pair"]
+    assert "classify({" in (tmp_path / "student" / "README.md").read_text(encoding="utf-8")
