@@ -12,8 +12,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback, se
 from transformers.trainer_callback import ExportableState
 
 from hf_distill.commands.distill_teachers import Teachers
-from hf_distill.commands.textbook import calibration_rows, read_textbook, stored_rows, texts_in
-from hf_distill.corpus.build.loading import load_general_corpus
+from hf_distill.commands.textbook import calibration_rows, plain_text, read_textbook, stored_rows, texts_in
 from hf_distill.hub.loading import checksum_of_embeddings, load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
@@ -190,7 +189,7 @@ def _calibration_text(
     if not student.calibration_tokens:
         return None
     if student.calibration_text is not None:
-        textbook = load_general_corpus(student.calibration_text, flag="--calibration_text")
+        textbook = plain_text(student.calibration_text, training.text_column, "--calibration_text")
     return calibration_rows(textbook, training.text_column)
 
 

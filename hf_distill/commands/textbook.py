@@ -92,7 +92,7 @@ def _queries_with_candidates(rows: datasets.Dataset, column: str) -> Iterator[Ca
     longest = 1
     for turn in itertools.count():
         for number, row in enumerate(rows):
-            candidates = row[CANDIDATES_COLUMN]
+            candidates = row[CANDIDATES_COLUMN] or ()
             longest = max(longest, len(candidates))
             if turn < len(candidates):
                 yield row[column], candidates[(number + turn) % len(candidates)]
@@ -147,7 +147,7 @@ def read_rows(
         parts = [_labelled(tasks[source], column, tokenizer, max_length, config) for source in sources]
     else:
         parts = [
-            _task_text(tasks[source], column) if source in tasks else _plain_text(source, column, flag)
+            _task_text(tasks[source], column) if source in tasks else plain_text(source, column, flag)
             for source in sources
         ]
         parts = [_first_rows(rows, textbook.max_textbook_rows) for rows in parts]
@@ -294,8 +294,12 @@ def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
     return rows
 
 
-def _plain_text(source: str, column: str, flag: str) -> datasets.Dataset:
-    """Read the text of a source that is no task."""
+def plain_text(source: str, column: str, flag: str) -> datasets.Dataset:
+    """Read the text of a source that is no task.
+
+    Raises:
+        ValueError: If it has no column of this name with texts.
+    """
     rows = load_general_corpus(source, flag=flag)
     if column not in rows.column_names:
         raise ValueError(

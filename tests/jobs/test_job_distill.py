@@ -146,6 +146,17 @@ def test_damaged_checkpoints_are_no_reason_to_leave_the_first_weights_unfitted(f
     assert "explain" in first_weights(resume_from_checkpoint="last")
 
 
+def test_calibration_text_without_the_column_of_the_text_is_named(tmp_path, teacher, text):
+    (tmp_path / "rows.jsonl").write_text('{"sentence": "a cat"}\n')
+    with pytest.raises(ValueError, match=r"`--calibration_text` '.*rows.jsonl' has no column 'text' \(`--text_col"):
+        distill(
+            StudentArguments("2x12:2h:16", calibration_text=str(tmp_path / "rows.jsonl")),
+            TeacherArguments(teacher),
+            TextbookArguments([text]),
+            DistillationArguments(str(tmp_path / "student"), use_cpu=True),
+        )
+
+
 def test_the_last_checkpoint_of_a_new_run_is_its_beginning(run):
     assert run(resume_from_checkpoint="last", max_steps=1)["steps"] == 1
 
