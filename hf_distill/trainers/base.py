@@ -187,8 +187,22 @@ class BaseTrainer(Trainer):
         self._forget_preparation()
 
     def _begin_steps(self) -> None:
-        """Forget the steps of a training before this one, and of a try with larger batches."""
+        """Forget the steps of a training before this one, and of a try with larger batches.
+
+        Raises:
+            ValueError: If nothing of the model would be trained.
+        """
         self.finite = FiniteWatch()
+        parts = self._trained_parts()
+        if not any(parameter.requires_grad for part in parts for parameter in part.parameters()):
+            raise ValueError(
+                f"All parameters of the {type(parts[0]).__name__} are frozen, so that nothing would be trained. A "
+                "model that was a teacher stays frozen: call its `requires_grad_(True)`."
+            )
+
+    def _trained_parts(self) -> list[nn.Module]:
+        """The modules of which something must be trained."""
+        return [self.model]
 
     def _forget_preparation(self) -> None:
         """Let accelerate prepare the model for training where it did so for an evaluation alone."""

@@ -23,6 +23,7 @@ from hf_distill.settings import FineTuningArguments, TeacherArguments
 from hf_distill.tasks.catalogue.registry import get_task
 from hf_distill.tasks.loading import LoadedTask
 from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
+from hf_distill.teachers.base import LiveTeacher
 from hf_distill.trainers import checkpoints
 from hf_distill.trainers.fine_tuning import task_models, trainer as finetuning
 from hf_distill.trainers.fine_tuning.heads import head_of
@@ -403,3 +404,10 @@ def test_the_trainer_is_a_trainer_but_for_its_loss(model):
     assert issubclass(FineTuningTrainer, Trainer)
     own = [name for name in vars(FineTuningTrainer) if not name.startswith("__")]
     assert own == ["input_folders", "compute_loss", "evaluation_loop"]
+
+
+def test_a_model_that_was_a_teacher_must_be_freed_first(model, sentiment, tiny_tokenizer, tmp_path):
+    LiveTeacher(model)
+    with pytest.raises(ValueError, match=r"All parameters of the BertForSequenceClassification are frozen"):
+        finetune(model, sentiment, tiny_tokenizer, arguments(tmp_path, max_steps=1))
+    assert finetune(model.requires_grad_(True), sentiment, tiny_tokenizer, arguments(tmp_path, max_steps=1)).steps == 1

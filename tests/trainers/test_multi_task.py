@@ -37,6 +37,7 @@ from hf_distill.tasks.spec import FineTuningDefaults, TaskSpec
 from hf_distill.trainers.fine_tuning.heads import head_of
 from hf_distill.trainers.fine_tuning.task_models import task_config
 from hf_distill.trainers.fine_tuning.trainer import evaluate_model
+from hf_distill.trainers.multi_task import trainer as multi_task
 from hf_distill.trainers.multi_task.loss import MultiTaskLoss, as_questions, r3f_loss
 from hf_distill.trainers.multi_task.model import multi_task_model
 from hf_distill.trainers.multi_task.teachers import TaskTeachers, soft_task_loss
@@ -580,3 +581,11 @@ def test_terms_of_a_training_that_was_broken_off_are_not_logged(encoder, tasks, 
         trainer.train()
     [entry] = [entry for entry in trained(trainer).state.log_history if "loss" in entry]
     assert entry["loss"] == pytest.approx(entry["loss/mood/hard"], rel=1e-5)
+
+
+def test_an_encoder_that_stays_as_it_is_is_said(encoder, tasks, tiny_tokenizer, tmp_path, warnings_of):
+    said = warnings_of(multi_task)
+    mtl(encoder, tasks[:1], tiny_tokenizer, tmp_path / "free", max_steps=1).train()
+    assert said == []
+    mtl(encoder.requires_grad_(False), tasks[:1], tiny_tokenizer, tmp_path / "frozen", max_steps=1).train()
+    assert [line[:21] for line in said] == ["The encoder is frozen"]

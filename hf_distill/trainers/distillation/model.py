@@ -199,19 +199,6 @@ class DistillationModel(PreTrainedModel):
                 f"queries, keys and values of both; {sorted(self.objectives)} see none of these."
             )
 
-    def check_trained(self) -> None:
-        """Refuse a student that a training would leave as it is.
-
-        Raises:
-            ValueError: If all of its parameters are frozen.
-        """
-        parts = [self.student] if self.sentence_head is None else [self.student, self.sentence_head]
-        if not any(parameter.requires_grad for part in parts for parameter in part.parameters()):
-            raise ValueError(
-                f"All parameters of the {type(self.student).__name__} are frozen, so that nothing of the student "
-                "would be trained. A model that was a teacher stays frozen: call its `requires_grad_(True)`."
-            )
-
     def _check_labels_of_pieces(self, name: str, student: Signals) -> None:
         """Refuse an objective that needs a label for every token of the student, but compares pieces of text."""
         about_tokens = any(values.dim() == 3 or output != "logits" for output, values in student.logits.items())

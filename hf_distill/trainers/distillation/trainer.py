@@ -401,9 +401,13 @@ class DistillationTrainer(BaseTrainer):
 
     # ---- A step ----
 
+    def _trained_parts(self) -> list[nn.Module]:
+        """The student, and what makes one vector of a text: projections alone are nothing to train."""
+        head = self.model.sentence_head
+        return [self.student] if head is None else [self.student, head]
+
     def _begin_steps(self) -> None:
         super()._begin_steps()
-        self.model.check_trained()
         if self.args.student_dropout is not None:
             set_dropout(self.student, self.args.student_dropout)
         self._term_sums, self._num_logged_steps = {}, 0

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
+from transformers.utils import logging
 
 from hf_distill.hub.tokenizers import tokenizer_hash
 from hf_distill.kernels.cpu import configure_fp32_matmul
@@ -60,6 +61,8 @@ from hf_distill.trainers.multi_task.loss import MultiTaskLoss
 from hf_distill.trainers.multi_task.mixing import TaskBatches, TaskCollator, TaskRows
 from hf_distill.trainers.multi_task.model import MultiTaskModel, multi_task_model
 from hf_distill.trainers.multi_task.teachers import TaskTeachers
+
+logger = logging.get_logger(__name__)
 
 
 class MTLTrainer(BaseTrainer):
@@ -241,6 +244,11 @@ class MTLTrainer(BaseTrainer):
     def _begin_steps(self) -> None:
         super()._begin_steps()
         self._means = ExactMeans()
+        if not any(parameter.requires_grad for parameter in self.tasks_model.encoder.parameters()):
+            logger.warning_once(
+                "The encoder is frozen, so that heads alone are trained. If that is not wanted (a model that was a "
+                "teacher stays frozen), call its `requires_grad_(True)`."
+            )
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Micro-batches of one task each."""
