@@ -202,7 +202,7 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
     column = next((name for name in rows.column_names if name.strip().lower() == "split"), None)
     if column is not None:
         names = _SPLITS | {alias: split for split, aliases in COMMON_ALIASES.items() for alias in aliases}
-        words = (str(value).strip().lower() for value in rows[column])
+        words = (str("" if value is None else value).strip().lower() for value in rows[column])
         own = [names.get(word, word) for word in words]
         found = {name: rows.select([i for i, one in enumerate(own) if one == name]) for name in dict.fromkeys(own)}
         if spec.train_split not in found and found.keys() & {TEST, headline}:
@@ -233,7 +233,7 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
 
 def _size(rows: Dataset, split: str, spec: TaskSpec) -> str:
     hidden = _unlabelled(rows, spec)
-    return f"{len(rows):,} rows of {split}" + (f" ({hidden:,} without a label)" if hidden else "")
+    return f"{len(rows):,} rows of {split or 'no split'}" + (f" ({hidden:,} without a label)" if hidden else "")
 
 
 def _unlabelled(rows: Dataset, spec: TaskSpec) -> int:

@@ -327,6 +327,12 @@ class TestSplits:
         with pytest.raises(FileNotFoundError, match=r"needs the splits \['train', 'test'\], .* lacks \['train'\]"):
             load_task(str(tmp_path / "a.csv"))
 
+    def test_rows_of_no_split_are_counted(self, tmp_path, caplog):
+        rows = [(*row, name) for row, name in zip(ROWS, ["train"] * 12 + ["dev"] * 5 + [""] * 3, strict=True)]
+        (tmp_path / "a.csv").write_text(table(rows, ("text", "label", "split")), encoding="utf-8")
+        assert sorted(load_task(str(tmp_path / "a.csv")).dataset) == ["train", "validation"]
+        assert "12 rows of train, 5 rows of validation, 3 rows of no split by the column 'split'" in caplog.text
+
     def test_all_rows_are_scored_where_those_of_training_are_to_be(self, tmp_path):
         (tmp_path / "a.csv").write_text(table(), encoding="utf-8")
         task = load_task(str(tmp_path / "a.csv"), splits="evaluation", evaluation_splits=["train"])
