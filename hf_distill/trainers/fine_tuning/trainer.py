@@ -159,6 +159,8 @@ class TaskLoss:
 class FineTuningTrainer(BaseTrainer):
     """A `Trainer` of one task: its loss is exact, however the rows of an update or an evaluation are split up."""
 
+    _signature_columns: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As `Trainer`."""
         self._means = ExactMeans()
