@@ -370,7 +370,7 @@ def build_trainer(
     )
     # The collator reads all columns of labels, also those that no model does.
     trainer._set_signature_columns_if_needed()
-    trainer._signature_columns = [*(trainer._signature_columns or ()), *LABEL_COLUMNS]
+    trainer._signature_columns = [*(trainer._signature_columns or ()), *LABEL_COLUMNS]  # type: ignore[assignment]
     return trainer
 
 
