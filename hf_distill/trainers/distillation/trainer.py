@@ -50,16 +50,8 @@ from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
 from .collators import LABEL_NAMES, masking_collator
 from .evaluation import Evaluation, as_rows, searched_loss, unpacked
-from .model import (
-    DistillationModel,
-    count_items,
-    give_own_settings,
-    plain_student,
-    plain_teacher,
-    refuse_wrapped,
-    train_beside,
-    with_objectives,
-)
+from .model import DistillationModel, count_items, plain_student, plain_teacher, refuse_wrapped, with_objectives
+from .optimizers import give_own_settings, train_beside
 from .publishing import Publisher, check_strategy, write_card
 from .rows import RowReader, check_one_set, has_pairs, refuse_other_processor, settle_problem_type
 
@@ -273,8 +265,9 @@ class DistillationTrainer(BaseTrainer):
                 self.teacher.share_out(plugin.deepspeed_config["zero_optimization"])
         self._prepare_rows(collator)
         self._check_objectives()
-        has_new_adapters = self.peft_config is not None
-        train_beside(self.optimizer, self.lr_scheduler, self.model, self.args, has_new_adapters=has_new_adapters)
+        if self.optimizer is not None or self.lr_scheduler is not None:
+            has_new_adapters = self.peft_config is not None
+            train_beside(self.optimizer, self.lr_scheduler, self.model, self.args, has_new_adapters=has_new_adapters)
         if self.evaluation.task is not None:
             self.evaluation.settle(self.model, self.args, self.eval_dataset)
         self.args.check_metric(self.eval_dataset if isinstance(self.eval_dataset, dict) else ())

@@ -42,7 +42,8 @@ from hf_distill.trainers.base import (
 from hf_distill.trainers.callbacks import epochs_in
 from hf_distill.trainers.checkpoints import MANIFEST_NAME, check_manifest
 from hf_distill.trainers.distillation.evaluation import ExactMeans
-from hf_distill.trainers.distillation.model import DistillationModel, plain_teacher, train_too
+from hf_distill.trainers.distillation.model import DistillationModel, plain_teacher
+from hf_distill.trainers.distillation.optimizers import train_too
 from hf_distill.trainers.distillation.rows import check_one_set
 from hf_distill.trainers.fine_tuning.heads import Collator, head_of
 from hf_distill.trainers.fine_tuning.task_models import check_positions
