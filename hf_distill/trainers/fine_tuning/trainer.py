@@ -370,7 +370,8 @@ def build_trainer(
     )
     # The collator reads all columns of labels, also those that no model does.
     trainer._set_signature_columns_if_needed()
-    trainer._signature_columns = [*(trainer._signature_columns or ()), *LABEL_COLUMNS]  # type: ignore[assignment]
+    columns: Any = [*(trainer._signature_columns or ()), *LABEL_COLUMNS]
+    trainer._signature_columns = columns
     return trainer
 
 
