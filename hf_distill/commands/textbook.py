@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,39 +75,40 @@ def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:
 def calibration_rows(rows: datasets.Dataset, column: str) -> Iterator[CalibrationRow]:
     """What first weights are refitted on: the rows as the student reads them.
 
-    Texts, pairs of texts, a query with one candidate after the other, or tokens where a row has no text.
+    Of a row with candidates or choices one comes at a time, and the next one after all other rows had their turn: so
+    the first tokens are of many rows, and of every place in them.
+
+    Returns:
+        Texts, pairs of texts, or tokens where rows have no text.
     """
-    if column not in rows.column_names:
-        return _token_rows(rows)
-    if CANDIDATES_COLUMN in rows.column_names:
-        return _queries_with_candidates(rows.select_columns([column, CANDIDATES_COLUMN]), column)
-    if PAIR_COLUMN in rows.column_names:
-        pairs = rows.select_columns([column, PAIR_COLUMN])
-        return ((row[column], row[PAIR_COLUMN]) if row[PAIR_COLUMN] else row[column] for row in pairs if row[column])
-    return (row[column] for row in rows.select_columns([column]) if row[column])
-
-
-def _queries_with_candidates(rows: datasets.Dataset, column: str) -> Iterator[CalibrationRow]:
-    """One candidate of every query, then another one of each: a few tokens hold many queries, and every place."""
-    longest = 1
-    for turn in itertools.count():
+    known = (
+        (column, PAIR_COLUMN, CANDIDATES_COLUMN) if column in rows.column_names else ("input_ids", "token_type_ids")
+    )
+    readings = partial(_read_texts, column=column) if column in known else _read_tokens
+    rows = rows.with_format(None).select_columns([name for name in known if name in rows.column_names])
+    turn, most = 0, 1
+    while turn < most:
         for number, row in enumerate(rows):
-            candidates = row[CANDIDATES_COLUMN] or ()
-            longest = max(longest, len(candidates))
-            if turn < len(candidates):
-                yield row[column], candidates[(number + turn) % len(candidates)]
-        if turn + 1 >= longest:
-            return
+            found = readings(row)
+            most = max(most, len(found))
+            if turn < len(found):
+                yield found[(number + turn) % len(found)]
+        turn += 1
 
 
-def _token_rows(rows: datasets.Dataset) -> Iterator[CalibrationRow]:
-    """Rows of tokens; each choice of a row of several choices."""
-    names = [name for name in ("input_ids", "token_type_ids") if name in rows.column_names]
-    for row in rows.with_format(None).select_columns(names):
-        if row["input_ids"] and not isinstance(row["input_ids"][0], int):
-            yield from (dict(zip(names, choice, strict=True)) for choice in zip(*row.values(), strict=True))
-        else:
-            yield row
+def _read_texts(row: dict[str, Any], column: str) -> Sequence[CalibrationRow]:
+    """A text, a pair, or a query with each of its candidates; nothing where there is no text."""
+    text, other, candidates = row[column], row.get(PAIR_COLUMN), row.get(CANDIDATES_COLUMN)
+    if not text:
+        return []
+    return [(text, one) for one in candidates] if candidates else [(text, other) if other else text]
+
+
+def _read_tokens(row: dict[str, Any]) -> Sequence[CalibrationRow]:
+    """The tokens of a row, or those of each of its choices."""
+    if not row["input_ids"] or isinstance(row["input_ids"][0], int):
+        return [row]
+    return [dict(zip(row, choice, strict=True)) for choice in zip(*row.values(), strict=True)]
 
 
 def read_rows(

@@ -231,12 +231,17 @@ class TestCalibrationRows:
         pairs = [("q", "1"), ("r", "4"), ("q", "2"), ("r", "5"), ("r", "3")]
         assert list(calibration_rows(rows, "text")) == pairs
 
+    def test_a_row_without_candidates_is_its_text(self):
+        rows = Dataset.from_list([{"text": "q", "candidates": ["1"]}, {"text": "r", "candidates": None}])
+        assert list(calibration_rows(rows, "text")) == [("q", "1"), "r"]
+
     def test_tokens_and_choices(self):
         plain = [{"input_ids": [1, 2], "token_type_ids": [0, 1]}, {"input_ids": [3], "token_type_ids": [0]}]
         rows = Dataset.from_list([{**row, "labels": 1} for row in plain])
         assert list(calibration_rows(rows, "text")) == plain
-        choices = Dataset.from_list([{"input_ids": [[1, 2], [3]], "token_type_ids": [[0, 1], [0]]}])
-        assert list(calibration_rows(choices.with_format("torch"), "text")) == plain
+        choices = Dataset.from_list([{"input_ids": [[1, 2], [3]], "token_type_ids": [[0, 1], [0]]}] * 2)
+        found = list(calibration_rows(choices.with_format("torch"), "text"))
+        assert found == [plain[0], plain[1], plain[1], plain[0]]
 
     def test_words_of_a_vocabulary_are_those_of_all_texts(self):
         rows = Dataset.from_list([{"text": "q", "candidates": ["1", "2"]}])
