@@ -95,7 +95,7 @@ def test_every_kind_is_a_source(tiny_teacher, tiny_tokenizer, rows, tmp_path):
             source = open_teacher(given, flag="--teacher_model")
             assert type(source) is kind
             assert isinstance(source, TeacherSource)
-            assert open_teacher(source, flag="--teacher_model") is source
+            assert type(open_teacher(source, flag="--teacher_model")) is kind
             assert source.members == [source]
             assert may_teach(given)
     for kind in (AlignedTeacher, SeveralTeachers):

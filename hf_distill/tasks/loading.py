@@ -346,7 +346,7 @@ def _names_in_rows(rows: Dataset, spec: TaskSpec) -> list[str] | None:
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:
-    """Hold out the headline split where the source has training rows only and the task says so."""
+    """Hold out the headline split where the source has training rows only, at least two, and the task says so."""
     split = spec.headline_split
     if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
         return
@@ -354,6 +354,8 @@ def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> Non
     if spec.kind == "text_classification" and set(spec.text_columns) <= set(rows.column_names):
         where = f"Split {spec.train_split!r} of task {spec.name!r} ({source})"
         rows = drop_rows_without_text(rows, spec.text_columns, is_training=True, where=where)
+    if len(rows) < 2:
+        return
     train, held_out = hold_out(rows, spec.held_out_share, (*spec.text_columns, *spec.choice_columns))
     raw[spec.train_split], raw[split] = [train], [held_out]
     logger.warning(

@@ -400,3 +400,11 @@ def test_json_lines_may_begin_with_a_byte_order_mark_and_be_compressed(tmp_path,
     lines = "\r\n".join(json.dumps({"text": text, "label": name}) for text, name in ROWS).encode("utf-8-sig")
     (tmp_path / f"a{suffix}").write_bytes(gzip.compress(lines) if suffix.endswith(".gz") else lines)
     assert found(load_task(str(tmp_path / f"a{suffix}"))) == ROWS
+
+
+def test_of_a_folder_with_one_row_none_is_held_out(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\na film,1\n")
+    spec = {"text_columns": ("text",), "label_column": "label", "label_names": ("0", "1")}
+    assert len(load_task(str(tmp_path), splits=["train"], **spec).train) == 1
+    with pytest.raises(FileNotFoundError, match=r"needs the splits .* lacks \['validation'\]"):
+        load_task(str(tmp_path), **spec)
