@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import datasets
 import pytest
 import torch
-from trainings import assert_same_weights, logged, trained
+from trainings import BreaksOff, assert_same_weights, logged, trained
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, pipeline
 from transformers.hyperparameter_search import ALL_HYPERPARAMETER_SEARCH_BACKENDS
 from transformers.trainer_pt_utils import LabelSmoother
@@ -399,17 +399,7 @@ def test_a_smaller_batch_is_tried_from_the_beginning(make_trainer, rows):
 
 
 def test_a_training_goes_on_after_it_was_broken_off(make_trainer, rows):
-    class BreakOff(TrainerCallback):
-        """The user stops the cell, once."""
-
-        is_over = False
-
-        def on_step_end(self, args, state, control, **kwargs):
-            if not self.is_over:
-                self.is_over = True
-                raise KeyboardInterrupt
-
-    given = {"train_dataset": rows, "trainer": {"callbacks": [BreakOff()]}}
+    given = {"train_dataset": rows, "trainer": {"callbacks": [BreaksOff()]}}
     trainer = make_trainer(objectives=["logits", "labels"], logging_steps=2, **given)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()

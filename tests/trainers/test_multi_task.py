@@ -8,7 +8,7 @@ from datasets import DatasetDict
 from test_heads import SPANS, WORDS, span_rows, word_rows
 from tiny_data import labelled_rows
 from torch.nn import functional
-from trainings import trained
+from trainings import BreaksOff, trained
 from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,
@@ -24,7 +24,6 @@ from transformers import (
     ModernBertModel,
     RobertaConfig,
     RobertaModel,
-    TrainerCallback,
     set_seed,
 )
 
@@ -564,19 +563,9 @@ def test_annealed_sampling_ends_with_the_last_epoch_of_a_number_of_steps(encoder
 
 
 def test_terms_of_a_training_that_was_broken_off_are_not_logged(encoder, tasks, tiny_tokenizer, tmp_path):
-    class BreakOff(TrainerCallback):
-        """The user stops the cell, once."""
-
-        is_over = False
-
-        def on_step_end(self, args, state, control, **kwargs):
-            if not self.is_over:
-                self.is_over = True
-                raise KeyboardInterrupt
-
     values = {"max_steps": 2, "logging_steps": 2, "gradient_accumulation_steps": 1, "loss_scaling": "none"}
     trainer = mtl(encoder, tasks[:1], tiny_tokenizer, tmp_path, **values)
-    trainer.add_callback(BreakOff())
+    trainer.add_callback(BreaksOff())
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     [entry] = [entry for entry in trained(trainer).state.log_history if "loss" in entry]
