@@ -4,6 +4,7 @@ import json
 
 import datasets
 import pytest
+import torch
 from transformers import BertModel
 
 from hf_distill import DistillationArguments, DistillationTrainer, create_student
@@ -33,6 +34,11 @@ def test_a_model_that_returns_attention_maps_can_be_saved(tiny_teacher, tmp_path
     create_student(str(tmp_path / "asks"), "1x12:2h:16").save_pretrained(tmp_path / "student")
     spec = TaskSpec("mood", ("text",), ("negative", "positive"))
     load_task_model(str(tmp_path / "asks"), spec, flag="--x").save_pretrained(tmp_path / "adapted")
+    for name in ("saved", "student", "adapted"):
+        assert (tmp_path / name / "model.safetensors").is_file()
+        assert not load_model(str(tmp_path / name), flag="--x").config.output_attentions
+    again = load_model(str(tmp_path / "saved"), flag="--x").state_dict()
+    assert all(torch.equal(again[weight], tensor) for weight, tensor in tiny_teacher.state_dict().items())
 
 
 def test_a_tokenizer_is_loaded(tmp_path, tiny_tokenizer):
