@@ -422,6 +422,7 @@ def test_describe_names_models_objectives_and_layers(build):
         "logits x 0.5",
     ):
         assert part in text
+    assert "None" not in text
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,8 @@ class DistillationTrainer(BaseTrainer):
             number = f" {index}" if len(self.teachers) > 1 else ""
             lines.insert(0, f"teacher{number}: {teacher.describe()}")
         for name, objective in self.model.objectives.items():
-            settings = ", ".join(f"{key} {value}" for key, value in objective.describe().items())
+            known = {key: value for key, value in objective.describe().items() if value is not None}
+            settings = ", ".join(f"{key} {value}" for key, value in known.items())
             lines.append(f"objective: {name} x {self.model.weights[name]:g}" + (f" ({settings})" if settings else ""))
         return "\n".join(lines)
 
