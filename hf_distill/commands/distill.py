@@ -297,6 +297,7 @@ def make_trainer(begun: Begun, training: DistillationArguments, teachers: Teache
         training,
         train_dataset=begun.train_rows,
         eval_dataset=begun.eval_rows,
+        eval_task=begun.eval_task,
         processing_class=begun.tokenizer,
         teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
         **given,

@@ -12,7 +12,14 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback, se
 from transformers.trainer_callback import ExportableState
 
 from hf_distill.commands.distill_teachers import Teachers
-from hf_distill.commands.textbook import calibration_rows, plain_text, read_textbook, stored_rows, texts_in
+from hf_distill.commands.textbook import (
+    calibration_rows,
+    plain_text,
+    read_eval_task,
+    read_textbook,
+    stored_rows,
+    texts_in,
+)
 from hf_distill.hub.loading import checksum_of_embeddings, load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
@@ -22,6 +29,7 @@ from hf_distill.students.creation import create_student
 from hf_distill.students.first_weights import CalibrationRow, first_weights_of
 from hf_distill.students.sizes import size_table
 from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
+from hf_distill.tasks.loading import LoadedTask
 from hf_distill.trainers.checkpoints import resumes
 
 
@@ -38,6 +46,7 @@ class Begun:
         student_init: Where the first weights came from: the name of a way to make them, or a model.
         first_weights: The same in words, with what was kept of the teacher.
         identity: What tells these weights from others, also where the run goes on from a checkpoint.
+        eval_task: The task that it is scored on, where the trainer does not read it by its name.
     """
 
     student: Any
@@ -48,6 +57,7 @@ class Begun:
     student_init: str
     first_weights: str
     identity: str | None
+    eval_task: LoadedTask | None = None
 
 
 class FirstWeightsNote(TrainerCallback, ExportableState):
@@ -91,11 +101,12 @@ def begin(
         else:
             check_same_tokens(tokenizer, own)
     existing = None if student.student_model is None else _existing_student(student.student_model, first, training)
+    # A student that is to be made has the labels of its teacher.
+    config = first.config if existing is None else existing.config
+    eval_task = read_eval_task(textbook, training, config)
     if teachers.stored:
         train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
     else:
-        # A student that is to be made has the labels of its teacher.
-        config = first.config if existing is None else existing.config
         train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
     # The weights of a run that goes on come from its checkpoint.
     goes_on = resumes(training.resume_from_checkpoint, str(training.output_dir))
@@ -121,7 +132,7 @@ def begin(
     identity: str | None = " ".join(str(value) for value in chosen if value) or "as by default"
     if existing is not None:
         identity = checksum_of_embeddings(existing)
-    return Begun(student_model, tokenizer, train_rows, eval_rows, sizes, begun, weights, identity)
+    return Begun(student_model, tokenizer, train_rows, eval_rows, sizes, begun, weights, identity, eval_task)
 
 
 def _existing_student(name: str, teacher: Any, training: DistillationArguments) -> Any:

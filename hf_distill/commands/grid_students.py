@@ -84,7 +84,7 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
                 own = {**settings, **(of_task.get(group[0], {}) if anew[name] else {})}
                 if anew[name]:
                     own = _filled(own, group[0], names[group[0]])
-                texts = _as_list(own.get("textbook"))
+                texts = [*_as_list(own.get("textbook")), own.get("eval_task")]
                 if any(text in names and takes_columns(text) for text in texts):
                     own = {**arguments.column_settings(), **own}
                 for field in MODELS:

@@ -116,7 +116,11 @@ def run(
     plan = make_plan(task, teacher, student, corpus, pipeline)
     rows, inputs = load_task_from(task, seed=pipeline.seed), []
     if takes_columns(task.task):
-        task, inputs = _as_folder(task, rows, folder / ONE_FILE_FOLDER), [task.task]
+        given, inputs = task.task, [task.task]
+        task = _as_folder(task, rows, folder / ONE_FILE_FOLDER)
+        for training in plan.distillations:
+            # Its columns were named by flags, which no stage has.
+            training.eval_task = task.task if training.eval_task == given else training.eval_task
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
     stages = Stages(folder, stage_names(plan, teaches), inputs, rows.checksum())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 
+from hf_distill.commands.corpus_folder import is_built_folder
 from hf_distill.corpus.build.loading import load_general_corpus
 from hf_distill.settings import DistillationArguments, TextbookArguments
 from hf_distill.storage.plain_values import did_you_mean
@@ -23,6 +24,7 @@ from hf_distill.tasks.one_file import CONLL, is_one_file, refuse_other_files
 from hf_distill.tasks.rows.text import CANDIDATES_COLUMN, PAIR_COLUMN
 from hf_distill.tasks.rows.tokenizing import tokenize_task
 from hf_distill.tasks.spec import REGRESSION_METRICS
+from hf_distill.tasks.vectors import is_retrieval
 from hf_distill.teachers.routing import TEACHER_COLUMN
 from hf_distill.teachers.stored.teacher import StoredTeacher, join_rows
 from hf_distill.trainers.fine_tuning.task_models import label_order
@@ -59,8 +61,27 @@ def read_textbook(
         config,
         training.teacher_text_column,
         as_text=training.align_tokenizers and not textbook.with_labels,
+        eval_task=training.eval_task,
     )
     return hold_back(rows, textbook.textbook_eval_rows, training.seed)
+
+
+def read_eval_task(textbook: TextbookArguments, training: DistillationArguments, config: Any) -> LoadedTask | None:
+    """The task of `--eval_task` where it is a file or folder of the user, whose columns the textbook's flags name.
+
+    Where the model has one output, whole numbers are amounts to estimate.
+
+    Returns:
+        `None` where the trainer reads the task by its name alone.
+
+    Raises:
+        ValueError: If a column that a flag names is not there, or columns or labels cannot be told.
+    """
+    name = training.eval_task
+    if name is None or not _is_own(name) or is_retrieval(name):
+        return None
+    given = _task_fields(textbook, config)
+    return load_task(name, training.eval_task_dir, splits="evaluation", flag="--eval_task", **given)
 
 
 def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:
@@ -121,11 +142,12 @@ def read_rows(
     *,
     as_text: bool = False,
     flag: str = "--textbook",
+    eval_task: str | None = None,
 ) -> datasets.Dataset:
     """Read the rows of every source, one source after the other; none is held back.
 
     With `as_text` words and contexts are text without labels too, for several tokenizers to read. `flag` names the
-    sources in errors.
+    sources in errors. Flags of columns may be about `eval_task` alone.
 
     Returns:
         Rows with the column of the text; that of the teacher's text if it reads another; `text_pair` (None for a
@@ -139,8 +161,13 @@ def read_rows(
     if not textbook.textbook:
         raise ValueError("`--textbook` is missing: name the text to read (files, folders, Hub ids, tasks).")
     sources = textbook.textbook
-    columns = _columns(textbook, column, config)
-    tasks = {source: task for source in sources if (task := _task_of(source, textbook, columns)) is not None}
+    columns = _columns(textbook, column, config, eval_task)
+    unlabelled = {source for source in sources if _lacks_labels(source, textbook, eval_task)}
+    tasks = {
+        source: task
+        for source in sources
+        if source not in unlabelled and (task := _task_of(source, textbook, columns)) is not None
+    }
     if not as_text and (
         textbook.with_labels or any(task.spec.kind != "text_classification" for task in tasks.values())
     ):
@@ -148,7 +175,9 @@ def read_rows(
         parts = [_labelled(tasks[source], column, tokenizer, max_length, config) for source in sources]
     else:
         parts = [
-            _task_text(tasks[source], column) if source in tasks else plain_text(source, column, flag)
+            _task_text(tasks[source], column)
+            if source in tasks
+            else plain_text(source, column, flag, columns.get("text_columns") if source in unlabelled else None)
             for source in sources
         ]
         parts = [_first_rows(rows, textbook.max_textbook_rows) for rows in parts]
@@ -174,6 +203,11 @@ def stored_rows(
             f"`--textbook` {textbook.textbook} is given, but the stored teacher {first.folder!r} knows its own "
             f"{len(first.dataset):,} rows only: leave it out, or precompute the teacher on that text."
         )
+    if textbook.column_flags() and not _is_own(training.eval_task):
+        raise ValueError(
+            f"`{textbook.column_flags()[0]}` is about the rows of `--textbook` and of a file as `--eval_task`, but a "
+            "stored teacher has its own rows, and `--eval_task` is none."
+        )
     rows, limit = join_rows(teachers), textbook.max_textbook_rows
     rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
     return hold_back(rows, textbook.textbook_eval_rows, training.seed)
@@ -193,29 +227,42 @@ def hold_back(rows: datasets.Dataset, count: int, seed: int) -> tuple[datasets.D
     return split["train"], split["test"]
 
 
-def _columns(textbook: TextbookArguments, column: str, config: Any) -> dict[str, Any]:
+def _columns(textbook: TextbookArguments, column: str, config: Any, eval_task: str | None) -> dict[str, Any]:
     """Fields of the tasks among the sources that are files or folders without a description.
 
-    Where the model has one output, whole numbers are amounts to estimate too.
-
     Raises:
-        ValueError: If flags give some, and there is no such source.
+        ValueError: If flags give some, and there is no such source, nor is `eval_task` one.
     """
-    given = textbook.column_fields()
-    if given and not any(map(_is_own, textbook.textbook or ())):
+    if textbook.column_flags() and not any(map(_is_own, (*(textbook.textbook or ()), eval_task))):
         raise ValueError(
             f"`{textbook.column_flags()[0]}` is about files and folders of your own without a {TASK_FILE}, but none "
-            f"of `--textbook` {textbook.textbook} is one."
+            f"of `--textbook` {textbook.textbook} is one"
+            + (f", and neither is `--eval_task` {eval_task!r}." if eval_task else ".")
         )
-    if getattr(config, "num_labels", None) == 1:
-        given["metrics"] = list(REGRESSION_METRICS)
     # The column of plain text, where one is named, is that of a task too.
-    return given if column == TEXT_COLUMN else {"text_columns": [column]} | given
+    named = {} if column == TEXT_COLUMN else {"text_columns": [column]}
+    return named | _task_fields(textbook, config)
 
 
-def _is_own(source: str) -> bool:
-    """Whether flags may say the columns of a source; a text file has none."""
-    return takes_columns(source) and suffix_of(source) != ".txt"
+def _task_fields(textbook: TextbookArguments, config: Any) -> dict[str, Any]:
+    """What flags say of a file as a task; where the model has one output, its labels are amounts to estimate."""
+    regression = {"metrics": list(REGRESSION_METRICS)} if getattr(config, "num_labels", None) == 1 else {}
+    return textbook.column_fields() | regression
+
+
+def _is_own(source: str | None) -> bool:
+    """Whether flags may say the columns of a source; a text file has none, and a corpus that was built its own."""
+    if not source or suffix_of(source) == ".txt":
+        return False
+    return takes_columns(source) and not is_built_folder(Path(source).expanduser())
+
+
+def _lacks_labels(source: str, textbook: TextbookArguments, eval_task: str | None) -> bool:
+    """Whether a file that is read for its text lacks the column of labels, which flags name for `--eval_task`."""
+    label = textbook.label_column
+    if label is None or textbook.with_labels or not (_is_own(source) and _is_own(eval_task)):
+        return False
+    return suffix_of(source) not in CONLL and label not in load_general_corpus(source, flag="--textbook").column_names
 
 
 def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) -> LoadedTask | None:
@@ -295,13 +342,28 @@ def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
     return rows
 
 
-def plain_text(source: str, column: str, flag: str) -> datasets.Dataset:
+def plain_text(source: str, column: str, flag: str, names: Sequence[str] | None = None) -> datasets.Dataset:
     """Read the text of a source that is no task.
+
+    Args:
+        source: The file, folder or id.
+        column: The column of the text.
+        flag: The flag that named the source.
+        names: What this column, and that of second texts, are called in the source. Default: as they are.
 
     Raises:
         ValueError: If it has no column of this name with texts.
     """
     rows = load_general_corpus(source, flag=flag)
+    if names is not None:
+        unknown = [name for name in names if name not in rows.column_names]
+        if unknown:
+            raise ValueError(
+                f"`{flag}` {source!r} has the columns {rows.column_names}, and no column {unknown[0]!r} "
+                f"(`--text_columns`).{did_you_mean(unknown, rows.column_names)}"
+            )
+        renamed = dict(zip(names, (column, PAIR_COLUMN), strict=False))
+        rows = rows.select_columns(list(renamed)).rename_columns(renamed)
     if column not in rows.column_names:
         raise ValueError(
             f"`{flag}` {source!r} has no column {column!r} (`--text_column`); it has {rows.column_names}."

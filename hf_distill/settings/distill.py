@@ -106,7 +106,8 @@ class TextbookArguments(ColumnArguments):
         None,
         "Text to distil on: a corpus built by `hf-distill corpus`, a file, a folder, a Hub id, or the "
         "name of a task for the text of its own training rows. Several are joined. A stored teacher has its own. "
-        "With --with_labels, or a flag of columns, a file or folder of your own is a task too, as for --task.",
+        "With --with_labels, or a flag of columns, a file or folder of your own is a task too, as for --task; the "
+        "flags of columns hold for --eval_task as well.",
     )
     data_dir: str | None = setting(
         None, "Local files of a task named by --textbook, or a parent with a folder of its name."
@@ -125,8 +126,6 @@ class TextbookArguments(ColumnArguments):
         """Check the numbers; a single text may be given as a string."""
         if isinstance(self.textbook, str):
             self.textbook = [self.textbook]
-        if not self.textbook and self.column_flags():
-            raise ValueError(f"`{self.column_flags()[0]}` is about the rows of `--textbook`, which is not given.")
         check_least(self, 1, "max_textbook_rows")
         check_least(self, 0, "textbook_eval_rows")
 
@@ -351,9 +350,10 @@ class DistillationArguments(CheckedTrainingArguments):
     )
     eval_task: str | None = setting(
         None,
-        "Evaluate the student's score on this task too: a registered one (glue/sst2), or a folder of your "
-        "own; by its head where the training reaches it, else by a linear probe; a sentence encoder on pairs of "
-        "texts by their cosines, or on retrieval, a folder in BEIR's layout.",
+        "Evaluate the student's score on this task too: a registered one (glue/sst2), or a file or folder of your "
+        "own, whose columns the flags of --textbook's name; by its head where the training reaches it, else by a "
+        "linear probe; a sentence encoder on pairs of texts by their cosines, or on retrieval, a folder in BEIR's "
+        "layout.",
     )
     eval_task_dir: str | None = setting(
         None, "Local files of --eval_task, or a parent with a folder of its name. Default: the Hub."

@@ -43,7 +43,7 @@ VALIDATION, TEST = "validation", "test"
 _SPLITS = {"training": "train", "testing": TEST, "eval": VALIDATION, "evaluation": VALIDATION}
 _BLANKS = re.compile("[ \t]+")
 # Flags of tasks beside which there are those of columns.
-WITH_COLUMNS = ("--task", "--tasks", "--textbook")
+WITH_COLUMNS = ("--task", "--tasks", "--textbook", "--eval_task")
 # A fine-tuning sees about so many rows, in no fewer and no more epochs than these: 3 epochs are usual where rows are
 # many (BERT, appendix A.3), 20 where they are few (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT").
 ROWS_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 24_000, 3, 20

@@ -24,6 +24,7 @@ def run(tmp_path, teacher, text):
     def make(**fields):
         student = {"student_shape": "2x12:2h:20", "student_init": "random", "student_model": None}
         book = {"textbook": text, "max_textbook_rows": None, "textbook_eval_rows": 0}
+        book |= {"text_columns": None, "label_column": None, "class_names": None}
         taught = {"teacher_model": teacher}
         training = {
             "output_dir": str(tmp_path / "student"),
@@ -215,6 +216,7 @@ def test_a_watched_run_tells_its_evaluations_and_which_was_the_best(run, tmp_pat
     (mood / "task.yaml").write_text(json.dumps(spec))
     rows = [json.dumps({"text": text, "label": index % 2}) for index, text in enumerate(sentences[:20])]
     (mood / "validation.jsonl").write_text("\n".join(rows))
+    named = [(text, ("negative", "positive")[index % 2]) for index, text in enumerate(sentences[:20])]
     watched = {"eval_strategy": "steps", "eval_steps": 2, "eval_task": str(mood), "eval_agreement": True}
     best = {
         "metric_for_best_model": "headline",
@@ -233,6 +235,10 @@ def test_a_watched_run_tells_its_evaluations_and_which_was_the_best(run, tmp_pat
     alone = run(**watched, output_dir=str(tmp_path / "alone"))
     assert (alone["best"], alone["textbook_rows"]) == (None, 64)
     assert {"eval_agreement", "eval_loss/relation/vv"} <= alone["evaluation"].keys()
+    (tmp_path / "dev.csv").write_text("".join(f"{text},0,{mood}\n" for text, mood in [("said", "mood"), *named]))
+    columns = {"text_columns": ["said"], "label_column": "mood", "class_names": ["negative", "positive"]}
+    own = run(**watched | {"eval_task": str(tmp_path / "dev.csv")}, **columns, output_dir=str(tmp_path / "own"))
+    assert own["evaluation"].keys() > alone["evaluation"].keys()
 
 
 @pytest.mark.parametrize(

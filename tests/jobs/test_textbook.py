@@ -5,7 +5,7 @@ from datasets import Dataset
 from tiny_data import write_rows
 from transformers import BertConfig
 
-from hf_distill.commands.textbook import calibration_rows, read_textbook, texts_in
+from hf_distill.commands.textbook import calibration_rows, read_eval_task, read_textbook, texts_in
 from hf_distill.settings import DistillationArguments, TextbookArguments
 from hf_distill.tasks import load_task
 
@@ -30,9 +30,13 @@ def rte(tmp_path):
 def read(tmp_path):
     """`read(*sources, **fields)`: the rows to learn from, and those held back."""
 
-    def make(*sources, text_column="text", max_length=128, tokenizer=None, config=None, **fields):
+    def make(*sources, text_column="text", max_length=128, tokenizer=None, config=None, eval_task=None, **fields):
         training = DistillationArguments(
-            str(tmp_path / "out"), use_cpu=True, text_column=text_column, max_length=max_length
+            str(tmp_path / "out"),
+            use_cpu=True,
+            text_column=text_column,
+            max_length=max_length,
+            eval_task=eval_task,
         )
         return read_textbook(TextbookArguments(list(sources), **fields), training, tokenizer, config)
 
@@ -133,6 +137,16 @@ class TestFilesOfYourOwn:
     """What is a task for `--task` is one for `--textbook` where labels, or its columns, are asked for."""
 
     @pytest.fixture
+    def read_dev(self, tmp_path):
+        """`read_dev(textbook, eval_task, **flags)`: the task that a student is scored on."""
+
+        def read(textbook, eval_task, config=None, **flags):
+            training = DistillationArguments(str(tmp_path / "out"), use_cpu=True, eval_task=eval_task)
+            return read_eval_task(TextbookArguments([textbook], **flags), training, config)
+
+        return read
+
+    @pytest.fixture
     def moods(self, tmp_path):
         """A file with texts and labels."""
         lines = [f'"film {number}, said Anna",{("bad", "good")[number % 2]},{number % 3}' for number in range(20)]
@@ -196,15 +210,45 @@ class TestFilesOfYourOwn:
         with pytest.raises(ValueError, match="'text without labels'"):
             read(text, with_labels=True)
 
+    def test_flags_of_columns_hold_for_the_task_of_evaluations(self, read, read_dev, moods, tmp_path, text):
+        rows = [{"text": f"t{i}", "review": f"r{i}", "sentiment": "ab"[i % 2], "stars": i % 3} for i in range(30)]
+        write_rows(tmp_path / "dev.jsonl", rows)
+        dev, flags = str(tmp_path / "dev.jsonl"), {"text_columns": ["review"], "label_column": "stars"}
+        for book in (moods, text):
+            task = read_dev(book, dev, **flags)
+            assert task.spec.text_columns == ("review",)
+            assert task.spec.label_names == ("0", "1", "2")
+            assert {row["review"] for row in task.dataset["validation"]} < {f"r{i}" for i in range(30)}
+        # Without flags its own columns are found; one output is an amount, and a corpus that was built has its own.
+        assert read_dev(moods, dev).spec.text_columns == ("text",)
+        assert read_dev(moods, dev, label_column="stars", config=config_with("score")).spec.label_names is None
+        (tmp_path / "corpus" / "data").mkdir(parents=True)
+        for name in ("statistics.json", "README.md"):
+            (tmp_path / "corpus" / name).write_text("{}")
+        write_rows(tmp_path / "corpus" / "data" / "train-00000-of-00001.jsonl", [{"text": "one"}])
+        assert read(str(tmp_path / "corpus"), eval_task=dev, **flags)[0][:] == {"text": ["one"]}
+
+    def test_a_text_without_labels_beside_a_labelled_file(self, read, read_dev, moods, tmp_path):
+        write_rows(tmp_path / "plain.jsonl", [{"review": "r", "other": "o"}])
+        flags = {"text_columns": ["review"], "label_column": "stars"}
+        assert read(str(tmp_path / "plain.jsonl"), eval_task=moods, **flags)[0][:] == {"text": ["r"]}
+        assert len(read(moods, eval_task=moods, **flags)[0]) == 17, "the rows that are scored stay out"
+        with pytest.raises(ValueError, match=r"`--textbook` .*plain.jsonl' has the columns .*no column 'stars'"):
+            read(str(tmp_path / "plain.jsonl"), eval_task=moods, with_labels=True, **flags)
+        with pytest.raises(ValueError, match=r"no column 'reviews' \(`--text_columns`\)\. Did you mean 'review'\?"):
+            read(str(tmp_path / "plain.jsonl"), eval_task=moods, **flags | {"text_columns": ["reviews"]})
+        with pytest.raises(
+            ValueError, match=r"`--eval_task` '.*plain.jsonl' .* no column 'stars': name it with `--lab"
+        ):
+            read_dev(moods, str(tmp_path / "plain.jsonl"), **flags)
+
     def test_flags_that_no_source_takes_are_refused(self, read, rte, text):
         with pytest.raises(
             ValueError, match=r"`--label_column` is about files and folders .* but none of `--textbook`"
         ):
             read("glue/rte", data_dir=rte, with_labels=True, label_column="label")
-        with pytest.raises(
-            ValueError, match=r"`--label_column` is about the rows of `--textbook`, which is not given"
-        ):
-            TextbookArguments(label_column="label")
+        with pytest.raises(ValueError, match=r"none of `--textbook` \['glue/rte'\] is one, .* `--eval_task` 'sst2'\."):
+            read("glue/rte", data_dir=rte, label_column="label", eval_task="sst2")
 
     def test_a_file_that_is_not_there_is_told_from_text_without_labels(self, read, moods):
         with pytest.raises(FileNotFoundError, match=r"`--textbook`: there is no file .* Did you mean 'moods.csv'\?"):

@@ -257,7 +257,7 @@ class TestErrors:
             load_task(write_csv(tmp_path / "a.csv", columns))
 
     def test_a_verb_without_flags_of_columns_does_not_name_them(self, tmp_path, caplog):
-        load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}), flag="--eval_task")
+        load_task(write_csv(tmp_path / "a.csv", {"text": TEXTS, "label": NAMES}), flag="--other")
         assert "always the same ones." in caplog.text
         assert "--text_columns" not in caplog.text
 

@@ -184,9 +184,9 @@ def test_the_head_of_the_student_is_scored_as_by_an_evaluation_of_its_own(build,
     assert not [name for name in metrics if "probe" in name]
 
 
-def test_a_file_whose_columns_cannot_be_guessed_is_asked_for_in_words_that_the_verb_knows(build, tmp_path):
+def test_a_file_whose_columns_cannot_be_guessed_is_to_be_loaded_before(build, tmp_path):
     (tmp_path / "rows.csv").write_text("a,b\n" + "one text,another text\n" * 20, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"`--eval_task` '.*rows.csv' has .* there are no such flags: rename"):
+    with pytest.raises(ValueError, match=r"`--eval_task` '.*rows.csv' has .* In Python: `eval_task=load_task\("):
         build(eval_task=str(tmp_path / "rows.csv")).evaluate()
 
 

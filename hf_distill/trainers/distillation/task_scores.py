@@ -10,6 +10,7 @@ scored by the order into which it puts the documents that BM25 finds.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from ...settings import DistillationArguments
 from ...settings.distill import HEADLINE
 from ...students.sentence import encode_texts
 from ...tasks.labels import visible_labels
-from ...tasks.loading import LoadedTask, load_task
+from ...tasks.loading import LoadedTask, load_task, takes_columns
 from ...tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
 from ...tasks.rows.text import CANDIDATES_COLUMN, LENGTH_COLUMN, PAIR_COLUMN, tokenize_text
 from ...tasks.rows.tokenizing import tokenize_task
@@ -164,15 +165,19 @@ class TaskEvaluation:
             own = self.spec.for_split(self.spec.headline_split)
             scores = build_compute_metrics(own, self.rows, self.tokens)(prediction)
             return {f"task/{name}": float(value) for name, value in scores.items()}
-        train = self.task.train.select(visible_labels(self.task.train, self.spec).nonzero()[0])
-        train = tokenize_task(train, self.spec, self.tokenizer, self.max_length)
-        known, targets = run(train, "features", collator, None)
+        known, targets = run(self._known_rows, "features", collator, None)
         features, labels = run(self.tokens, "features", collator, None)
         predicted = ridge(known, _as_targets(targets, self.spec), features)
         # A probe of several labels a row learns 0 and 1; a logit of 0 lies between them.
         predicted = predicted - 0.5 if self.spec.several_labels else predicted
         scores = compute_scores(self.spec, predictions_of(self.spec, predicted), np.asarray(labels))
         return {f"probe/{name}": float(value) for name, value in scores.items()}
+
+    @functools.cached_property
+    def _known_rows(self) -> datasets.Dataset:
+        """The tokens of the training rows with a label, which a probe learns from."""
+        train = self.task.train.select(visible_labels(self.task.train, self.spec).nonzero()[0])
+        return tokenize_task(train, self.spec, self.tokenizer, self.max_length)
 
 
 class VectorEvaluation:
@@ -367,7 +372,13 @@ def task_to_evaluate(
         found = read_retrieval(args.eval_task, limit=args.eval_task_samples)
         reranks = all(one.head is None and getattr(one.config, "num_labels", None) == 1 for one in teachers)
         return as_reranking(found) if reranks else found
-    return load_task(args.eval_task, args.eval_task_dir, splits="evaluation", flag="--eval_task")
+    try:
+        return load_task(args.eval_task, args.eval_task_dir, splits="evaluation", flag="--eval_task")
+    except ValueError as error:
+        if not takes_columns(args.eval_task):
+            raise
+        # Arguments of a training have no columns; those of `hf-distill distill` have, and bring the loaded task.
+        raise ValueError(f"{error} In Python: `eval_task=load_task({args.eval_task!r}, text_columns=...)`.") from error
 
 
 def ridge(known: np.ndarray, targets: np.ndarray, features: np.ndarray) -> np.ndarray:
