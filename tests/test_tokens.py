@@ -92,3 +92,11 @@ def test_an_added_token_is_tried_within_words():
     for sides in ((make(), added), (added, make())):
         with pytest.raises(ValueError, match="'aredb red RED' gives"):
             check_same_tokens(*sides)
+
+
+def test_a_comparison_leaves_the_length_at_which_a_tokenizer_cuts():
+    ours, theirs = make(), make()
+    ours("alpha beta gamma", truncation=True, max_length=11)
+    check_same_tokens(theirs, ours, pairs=True)
+    assert ours.backend_tokenizer.truncation["max_length"] == 11
+    assert theirs.backend_tokenizer.truncation is None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hf_distill.capture.architectures import num_positions
 from hf_distill.commands.folders import writes_folder
 from hf_distill.commands.results import finish
 from hf_distill.commands.textbook import read_rows
@@ -15,13 +16,13 @@ from hf_distill.hub.loading import load_model, load_tokenizer
 from hf_distill.settings import PredictionArguments, TextbookArguments
 from hf_distill.storage.files import write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
-from hf_distill.tasks.rows.text import PAIR_COLUMN, check_texts
+from hf_distill.tasks.rows.text import PAIR_COLUMN, check_texts, remembered_length
 from hf_distill.tasks.submissions import submission
 from hf_distill.trainers.fine_tuning.heads import RowHead
 from hf_distill.trainers.fine_tuning.predictions import predict_texts, prediction_records, write_predictions
 from hf_distill.trainers.fine_tuning.task_models import check_positions, label_order
 
-# Tokens of a text at most, where neither a flag nor a task says it.
+# Tokens of a text at most, where neither a flag, a task nor the tokenizer's own file says it.
 LONGEST_TEXT = 128
 
 
@@ -53,8 +54,7 @@ def run(arguments: PredictionArguments) -> dict[str, Any]:
     tokenizer = load_tokenizer(arguments.model, flag="--model", revision=arguments.revision)
     task, split = _task_of(arguments)
     columns = _texts(arguments) if task is None else [task.split(split)[name][:] for name in task.spec.text_columns]
-    # As `evaluate` reads the rows of the task.
-    limit = arguments.max_length or (LONGEST_TEXT if task is None else task.spec.fine_tuning.max_length)
+    limit = arguments.max_length or _usual_length(task, model, tokenizer)
     check_positions(model.config, limit)
     if not arguments.use_cpu:
         model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
@@ -81,6 +81,13 @@ def summary(results: dict[str, Any]) -> str:
     """Say how many rows were predicted, and where they are."""
     more = f", for the leaderboard {results['submission']}" if results["submission"] else ""
     return f"{results['rows']:,} rows predicted in {results['seconds']:.1f} s: {results['file']}{more}"
+
+
+def _usual_length(task: LoadedTask | None, model: Any, tokenizer: Any) -> int:
+    """Tokens of a row: as `evaluate` reads those of a task; of plain text as those of the training were read."""
+    if task is not None:
+        return task.spec.fine_tuning.max_length
+    return min(remembered_length(tokenizer) or LONGEST_TEXT, num_positions(model.config) or LONGEST_TEXT)
 
 
 def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +81,24 @@ def encode(tokenizer: Any, probe: Probe) -> tuple[list[int], list[int] | None]:
     """Ids of a probe, and the segment of each where the tokenizer gives segments."""
     cut = {} if probe.max_length is None else {"truncation": True, "max_length": probe.max_length}
     texts = (probe.text,) if probe.pair is None else (probe.text, probe.pair)
-    # No warning that a probe is longer than what the model reads.
-    encoded = tokenizer(*texts, verbose=False, **cut)
+    with _cutting_as_before(tokenizer):
+        # No warning that a probe is longer than what the model reads.
+        encoded = tokenizer(*texts, verbose=False, **cut)
     return list(encoded["input_ids"]), encoded.get("token_type_ids")
+
+
+@contextmanager
+def _cutting_as_before(tokenizer: Any) -> Iterator[None]:
+    """Give a tokenizer back the length at which it cut before: what is saved has that of the last call."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    before = getattr(backend, "truncation", None)
+    try:
+        yield
+    finally:
+        if backend is not None and before is None:
+            backend.no_truncation()
+        elif backend is not None:
+            backend.enable_truncation(**before)
 
 
 def first_difference(theirs: Any, ours: Any, *, pairs: bool = False) -> Difference | None:

@@ -34,7 +34,9 @@ class PredictionArguments(ColumnArguments):
         False, "Write the file that the leaderboard of GLUE or CLUE takes for this task and split too."
     )
     max_length: int | None = setting(
-        None, "Longest row in tokens; the rest is cut off. Default: the task's, of --text 128."
+        None,
+        "Longest row in tokens; the rest is cut off. Default: the task's, of --text that of the model's training as "
+        "its tokenizer.json says, else 128.",
     )
     eval_batch_size: int = setting(64, "Rows per batch.")
     bf16: bool = setting(False, "Compute in bfloat16 autocast.")

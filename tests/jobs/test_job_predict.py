@@ -217,3 +217,18 @@ def test_what_cannot_be_predicted_is_said(classifier, tiny_bert_config, tiny_tok
     with pytest.raises(ValueError, match=r"has no split 'test' of texts"):
         run(folder, tmp_path, task="glue/sst2", data_dir=data)
     assert load_task("glue/sst2", data).spec.test_splits == ("test",)
+
+
+def test_texts_are_cut_as_in_the_training_and_what_is_cut_is_counted(classifier, tiny_tokenizer, tmp_path, caplog):
+    folder, model = classifier(["bad", "good"])
+    (tmp_path / "texts.txt").write_text("the cat\n" + "the cat runs to the river " * 30 + "\n")
+    given = {"text": [str(tmp_path / "texts.txt")], "output_dir": str(tmp_path / "out"), "use_cpu": True}
+    for remembered, flag, cut_at in ((None, None, 64), (20, None, 20), (20, 12, 12)):
+        tiny_tokenizer("a", **({} if remembered is None else {"truncation": True, "max_length": remembered}))
+        tiny_tokenizer.save_pretrained(folder)
+        predict.run(PredictionArguments(folder, max_length=flag, **given))
+        rows = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+        words = ("the cat runs to the river " * 30).split()[: cut_at - 2]
+        expected = torch.tensor(logits_of(model, tiny_tokenizer, [" ".join(words)])).softmax(-1)
+        assert rows[1]["probabilities"]["good"] == pytest.approx(float(expected[0, 1]), abs=1e-5)
+        assert f"1 of 2 texts fill all {cut_at} tokens that are read of one; what goes beyond is" in caplog.text

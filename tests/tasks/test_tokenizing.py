@@ -4,6 +4,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Value
 
 from hf_distill.tasks.catalogue.registry import get_task
+from hf_distill.tasks.rows.text import remembered_length, tokenize_text
 from hf_distill.tasks.rows.tokenizing import tokenize_task, tokenizer_fingerprint
 
 PAIRS = Dataset.from_dict(
@@ -61,3 +62,29 @@ def test_the_cache_key_follows_data_tokenizer_and_length_and_nothing_else(tiny_t
 def test_a_length_that_cannot_be_is_an_error_with_the_bounds(tiny_tokenizer, limit):
     with pytest.raises(ValueError, match=f"`--max_length` is {limit}.*between 5 .* and 64"):
         tokenize_task(PAIRS, get_task("rte"), tiny_tokenizer, limit)
+
+
+def test_what_is_cut_is_counted_and_said(tiny_tokenizer, caplog):
+    tokenize_task(PAIRS, get_task("rte"), tiny_tokenizer, 9)
+    tokenize_task(PAIRS, get_task("rte"), tiny_tokenizer, 32)
+    texts = Dataset.from_dict({"text": ["the cat runs to the river", "a dog", "the cat walks"]})
+    tokenize_text(texts, tiny_tokenizer, max_length=5)
+    lists = Dataset.from_dict({"text": ["a", "a"], "candidates": [["a dog", "a dog runs fast to a cat"], ["a"]]})
+    tokenize_text(lists, tiny_tokenizer, max_length=7)
+    said = [message for message in caplog.messages if "cut off" in message]
+    assert said == [
+        f"{rows} fill all {length} tokens that are read of one; what goes beyond is cut off (`--max_length`)."
+        for rows, length in (("1 of 2 rows of task 'glue/rte'", 9), ("2 of 3 rows", 5), ("1 of 2 rows", 7))
+    ]
+
+
+def test_a_tokenizer_remembers_the_length_also_where_the_tokens_were_in_the_cache(tiny_tokenizer, tmp_path):
+    for _ in range(2):
+        tiny_tokenizer("a longer call", "without an end")
+        tokenize_task(PAIRS, get_task("rte"), tiny_tokenizer, 19)
+        assert remembered_length(tiny_tokenizer) == 19
+        tiny_tokenizer("a dog")
+        tokenize_text(Dataset.from_dict({"text": ["a dog"]}), tiny_tokenizer, max_length=21)
+        tiny_tokenizer.save_pretrained(tmp_path)
+        assert remembered_length(type(tiny_tokenizer).from_pretrained(tmp_path)) == 21
+    assert remembered_length(object()) is None

@@ -7,6 +7,7 @@ with the query, and the tokens of a row are a list of sequences.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from hf_distill.storage.plain_values import did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 # Rows whose lengths are read together.
 COUNTED_ROWS = 10_000
@@ -79,7 +82,67 @@ def tokenize_text(
 
     progress = {"desc": "Tokenizing"} if isinstance(dataset, datasets.Dataset) else {}
     dropped = [name for name in columns if name not in keep]
-    return dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
+    tokens = dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
+    if isinstance(tokens, datasets.Dataset):
+        say_rows_cut(tokens, max_length, per_candidate=CANDIDATES_COLUMN in columns)
+    remember_length(tokenizer, max_length)
+    return tokens
+
+
+def say_rows_cut(
+    tokens: datasets.Dataset, max_length: int, what: str = "rows", *, per_candidate: bool = False
+) -> None:
+    """As `say_cut`, of rows with the column `length`: the tokens of a row, or of its longest sequence.
+
+    Args:
+        tokens: The rows.
+        max_length: Tokens at which a row, or each sequence of it, was cut.
+        what: Name of the rows.
+        per_candidate: Whether `length` is that of all candidates together (see `padded_length`).
+    """
+    columns = [LENGTH_COLUMN, *(["input_ids"] if per_candidate else [])]
+    at_limit = 0
+    for table in tokens.select_columns(columns).with_format("arrow").iter(batch_size=COUNTED_ROWS):
+        sequences = pc.list_value_length(table["input_ids"]) if per_candidate else 1
+        longest = pc.greater_equal(table[LENGTH_COLUMN], pc.multiply(sequences, max_length))
+        at_limit += pc.sum(longest).as_py() or 0
+    say_cut(at_limit, len(tokens), max_length, what)
+
+
+def say_cut(at_limit: int, rows: int, max_length: int, what: str = "rows") -> None:
+    """Warn where rows fill all that is read of them: what they hold beyond it is lost.
+
+    Args:
+        at_limit: How many rows have `max_length` tokens.
+        rows: How many there are.
+        max_length: Tokens at which a row is cut.
+        what: Name of the rows.
+    """
+    if at_limit:
+        logger.warning(
+            f"{at_limit:,} of {rows:,} {what} fill all {max_length} tokens that are read of one; what goes beyond is "
+            "cut off (`--max_length`)."
+        )
+
+
+def remember_length(tokenizer: Any, max_length: int) -> None:
+    """Leave a tokenizer as if it had just cut rows, also where `datasets` had their tokens in its cache.
+
+    What is saved with a model then says at which length its rows were cut (see `remembered_length`).
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+
+
+def remembered_length(tokenizer: Any) -> int | None:
+    """The length at which a tokenizer that was just loaded cut the last rows, which are mostly those of the training.
+
+    Returns:
+        `None` where nothing is known: its folder says nothing, or it has no `tokenizer.json`.
+    """
+    cut = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None)
+    return None if cut is None else int(cut["max_length"])
 
 
 def columns_of(dataset: Any) -> list[str]:

@@ -11,6 +11,7 @@ from datasets.fingerprint import Hasher
 
 from hf_distill.tasks.rows.choices import encode_choices
 from hf_distill.tasks.rows.questions import encode_questions, window_stride
+from hf_distill.tasks.rows.text import remember_length, say_rows_cut
 from hf_distill.tasks.rows.words import encode_words
 from hf_distill.tasks.spec import TaskSpec
 
@@ -55,9 +56,12 @@ def tokenize_task(
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_max_length(limit, tokenizer, pair=spec.is_pair)
     encode = _encoder(spec, tokenizer, limit, doc_stride)
-    if isinstance(dataset, DatasetDict):
-        return DatasetDict({name: _tokenize(rows, spec, tokenizer, encode) for name, rows in dataset.items()})
-    return _tokenize(dataset, spec, tokenizer, encode)
+    parts = dataset if isinstance(dataset, DatasetDict) else {"": dataset}
+    tokens = {name: _tokenize(rows, spec, tokenizer, encode) for name, rows in parts.items()}
+    for rows in tokens.values() if not spec.is_span else ():
+        say_rows_cut(rows, limit, f"rows of task {spec.name!r}")
+    remember_length(tokenizer, limit)
+    return DatasetDict(tokens) if isinstance(dataset, DatasetDict) else tokens[""]
 
 
 def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) -> None:

@@ -19,6 +19,7 @@ from scipy.special import expit, softmax
 from hf_distill.capture.architectures import forward_columns
 from hf_distill.storage.files import write_text
 from hf_distill.tasks.label_names import names_of_head
+from hf_distill.tasks.rows.text import say_cut
 
 ROUNDED = 6
 
@@ -44,7 +45,7 @@ def predict_texts(
         max_length: Tokens at which a row is cut; `None` takes what the tokenizer says.
 
     Returns:
-        (B, C) fp32 logits in the order of the rows.
+        (B, C) fp32 logits in the order of the rows. A warning counts those that were cut.
 
     Raises:
         ValueError: If an output is not finite.
@@ -53,15 +54,19 @@ def predict_texts(
     pairs = list(zip(texts, seconds or [None] * len(texts), strict=True))
     order = sorted(range(len(pairs)), key=lambda row: -sum(len(text or "") for text in pairs[row]))
     found: dict[int, np.ndarray] = {}
+    limit = max_length or tokenizer.model_max_length
+    at_limit = 0
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         encoded = [
             tokenizer(*(text for text in pairs[row] if text is not None), truncation=True, max_length=max_length)
             for row in rows
         ]
+        at_limit += sum(len(one["input_ids"]) >= limit for one in encoded)
         inputs = tokenizer.pad(encoded, return_tensors="pt")
         logits = model(**{name: value.to(device) for name, value in inputs.items() if name in columns}).logits
         found |= dict(zip(rows, logits.float().cpu().numpy(), strict=True))
+    say_cut(at_limit, len(pairs), limit, "texts" if seconds is None else "pairs of texts")
     outputs = np.stack([found[row] for row in range(len(pairs))])
     if not np.isfinite(outputs).all():
         raise ValueError("The model's outputs are not finite (NaN or infinite): nothing is predicted with it.")

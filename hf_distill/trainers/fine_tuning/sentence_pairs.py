@@ -19,7 +19,7 @@ from hf_distill.objectives.features import unit_vectors
 from hf_distill.settings import FineTuningArguments
 from hf_distill.students.sentence import SentenceHead, encode_texts
 from hf_distill.tasks.loading import LoadedTask
-from hf_distill.tasks.rows.text import LENGTH_COLUMN
+from hf_distill.tasks.rows.text import LENGTH_COLUMN, remember_length, say_rows_cut
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.vectors import Pairs, cosine_correlations, pairs_of
 from hf_distill.trainers.fine_tuning.heads import Collator, TaskHead
@@ -193,7 +193,10 @@ def _tokens(
         longest = [max(map(len, pair)) for pair in columns["input_ids"]]
         return {**columns, "labels": [float(value) for value in batch[spec.label_column]], LENGTH_COLUMN: longest}
 
-    return rows.map(encode, batched=True, remove_columns=rows.column_names, desc=f"Tokenising {spec.short_name}")
+    tokens = rows.map(encode, batched=True, remove_columns=rows.column_names, desc=f"Tokenising {spec.short_name}")
+    say_rows_cut(tokens, limit, f"rows of task {spec.name!r}")
+    remember_length(tokenizer, limit)
+    return tokens
 
 
 def _correlations(prediction: EvalPrediction) -> dict[str, float]:
