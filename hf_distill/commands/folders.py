@@ -108,6 +108,21 @@ def paths_in(value: Any) -> Iterator[Path]:
         yield from (path for path in named if os.path.exists(path))
 
 
+def wherever(value: Any, folder: Path) -> Any:
+    """Settings without the place of a folder, in paths that lead into it: moved or renamed, it is the same folder.
+
+    Args:
+        value: A setting, or a list or mapping of such; of a mapping the names too.
+        folder: The folder, as the settings write it.
+    """
+    if isinstance(value, Mapping):
+        return {wherever(name, folder): wherever(item, folder) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [wherever(item, folder) for item in value]
+    inside = isinstance(value, str) and Path(value).is_relative_to(folder) and str(folder) != "."
+    return f"./{Path(value).relative_to(folder).as_posix()}" if inside else value
+
+
 def contents(given: Mapping[str, Any]) -> dict[str, str]:
     """Path -> checksum of its content, of all that settings read on this machine; ids of the Hub are left out.
 

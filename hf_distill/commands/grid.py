@@ -27,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_distill.commands import distill
 from hf_distill.commands.evaluate import score_model
-from hf_distill.commands.folders import content_of, contents, writes_folder
+from hf_distill.commands.folders import content_of, contents, wherever, writes_folder
 from hf_distill.commands.grid_students import STUDENTS, Student, for_task, plan_students
 from hf_distill.commands.results import finish, write_results
 from hf_distill.hub.disclosure import is_secret_name, public, without_secrets
@@ -130,7 +130,7 @@ def run(arguments: GridArguments) -> dict[str, Any]:
         )
     }
     names = {name: task.spec.name for name, task in loaded.items()}
-    distil_students(plan_students(arguments, names))
+    distil_students(plan_students(arguments, names), folder)
     metrics = {task.spec.name: task.spec.headline for task in loaded.values()}
     cells = list(grid_cells(arguments, names))
     tasks = {names[name]: task for name, task in loaded.items()}
@@ -204,15 +204,17 @@ def _result(path: Path, cell: Cell, task: LoadedTask, content: str, arguments: G
         # Columns that are guessed are always the same ones.
         **({"columns": arguments.column_fields()} if takes_columns(task.source) else {}),
     }
-    # A result says the last names of folders only; the digest tells folders of one name apart.
-    digest = xxhash.xxh3_128(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    identity = {**public(identity), "identity": digest}
+    # A folder that was moved is the same where its content is; a result says the last names of folders only.
+    places = {"path": Path(cell.path).is_dir(), "data": Path(task.source).exists()}
+    deciding = {name: value for name, value in identity.items() if not places.get(name)}
+    digest = xxhash.xxh3_128(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+    shown = public(identity)
+    identity = {**shown, "identity": digest}
     if path.is_file():
         found = read_mapping(path)
-        settings = {name: value for name, value in identity.items() if name != "identity"}
-        shown = differences({name: found.get(name) for name in settings}, settings)
-        if shown or found.get("identity") != digest:
-            shown = shown or "another folder of the same name, of the model or of the rows"
+        if found.get("identity") != digest:
+            changed = differences({name: found.get(name) for name in shown}, shown)
+            shown = changed or "another id of the same name, of the model or of the rows"
             raise ValueError(f"{str(path)!r} was made with other settings ({shown}); give another `--output_dir`.")
         return found
     score = _fine_tune if arguments.fine_tune else _score
@@ -266,13 +268,15 @@ def _fine_tune(cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[s
 # --- students --------------------------------------------------------------------------------------------------------
 
 
-def distil_students(students: Sequence[Student]) -> None:
+def distil_students(students: Sequence[Student], root: Path) -> None:
     """Distil every student that is not finished, in their order.
 
-    The settings of a student lie beside its folder as `NAME.yaml`, which `hf-distill distill` takes as it is.
+    The settings of a student lie beside its folder as `NAME.yaml`, which `hf-distill distill` takes as it is; those of
+    a grid that was moved are written anew.
 
     Args:
         students: See `plan_students`; a student may be the teacher of a later one, or what it begins with.
+        root: The folder of the grid.
 
     Raises:
         ValueError: If a student was begun with other settings, or a setting is none of `hf-distill distill`.
@@ -282,14 +286,14 @@ def distil_students(students: Sequence[Student]) -> None:
         file = folder.with_name(f"{folder.name}.yaml")
         finished = (folder / RESULTS_FILE).is_file()
         begun = any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
-        inputs = contents(settings)
+        inputs = wherever(contents(settings), root)
         if finished or begun:
-            _check_same(file, settings, one.name)
+            _check_same(file, settings, one.name, folder.relative_to(root), root)
             _check_same_files(folder, inputs, one.name)
+        write_yaml(file, _without_secret_fields(settings), sort_keys=False)
         if finished:
             logger.warning(f"[{one.name}] distilled before: {folder}")
             continue
-        write_yaml(file, _without_secret_fields(settings), sort_keys=False)
         mark(folder, {"inputs": inputs})
         logger.warning(f"[{one.name}] starts: {folder}")
         # Secrets go to the training alone, in no file.
@@ -305,10 +309,15 @@ def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(without_secrets(kept))
 
 
-def _check_same(file: Path, settings: dict[str, Any], name: str) -> None:
+def _check_same(file: Path, settings: dict[str, Any], name: str, place: Path, root: Path) -> None:
+    """Refuse a student that was begun with other settings; `place` is its folder below that of the grid, `root`."""
     before = read_mapping(file) if file.is_file() else {}
-    # Where a run goes on decides nothing.
-    old, new = ({**found, RESUME: None} for found in (before, _without_secret_fields(settings)))
+    earlier = Path(str(before.get("output_dir", "")))
+    is_ours = earlier.parts[-len(place.parts) :] == place.parts
+    earlier_root = Path(*earlier.parts[: -len(place.parts)]) if is_ours else root
+    # Where a run goes on decides nothing, and nor does where the grid lies.
+    old = {**wherever(before, earlier_root), RESUME: None}
+    new = {**wherever(_without_secret_fields(settings), root), RESUME: None}
     changed = differences(old, new)
     if changed:
         raise ValueError(

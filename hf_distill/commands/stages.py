@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from hf_distill.commands.folders import paths_in
+from hf_distill.commands.folders import paths_in, wherever
 from hf_distill.commands.results import write_results
 from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.settings.parsing import arguments_to_dict
@@ -70,7 +70,7 @@ class Stages:
         """
         folder = self.folder / name
         settings = arguments_to_dict(*arguments) | more
-        described = json.dumps([self.key, self._wherever(settings), self._files(settings)], sort_keys=True)
+        described = json.dumps([self.key, wherever(settings, self.folder), self._files(settings)], sort_keys=True)
         self.key = xxhash.xxh3_128(described.encode()).hexdigest()
         key, results = {"stage": self.key}, folder / results_file
         marker = read_marker(folder) or {"finished": False}
@@ -113,15 +113,6 @@ class Stages:
             return None
         speed = sum(self.work[stage] for stage in done) / sum(self.seconds[stage] for stage in done)
         return sum(self.work[stage] for stage in to_come) / speed
-
-    def _wherever(self, value: Any) -> Any:
-        """Settings with the folder of all stages left out: under another name, or moved, it is the same."""
-        if isinstance(value, dict):
-            return {name: self._wherever(item) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self._wherever(item) for item in value]
-        inside = isinstance(value, str) and Path(value).is_relative_to(self.folder) and str(self.folder) != "."
-        return f"./{Path(value).relative_to(self.folder).as_posix()}" if inside else value
 
     def _files(self, settings: dict[str, Any]) -> list[tuple[str, int, int]]:
         """Path, size and time of every file that the settings name: other data under an old name is other data.

@@ -120,6 +120,16 @@ def test_results_of_other_weights_or_rows_under_an_old_name_are_refused(
         run_grid(arguments(data, **given))
 
 
+def test_a_model_and_a_task_that_were_moved_are_the_same(data, monkeypatch):
+    facts = run_grid(arguments(data, models=[f"first={data / 'one'}"], tasks=[str(data / "mood")]))
+    (data / "moved").mkdir()
+    for name in ("one", "mood", "grid"):
+        (data / name).rename(data / "moved" / name)
+    monkeypatch.setattr(grid, "finetune", lambda *_, **__: pytest.fail("fine-tuned again"))
+    moved = arguments(data / "moved", models=[f"first={data / 'moved' / 'one'}"], tasks=[str(data / "moved" / "mood")])
+    assert run_grid(moved)["tables"] == facts["tables"]
+
+
 def test_a_share_is_drawn_once_for_all_models_and_seeds(data, monkeypatch):
     drawn = []
     original = grid.finetune

@@ -70,6 +70,24 @@ def test_students_are_distilled_and_compared_beside_models(data, monkeypatch):
     assert run_grid(arguments(data, models=[f"teacher={data / 'teacher'}"]))["cells"] == facts["cells"]
 
 
+def test_a_grid_that_was_moved_goes_on(data, monkeypatch):
+    facts = run_grid(arguments(data, models=[f"teacher={data / 'teacher'}"]))
+    (data / "grid").rename(data / "elsewhere")
+    moved = {"output_dir": str(data / "elsewhere"), "models": [f"teacher={data / 'teacher'}"]}
+    monkeypatch.setattr(grid.distill, "run", lambda *_: pytest.fail("distilled again"))
+    monkeypatch.setattr(grid, "_fine_tune", lambda *_: pytest.fail("fine-tuned again"))
+    assert run_grid(arguments(data, **moved))["tables"] == facts["tables"]
+    written = yaml.safe_load((data / "elsewhere" / "students" / "with_assistant.yaml").read_text())
+    assert written["teacher_model"] == str(data / "elsewhere" / "students" / "assistant")
+    assert written["output_dir"] == str(data / "elsewhere" / "students" / "with_assistant")
+    monkeypatch.chdir(data)
+    given = moved | {"output_dir": "elsewhere"}
+    assert run_grid(arguments(data, **given))["tables"] == facts["tables"], "the same place, written otherwise"
+    other = arguments(data).students | {"last": {"objectives": ["relation"]}}
+    with pytest.raises(ValueError, match=r"'last' was begun with other settings \(objectives: \['minilm'\] there"):
+        run_grid(arguments(data, students=other, **given))
+
+
 def test_a_finished_student_of_other_settings_is_refused(data):
     one = {"last": {"objectives": ["minilm"]}}
     run_grid(arguments(data, students=one))
@@ -95,7 +113,7 @@ def test_a_student_that_was_stopped_goes_on_with_its_own_settings_only(data, mon
     (data / "grid" / "students" / "last" / "checkpoint-1").mkdir()
     asked = []
     monkeypatch.setattr(grid.distill, "run", lambda *given: asked.append(given[-1].resume_from_checkpoint))
-    distil_students(plan_students(arguments(data, students=one), {str(data / "mood"): "mood"}))
+    distil_students(plan_students(arguments(data, students=one), {str(data / "mood"): "mood"}), data / "grid")
     assert asked == ["last"]
     with pytest.raises(ValueError, match=r"'last' was begun with other settings \(learning_rate"):
         run_grid(arguments(data, students={"last": {"objectives": ["minilm"], "learning_rate": 1e-3}}))
