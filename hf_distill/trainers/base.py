@@ -39,7 +39,7 @@ from ..tasks.rows.text import has_transform
 from ..teachers.opening import may_teach
 from ..teachers.stored.manifest import is_stored_teacher
 from .callbacks import GradualUnfreezing
-from .checkpoints import Checkpoints, check_sizes, go_on
+from .checkpoints import Checkpoints, check_adapter, check_sizes, go_on, has_own_adapter, read_adapter
 from .finite import GRADIENT, LABELS, LOSS, OUTPUT, TEACHER, WEIGHT, end_if_not_finite, moments_of
 from .lengths import counted, length_grouped_sampler
 from .streams import NoRows, place_in_stream, whole_update
@@ -112,6 +112,8 @@ class BaseTrainer(Trainer):
         self._has_ended_before = False
         self._whole_run: WholeRun | None = None
         super().__init__(*args, **kwargs)
+        if not self.is_stock:
+            refuse_uneven_batches(self.accelerator, drops_last=self.args.dataloader_drop_last)
         if is_in_notebook():
             from .notebook_table import show_terms
 
@@ -199,6 +201,7 @@ class BaseTrainer(Trainer):
                 f"All parameters of the {type(parts[0]).__name__} are frozen, so that nothing would be trained. A "
                 "model that was a teacher stays frozen: call its `requires_grad_(True)`."
             )
+        check_adapter(parts[0])
 
     def _trained_parts(self) -> list[nn.Module]:
         """The modules of which something must be trained."""
@@ -448,8 +451,11 @@ class BaseTrainer(Trainer):
 
     @unless_stock
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        trained = self.model if model is None else model
+        if has_own_adapter(trained) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return read_adapter(trained, Path(resume_from_checkpoint))
         try:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"The checkpoint {resume_from_checkpoint!r} does not fit the model: {reason}") from error
@@ -462,7 +468,9 @@ class BaseTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self.checkpoints.check_best(self.state.best_model_checkpoint)
-        super()._load_best_model()
+        if has_own_adapter(self.model) and not self.is_stock:
+            return self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        return super()._load_best_model()
 
 
 def _workers_for(dataset: Any) -> int:
@@ -628,6 +636,24 @@ def refuse_data_parallel(args: TrainingArguments) -> None:
         raise ValueError(
             f"{args.n_gpu} GPUs in one process (DataParallel) are not supported: start with "
             "`torchrun --nproc_per_node NUM_GPUS script.py`, or show one GPU with CUDA_VISIBLE_DEVICES."
+        )
+
+
+def refuse_uneven_batches(accelerator: Any, *, drops_last: bool) -> None:
+    """Refuse processes that would have different numbers of batches: they would wait for each other's for ever.
+
+    Args:
+        accelerator: Knows how batches are shared out among the processes.
+        drops_last: Whether batches that are not full are left out.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    if accelerator.num_processes > 1 and not (accelerator.even_batches or accelerator.dispatch_batches or drops_last):
+        raise ValueError(
+            "`--accelerator_config` has `even_batches: false`, with which the last rows may leave some of the "
+            f"{accelerator.num_processes} processes without a batch that the others wait for: leave it out (rows that "
+            "fill up last batches count once in every score), or give `--dataloader_drop_last true`."
         )
 
 

@@ -56,6 +56,7 @@ NOT_ASKED = ("False", "false")
 MANIFEST_NAME = "_distillation.json"
 OBJECTIVES_NAME = "_objectives.safetensors"
 STATE_NAME = "trainer_state.json"
+ADAPTER_NAME = "adapter_model.safetensors"
 # What a plain `Trainer` and its strategies write; only whole sets are gone on with.
 _OTHER_WEIGHTS = ("pytorch_model_fsdp*", "global_step*", "*/adapter_model.*")
 _OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_*", "rank*-optimizer.pt", "global_step*")
@@ -456,6 +457,50 @@ def read_beside_student(folder: Path, current: Mapping[str, Any], objectives: nn
         objectives.load_state_dict(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise ValueError(f"{str(path)!r} does not fit the objectives: {' '.join(str(error).split())}") from error
+
+
+def read_adapter(model: nn.Module, folder: Path) -> None:
+    """Load the adapter that `model.add_adapter` of transformers gave a model, which is all that its checkpoints hold.
+
+    `Trainer` knows the adapters of peft's own models alone.
+
+    Raises:
+        ValueError: If the checkpoint holds no adapter, or one that does not fit.
+    """
+    from peft import set_peft_model_state_dict
+
+    path = folder / ADAPTER_NAME
+    if not path.is_file():
+        raise ValueError(f"The checkpoint lacks {str(path)!r}, but the model has an adapter (`add_adapter`).")
+    found = safetensors.torch.load_file(path)
+    # The names of peft's own models.
+    found = {name.removeprefix("base_model.model."): values for name, values in found.items()}
+    adapter, expected = cast(Any, model).active_adapters()[0], cast(Any, model).get_adapter_state_dict()
+    shapes = [{name: tuple(values.shape) for name, values in one.items()} for one in (found, expected)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{str(path)!r} does not fit the model's adapter {adapter!r}: {differences(shapes[0], shapes[1])}."
+        )
+    set_peft_model_state_dict(model, found, adapter_name=adapter)
+
+
+def check_adapter(model: nn.Module) -> None:
+    """Warn of weights that train beside an adapter of `model.add_adapter`: what is saved holds the adapter alone."""
+    if not has_own_adapter(model):
+        return
+    adapter = cast(Any, model).active_adapters()[0]
+    beside = [n for n, values in model.named_parameters() if values.requires_grad and adapter not in n.split(".")]
+    if beside:
+        logger.warning(
+            f"{len(beside)} parameters such as {beside[0]!r} are trained, but of a model with `add_adapter` its "
+            f"adapter {adapter!r} alone is saved: name their modules in `modules_to_save` of the adapter's "
+            "configuration, or freeze them."
+        )
+
+
+def has_own_adapter(model: Any) -> bool:
+    """Whether a model got an adapter by `add_adapter` or `load_adapter` of transformers."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
 
 
 def check_manifest(

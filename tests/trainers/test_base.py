@@ -1,6 +1,7 @@
 """What every trainer of the package has: methods that a plain `Trainer` lacks, and random states that are kept."""
 
 import random
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from hf_distill import DistillationArguments
 from hf_distill.trainers import base
-from hf_distill.trainers.base import random_state_kept, unless_stock
+from hf_distill.trainers.base import random_state_kept, refuse_uneven_batches, unless_stock
 
 
 class Stock:
@@ -72,3 +73,17 @@ def test_batches_for_a_gpu_are_made_by_processes_where_nobody_chose_their_number
     assert isinstance(make_trainer().args.dataloader_num_workers, base.Unset), "the rows decide"
     args = DistillationArguments(str(tmp_path), dataloader_num_workers=0, use_cpu=True)
     assert type(args.for_training(distilling=True).dataloader_num_workers) is int
+
+
+def test_processes_with_batches_of_different_number_are_refused_before_the_first_step(make_trainer, monkeypatch):
+    def shares(processes, even, dispatch=None):
+        return SimpleNamespace(num_processes=processes, even_batches=even, dispatch_batches=dispatch)
+
+    with pytest.raises(ValueError, match=r"`--accelerator_config` has `even_batches: false`.* of the 2 processes"):
+        refuse_uneven_batches(shares(2, False), drops_last=False)
+    for fine, drops in ((shares(2, True), False), (shares(2, False), True), (shares(2, False, True), False)):
+        refuse_uneven_batches(fine, drops_last=drops)
+    assert make_trainer(accelerator_config={"even_batches": False}).accelerator.even_batches is False, "one process"
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    with pytest.raises(ValueError, match="even_batches"):
+        make_trainer(accelerator_config={"even_batches": False})

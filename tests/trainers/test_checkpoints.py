@@ -1,5 +1,6 @@
 """Checkpoints are finished or absent: what is killed or damaged is never gone on with, and never silently."""
 
+import copy
 import os
 import re
 import shutil
@@ -468,3 +469,39 @@ def test_the_folder_of_teacher_or_student_is_no_output(tiny_bert_config, tiny_to
     assert (tmp_path / "teacher" / "model.safetensors").read_bytes() == before
     files = sorted(path.name for path in (tmp_path / "teacher").rglob("*") if path.is_file())
     assert files == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["default", "other"])
+def test_an_adapter_that_transformers_added_is_gone_on_with(build, tiny_student, tmp_path, name, said):
+    """`Trainer` itself cannot load the checkpoints that it writes of such a model."""
+    peft = pytest.importorskip("peft")
+
+    def trainer(**more):
+        set_seed(1)
+        student = copy.deepcopy(tiny_student)
+        student.add_adapter(peft.LoraConfig(target_modules=["query"], modules_to_save=["classifier"]), name)
+        given = {"objectives": ["logits"], "save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-2}
+        return build(student=student, copies=False, output_dir=str(tmp_path / "run"), **given | more)
+
+    def weights(trained):
+        return {key: values.clone() for key, values in trained.student.get_adapter_state_dict().items()}
+
+    whole = trainer()
+    begun = weights(whole)
+    whole.train()
+    ended = weights(whole)
+    assert not any(torch.equal(begun[key], ended[key]) for key in ended if "lora_B" in key or "classifier" in key)
+    again = trainer()
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert all(torch.equal(ended[key], values) for key, values in weights(again).items())
+    assert not [message for message in said if "is saved" in message]
+
+    other = copy.deepcopy(tiny_student)
+    other.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]), name)
+    other.classifier.requires_grad_(True)
+    with pytest.raises(
+        ValueError, match=rf"adapter_model.safetensors' does not fit the model's adapter '{name}': bert"
+    ):
+        build(student=other, copies=False, objectives=["logits"], output_dir=str(tmp_path / "run")).train("last")
+    build(student=other, copies=False, objectives=["logits"], output_dir=str(tmp_path / "other"), max_steps=1).train()
+    assert f"'classifier.weight' are trained, but of a model with `add_adapter` its adapter '{name}'" in said[-1]
