@@ -341,7 +341,13 @@ class LogitsObjective(Objective):
 
 @register_objective("labels")
 class LabelsObjective(Objective):
-    """The task's own loss on the gold labels, to be mixed with what the teacher says."""
+    """The task's own loss on the gold labels, to be mixed with what the teacher says.
+
+    It is the loss that a model of transformers gives for the same batch, but of heads for answers: there padding is no
+    place of an answer, and is left out of the softmax over positions. The models themselves, BERT's code for SQuAD
+    and TextBrewer leave it in, so that their loss of a row depends on the rows beside it. This one is the mean of what
+    the model itself says of each row alone. Without padding the two are equal.
+    """
 
     needs_teacher = False
     needs_labels = True

@@ -6,8 +6,11 @@ import pytest
 import torch
 from logits_cases import B, C, T, logits, mask, sides
 from torch.nn import functional as F
+from transformers import BertForQuestionAnswering
 
 from hf_distill.objectives import LabelsObjective, LogitsObjective
+from hf_distill.tasks.catalogue.registry import get_task
+from hf_distill.trainers.fine_tuning.heads import SpanHead
 
 
 def run(objective, student, teacher, attention_mask=None, labels=None):
@@ -180,6 +183,35 @@ def test_padding_is_no_answer():
         run(LabelsObjective(), longer, longer, F.pad(mask, (0, 3)), labels=positions),
         run(LabelsObjective(), heads, heads, mask, labels=positions),
     )
+
+
+def test_answers_in_a_padded_batch_cost_what_the_model_says_of_each_row_alone(tiny_bert_config):
+    """A loss of transformers' own for the batch has padding among the places of an answer."""
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(tiny_bert_config()).eval()
+    ids, lengths = torch.randint(5, 50, (B, T)), [T, T - 1, T - 2, T - 3]
+    real = torch.arange(T) < torch.tensor(lengths)[:, None]
+    positions = {"start_positions": torch.tensor([1, 2, 0, 1]), "end_positions": torch.tensor([3, 2, 2, 1])}
+    head = SpanHead(get_task("squad"))
+
+    def ours(attention_mask):
+        out = model(ids, attention_mask=attention_mask)
+        heads = {name: out[name] for name in ("start_logits", "end_logits")}
+        loss = run(LabelsObjective(), heads, heads, attention_mask, labels=positions)
+        total, count = head.loss(out, torch.stack(list(positions.values()), 1), 0.0, attention_mask)
+        torch.testing.assert_close(total / count, loss)
+        return loss
+
+    with torch.no_grad():
+        whole = torch.ones(B, T, dtype=torch.long)
+        torch.testing.assert_close(ours(whole), model(ids, attention_mask=whole, **positions).loss)
+        alone = [
+            model(ids[row : row + 1, :length], **{k: v[row : row + 1] for k, v in positions.items()}).loss
+            for row, length in enumerate(lengths)
+        ]
+        torch.testing.assert_close(ours(real.long()), torch.stack(alone).mean())
+        padded = model(ids, attention_mask=real.long(), **positions).loss
+        assert padded > torch.stack(alone).mean() + 1e-3
 
 
 def test_a_batch_without_labels_is_refused():

@@ -147,7 +147,8 @@ class SpanHead(TaskHead):
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy of start and end scores (B, T) over labels (B, 2): per label, so half of each.
 
-        Heads of transformers score padding too; here no answer lies there, so that padding changes no loss.
+        Heads of transformers score padding too; here no answer lies there, so that padding changes no loss: it is the
+        mean of the model's own losses of each row alone.
         """
         scores = torch.cat((outputs["start_logits"], outputs["end_logits"])).float()
         if attention_mask is not None:
