@@ -10,14 +10,12 @@ import weakref
 
 import pytest
 import torch
-from capture_models import Student, hooks_of, layers, make_batch, make_bert
-from transformers import (
-    BertModel,
-)
+from capture_models import SIZES, Student, hooks_of, layers, make_batch, make_bert
+from transformers import BertConfig, BertModel
 
 from hf_distill.capture import transformer as capture_module
 from hf_distill.capture.signals import SignalRequest
-from hf_distill.capture.transformer import SignalCapture
+from hf_distill.capture.transformer import SignalCapture, attention_given_back, give_back_attention
 
 
 @pytest.fixture
@@ -197,8 +195,44 @@ def test_an_eager_model_switches_to_sdpa_only_if_the_attention_is_asked_for(batc
     ):
         model = make_bert()
         model.set_attn_implementation("eager")
-        SignalCapture(model, request)(**batch)
+        capture = SignalCapture(model, request)
+        capture(**batch)
         assert model.config._attn_implementation == expected
+        another = SignalCapture(model, request)
+        capture.close()
+        assert model.config._attn_implementation == expected, "the other one needs it"
+        with pytest.raises(IndexError):
+            another(input_ids=torch.tensor([[10_000]]))
+        del another, capture
+        gc.collect()
+        assert model.config._attn_implementation == "eager"
+
+
+def test_a_model_has_the_attention_again_that_it_came_with(batch):
+    config = BertConfig(**SIZES, output_attentions=True)
+    model = BertModel._from_config(config, attn_implementation="eager").eval()
+    maps = model(**batch).attentions
+    capture = SignalCapture(model, SignalRequest(projections=layers(1)))
+    query = capture(**batch).projections[1].query
+    give_back_attention(model)
+    assert all(map(torch.equal, maps, model(**batch).attentions))
+    assert torch.equal(capture(**batch).projections[1].query, query)
+    assert model(**batch).attentions is None
+    twin = copy.deepcopy(model)
+    with attention_given_back(model):
+        assert model.config.output_attentions
+        assert model.config._attn_implementation == "eager"
+    assert (model.config.output_attentions, model.config._attn_implementation) == (False, "hf_distill_sdpa")
+    capture.close()
+    give_back_attention(twin)
+    for one in (model, twin):
+        assert all(map(torch.equal, maps, one(**batch).attentions))
+    model.set_attn_implementation("sdpa")
+    preferring = SignalCapture(model, SignalRequest(hidden_states=layers(1)))
+    preferring.prefer_products()
+    assert model.config._attn_implementation == "hf_distill_sdpa"
+    preferring.close()
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_another_kernel_is_replaced_with_a_warning(caplog, monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 import torch
 from capture_models import Student, hooks_of, layers, make_batch, make_bert
@@ -11,6 +14,7 @@ from transformers import (
     BertForTokenClassification,
     MPNetConfig,
     MPNetModel,
+    TrainerCallback,
 )
 
 from hf_distill.capture.architectures import UnsupportedArchitectureError
@@ -188,3 +192,37 @@ def test_prompt_learning_is_refused():
     model = get_peft_model(make_bert(BertForTokenClassification), config)
     with pytest.raises(UnsupportedArchitectureError, match=r"prompt learning.*LoRA"):
         SignalCapture(model, SignalRequest(hidden_states=layers(1)))
+
+
+def test_student_and_teacher_have_the_attention_again_that_they_came_with(
+    make_trainer, rows, tiny_teacher, tiny_student, tmp_path
+):
+    """After a training, also one that was broken off, after an evaluation, and in what is saved."""
+
+    class BreakOff(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            raise RuntimeError("broken off")
+
+    student, teacher = copy.deepcopy(tiny_student), copy.deepcopy(tiny_teacher)
+    for model in (student, teacher):
+        model.set_attn_implementation("eager")
+        model.config.output_attentions = True
+
+    def state():
+        return [(model.config._attn_implementation, model.config.output_attentions) for model in (student, teacher)]
+
+    given = {"objectives": ["relation"], "save_strategy": "steps", "save_steps": 2}
+    trainer = make_trainer(teacher, student=student, copies=False, train_dataset=rows, **given)
+    assert state() == [("hf_distill_sdpa", False)] * 2
+    trainer.train()
+    assert state() == [("eager", True)] * 2
+    assert len(student(torch.tensor([[5, 6, 7]])).attentions) == student.config.num_hidden_layers
+    first = trainer.evaluate(rows)["eval_loss"]
+    assert (trainer.evaluate(rows)["eval_loss"], state()) == (first, [("eager", True)] * 2)
+    trainer.save_model()
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-2"):
+        assert json.loads((folder / "config.json").read_text())["output_attentions"] is True
+    trainer.add_callback(BreakOff())
+    with pytest.raises(RuntimeError, match="broken off"):
+        trainer.train()
+    assert state() == [("eager", True)] * 2

@@ -67,6 +67,9 @@ class OutputCapture:
     def prefer_products(self) -> None:
         """Nothing to do: there is no attention whose kernel could be chosen."""
 
+    def use_attention(self) -> None:
+        """Nothing to do likewise."""
+
     def __call__(self, **inputs: Any) -> Signals:
         """As that of `SignalCapture`."""
         if have_candidates(unwrap(self.model), inputs):

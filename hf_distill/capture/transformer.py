@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -62,6 +62,8 @@ logger = logging.get_logger(__name__)
 ATTENTION_NAME = "hf_distill_sdpa"
 """Name of the attention implementation. transformers asks for a name with `sdpa` in it to tell that a model that only
 has eager attention cannot use it."""
+# Attribute of a model that was switched to it: the implementation that it came with, and its `output_attentions`.
+CAME_WITH = "_hf_distill_attention_before"
 
 
 def capture_of(model: nn.Module, request: SignalRequest, pool: Pool | None = None) -> SignalCapture | OutputCapture:
@@ -86,7 +88,8 @@ class SignalCapture:
     The capture keeps inactive hooks on the layers it needs for as long as it lives; nothing is added to the model's
     parameters, buffers or configuration file. If queries, keys, values or scores are asked for, the model's attention
     implementation becomes `hf_distill_sdpa`, which is transformers' SDPA; its padding mask and kernels stay the same,
-    but for frozen models on the CPU (`hf_distill.kernels.cpu`).
+    but for frozen models on the CPU (`hf_distill.kernels.cpu`). The model has the one that it came with again once its
+    last capture is closed or gone, or `give_back_attention` is called; the next pass takes it anew.
     Several captures may share a model.
 
     Early stop: without `logits`, the forward pass ends inside the model with the last signal. Values and gradients are
@@ -134,6 +137,7 @@ class SignalCapture:
         self._defaults = _default_inputs(self._inner)
         _check_request(request, self.architecture, self._inner)
         self._recorder = Recorder(request)
+        self._prefers_products = False
         self._attention_hooks: list[AttentionHooks] = []
         handles = self._install_layer_hooks()
         attached = [self.architecture.base, *self._install_attention()]
@@ -164,6 +168,7 @@ class SignalCapture:
             raise RuntimeError("This SignalCapture is already running; make a second one for the same model.")
         signals = Signals(attention_mask=attention_mask_of(inputs))
         output = None
+        self.use_attention()
         rows = self._rows_to_pack(inputs)
         if rows is not None:
             inputs = rows.inputs(inputs, self.architecture.base.config)
@@ -229,9 +234,22 @@ class SignalCapture:
 
         Captures of queries, keys, values and scores do so anyway; other attention implementations stay.
         """
-        base = self.architecture.base
-        if self.architecture.spec.mechanism == "interface" and base.config._attn_implementation == "sdpa":
-            base.set_attn_implementation(ATTENTION_NAME)
+        self._prefers_products = True
+        self.use_attention()
+
+    def use_attention(self) -> None:
+        """Switch the model to the attention that the capture needs, where it has another one by now.
+
+        Every pass does so by itself, but for passes that `torch.compile` reads.
+        """
+        info = self.architecture
+        before = info.base.config._attn_implementation
+        if torch.compiler.is_compiling() or info.spec.mechanism != "interface" or before == ATTENTION_NAME:
+            return
+        if self._attention_layers():
+            _use_recording_attention(info)
+        elif self._prefers_products and before == "sdpa":
+            _switch(info.base)
 
     def close(self) -> None:
         """Take all hooks off the model; the capture cannot be used afterwards."""
@@ -311,7 +329,7 @@ class SignalCapture:
             for hooks in self._attention_hooks:
                 hooks.ensure_installed()
             return []
-        _use_recording_attention(info)
+        self.use_attention()
         attached: list[nn.Module] = []
         for layer in layers:
             module = info.attention(layer)
@@ -394,26 +412,63 @@ def _uninstall(
         detach(module, recorder)
     for hook in hooks:
         hook.remove()
+    if attached and not recorders_of(attached[0]):
+        give_back_attention(attached[0])
+
+
+def give_back_attention(model: nn.Module) -> None:
+    """Give a model the attention implementation again that it came with before captures switched it.
+
+    Captures that live go on to work: their next pass switches it anew.
+
+    Args:
+        model: The model, perhaps with a head, adapters or other wrappers around it.
+    """
+    for module in model.modules():
+        if CAME_WITH not in vars(module):
+            continue
+        before, shows_maps = vars(module).pop(CAME_WITH)
+        # Somebody may have chosen another one since.
+        if module.config._attn_implementation == ATTENTION_NAME:
+            module.set_attn_implementation(before)
+        if shows_maps and module.config._attn_implementation == "eager":
+            module.config.output_attentions = True
+
+
+@contextmanager
+def attention_given_back(model: nn.Module) -> Iterator[None]:
+    """Let a model have the attention that it came with within this context, as while it is saved."""
+    switched = [module for module in model.modules() if CAME_WITH in vars(module)]
+    give_back_attention(model)
+    try:
+        yield
+    finally:
+        for module in switched:
+            _switch(module)
+
+
+def _switch(base: Any) -> None:
+    """Switch a base model, which keeps what it had."""
+    setattr(base, CAME_WITH, (base.config._attn_implementation, bool(base.config.output_attentions)))
+    # transformers saves no configuration that asks for maps and has another attention than the eager one.
+    base.config.output_attentions = False
+    base.set_attn_implementation(ATTENTION_NAME)
 
 
 def _use_recording_attention(info: ArchitectureInfo) -> None:
     """Switch the model to the attention function that shows its queries, keys and values."""
     base, before = info.base, info.base.config._attn_implementation
-    if before == ATTENTION_NAME:
-        return
     if not base._supports_sdpa:
         raise UnsupportedArchitectureError(
             f"{type(base).__name__} has no SDPA attention, so queries, keys, values and attention scores cannot be "
             "captured from it. Ask for hidden_states or logits."
         )
     if base.config.output_attentions:
-        # transformers saves no configuration that asks for maps and has another attention than the eager one.
-        base.config.output_attentions = False
         logger.warning_once(
-            f"{type(base).__name__}: `config.output_attentions` is off from now on: SDPA, which shows queries, keys "
-            "and values, makes no attention maps."
+            f"{type(base).__name__}: `config.output_attentions` is off while signals are captured: SDPA, which shows "
+            "queries, keys and values, makes no attention maps."
         )
-    base.set_attn_implementation(ATTENTION_NAME)
+    _switch(base)
     if before not in ("sdpa", None):
         # Eager attention gives the same numbers; another kernel was somebody's choice.
         report = logger.info if before == "eager" else logger.warning_once

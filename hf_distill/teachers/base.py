@@ -358,6 +358,7 @@ class LiveTeacher(TeacherSource):
             self.head = self.head or head_of(self.model) or self._mean()
             self.head.requires_grad_(False).eval().to(self.device)
         self._capture = capture_of(self.model, request, self.head)
+        self._capture.prefer_products()
 
     def for_one_more(self) -> LiveTeacher:
         """Itself, or where somebody asks it already another one with the same model."""

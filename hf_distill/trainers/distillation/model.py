@@ -19,7 +19,7 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ...capture.architectures import forward_columns, label_head, unwrap
 from ...capture.signals import SignalRequest, Signals
-from ...capture.transformer import capture_of
+from ...capture.transformer import attention_given_back, capture_of
 from ...hub.loading import load_model
 from ...kernels.least_squares import LinearFit
 from ...objectives import Objective, WeightedObjective, build_objectives
@@ -311,6 +311,10 @@ class DistillationModel(PreTrainedModel):
         layers = SignalRequest(hidden_states=frozenset({self.deepest_layer}))
         self._features_capture = capture_of(self.student, layers)
 
+    def use_attention(self) -> None:
+        """Switch the student to the attention of its captures, before passes that `torch.compile` reads."""
+        self._capture.use_attention()
+
     def current_settings(self) -> dict[str, float]:
         """Weights and settings of objectives that move, by `<setting>/<objective>`, at that progress."""
         weights = self.current_weights()
@@ -445,7 +449,8 @@ class DistillationModel(PreTrainedModel):
         """
         if state_dict is not None:
             state_dict = {k.removeprefix("student."): v for k, v in state_dict.items() if k.startswith("student.")}
-        self.student.save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        with attention_given_back(self.student):
+            self.student.save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         if self.sentence_head is not None:
             width = getattr(self._capture, "hidden_size", None) or self.student.config.hidden_size
             self.sentence_head.save(save_directory, width)

@@ -23,6 +23,7 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 from ...capture.architectures import forward_columns, without_adapters
 from ...capture.packed_rows import packing_rows
 from ...capture.signals import Signals, named_signals
+from ...capture.transformer import give_back_attention
 from ...hub.tokenizers import tokenizer_hash
 from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective
@@ -402,6 +403,7 @@ class DistillationTrainer(BaseTrainer):
 
     def _begin_steps(self) -> None:
         super()._begin_steps()
+        self.model.use_attention()
         if self.args.student_dropout is not None:
             set_dropout(self.student, self.args.student_dropout)
         self._term_sums, self._num_logged_steps = {}, 0
@@ -409,8 +411,16 @@ class DistillationTrainer(BaseTrainer):
 
     def _tidy_up(self) -> None:
         super()._tidy_up()
+        self._give_back_attention()
         if self.distilling and self.model is not None and self.args.student_dropout is not None:
             set_dropout(self.student, None)
+
+    def _give_back_attention(self) -> None:
+        """Leave student and teachers with the attention implementations that they came with."""
+        if self.distilling and self.model is not None:
+            for model in (self.student, *(teacher.model for teacher in self.teachers)):
+                if model is not None:
+                    give_back_attention(model)
 
     def fit_projections(self) -> None:
         """Fit the projections that begin with a fit to rows from everywhere in the training data."""
@@ -555,13 +565,18 @@ class DistillationTrainer(BaseTrainer):
         """
         evaluation, prefix, loop = self.evaluation, kwargs.get("metric_key_prefix", "eval"), super().evaluation_loop
         evaluation.begin(predicting=kwargs.get("description") == "Prediction")
-        with random_state_kept(self.args.device):
-            output = loop(*args, **kwargs)
-            if output.metrics is not None:
-                found = evaluation.measured(self.model, self.accelerator, self.state.global_step)
-                if prefix == evaluation.scored_set(self.eval_dataset):
-                    found |= evaluation.score_task(self, loop)
-                output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        self.model.use_attention()
+        try:
+            with random_state_kept(self.args.device):
+                output = loop(*args, **kwargs)
+                if output.metrics is not None:
+                    found = evaluation.measured(self.model, self.accelerator, self.state.global_step)
+                    if prefix == evaluation.scored_set(self.eval_dataset):
+                        found |= evaluation.score_task(self, loop)
+                    output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        finally:
+            if not self.is_in_train:
+                self._give_back_attention()
         return output
 
     @unless_stock

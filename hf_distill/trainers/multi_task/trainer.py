@@ -7,6 +7,7 @@ headline metrics chooses the best checkpoint.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_utils import IntervalStrategy, PredictionOutput, SaveStrategy
 from transformers.utils import logging
 
+from hf_distill.capture.transformer import give_back_attention
 from hf_distill.hub.tokenizers import tokenizer_hash
 from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.settings import TeacherArguments
@@ -250,6 +252,12 @@ class MTLTrainer(BaseTrainer):
                 "The encoder is frozen, so that heads alone are trained. If that is not wanted (a model that was a "
                 "teacher stays frozen), call its `requires_grad_(True)`."
             )
+
+    def _tidy_up(self) -> None:
+        super()._tidy_up()
+        for teacher in itertools.chain.from_iterable(self.task_teachers.teachers.values()):
+            if teacher.model is not None:
+                give_back_attention(teacher.model)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Micro-batches of one task each."""
