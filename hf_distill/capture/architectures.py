@@ -25,7 +25,12 @@ class UnsupportedArchitectureError(ValueError):
 # Names under which models keep a vector for each position of a row.
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 # Their first usable position is the one after the padding token's.
-OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "xmod", "longformer"})
+_OFFSET_POSITIONS = frozenset(
+    {
+        *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm"),
+        *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -232,13 +237,20 @@ def _looks_like_projection(name: str, module: nn.Module) -> bool:
     )
 
 
+def first_position(config: PreTrainedConfig) -> int:
+    """The row of the table of positions that the first token of a text gets."""
+    if config.model_type == "mpnet":
+        # Whatever its padding token is.
+        return 2
+    return (getattr(config, "pad_token_id", None) or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
+
+
 def num_positions(config: PreTrainedConfig) -> int | None:
     """The longest row that a model can read in tokens; `None` where its configuration sets no bound."""
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
-    offset = (getattr(config, "pad_token_id", None) or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
-    return positions - offset
+    return positions - first_position(config)
 
 
 def longest_row(model: Any) -> int | None:

@@ -25,7 +25,7 @@ from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import DistillationArguments, StudentArguments, TextbookArguments
-from hf_distill.students.creation import create_student
+from hf_distill.students.creation import create_student, has_weights
 from hf_distill.students.first_weights import CalibrationRow, first_weights_of
 from hf_distill.students.sizes import size_table
 from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
@@ -110,7 +110,7 @@ def begin(
         train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
     # The weights of a run that goes on come from its checkpoint.
     goes_on = resumes(training.resume_from_checkpoint, str(training.output_dir))
-    text = _calibration_text(student, training, train_rows) if existing is None and not goes_on else None
+    text = _calibration_text(student, training, train_rows, origin) if existing is None and not goes_on else None
     trimmed = None if existing is not None else _trim(student, training, teachers, origin, train_rows)
     if trimmed is not None:
         origin, tokenizer = trimmed.model, trimmed.tokenizer
@@ -194,13 +194,22 @@ def _origin(student: StudentArguments, teachers: Teachers) -> Any:
 
 
 def _calibration_text(
-    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset
+    student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset, origin: Any
 ) -> Iterator[CalibrationRow] | None:
-    """What first weights are refitted on: the text that is named, else the textbook; `None` for no refit."""
+    """What first weights are refitted on: the text that is named, else the textbook; `None` for no refit.
+
+    Args:
+        student: Says what is wanted.
+        training: Has the column of the text.
+        textbook: The rows to learn from.
+        origin: The model that the weights come from, which is a skeleton where a teacher is stored.
+    """
     if not student.calibration_tokens:
         return None
     if student.calibration_text is not None:
         textbook = plain_text(student.calibration_text, training.text_column, "--calibration_text")
+    elif student.student_init not in (None, "teacher") or not has_weights(origin):
+        return None
     return calibration_rows(textbook, training.text_column)
 
 

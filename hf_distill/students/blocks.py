@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
+from transformers.configuration_utils import PreTrainedConfig
 
 from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
 
@@ -49,8 +50,6 @@ _BLOCKS: dict[str, dict[str, str]] = {
         "output_norm": "output_layer_norm",
     },
 }
-# Tables that number their positions from behind the padding token.
-_POSITIONS_AFTER_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta")
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,9 @@ class Block:
     output_norm: nn.LayerNorm
 
 
-def is_bert_like(model: PreTrainedModel) -> bool:
-    """Whether a model is built of blocks that add, then normalise."""
-    return describe_architecture(model).model_type in _BLOCKS
+def is_bert_like(model: PreTrainedModel | PreTrainedConfig | type[PreTrainedConfig]) -> bool:
+    """Whether a model, or that of a configuration, is built of blocks that add, then normalise."""
+    return getattr(model, "config", model).model_type in _BLOCKS
 
 
 def block_of(model: PreTrainedModel, layer: int) -> Block:
@@ -84,11 +83,6 @@ def activation_of(model: PreTrainedModel) -> Any:
     config = model.config
     name = getattr(config, "hidden_act", None) or getattr(config, "activation", "gelu")
     return ACT2FN[name] if isinstance(name, str) else name
-
-
-def first_position(config: Any) -> int:
-    """The row of the table of positions that the first token of a text gets."""
-    return (config.pad_token_id or 0) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
 
 
 def attend(model: PreTrainedModel, block: Block, states: Tensor, mask: Tensor) -> Tensor:
@@ -134,7 +128,9 @@ def embed(model: PreTrainedModel, inputs: dict[str, Tensor], *, projected: bool 
 
 def embedding_tables(found: ArchitectureInfo) -> dict[str, Any]:
     """The tables below the first block, those of them that there are: `word`, `position`, `type`, and the `norm`."""
-    embeddings: Any = found.base.embeddings
+    embeddings: Any = getattr(found.base, "embeddings", None)
+    if embeddings is None:
+        return {"word": found.base.get_input_embeddings()}
     names = {
         "word": ("word_embeddings", "tok_embeddings"),
         "position": ("position_embeddings",),
@@ -145,5 +141,15 @@ def embedding_tables(found: ArchitectureInfo) -> dict[str, Any]:
         part: getattr(embeddings, name)
         for part, options in names.items()
         for name in options
-        if hasattr(embeddings, name)
+        if getattr(embeddings, name, None) is not None
     }
+
+
+def widening(found: ArchitectureInfo) -> Any:
+    """The matrix that leads from narrow embeddings to the first block; `None` where there is none."""
+    places = (
+        (found.base, "embeddings_project"),
+        (getattr(found.base, "embeddings", None), "embed_proj"),
+        (getattr(found.base, "encoder", None), "embedding_hidden_mapping_in"),
+    )
+    return next(filter(None, (getattr(owner, name, None) for owner, name in places)), None)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -24,7 +25,7 @@ from hf_distill.hub.loading import load_tokenizer
 from hf_distill.objectives.base import resolve_layer
 from hf_distill.objectives.layer_map import uniform_teacher_layer
 
-from .class_change import translated_config
+from .class_change import hindrance, translated_config
 from .configuration import student_config
 from .embedding_init import compress_embeddings
 from .first_weights import CALIBRATION_TOKENS, CalibrationRow, give_first_weights
@@ -72,8 +73,9 @@ def create_student(
         calibration_text: Texts on which the first weights are refitted, like those that the student will read: a few
             thousand sentences, pairs of texts for a student that reads pairs, or rows with `input_ids`. Without any,
             the student is only cut.
-        calibration_tokens: How many tokens of it are read at most.
-        tokenizer: Tokenizer of the calibration text. Default: the teacher's, where it is an id or a folder.
+        calibration_tokens: How many tokens of it are read at most; 0 refits nothing.
+        tokenizer: Tokenizer of the calibration text, or its id or folder. Default: the teacher's, where that is an
+            id or a folder.
         model_class: A model class, an `AutoModelFor…` class, or the name of either in `transformers`. Default: the
             class of the teacher, so that a sequence-classification teacher gives such a student with its labels.
         embedding_size: Width of the word embeddings where it is not the student's: with a large vocabulary they are
@@ -88,20 +90,21 @@ def create_student(
             out.
         TypeError: If `teacher` is none of the four kinds.
     """
-    if init is not None and init not in INITIALISATIONS:
-        raise ValueError(f"Unknown initialisation {init!r} (--student_init): use one of {', '.join(INITIALISATIONS)}.")
     teacher, _ = as_encoder(teacher)
     shape = parse_shape(shape) if isinstance(shape, str) else shape
     teacher_config = _teacher_config(teacher)
-    wanted = init or _default_init(teacher, teacher_config, shape)
-    if layers is not None and wanted not in ("teacher", "teacher_layers"):
-        raise ValueError(f"layers= chooses teacher layers, but init={wanted!r} takes none (--student_init).")
-    chosen = None if wanted in ("svd_embeddings", "random") else _resolve_layers(layers, shape, teacher_config, wanted)
     cls = _resolve_class(model_class, teacher, teacher_config)
     if embedding_size is not None:
         config_overrides["embedding_size"] = embedding_size
-        cls = cls if "embedding_size" in vars(cast(Any, cls.config_class)()) else _with_factorised_embeddings(cls)
+        cls = _with_factorised_embeddings(cls, embedding_size, shape)
+    if calibration_tokens < 0:
+        raise ValueError(f"calibration_tokens={calibration_tokens} (--calibration_tokens): it must be 0 or more.")
     config_class: Any = cls.config_class
+    has_text = calibration_text is not None and calibration_tokens > 0
+    wanted = _chosen_init(init, teacher, shape, config_class, has_text=has_text)
+    if layers is not None and wanted not in ("teacher", "teacher_layers"):
+        raise ValueError(f"layers= chooses teacher layers, but init={wanted!r} takes none (--student_init).")
+    chosen = None if wanted in ("svd_embeddings", "random") else _resolve_layers(layers, shape, teacher_config, wanted)
     if config_class is not type(teacher_config):
         teacher_config = translated_config(teacher_config, config_class)
     config = student_config(teacher_config, shape, layers=chosen, **config_overrides)
@@ -127,13 +130,47 @@ def create_student(
     return student
 
 
-def _default_init(
-    teacher: PreTrainedModel | PreTrainedConfig | str, config: PreTrainedConfig, shape: StudentShape
+def _chosen_init(
+    init: str | None,
+    teacher: PreTrainedModel | PreTrainedConfig | str,
+    shape: StudentShape,
+    config_class: type[PreTrainedConfig],
+    *,
+    has_text: bool,
 ) -> str:
-    """`teacher` where such a student can be cut out of its teacher's weights, else `random`, saying why."""
-    if isinstance(teacher, PreTrainedConfig) or (
-        isinstance(teacher, PreTrainedModel) and teacher.device.type == "meta"
-    ):
+    """The first weights that were asked for, or by default those that such a student can have.
+
+    Raises:
+        ValueError: If it cannot have them, or there is text for weights that read none.
+    """
+    if init is not None and init not in INITIALISATIONS:
+        raise ValueError(f"Unknown initialisation {init!r} (--student_init): use one of {', '.join(INITIALISATIONS)}.")
+    if has_text and (init not in (None, "teacher") or not has_weights(teacher)):
+        because = "its teacher has no weights" if init is None else f"init={init!r} takes none (--student_init)"
+        raise ValueError(f"calibration_text= is for weights cut out of a teacher, but {because}: leave it out.")
+    theirs = _teacher_config(teacher)
+    other_class = config_class is not type(theirs)
+    hindered = hindrance(theirs, config_class, has_text=has_text) if other_class else None
+    if init is None:
+        return _default_init(teacher, theirs, shape, hindered)
+    if other_class and init == "teacher_layers":
+        hindered = "layers are copied within one architecture only"
+    if hindered is not None and init in ("teacher", "teacher_layers"):
+        raise ValueError(
+            f"A student of the architecture {config_class.model_type!r} cannot have init={init!r} (--student_init) "
+            f"from a {theirs.model_type!r}: {hindered}."
+        )
+    return init
+
+
+def _default_init(
+    teacher: PreTrainedModel | PreTrainedConfig | str, config: PreTrainedConfig, shape: StudentShape, why: str | None
+) -> str:
+    """`teacher` where such a student can be cut out of its teacher's weights, else `random`, saying why.
+
+    `why` is what hinders a student of its class.
+    """
+    if not has_weights(teacher):
         return "random"
     theirs = shape_of(config)
     hindered = [
@@ -147,6 +184,7 @@ def _default_init(
         hindered.append("there are bottlenecks inside the layers")
     if isinstance(teacher, PreTrainedModel) and not is_known(teacher):
         hindered.append(f"{config.model_type!r} is no registered architecture")
+    hindered += [why] if why else []
     if not hindered:
         return "teacher"
     logger.warning(
@@ -154,6 +192,13 @@ def _default_init(
         f"{', '.join(hindered)}."
     )
     return "random"
+
+
+def has_weights(teacher: PreTrainedModel | PreTrainedConfig | str) -> bool:
+    """Whether a teacher is more than a configuration, or the skeleton of one."""
+    if isinstance(teacher, PreTrainedModel):
+        return not all(parameter.is_meta for parameter in teacher.parameters())
+    return not isinstance(teacher, PreTrainedConfig)
 
 
 # --- teacher, class, random state -----------------------------------------------------------------------------------
@@ -201,12 +246,19 @@ def _resolve_class(
     return model_class
 
 
-def _with_factorised_embeddings(cls: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The ELECTRA class with the head of a class.
+def _with_factorised_embeddings(cls: type[PreTrainedModel], size: int, shape: StudentShape) -> type[PreTrainedModel]:
+    """The class itself where its embeddings may have a width of their own, else the ELECTRA class with its head.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or the width is not one for this shape.
     """
+    if not 2 <= size <= shape.hidden_size:
+        raise ValueError(
+            f"embedding_size={size} (--student_embedding_size): it must be from 2 to the student's width, "
+            f"{shape.hidden_size}."
+        )
+    if "embedding_size" in vars(cast(Any, cls.config_class)()):
+        return cls
     head = re.sub(r"^.*?(?=Model$|For[A-Z])", "", cls.__name__)
     found = getattr(transformers, f"Electra{head}", None)
     if found is None:
@@ -264,7 +316,17 @@ def _resolve_layers(
 def _teacher_weights(
     teacher: PreTrainedModel | PreTrainedConfig | str, cls: type[PreTrainedModel], init: str
 ) -> PreTrainedModel:
-    if isinstance(teacher, PreTrainedModel):
+    if isinstance(teacher, PreTrainedModel) and has_weights(teacher):
+        if getattr(teacher, "_hf_peft_config_loaded", False):
+            raise ValueError(
+                "The teacher has adapters beside its weights (add_adapter), which a student cannot take: merge them "
+                "first (peft's merge_and_unload), or use init='random' (--student_init random)."
+            )
+        if any(parameter.is_meta for parameter in teacher.parameters()):
+            raise ValueError(
+                "Weights of the teacher are not in memory (offloaded by a device map), and a student cannot take "
+                "them: load it without one, or use init='random' (--student_init random)."
+            )
         return teacher
     if isinstance(teacher, str):
         own = _resolve_class(None, teacher, AutoConfig.from_pretrained(teacher))
@@ -277,6 +339,10 @@ def _tokenizer_of(teacher: Any, tokenizer: Any, calibration_text: Iterable[Calib
     """The tokenizer of the calibration text."""
     if isinstance(calibration_text, str):
         raise TypeError(f"calibration_text= takes several texts, but it is one: {calibration_text[:40]!r}.")
+    if isinstance(calibration_text, Mapping) or not isinstance(calibration_text, (Iterable, NoneType)):
+        raise TypeError(f"calibration_text= takes texts, or rows; it is of type {type(calibration_text).__name__}.")
+    if isinstance(tokenizer, str):
+        return load_tokenizer(tokenizer, flag="tokenizer")
     if calibration_text is None or tokenizer is not None:
         return tokenizer
     if isinstance(teacher, str):

@@ -10,7 +10,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,23 @@ from hf_distill.capture.architectures import ArchitectureInfo, describe_architec
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.capture.transformer import SignalCapture
 
-from .blocks import is_bert_like
-from .class_change import copy_parts
+from ..storage.plain_values import shown
+from .blocks import is_bert_like, widening
+from .class_change import copy_embeddings, copy_parts
 from .configuration import student_config
 from .refitting import Batch, KnownStates, as_state, known_inputs, refit
 from .shapes import shape_of
-from .slicing import Axis, Cut, Importance, axes_of, check_can_be_cut, choose_cut, cut_weights, importance_of_weights
+from .slicing import (
+    Axis,
+    Cut,
+    Importance,
+    axes_of,
+    base_prefix,
+    check_can_be_cut,
+    choose_cut,
+    cut_weights,
+    importance_of_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +114,14 @@ def give_first_weights(
     """
     started = time.monotonic()
     check_can_be_cut(teacher, student)
-    was_training = teacher.training
-    teacher.eval()
-    student.eval()
-    try:
+    with _left_as_it_was(teacher), _left_as_it_was(student):
         limits = (max_length, longest_row(teacher), longest_row(student))
-        batches = list(tokenized_batches(texts or [], tokenizer, min(filter(None, limits)), max_tokens))
+        batches = list(
+            tokenized_batches(() if texts is None else texts, tokenizer, min(filter(None, limits)), max_tokens)
+        )
+        if texts is not None and max_tokens and not batches:
+            logger.warning("calibration_text= has no text: the student is cut out of its teacher, and not refitted.")
+        _check_fits(batches, teacher, student)
         fitted = [batch for i, batch in enumerate(batches) if len(batches) < 2 or i % HELD_OUT_EVERY != 1]
         unseen = [batch for i, batch in enumerate(batches) if len(batches) >= 2 and i % HELD_OUT_EVERY == 1]
         axes = axes_of(
@@ -123,19 +136,44 @@ def give_first_weights(
         cut = choose_cut(teacher, student, layers, importance, base_axes)
         if type(teacher.base_model) is type(student.base_model):
             cut_weights(teacher, student, cut, axes)
+            widths = (
+                getattr(widening(describe_architecture(model)), "in_features", None) for model in (teacher, student)
+            )
+            if next(widths) != next(widths):
+                # Such as a student as wide as its teacher's narrow embeddings, which has no matrix behind them.
+                copy_embeddings(teacher, student, cut)
         else:
             copy_parts(teacher, student, cut)
         if fitted and is_bert_like(student):
             refit(teacher, student, cut, fitted, known)
         explained = explained_variance(teacher, student, cut, unseen or fitted) if batches else ()
-    finally:
-        teacher.train(was_training)
     count = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     found = FirstWeights(cut.layers, cut.energy, explained, count, tokens, time.monotonic() - started)
     CUT_STUDENTS[student] = found
     logger.info(f"First weights from the teacher: {found}")
     return found
+
+
+@contextmanager
+def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model into evaluation mode and let captures choose its attention; afterwards it has its own again."""
+    base: Any = model.base_model
+    config, modes = base.config, [(module, module.training) for module in model.modules()]
+    attention, maps = config._attn_implementation, config.output_attentions
+    model.eval()
+    if attention is not None and base._supports_sdpa:
+        # Said in silence: it is for this time only.
+        config.output_attentions = False
+        base.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        for module, is_training in modes:
+            module.training = is_training
+        if config._attn_implementation != attention:
+            base.set_attn_implementation(attention)
+        config.output_attentions = maps
 
 
 def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
@@ -145,9 +183,7 @@ def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
 
 def below_head(model: PreTrainedModel, axes: Mapping[str, tuple[Axis, ...]]) -> dict[str, tuple[Axis, ...]]:
     """The axes of the base model's weights, by their names in it."""
-    if model.base_model is model:
-        return dict(axes)
-    prefix = f"{model.base_model_prefix}."
+    prefix = base_prefix(model)
     return {name.removeprefix(prefix): found for name, found in axes.items() if name.startswith(prefix)}
 
 
@@ -161,10 +197,11 @@ def tokenized_batches(
     """
     rows: list[dict[str, Any]] = []
     total = 0
-    for text in texts:
+    for text in texts if max_tokens else ():
         row = _tokens(text, tokenizer, max_length)
         total += len(row["input_ids"])
-        rows.append(row)
+        if len(row["input_ids"]):
+            rows.append(row)
         if total >= max_tokens:
             break
     rows.sort(key=lambda row: len(row["input_ids"]))
@@ -184,8 +221,33 @@ def _tokens(row: CalibrationRow, tokenizer: Any, max_length: int) -> dict[str, A
         return {name: row[name] for name in _INPUTS if name in row}
     texts = (row,) if isinstance(row, str) else row
     if not isinstance(texts, (tuple, list)) or len(texts) > 2 or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"calibration_text= has texts, pairs of texts, or rows with `input_ids`, but one is {row!r}.")
+        hint = f" Give the column of the texts, such as rows[{next(iter(row))!r}]." if isinstance(row, Mapping) else ""
+        raise TypeError(
+            f"calibration_text= has texts, pairs of texts, or rows with `input_ids`, but one is {shown(row)}.{hint}"
+        )
     return dict(tokenizer(*texts, truncation=True, max_length=max_length))
+
+
+def _check_fits(batches: Sequence[Batch], *models: PreTrainedModel) -> None:
+    """Refuse tokens that a model has no place for; text is cut to its length, rows of tokens are not.
+
+    Raises:
+        ValueError: If a row is longer than a model reads, or a token beyond its vocabulary.
+    """
+    longest = max((batch["input_ids"].shape[1] for batch in batches), default=0)
+    largest = max((int(batch["input_ids"].max()) for batch in batches), default=0)
+    for model in models:
+        table: Any = model.get_input_embeddings()
+        length, pieces = longest_row(model), table.num_embeddings
+        if length is not None and longest > length:
+            raise ValueError(
+                f"calibration_text= has a row of {longest} tokens, but {type(model).__name__} has {length} positions."
+            )
+        if largest >= pieces:
+            raise ValueError(
+                f"calibration_text= has the token {largest}, but {type(model).__name__} has {pieces} word embeddings: "
+                "give the tokenizer of the teacher."
+            )
 
 
 @torch.no_grad()
@@ -249,6 +311,8 @@ def explained_variance(
     """The share of the variance of the teacher's kept states that every layer of the student explains."""
     theirs = SignalCapture(teacher, SignalRequest(hidden_states=frozenset(cut.layers)))
     mine = SignalCapture(student, SignalRequest(hidden_states=frozenset(range(1, len(cut.layers) + 1))))
+    # States of blocks that normalise last are standardised, those of others are not.
+    differ = is_bert_like(teacher) != is_bert_like(student)
     count = 0
     errors, sums, squares = (torch.zeros(len(cut.layers), len(cut.hidden), dtype=torch.float64) for _ in range(3))
     for batch in batches:
@@ -256,8 +320,11 @@ def explained_variance(
         goals, states = theirs(**batch).hidden_states, mine(**known_inputs(student, batch)).hidden_states
         count += int(mask.sum())
         for number, layer in enumerate(cut.layers):
-            goal = as_state(teacher, goals[layer][mask][:, cut.hidden]).double()
-            errors[number] += (states[number + 1][mask].double() - goal).square().sum(0)
+            goal, state = goals[layer][mask][:, cut.hidden], states[number + 1][mask]
+            if differ:
+                goal, state = as_state(teacher, goal), as_state(student, state)
+            goal = goal.double()
+            errors[number] += (state.double() - goal).square().sum(0)
             sums[number] += goal.sum(0)
             squares[number] += goal.square().sum(0)
     variance = (squares - sums.square() / count).sum(1)

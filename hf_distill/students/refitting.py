@@ -216,9 +216,9 @@ class _ModuleOutputs(ExitStack):
         return self._kept["neurons"][mask][:, chosen] if "neurons" in self._kept else None
 
 
-def as_state(teacher: PreTrainedModel, rows: Tensor) -> Tensor:
-    """A teacher's states as a block gives them that normalises last: those of other architectures are standardised."""
-    return rows if is_bert_like(teacher) else _standardised(rows)
+def as_state(model: PreTrainedModel, rows: Tensor) -> Tensor:
+    """A model's states as a block gives them that normalises last: those of other architectures are standardised."""
+    return rows if is_bert_like(model) else _standardised(rows)
 
 
 def _refit_block(
@@ -351,20 +351,24 @@ def refit_head(teacher: PreTrainedModel, student: PreTrainedModel, cut: Cut, bat
     for big, small in zip(theirs, mine, strict=True):
         if big.out_features == vocabulary:
             continue
-        rows = cut.hidden if big.out_features == describe_architecture(teacher).hidden_size else None
+        rows = head_rows(teacher, cut, big, small)
         if small.out_features != (big.out_features if rows is None else len(rows)):
             return
         pairs = _inputs_and_goals(teacher, student, big, small, rows, batches)
         fit_linear([small], pairs)
 
 
+def head_rows(teacher: PreTrainedModel, cut: Cut, big: nn.Linear, small: nn.Linear) -> Tensor | None:
+    """The outputs of a teacher's head layer that a student keeps: hidden dimensions, or all (`None`)."""
+    is_hidden = big.out_features == describe_architecture(teacher).hidden_size
+    return cut.hidden if is_hidden and small.out_features == len(cut.hidden) else None
+
+
 def head_linears(model: PreTrainedModel) -> list[nn.Linear]:
     """The linear layers of pooler and head in the order of their definition, which is that of their use."""
-    found = describe_architecture(model)
-    inside = {id(module) for layer in found.layer_list() for module in layer.modules()}
-    embeddings = {id(module) for module in getattr(found.base, "embeddings", nn.Module()).modules()}
-    project = getattr(found.base, "embeddings_project", None)
-    skipped = inside | embeddings | {id(project)}
+    base = describe_architecture(model).base
+    pooler = getattr(base, "pooler", None) or nn.Module()
+    skipped = {id(module) for module in base.modules()} - {id(module) for module in pooler.modules()}
     return [m for m in model.modules() if isinstance(m, nn.Linear) and id(m) not in skipped]
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
 
+from .blocks import widening
 from .shapes import StudentShape, shape_of
 
 # Groups of neighbouring dimensions keep their borders: as many as MiniLMv2 has relation heads at most.
@@ -110,9 +111,13 @@ def check_can_be_cut(teacher: PreTrainedModel, student: PreTrainedModel) -> None
 def importance_of_weights(teacher: PreTrainedModel) -> Importance:
     """Measure the importance of hidden dimensions where there is no text: by the variance of the word embeddings."""
     table = cast(Any, teacher.get_input_embeddings()).weight.detach().float()
-    width = describe_architecture(teacher).hidden_size
-    # Factorised embeddings are narrower and say nothing about single hidden dimensions.
-    return Importance(table.var(0) if table.shape[1] == width else torch.ones(width), {})
+    found = describe_architecture(teacher)
+    widen = widening(found)
+    if widen is not None and widen.in_features == table.shape[1]:
+        # The variance of what narrow embeddings are widened to.
+        matrix = widen.weight.detach().float()
+        return Importance(((matrix @ table.T.cov()) * matrix).sum(1), {})
+    return Importance(table.var(0) if table.shape[1] == found.hidden_size else torch.ones(found.hidden_size), {})
 
 
 def choose_cut(
@@ -200,18 +205,27 @@ def take_weights(
             f"The weights of an ALBERT can be taken from one layer group, not from {student.config.num_hidden_groups} "
             "(num_hidden_groups): use --student_init random."
         )
-    prefix = "" if student.base_model is student else f"{student.base_model_prefix}."
-    source = teacher.state_dict()
+    theirs, mine = (base_prefix(model) for model in (teacher, student))
+    source, given = teacher.state_dict(), set()
     for name, target in student.state_dict().items():
-        origin, layer = name, layers[0] if spec.shared else 0
-        if not spec.shared and name.startswith(f"{prefix}{spec.layers}."):
-            number, rest = name.removeprefix(f"{prefix}{spec.layers}.").split(".", 1)
+        # One of them may be a base model, and the other have a head.
+        inside = name.removeprefix(mine) if name.startswith(mine) else None
+        origin, layer = name if inside is None else theirs + inside, layers[0] if spec.shared else 0
+        if not spec.shared and inside is not None and inside.startswith(f"{spec.layers}."):
+            number, rest = inside.removeprefix(f"{spec.layers}.").split(".", 1)
             layer = layers[int(number)]
-            origin = f"{prefix}{spec.layers}.{layer - 1}.{rest}"
-        if origin in source:
+            origin = f"{theirs}{spec.layers}.{layer - 1}.{rest}"
+        # The matrix of a head may be the table of words, which has those of the table.
+        if origin in source and target.data_ptr() not in given:
+            given.add(target.data_ptr())
             value = part(origin, source[origin], layer)
             if value.shape == target.shape:
                 target.copy_(value)
+
+
+def base_prefix(model: PreTrainedModel) -> str:
+    """What the names of the base model's weights begin with in a model; nothing in a base model itself."""
+    return "" if model.base_model is model else f"{model.base_model_prefix}."
 
 
 def cut_tensor(tensor: Tensor, axes: Sequence[Axis], cut: Cut, layer: int) -> Tensor:
@@ -300,7 +314,7 @@ Space = Literal["hidden", "heads", "key_value_heads", "feed_forward", "fixed"]
 # Hidden and head dimensions are equally many, so that only names can tell which of them a matrix of an attention reads
 # and writes.
 _INTO_HEADS = re.compile(
-    r"(^|[._])(query|key|value|pos_key|pos_query|pos|pos_q|q|k|v|in|W?qkv)"
+    r"(^|[._])(query|key|value|pos_key|pos_query|pos|pos_q|q|k|v|in(?=_proj)|W?qkv)"
     r"(_proj|_lin|_global)?\.(weight|bias)$|(^|\.)[qv]_bias$"
 )
 _KEYS_OR_VALUES = re.compile(r"(^|[._])(key|value|k|v)(_proj|_lin)?\.(weight|bias)$")

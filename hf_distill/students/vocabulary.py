@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from hf_distill.capture.architectures import OFFSET_POSITIONS
+from hf_distill.capture.architectures import first_position
 from hf_distill.storage.files import write_text
 
 # Of the texts, one in so many is not counted but kept to measure what the trimmed tokenizer changes.
@@ -197,9 +197,8 @@ def _kept_pieces(
 
 def _before_padding(model: PreTrainedModel | None, ids: dict[str, int]) -> set[str]:
     """The pieces before the padding token of a model that counts positions from its number, which must stay then."""
-    if model is None or model.config.model_type not in OFFSET_POSITIONS:
-        return set()
-    return {piece for piece, number in ids.items() if number < (model.config.pad_token_id or 0)}
+    last = 0 if model is None else first_position(model.config) - 1
+    return {piece for piece, number in ids.items() if number < last}
 
 
 def _is_letter(piece: str, model: dict[str, Any], characters: set[str]) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datasets
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_students import IDS, TEACHERS, tiny_teacher
@@ -55,8 +58,21 @@ class TestCutting:
         torch.testing.assert_close(output(student), output(teacher))
 
     @pytest.mark.parametrize("name", CUTTABLE)
+    def test_a_head_is_put_on_a_base_model_and_taken_off(self, name):
+        """Names of the weights in a model with a head begin with the name of its base."""
+        kinds = [f"{name}Model", f"{name}ForSequenceClassification"]
+        for kind, other in (kinds, kinds[::-1]):
+            teacher = tiny_teacher(name, kind.removeprefix(name))
+            student = create_student(teacher, SAME, model_class=other)
+            found, expected = (
+                model.base_model.eval()(input_ids=IDS).last_hidden_state for model in (student, teacher)
+            )
+            torch.testing.assert_close(found, expected)
+
+    @pytest.mark.parametrize("name", CUTTABLE)
     def test_a_smaller_student_has_numbers_of_its_teacher_in_every_layer(self, name):
-        teacher = tiny_teacher(name)
+        # As wide as the student, embeddings would be widened.
+        teacher = tiny_teacher(name, **({"embedding_size": 12} if name == "Electra" else {}))
         student = create_student(teacher, SMALLER, init="teacher")
         drawn = create_student(teacher, SMALLER, init="random")
         known = torch.cat([tensor.flatten() for tensor in teacher.state_dict().values()]).unique()
@@ -69,7 +85,7 @@ class TestCutting:
         assert any(not torch.equal(a, b) for a, b in zip(student.parameters(), drawn.parameters(), strict=True))
         assert torch.isfinite(output(student)).all()
 
-    @pytest.mark.parametrize("name", ["Bert", "MPNet", "DistilBert", "ModernBert", "Deberta"])
+    @pytest.mark.parametrize("name", CUTTABLE)
     def test_permuting_hidden_dimensions_changes_nothing(self, name):
         """A network does not know the order of its hidden dimensions, and neither may the choice among them."""
         teacher = tiny_teacher(name)
@@ -107,6 +123,23 @@ class TestCutting:
         student = create_student(teacher, "2x64:4h:48")
         assert "begins with random weights" in caplog.text
         assert first_weights_of(student) is None
+
+    @pytest.mark.parametrize("init", ["teacher", "teacher_layers", "svd_embeddings"])
+    def test_weights_that_are_not_there_are_not_taken(self, init):
+        with pytest.raises(ValueError, match=f"init='{init}' copies weights"):
+            create_student(tiny_teacher("Bert").to("meta"), SAME, init=init)
+        offloaded = tiny_teacher("Bert")
+        offloaded.classifier.to("meta")
+        with pytest.raises(ValueError, match="not in memory"):
+            create_student(offloaded, SAME, init=init)
+
+    def test_adapters_beside_the_weights_are_to_be_merged_first(self):
+        peft = pytest.importorskip("peft")
+        teacher = tiny_teacher("Bert")
+        teacher.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]))
+        with pytest.raises(ValueError, match=r"adapters beside its weights \(add_adapter\).*merge_and_unload"):
+            create_student(teacher, SAME)
+        create_student(teacher, SAME, init="random")
 
 
 def axes_of_model(model):
@@ -234,17 +267,87 @@ class TestRefitting:
         refit(teacher, student, cut, batches)
         assert (error() <= before).all()
 
-    def test_the_teacher_is_left_as_it_was(self, teacher, tiny_tokenizer, sentences):
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_the_teacher_is_left_as_it_was(self, attention, teacher, tiny_tokenizer, sentences, caplog):
         before = [parameter.clone() for parameter in teacher.parameters()]
         teacher.train()
-        create_student(teacher, SMALLER, calibration_text=sentences, tokenizer=tiny_tokenizer)
-        assert teacher.training
+        teacher.bert.embeddings.eval()
+        teacher.set_attn_implementation(attention)
+        teacher.config.output_attentions = attention == "eager"
+        modes = [module.training for module in teacher.modules()]
+        student = create_student(teacher, SMALLER, calibration_text=sentences, tokenizer=tiny_tokenizer)
+        assert modes == [module.training for module in teacher.modules()]
+        assert teacher.config._attn_implementation == attention
+        assert teacher.config.output_attentions == (attention == "eager")
+        assert student.config._attn_implementation == "sdpa"
+        assert caplog.text == ""
         assert all(torch.equal(a, b) for a, b in zip(before, teacher.parameters(), strict=True))
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
 
     def test_text_without_a_tokenizer_is_refused(self, teacher, sentences):
         with pytest.raises(ValueError, match="tokenizer="):
             create_student(teacher, SMALLER, calibration_text=sentences)
+
+    @pytest.mark.parametrize("name", CUTTABLE)
+    def test_a_student_as_large_as_its_teacher_explains_all_of_it(self, name, tiny_tokenizer, sentences):
+        teacher = tiny_teacher(name, vocab_size=len(tiny_tokenizer))
+        student = create_student(teacher, SAME, calibration_text=sentences[:20], tokenizer=tiny_tokenizer)
+        assert first_weights_of(student).explained == pytest.approx([1.0] * 4, abs=1e-4)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ([{"input_ids": [5] * 300}], "a row of 300 tokens, but BertForSequenceClassification has 64 positions"),
+            ([{"input_ids": [5, 2000]}], "the token 2000, but BertForSequenceClassification has .* word embeddings"),
+            ({"text": ["a film"]}, "takes texts, or rows; it is of type dict"),
+            (3, "takes texts, or rows; it is of type int"),
+            ([{"text": "a film"}], r"Give the column of the texts, such as rows\['text'\]"),
+        ],
+    )
+    def test_text_that_cannot_be_read_is_one_line(self, text, says, teacher, tiny_tokenizer):
+        with pytest.raises((ValueError, TypeError), match=f"calibration_text= .*{says}"):
+            create_student(teacher, SMALLER, calibration_text=text, tokenizer=tiny_tokenizer)
+
+    @pytest.mark.parametrize("kind", ["series", "array", "columns of a stream", "folder of the tokenizer"])
+    def test_texts_and_their_tokenizer_come_in_many_kinds(self, kind, teacher, tiny_tokenizer, sentences, tmp_path):
+        if kind == "folder of the tokenizer":
+            tiny_tokenizer.save_pretrained(tmp_path)
+        texts = {
+            "series": pd.Series(sentences),
+            "array": np.array(sentences),
+            "columns of a stream": datasets.Dataset.from_dict({"text": sentences}).to_iterable_dataset()["text"],
+        }.get(kind, sentences)
+        tokenizer = str(tmp_path) if kind == "folder of the tokenizer" else tiny_tokenizer
+        found = create_student(teacher, SMALLER, calibration_text=texts, tokenizer=tokenizer)
+        expected = create_student(teacher, SMALLER, calibration_text=sentences, tokenizer=tiny_tokenizer)
+        torch.testing.assert_close(output(found), output(expected))
+
+    def test_rows_without_text_are_left_out_and_none_at_all_is_said(self, teacher, tiny_tokenizer, sentences, caplog):
+        rows = [tiny_tokenizer(text) for text in sentences]
+        with_empty = create_student(
+            teacher, SMALLER, calibration_text=[{"input_ids": []}, *rows], tokenizer=tiny_tokenizer
+        )
+        without = create_student(teacher, SMALLER, calibration_text=rows, tokenizer=tiny_tokenizer)
+        torch.testing.assert_close(output(with_empty), output(without))
+        assert caplog.text == ""
+        student = create_student(teacher, SMALLER, calibration_text=[], tokenizer=tiny_tokenizer)
+        assert "calibration_text= has no text" in caplog.text
+        torch.testing.assert_close(output(student), output(create_student(teacher, SMALLER)))
+
+    def test_no_tokens_are_no_refit(self, teacher, tiny_tokenizer, sentences):
+        options = {"calibration_text": sentences, "tokenizer": tiny_tokenizer}
+        student = create_student(teacher, SMALLER, calibration_tokens=0, **options)
+        torch.testing.assert_close(output(student), output(create_student(teacher, SMALLER)))
+        with pytest.raises(ValueError, match=r"calibration_tokens=-1 \(--calibration_tokens\)"):
+            create_student(teacher, SMALLER, calibration_tokens=-1, **options)
+
+    @pytest.mark.parametrize("init", ["random", "svd_embeddings"])
+    def test_text_for_weights_that_read_none_is_refused(self, init, teacher, tiny_tokenizer, sentences):
+        options = {"calibration_text": sentences, "tokenizer": tiny_tokenizer}
+        with pytest.raises(ValueError, match=f"calibration_text= .*init='{init}' takes none"):
+            create_student(teacher, SMALLER, init=init, **options)
+        with pytest.raises(ValueError, match=r"calibration_text= .*its teacher has no weights"):
+            create_student(teacher.config, SMALLER, **options)
 
     def test_pairs_are_read_as_pairs_and_tokens_as_they_are(self, tiny_tokenizer, sentences):
         pairs = list(zip(sentences[:20], sentences[20:40], strict=True))
