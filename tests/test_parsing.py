@@ -7,7 +7,13 @@ from typing import Literal
 import pytest
 import yaml
 
-from hf_distill.settings import DistillationArguments, FineTuningArguments, GridArguments, PipelineArguments
+from hf_distill.settings import (
+    DistillationArguments,
+    FineTuningArguments,
+    GridArguments,
+    PipelineArguments,
+    TextbookArguments,
+)
 from hf_distill.settings.parsing import (
     arguments_to_dict,
     changed_arguments,
@@ -157,3 +163,26 @@ def test_written_arguments_of_a_training_can_be_read_whatever_it_reports_to(give
     write_arguments(str(tmp_path), written)
     [read] = parse((FineTuningArguments,), [str(tmp_path / "arguments.yaml")], "")
     assert read.report_to == written.report_to
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--output_dir", ""], "`--output_dir` is empty"),
+        (["--output_dir", "x", "--eval_task", ""], "`--eval_task` is empty"),
+        (["--output_dir", "x", "--textbook", "a.txt", ""], r"`--textbook` is \['a.txt', ''\], of which one is empty"),
+    ],
+    ids=["folder", "task", "one of several"],
+)
+def test_a_variable_of_the_shell_that_is_not_set_is_no_working_folder(words, shown):
+    with pytest.raises(ValueError, match=f"{shown}; give a value, or leave the flag out"):
+        parse([TextbookArguments, DistillationArguments], ["--use_cpu", *words])
+    left = ["--teacher_prompt", "", "--run_name", "", "--label_separator", " "]
+    book, training = parse([TextbookArguments, DistillationArguments], ["--textbook", "a", "--output_dir", "x", *left])
+    assert (training.teacher_prompt, training.run_name, book.label_separator) == ("", "", " ")
+
+
+@pytest.mark.parametrize("steps", ["0", "-7"])
+def test_steps_below_one_are_none_at_all(steps):
+    with pytest.raises(ValueError, match=f"`--max_steps` is {steps}; it must be at least 1, or absent"):
+        parse([DistillationArguments], ["--use_cpu", "--output_dir", "x", "--max_steps", steps])

@@ -540,3 +540,9 @@ def test_mteb_scores_the_pairs_of_the_page_as_we_do(teacher_folder, encoder, tin
 def test_retrieval_is_for_students_that_learn_vectors(alike, distil):
     with pytest.raises(ValueError, match="add `embedding` or `similarity`"):
         distil(TWO, eval_task=alike["search"])
+
+
+def test_texts_that_are_cut_are_counted(encoder, tiny_tokenizer, caplog):
+    texts = ["a good film", "the old cat runs to the river", "a cat"]
+    encode_texts(encoder, SentenceHead("mean"), tiny_tokenizer, texts, max_length=5)
+    assert "2 of 3 texts fill all 5 tokens that are read of one; what goes beyond is cut off" in caplog.text

@@ -424,9 +424,8 @@ def give_back_attention(model: nn.Module) -> None:
     Args:
         model: The model, perhaps with a head, adapters or other wrappers around it.
     """
-    for module in model.modules():
-        if CAME_WITH not in vars(module):
-            continue
+    found: list[Any] = [module for module in model.modules() if CAME_WITH in vars(module)]
+    for module in found:
         before, shows_maps = vars(module).pop(CAME_WITH)
         # Somebody may have chosen another one since.
         if module.config._attn_implementation == ATTENTION_NAME:

@@ -17,6 +17,7 @@ from hf_distill.settings import PredictionArguments, TextbookArguments
 from hf_distill.storage.files import write_text
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.rows.text import PAIR_COLUMN, check_texts, remembered_length
+from hf_distill.tasks.rows.tokenizing import check_max_length
 from hf_distill.tasks.submissions import submission
 from hf_distill.trainers.fine_tuning.heads import RowHead
 from hf_distill.trainers.fine_tuning.predictions import predict_texts, prediction_records, write_predictions
@@ -55,6 +56,7 @@ def run(arguments: PredictionArguments) -> dict[str, Any]:
     task, split = _task_of(arguments)
     columns = _texts(arguments) if task is None else [task.split(split)[name][:] for name in task.spec.text_columns]
     limit = arguments.max_length or _usual_length(task, model, tokenizer)
+    check_max_length(limit, tokenizer, pair=len(columns) > 1)
     check_positions(model.config, limit)
     if not arguments.use_cpu:
         model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))

@@ -13,7 +13,7 @@ import yaml
 from ..storage.files import read_text, write_text
 from .citations import resolve_citations
 from .disclosure import public
-from .rendering import render_template
+from .rendering import render_template, write_card_text
 
 # Templates by the kind of the corpus.
 TEMPLATES = {"contextualized": "dataset_card.md", "augmented": "augmented_card.md", "general": "general_card.md"}
@@ -100,7 +100,7 @@ def write_dataset_card(folder: str | os.PathLike[str], facts: CorpusCardFacts) -
         The file.
     """
     path = Path(folder) / "README.md"
-    return write_text(path, render_dataset_card(CorpusCardFacts(**public(facts))))
+    return write_card_text(path, render_dataset_card(CorpusCardFacts(**public(facts))))
 
 
 def write_section(folder: str | os.PathLike[str], name: str, text: str) -> Path:

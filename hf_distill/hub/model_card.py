@@ -18,10 +18,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from hf_distill.hub.citations import resolve_citations
 from hf_distill.hub.disclosure import public
-from hf_distill.hub.rendering import render_template
+from hf_distill.hub.rendering import render_template, write_card_text
 from hf_distill.hub.selection import CARD_FILE, FACTS_FILE
 from hf_distill.hub.usage import onnx_usage, parts, usage
-from hf_distill.storage.files import read_json, write_json, write_text
+from hf_distill.storage.files import read_json, write_json
 from hf_distill.storage.plain_values import as_hint
 
 TEMPLATE = "model_card.md"
@@ -442,7 +442,7 @@ def write_model_card(folder: str | os.PathLike[str], facts: CardFacts) -> Path:
     facts = CardFacts.from_dict(public(facts))
     text = render_card(facts)
     write_json(target / FACTS_FILE, dataclasses.asdict(facts), default=str)
-    return write_text(target / CARD_FILE, text)
+    return write_card_text(target / CARD_FILE, text)
 
 
 def read_facts(folder: str | os.PathLike[str]) -> CardFacts:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from hf_distill.storage.files import write_text
+
+logger = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -39,3 +45,19 @@ def render_template(
     )
     environment.filters.update(filters)
     return environment.get_template(name).render(**values).strip()
+
+
+def write_card_text(path: Path, text: str) -> Path:
+    """Write a card; a `README.md` that lay there and is none of ours is kept beside it, and said.
+
+    Returns:
+        The card.
+    """
+    if path.is_file() and not any(name in path.read_bytes() for name in (b"hf_distill", b"hf-distill")):
+        names = (path.with_name(f"{path.stem}.earlier{number or ''}{path.suffix}") for number in itertools.count())
+        kept = next(name for name in names if not name.exists())
+        path.rename(kept)
+        logger.warning(
+            f"{path} is the card now; the one that lay there was not written here and is kept as {kept.name}."
+        )
+    return write_text(path, text)

@@ -90,8 +90,8 @@ def encode(tokenizer: Any, probe: Probe) -> tuple[list[int], list[int] | None]:
 @contextmanager
 def _cutting_as_before(tokenizer: Any) -> Iterator[None]:
     """Give a tokenizer back the length at which it cut before: what is saved has that of the last call."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    before = getattr(backend, "truncation", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    before: Any = getattr(backend, "truncation", None)
     try:
         yield
     finally:

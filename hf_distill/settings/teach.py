@@ -84,7 +84,18 @@ class FineTuningArguments(CheckedTrainingArguments):
         self.warmup_steps = warmup_steps
 
     def with_task_defaults(self, spec: TaskSpec) -> FineTuningArguments:
-        """A copy in which everything left unset has the task's value."""
+        """A copy in which everything left unset has the task's value.
+
+        Raises:
+            ValueError: If the best checkpoint is to be chosen by a score that the task does not have.
+        """
+        metric = (self.metric_for_best_model or HEADLINE).removeprefix("eval_")
+        # Scores of words and answers have parts of other names.
+        if spec.kind == "text_classification" and metric not in (HEADLINE, "loss", *spec.metrics):
+            raise ValueError(
+                f"`--metric_for_best_model {metric}` is not measured on task {spec.name!r}; measured are loss, "
+                f"{', '.join(spec.metrics)} (`--metrics`), and {HEADLINE} is the main one of them."
+            )
         return self.with_defaults(spec.fine_tuning, spec.headline)
 
     def with_defaults(self, defaults: FineTuningDefaults, headline: str) -> Self:

@@ -68,12 +68,13 @@ LEAST = {
             *("dataloader_num_workers", "seed", "data_seed", "fraction_seed", "label_smoothing_factor"),
             *("neftune_noise_alpha", "projection_learning_rate", "projection_weight_decay", "textbook_eval_rows"),
             *("early_stopping_threshold", "lora_dropout", "doc_stride", "min_words", "max_chars"),
+            "calibration_tokens",
         ),
         0,
     ),
 }
 # Name -> what a value must be above.
-ABOVE = dict.fromkeys(("temperature", "tolerance"), 0)
+ABOVE = dict.fromkeys(("temperature", "tolerance", "lora_alpha"), 0)
 MOST = {
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor", "lora_dropout"), 1),
     # NumPy's generators take no larger ones.
@@ -121,10 +122,28 @@ def check_limits(arguments: Any) -> None:
             if not isinstance(value, list):
                 name = item.name
                 check_range(number, f"`--{name}`", least=LEAST.get(name), most=MOST.get(name), above=ABOVE.get(name))
-    if getattr(arguments, "max_steps", -1) == 0:
-        raise ValueError("`--max_steps` is 0; it must be at least 1, or absent to count epochs.")
+    _refuse_blank(arguments)
+    steps = getattr(arguments, "max_steps", -1)
+    if steps < 1 and steps != -1:
+        raise ValueError(f"`--max_steps` is {steps}; it must be at least 1, or absent to count epochs.")
     if getattr(arguments, "lr_scheduler_kwargs", None):
         _check_scheduler(arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs)
+
+
+def _refuse_blank(arguments: Any) -> None:
+    """Refuse empty texts, as of a variable of the shell that is not set: as a path they are the working folder.
+
+    Settings of the base class of all training arguments stay as they are, but for the folder; and prompts.
+    """
+    # By its name, because not every verb imports it.
+    theirs = [kind for kind in type(arguments).__mro__ if kind.__name__ == "TrainingArguments"]
+    left = {item.name for kind in theirs for item in dataclasses.fields(kind)} - {"output_dir"}
+    for item in dataclasses.fields(arguments):
+        value = getattr(arguments, item.name, None)
+        is_blank = value == "" or (isinstance(value, list) and "" in value)
+        if is_blank and item.name not in left and default_of(item) != "" and not item.name.endswith("prompt"):
+            shown = "empty" if value == "" else f"{value}, of which one is empty"
+            raise ValueError(f"`--{item.name}` is {shown}; give a value, or leave the flag out for its default.")
 
 
 def _check_scheduler(kind: Any, settings: Any) -> None:

@@ -60,6 +60,10 @@ class DamagedStepError(ValueError):
     """A file of a finished step is missing or is not what was written. The message names it and the way out."""
 
 
+# Why a folder cannot be made or written to; that the disk is full is said elsewhere.
+_UNWRITABLE = {errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EROFS, errno.ENAMETOOLONG}
+
+
 class FolderInUseError(OSError):
     """Another process writes to the folder. The message names it, and the flag of another folder."""
 
@@ -478,7 +482,9 @@ def _held(folder: Path, flag: str) -> Iterator[None]:
         # Also where a link leads to a folder that is gone.
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path, named)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if isinstance(error, FolderInUseError) or error.errno not in _UNWRITABLE:
+            raise
         raise type(error)(error.errno, f"{named} cannot be written to: {error.strerror}") from error
     _HELD[key] = os.getpid()
     try:

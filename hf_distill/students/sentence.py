@@ -28,6 +28,7 @@ from ..hub.loading import find_file
 from ..hub.selection import MODULES_FILE
 from ..settings.distill import PoolingMode
 from ..storage.files import new_file, read_json, read_mapping, write_json
+from ..tasks.rows.text import say_cut
 
 logger = logging.get_logger(__name__)
 
@@ -324,19 +325,23 @@ def encode_texts(
         prompt: Put before every text.
 
     Returns:
-        (N, D) fp32, in the order of the texts.
+        (N, D) fp32, in the order of the texts. A warning counts those that were cut.
     """
     capture = capture_of(model, SignalRequest(pooled=True), head)
     columns, device = forward_columns(model), next(model.parameters()).device
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     options = {"truncation": True, "padding": True, "max_length": max_length or head.max_length}
+    limit = options["max_length"] or tokenizer.model_max_length
     found: dict[int, Any] = {}
+    at_limit = 0
     with head.leaving_out(prompt, tokenizer):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             inputs = tokenizer([prompt + texts[row] for row in rows], return_tensors="pt", **options)
+            at_limit += int((inputs["attention_mask"].sum(1) >= limit).sum())
             signals = capture(**{name: value.to(device) for name, value in inputs.items() if name in columns})
             found |= dict(zip(rows, cast(Tensor, signals.pooled).float().cpu().numpy(), strict=True))
+    say_cut(at_limit, len(texts), limit, "texts")
     return np.stack([found[row] for row in range(len(texts))])
 
 

@@ -466,6 +466,16 @@ class BaseTrainer(Trainer):
         self._finish_checkpoint(Path(checkpoint_folder))
         super()._push_from_checkpoint(checkpoint_folder)
 
+    @unless_stock
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        try:
+            return super()._determine_best_metric(metrics, trial)
+        except KeyError as error:
+            measured = ", ".join(sorted(name.removeprefix("eval_") for name in metrics))
+            raise ValueError(
+                f"`--metric_for_best_model {self.args.metric_for_best_model}` is not measured; there are {measured}."
+            ) from error
+
     def _load_best_model(self) -> None:
         self.checkpoints.check_best(self.state.best_model_checkpoint)
         if has_own_adapter(self.model) and not self.is_stock:

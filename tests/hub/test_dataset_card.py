@@ -95,3 +95,15 @@ def test_the_card_is_the_folder_s_readme(tmp_path):
     path = write_dataset_card(tmp_path / "corpus", CorpusCardFacts("x", STATISTICS))
     assert path.name == "README.md"
     assert path.read_text(encoding="utf-8").startswith("---\npretty_name: x\n")
+
+
+def test_a_card_that_was_not_written_here_is_kept_beside_the_new_one(tmp_path, caplog):
+    folder, facts = tmp_path, CorpusCardFacts("Corpus", STATISTICS)
+    for name, text in (("README.earlier.md", "of my project"), ("README.earlier1.md", "another")):
+        (folder / "README.md").write_text(text)
+        write_dataset_card(folder, facts)
+        assert (folder / name).read_text() == text
+        assert f"is kept as {name}" in caplog.messages[-1]
+    write_dataset_card(folder, facts)
+    assert {path.name for path in folder.iterdir()} == {"README.md", "README.earlier.md", "README.earlier1.md"}
+    assert len(caplog.messages) == 2

@@ -358,3 +358,10 @@ def test_words_without_a_trained_head_are_refused(build, sentences):
     task = LoadedTask(WORDS, datasets.DatasetDict({"train": words, "validation": words}), "memory")
     with pytest.raises(ValueError, match=r"needs the student's head.*no \.\.\.ForTokenClassification.*Add `logits`"):
         build(trainer={"eval_task": task})
+
+
+def test_a_metric_that_no_evaluation_measures_is_named_with_those_that_there_are(build, rows):
+    given = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "best", "metric_for_best_model": "odd"}
+    trainer = build(trainer={"eval_dataset": rows}, greater_is_better=True, **given)
+    with pytest.raises(ValueError, match=r"`--metric_for_best_model odd` is not measured; there are .*loss/"):
+        trainer.train()

@@ -179,6 +179,11 @@ def test_unset_arguments_are_the_tasks_and_set_ones_stay(tmp_path):
     assert own.num_train_epochs is None, "the arguments given are not changed"
     best = arguments(tmp_path, load_best_model_at_end=True, eval_strategy="epoch", save_strategy="epoch")
     assert best.with_task_defaults(get_task("cola")).metric_for_best_model == "matthews_correlation"
+    best.metric_for_best_model = "eval_f2"
+    with pytest.raises(
+        ValueError, match=r"`--metric_for_best_model f2` is not measured on .*cola'; measured are loss, matt"
+    ):
+        best.with_task_defaults(get_task("cola"))
     assert best.greater_is_better is True
 
 
