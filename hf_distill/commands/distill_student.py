@@ -27,6 +27,7 @@ from hf_distill.objectives import build_objectives
 from hf_distill.settings import DistillationArguments, StudentArguments, TextbookArguments
 from hf_distill.students.creation import create_student, has_weights
 from hf_distill.students.first_weights import CalibrationRow, first_weights_of
+from hf_distill.students.sentence import read_head
 from hf_distill.students.sizes import size_table
 from hf_distill.students.vocabulary import TrimmedVocabulary, trim_vocabulary
 from hf_distill.tasks.loading import LoadedTask
@@ -232,8 +233,15 @@ def _trim(
     texts = texts_in(rows, training.text_column)
     if texts is None:
         raise ValueError("`--student_vocabulary` counts the pieces of text, but the textbook has tokens only.")
-    size = student.student_vocabulary or None
-    return trim_vocabulary(teachers.tokenizers[0], origin, texts, size=size)
+    # A sentence encoder hands its prompts on, unless the student learns to do without.
+    head = None if training.teacher_prompt is not None else read_head(teachers.names[0])
+    return trim_vocabulary(
+        teachers.tokenizers[0],
+        origin,
+        texts,
+        size=student.student_vocabulary or None,
+        prompts=() if head is None else head.prompts.values(),
+    )
 
 
 def make_student(

@@ -44,10 +44,17 @@ def run(arguments: VocabularyArguments) -> dict[str, Any]:
         arguments.textbook, data_dir=arguments.data_dir, max_textbook_rows=arguments.max_textbook_rows
     )
     rows = read_rows(textbook, arguments.text_column, tokenizer)
-    trimmed = trim_vocabulary(tokenizer, model, texts_in(rows, arguments.text_column) or (), size=arguments.size)
+    head = read_head(arguments.model)
+    trimmed = trim_vocabulary(
+        tokenizer,
+        model,
+        texts_in(rows, arguments.text_column) or (),
+        size=arguments.size,
+        prompts=() if head is None else head.prompts.values(),
+    )
     small: Any = trimmed.model
     keep_activation(small, [model])
-    save_model(small, trimmed.tokenizer, arguments.output_dir, read_head(arguments.model))
+    save_model(small, trimmed.tokenizer, arguments.output_dir, head)
     facts = {
         "job": "vocabulary",
         "model": arguments.output_dir,

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_distill.capture.architectures import first_position
 from hf_distill.storage.files import write_text
+from hf_distill.storage.plain_values import shown
 
 # Of the texts, one in so many is not counted but kept to measure what the trimmed tokenizer changes.
 MEASURED_EVERY = 20
@@ -65,32 +66,48 @@ class TrimmedVocabulary:
 
 
 def trim_vocabulary(
-    tokenizer: Any, model: PreTrainedModel | None, texts: Iterable[str], *, size: int | None = None
+    tokenizer: Any,
+    model: PreTrainedModel | None,
+    texts: Iterable[str],
+    *,
+    size: int | None = None,
+    prompts: Iterable[str] = (),
 ) -> TrimmedVocabulary:
     """Cut a vocabulary to the pieces that texts need.
+
+    What that costs on other texts is measured on one in twenty, with a vocabulary that does not count them; then their
+    pieces count too.
 
     Args:
         tokenizer: A tokenizer with a WordPiece, Unigram or byte-pair model.
         model: A model of its vocabulary, which is copied and not changed; `None` to trim the tokenizer only.
         texts: Texts like those that will be read. Pieces count by how often they occur.
         size: Most pieces to keep, the most frequent ones. Default: all that occur.
+        prompts: Texts whose pieces stay whatever the size, such as the prompts of a sentence encoder.
 
     Raises:
         ValueError: If the tokenizer has another kind of model, the size is too small for what has to stay, there is no
             text, or the model has fewer embeddings than the tokenizer pieces.
     """
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    kind = state["model"].get("type")
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(
+            f"The vocabulary of a {type(tokenizer).__name__} cannot be trimmed: it is no fast one, which has its "
+            "rules in a tokenizer.json."
+        )
+    kind = json.loads(tokenizer.backend_tokenizer.to_str())["model"].get("type")
     if kind not in ("WordPiece", "Unigram", "BPE"):
         raise ValueError(f"A vocabulary of the kind {kind!r} cannot be trimmed: WordPiece, Unigram and BPE can.")
     counts, characters, unseen = _count(tokenizer, texts)
     if not counts:
         raise ValueError("No text to trim the vocabulary by: give texts like those that will be read.")
     ids = tokenizer.get_vocab()
-    kept = _kept_pieces(state, ids, tokenizer, counts, characters, size, _before_padding(model, ids))
-    order = sorted(kept, key=ids.__getitem__)
-    trimmed = _rebuilt(tokenizer, state, order)
-    numbers = tuple(ids[piece] for piece in order)
+    pieces = {number: piece for piece, number in ids.items()}
+    further = {pieces[number] for number in _count(tokenizer, prompts, every=None)[0]} | _before_padding(model, ids)
+    trimmed, numbers = _trimmed(tokenizer, counts, characters, size, further)
+    shares = _measure(tokenizer, trimmed, set(numbers), unseen)
+    if unseen:
+        rest, others, _ = _count(tokenizer, unseen, every=None)
+        trimmed, numbers = _trimmed(tokenizer, counts + rest, characters | others, size, further)
     small = None if model is None else with_rows(model, numbers)
     if small is not None:
         _renumber_tokens(small, tokenizer, trimmed)
@@ -98,8 +115,7 @@ def trim_vocabulary(
         if getattr(model.get_input_embeddings(), "padding_idx", None) is not None:  # type: ignore[union-attr]
             # The row that has no gradient.
             embeddings.padding_idx = small.config.pad_token_id
-    unknown_before, unknown, changed = _measure(tokenizer, trimmed, set(numbers), unseen)
-    return TrimmedVocabulary(trimmed, small, numbers, len(ids), unknown_before, unknown, changed, len(unseen))
+    return TrimmedVocabulary(trimmed, small, numbers, len(ids), *shares, len(unseen))
 
 
 def with_rows(model: PreTrainedModel, rows: Sequence[int]) -> PreTrainedModel:
@@ -147,25 +163,62 @@ def _further_tables(model: Any, outputs: Any, size: int) -> Iterator[tuple[Any, 
             yield module, "weight", 1
 
 
-def _count(tokenizer: Any, texts: Iterable[str]) -> tuple[Counter[int], set[str], list[str]]:
-    """Token numbers by how often they occur, the characters of the texts, and the texts kept for measuring."""
+def _count(
+    tokenizer: Any, texts: Iterable[str], *, every: int | None = MEASURED_EVERY
+) -> tuple[Counter[int], set[str], list[str]]:
+    """Token numbers by how often they occur, the characters of the texts, and the texts kept for measuring.
+
+    Of the texts, one in `every` is kept, and none if that is `None`. Letters count as they are and as the tokenizer
+    normalises them.
+    """
     counts: Counter[int] = Counter()
     characters: set[str] = set()
     unseen: list[str] = []
+    normalizer = tokenizer.backend_tokenizer.normalizer
     for rows in _parts(texts):
-        measured = rows[1::MEASURED_EVERY] if len(rows) > 1 else []
-        counted = [text for i, text in enumerate(rows) if i % MEASURED_EVERY != 1]
+        measured = rows[1::every] if every is not None and len(rows) > 1 else []
+        counted = rows if not measured else [text for i, text in enumerate(rows) if i % MEASURED_EVERY != 1]
         unseen += measured
         for ids in tokenizer(counted, add_special_tokens=False, return_attention_mask=False)["input_ids"]:
             counts.update(ids)
-        characters.update("".join(counted))
+        letters = "".join({letter: None for text in counted for letter in text})
+        characters.update(letters, "" if normalizer is None else normalizer.normalize_str(letters))
     return counts, characters, unseen
 
 
 def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    if isinstance(texts, str):
+        raise TypeError(f"The vocabulary is trimmed by several texts, but it is one: {texts[:40]!r}.")
     rest = iter(texts)
     while rows := list(islice(rest, _ROWS_AT_ONCE)):
+        wrong = next((row for row in rows if not isinstance(row, str)), None)
+        if wrong is not None:
+            raise TypeError(f"The vocabulary is trimmed by texts, but one is {shown(wrong)}.")
         yield rows
+
+
+def _trimmed(
+    tokenizer: Any, counts: Counter[int], characters: set[str], size: int | None, further: set[str]
+) -> tuple[Any, tuple[int, ...]]:
+    """The tokenizer of the pieces that stay, and the number of each in the full one."""
+    ids, state = tokenizer.get_vocab(), json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = _kept_pieces(state, ids, tokenizer, counts, characters, size, further)
+    own = _own_pieces(state["model"])
+    # Added tokens that the model does not know itself have the last numbers.
+    order = sorted(kept, key=lambda piece: (piece not in own, ids[piece]))
+    return _rebuilt(tokenizer, state, order), tuple(ids[piece] for piece in order)
+
+
+def _own_pieces(model: dict[str, Any]) -> set[str]:
+    """The pieces of a tokenizer's model, without tokens that were added beside it."""
+    return {piece for piece, _ in model["vocab"]} if model["type"] == "Unigram" else set(model["vocab"])
+
+
+def _unknown_piece(model: dict[str, Any]) -> str | None:
+    """The piece that stands for what no other does."""
+    if model["type"] == "Unigram":
+        return None if model["unk_id"] is None else model["vocab"][model["unk_id"]][0]
+    return model.get("unk_token")
 
 
 def _kept_pieces(
@@ -178,15 +231,16 @@ def _kept_pieces(
     further: set[str],
 ) -> set[str]:
     """The pieces that stay: what has to and `further` ones, then what the texts use, the most frequent first."""
-    pieces = {number: piece for piece, number in ids.items()}
-    kept = {token["content"] for token in state["added_tokens"]} | set(tokenizer.all_special_tokens) | further
+    pieces, merged_from = {number: piece for piece, number in ids.items()}, _merges(state["model"])
+    kept = {token["content"] for token in state["added_tokens"]} | set(tokenizer.all_special_tokens)
+    kept |= {part for piece in further for part in _with_parts(piece, merged_from)}
     kept |= {piece for piece in ids if _is_letter(piece, state["model"], characters)}
-    if state["model"]["type"] == "Unigram":
-        kept.add(state["model"]["vocab"][state["model"]["unk_id"]][0])
-    kept &= set(ids)
+    kept = (kept | {_unknown_piece(state["model"])}) & set(ids)
     if size is not None and size < len(kept):
-        raise ValueError(f"size={size} (--size) is too small: {len(kept)} special tokens and letters have to stay.")
-    merged_from = _merges(state["model"])
+        raise ValueError(
+            f"size={size} (--size) is too small: {len(kept)} special tokens and letters have to stay "
+            "(--student_vocabulary)."
+        )
     for number, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         needed = _with_parts(pieces[number], merged_from) - kept
         if size is not None and len(kept) + len(needed) > size:
@@ -244,15 +298,13 @@ def _rebuilt(tokenizer: Any, state: dict[str, Any], order: Sequence[str]) -> Any
     """The tokenizer with these pieces in this order; everything else of it stays."""
     number = {piece: index for index, piece in enumerate(order)}
     model = state["model"]
+    unknown, own = _unknown_piece(model), _own_pieces(model)
     if model["type"] == "Unigram":
-        added = {token["content"] for token in state["added_tokens"]}
         scores = {piece: score for piece, score in model["vocab"]}
-        unknown = model["vocab"][model["unk_id"]][0]
-        # Added tokens such as a mask may stand outside of the model's own list, at its end.
-        model["vocab"] = [[piece, scores.get(piece, 0.0)] for piece in order if piece in scores or piece in added]
-        model["unk_id"] = number[unknown]
+        model["vocab"] = [[piece, scores[piece]] for piece in order if piece in own]
+        model["unk_id"] = None if unknown is None else number[unknown]
     else:
-        model["vocab"] = number
+        model["vocab"] = {piece: index for piece, index in number.items() if piece in own}
         if model["type"] == "BPE":
             model["merges"] = [m for m in model["merges"] if _is_kept(m, number, model)]
     for token in state["added_tokens"]:

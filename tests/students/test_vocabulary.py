@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from hypothesis import given, settings, strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from trainings import logged, trained
 from transformers import (
     AutoConfig,
@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     BertForMaskedLM,
     BertModel,
+    ByT5Tokenizer,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -137,6 +138,39 @@ class TestTokens:
             trim_vocabulary(full, None, ENGLISH, size=3)
         with pytest.raises(ValueError, match="No text"):
             trim_vocabulary(full, None, [])
+        with pytest.raises(TypeError, match="by several texts, but it is one: 'the fox'"):
+            trim_vocabulary(full, None, "the fox")
+        with pytest.raises(TypeError, match=r"by texts, but one is \{'text': 'the fox'\}"):
+            trim_vocabulary(full, None, [{"text": "the fox"}])
+        with pytest.raises(ValueError, match="vocabulary of a ByT5Tokenizer cannot be trimmed: it is no fast one"):
+            trim_vocabulary(ByT5Tokenizer(), None, ["the fox"])
+
+    def test_a_text_that_is_measured_counts_too(self, full):
+        """Of two texts the second is measured on the pieces of the first; the student will read both."""
+        texts = ["the quick brown fox", "der schnelle braune fuchs"]
+        found = trim_vocabulary(full, None, texts)
+        assert found.changed > 0
+        for text in texts:
+            assert found.tokenizer.tokenize(text) == full.tokenize(text)
+
+    def test_prompts_stay_whatever_the_size(self, full):
+        least = trim_vocabulary(full, None, ["der fuchs"] * 40, prompts=["unhappiness: "])
+        found = trim_vocabulary(full, None, ["der fuchs"] * 40, prompts=["unhappiness: "], size=len(least.kept) - 1)
+        assert found.tokenizer.tokenize("unhappiness: ") == full.tokenize("unhappiness: ")
+        without = trim_vocabulary(full, None, ["der fuchs"] * 40)
+        assert without.tokenizer.tokenize("unhappiness: ") != full.tokenize("unhappiness: ")
+
+    def test_added_tokens_are_no_pieces_of_words(self, full):
+        """A token that was added for whole words would be found at the beginning of others."""
+        more = copy.deepcopy(full)
+        more.add_tokens([AddedToken("sleep", single_word=True), AddedToken("jump"), AddedToken("moon", lstrip=True)])
+        more.add_special_tokens({"additional_special_tokens": ["<new>"]})
+        found = trim_vocabulary(more, None, [*ENGLISH, "s l e e p s sleepyhead"])
+        for text in ("sleeps sleep", "a jumpy  moon<new> jump", "sleepyhead SLEEP"):
+            one, other = (each(text, return_offsets_mapping=True) for each in (more, found.tokenizer))
+            assert [found.kept[token] for token in other["input_ids"]] == one["input_ids"]
+            assert other["offset_mapping"] == one["offset_mapping"]
+        assert ids_of_same_pieces(more, found.tokenizer) == list(found.kept)
 
 
 class TestIdsOfSamePieces:
