@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from hf_distill.commands.folders import check_room
 from hf_distill.commands.results import command_line
 from hf_distill.corpus.build.loading import corpus_label, named_corpora
 from hf_distill.hub.dataset_card import CorpusCardFacts, write_dataset_card
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 STATISTICS_FILE = "statistics.json"
 
 _BYTES_PER_FILE = 500_000_000
-_BUILT_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 # What names data: its last part is shown. Folders that only this machine has are not shown at all.
 _DATA = frozenset({"task", "corpus", "masked_lm", "embeddings"})
 _PRIVATE = frozenset({"data_dir", "corpus_dir", "work_dir", "index_dir", "elasticsearch_url"})
@@ -84,7 +83,7 @@ def corpus_summary(results: dict[str, Any]) -> str:
 
 def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
     """Write `data/train-*.parquet` and `statistics.json`; see `write_corpus`."""
-    _check_room(folder)
+    check_room(folder)
     num_files = max(1, math.ceil(statistics["bytes"] / _BYTES_PER_FILE))
     with new_folder(folder / "data") as data:
         for index in range(num_files):
@@ -98,17 +97,6 @@ def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
 def is_built_folder(folder: Path) -> bool:
     """Whether a folder holds a corpus that was built here, with its card."""
     return (folder / STATISTICS_FILE).is_file() and (folder / "README.md").is_file() and (folder / "data").is_dir()
-
-
-def _check_room(folder: Path) -> None:
-    """Refuse a `data` folder that no earlier build wrote, because it would be replaced."""
-    data = folder / "data"
-    strange = sorted(f.name for f in data.iterdir() if not _BUILT_FILE.fullmatch(f.name)) if data.is_dir() else []
-    if strange:
-        raise FileExistsError(
-            f"`--corpus_dir` is {str(folder)!r}, whose folder `data` holds files that no build wrote ({strange[:3]}); "
-            "name another folder."
-        )
 
 
 def shown_settings(*arguments: Any) -> dict[str, Any]:

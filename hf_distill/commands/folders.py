@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import xxhash
 
-from hf_distill.storage.files import checksum_of
+from hf_distill.storage.files import WEIGHTS, checksum_of
 from hf_distill.storage.folders import check_apart
 from hf_distill.storage.steps import writing_to
 
@@ -33,6 +33,7 @@ WRITTEN = ("output_dir", "corpus_dir")
 SHARED = ("work_dir", "index_dir")
 # What lies beside models and data and decides nothing: cards, results, and what runs have left.
 _BESIDE = re.compile(r"[._].*|.*\.(md|html|png|log)|(results|distillation|statistics)\.json|arguments\.yaml")
+_BUILT_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 _OTHER_FOLDERS = re.compile(r"checkpoint-\d+|runs|work|[._].*")
 
 
@@ -47,6 +48,7 @@ def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     Raises:
         ValueError: From the job, if an input would be written to.
+        FileExistsError: From the job, if a corpus would take the place of files that no build wrote.
         FolderInUseError: From the job, if another process writes to the folder.
     """
 
@@ -56,6 +58,8 @@ def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             given = [item for item in (*args, *kwargs.values()) if dataclasses.is_dataclass(item)]
             flag, folder = next(_fields(given, WRITTEN), ("", None))
             check_folders(given, flag, folder, parts)
+            if flag == "--corpus_dir":
+                check_room(Path(folder).expanduser())
             # One shard of many has the folder with the others.
             if folder is None or any(getattr(item, "shard", None) is not None for item in given):
                 return job(*args, **kwargs)
@@ -65,6 +69,27 @@ def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return run
 
     return decorate
+
+
+def check_room(folder: Path) -> None:
+    """Refuse a folder for a corpus with a model, whose card would be replaced, or with a `data` that no build wrote.
+
+    Raises:
+        FileExistsError: If it has one of them.
+    """
+    data = folder / "data"
+    strange = sorted(f.name for f in data.iterdir() if not _BUILT_FILE.fullmatch(f.name)) if data.is_dir() else []
+    if strange:
+        raise FileExistsError(
+            f"`--corpus_dir` is {str(folder)!r}, whose folder `data` holds files that no build wrote ({strange[:3]}); "
+            "name another folder."
+        )
+    weights = sorted(file.name for file in folder.iterdir() if WEIGHTS.fullmatch(file.name)) if folder.is_dir() else []
+    if weights:
+        raise FileExistsError(
+            f"`--corpus_dir` is {str(folder)!r}, which holds a model ({weights[0]}), whose card would be lost; name "
+            "another folder."
+        )
 
 
 def check_folders(given: Sequence[Any], flag: str, folder: Any, parts: Sequence[str], *, inside: bool = False) -> None:

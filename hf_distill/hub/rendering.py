@@ -14,6 +14,8 @@ from hf_distill.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
+# What the cards of corpora say, and no other.
+_OF_CORPUS = "corpus made with `hf_distill`"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -48,16 +50,17 @@ def render_template(
 
 
 def write_card_text(path: Path, text: str) -> Path:
-    """Write a card; a `README.md` that lay there and is none of ours is kept beside it, and said.
+    """Write a card; a `README.md` that lay there is kept beside it, and said, unless it is such a card of ours.
 
     Returns:
         The card.
     """
-    if path.is_file() and not any(name in path.read_bytes() for name in (b"hf_distill", b"hf-distill")):
+    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    if before is not None and ("hf_distill" not in before or (_OF_CORPUS in before) != (_OF_CORPUS in text)):
         names = (path.with_name(f"{path.stem}.earlier{number or ''}{path.suffix}") for number in itertools.count())
         kept = next(name for name in names if not name.exists())
         path.rename(kept)
         logger.warning(
-            f"{path} is the card now; the one that lay there was not written here and is kept as {kept.name}."
+            f"{path} is the card now; the one that lay there is of something else and is kept as {kept.name}."
         )
     return write_text(path, text)

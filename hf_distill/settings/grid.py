@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..storage.folders import safe_name
+from ..storage.plain_values import check_range
 from ..tasks.catalogue.registry import registered_tasks
 from .task import ColumnArguments
-from .values import json_mapping, setting
+from .values import MOST, check_least, json_mapping, setting
 
 # What a grid searches.
 SEARCHED = ("learning_rates", "epochs", "batch_sizes")
@@ -95,6 +96,7 @@ class GridArguments(ColumnArguments):
             value = getattr(self, name)
             if value is not None and (not value or len(set(value)) < len(value)):
                 raise ValueError(f"`--{name}` is {value}; it must have at least one entry, each once.")
+        self._check_numbers()
         self._check_task_settings()
         searched = [name for name in (*SEARCHED, "task_settings", "warmup_steps") if getattr(self, name) is not None]
         if not self.fine_tune and (searched or self.fractions != [1.0]):
@@ -113,6 +115,15 @@ class GridArguments(ColumnArguments):
             raise ValueError(
                 f"`--models` and `--students` have the names {names}; give each one of its own (NAME=PATH)."
             )
+
+    def _check_numbers(self) -> None:
+        for name in SEARCHED:
+            for value in getattr(self, name) or ():
+                check_range(value, f"`--{name}`", above=0)
+        for name in ("seeds", "distillation_seeds"):
+            for value in getattr(self, name) or ():
+                check_range(value, f"`--{name}`", least=0, most=MOST["seed"])
+        check_least(self, 1, "max_length", "max_eval_samples")
 
     def _check_task_settings(self) -> None:
         for task, settings in json_mapping(self.task_settings, "--task_settings").items():

@@ -104,6 +104,10 @@ def test_a_card_that_was_not_written_here_is_kept_beside_the_new_one(tmp_path, c
         write_dataset_card(folder, facts)
         assert (folder / name).read_text() == text
         assert f"is kept as {name}" in caplog.messages[-1]
+    (folder / "README.md").write_text("A small BertModel distilled with `hf_distill`.")
+    write_dataset_card(folder, facts)
+    assert "distilled" in (folder / "README.earlier2.md").read_text()
+    (folder / "README.earlier2.md").unlink()
     write_dataset_card(folder, facts)
     assert {path.name for path in folder.iterdir()} == {"README.md", "README.earlier.md", "README.earlier1.md"}
-    assert len(caplog.messages) == 2
+    assert len(caplog.messages) == 3

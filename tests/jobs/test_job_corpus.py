@@ -127,6 +127,14 @@ def test_files_that_no_build_wrote_are_never_removed(data):
     assert (data / "out" / "data" / "mine.parquet").read_text() == "precious"
 
 
+def test_a_folder_with_a_model_is_refused_before_anything_is_read(data):
+    (data / "out").mkdir()
+    (data / "out" / "model.safetensors").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"`--corpus_dir` is .*out', which holds a model \(model.safetensors\)"):
+        build_corpus(*arguments(data, corpus="nowhere"))
+    assert [path.name for path in (data / "out").iterdir()] == ["model.safetensors"]
+
+
 def test_no_general_corpus_is_an_error_that_names_the_flag(data):
     with pytest.raises(ValueError, match="`--corpus`"):
         build_corpus(*arguments(data, corpus=None))

@@ -227,6 +227,10 @@ class Done:
         ({"seeds": [1, 1]}, r"`--seeds` is \[1, 1\]; it must have at least one entry, each once"),
         ({"models": ["a/x", "b/x"]}, r"have the names \['x', 'x'\]"),
         ({"tasks": []}, r"`--tasks` is \[\]"),
+        ({"seeds": [1, -1]}, r"`--seeds` is -1; it must be at least 0"),
+        ({"learning_rates": [0.0]}, r"`--learning_rates` is 0.0; it must be above 0"),
+        ({"batch_sizes": [8, -1]}, r"`--batch_sizes` is -1; it must be above 0"),
+        ({"max_length": 0}, r"`--max_length` is 0; it must be at least 1"),
     ],
 )
 def test_a_grid_that_makes_no_sense_names_its_flag(values, message):
