@@ -186,3 +186,21 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_working_folder(words, sho
 def test_steps_below_one_are_none_at_all(steps):
     with pytest.raises(ValueError, match=f"`--max_steps` is {steps}; it must be at least 1, or absent"):
         parse([DistillationArguments], ["--use_cpu", "--output_dir", "x", "--max_steps", steps])
+
+
+def test_the_home_folder_is_found_where_no_shell_puts_it(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = config(
+        textbook=["~/a=b c.txt", "c~/d.txt"],
+        output_dir="~/out",
+        label_separator="~",
+        eval_task="~/dev.csv",
+        use_cpu=True,
+    )
+    book, training = parse([TextbookArguments, DistillationArguments], [given])
+    assert book.textbook == [f"{tmp_path}/a=b c.txt", "c~/d.txt"]
+    assert (training.output_dir, training.eval_task) == (f"{tmp_path}/out", f"{tmp_path}/dev.csv")
+    assert book.label_separator == "~"
+    (grid,) = parse([GridArguments], ["--tasks", "t", "--models", "a=~/x", "b=c/~/d", "~/e"])
+    assert grid.named_models() == [("a", f"{tmp_path}/x"), ("b", "c/~/d"), ("e", f"{tmp_path}/e")]
+    assert from_mapping(PipelineArguments, {"output_dir": "~/p"}, "x").output_dir == f"{tmp_path}/p"

@@ -49,7 +49,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file does not hold a mapping.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"There is no configuration file {str(path)!r}.")
     return read_mapping(path)
@@ -113,6 +113,7 @@ def parse(
         raise UnknownArgumentsError(f"Unknown words {rest}.{_close_flags(parser, rest)} `--help` shows every flag.")
     for arguments in parsed:
         remember_secrets({field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)})
+        _expand_home(arguments)
         check_limits(arguments)
         _check_folders(arguments)
     return tuple(parsed)
@@ -183,8 +184,25 @@ def from_mapping(argument_class: type, values: Mapping[str, Any], source: str) -
         made = parser.instances([])[0][0]
     except argparse.ArgumentError as error:
         raise ValueError(f"{source}: {error}") from error
+    _expand_home(made)
     check_limits(made)
     return made
+
+
+def _expand_home(arguments: Any) -> None:
+    """Put the home folder in the place of `~/`, which no shell does in a YAML file, nor behind `NAME=`."""
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        at_home = [_at_home(item) for item in value] if isinstance(value, list) else _at_home(value)
+        if at_home != value:
+            setattr(arguments, field.name, at_home)
+
+
+def _at_home(value: Any) -> Any:
+    if not isinstance(value, str) or "~/" not in value:
+        return value
+    name, sign, place = ("", "", value) if value.startswith("~/") else value.partition("=")
+    return f"{name}{sign}{Path(place).expanduser()}" if place.startswith("~/") else value
 
 
 def _set_defaults(
