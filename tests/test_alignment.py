@@ -83,6 +83,21 @@ def test_both_sides_of_a_row_and_of_a_pair_have_the_same_pieces(tiny_tokenizer, 
     assert encoded[0]["length"] == len(encoded[0]["input_ids"])
 
 
+def test_what_is_cut_is_counted_on_each_side(tiny_tokenizer, characters, caplog):
+    rows = datasets.Dataset.from_dict({"text": ["good film", "a cat", "a dog runs to the river"]})
+    tokenize_aligned(rows, tiny_tokenizer, [TokenColumns("other_", characters)], max_length=7)
+    assert [message.partition(";")[0] for message in caplog.messages] == [
+        "1 of 3 rows fill all 7 tokens that are read of one",
+        "2 of 3 rows, as a teacher reads them, fill all 7 tokens that are read of one",
+    ]
+    caplog.clear()
+    rows = datasets.Dataset.from_dict({"text": ["a", "a"], "candidates": [["cat", "good film"], ["a", "dog"]]})
+    tokenize_aligned(rows, tiny_tokenizer, [TokenColumns("other_", characters)], max_length=6)
+    assert [message.partition(" fill")[0] for message in caplog.messages] == [
+        "1 of 2 rows", "2 of 2 rows, as a teacher reads them,",
+    ]  # fmt: skip
+
+
 def test_the_mean_over_pieces_is_the_plain_one():
     states = torch.randn(2, 5, 3)
     pieces = torch.tensor([[0, 1, 1, 2, -1], [-1, -1, 0, 0, 1]])

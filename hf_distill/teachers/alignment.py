@@ -38,6 +38,8 @@ from ..tasks.rows.text import (
     columns_of,
     encode_batch,
     padded_length,
+    remember_length,
+    say_rows_cut,
 )
 from .base import TeacherSource, TokenColumns
 
@@ -168,7 +170,13 @@ def tokenize_aligned(
     kept = set(keep)
     progress = {"desc": "Tokenizing for all sides"} if isinstance(dataset, datasets.Dataset) else {}
     dropped = [name for name in columns if name not in kept]
-    return dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
+    tokens = dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
+    if isinstance(tokens, datasets.Dataset):
+        say_rows_cut(tokens, max_length, ids="input_ids")
+        for other in others:
+            say_rows_cut(tokens, max_length, "rows, as a teacher reads them,", ids=f"{other.prefix}input_ids")
+    remember_length(tokenizer, max_length)
+    return tokens
 
 
 def _encode_row(

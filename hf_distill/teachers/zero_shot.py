@@ -25,7 +25,7 @@ from ..capture.architectures import longest_row
 from ..capture.signals import SignalRequest, Signals
 from ..hub.tokenizers import tokenizer_hash
 from ..storage.files import read_text
-from ..tasks.rows.text import PAIR_COLUMN, check_texts, columns_of
+from ..tasks.rows.text import PAIR_COLUMN, check_texts, columns_of, say_cut
 from .base import LiveTeacher, TeacherSource
 from .stored.precompute import Precomputed, precompute
 
@@ -80,6 +80,8 @@ class ZeroShotTeacher(TeacherSource):
         self.labels, self.template, self.multi_label = dict(candidate_labels), hypothesis_template, multi_label
         self.hypotheses = [hypothesis_template.format(description) for description in candidate_labels.values()]
         self.max_length = min(longest_row(self.model) or 512, 512)
+        # Texts that it was asked about and that fill all that it reads.
+        self.at_limit = 0
         self.config: PreTrainedConfig = copy.deepcopy(self.nli.config)
         self.config.id2label = dict(enumerate(candidate_labels))
         self.config.label2id = {name: number for number, name in enumerate(candidate_labels)}
@@ -125,6 +127,9 @@ class ZeroShotTeacher(TeacherSource):
             max_length=self.max_length,
             return_tensors="pt",
         )
+        full = tokens["attention_mask"].sum(1) >= self.max_length
+        # A made-up row that shows the signals is no text.
+        self.at_limit += int(full.view(len(numbers), -1).any(1).sum()) if TEXT_NUMBER in inputs else 0
         logits = self.nli.signals({name: values.to(mask.device) for name, values in tokens.items()}).logits["logits"]
         scores = logits[:, self.entailment].float()
         if self.multi_label:
@@ -245,7 +250,7 @@ def precompute_zero_shot(
     own = processing_class or tokenizer
     teacher.config.vocab_size = max(teacher.config.vocab_size if own is tokenizer else 0, len(own))
     teacher.config.pad_token_id = own.pad_token_id
-    return precompute(
+    done = precompute(
         dataset.add_column(TEXT_NUMBER, list(range(len(texts)))),
         teacher,
         ["logits"],
@@ -255,3 +260,6 @@ def precompute_zero_shot(
         teacher_dtype=teacher_dtype,
         **options,
     )
+    because = "so many tokens of text and label the teacher reads"
+    say_cut(teacher.at_limit, len(texts), teacher.max_length, "texts", because)
+    return done

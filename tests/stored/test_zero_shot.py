@@ -140,3 +140,9 @@ def test_what_is_no_zero_shot_teacher_is_named(nli, tmp_path, tiny_teacher, tiny
             TextbookArguments([str(tmp_path / "pairs.jsonl")]),
             PrecomputeArguments(str(tmp_path / "no"), candidate_labels=LABELS, use_cpu=True),
         )
+
+
+def test_texts_that_are_too_long_for_the_teacher_are_counted(nli, tmp_path, caplog):
+    (tmp_path / "texts.txt").write_text("\n".join([*TEXTS, "the dog runs by the river " * 20]))
+    store(nli, tmp_path, max_length=64)
+    assert "1 of 5 texts fill all 64 tokens that are read of one; what goes beyond is cut off (so many" in caplog.text

@@ -84,32 +84,39 @@ def tokenize_text(
     dropped = [name for name in columns if name not in keep]
     tokens = dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
     if isinstance(tokens, datasets.Dataset):
-        say_rows_cut(tokens, max_length, per_candidate=CANDIDATES_COLUMN in columns)
+        say_rows_cut(tokens, max_length, ids="input_ids" if CANDIDATES_COLUMN in columns else None)
     remember_length(tokenizer, max_length)
     return tokens
 
 
-def say_rows_cut(
-    tokens: datasets.Dataset, max_length: int, what: str = "rows", *, per_candidate: bool = False
-) -> None:
+def say_rows_cut(tokens: datasets.Dataset, max_length: int, what: str = "rows", *, ids: str | None = None) -> None:
     """As `say_cut`, of rows with the column `length`: the tokens of a row, or of its longest sequence.
 
     Args:
         tokens: The rows.
         max_length: Tokens at which a row, or each sequence of it, was cut.
         what: Name of the rows.
-        per_candidate: Whether `length` is that of all candidates together (see `padded_length`).
+        ids: A column of tokens, or of lists of such, that is looked at in place of `length`.
     """
-    columns = [LENGTH_COLUMN, *(["input_ids"] if per_candidate else [])]
     at_limit = 0
-    for table in tokens.select_columns(columns).with_format("arrow").iter(batch_size=COUNTED_ROWS):
-        sequences = pc.list_value_length(table["input_ids"]) if per_candidate else 1
-        longest = pc.greater_equal(table[LENGTH_COLUMN], pc.multiply(sequences, max_length))
-        at_limit += pc.sum(longest).as_py() or 0
+    for table in tokens.select_columns([ids or LENGTH_COLUMN]).with_format("arrow").iter(batch_size=COUNTED_ROWS):
+        values = table[ids or LENGTH_COLUMN].combine_chunks()
+        if ids is not None and _is_list(values.type.value_type):
+            # Sequences of all rows one after the other, and the row of each.
+            places = pc.list_parent_indices(values)
+            full = pc.greater_equal(pc.list_value_length(values.flatten()), max_length)
+            at_limit += len(pc.unique(places.filter(full)))
+            continue
+        lengths = values if ids is None else pc.list_value_length(values)
+        at_limit += pc.sum(pc.greater_equal(lengths, max_length)).as_py() or 0
     say_cut(at_limit, len(tokens), max_length, what)
 
 
-def say_cut(at_limit: int, rows: int, max_length: int, what: str = "rows") -> None:
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def say_cut(at_limit: int, rows: int, max_length: int, what: str = "rows", because: str = "`--max_length`") -> None:
     """Warn where rows fill all that is read of them: what they hold beyond it is lost.
 
     Args:
@@ -117,11 +124,12 @@ def say_cut(at_limit: int, rows: int, max_length: int, what: str = "rows") -> No
         rows: How many there are.
         max_length: Tokens at which a row is cut.
         what: Name of the rows.
+        because: What decides the length.
     """
     if at_limit:
         logger.warning(
             f"{at_limit:,} of {rows:,} {what} fill all {max_length} tokens that are read of one; what goes beyond is "
-            "cut off (`--max_length`)."
+            f"cut off ({because})."
         )
 
 
