@@ -114,7 +114,7 @@ def give_first_weights(
     """
     started = time.monotonic()
     check_can_be_cut(teacher, student)
-    with _left_as_it_was(teacher), _left_as_it_was(student):
+    with _evaluating(teacher), _evaluating(student):
         limits = (max_length, longest_row(teacher), longest_row(student))
         batches = list(
             tokenized_batches(() if texts is None else texts, tokenizer, min(filter(None, limits)), max_tokens)
@@ -156,24 +156,15 @@ def give_first_weights(
 
 
 @contextmanager
-def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """Put a model into evaluation mode and let captures choose its attention; afterwards it has its own again."""
-    base: Any = model.base_model
-    config, modes = base.config, [(module, module.training) for module in model.modules()]
-    attention, maps = config._attn_implementation, config.output_attentions
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards every module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    if attention is not None and base._supports_sdpa:
-        # Said in silence: it is for this time only.
-        config.output_attentions = False
-        base.set_attn_implementation("sdpa")
     try:
         yield
     finally:
         for module, is_training in modes:
             module.training = is_training
-        if config._attn_implementation != attention:
-            base.set_attn_implementation(attention)
-        config.output_attentions = maps
 
 
 def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
