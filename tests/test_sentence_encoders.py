@@ -154,6 +154,45 @@ def test_a_head_comes_back_from_its_files(tmp_path):
     assert read_head(str(tmp_path / "1_Pooling")) is None
 
 
+def test_a_vector_that_is_cut_short_is_so_here_and_there(
+    sentence_transformers, encoder, tiny_tokenizer, sentences, tmp_path
+):
+    """Of a unit vector the first numbers alone have another length: a student does not normalise then."""
+    head = SentenceHead("mean", [Normalize()], truncate_dim=5)
+    folder = save_sentence_encoder(tmp_path / "cut", encoder, tiny_tokenizer, head)
+    model = sentence_transformers.SentenceTransformer(folder, device="cpu")
+    expected = torch.tensor(model.encode(sentences[:6]))
+    assert expected.shape == (6, 5)
+    for found in (read_head(folder), as_encoder(model)[1]):
+        torch.testing.assert_close(vectors(encoder, found, tiny_tokenizer, sentences[:6]), expected)
+        assert (found.truncate_dim, found.width(24), found.normalizes) == (5, 5, False)
+        assert found.describe() == "mean, normalize, the first 5 numbers"
+        assert found.for_student(12).describe() == "mean"
+
+
+def test_an_activation_may_be_any_and_keeps_its_settings_or_says_that_it_loses_them(
+    sentence_transformers, encoder, tiny_tokenizer, sentences, tmp_path
+):
+    from sentence_transformers.base.modules import Dense as TheirDense
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    folder = save_sentence_encoder(tmp_path / "bare", encoder, tiny_tokenizer, SentenceHead("mean"))
+    transformer = sentence_transformers.SentenceTransformer(folder, device="cpu")[0]
+    for activation in (nn.Softplus(), nn.LeakyReLU(0.5)):
+        modules = [transformer, Pooling(24, "mean"), TheirDense(24, 7, activation_function=activation)]
+        model = sentence_transformers.SentenceTransformer(modules=modules, device="cpu")
+        head = as_encoder(model)[1]
+        expected = torch.tensor(model.encode(sentences[:4]))
+        torch.testing.assert_close(vectors(encoder, head, tiny_tokenizer, sentences[:4]), expected)
+        if isinstance(activation, nn.Softplus):
+            head.save(tmp_path / "saved", 24)
+            again = read_head(str(tmp_path / "saved"))
+            torch.testing.assert_close(vectors(encoder, again, tiny_tokenizer, sentences[:4]), expected)
+        else:
+            with pytest.raises(ValueError, match=r"LeakyReLU\(negative_slope=0.5\), of whose settings"):
+                head.save(tmp_path / "lost", 24)
+
+
 def test_an_order_of_poolings_that_the_old_fields_cannot_say_is_kept(tmp_path):
     SentenceHead(("mean", "cls")).save(tmp_path, 4)
     assert read_head(str(tmp_path)).pooling == ("mean", "cls")
@@ -258,6 +297,15 @@ def test_a_dense_layer_is_trained_saved_and_gone_on_with(distil, sentences, tmp_
         head = read_head(trainer.args.output_dir)
         assert head.describe() == "mean, dense 12 -> 24, normalize"
         torch.testing.assert_close(head.steps[0].linear.weight, dense, rtol=0, atol=0)
+
+
+def test_a_dense_layer_of_a_third_width_has_a_projection_behind_it(distil):
+    """The student's vector is neither as wide as the student nor as its teacher's, at two lengths."""
+    objectives = [{"objective": "embedding", "dims": [4]}]
+    trainer = trained(distil({"text": ["the cat", "a dog"] * 8}, objectives=objectives, student_dense_width=18))
+    assert trainer.model.sentence_head.describe() == "mean, dense 12 -> 18, normalize"
+    widths = [(one.in_features, one.out_features) for one in trainer.model.objectives["embedding"].projections]
+    assert widths == [(18, 24), (4, 24)]
 
 
 def test_a_student_that_is_a_sentence_encoder_keeps_its_modules(distil, tiny_tokenizer, encoder, tmp_path):

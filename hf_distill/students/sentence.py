@@ -45,8 +45,11 @@ _POOLING_FIELDS: dict[str, PoolingMode] = {
 SETTINGS_FILE = "config_sentence_transformers.json"
 ENCODER_FILE = "sentence_bert_config.json"
 _MODULE_TYPES = "sentence_transformers.models."
+# Those that give as many numbers as they take, and need no settings or weights.
 _ACTIVATIONS = {
-    name: getattr(nn, name) for name in ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU", "LeakyReLU", "ELU")
+    name: getattr(nn, name)
+    for name in ("Identity", *nn.modules.activation.__all__)
+    if name not in ("GLU", "MultiheadAttention", "PReLU", "RReLU", "Softmax2d", "Threshold")
 }
 
 
@@ -95,6 +98,7 @@ class SentenceHead(nn.Module):
         max_length: Tokens at which texts are cut; `None` where the tokenizer decides.
         include_prompt: Whether the tokens of a prompt are pooled too.
         similarity: Name of the similarity that the vectors are compared by; `None` is the cosine.
+        truncate_dim: How many of the last step's numbers the vector has; `None` is all.
         dense_is_new: Whether a dense layer was made for a student, with weights that mean nothing yet.
         not_pooled: Tokens at the beginning of every text that are not pooled now: those of a prompt (`leave_out`).
     """
@@ -112,6 +116,7 @@ class SentenceHead(nn.Module):
         max_length: int | None = None,
         include_prompt: bool = True,
         similarity: str | None = None,
+        truncate_dim: int | None = None,
     ) -> None:
         """Make the head.
 
@@ -130,6 +135,7 @@ class SentenceHead(nn.Module):
         self.max_length = max_length
         self.include_prompt = include_prompt
         self.similarity = similarity
+        self.truncate_dim = truncate_dim
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """The vectors of a batch, fp32 unless a dense layer has another type.
@@ -147,7 +153,7 @@ class SentenceHead(nn.Module):
         vectors = torch.cat([_pool(states, mask, counted, mode) for mode in self.pooling], dim=-1)
         for step in self.steps:
             vectors = step(vectors)
-        return vectors
+        return vectors[:, : self.truncate_dim]
 
     @property
     def prompt(self) -> str:
@@ -179,12 +185,13 @@ class SentenceHead(nn.Module):
     @property
     def normalizes(self) -> bool:
         """Whether the vectors have length 1."""
-        return len(self.steps) > 0 and isinstance(self.steps[-1], Normalize)
+        return self.truncate_dim is None and len(self.steps) > 0 and isinstance(self.steps[-1], Normalize)
 
     def width(self, hidden_size: int) -> int:
         """D for an encoder of a hidden size."""
         dense = self.last_dense
-        return hidden_size * len(self.pooling) if dense is None else dense.out_features
+        width = hidden_size * len(self.pooling) if dense is None else dense.out_features
+        return min(width, self.truncate_dim or width)
 
     @property
     def last_dense(self) -> nn.Linear | None:
@@ -226,6 +233,7 @@ class SentenceHead(nn.Module):
         for step in self.steps:
             linear = getattr(step, "linear", None)
             words.append("normalize" if linear is None else f"dense {linear.in_features} -> {linear.out_features}")
+        words += [] if self.truncate_dim is None else [f"the first {self.truncate_dim} numbers"]
         return ", ".join(words)
 
     def save(self, folder: str | Path, hidden_size: int) -> None:
@@ -257,6 +265,7 @@ class SentenceHead(nn.Module):
                 "prompts": self.prompts,
                 "default_prompt_name": self.default_prompt,
                 "similarity_fn_name": self.similarity or "cosine",
+                **({} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}),
             },
         )
         write_json(
@@ -288,6 +297,11 @@ def _pool(states: Tensor, mask: Tensor, counted: Tensor, mode: PoolingMode) -> T
 def _save_dense(folder: Path, dense: Dense) -> None:
     linear = dense.linear
     activation = type(dense.activation)
+    if repr(dense.activation) != repr(activation()):
+        raise ValueError(
+            f"The dense module has the activation {dense.activation}, of whose settings its file keeps none: "
+            f"SentenceTransformer would load {activation()}."
+        )
     write_json(
         folder / "config.json",
         {
@@ -387,6 +401,7 @@ def read_head(name: str, revision: str | None = None) -> SentenceHead | None:
         max_length=encoder.get("max_seq_length"),
         include_prompt=bool(pooling.get("include_prompt", True)),
         similarity=settings.get("similarity_fn_name"),
+        truncate_dim=settings.get("truncate_dim"),
     )
 
 
@@ -424,6 +439,7 @@ def as_encoder(given: Any) -> tuple[Any, SentenceHead | None]:
         max_length=given.max_seq_length,
         include_prompt=pooling.include_prompt,
         similarity=given.similarity_fn_name,
+        truncate_dim=getattr(given, "truncate_dim", None),
     )
     return encoder.auto_model, head
 
@@ -460,7 +476,8 @@ def _step_of(module: Any) -> nn.Module:
         linear.bias is not None,
         type(module.activation_function).__name__,
     )
-    step.linear = linear
+    # With its own parameters, such as a slope.
+    step.linear, step.activation = linear, module.activation_function
     return step
 
 

@@ -254,8 +254,11 @@ class DistillationModel(PreTrainedModel):
                 continue
             seen = self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
             yield from objective.projected(seen, teacher)
+            # A dense layer of another width than the teacher's vector has a projection behind it, which is fitted.
             if dense is not None and self._fits_dense(objective):
-                yield dense, entering[0], vectors_of(teacher)
+                goal = vectors_of(teacher)
+                if goal.shape[1] == dense.out_features:
+                    yield dense, entering[0], goal
 
     def warn_of_untrained_head(self) -> None:
         """Say once if the student has a head, and no objective reads what it says."""
