@@ -58,7 +58,7 @@ def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             given = [item for item in (*args, *kwargs.values()) if dataclasses.is_dataclass(item)]
             flag, folder = next(_fields(given, WRITTEN), ("", None))
             check_folders(given, flag, folder, parts)
-            if flag == "--corpus_dir":
+            if folder is not None and flag == "--corpus_dir":
                 check_room(Path(folder).expanduser())
             # One shard of many has the folder with the others.
             if folder is None or any(getattr(item, "shard", None) is not None for item in given):

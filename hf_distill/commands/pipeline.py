@@ -114,7 +114,7 @@ def run(
     started = time.perf_counter()
     folder = Path(pipeline.output_dir)
     plan = make_plan(task, teacher, student, corpus, pipeline)
-    rows, inputs = load_task_from(task, seed=pipeline.seed), []
+    rows, inputs, columns = load_task_from(task, seed=pipeline.seed), [], task.column_settings()
     if takes_columns(task.task):
         given, inputs = task.task, [task.task]
         task = _as_folder(task, rows, folder / ONE_FILE_FOLDER)
@@ -135,7 +135,9 @@ def run(
     stages.work = reckon_work(plan, adaptation, teacher, rows, seen)
     learner, distilled = plan.student, []
     for source, training in zip(plan.sources, plan.distillations, strict=True):
-        arguments = (learner, teacher, _textbook(places[source], task, pipeline), training)
+        # A file that students are scored on is read with the columns of the task.
+        named = columns if training.eval_task and takes_columns(training.eval_task) else {}
+        arguments = (learner, teacher, replace(_textbook(places[source], task, pipeline), **named), training)
         distilled.append(stages.run(stage_of(training), partial(distill.run, *arguments), *arguments))
         learner = replace(plan.student, student_model=str(training.output_dir))
 

@@ -359,6 +359,20 @@ def test_the_tasks_own_text_joins_the_corpus(run, started, material, out):
     assert started["distilled"][2].textbook == [str(out / "corpus"), str(material / "mood")]
 
 
+def test_a_file_that_the_student_is_scored_on_has_the_columns_of_the_task(run, started, out, tmp_path, sentences):
+    lines = "".join(f"{i},{text},{('no', 'yes')[i % 2]}\n" for i, text in enumerate(sentences))
+    for name in ("moods", "dev"):
+        (tmp_path / f"{name}.csv").write_text(f"text,said,mood\n{lines}", encoding="utf-8")
+    columns = {"text_columns": ["said"], "label_column": "mood"}
+    watched = {**QUIET, "max_steps": 2, "eval_strategy": "steps"}
+    for name, file, named in (("moods", str(out / "task"), {}), ("dev", str(tmp_path / "dev.csv"), columns)):
+        distil = {**watched, "eval_task": str(tmp_path / f"{name}.csv")}
+        run(task=str(tmp_path / "moods.csv"), **columns, distill=distil)
+        _, _, textbook, training = started["distilled"]
+        assert training.eval_task == file
+        assert textbook.column_settings() == named
+
+
 def test_one_file_and_a_classifier_are_enough(
     run, material, tmp_path, sentences, caplog, tiny_bert_config, tiny_tokenizer
 ):

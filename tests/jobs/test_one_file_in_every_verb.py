@@ -45,6 +45,11 @@ VERBS = {
     "mtl": [*TASKS, *QUICK, "--teacher_model", "classifier"],
     "grid": [*TASKS, "--models", "classifier", "--use_cpu", "--output_dir", "out"],
     "distill": [*LABELS, *QUICK, *SHAPE, "--teacher_model", "classifier"],
+    "distill with --eval_task": [
+        *("--textbook", "text.txt", "--eval_task", "moods.csv", "--teacher_model", "classifier"),
+        *QUICK,
+        *SHAPE,
+    ],
     "precompute": [*LABELS, "--teacher_model", "classifier", "--use_cpu", "--output_dir", "out"],
 }
 # Flags -> text column, label column and labels of the task.
@@ -91,7 +96,7 @@ def test_a_file_is_the_same_task(folder, monkeypatch, verb, flags):
 
     monkeypatch.setattr(loading, "LoadedTask", stop)
     with pytest.raises(Seen) as seen:
-        main([verb, *VERBS[verb], *given])
+        main([verb.split()[0], *VERBS[verb], *given])
     spec, dataset = seen.value.args
     assert (spec.text_columns, spec.label_column, spec.label_names) == ((text,), label, names)
     assert {name: rows[:] for name, rows in dataset.items()} == {
