@@ -159,6 +159,15 @@ def test_rows_of_any_kind_are_the_same_batches(kind, reranker, tiny_tokenizer, t
     torch.testing.assert_close(weights(other.student), weights(expected.student))
 
 
+def test_lists_of_one_candidate_have_nothing_to_compare(reranker, tiny_tokenizer, tmp_path, caplog):
+    one = Dataset.from_list([{"text": "the cat", "candidates": ["a dog"]}] * 4)
+    trainer(tmp_path, reranker, tiny_tokenizer, one)
+    assert "Every row has one text in the column 'candidates'" in caplog.text
+    caplog.clear()
+    trainer(tmp_path, reranker, tiny_tokenizer)
+    assert "Every row" not in caplog.text
+
+
 def test_accumulation_is_one_large_batch(reranker, tiny_tokenizer, tmp_path):
     fields = {"max_steps": 1, "objectives": ["margin", "listwise", "labels"]}
     whole = trainer(tmp_path, reranker, tiny_tokenizer, per_device_train_batch_size=8, **fields)

@@ -90,7 +90,10 @@ def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:
     if not columns:
         return None
     found = (row[name] for row in rows.select_columns(columns) for name in columns if row[name])
-    return (text for value in found for text in ([value] if isinstance(value, str) else value))
+    # What is no text is refused where the rows are tokenized.
+    return (
+        text for value in found for text in ([value] if isinstance(value, str) else value) if isinstance(text, str)
+    )
 
 
 def calibration_rows(rows: datasets.Dataset, column: str) -> Iterator[CalibrationRow]:
@@ -122,7 +125,10 @@ def _read_texts(row: dict[str, Any], column: str) -> Sequence[CalibrationRow]:
     text, other, candidates = row[column], row.get(PAIR_COLUMN), row.get(CANDIDATES_COLUMN)
     if not text:
         return []
-    return [(text, one) for one in candidates] if candidates else [(text, other) if other else text]
+    if candidates:
+        # What is no text is refused where the rows are tokenized.
+        return [(text, one) for one in candidates if isinstance(one, str)]
+    return [(text, other) if other else text]
 
 
 def _read_tokens(row: dict[str, Any]) -> Sequence[CalibrationRow]:

@@ -146,8 +146,10 @@ def _chosen_init(
     if init is not None and init not in INITIALISATIONS:
         raise ValueError(f"Unknown initialisation {init!r} (--student_init): use one of {', '.join(INITIALISATIONS)}.")
     if has_text and (init not in (None, "teacher") or not has_weights(teacher)):
-        because = "its teacher has no weights" if init is None else f"init={init!r} takes none (--student_init)"
-        raise ValueError(f"calibration_text= is for weights cut out of a teacher, but {because}: leave it out.")
+        because = f"init={init!r} takes none (--student_init): leave it out"
+        if init in (None, "teacher"):
+            because = "this teacher has none: give a model that has (--student_init_model), or leave it out"
+        raise ValueError(f"calibration_text= (--calibration_text) is for weights cut out of a teacher; {because}.")
     theirs = _teacher_config(teacher)
     other_class = config_class is not type(theirs)
     hindered = hindrance(theirs, config_class, has_text=has_text) if other_class else None

@@ -279,6 +279,11 @@ class TestCalibrationRows:
         rows = Dataset.from_list([{"text": "q", "candidates": ["1"]}, {"text": "r", "candidates": None}])
         assert list(calibration_rows(rows, "text")) == [("q", "1"), "r"]
 
+    def test_what_is_no_text_is_left_to_those_who_read_the_rows(self):
+        rows = Dataset.from_list([{"text": "q", "candidates": ["1", None, "2"]}, {"text": "r", "candidates": [None]}])
+        assert list(calibration_rows(rows, "text")) == [("q", "1"), ("q", "2")]
+        assert list(texts_in(rows, "text")) == ["q", "1", "2", "r"]
+
     def test_tokens_and_choices(self):
         plain = [{"input_ids": [1, 2], "token_type_ids": [0, 1]}, {"input_ids": [3], "token_type_ids": [0]}]
         rows = Dataset.from_list([{**row, "labels": 1} for row in plain])

@@ -85,6 +85,11 @@ def tokenize_text(
     tokens = dataset.map(encode, batched=True, with_indices=True, remove_columns=dropped, **progress)
     if isinstance(tokens, datasets.Dataset):
         say_rows_cut(tokens, max_length, ids="input_ids" if CANDIDATES_COLUMN in columns else None)
+        if CANDIDATES_COLUMN in columns and max(stored_lengths(tokens) or [0]) == 1:
+            logger.warning(
+                f"Every row has one text in the column {CANDIDATES_COLUMN!r}: there is nothing to compare it with, "
+                "and nothing to learn from it but a score (`logits`)."
+            )
     remember_length(tokenizer, max_length)
     return tokens
 
