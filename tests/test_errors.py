@@ -122,7 +122,7 @@ def of(teacher="encoder", textbook="text.txt", *more):
         # Tasks.
         (
             [*TEACH, "--task", "empty_mood", "--text_columns", "text"],
-            "train.jsonl'] (`--task`, `--data_dir`) are empty",
+            "train.jsonl'] are empty",
         ),
         (
             [*TEACH, "--task", "odd_mood"],

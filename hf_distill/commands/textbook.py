@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import datasets
 
@@ -78,7 +78,7 @@ def read_eval_task(textbook: TextbookArguments, training: DistillationArguments,
         ValueError: If a column that a flag names is not there, or columns or labels cannot be told.
     """
     name = training.eval_task
-    if name is None or not _is_own(name) or is_retrieval(name):
+    if not _takes_flags(name) or is_retrieval(name):
         return None
     given = _task_fields(textbook, config)
     return load_task(name, training.eval_task_dir, splits="evaluation", flag="--eval_task", **given)
@@ -209,7 +209,7 @@ def stored_rows(
             f"`--textbook` {textbook.textbook} is given, but the stored teacher {first.folder!r} knows its own "
             f"{len(first.dataset):,} rows only: leave it out, or precompute the teacher on that text."
         )
-    if textbook.column_flags() and not _is_own(training.eval_task):
+    if textbook.column_flags() and not _takes_flags(training.eval_task):
         raise ValueError(
             f"`{textbook.column_flags()[0]}` is about the rows of `--textbook` and of a file as `--eval_task`, but a "
             "stored teacher has its own rows, and `--eval_task` is none."
@@ -239,7 +239,7 @@ def _columns(textbook: TextbookArguments, column: str, config: Any, eval_task: s
     Raises:
         ValueError: If flags give some, and there is no such source, nor is `eval_task` one.
     """
-    if textbook.column_flags() and not any(map(_is_own, (*(textbook.textbook or ()), eval_task))):
+    if textbook.column_flags() and not (any(map(_is_own, textbook.textbook or ())) or _takes_flags(eval_task)):
         raise ValueError(
             f"`{textbook.column_flags()[0]}` is about files and folders of your own without a {TASK_FILE}, but none "
             f"of `--textbook` {textbook.textbook} is one"
@@ -256,17 +256,21 @@ def _task_fields(textbook: TextbookArguments, config: Any) -> dict[str, Any]:
     return textbook.column_fields() | regression
 
 
-def _is_own(source: str | None) -> bool:
+def _takes_flags(eval_task: str | None) -> TypeGuard[str]:
+    """Whether flags may say the columns of `--eval_task`."""
+    return eval_task is not None and takes_columns(eval_task)
+
+
+def _is_own(source: str) -> bool:
     """Whether flags may say the columns of a source; a text file has none, and a corpus that was built its own."""
-    if not source or suffix_of(source) == ".txt":
-        return False
-    return takes_columns(source) and not is_built_folder(Path(source).expanduser())
+    is_built = is_built_folder(Path(source).expanduser())
+    return takes_columns(source) and suffix_of(source) != ".txt" and not is_built
 
 
 def _lacks_labels(source: str, textbook: TextbookArguments, eval_task: str | None) -> bool:
     """Whether a file that is read for its text lacks the column of labels, which flags name for `--eval_task`."""
     label = textbook.label_column
-    if label is None or textbook.with_labels or not (_is_own(source) and _is_own(eval_task)):
+    if label is None or textbook.with_labels or not (_is_own(source) and _takes_flags(eval_task)):
         return False
     return suffix_of(source) not in CONLL and label not in load_general_corpus(source, flag="--textbook").column_names
 

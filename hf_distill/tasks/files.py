@@ -83,7 +83,7 @@ def source_files(folder: Path, spec: RowsSpec, source: SplitSource) -> list[Path
     return next(filter(None, found), [])
 
 
-def find_task_folder(spec: RowsSpec, data_dir: str | Path) -> Path:
+def find_task_folder(spec: RowsSpec, data_dir: str | Path, flag: str = "--data_dir") -> Path:
     """The folder that holds the task's splits: `data_dir` itself, or a folder of the task's name below it.
 
     Raises:
@@ -91,7 +91,7 @@ def find_task_folder(spec: RowsSpec, data_dir: str | Path) -> Path:
     """
     root = Path(data_dir).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"`--data_dir` {str(data_dir)!r} is not a folder.")
+        raise FileNotFoundError(f"`{flag}` {str(data_dir)!r} is not a folder.")
     candidates = _candidate_folders(spec, root)
     wanted = (spec.train_split, *spec.evaluation_splits)
     parts = [source for split in wanted for source in sources_of(spec, split).values() if source.hub_path is None]
@@ -159,14 +159,13 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
         raise
     except Exception as error:
         if not any(path.stat().st_size for path in files):
-            raise ValueError(f"{names} (`--task`, `--data_dir`) are empty.") from error
+            raise ValueError(f"{names} are empty.") from error
         reason = error.__cause__ or error
         if "corresponds to no data" in str(reason):
-            raise ValueError(f"{names} (`--task`, `--data_dir`) hold no rows.") from error
+            raise ValueError(f"{names} hold no rows.") from error
         said = " ".join(str(reason).split())
         raise ValueError(
-            f"{names} (`--task`, `--data_dir`) could not be read as {kind} ({type(reason).__name__}: {said})."
-            + encoding_hint(files[0], reason)
+            f"{names} could not be read as {kind} ({type(reason).__name__}: {said})." + encoding_hint(files[0], reason)
         ) from error
     columns = [*spec.text_columns, *getattr(spec, "choice_columns", ()), spec.label_column]
     check_kinds(rows, columns, str(names))

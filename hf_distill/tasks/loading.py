@@ -175,7 +175,7 @@ def load_task(
     wanted = tuple(dict.fromkeys((*needed, spec.train_split, *spec.evaluation_splits, *spec.test_splits)))
     source, found = name, list(raw)
     if not raw:
-        raw, source, found = read_splits(spec, folder, wanted)
+        raw, source, found = read_splits(spec, folder, wanted, _flag_of_files(flag))
     spec = _known_names(spec, raw.get(spec.train_split) or next(iter(raw.values()), []), source, given.get("metrics"))
     _hold_out(raw, spec, source)
     missing = [split for split in needed if split not in raw]
@@ -199,7 +199,8 @@ def _read_file(
 ) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
     """The task of one file; where the verb has no flags of columns, an error says so."""
     if data_dir is not None:
-        raise ValueError(f"`--data_dir` {str(data_dir)!r} is for registered tasks, but `{flag}` {name!r} is a file.")
+        given = f"`{_flag_of_files(flag)}` {str(data_dir)!r}"
+        raise ValueError(f"{given} is for registered tasks, but `{flag}` {name!r} is a file.")
     try:
         return read_one_file(name, fields, flag)
     except ValueError as error:
@@ -261,28 +262,35 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any], flag: 
     return TaskSpec.from_dict(spec.to_dict() | fields) if fields else spec
 
 
+def _flag_of_files(flag: str) -> str:
+    """The flag of the files of a task that another flag names."""
+    return "--eval_task_dir" if flag == "--eval_task" else "--data_dir"
+
+
 def read_splits(
-    spec: RowsSpec, folder: Path | None, wanted: Sequence[str]
+    spec: RowsSpec, folder: Path | None, wanted: Sequence[str], flag: str = "--data_dir"
 ) -> tuple[dict[str, list[Dataset]], str, list[str]]:
     """The parts of every split as they are in the source, the source's name, and what was found there.
+
+    `flag` is that of the folder, for errors.
 
     Raises:
         FileNotFoundError: If the source has no such task.
     """
     if folder is not None:
-        task_folder = find_task_folder(spec, folder)
+        task_folder = find_task_folder(spec, folder, flag)
         return read_local(task_folder, spec, wanted), str(task_folder), listing(task_folder)
     if spec.hub_path is None:
-        raise FileNotFoundError(f"Task {spec.name!r} has no Hub data set: give its folder with `--data_dir`.")
+        raise FileNotFoundError(f"Task {spec.name!r} has no Hub data set: give its folder with `{flag}`.")
     source = spec.hub_path if spec.hub_config is None else f"{spec.hub_path} ({spec.hub_config})"
     try:
-        found, names = read_hub(spec, wanted, partial(read_data_set, load_dataset, flag="--data_dir"))
+        found, names = read_hub(spec, wanted, partial(read_data_set, load_dataset, flag=flag))
     except UnreadableDataSetError as error:
         raise FileNotFoundError(f"Task {spec.name!r} cannot be loaded from the Hub: {error}.") from error
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"Task {spec.name!r} could not be loaded from the Hub data set {source}: {' '.join(str(error).split())}. "
-            "Without network, give a folder with its files: `--data_dir`."
+            f"Without network, give a folder with its files: `{flag}`."
         ) from error
     return found, source, names
 

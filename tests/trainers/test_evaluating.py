@@ -190,6 +190,11 @@ def test_a_file_whose_columns_cannot_be_guessed_is_to_be_loaded_before(build, tm
         build(eval_task=str(tmp_path / "rows.csv")).evaluate()
 
 
+def test_files_that_are_not_there_are_asked_for_by_the_flag_of_this_task(build, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`--eval_task_dir` '.*nowhere' is not a folder"):
+        build(eval_task="glue/sst2", eval_task_dir=str(tmp_path / "nowhere"))
+
+
 def test_labels_in_another_order_are_matched_by_name(build, mood, tiny_teacher, tiny_student):
     turned = copy.deepcopy(tiny_student)
     for model in (turned, tiny_teacher):
