@@ -246,6 +246,17 @@ def test_parts_are_joined_by_the_separator_and_nothing_stands_around_them(tiny_t
     assert row["length"] == 5 + 2 + 3
 
 
+def test_what_is_cut_is_counted_on_both_sides(tiny_tokenizer, caplog):
+    tokens(tiny_tokenizer, ["the cat sees", "bird"], source=8, target=4)
+    assert not caplog.messages
+    tokens(tiny_tokenizer, ["the cat sees", "bird"], source=7, target=2)
+    assert caplog.messages == [
+        f"1 of 1 {side}s fill all {length} tokens that are read of one; what goes beyond is cut off "
+        f"(`--max_{side}_length`)."
+        for side, length in (("source", 7), ("target", 2))
+    ]
+
+
 @pytest.mark.parametrize("place", [0, 3, 10, 17, 19])
 def test_a_long_passage_is_cut_around_its_answer(place, tiny_tokenizer):
     passage = ["the"] * 20

@@ -16,6 +16,7 @@ from hf_distill.tasks.catalogue.generation import GENERATION_TASKS, GenerationSp
 from hf_distill.tasks.custom import read_task_file
 from hf_distill.tasks.files import drop_rows_without_text
 from hf_distill.tasks.loading import LoadedRows, read_splits, rename_columns
+from hf_distill.tasks.rows.text import say_rows_cut
 from hf_distill.tasks.rows.tokenizing import tokenizer_fingerprint
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def tokenize_generation(
         )
     lengths = {"max_source_length": max_source_length, "max_target_length": max_target_length}
     key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), lengths)
-    return rows.map(
+    tokens = rows.map(
         _encode,
         batched=True,
         fn_kwargs={"tokenizer": tokenizer, **lengths},
@@ -222,6 +223,10 @@ def tokenize_generation(
         new_fingerprint=Hasher.hash(key),
         desc="Tokenising",
     )
+    for column, special in (("source", 2), ("target", 1)):
+        limit, flag = lengths[f"max_{column}_length"], f"`--max_{column}_length`"
+        say_rows_cut(tokens, limit, f"{column}s", ids=column, special=special, because=flag)
+    return tokens
 
 
 def _encode(

@@ -94,7 +94,15 @@ def tokenize_text(
     return tokens
 
 
-def say_rows_cut(tokens: datasets.Dataset, max_length: int, what: str = "rows", *, ids: str | None = None) -> None:
+def say_rows_cut(
+    tokens: datasets.Dataset,
+    max_length: int,
+    what: str = "rows",
+    *,
+    ids: str | None = None,
+    special: int = 0,
+    because: str = "`--max_length`",
+) -> None:
     """As `say_cut`, of rows with the column `length`: the tokens of a row, or of its longest sequence.
 
     Args:
@@ -102,19 +110,21 @@ def say_rows_cut(tokens: datasets.Dataset, max_length: int, what: str = "rows", 
         max_length: Tokens at which a row, or each sequence of it, was cut.
         what: Name of the rows.
         ids: A column of tokens, or of lists of such, that is looked at in place of `length`.
+        special: Tokens that belong to each row and are not in the column.
+        because: What decides the length.
     """
-    at_limit = 0
+    at_limit, limit = 0, max_length - special
     for table in tokens.select_columns([ids or LENGTH_COLUMN]).with_format("arrow").iter(batch_size=COUNTED_ROWS):
         values = table[ids or LENGTH_COLUMN].combine_chunks()
         if ids is not None and _is_list(values.type.value_type):
             # Sequences of all rows one after the other, and the row of each.
             places = pc.list_parent_indices(values)
-            full = pc.greater_equal(pc.list_value_length(values.flatten()), max_length)
+            full = pc.greater_equal(pc.list_value_length(values.flatten()), limit)
             at_limit += len(pc.unique(places.filter(full)))
             continue
         lengths = values if ids is None else pc.list_value_length(values)
-        at_limit += pc.sum(pc.greater_equal(lengths, max_length)).as_py() or 0
-    say_cut(at_limit, len(tokens), max_length, what)
+        at_limit += pc.sum(pc.greater_equal(lengths, limit)).as_py() or 0
+    say_cut(at_limit, len(tokens), max_length, what, because)
 
 
 def _is_list(kind: pa.DataType) -> bool:
