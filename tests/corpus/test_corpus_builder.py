@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from builder_cases import ANCHORS, GENERAL, build, rows_of
 from corpus_oracle import bm25_scores
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from engine_cases import engine_cases, full_disk, needs_retriv
 from search_server_double import SearchServerDouble
 
@@ -426,9 +426,52 @@ def test_bad_input_is_an_error(tmp_path, change, message):
         build(tmp_path, **change)
 
 
-def test_a_text_is_no_list_of_anchors(tmp_path):
-    with pytest.raises(TypeError, match="not one string"):
-        build(tmp_path, anchors="the fox")
+SPLITS = DatasetDict(train=Dataset.from_dict({"text": ["fox dog"]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"anchors": "the fox"}, "`anchors` must be several texts, but it is a str"),
+        ({"anchors": SPLITS}, r"`anchors` must be several texts, but it is a DatasetDict: .* rows\['text'\]"),
+        ({"evaluation_texts": "the fox"}, "`evaluation_texts` must be several texts, but it is a str"),
+        ({"evaluation_texts": SPLITS}, "`evaluation_texts` must be several texts, but it is a DatasetDict"),
+        ({"evaluation_texts": SPLITS["train"]}, "A text must be a string, but one is dict"),
+        ({"evaluation_texts": [["fox"]]}, "A text must be a string, but one is list"),
+        ({"corpus": SPLITS}, "must be a `Dataset` or an `IterableDataset`, but it is a DatasetDict"),
+    ],
+)
+def test_letters_and_names_of_splits_are_not_taken_for_texts(tmp_path, change, message):
+    with pytest.raises(TypeError, match=message):
+        build(tmp_path, **change)
+
+
+def test_one_column_of_anchors_may_be_named_without_a_list(tmp_path):
+    anchors = Dataset.from_dict({"text": ["zebra"], "title": ["fox dog"]})
+    assert len(build(tmp_path, anchors=anchors, anchor_columns="title").dataset) > 0
+
+
+def test_labels_as_sources_are_shown_by_their_names(tmp_path):
+    kinds = ClassLabel(names=["web", "books"])
+    rows = Dataset.from_dict({"text": ["fox", "fox dog", "dog"], "source": [1, None, 0]}).cast_column("source", kinds)
+    result = build(tmp_path / "a", ["fox dog"], rows, corpus_name="mine", top_k=3)
+    assert {row["text"]: row["source"] for row in rows_of(result)} == {"fox": "books", "fox dog": "mine", "dog": "web"}
+    other = rows.cast_column("source", Value("int64")).cast_column("source", ClassLabel(names=["web", "news"]))
+    with pytest.raises(ValueError, match="sources"):
+        build(tmp_path / "a", ["fox dog"], other, corpus_name="mine", top_k=3)
+
+
+def test_lists_are_no_sources(tmp_path):
+    rows = Dataset.from_dict({"text": ["fox"], "source": [["web"]]})
+    with pytest.raises(ValueError, match=r"column 'source' \(--source_column\) .* holds List\(.*not names"):
+        build(tmp_path, ["fox"], rows)
+
+
+def test_the_text_may_be_its_own_source(tmp_path):
+    pytest.importorskip("sentencex")
+    rows = Dataset.from_dict({"text": ["A fox. A dog."]})
+    found = rows_of(build(tmp_path, ["fox"], rows, top_k=1, unit="sentence", source_column="text"))
+    assert [(row["text"], row["source"]) for row in found] == [("A fox.", "A fox.")]
 
 
 def test_control_characters_are_not_in_the_corpus(tmp_path):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from hf_distill.corpus.build import general
 from hf_distill.corpus.build.general import build_general_corpus, share_rows
@@ -79,6 +79,20 @@ def test_the_order_of_the_rows_and_other_corpora_change_nothing():
     assert build_general_corpus(shuffled, rows=[20]).dataset["text"] == first
     beside = build_general_corpus(corpora(a=200, b=50), rows=[20, 10]).dataset
     assert {text for text, source in zip(beside["text"], beside["source"], strict=True) if source == "a"} == set(first)
+
+
+def test_of_nearly_equal_texts_the_order_does_not_decide_which_is_drawn():
+    rows = ["It rained.", "it rained", "IT RAINED!", "He left.", "he left", "She laughed."]
+    drawn = {
+        tuple(build_general_corpus({"a": Dataset.from_dict({"text": order})}, rows=[2]).dataset["text"])
+        for order in (rows, rows[::-1], sorted(rows))
+    }
+    assert len(drawn) == 1
+
+
+def test_splits_are_no_corpus():
+    with pytest.raises(TypeError, match="'a' must be a `Dataset`, but it is a DatasetDict"):
+        build_general_corpus({"a": DatasetDict(train=corpora(a=1)["a"])})
 
 
 def test_a_larger_draw_holds_the_smaller_and_another_seed_is_another_draw():

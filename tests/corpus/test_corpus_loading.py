@@ -10,6 +10,7 @@ import pytest
 from builder_cases import GENERAL, build, rows_of
 from datasets import Dataset, DatasetDict, IterableDataset
 
+from hf_distill.corpus.build import loading
 from hf_distill.corpus.build.loading import corpus_label, load_general_corpus
 
 TEXTS = ["red fox", "blue dog", "caf\u00e9"]
@@ -153,6 +154,48 @@ def test_a_folder_with_splits_gives_the_one_asked_for(tmp_path):
     write(tmp_path / "data", "test-00000-of-00001.jsonl")
     assert len(load_general_corpus(tmp_path / "data")) == 3
     assert len(load_general_corpus(tmp_path / "data", split="test")) == 3
+
+
+def test_files_beside_those_of_a_split_are_not_left_out_in_silence(tmp_path, warnings_of):
+    said = warnings_of(loading)
+    for name in ("train-0.txt", "books.txt", ".ipynb_checkpoints/books-checkpoint.txt"):
+        write(tmp_path / "data", name)
+    assert load_general_corpus(tmp_path / "data")["text"][:] == TEXTS
+    assert len(said) == 1
+    assert "is, by the names of the files, train-0.txt; left out: books.txt." in said[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "split", "rows"),
+    [
+        (["training_manuals.txt", "testimonies.txt"], "train", 6),
+        (["training.txt", "dev.txt"], "train", 3),
+        (["train/test_0.txt", "dev/a.txt", "dev/b.txt"], "validation", 6),
+        (["books.txt", "news.txt"], "validation", 6),
+        (["en-0.txt", "en-1.txt", "entry.txt"], "en", 6),
+    ],
+)
+def test_the_split_of_a_file_is_a_word_of_its_name_or_folder(tmp_path, names, split, rows):
+    for name in names:
+        write(tmp_path / "data", name)
+    assert len(load_general_corpus(tmp_path / "data", split=split)) == rows
+
+
+@pytest.mark.parametrize("names", [["train-0.txt", "dev-0.txt"], ["train-0.txt", "dev-0.txt", "books.txt"]])
+def test_a_split_that_no_file_has_is_an_error(tmp_path, names):
+    for name in names:
+        write(tmp_path / "data", name)
+    with pytest.raises(ValueError, match=r"no files of the split 'test' \(--corpus_split\); it has .*'validation'\]"):
+        load_general_corpus(tmp_path / "data", split="test")
+
+
+def test_of_a_corpus_that_was_built_here_only_its_rows_are_read(tmp_path, warnings_of):
+    said = warnings_of(loading)
+    write(tmp_path, "data/part.parquet")
+    write(tmp_path, "dropped.parquet")
+    (tmp_path / "statistics.json").write_text("{}")
+    assert load_general_corpus(tmp_path)["text"][:] == TEXTS
+    assert said == []
 
 
 def test_a_folder_written_by_save_to_disk(tmp_path):

@@ -174,6 +174,13 @@ def split(text, unit="passage", passage_words=6):
     return list(SplitDocuments("text", unit, passage_words, "english").split(text))
 
 
+@pytest.mark.parametrize("blank", ["\u00a0", "\u3000", "\u2009"])
+def test_a_wide_blank_before_a_full_stop_ends_no_process(blank):
+    text = f"Plan A{blank}. Then B{blank}.  \u00c9{blank}. C."
+    assert "".join(sentences_of(text, "english")) == text
+    assert sentences_of(f"Plan A{blank}.", "english") == [f"Plan A{blank}."]
+
+
 def test_a_passage_is_as_many_sentences_as_fit():
     text = "One two three. Four five six. Seven eight. Nine ten eleven twelve. Thirteen."
     assert split(text) == ["One two three. Four five six.", "Seven eight. Nine ten eleven twelve.", "Thirteen."]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import logging
@@ -42,6 +41,8 @@ from ..text.rows import (
     find_usable_rows,
     processes_for,
     read_arrow,
+    several_texts,
+    source_names,
     table_of,
     units_of,
 )
@@ -124,14 +125,15 @@ def build_contextualized_corpus(
         The corpus and its statistics.
 
     Raises:
+        TypeError: If anchors, evaluation texts or the corpus are of another type, such as a `DatasetDict`.
         ValueError: If the corpus is empty, lacks its text column, nothing is found, or the work folder belongs to
             other settings.
         ImportError: If the engine is not installed.
     """
     args = replace(args or CorpusArguments(), **overrides)
     found = collect_anchors(_anchor_texts(anchors, anchor_columns), args.max_anchors)
-    name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
     rows = mapped_rows(corpus, args.max_corpus_rows, work_dir or args.work_dir)
+    name = corpus_name or corpus_label(args.corpus or corpus.info.dataset_name or "corpus")
     documents = len(rows)
     rows = units_of(rows, args)
     usable = find_usable_rows(rows, args)
@@ -363,7 +365,8 @@ class CorpusBuild:
         if column not in self.corpus.column_names:
             return lambda part: [self.name] * len(rows[part])
         data = self.corpus.select_columns([column]).with_format("arrow")
-        return lambda part: data[rows[part].tolist()][column].cast(pa.string()).fill_null(self.name).to_pylist()
+        kind = self.corpus.features[column]
+        return lambda part: source_names(data[rows[part].tolist()][column], kind, self.name)
 
     def _statistics(self, steps: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Return the facts of all steps in one place."""
@@ -433,8 +436,8 @@ def costs(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _anchor_texts(anchors: Iterable[str | None] | Dataset, columns: Sequence[str] | None) -> Iterable[str | None]:
-    if isinstance(anchors, str):
-        raise TypeError("`anchors` must be several sentences or a data set, not one string.")
     if not isinstance(anchors, Dataset):
-        return anchors
-    return task_texts(anchors, list(columns) if columns is not None else find_text_columns(anchors))
+        return several_texts(anchors, "anchors")
+    if columns is None:
+        return task_texts(anchors, find_text_columns(anchors))
+    return task_texts(anchors, [columns] if isinstance(columns, str) else list(columns))

@@ -27,6 +27,7 @@ import xxhash
 from hf_distill._optional import require
 
 from ..text.analysis import UNSPACED, units
+from ..text.rows import clean, several_texts
 
 # --- equal texts -----------------------------------------------------------------------------------------------------
 
@@ -208,10 +209,15 @@ class EvaluationTexts:
         contains: Whether to look for them inside longer rows too.
         ngram: Whether rows that share so many words in a row with one are looked for; 13 is the usual number (Brown et
             al. 2020, appendix C). Texts with fewer words have no n-gram.
+
+    Raises:
+        TypeError: If one is not a string, or `texts` are not several.
     """
 
     def __init__(self, texts: Iterable[str | None], *, contains: bool = False, ngram: int | None = None) -> None:
-        normalized = sorted({normalize(text) for text in texts if text is not None and text.strip()})
+        # Rows of a corpus are cleaned before they are compared.
+        cleaned = (clean(text) for text in several_texts(texts, "evaluation_texts") if text is not None)
+        normalized = sorted({normalize(text) for text in cleaned if text})
         self.num_texts = len(normalized)
         self.contains, self.ngram = contains, ngram
         self._hashes = np.sort(hash_texts(normalized))

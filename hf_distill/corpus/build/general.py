@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from datasets import Dataset, Features, Value
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
@@ -32,6 +31,7 @@ from ..text.rows import (
     describe_rows,
     find_usable_rows,
     read_arrow,
+    source_names,
     table_of,
     units_of,
     usable_texts,
@@ -40,7 +40,7 @@ from .duplicates import first_of_equal, hash_texts, normalize
 from .loading import work_folder
 
 # A change of what any step does must change it.
-GENERAL_VERSION = 2
+GENERAL_VERSION = 3
 GENERAL_FEATURES = Features({"text": Value("string"), "source": Value("string")})
 
 
@@ -74,6 +74,7 @@ def build_general_corpus(
         overrides: Single fields of `GeneralCorpusArguments`.
 
     Raises:
+        TypeError: If one is no `Dataset`.
         ValueError: If there is no corpus, one lacks its text column or has no usable row, numbers of rows or weights
             do not fit the corpora, or the work folder belongs to other settings.
         ImportError: If sentences are asked for and sentencex is not installed.
@@ -106,6 +107,11 @@ class _GeneralBuild:
         self, corpora: Mapping[str, Dataset], args: GeneralCorpusArguments, work_dir: str | Path | None
     ) -> None:
         self.args, self.names = args, list(corpora)
+        for name, corpus in corpora.items():
+            if not isinstance(corpus, Dataset):
+                raise TypeError(
+                    f"The general corpus {name!r} must be a `Dataset`, but it is a {type(corpus).__name__}."
+                )
         self.documents = [len(corpus) for corpus in corpora.values()]
         self.corpora = [units_of(corpus, args) for corpus in corpora.values()]
         self.usable: list[UsableRows] = [find_usable_rows(rows, args) for rows in self.corpora]
@@ -138,8 +144,9 @@ class _GeneralBuild:
         """Draw the rows of every corpus, and the order of all."""
         exact, normalized = self._hashes()
         corpus_of = np.repeat(np.arange(len(self.names)), [len(usable.rows) for usable in self.usable])
-        places = np.arange(len(exact))
-        single = places == first_of_equal(exact if normalized is None else normalized, places)
+        # Of texts of one corpus that are not equal to the letter it must not matter which stands first.
+        priority = np.argsort(np.lexsort((exact, corpus_of)), kind="stable")
+        single = np.arange(len(exact)) == first_of_equal(exact if normalized is None else normalized, priority)
         if self.args.deduplicate == "none":
             single[:] = True
         available = np.bincount(corpus_of[single], minlength=len(self.names)).tolist()
@@ -221,7 +228,8 @@ class _GeneralBuild:
                     texts[own] = [clean(text) for text in table[column].to_pylist()]
                     sources[own] = self.names[number]
                     if by in table.column_names:
-                        sources[own] = table[by].cast(pa.string()).fill_null(self.names[number]).to_pylist()
+                        kind = self.corpora[number].features[by]
+                        sources[own] = source_names(table[by], kind, self.names[number])
             yield texts.tolist(), sources.tolist()
 
 

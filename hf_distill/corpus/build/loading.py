@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
@@ -28,14 +29,16 @@ from datasets import (
     load_from_disk,
 )
 from datasets.arrow_writer import ArrowWriter
-from datasets.utils import tqdm
+from datasets.utils import logging, tqdm
 from huggingface_hub.errors import HTTPError
 
 from ...hub.data_sets import read_data_set
 from ...storage.files import DamagedFileError, close_path, new_file
 from ...storage.steps import WorkFolder
-from ...storage.tables import COMPRESSIONS, check_rows_of_json, encoding_hint, form_of_table, suffix_of
+from ...storage.tables import COMPRESSIONS, check_rows_of_json, encoding_hint, form_of_table, stem_of, suffix_of
 from ..search.retrieval import settings_key
+
+logger = logging.get_logger(__name__)
 
 # Suffix -> loader of `datasets`; a compression suffix may follow.
 _LOADERS = {
@@ -99,12 +102,62 @@ def _load_folder(path: Path, split: str, flag: str, max_rows: int | None) -> Dat
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         saved = _one_split(load_from_disk(str(path)), str(path), split, flag)
         return saved if max_rows is None else saved.select(range(min(max_rows, len(saved))))
-    files = sorted(file for file in path.rglob("*") if file.is_file() and _kind(file) and not _is_metadata(file))
+    # Beside the rows of a corpus that was built here are those that it left out, and the steps of its build.
+    root = path / "data" if (path / "statistics.json").is_file() and (path / "data").is_dir() else path
+    files = sorted(file for file in root.rglob("*") if file.is_file() and _kind(file) and not _is_hidden(file, root))
     if not files:
         raise ValueError(f"The folder {str(path)!r} ({flag}) holds no file of a known kind: {_known()}.")
-    # A folder may hold several splits by the usual names; files without any split's name are the one split there is.
-    of_split = [file for file in files if file.name.startswith(split) or file.parent.name == split]
-    return _load_files(of_split or files, flag, max_rows)
+    return _load_files(_files_of_split(files, root, split, flag), flag, max_rows)
+
+
+# Names of splits in names of files and folders -> what `datasets` calls them.
+_SPLITS = {
+    **{"train": "train", "training": "train", "test": "test"},
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+}
+
+
+def _files_of_split(files: list[Path], root: Path, split: str, flag: str) -> list[Path]:
+    """Return the files of a folder that hold a split; files without any split's name are the one split there is.
+
+    Raises:
+        ValueError: If all files are named as other splits.
+    """
+    wanted = _SPLITS.get(split, split)
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(_split_of(file, root, wanted), []).append(file)
+    no_split = by_split.get("") if wanted == "train" or len(by_split) == 1 else None
+    chosen = by_split.get(wanted) or no_split
+    if chosen is None:
+        raise ValueError(
+            f"The folder {str(root)!r} ({flag}) has no files of the split {split!r} (--corpus_split); it has "
+            f"{sorted(filter(None, by_split))}."
+        )
+    left_out = [file for name, group in by_split.items() if group is not chosen for file in group]
+    if left_out and "" in by_split:
+        kept, gone = ([str(file.relative_to(root)) for file in group] for group in (chosen, left_out))
+        logger.warning(
+            f"`{flag}`: the split {split!r} of {str(root)!r} is, by the names of the files, {_few(kept)}; left out: "
+            f"{_few(gone)}."
+        )
+    return chosen
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _split_of(file: Path, root: Path, wanted: str) -> str:
+    """Return the split that a file or one of its folders is named after (`dev-00001.jsonl`, `test/a.txt`), else ""."""
+    stem = stem_of(file)
+    begin = (re.match(r"[^\W\d_]*", stem) or [""])[0].lower()
+    # `training.txt` is a split, `training_manuals.txt` is a book.
+    own = "" if begin == "training" != stem.lower() else begin
+    for name in (*(part.lower() for part in file.relative_to(root).parts[:-1]), own):
+        if name == wanted or name in _SPLITS:
+            return _SPLITS.get(name, name)
+    return wanted if re.match(rf"{re.escape(wanted)}(?![^\W\d_])", stem) else ""
 
 
 def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
@@ -169,9 +222,10 @@ def _kind(file: Path) -> str:
     return _LOADERS.get(suffix_of(file), "")
 
 
-def _is_metadata(file: Path) -> bool:
-    """Return whether a file describes the data beside it and holds none."""
-    return file.name.startswith((".", "statistics.", "dataset_info", "README")) or file.name in {"arguments.json"}
+def _is_hidden(file: Path, root: Path) -> bool:
+    """Return whether a file describes the data beside it, or is in a folder of a program's own (`.cache`)."""
+    is_metadata = file.name.startswith(("statistics.", "dataset_info", "README")) or file.name in {"arguments.json"}
+    return is_metadata or any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _known() -> str:
@@ -236,8 +290,14 @@ def mapped_rows(corpus: Dataset | IterableDataset, max_rows: int | None, work_di
         work_dir: Keeps a stream's rows, which have no fingerprint by which to find them in the cache.
 
     Raises:
+        TypeError: If it is no data set, or has several splits.
         ValueError: If a stream has no folder or no row, or the folder holds the rows of another one.
     """
+    if not isinstance(corpus, (Dataset, IterableDataset)):
+        raise TypeError(
+            f"The general corpus must be a `Dataset` or an `IterableDataset`, but it is a {type(corpus).__name__}: of "
+            "a data set with splits give one."
+        )
     if isinstance(corpus, IterableDataset):
         return _stored_stream(corpus, max_rows, work_dir)
     return corpus if max_rows is None or max_rows >= len(corpus) else corpus.select(range(max_rows))

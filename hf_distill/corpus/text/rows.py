@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import regex
 import xxhash
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 from datasets.utils import tqdm
 
 from hf_distill._optional import require
@@ -55,6 +55,24 @@ def clean(text: str) -> str:
         raise TypeError(f"A text must be a string, but one is {type(text).__name__}: {str(text)[:80]!r}.")
     # Every control character is unprintable, and the check is several times faster than the pattern.
     return text.strip() if text.isprintable() else _CONTROL.sub(" ", text).strip()
+
+
+def several_texts(texts: Iterable[str | None], name: str) -> Iterable[str | None]:
+    """Return texts, where they are not one text or named splits: their letters or names would be taken for texts.
+
+    Args:
+        texts: The texts.
+        name: The argument, for errors.
+
+    Raises:
+        TypeError: If it is a string or a mapping, such as a `DatasetDict`.
+    """
+    if isinstance(texts, (str, Mapping)):
+        raise TypeError(
+            f"`{name}` must be several texts, but it is a {type(texts).__name__}: give a list, or a column of a data "
+            "set, such as rows['text']."
+        )
+    return texts
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,9 @@ def checksum_of_column(rows: Dataset, column: str) -> str | None:
     """Return a checksum of the values of a column, as text and in their order; `None` if there is no such column."""
     if column not in rows.column_names:
         return None
-    digest = xxhash.xxh3_128()
+    digest, kind = xxhash.xxh3_128(), rows.features[column]
+    if isinstance(kind, ClassLabel):
+        digest.update(repr(kind.names).encode())
     for batch in rows.select_columns([column]).with_format("arrow").iter(batch_size=READ_BATCH):
         values = batch[column].cast(pa.large_string())
         lengths = pc.binary_length(values).fill_null(-1)
@@ -117,6 +137,39 @@ def checksum_of_column(rows: Dataset, column: str) -> str | None:
             if len(chunk) and chunk.buffers()[2] is not None:
                 digest.update(memoryview(chunk.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
     return digest.hexdigest()
+
+
+def check_source(corpus: Dataset, column: str) -> None:
+    """Raises an error if the column that names the sources of rows, where it is there, holds no single values.
+
+    Raises:
+        ValueError: If it holds lists, mappings or bytes.
+    """
+    kind = corpus.features.get(column)
+    if kind is not None and _holds_no_names(pa.schema(Features({column: kind}).arrow_schema).field(0).type):
+        raise ValueError(
+            f"The column {column!r} (--source_column) of the general corpus holds {kind}, not names: name another "
+            "column, or one that is not there."
+        )
+
+
+def _holds_no_names(kind: pa.DataType) -> bool:
+    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def source_names(values: pa.ChunkedArray, kind: Any, default: str) -> list[str]:
+    """Return the names of sources as text: of a class label its name, of any other value what it is written as.
+
+    Args:
+        values: The column, or a part of it.
+        kind: Its feature.
+        default: Stands for missing values.
+    """
+    if isinstance(kind, ClassLabel):
+        # Minus one is a class that is not known.
+        return [default if place is None or place < 0 else kind.names[place] for place in values.to_pylist()]
+    names: list[str] = values.cast(pa.string()).fill_null(default).to_pylist()
+    return names
 
 
 def find_usable_rows(corpus: Dataset, args: Settings, *, may_be_none: bool = False) -> UsableRows:
@@ -132,6 +185,7 @@ def find_usable_rows(corpus: Dataset, args: Settings, *, may_be_none: bool = Fal
     """
     if len(corpus) or not may_be_none:
         check_corpus(corpus, args.text_column)
+    check_source(corpus, args.source_column)
     counts: Counter[str] = Counter()
     kept = [np.empty(0, dtype=np.int64)]
     digest, num_bytes, start = xxhash.xxh3_128(), 0, 0
@@ -283,6 +337,9 @@ _CODES = {
 }
 # sentencex takes every full stop before a digit for a decimal point; the ideographic one never is.
 _MISSED_END = regex.compile(r"(?<=[。！？])(?=\p{N})")
+# Between a capital letter and a full stop a blank of several bytes (one that does not break a line, or of full width)
+# ends the process: sentencex counts it as one byte.
+_WIDE_BLANK = regex.compile(r"[^\S\x00-\x7f](?=\.)")
 
 
 def units_of(documents: Dataset, args: Settings, *, file: Path | None = None) -> Dataset:
@@ -336,7 +393,7 @@ def split_documents(
     if unit == "row":
         return corpus
     check_corpus(corpus, text_column)
-    kept = [name for name in (source_column,) if name in corpus.column_names]
+    kept = [name for name in (source_column,) if name in corpus.column_names and name != text_column]
     features = Features({text_column: Value("string"), **{name: corpus.features[name] for name in kept}})
     return corpus.select_columns([text_column, *kept]).map(
         SplitDocuments(text_column, unit, passage_words, language),
@@ -415,8 +472,10 @@ def sentences_of(text: str, language: str) -> list[str]:
     code = _CODES.get(language, language)
     found: list[str] = []
     for line in text.strip().splitlines(keepends=True):
-        for sentence in sentencex.segment(code, line):
-            for part in _MISSED_END.split(sentence):
+        end = 0
+        for sentence in sentencex.segment(code, _WIDE_BLANK.sub(" ", line)):
+            begin, end = end, end + len(sentence)
+            for part in _MISSED_END.split(line[begin:end]):
                 if part.strip():
                     found.append(part)
                 else:
