@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_distill.capture.architectures import first_position
@@ -321,7 +322,17 @@ def _rebuilt(tokenizer: Any, state: dict[str, Any], order: Sequence[str]) -> Any
             write_text(settings, json.dumps(config))
         # They may have been set since it was loaded.
         sides = {name: getattr(tokenizer, name) for name in ("padding_side", "truncation_side")}
-        return AutoTokenizer.from_pretrained(folder, **sides)
+        loaded = AutoTokenizer.from_pretrained(folder, **sides)
+    if _without_pieces(json.loads(loaded.backend_tokenizer.to_str())) != _without_pieces(state):
+        # Some classes make their rules anew from settings when they are loaded: the full tokenizer's may be others.
+        loaded._tokenizer = Tokenizer.from_str(json.dumps(state))
+    return loaded
+
+
+def _without_pieces(state: dict[str, Any]) -> dict[str, Any]:
+    """The rules of a tokenizer, without its pieces and what the last call has set."""
+    model = {name: value for name, value in state["model"].items() if name not in ("vocab", "merges")}
+    return {**state, "model": model, "padding": None, "truncation": None}
 
 
 def _is_kept(merge: Any, number: dict[str, int], model: dict[str, Any]) -> bool:

@@ -160,6 +160,18 @@ class TestTokens:
         without = trim_vocabulary(full, None, ["der fuchs"] * 40)
         assert without.tokenizer.tokenize("unhappiness: ") != full.tokenize("unhappiness: ")
 
+    def test_rules_of_ones_own_stay(self, tiny_tokenizer, sentences):
+        """Classes such as BERT's make their rules anew from settings when a tokenizer is loaded."""
+        own = copy.deepcopy(tiny_tokenizer)
+        own.backend_tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Replace("ough", "o"), own.backend_tokenizer.normalizer]
+        )
+        for full in (tiny_tokenizer, own):
+            found = trim_vocabulary(full, None, [*sentences[:20], "thoughe cat", "the dog"])
+            for text in ("The cat", "thoughe cat", "catough"):
+                assert [found.kept[token] for token in found.tokenizer(text)["input_ids"]] == full(text)["input_ids"]
+            assert ids_of_same_pieces(full, found.tokenizer) == list(found.kept)
+
     def test_added_tokens_are_no_pieces_of_words(self, full):
         """A token that was added for whole words would be found at the beginning of others."""
         more = copy.deepcopy(full)

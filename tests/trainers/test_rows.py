@@ -324,6 +324,16 @@ def test_rows_beyond_the_positions_are_found_before_a_pass(build, texts, tiny_to
         build(train_dataset=KINDS[kind](rows))
 
 
+@pytest.mark.parametrize("wrap", [lambda ids: ids, lambda ids: [ids]], ids=["tokens", "candidates"])
+def test_tokens_of_another_vocabulary_are_found_before_a_pass(build, texts, tiny_tokenizer, wrap):
+    rows = [{name: wrap(values) for name, values in tiny_tokenizer(text).items()} for text in texts]
+    assert build(train_dataset=datasets.Dataset.from_list(rows))
+    rows[5]["input_ids"] = wrap([2, len(tiny_tokenizer), 3])
+    rows[5]["attention_mask"] = wrap([1, 1, 1])
+    with pytest.raises(ValueError, match=f"`train_dataset` has the token {len(tiny_tokenizer)}, but the student has"):
+        build(train_dataset=datasets.Dataset.from_list(rows))
+
+
 @pytest.mark.parametrize("kind", ["with_transform", "map-style", "torch stream"])
 def test_rows_that_are_made_late_are_found_in_their_batch(build, texts, tiny_tokenizer, kind):
     rows = [{"input_ids": [5] * 70, "attention_mask": [1] * 70} for _ in texts]

@@ -207,6 +207,25 @@ def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
     return [length for part in parts for length in _list_lengths(part[column])]
 
 
+def stored_maximum(dataset: Any, column: str) -> int | None:
+    """Return the largest number in the lists of a column, without making rows; `None` where only the rows tell.
+
+    Args:
+        dataset: Anything with rows.
+        column: A column of lists of whole numbers, or of lists of such.
+    """
+    if has_transform(dataset) or not isinstance(dataset, datasets.Dataset) or column not in dataset.column_names:
+        return None
+    largest = None
+    for part in dataset.select_columns([column]).with_format("arrow").iter(COUNTED_ROWS):
+        values = part[column].combine_chunks()
+        while _is_list(values.type):
+            values = values.flatten()
+        found = pc.max(values).as_py() if pa.types.is_integer(values.type) else None
+        largest = found if largest is None or (found is not None and found > largest) else largest
+    return largest
+
+
 def _list_lengths(values: pa.ChunkedArray) -> list[int]:
     """Values of each list; tensors of a fixed shape (`Array2D`) are lists of their first axis."""
     if isinstance(values.type, pa.ExtensionType):

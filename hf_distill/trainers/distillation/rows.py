@@ -27,6 +27,7 @@ from ...tasks.rows.text import (
     columns_of,
     has_transform,
     stored_lengths,
+    stored_maximum,
     tokenize_text,
 )
 from ...teachers.alignment import PIECES, AlignedCollator, tokenize_aligned
@@ -82,6 +83,7 @@ class RowReader:
         self._keep = [*kept, *LABEL_NAMES, *SPANS, *self._own_names]
         # Who reads which column of tokens, and the longest row that it can read.
         self._bounds = _bounds_of(student, teachers)
+        self._pieces = _pieces_of(student)
         self._order = ClassOrder(self._head)
         self._prepared: list[Any] = []
 
@@ -112,6 +114,7 @@ class RowReader:
             dataset = self._order.apply(dataset, name)
         prepared = self._tokenized(dataset, [] if predicting else self._others)
         self._check_lengths(prepared, name)
+        self._check_pieces(prepared, name)
         self._prepared.append(prepared)
         return prepared
 
@@ -196,6 +199,15 @@ class RowReader:
                     f"positions. {self._way_out(bound)}"
                 )
 
+    def _check_pieces(self, dataset: Any, name: str) -> None:
+        """Check that the student has an embedding for every token: rows of another tokenizer may be at hand."""
+        found = None if self._pieces is None else stored_maximum(dataset, "input_ids")
+        if found is not None and found >= cast(int, self._pieces):
+            raise ValueError(
+                f"`{name}` has the token {found}, but the student has {self._pieces} word embeddings: its rows are of "
+                "another tokenizer. Give text, or rows of the student's tokenizer."
+            )
+
     def _way_out(self, bound: int) -> str:
         return f"Give at most `--max_length {bound}` where the trainer tokenizes, or cut the rows where you do."
 
@@ -252,6 +264,14 @@ def _bounds_of(student: Any, teachers: Sequence[TeacherSource]) -> list[tuple[st
         sides.append((who, "" if own is None else own.prefix, teacher.model))
     found = [(who, prefix + "input_ids", longest_row(m)) for who, prefix, m in sides if m is not None]
     return [(who, column, bound) for who, column, bound in found if bound is not None]
+
+
+def _pieces_of(student: Any) -> int | None:
+    """Word embeddings of a student; `None` of one that has no such table."""
+    try:
+        return getattr(student.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def settle_problem_type(student: Any, examples: Sequence[Any], device: torch.device) -> None:
