@@ -204,3 +204,9 @@ def test_the_home_folder_is_found_where_no_shell_puts_it(config, tmp_path, monke
     (grid,) = parse([GridArguments], ["--tasks", "t", "--models", "a=~/x", "b=c/~/d", "~/e"])
     assert grid.named_models() == [("a", f"{tmp_path}/x"), ("b", "c/~/d"), ("e", f"{tmp_path}/e")]
     assert from_mapping(PipelineArguments, {"output_dir": "~/p"}, "x").output_dir == f"{tmp_path}/p"
+
+
+@pytest.mark.parametrize("length", [None, "16", 16.5])
+def test_a_length_that_is_no_whole_number_is_refused_in_python_too(length):
+    with pytest.raises(ValueError, match=r"`--max_length` is .*; it must be a whole number"):
+        DistillationArguments("x", use_cpu=True, max_length=length)

@@ -390,6 +390,8 @@ class DistillationArguments(CheckedTrainingArguments):
         least = {"max_length": 2, "student_dense_width": 1, "early_stopping_patience": 1, "eval_task_samples": 1}
         for name, bound in least.items():
             value = getattr(self, name)
+            if not isinstance(value, int) and (value is not None or name == "max_length"):
+                raise ValueError(f"`--{name}` is {value!r}; it must be a whole number.")
             if value is not None and value < bound:
                 raise ValueError(f"`--{name}` is {value}; it must be at least {bound}.")
         if self.student_dropout is not None and not 0 <= self.student_dropout < 1:

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from hf_distill.teachers.stored.precompute import precompute
+from hf_distill.trainers.distillation import trainer as trainer_module
 
 COUNT = 16
 
@@ -479,3 +480,21 @@ def test_a_run_resumed_in_a_later_epoch_goes_on_bit_for_bit(build, texts, tiny_t
     resumed = build(train_dataset=rows, arguments={**arguments, "save_strategy": "no"})
     resumed.train(str(tmp_path / "run" / "checkpoint-9"))
     assert_same_weights(whole.student, resumed.student)
+
+
+def test_what_is_no_data_set_is_named_with_what_to_give(build, texts):
+    pandas = pytest.importorskip("pandas")
+    for given, message in (
+        ("rows.csv", r"is 'rows.csv', which is no data set; give its rows, such as `load_dataset\('rows.csv'"),
+        (({"text": text} for text in texts), "is a generator, which can be read once; give a list"),
+        (pandas.DataFrame({"text": texts}), r"is a DataFrame of pandas; give `Dataset.from_pandas\("),
+    ):
+        with pytest.raises(ValueError, match=f"`train_dataset` {message}"):
+            build(train_dataset=given).train()
+
+
+def test_metrics_that_cannot_be_computed_are_said(build, texts, warnings_of):
+    said = warnings_of(trainer_module)
+    rows = [{"text": text} for text in texts]
+    assert "eval_x" not in build(train_dataset=rows, eval_dataset=rows, compute_metrics=lambda _: {"x": 1}).evaluate()
+    assert said == ["`compute_metrics` is not called: the evaluation rows have no labels."]

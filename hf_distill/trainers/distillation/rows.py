@@ -5,7 +5,8 @@ One `RowReader` answers for the rows of training, of `evaluate` and of `predict`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any, cast
@@ -399,11 +400,13 @@ def has_pairs(dataset: Any, text_column: str) -> bool:
 
 
 def check_one_set(dataset: Any, name: str) -> None:
-    """Refuse several data sets where one is wanted.
+    """Refuse several data sets where one is wanted, and what is no data set.
 
     Raises:
-        ValueError: If there are several; the message says how to give one.
+        ValueError: If there are several, or the rows of a path, a table or an iterator are wanted; the message says
+            how to give one.
     """
+    _refuse_other_kinds(dataset, name)
     if not isinstance(dataset, Mapping) or isinstance(dataset, torch.utils.data.Dataset):
         return
     splits = list(dataset)
@@ -413,6 +416,24 @@ def check_one_set(dataset: Any, name: str) -> None:
         f"`{name}` is a {type(dataset).__name__} of the splits {splits}; give one of them, such as "
         f"`{name}=dataset[{example!r}]`."
     )
+
+
+def _refuse_other_kinds(dataset: Any, name: str) -> None:
+    """Refuse what would be taken for rows (the letters of a path, the columns of a table), or can be read once only.
+
+    The name of one of several evaluation sets is a text too.
+    """
+    kind = type(dataset)
+    if isinstance(dataset, (str, os.PathLike)) and not name.startswith("eval_dataset"):
+        place = os.fspath(dataset)
+        given = f"{place!r}, which is no data set; give its rows, such as `load_dataset({place!r}, split='train')`"
+    elif isinstance(dataset, Iterator) and not isinstance(dataset, torch.utils.data.Dataset):
+        given = f"a {kind.__name__}, which can be read once; give a list, or `Dataset.from_generator`"
+    elif kind.__module__.partition(".")[0] in ("pandas", "polars"):
+        given = f"a {kind.__name__} of {kind.__module__.partition('.')[0]}; give `Dataset.from_pandas(...)`"
+    else:
+        return
+    raise ValueError(f"`{name}` is {given}.")
 
 
 def first_rows(dataset: Any, device: torch.device) -> list[Any]:

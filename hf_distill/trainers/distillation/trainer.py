@@ -16,7 +16,7 @@ from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProgressCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
-from transformers.utils import find_labels
+from transformers.utils import find_labels, logging
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
@@ -55,6 +55,8 @@ from .model import DistillationModel, count_items, plain_student, plain_teacher,
 from .optimizers import give_own_settings, train_beside
 from .publishing import Publisher, check_strategy, write_card
 from .rows import RowReader, check_one_set, has_pairs, refuse_other_processor, settle_problem_type
+
+logger = logging.get_logger(__name__)
 
 
 class DistillationTrainer(BaseTrainer):
@@ -574,6 +576,8 @@ class DistillationTrainer(BaseTrainer):
                     if prefix == evaluation.scored_set(self.eval_dataset):
                         found |= evaluation.score_task(self, loop)
                     output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+                if self.compute_metrics is not None and output.label_ids is None and not evaluation.predicting:
+                    logger.warning_once("`compute_metrics` is not called: the evaluation rows have no labels.")
         finally:
             if not self.is_in_train:
                 self._give_back_attention()
