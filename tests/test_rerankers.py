@@ -23,11 +23,12 @@ from hf_distill import (
     create_student,
     precompute,
 )
-from hf_distill.capture.signals import ABSENT, SignalRequest
+from hf_distill.capture.signals import ABSENT, SignalRequest, Signals
 from hf_distill.capture.transformer import capture_of
 from hf_distill.commands import adapt, corpus, distill, evaluate
 from hf_distill.corpus.search.candidates import best_documents
 from hf_distill.hub.model_card import read_facts
+from hf_distill.objectives.logits import LogitsObjective
 from hf_distill.settings import (
     AdaptationArguments,
     CorpusArguments,
@@ -125,7 +126,8 @@ def trainer(tmp_path, teacher, tokenizer, data=None, student=None, **fields):
 
 
 def weights(model):
-    return torch.cat([value.flatten() for value in model.state_dict().values()])
+    # A number that is added to all scores changes nothing: the last bias moves by rounding alone.
+    return torch.cat([value.flatten() for name, value in model.state_dict().items() if name != "classifier.bias"])
 
 
 # ---- Rows ----
@@ -177,6 +179,63 @@ def test_accumulation_is_one_large_batch(reranker, tiny_tokenizer, tmp_path):
     for one in (whole, parts):
         one.train()
     torch.testing.assert_close(weights(parts.student), weights(whole.student), rtol=1e-4, atol=1e-6)
+
+
+DEEP = ["relation", "minilm", "attention", "tinybert", "hidden", "pkd", "nst", "fsp", "cosine", "embedding"]
+ON_SCORES = [{"objective": "logits", "logits_loss": "mse", "name": "errors"}, "logits", "tinybert_prediction"]
+
+
+def test_candidates_of_other_rows_change_no_loss(reranker, tiny_tokenizer, tmp_path):
+    """Short lists in a batch with long ones, and alone: places without a candidate count in no objective."""
+    data = Dataset.from_list(sorted(rows(), key=lambda row: len(row["candidates"])))
+    reranker.config.problem_type = None
+    fields = {"max_steps": 1, "objectives": [*DEEP, *ON_SCORES], "train_sampling_strategy": "sequential"}
+    fields |= {"logging_steps": 1}
+    found = []
+    for size in (8, 4):
+        made = trainer(
+            tmp_path / str(size), reranker, tiny_tokenizer, data, student=create_student(reranker, "2x12:4h:24"),
+            per_device_train_batch_size=size, gradient_accumulation_steps=8 // size, **fields,
+        )  # fmt: skip
+        made.train()
+        found.append({name: value for name, value in made.state.log_history[0].items() if name.startswith("loss/")})
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("problem_type", [None, "regression"])
+def test_predictions_of_candidates_are_compared_row_by_row(problem_type):
+    ours, theirs = torch.randn(2, 3, 4).mul(2).unbind()
+    real = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]).bool()
+    sides = [
+        Signals(torch.ones(9, 5), {"logits": one.masked_fill(~real, ABSENT)}, candidates=real)
+        for one in (ours, theirs)
+    ]
+    lists = [
+        (one[shown].double(), other[shown].double()) for one, other, shown in zip(ours, theirs, real, strict=True)
+    ]
+    found = LogitsObjective("ce", temperature=2.0, problem_type=problem_type)(*sides)["soft"]
+    errors = sum(float((one - other).square().mean()) for one, other in lists) / 3
+    soft = sum(-4 * float(((other / 2).softmax(0) * (one / 2).log_softmax(0)).sum()) for one, other in lists) / 3
+    assert float(found) == pytest.approx(errors if problem_type else soft, rel=1e-5)
+    mse = LogitsObjective("mse", problem_type=problem_type)(*sides)["soft"]
+    assert float(mse) == pytest.approx(errors, rel=1e-5)
+    focal = LogitsObjective("kl", temperature=2.0, temperature_schedule="flsw")(*sides)["soft"]
+    units = [(one / (one.norm() + 1e-4), other / (other.norm() + 1e-4)) for one, other in lists]
+    moves = torch.stack([1 - (one * other).sum() for one, other in units])
+    expected = 0.0
+    for (one, other), at in zip(lists, (2 + moves.mean() - moves).tolist(), strict=True):
+        p = (other / at).softmax(0)
+        expected += at**2 * float((p * (p.log() - (one / at).log_softmax(0))).sum()) / 3
+    assert float(focal) == pytest.approx(expected, rel=1e-4)
+
+
+def test_objectives_on_the_class_of_a_row_are_refused(reranker, tiny_tokenizer, tmp_path):
+    for item in ("annealed", {"objective": "logits", "positions": "labels"}):
+        with pytest.raises(ValueError, match=r"goes by the class of a row.*but rows with candidates have none"):
+            trainer(tmp_path, reranker, tiny_tokenizer, objectives=["margin", item]).train()
+    compat = {"objective": "tinybert_prediction", "tinybert_compat": True}
+    with pytest.raises(ValueError, match=r"`tinybert_compat` divides by the number of classes"):
+        trainer(tmp_path, reranker, tiny_tokenizer, objectives=[compat]).train()
 
 
 def test_a_student_with_other_tokens_compares_scores(reranker, tiny_tokenizer, tmp_path, tiny_bert_config):

@@ -33,12 +33,14 @@ class Facts:
     Attributes:
         has_padding: Of a mask (B, T): whether there may be padding.
         num_shown: Of labels: how many are not negative; of a mask: how many tokens are real.
+        num_units: Of a mask: how many rows have a token, or of (B, C, T) how many candidates.
         counts: Of the numbers of teachers: how often each occurs.
         on_host: The numbers themselves, before they went to a device.
     """
 
     has_padding: bool | None = None
     num_shown: int | None = None
+    num_units: int | None = None
     counts: Mapping[int, int] = field(default_factory=dict)
     on_host: Tensor | None = None
 
@@ -112,7 +114,8 @@ def _facts_of_numbers(name: str, values: Any) -> Facts | None:
         return None
     if name.endswith("attention_mask") and values.dim() > 1:
         shown = int((values != 0).sum())
-        return Facts(has_padding=shown < values.numel(), num_shown=shown)
+        units = int((values != 0).any(-1).sum())
+        return Facts(has_padding=shown < values.numel(), num_shown=shown, num_units=units)
     if name == "labels":
         return Facts(num_shown=int((values >= 0).sum()))
     if name == "teacher_id":

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batch import as_single_rows, padded_like, reading, units_of
+from .batch import as_single_rows, facts_of, places_where, reading, take_rows, units_of
 from .signals import ABSENT, Signals
 
 
@@ -57,7 +57,9 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], rows: Tensor, positions:
 
 
 def run_candidates(run: Callable[..., tuple[Signals, Any]], model: nn.Module, inputs: dict[str, Any]) -> Signals:
-    """Run a model that reads one sequence a row; candidates of a row run as rows, and are put together again.
+    """Run a model that reads one sequence a row; candidates of a row run as rows, and their scores are put together.
+
+    A place without a candidate does not run, and is in no signal.
 
     Args:
         run: Runs it.
@@ -67,15 +69,13 @@ def run_candidates(run: Callable[..., tuple[Signals, Any]], model: nn.Module, in
     Raises:
         ValueError: If candidates have another number of scores than one.
     """
-    ids = inputs["input_ids"]
-    flat = {name: as_single_rows(value) if torch.is_tensor(value) else value for name, value in inputs.items()}
-    candidates = torch.ones_like(ids[..., 0]).bool()
-    if "attention_mask" in flat:
-        candidates = units_of(inputs["attention_mask"])
-        # What is no candidate reads one token: attention over nothing has no gradient.
-        first = torch.arange(ids.shape[-1], device=ids.device) == 0
-        filled = flat["attention_mask"].masked_fill(~candidates.view(-1, 1) & first, 1)
-        flat["attention_mask"] = padded_like(flat["attention_mask"], filled)
+    mask = inputs.get("attention_mask")
+    candidates = torch.ones_like(inputs["input_ids"][..., 0]).bool() if mask is None else units_of(mask)
+    places = places_where(candidates.flatten(), facts_of(mask).num_units)
+    flat = {
+        name: take_rows(as_single_rows(value), places) if torch.is_tensor(value) else value
+        for name, value in inputs.items()
+    }
     signals = run(**flat)[0]
     for name, scores in signals.logits.items():
         if scores.dim() != 2 or scores.shape[-1] != 1:
@@ -83,7 +83,8 @@ def run_candidates(run: Callable[..., tuple[Signals, Any]], model: nn.Module, in
                 f"Rows with candidates need a head with one score, but {type(model).__name__} gives {name!r} of the "
                 f"shape {tuple(scores.shape[1:])}: load or create it with `num_labels=1`."
             )
-        signals.logits[name] = scores.view(candidates.shape).masked_fill(~candidates, ABSENT)
+        everywhere = scores.new_full((candidates.numel(), 1), ABSENT).index_copy(0, places, scores)
+        signals.logits[name] = everywhere.view(candidates.shape)
     signals.candidates = candidates
     return signals
 

@@ -110,7 +110,7 @@ class Signals:
             positional bias that belongs to the score is in it.
         pooled: (B, D), the vector of every text, or `None`.
         candidates: Of rows with candidates: (B, C), true where a row has a candidate. Then `logits` are one score of
-            each, (B, C), `ABSENT` where there is none; everything else has a row for every place, (B * C, ...).
+            each, (B, C), `ABSENT` where there is none; everything else has a row for every candidate, (N, ...).
     """
 
     attention_mask: Tensor

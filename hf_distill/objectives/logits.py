@@ -198,7 +198,7 @@ class LogitsObjective(Objective):
         self.positions = positions
         self.span_reduction = span_reduction
         self.shared_ids = shared_ids
-        self.needs_labels = probability_shift or positions == "labels"
+        self.needs_labels = type(self).needs_labels or probability_shift or positions == "labels"
 
     @property
     def student_request(self) -> SignalRequest:
@@ -268,15 +268,42 @@ class LogitsObjective(Objective):
     def forward(
         self, student: Signals, teacher: Signals | None, labels: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """One term, `soft`; for spans the mean or the sum over start and end."""
+        """One term, `soft`; for spans the mean or the sum over start and end.
+
+        Of rows with candidates the scores are a distribution, or, for `mse` and regression, numbers that are compared
+        one by one; in the mean over the rows every row counts once.
+        """
         if teacher is None:
             raise ValueError(f"The objective `{self.title}` compares with a teacher: give `--teacher_model`.")
+        if student.candidates is not None:
+            return {
+                "soft": self._of_candidates(student.logits["logits"], teacher.logits["logits"], student.candidates)
+            }
         losses = [
             self._one_head(name, logits, teacher.logits[name], student.attention_mask, labels)
             for name, logits in student.logits.items()
         ]
         joined = torch.stack(losses)
         return {"soft": joined.sum() if self.span_reduction == "sum" else joined.mean()}
+
+    def _of_candidates(self, student: Tensor, teacher: Tensor, candidates: Tensor) -> Tensor:
+        """The loss of the scores (B, C) of candidates, which are where `candidates` (B, C) is true."""
+        if type(self).needs_labels or self.probability_shift or self.positions == "labels":
+            raise ValueError(
+                f"The objective `{self.title}` goes by the class of a row (`annealed`, `positions=labels`, "
+                "`probability_shift`), but rows with candidates have none: `labels` learns from their labels."
+            )
+        if self.logits_loss == "mse" or self.problem_type == "regression":
+            return _row_mean((student.float() - teacher.float()).square(), candidates)
+        if self.problem_type == "multi_label_classification":
+            raise ValueError(
+                f"The objective `{self.title}` compares the candidates of a query, of which one is chosen, but "
+                "`config.problem_type` of the student is 'multi_label_classification': set it to None or 'regression'."
+            )
+        student, teacher = (only_real_positions(side, candidates) for side in (student, teacher))
+        temperature = self._temperatures(student, teacher)
+        values = soft_loss(student, teacher, self.logits_loss, temperature)
+        return (values * temperature**2 if self.scale_by_squared_temperature else values).mean()
 
     def _one_head(
         self,

@@ -156,6 +156,18 @@ class TinyBERTPredictionObjective(LogitsObjective):
             logits_loss="ce", temperature=temperature, scale_by_squared_temperature=False, problem_type=problem_type
         )
         self.tinybert_compat = tinybert_compat
+        self.needs_labels = tinybert_compat and problem_type == "regression"
+
+    def check(self, student: Signals, teacher: Signals | None) -> None:
+        """As for `logits`; a head with one output has values, from whose labels `tinybert_compat` learns."""
+        super().check(student, teacher)
+        one_output = any(v.shape[-1] == 1 for name, v in student.logits.items() if name not in SPAN_LABELS)
+        self.needs_labels = self.tinybert_compat and (self.problem_type == "regression" or one_output)
+
+    def _of_candidates(self, student: Tensor, teacher: Tensor, candidates: Tensor) -> Tensor:
+        if self.tinybert_compat:
+            raise ValueError("`tinybert_compat` divides by the number of classes, and rows with candidates have none.")
+        return super()._of_candidates(student, teacher, candidates)
 
     def _one_head(
         self,

@@ -60,7 +60,7 @@ def combine_logits(
         raise ValueError(
             f"`--combine` is {rule!r}, but a regression has no probabilities; allowed are 'mean_logits' and 'route'."
         )
-    multi_label = problem_type == "multi_label_classification"
+    multi_label = problem_type == "multi_label_classification" and not has_candidates
     if rule == "confidence":
         rows = [row_uncertainty(logits, attention_mask, labels or {}, multi_label=multi_label) for logits in teachers]
         weights = confidence_weights(torch.stack(rows), weights)

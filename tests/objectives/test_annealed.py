@@ -104,3 +104,9 @@ def test_bad_settings_and_missing_labels_are_refused():
         AnnealedObjective(2)
     with pytest.raises(ValueError, match="`annealed` needs the column 'labels'"):
         run(AnnealedObjective(), logits(B, C), logits(B, C), {})
+
+
+def test_it_needs_labels_whatever_its_settings():
+    assert AnnealedObjective().needs_labels
+    assert AnnealedObjective(0.5, problem_type="regression").needs_labels
+    assert not LogitsObjective().needs_labels

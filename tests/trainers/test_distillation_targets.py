@@ -44,6 +44,15 @@ def fill_masks(make_trainer, tiny_bert_config, sentences):
     return partial(make_trainer, **given, **QUICK, objectives=TRIPLE, mlm_probability=0.3)
 
 
+def test_rows_without_labels_are_evaluated_on_what_needs_none(classify, rows):
+    trainer = classify(objectives=["annealed", "logits"])
+    found = trainer.evaluate(trainer.train_dataset.remove_columns("labels"))
+    assert "eval_loss/logits/soft" in found
+    assert "eval_loss/annealed/mixed" not in found
+    with pytest.raises(ValueError, match=r"The column 'labels' holds.*wants one class a row as label"):
+        classify(objectives=["annealed"], train_dataset=rows.map(lambda row: {"labels": 0.5})).train()
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -141,6 +141,8 @@ def _output_sums(objective: Objective, student: Signals, teacher: Signals, label
         divergence = torch.stack([soft_loss(one, other, "kl", 1.0) for one, other in pairs]).mean(0)
         return _decision_sums(same, divergence, None)
     one, other = ours["logits"].float(), theirs["logits"].float()
+    if student.candidates is not None:
+        return _decision_sums(one.argmax(-1) == other.argmax(-1), soft_loss(one, other, "kl", 1.0), None)
     counted = token_mask(one, student.attention_mask)
     if problem == "regression" or one.shape[-1] == 1:
         return _feature_sums("features", one, other, counted)

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ...capture.architectures import forward_columns, label_head, unwrap
+from ...capture.batch import units_of
 from ...capture.signals import SignalRequest, Signals
 from ...capture.transformer import attention_given_back, capture_of
 from ...hub.loading import load_model
@@ -45,7 +46,8 @@ OWN_ARGUMENTS = frozenset({"teacher_signals", "num_items", "loss_scale", "return
 def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """Count what a mean can be over: rows, real tokens and labels of a batch, as float tensors on the batch's device.
 
-    Where teachers read other tokens, the pieces of each tokenizer too, by the name of their mask.
+    `texts` are the rows, or of rows with candidates these. Where teachers read other tokens, the pieces of each
+    tokenizer count too, by the name of their mask.
     """
     ids = inputs.get("input_ids", inputs.get("inputs_embeds"))
     if ids is None:
@@ -55,7 +57,10 @@ def count_items(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     tokens = mask.sum(dtype=torch.float32) if mask is not None else rows * ids.shape[1]
     labels: Any = inputs.get("labels")
     no_classes = labels is None or labels.is_floating_point()
-    counts = {"rows": rows, "tokens": tokens, "labels": rows if no_classes else labels.ge(0).sum(dtype=torch.float32)}
+    has_candidates = mask is not None and mask.dim() == 3
+    texts = units_of(cast(Tensor, mask)).sum(dtype=torch.float32) if has_candidates else rows
+    counts = {"rows": rows, "texts": texts, "tokens": tokens}
+    counts["labels"] = rows if no_classes else labels.ge(0).sum(dtype=torch.float32)
     pieces = {name: mask for name, mask in inputs.items() if name.endswith(f"_{PIECE_MASK}")}
     return counts | {name: mask.sum(dtype=torch.float32) for name, mask in pieces.items()}
 
@@ -430,7 +435,11 @@ class DistillationModel(PreTrainedModel):
 
     def counted_in(self, name: str) -> str:
         """Return the unit that the terms of an objective are means over, as `count_items` names it."""
-        unit = cast(Objective, self.objectives[name]).unit
+        objective = cast(Objective, self.objectives[name])
+        unit = objective.unit
+        if unit == "rows" and objective.student_request != SignalRequest(logits=True):
+            # Layers and vectors have a row for every candidate.
+            return "texts"
         # Where the two sides have other tokens, pieces of text stand for them.
         return self._prefixes[name] + PIECE_MASK if unit == "tokens" and name in self._prefixes else unit
 
