@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from augmentation_cases import bert, wordpiece
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_distill.corpus.augment import builder as augmentation
 from hf_distill.corpus.augment.builder import build_augmented_corpus
@@ -219,6 +219,22 @@ def test_a_model_in_memory_does_the_same_and_stays_in_its_process(args, rows, tm
 def test_rows_that_do_not_fit_are_refused(args, rows, columns, message):
     with pytest.raises(ValueError, match=message):
         build_augmented_corpus(rows, args, columns=columns)
+
+
+@pytest.mark.parametrize("rows", [DatasetDict(train=Dataset.from_dict({"s": ["a"]})), [{"s": "a"}]])
+def test_splits_and_lists_are_no_rows(args, rows):
+    with pytest.raises(TypeError, match=rf"`rows` must be a `Dataset`, but it is a {type(rows).__name__}"):
+        build_augmented_corpus(rows, args, columns=["s"])
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas"])
+def test_the_format_of_the_rows_does_not_decide_it(args, tmp_path, kind):
+    rows = Dataset.from_dict({"s": SINGLE[:2], "label": [0.1, None]})
+    expected = build_augmented_corpus(rows, args, columns=["s"], label_column="label").dataset
+    given = {"columns": "s", "label_column": "label", "work_dir": tmp_path / kind}
+    result = build_augmented_corpus(rows.with_format(kind), args, **given).dataset
+    assert tuples(result) == tuples(expected)
+    assert set(result["label"]) == {0.1, None}
 
 
 def test_no_rows_are_refused(args, rows):

@@ -69,12 +69,29 @@ def test_a_word_with_a_blank_in_it_does_not_shift_the_numbers(tmp_path):
     assert WordVectors.read(path).neighbours(["city"], 1) == [["new york"]]
 
 
-@pytest.mark.parametrize("line", ["cat", "cat one two", "cat 1"])
+@pytest.mark.parametrize("line", ["cat", "cat one two", "cat 1", "cat nan 1", "cat 1 inf", "cat 1 1e99"])
 def test_a_line_that_is_no_vector_is_named(tmp_path, line):
     path = tmp_path / "t"
     path.write_text(f"dog 1 2\n{line}\n")
     with pytest.raises(ValueError, match=r"`--embeddings` .*, line 2: expected a word and 2 numbers"):
         WordVectors.read(path)
+
+
+def test_empty_lines_and_a_byte_order_mark_are_no_words(tmp_path):
+    path = tmp_path / "t"
+    path.write_bytes(b"\xef\xbb\xbfcat 1 0\n\ndog 0.9 0.1\r\n\n")
+    assert WordVectors.read(path).words == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.txt", b"cat 1 0\ncaf\xe9 0 1\n"), ("t.zip", b"PK\x03\x04\xff"), ("t.gz", b"cat 1 0\n"),
+     ("cut.gz", gzip.compress(b"cat 1 0\n" * 99)[:-9])],
+)  # fmt: skip
+def test_a_file_that_is_no_text_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"`--embeddings` '.*{name}' cannot be read as text in UTF-8 \("):
+        WordVectors.read(tmp_path / name)
 
 
 def test_a_file_that_is_missing_or_empty_is_named(tmp_path):

@@ -60,7 +60,7 @@ def build_augmented_corpus(
     *,
     masked_lm: Any = None,
     tokenizer: Any = None,
-    columns: Sequence[str] = ("text",),
+    columns: str | Sequence[str] = ("text",),
     label_column: str | None = None,
     work_dir: str | Path | None = None,
     **overrides: Any,
@@ -76,20 +76,22 @@ def build_augmented_corpus(
         masked_lm: A model with a masked-LM head in float32, instead of `args.masked_lm`. It stays where it is, frozen
             and in `args.masked_lm_dtype`.
         tokenizer: Its tokenizer.
-        columns: One column of text, or the two of a pair.
+        columns: The column of text, or the two of a pair.
         label_column: Column to copy.
         work_dir: Folder for finished steps; `args.work_dir` or `augmentation_work` if `None`.
         overrides: Fields of `args` that differ.
 
     Raises:
         OSError: If model or embeddings are not there, or one of several processes dies.
+        TypeError: If `rows` are no `Dataset`.
         ValueError: If a column is missing, a text is None, or the work folder belongs to another corpus.
     """
     args = replace(args or AugmentationArguments(), **overrides)
     if masked_lm is not None and (args.num_proc or 1) > 1:
         raise ValueError(f"`--num_proc` is {args.num_proc}, but a model in memory is in one process only: name it.")
+    columns = (columns,) if isinstance(columns, str) else tuple(columns)
     _check_rows(rows, columns, label_column)
-    build = _Build(rows, args, masked_lm, tokenizer, tuple(columns), label_column, work_dir)
+    build = _Build(rows, args, masked_lm, tokenizer, columns, label_column, work_dir)
     with build.work.alone():
         return build.run()
 
@@ -110,7 +112,8 @@ class _Build:
         self.args = args
         self.columns = columns
         self.label_column = label_column
-        self.rows = rows.select_columns([*columns, *([label_column] if label_column else [])])
+        # Another format would turn labels into tensors, and missing ones into numbers.
+        self.rows = rows.with_format(None).select_columns([*columns, *([label_column] if label_column else [])])
         self.num_samples = args.num_samples or DEFAULT_NUM_SAMPLES
         self.texts, checksum = _distinct_texts(self.rows, columns)
         self.finder = CandidateFinder(args, masked_lm, tokenizer)
@@ -306,6 +309,8 @@ def _distinct_texts(rows: Dataset, columns: Sequence[str]) -> tuple[list[str], s
 
 
 def _check_rows(rows: Dataset, columns: Sequence[str], label_column: str | None) -> None:
+    if not isinstance(rows, Dataset):
+        raise TypeError(f"`rows` must be a `Dataset`, but it is a {type(rows).__name__}: of several splits give one.")
     if len(columns) not in (1, 2):
         raise ValueError(f"`--text_columns` are {list(columns)}: texts are single ones or pairs.")
     missing = [name for name in (*columns, label_column) if name is not None and name not in rows.column_names]

@@ -9,8 +9,8 @@ Shape legend: W words of a table, D width, Q words that are looked up.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,37 +55,55 @@ class WordVectors:
     def read(cls, path: str | Path, max_words: int = 100_000) -> WordVectors:
         """Read the first words of a text file: a word and its numbers a line, with or without word2vec's first line.
 
+        Empty lines are passed over.
+
         Args:
             path: The file; one that ends in `.gz` is unpacked on the way.
             max_words: Words to read.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If a line is not a word with as many numbers as the first one has.
+            ValueError: If a line is not a word with as many finite numbers as the first one has, or the file is no
+                text in UTF-8.
         """
         file = Path(path).expanduser()
         if not file.is_file():
             raise FileNotFoundError(f"`--embeddings`: there is no file {str(path)!r}.")
+        try:
+            found = cls._read_lines(file, max_words)
+        except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise ValueError(
+                f"`--embeddings` {str(path)!r} cannot be read as text in UTF-8 ({error}): name the text file of word "
+                "embeddings, unpacked or as .gz."
+            ) from error
+        if not found:
+            raise ValueError(f"`--embeddings` {str(path)!r} holds no word.")
+        return cls(list(found), np.stack(list(found.values())), file.name)
+
+    @staticmethod
+    def _read_lines(file: Path, max_words: int) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         width = 0
         opened = gzip.open if file.suffix == ".gz" else open
-        with opened(file, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(islice(lines, max_words + 1), 1):
+        with opened(file, "rt", encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if len(found) == max_words:
+                    break
                 fields = line.rstrip().split(" ")
+                if fields == [""]:
+                    continue
                 if number == 1 and len(fields) == 2:
                     continue
                 width = width or len(fields) - 1
                 vector = _numbers(fields[-width:]) if 0 < width < len(fields) else None
                 if vector is None:
                     raise ValueError(
-                        f"`--embeddings` {str(path)!r}, line {number}: expected a word and {max(width, 1)} numbers "
+                        f"`--embeddings` {str(file)!r}, line {number}: expected a word and {max(width, 1)} numbers "
                         f"with blanks between them, but found {line[:60]!r}."
                     )
-                if vector.any() and len(found) < max_words:
+                if vector.any():
                     found.setdefault(" ".join(fields[:-width]), vector)
-        if not found:
-            raise ValueError(f"`--embeddings` {str(path)!r} holds no word.")
-        return cls(list(found), np.stack(list(found.values())), file.name)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Return the name, size and checksum."""
@@ -143,9 +161,11 @@ class PieceVectors:
 
 def _numbers(fields: Sequence[str]) -> np.ndarray | None:
     try:
-        return np.array(fields, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            vector = np.array(fields, dtype=np.float32)
     except ValueError:
         return None
+    return vector if np.isfinite(vector).all() else None
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
