@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from datasets import Dataset
 
 from hf_distill.commands.corpus_folder import STATISTICS_FILE, is_built_folder
 from hf_distill.commands.folders import writes_folder
@@ -24,6 +26,7 @@ from hf_distill.corpus.compare.comparison import (
 )
 from hf_distill.corpus.compare.figures import draw_overlap, draw_top_shares
 from hf_distill.corpus.compare.report import format_comparison
+from hf_distill.corpus.text.rows import TEXT_TYPES
 from hf_distill.hub.dataset_card import FIGURES_FOLDER, write_section
 from hf_distill.hub.disclosure import public
 from hf_distill.settings import ComparisonArguments, TaskArguments
@@ -111,14 +114,29 @@ def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
             + did_you_mean(column, rows.column_names)
         )
     columns = [name for name in (column, PAIR_COLUMN) if name in rows.column_names]
-    ranked = "rank" in rows.column_names and len(columns) == 1
+    for name in columns:
+        # Words in a list are joined.
+        kind = getattr(rows.features[name], "feature", rows.features[name])
+        if getattr(kind, "dtype", None) not in TEXT_TYPES:
+            raise ValueError(
+                f"`--corpora` {where!r}: the column {name!r} holds {rows.features[name]}, not text (`--text_column`)."
+            )
+    ranks = _ranks(rows) if len(columns) == 1 else None
     return measure_corpus(
         task_texts(rows, columns),
         language,
         num_rows=len(rows),
-        ranks=np.asarray(rows.with_format("arrow")["rank"][:].to_numpy()) if ranked else None,
-        top_k=_top_k(Path(where).expanduser()) if ranked else None,
+        ranks=ranks,
+        top_k=None if ranks is None else _top_k(Path(where).expanduser()),
     )
+
+
+def _ranks(rows: Dataset) -> np.ndarray | None:
+    """The ranks of a corpus that was retrieved; `None` where there are none, or not of every row."""
+    if "rank" not in rows.column_names:
+        return None
+    ranks = rows.with_format("arrow")["rank"][:]
+    return np.asarray(ranks.to_numpy()) if pa.types.is_integer(ranks.type) and not ranks.null_count else None
 
 
 def _top_k(folder: Path) -> int | None:

@@ -110,6 +110,20 @@ def test_a_corpus_without_its_column_is_refused(data):
         run(data, f"g={data / 'general.txt'}", text_column="words")
 
 
+def test_numbers_are_no_text(data):
+    Dataset.from_dict({"text": [1, 2]}).to_parquet(str(data / "numbers.parquet"))
+    with pytest.raises(ValueError, match=r"'text' holds Value\('int64'\), not text \(`--text_column`\)"):
+        run(data, f"n={data / 'numbers.parquet'}")
+
+
+@pytest.mark.parametrize("ranks", [["first", "last"], [0, None], [0.5, 1.5]])
+def test_a_column_that_has_not_the_ranks_of_all_rows_is_no_rank(data, ranks):
+    Dataset.from_dict({"text": ["a good film", "the plot"], "rank": ranks}).to_parquet(str(data / "other.parquet"))
+    facts = run(data, f"o={data / 'other.parquet'}")
+    assert facts["top_shares"] == {}
+    assert facts["corpora"]["o"]["top_k"] is None
+
+
 @pytest.mark.parametrize(("field", "value"), [("top_words", 0), ("num_draws", 0), ("top_shares", [0.2, 1.5])])
 def test_impossible_settings_are_refused(field, value):
     with pytest.raises(ValueError, match=f"`--{field}`"):
