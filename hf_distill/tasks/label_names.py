@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -135,9 +136,13 @@ def match_label_order(
         order = order_by_number(found, wanted)
     if order is not None:
         return order
+    # Rows from which labels were read may lack one.
+    absent = [name for name in found if name not in wanted] if set(wanted) < set(found) else []
+    hint = f" If rows of {absent} only happen to be missing: `--class_names {shlex.join(found)}`." if absent else ""
     raise ValueError(
         f"{where} has the labels {list(found)}, the task has {list(wanted)}: they cannot be matched by name. "
         "Rename them in the source, or give the task its own names (`label_names` in a task.yaml, `--class_names`)."
+        + hint
     )
 
 

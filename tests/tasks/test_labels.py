@@ -111,3 +111,12 @@ def test_a_score_without_end_is_refused(value, tmp_path):
             splits=["train"],
             spec=TaskSpec("r", ("text",), None, metrics=("pearson",)),
         )
+
+
+def test_rows_that_lack_a_class_of_the_model_are_told_from_other_labels():
+    with pytest.raises(
+        ValueError, match=r"If rows of \['so so'\] only .* missing: `--class_names bad 'so so' good`\."
+    ):
+        match_label_order(["bad", "so so", "good"], ["bad", "good"], where="The model")
+    with pytest.raises(ValueError, match=r"`--class_names`\)\.$"):
+        match_label_order(["bad", "so so", "good"], ["bad", "fine"], where="The model")
