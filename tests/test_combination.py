@@ -193,6 +193,23 @@ def test_spans_are_measured_over_real_positions(draw, mask):
         assert measured[row] == pytest.approx(expected, rel=1e-5)
 
 
+def test_an_answer_on_padding_is_none_of_the_row(draw, mask):
+    (teacher, *_) = heads(draw, "spans")
+    row = next(row for row in range(ROWS) if mask[row].sum() < LENGTH)
+    labels = {name: torch.zeros(ROWS, dtype=torch.long) for name in ("start_positions", "end_positions")}
+    labels["end_positions"][row] = int((mask[row] == 0).nonzero()[0])
+    measured = row_uncertainty(teacher, mask, labels)
+    torch.testing.assert_close(measured[row], row_uncertainty(teacher, mask, {})[row])
+
+
+def test_a_label_between_no_and_yes_is_a_share_of_both(draw, mask):
+    logits, *_ = draw(ROWS, CLASSES)
+    gold = torch.rand(ROWS, CLASSES)
+    measured = row_uncertainty({"logits": logits}, mask, {"labels": gold}, multi_label=True)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, gold, reduction="none").mean(-1)
+    torch.testing.assert_close(measured, expected)
+
+
 def test_many_labels_are_measured_as_yes_or_no_questions(draw, mask):
     logits, *_ = draw(ROWS, CLASSES)
     gold = torch.tensor([[1.0, 0, 1], [0, 0, 0], [-100, -100, -100], [1, 1, 0]])

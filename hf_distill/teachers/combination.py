@@ -177,8 +177,17 @@ def _head_uncertainty(
     gold = labels.get(SPAN_LABELS.get(name, "labels"))
     if gold is None:
         return torch.zeros_like(entropy), torch.zeros_like(entropy, dtype=torch.bool), entropy
-    gold = gold.reshape(len(logits), -1).long()
+    gold = gold.reshape(len(logits), -1)
+    if multi_label:
+        # What lies between no and yes is a share of both.
+        labelled, yes = gold >= 0, gold.float().clamp(min=0).nan_to_num(0.0)[..., None]
+        picked = (log_probabilities * torch.cat((1 - yes, yes), -1)).sum(-1)
+        return _mean_where(-picked, labelled), labelled.any(1), entropy
+    gold = gold.long()
     labelled = (gold >= 0) & (gold < log_probabilities.shape[-1])
+    if name in SPAN_LABELS:
+        # Answers on padding were cut off too.
+        labelled &= attention_mask.bool().gather(1, gold.masked_fill(~labelled, 0))
     picked = log_probabilities.gather(-1, gold.masked_fill(~labelled, 0)[..., None]).squeeze(-1)
     return _mean_where(-picked.clamp(min=LOWEST), labelled), labelled.any(1), entropy
 

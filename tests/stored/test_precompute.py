@@ -11,6 +11,7 @@ from killing import in_fork
 from stored_cases import EVERYTHING, train
 from torch.testing import assert_close
 from transformers import (
+    BertForSequenceClassification,
     BertForTokenClassification,
     set_seed,
 )
@@ -108,6 +109,14 @@ def test_the_largest_logits_of_every_token_are_stored(store, tiny_bert_config, r
 def test_more_logits_than_classes_are_refused(store):
     with pytest.raises(ValueError, match=r"`--top_k` is 3, but the teacher's 'logits' has 2 classes"):
         store(top_k=3)
+
+
+def test_no_questions_of_a_head_with_several_labels_are_left_out(store, tiny_bert_config, rows):
+    config = tiny_bert_config(num_labels=3, problem_type="multi_label_classification")
+    given = (rows.remove_columns("labels").select(range(8)), BertForSequenceClassification(config).eval(), ["logits"])
+    with pytest.raises(ValueError, match=r"`--top_k` keeps the largest classes of one.*several labels a row"):
+        store(*given, top_k=2)
+    assert StoredTeacher(store(*given, top_k=3)).manifest["top_k"] == 3
 
 
 def shards(folder):

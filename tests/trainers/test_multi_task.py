@@ -226,12 +226,12 @@ class Says:
     num_layers, model_type, input_columns = 1, "", []
 
     def __init__(self, logits):
-        self.logits = logits
+        self.logits = logits if isinstance(logits, dict) else {"logits": logits}
 
     def signals(self, inputs):
         from hf_distill.capture.signals import Signals
 
-        return Signals(inputs["attention_mask"], logits={"logits": self.logits})
+        return Signals(inputs["attention_mask"], logits=self.logits)
 
 
 def test_several_teachers_are_the_mean_of_their_probabilities():
@@ -240,6 +240,26 @@ def test_several_teachers_are_the_mean_of_their_probabilities():
     targets = teachers.targets("mood", {"attention_mask": torch.ones(3, 2)})["logits"]
     expected = ((first / 2).softmax(-1) + (second / 2).softmax(-1)) / 2
     assert torch.allclose((targets / 2).softmax(-1), expected, atol=1e-6)
+
+
+def test_what_several_teachers_say_of_padding_is_no_place_of_an_answer():
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    first, second = ({name: torch.randn(2, 4) * 3 for name in ("start_logits", "end_logits")} for _ in range(2))
+    real = mask[0].bool()
+    teachers = TaskTeachers({"answers": [Says(first), Says(second)]}, temperature=2.0)
+    for name, values in teachers.targets("answers", {"attention_mask": mask}).items():
+        rows = [(side[name][0][real].double() / 2).softmax(-1) for side in (first, second)]
+        torch.testing.assert_close((values[0][real] / 2).softmax(-1), (sum(rows) / 2).float())
+        assert values.isfinite().all()
+
+
+def test_several_teachers_of_values_are_their_mean():
+    first, second = torch.randn(2, 3, 1).unbind()
+    teachers = TaskTeachers({"length": []}, temperature=2.0)
+    teachers.connect({"length": BertConfig(num_labels=1, problem_type="regression")}, torch.device("cpu"))
+    teachers.teachers["length"] = [Says(first), Says(second)]
+    found = teachers.targets("length", {"attention_mask": torch.ones(3, 2)})["logits"]
+    torch.testing.assert_close(found, (first + second) / 2)
 
 
 def test_the_soft_loss_is_that_of_logits_distillation():

@@ -145,6 +145,7 @@ def precompute(
     short, long = (live.signals(_probe(live, length, has_candidates)) for length in PROBE_LENGTHS)
     signals = signals_of(short, long, dtype, top_k)
     config: Any = live.config
+    _check_top_k(config, signals)
     manifest = {
         "format": FORMAT,
         "hf_distill": __version__,
@@ -190,6 +191,16 @@ def _check_settings(dtype: str, top_k: int | None, batch_size: int, shard_rows: 
     for name, value in (("top_k", top_k), ("batch_size", batch_size), ("shard_rows", shard_rows)):
         if value is not None and value < 1:
             raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+
+
+def _check_top_k(config: Any, signals: Sequence[StoredSignal]) -> None:
+    """Refuse to leave out classes of which each is a question of its own: no mass is left for them to share."""
+    shortened = any(signal.top_k is not None and signal.top_k < signal.width for signal in signals)
+    if shortened and getattr(config, "problem_type", None) == "multi_label_classification":
+        raise ValueError(
+            "`--top_k` keeps the largest classes of one distribution, but the teacher's head has several labels a row "
+            "(multi_label_classification), each a yes or no: leave it out."
+        )
 
 
 def _own_tokenizer(teacher: Any) -> Any:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from hf_distill.capture.signals import SignalRequest
 from hf_distill.objectives.logits import soft_binary_loss, soft_loss
+from hf_distill.settings.distill import CombinationRule
 from hf_distill.tasks.rows.words import IGNORED
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.teachers.base import TeacherSource
-from hf_distill.teachers.combination import mean_binary_probabilities
+from hf_distill.teachers.combination import combine_logits
 
 SPANS = ("start_logits", "end_logits")
 
@@ -33,8 +34,7 @@ class TaskTeachers:
         """
         self.teachers = {task: list(found) for task, found in teachers.items() if found}
         self.temperature = temperature
-        # Tasks whose classes are questions of their own.
-        self._several: set[str] = set()
+        self._problem_types: dict[str, str | None] = {}
 
     def connect(self, configs: Mapping[str, Any], device: torch.device) -> None:
         """Ask every teacher for its predictions, and compare its labels with the task's.
@@ -46,28 +46,25 @@ class TaskTeachers:
         Raises:
             ValueError: If a teacher's vocabulary or labels do not fit.
         """
-        problem = "multi_label_classification"
-        self._several = {task for task, config in configs.items() if config.problem_type == problem}
+        self._problem_types = {task: config.problem_type for task, config in configs.items()}
         for task, found in self.teachers.items():
             for teacher in found:
                 teacher.ask_for(SignalRequest(logits=True), configs[task])
                 teacher.to(device)
 
     def targets(self, task: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Logits by name, whose probabilities at the temperature are the mean of the teachers'; none without one."""
-        found = [teacher.signals(inputs).logits for teacher in self.teachers.get(task, ())]
-        if len(found) <= 1:
-            return dict(found[0]) if found else {}
-        return {name: self._mean(task, [logits[name] for logits in found]) for name in found[0]}
+        """Logits by name, whose probabilities at the temperature are the mean of the teachers'; none without one.
 
-    def _mean(self, task: str, logits: Sequence[Tensor]) -> Tensor:
-        if task in self._several:
-            weight = torch.full((), 1 / len(logits), device=logits[0].device)
-            return mean_binary_probabilities(logits, [weight] * len(logits), self.temperature)
-        if logits[0].shape[-1] == 1:
-            return torch.stack([one.float() for one in logits]).mean(0)
-        probabilities = torch.stack([(one.float() / self.temperature).softmax(-1) for one in logits]).mean(0)
-        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log() * self.temperature
+        In regression they are the mean of the values; padding is no place of an answer, and has no probability.
+        """
+        found = [teacher.signals(inputs) for teacher in self.teachers.get(task, ())]
+        if not found:
+            return {}
+        mask, problem = found[0].attention_mask, self._problem_types.get(task)
+        weights = torch.full((len(found),), 1 / len(found), device=mask.device)
+        rule: CombinationRule = "mean_logits" if problem == "regression" else "mean_probabilities"
+        logits = [signals.logits for signals in found]
+        return combine_logits(logits, rule, weights, mask, temperature=self.temperature, problem_type=problem)
 
     def fingerprint(self) -> dict[str, list[dict[str, str]]]:
         """Return the values that identify the teachers; a resumed run must find the same."""
