@@ -5,7 +5,7 @@ import torch
 from transformers import BertForMaskedLM, BertForSequenceClassification, set_seed
 
 from hf_distill import create_student
-from hf_distill.students.embedding_init import principal_components
+from hf_distill.students.embedding_init import KEPT_VARIANCE, principal_components
 
 
 def table(rows=40, width=12, seed=0):
@@ -55,7 +55,8 @@ def test_a_student_has_compressed_word_embeddings_and_random_rest(tiny_bert_conf
     before = teacher.get_input_embeddings().weight.clone()
     student = create_student(teacher, "2x12:4h:16", init="svd_embeddings")
     plain = create_student(teacher, "2x12:4h:16", init="random")
-    expected, _ = principal_components(before, 12)
+    expected, kept = principal_components(before, 12)
+    assert KEPT_VARIANCE[student] == kept
     torch.testing.assert_close(student.get_input_embeddings().weight.detach(), expected)
     assert student.get_input_embeddings().weight.requires_grad
     own = student.get_input_embeddings().weight

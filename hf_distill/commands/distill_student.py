@@ -26,6 +26,7 @@ from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import DistillationArguments, StudentArguments, TextbookArguments
 from hf_distill.students.creation import create_student, has_weights
+from hf_distill.students.embedding_init import KEPT_VARIANCE
 from hf_distill.students.first_weights import CalibrationRow, first_weights_of
 from hf_distill.students.sentence import read_head
 from hf_distill.students.sizes import size_table
@@ -166,6 +167,8 @@ def _first_weights(student: StudentArguments, model: Any) -> str:
     taken = first_weights_of(model)
     begun = _init_of(student, model).replace("_", " ")
     origin = "the teacher" if student.student_init_model is None else shown_name(student.student_init_model)
+    if model in KEPT_VARIANCE:
+        begun += f", which keep {KEPT_VARIANCE[model]:.1%} of the variance of those of {origin}"
     return begun if taken is None else f"cut out of {origin}: {taken}"
 
 

@@ -6,6 +6,7 @@ Shape legend: V vocabulary, D width of the teacher's word embeddings, d of the s
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+
+# What every student of this process that has compressed embeddings keeps of the variance of its teacher's.
+KEPT_VARIANCE: weakref.WeakKeyDictionary[PreTrainedModel, float] = weakref.WeakKeyDictionary()
 
 
 def principal_components(table: Tensor, width: int) -> tuple[Tensor, float]:
@@ -71,5 +75,6 @@ def compress_embeddings(teacher: PreTrainedModel, student: PreTrainedModel) -> f
         )
     table, kept = principal_components(source.cpu().float(), target.shape[1])
     target.copy_(table)
+    KEPT_VARIANCE[student] = kept
     logger.info(f"The student's word embeddings keep {kept:.1%} of the variance of the teacher's.")
     return kept

@@ -62,6 +62,7 @@ class FirstWeights:
         energy: Share of the energy of the teacher's hidden dimensions that the kept ones have.
         explained: Share of the variance of the teacher's states, in the kept dimensions, that the states of every
             student layer explain on texts that no fit has seen; empty without text.
+        refitted: Whether its matrices were refitted on the texts, or its dimensions chosen on them alone.
         texts: Texts that were read.
         tokens: Tokens of these.
         seconds: Time that it took.
@@ -73,6 +74,7 @@ class FirstWeights:
     texts: int
     tokens: int
     seconds: float
+    refitted: bool = True
 
     def __str__(self) -> str:
         """One line for a person."""
@@ -81,7 +83,8 @@ class FirstWeights:
         )
         if self.explained:
             shares = ", ".join(f"{share:.0%}" for share in self.explained)
-            line += f"; explained variance by layer {shares} (fitted on {self.texts:,} texts, {self.tokens:,} tokens)"
+            did = "fitted" if self.refitted else "chosen, not refitted,"
+            line += f"; explained variance by layer {shares} ({did} on {self.texts:,} texts, {self.tokens:,} tokens)"
         return f"{line}; {self.seconds:.0f} s"
 
 
@@ -144,12 +147,13 @@ def give_first_weights(
                 copy_embeddings(teacher, student, cut)
         else:
             copy_parts(teacher, student, cut)
-        if fitted and is_bert_like(student):
+        refitted = bool(fitted) and is_bert_like(student)
+        if refitted:
             refit(teacher, student, cut, fitted, known)
         explained = explained_variance(teacher, student, cut, unseen or fitted) if batches else ()
     count = sum(len(batch["input_ids"]) for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    found = FirstWeights(cut.layers, cut.energy, explained, count, tokens, time.monotonic() - started)
+    found = FirstWeights(cut.layers, cut.energy, explained, count, tokens, time.monotonic() - started, refitted)
     CUT_STUDENTS[student] = found
     logger.info(f"First weights from the teacher: {found}")
     return found

@@ -488,3 +488,10 @@ def test_what_was_taken_is_a_line_for_a_person(teacher, tiny_tokenizer, sentence
     found = give_first_weights(teacher, student, [2, 4], texts=sentences, tokenizer=tiny_tokenizer)
     assert "teacher layers 2, 4" in str(found)
     assert "64 texts" in str(found)
+
+
+def test_what_was_only_chosen_on_text_is_not_said_to_be_fitted(tiny_tokenizer, sentences):
+    for name, words in (("Bert", "(fitted on 20 texts"), ("ModernBert", "(chosen, not refitted, on 20 texts")):
+        teacher = tiny_teacher(name, vocab_size=len(tiny_tokenizer))
+        student = create_student(teacher, SMALLER, calibration_text=sentences[:20], tokenizer=tiny_tokenizer)
+        assert words in str(first_weights_of(student))

@@ -1,10 +1,11 @@
 """What a trainer says on its student's card: what was chosen, names of labels, where a teacher comes from."""
 
 import json
+from pathlib import Path
 
 from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel
 
-from hf_distill import DistillationArguments
+from hf_distill import DistillationArguments, create_student
 from hf_distill.trainers.distillation.card import chosen_settings, labels_of, lineage_of
 
 
@@ -43,3 +44,13 @@ def test_a_teachers_results_say_where_it_comes_from(tmp_path):
     assert lineage_of(str(tmp_path)) == "fine-tuned on a, b, from bert"
     (tmp_path / "results.json").write_text("{")
     assert lineage_of(str(tmp_path)) is None
+
+
+def test_a_student_that_was_cut_out_of_its_teacher_says_so(build, tiny_teacher, tiny_tokenizer, sentences):
+    options = {"calibration_text": sentences[:20], "tokenizer": tiny_tokenizer}
+    trainer = build(student=create_student(tiny_teacher, "2x12:4h:16", **options), copies=False)
+    trainer.save_model()
+    trainer.create_model_card()
+    text = Path(trainer.args.output_dir, "README.md").read_text()
+    assert "cut out of the teacher: teacher layers 2, 3; kept dimensions hold" in text
+    assert "(fitted on 20 texts" in text

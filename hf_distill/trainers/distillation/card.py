@@ -26,6 +26,7 @@ from ...settings import DistillationArguments
 from ...settings.parsing import arguments_to_dict
 from ...settings.values import FILLED_IN, SILENT, default_of
 from ...storage.files import read_json
+from ...students.first_weights import first_weights_of
 from ...students.sentence import SentenceHead
 from ...students.shapes import shape_of
 from ...students.sizes import count_parameters
@@ -97,8 +98,10 @@ def card_facts(trainer: Any, model_name: str) -> CardFacts:
     objectives, args = trainer.model.objectives, trainer.args
     described = {name: objective.describe() for name, objective in objectives.items()}
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    taken = first_weights_of(trainer.student)
     return CardFacts(
         model_name=model_name,
+        initialisation=None if taken is None else f"cut out of the teacher: {taken}",
         teacher=[facts for teacher in trainer.teachers if (facts := _teacher_facts(teacher)) is not None],
         student=model_facts(
             trainer.student,
