@@ -128,8 +128,9 @@ class Search:
         self.steps = steps
         self.settings = settings
         self.separator = ids.separator
-        # Special tokens, which no text contains.
+        # Special tokens, which no text contains; what embeddings have beyond the vocabulary is no token.
         self.unwritable = [ids.begin, ids.mask, ids.pad]
+        self.vocabulary_size = ids.vocabulary_size
         self.repeatable = repeatable
         self.results = [Hypothesis([], _NEVER)] * num_sources
         # Of the open sources: their number, their best ended score, scores and tokens of their open hypotheses.
@@ -184,6 +185,7 @@ class Search:
         """Take away what must not come next, in place."""
         settings = self.settings
         logits[:, self.unwritable] = _NEVER
+        logits[:, self.vocabulary_size :] = _NEVER
         if self.tokens.shape[-1] < settings.min_new_tokens:
             logits[:, self.separator] = _NEVER
         if settings.no_repeat_ngram_size:

@@ -67,7 +67,8 @@ class SpecialIds:
                 f"{type(tokenizer).__name__} has no {', '.join(missing)}: generation needs the tokenizer of an "
                 "encoder, with cls_token, sep_token, mask_token and pad_token."
             )
-        return cls(**ids, vocabulary_size=len(tokenizer))
+        # Some vocabularies have gaps.
+        return cls(**ids, vocabulary_size=max(tokenizer.get_vocab().values()) + 1)
 
 
 @dataclass

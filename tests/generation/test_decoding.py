@@ -1,10 +1,11 @@
 """Beam search with stored keys and values against one that computes everything anew."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
-from generation_cases import CONFIGS, IDS, make_encoder, make_sources, plain_beam_search
+from generation_cases import CONFIGS, IDS, VOCABULARY, make_encoder, make_sources, plain_beam_search
 
 from hf_distill.generation.cache import CACHED_ATTENTION
 from hf_distill.generation.decoding import beam_search, best_hypotheses, repeating_tokens
@@ -117,6 +118,15 @@ def test_texts_have_no_special_tokens():
         model.masked_lm.get_output_embeddings().bias[[IDS.begin, IDS.mask, IDS.pad]] += 50
     for tokens in beam_search(model, make_sources(), GenerationSettings(max_new_tokens=6)):
         assert not {IDS.begin, IDS.separator, IDS.mask, IDS.pad} & set(tokens)
+
+
+def test_rows_of_the_embeddings_beyond_the_vocabulary_are_not_written():
+    model = make_encoder()
+    model.ids = replace(IDS, vocabulary_size=VOCABULARY - 8)
+    with torch.no_grad():
+        model.masked_lm.get_output_embeddings().bias[-8:] += 50
+    for tokens in beam_search(model, make_sources(), GenerationSettings(max_new_tokens=6)):
+        assert max(tokens, default=0) < VOCABULARY - 8
 
 
 def test_an_empty_source_and_no_source_are_fine():

@@ -117,6 +117,16 @@ def test_special_ids_come_from_the_tokenizer(tiny_tokenizer):
     assert SpecialIds.from_tokenizer(tiny_tokenizer) == SpecialIds(CLS, SEP, MASK, PAD, len(tiny_tokenizer))
 
 
+def test_a_vocabulary_with_gaps_ends_behind_its_last_token():
+    class Tokenizer:
+        cls_token_id, sep_token_id, mask_token_id, pad_token_id = 1, 2, 3, 0
+
+        def get_vocab(self):
+            return {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[MASK]": 3, "far": 9}
+
+    assert SpecialIds.from_tokenizer(Tokenizer()).vocabulary_size == 10
+
+
 def test_a_tokenizer_without_a_mask_is_refused():
     class Tokenizer:
         cls_token_id, sep_token_id, pad_token_id = 1, 2, 3
