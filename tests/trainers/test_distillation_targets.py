@@ -126,6 +126,26 @@ def test_masks_depend_on_seed_and_rows(tiny_tokenizer, sentences):
     assert not torch.equal(MaskingCollator(tiny_tokenizer, seed=2)(rows)["labels"], first)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_rows_of_an_evaluation_are_masked_by_themselves(tiny_tokenizer, sentences, side):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.padding_side = side
+    rows = [{"input_ids": ids} for ids in tokenizer(sentences[:32])["input_ids"]]
+    collate = MaskingCollator(tokenizer, seed=1).of_each_row()
+    batch, masked = collate(rows), 0
+    for number, row in enumerate(rows):
+        own, width = collate([row]), len(row["input_ids"])
+        cells = slice(width) if side == "right" else slice(-width, None)
+        for name in ("input_ids", "labels"):
+            assert torch.equal(batch[name][number, cells], own[name][0])
+        assert (batch["labels"][number] != -100).sum() == (own["labels"] != -100).sum()
+        masked += int((own["labels"] != -100).sum())
+        shown = own["labels"][0] != -100
+        assert torch.equal(own["labels"][0][shown], torch.tensor(row["input_ids"])[shown])
+    words = sum(len(row["input_ids"]) - 2 for row in rows)
+    assert 0.08 < masked / words < 0.22
+
+
 def test_a_share_of_masks_must_be_one(tmp_path):
     with pytest.raises(ValueError, match=r"--mlm_probability.*within 0 and 1"):
         DistillationArguments(str(tmp_path), mlm_probability=15, use_cpu=True)

@@ -97,6 +97,20 @@ def test_accuracy_and_loss_are_those_of_all_logits(make):
     assert trainer.masked_accuracy() == found, "the same tokens are masked again"
 
 
+def test_no_size_of_the_batches_changes_the_score(make):
+    found = [make(per_device_eval_batch_size=size).masked_accuracy() for size in (1, 7, 64)]
+    assert found[0]["masked_tokens"] > 100
+    for other in found[1:]:
+        assert {**other, "masked_loss": 0} == {**found[0], "masked_loss": 0}
+        assert other["masked_loss"] == pytest.approx(found[0]["masked_loss"], abs=2e-4)
+
+
+def test_rows_without_a_masked_token_measure_nothing(make):
+    trainer = make(mlm_probability=1e-9)
+    with pytest.raises(ValueError, match=r"No token of the evaluation rows is masked.*--textbook_eval_rows"):
+        trainer.masked_accuracy()
+
+
 def test_a_checkpoint_holds_a_plain_model(make, tmp_path):
     make(save_strategy="steps", save_steps=2).train()
     loaded = BertForMaskedLM.from_pretrained(tmp_path / "out" / "checkpoint-2")

@@ -5,6 +5,7 @@ Shape legend: B rows, T padded length, C outputs of the head.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -413,6 +414,15 @@ class MaskingCollator(DataCollatorForLanguageModeling):
     another epoch are masked anew, and every evaluation of the same rows is comparable.
     """
 
+    # Whether a row is masked by its own tokens alone, whatever it shares a batch with.
+    _each_row = False
+
+    def of_each_row(self) -> MaskingCollator:
+        """The collator of an evaluation: no size or order of the batches changes what is masked."""
+        other = copy.copy(self)
+        other._each_row = True
+        return other
+
     def __post_init__(self) -> None:
         """Keep the seed from the base class, which puts a generator of its own in place of that of the rows."""
         self.mask_seed, self.seed = self.seed or 0, None
@@ -420,12 +430,31 @@ class MaskingCollator(DataCollatorForLanguageModeling):
 
     def torch_call(self, examples: list[Any]) -> dict[str, Any]:
         """Pad and mask a batch; labels are -100 where nothing was masked."""
-        digest = xxhash.xxh3_64(seed=self.mask_seed)
-        for example in examples:
-            digest.update(json.dumps(list(map(int, example["input_ids"]))).encode())
-        # Generators take seeds of 63 bits.
-        self.generator = torch.Generator().manual_seed(digest.intdigest() >> 1)
+        self._rows = [list(map(int, example["input_ids"])) for example in examples]
+        self.generator = self._generator_of(self._rows)
         return super().torch_call(examples)
+
+    def torch_mask_tokens(
+        self, inputs: Any, special_tokens_mask: Any | None = None, offset_mapping: Any | None = None
+    ) -> tuple[Any, Any]:
+        """Mask a padded batch, as a whole or row by row."""
+        if not self._each_row:
+            return super().torch_mask_tokens(inputs, special_tokens_mask, offset_mapping)
+        labels = torch.full_like(inputs, -100)
+        for number, row in enumerate(self._rows):
+            self.generator = self._generator_of([row])
+            cells = slice(len(row)) if self.tokenizer.padding_side == "right" else slice(-len(row), None)
+            place = slice(number, number + 1), cells
+            special = None if special_tokens_mask is None else special_tokens_mask[place]
+            inputs[place], labels[place] = super().torch_mask_tokens(inputs[place].clone(), special)
+        return inputs, labels
+
+    def _generator_of(self, rows: Sequence[Sequence[int]]) -> torch.Generator:
+        digest = xxhash.xxh3_64(seed=self.mask_seed)
+        for row in rows:
+            digest.update(json.dumps(row).encode())
+        # Generators take seeds of 63 bits.
+        return torch.Generator().manual_seed(digest.intdigest() >> 1)
 
 
 def masking_collator(

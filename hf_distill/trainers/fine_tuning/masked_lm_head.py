@@ -20,7 +20,7 @@ from ...kernels.cpu import configure_fp32_matmul
 from ...settings import MaskedHeadArguments
 from ...settings.distill import filled_up
 from ..base import BaseTrainer, refuse_settings, takes_what_trainer_takes
-from ..distillation.collators import masking_collator
+from ..distillation.collators import MaskingCollator, masking_collator
 
 # Settings of `Trainer` without a use here -> why.
 UNUSED = {
@@ -103,9 +103,22 @@ class MaskedHeadTrainer(BaseTrainer):
         loss = total / (max(1, len(labels)) if num_items_in_batch is None else num_items_in_batch)
         return (loss, {"logits": logits}) if return_outputs else loss
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """Batches in which each row is masked by itself, so that no size of the batches changes a score."""
+        collator = self.data_collator
+        self.data_collator = collator.of_each_row() if isinstance(collator, MaskingCollator) else collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
+
     @torch.no_grad()
     def masked_accuracy(self) -> dict[str, float]:
-        """Return the share of masked tokens of the evaluation rows that are found, and their mean cross-entropy."""
+        """Return the share of masked tokens of the evaluation rows that are found, and their mean cross-entropy.
+
+        Raises:
+            ValueError: If no token is masked.
+        """
         model: Any = self.model
         model.eval()
         count, right, total = 0, 0, 0.0
@@ -114,10 +127,15 @@ class MaskedHeadTrainer(BaseTrainer):
             count += len(labels)
             right += int((logits.argmax(dim=-1) == labels).sum())
             total += float(nn.functional.cross_entropy(logits.float(), labels, reduction="sum"))
+        if count == 0:
+            raise ValueError(
+                "No token of the evaluation rows is masked, so nothing is measured: hold back more rows "
+                "(`--textbook_eval_rows`), or longer ones."
+            )
         return {
             "masked_tokens": count,
-            "masked_accuracy": round(right / max(1, count), 4),
-            "masked_loss": round(total / max(1, count), 4),
+            "masked_accuracy": round(right / count, 4),
+            "masked_loss": round(total / count, 4),
         }
 
     def _masked(self, model: Any, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
