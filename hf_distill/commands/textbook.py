@@ -272,7 +272,13 @@ def _lacks_labels(source: str, textbook: TextbookArguments, eval_task: str | Non
     label = textbook.label_column
     if label is None or textbook.with_labels or not (_is_own(source) and _takes_flags(eval_task)):
         return False
-    return suffix_of(source) not in CONLL and label not in load_general_corpus(source, flag="--textbook").column_names
+    if suffix_of(source) in CONLL:
+        return False
+    try:
+        return label not in load_general_corpus(source, flag="--textbook").column_names
+    except (OSError, ValueError):
+        # What tasks alone can read, or nobody: that is said where it is read as a task.
+        return False
 
 
 def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) -> LoadedTask | None:
