@@ -62,7 +62,7 @@ from .selection import Candidates, Selection, choose_rows, merge_hits, rank_limi
 logger = logging.get_logger(__name__)
 
 # A change of what any step does must change it: finished steps of older code are then refused.
-BUILDER_VERSION = 4
+BUILDER_VERSION = 5
 DEFAULT_TOP_K = 100
 # What a step cost, which is no fact about the corpus.
 _COSTS = ("seconds", "disk_bytes", "peak_memory_mb")

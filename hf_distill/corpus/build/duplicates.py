@@ -16,6 +16,7 @@ Shape legend: M texts, W words over all of them, n words of an n-gram, B bands o
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -31,32 +32,37 @@ from ..text.rows import clean, several_texts
 
 # --- equal texts -----------------------------------------------------------------------------------------------------
 
-# Marks belong to words: without its vowel signs a Hindi word is another one.
-_NON_WORD = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
+# Marks belong to the words that they are in: without its vowel signs a Hindi word is another one. One behind no letter
+# belongs to what is no word: to an emoji, or to an accent that stands for an apostrophe.
+_NON_WORD = regex.compile(r"(?:\A\p{M}+|[^\p{L}\p{N}\p{M}]\p{M}*)+")
+_ASCII_NON_WORD = re.compile(r"[^a-z0-9]+")
 # Soft hyphens, joiners and spaces without width.
 _INVISIBLE = regex.compile(r"\p{Cf}+")
 _BESIDE_UNSPACED = regex.compile(rf"(?<={UNSPACED}) | (?={UNSPACED})")
 _BRACKETS = regex.compile(r"-[lr][rsc]b-")
 _SPLIT_NEGATION = regex.compile(r"(?<=\p{L}) n t(?!\S)")
+_SPLIT_CANNOT = regex.compile(r"(?<!\S)can not(?!\S)")
 
 
 def normalize(text: str) -> str:
     """Make compatibility forms one (NFKC), fold case, and turn everything between words into one space.
 
-    What tasks write in the manner of the Penn Treebank (`does n't`, `-LRB-`) ends as running text does, and no space
-    is left beside a character of a script without spaces. A text without any word ("!!!") stays as it is, so that
-    such texts are not all the same.
+    What tasks write in the manner of the Penn Treebank (`does n't`, `can not`, `-LRB-`) ends as running text does, and
+    no space is left beside a character of a script without spaces. A text without any word ("!!!") stays as it is, so
+    that such texts are not all the same.
     """
     is_ascii = text.isascii()
     folded = text.casefold() if is_ascii else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold()
-    # Every text of a corpus comes through here: few have what two of the patterns look for.
+    # Every text of a corpus comes through here: few have what three of the patterns look for.
     if "b-" in folded:
         folded = _BRACKETS.sub(" ", folded)
-    folded = _NON_WORD.sub(" ", folded)
+    folded = (_ASCII_NON_WORD if is_ascii else _NON_WORD).sub(" ", folded)
     if not is_ascii:
         folded = _BESIDE_UNSPACED.sub("", folded)
     if " n t" in folded:
         folded = _SPLIT_NEGATION.sub("n t", folded)
+    if "can not" in folded:
+        folded = _SPLIT_CANNOT.sub("cannot", folded)
     return folded.strip() or text
 
 
