@@ -291,6 +291,8 @@ class TestErrors:
 
     def test_layers_need_their_initialisation(self):
         with pytest.raises(ValueError, match="init='random'"):
+            create_student(tiny_teacher("Bert"), "2x24", layers=[1, 2], init="random")
+        with pytest.raises(ValueError, match="96 neurons where its teacher has 48"):
             create_student(tiny_teacher("Bert"), "2x24", layers=[1, 2])
 
     def test_a_deeper_student_has_to_name_its_layers(self):

@@ -131,8 +131,8 @@ def copy_embeddings(teacher: PreTrainedModel, student: PreTrainedModel, cut: Cut
 
 def _fill_tables(tables: dict[str, Any], rows: dict[str, Tensor], first: int) -> None:
     """Give a student's tables the rows that they have a place for; positions begin with row `first`."""
-    if len(rows["word"]) == len(tables["word"].weight):
-        tables["word"].weight.copy_(rows["word"])
+    count = min(len(rows["word"]), len(tables["word"].weight))
+    tables["word"].weight[:count].copy_(rows["word"][:count])
     positions = tables["position"].weight[first:] if "position" in tables else None
     if positions is not None and "position" in rows:
         count = min(len(positions), len(rows["position"]))

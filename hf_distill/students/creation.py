@@ -101,6 +101,9 @@ def create_student(
         raise ValueError(f"calibration_tokens={calibration_tokens} (--calibration_tokens): it must be 0 or more.")
     config_class: Any = cls.config_class
     has_text = calibration_text is not None and calibration_tokens > 0
+    if layers is not None and init is None and has_weights(teacher):
+        # They may be more than the teacher has: some of them begin alike then.
+        init = "teacher"
     wanted = _chosen_init(init, teacher, shape, config_class, has_text=has_text)
     if layers is not None and wanted not in ("teacher", "teacher_layers"):
         raise ValueError(f"layers= chooses teacher layers, but init={wanted!r} takes none (--student_init).")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_distill.capture.architectures import ArchitectureInfo, describe_architecture
@@ -188,7 +188,7 @@ def take_weights(
     """Give a student what it takes of every weight of a teacher of the same class; in place.
 
     A tensor that one side has alone, or in another shape, stays as it was drawn: ModernBERT's first layer, for one,
-    has no norm.
+    has no norm. Tables share their first rows.
 
     Args:
         teacher: The teacher.
@@ -221,6 +221,15 @@ def take_weights(
             value = part(origin, source[origin], layer)
             if value.shape == target.shape:
                 target.copy_(value)
+            elif value.shape[1:] == target.shape[1:] and isinstance(_module_of(student, name), nn.Embedding):
+                # A table of more or fewer positions, or words, has those that both have.
+                rows = min(len(value), len(target))
+                target[:rows].copy_(value[:rows])
+
+
+def _module_of(model: PreTrainedModel, name: str) -> nn.Module:
+    """The module that has a weight."""
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 def base_prefix(model: PreTrainedModel) -> str:

@@ -124,6 +124,21 @@ class TestCutting:
         assert "begins with random weights" in caplog.text
         assert first_weights_of(student) is None
 
+    @pytest.mark.parametrize("init", ["teacher", "teacher_layers"])
+    @pytest.mark.parametrize("name", ["Bert", "Roberta", "DistilBert", "Electra", "Albert", "Deberta"])
+    def test_fewer_positions_and_more_words_share_their_first_rows(self, name, init):
+        teacher = tiny_teacher(name)
+        student = create_student(teacher, SAME, init=init, max_position_embeddings=20, vocab_size=70)
+        assert student.config.max_position_embeddings == 20
+        torch.testing.assert_close(output(student), output(teacher))
+
+    def test_layers_that_are_named_may_be_more_than_the_teacher_has(self, caplog):
+        student = create_student(tiny_teacher("Bert"), "6x16:4h:24", layers=[1, 1, 2, 3, 4, -1])
+        assert first_weights_of(student).layers == (1, 1, 2, 3, 4, 4)
+        assert caplog.text == ""
+        with pytest.raises(ValueError, match=r"64 hidden dimensions where its teacher has 32.*--student_shape"):
+            create_student(tiny_teacher("Bert"), "2x64:4h:48", layers=[1, 2])
+
     @pytest.mark.parametrize("init", ["teacher", "teacher_layers", "svd_embeddings"])
     def test_weights_that_are_not_there_are_not_taken(self, init):
         with pytest.raises(ValueError, match=f"init='{init}' copies weights"):
