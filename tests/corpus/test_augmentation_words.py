@@ -3,6 +3,7 @@
 import pytest
 from augmentation_cases import byte_level, metaspace, wordpiece
 from tokenizers import Tokenizer, models
+from tokenizers.normalizers import BertNormalizer
 from transformers import PreTrainedTokenizerFast
 
 from hf_distill.corpus.augment.words import (
@@ -29,6 +30,17 @@ def test_words_are_lower_cased_with_punctuation_apart_as_the_tokenizer_does(toke
     assert split(tokenizer, "The film, don't!").words == ["the", "film", ",", "don", "'", "t", "!"]
     cased = wordpiece(["The", "film"], lower_case=False)
     assert split(cased, "The film").words == ["The", "film"]
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+@pytest.mark.parametrize("strips", [True, False])
+def test_accents_stay_where_the_tokenizer_keeps_them(lower_case, strips):
+    tokenizer = wordpiece(["schön", "schon", "Schön", "Schon"], lower_case=lower_case)
+    tokenizer.backend_tokenizer.normalizer = BertNormalizer(lowercase=lower_case, strip_accents=strips)
+    found = split(tokenizer, "Schön", "german")
+    word = "Schon" if strips else "Schön"
+    assert found.words == [word.lower() if lower_case else word]
+    assert tokenizer.convert_ids_to_tokens(found.inputs["input_ids"][found.places[0]]) == found.words[0]
 
 
 def test_only_words_of_letters_that_are_no_stop_words_may_be_replaced(tokenizer):

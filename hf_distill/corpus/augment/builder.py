@@ -31,7 +31,7 @@ from .candidates import COUNTS, CandidateFinder
 from .sampler import Replacements, draw_row, random_of
 
 # A change of what any step does must change it: finished steps of older code are then refused.
-AUGMENTER_VERSION = 2
+AUGMENTER_VERSION = 3
 # TinyBERT's N_a; its code has other numbers for some tasks.
 DEFAULT_NUM_SAMPLES = 20
 TEXT_COLUMNS = ("text", "text_pair")

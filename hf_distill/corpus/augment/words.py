@@ -1,8 +1,8 @@
 """The words of a text, which of them may be replaced, and which a masked language model knows as one piece.
 
-Words are those of BERT's basic tokenisation (TinyBERT, data augmentation): lower-cased where the model's tokenizer
-does so, punctuation and Chinese characters apart. They are matched with the pieces of the model's own tokenizer by
-their places in the text, so any fast tokenizer will do: WordPiece, byte-level BPE, SentencePiece.
+Words are those of BERT's basic tokenisation (TinyBERT, data augmentation): lower-cased and without accents where the
+model's tokenizer does so, punctuation and Chinese characters apart. They are matched with the pieces of the model's own
+tokenizer by their places in the text, so any fast tokenizer will do: WordPiece, byte-level BPE, SentencePiece.
 
 Shape legend: W words, T pieces, V vocabulary.
 """
@@ -73,10 +73,12 @@ class WordSplitter:
         check_tokenizer(tokenizer)
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, MAX_TOKENS)
-        self.lower_case = _folds_case(tokenizer)
+        self.lower_case = _makes(tokenizer, "A", "a")
         self._is_english = language in {"english", "en"}
         self._stop_words = stop_words(language) - (TINYBERT_REPLACES if tinybert_words else set())
-        self._normalizer = normalizers.BertNormalizer(lowercase=self.lower_case)
+        # Some tokenizers lower-case and keep accents: German words are others without them.
+        strips_accents = _makes(tokenizer, "\u00e9", "e")
+        self._normalizer = normalizers.BertNormalizer(lowercase=self.lower_case, strip_accents=strips_accents)
         self._pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
     def is_eligible(self, word: str) -> bool:
@@ -188,6 +190,7 @@ def check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def _folds_case(tokenizer: Any) -> bool:
+def _makes(tokenizer: Any, given: str, expected: str) -> bool:
+    """Return whether a tokenizer makes another character of one before it splits a text."""
     normalizer = tokenizer.backend_tokenizer.normalizer
-    return normalizer is not None and normalizer.normalize_str("A").strip("▁ ") == "a"
+    return normalizer is not None and normalizer.normalize_str(given).strip("▁ ") == expected
