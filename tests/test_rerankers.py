@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from hf_distill.settings import (
     EvaluationArguments,
     FineTuningArguments,
     RunArguments,
+    ShardArguments,
     StudentArguments,
     TaskArguments,
     TeacherArguments,
@@ -321,8 +323,17 @@ def test_corpus_writes_queries_with_hard_negatives(beir, tmp_path):
     assert set(data[1]["candidates"]) <= set(DOCUMENTS)
     assert not any(data[1]["labels"])
     assert "BM25 engine" in corpus.summary(found)
-    with pytest.raises(ValueError, match=r"`--corpus` 'x.txt' is given.*leave it out"):
-        corpus.run(task, CorpusArguments(corpus="x.txt", corpus_dir=str(tmp_path / "other")))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("corpus", "x.txt"), ("top_k", 5), ("min_words", 3), ("unit", "sentence")]
+)
+def test_flags_of_a_general_corpus_have_no_use_for_candidates(beir, tmp_path, name, value):
+    given = CorpusArguments(corpus_dir=str(tmp_path / "other"), **{name: value})
+    with pytest.raises(ValueError, match=rf"`--{name}` is {value!r}, but .* documents of its own.*leave it out"):
+        corpus.run(TaskArguments(beir), given)
+    with pytest.raises(ValueError, match=r"`--num_shards` is 2, but .* documents of its own"):
+        corpus.run(TaskArguments(beir), replace(given, **{name: getattr(CorpusArguments(), name)}), ShardArguments(2))
 
 
 def test_a_copy_of_the_answer_is_no_wrong_document(beir, tmp_path):

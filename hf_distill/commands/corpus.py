@@ -30,7 +30,7 @@ from hf_distill.corpus.shards.runners import run_in_processes, run_with_ray
 from hf_distill.corpus.shards.second_pass import ShardSearch
 from hf_distill.corpus.text.analysis import Analyzer
 from hf_distill.settings import CorpusArguments, ShardArguments, TaskArguments
-from hf_distill.settings.parsing import load_plugins, loaded_plugins, write_arguments
+from hf_distill.settings.parsing import changed_arguments, load_plugins, loaded_plugins, write_arguments
 from hf_distill.storage.files import new_file
 from hf_distill.tasks.loading import LoadedTask, load_task
 from hf_distill.tasks.rows.choices import choices_of
@@ -85,7 +85,9 @@ def run(
         OSError: If something cannot be written, or the processes of a shard die again and again.
     """
     started = time.perf_counter()
-    if is_retrieval(task.task):
+    searches_own_documents = is_retrieval(task.task)
+    _refuse_flags_without_use(task, corpus, shards, searches_own_documents)
+    if searches_own_documents:
         return {**_rows_with_candidates(task, corpus), "seconds": round(time.perf_counter() - started, 2)}
     if corpus.corpus is None:
         raise ValueError("Name a general corpus: `--corpus` FILE, FOLDER or Hub id.")
@@ -141,17 +143,42 @@ def summary(results: dict[str, Any]) -> str:
     return f"BM25 engine: {engine['name']} ({engine['why']})\n{corpus_summary(results)}"
 
 
+# What decides candidates of queries, or changes none.
+_OF_CANDIDATES = {
+    *("corpus_dir", "work_dir", "num_candidates", "num_proc"),
+    *("engine", "language", "stem", "token_analysis", "bm25_k1", "bm25_b"),
+}
+
+
+def _refuse_flags_without_use(
+    task: TaskArguments, corpus: CorpusArguments, shards: ShardArguments | None, searches_own_documents: bool
+) -> None:
+    """Refuse flags of the other kind of corpus.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    given = changed_arguments(corpus, *(() if shards is None else (shards,)))
+    if searches_own_documents:
+        for name in given:
+            if name not in _OF_CANDIDATES:
+                raise ValueError(
+                    f"`--{name}` is {given[name]!r}, but `--task` {task.task!r} is a folder with documents of its "
+                    "own, which are searched for candidates of its queries: leave it out."
+                )
+    elif "num_candidates" in given:
+        raise ValueError(
+            f"`--num_candidates` is {corpus.num_candidates}, but `--task` {task.task!r} is no folder with documents "
+            "and queries: `--top_k` says how many rows an anchor finds."
+        )
+
+
 def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[str, Any]:
     """Write queries with candidates: what answers them, as is known, and then the best documents by BM25.
 
     Raises:
-        ValueError: If a general corpus is named, or no query has two candidates.
+        ValueError: If no query has two candidates.
     """
-    if corpus.corpus is not None:
-        raise ValueError(
-            f"`--corpus` {corpus.corpus!r} is given, but `--task` {task.task!r} is a folder with documents of its "
-            "own, which are searched for candidates: leave it out."
-        )
     found = training_queries(task.task, task.max_train_samples)
     documents, queries = found.texts[: len(found.documents)], list(found.texts[len(found.documents) :])
     choice = choose_engine(corpus.engine, len(documents))

@@ -53,6 +53,11 @@ def test_evaluation_texts_of_the_task_are_kept_out(data):
     assert results["statistics"]["dropped"]["equals_evaluation_text"] == 1
 
 
+def test_candidates_belong_to_folders_of_documents_and_queries(data):
+    with pytest.raises(ValueError, match=r"`--num_candidates` is 8, but `--task` 'glue/sst2' is no folder.*`--top_k`"):
+        build_corpus(*arguments(data, num_candidates=8))
+
+
 def test_choices_are_evaluation_texts_too(data, tmp_path):
     row = {"text": "a film", "a": "It was fine.", "b": "the plot is thin", "label": 0}
     others = {"a": "A dull one.", "b": "Rivers are wide."}

@@ -1,8 +1,8 @@
 """The words of a text, which of them may be replaced, and which a masked language model knows as one piece.
 
 Words are those of BERT's basic tokenisation (TinyBERT, data augmentation): lower-cased and without accents where the
-model's tokenizer does so, punctuation and Chinese characters apart. They are matched with the pieces of the model's own
-tokenizer by their places in the text, so any fast tokenizer will do: WordPiece, byte-level BPE, SentencePiece.
+model's tokenizer does so, punctuation and Chinese characters apart. They are matched with the pieces of the model's
+own tokenizer by their places in the text, so any fast tokenizer will do: WordPiece, byte-level BPE, SentencePiece.
 
 Shape legend: W words, T pieces, V vocabulary.
 """
