@@ -312,10 +312,10 @@ def _resolve_layers(
         return [uniform_teacher_layer(layer, shape.num_layers, total) for layer in range(1, shape.num_layers + 1)]
     if len(layers) != shape.num_layers:
         raise ValueError(
-            f"layers={list(layers)} names {len(layers)} teacher layers for a student of "
+            f"layers={list(layers)} (--student_layers) names {len(layers)} teacher layers for a student of "
             f"{shape.num_layers}: give one each."
         )
-    return [resolve_layer(layer, total, flag="layers") for layer in layers]
+    return [resolve_layer(layer, total, flag="--student_layers") for layer in layers]
 
 
 def _teacher_weights(
