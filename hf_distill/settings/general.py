@@ -60,4 +60,6 @@ class GeneralCorpusArguments:
         check_least(self, 1, "passage_words", "max_chars", "max_words", "num_proc")
         if self.weights is not None and (self.rows is None or len(self.rows) > 1):
             raise ValueError("`--weights` are shares of one number of `--rows`, for all corpora together.")
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError(f"`--max_words` ({self.max_words}) is below `--min_words` ({self.min_words}).")
         check_choices(self, "unit", "deduplicate")

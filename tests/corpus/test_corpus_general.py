@@ -90,6 +90,17 @@ def test_of_nearly_equal_texts_the_order_does_not_decide_which_is_drawn():
     assert len(drawn) == 1
 
 
+def test_an_error_names_the_corpus():
+    given = corpora(a=1) | {"b": Dataset.from_dict({"text": [1]})}
+    with pytest.raises(ValueError, match=r"`--corpora`, 'b': The column 'text' .* holds Value\('int64'\), not text"):
+        build_general_corpus(given)
+
+
+def test_an_empty_source_is_none():
+    given = {"a": Dataset.from_dict({"text": ["One.", "Two.", "Three."], "source": ["x", "", " "]})}
+    assert build_general_corpus(given).statistics["sources"] == {"a": 2, "x": 1}
+
+
 def test_splits_are_no_corpus():
     with pytest.raises(TypeError, match="'a' must be a `Dataset`, but it is a DatasetDict"):
         build_general_corpus({"a": DatasetDict(train=corpora(a=1)["a"])})
@@ -176,7 +187,7 @@ def test_what_does_not_fit_is_refused(given, settings, reason):
 @pytest.mark.parametrize(
     "settings",
     [{"rows": [0]}, {"weights": [1.0, -1.0], "rows": [3]}, {"weights": [1.0]}, {"max_chars": 0}, {"unit": "word"},
-     {"deduplicate": "near"}],
+     {"deduplicate": "near"}, {"max_words": 1, "min_words": 3}],
 )  # fmt: skip
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match=f"`--{next(iter(settings))}"):

@@ -181,6 +181,12 @@ def test_a_wide_blank_before_a_full_stop_ends_no_process(blank):
     assert sentences_of(f"Plan A{blank}.", "english") == [f"Plan A{blank}."]
 
 
+def test_a_language_that_is_neither_a_name_nor_a_code_is_refused():
+    assert SplitDocuments("text", "sentence", 100, "fi").language == "fi"
+    with pytest.raises(ValueError, match=r"`--language` is 'englsh'; sentences end by the rules of chinese, .*code"):
+        SplitDocuments("text", "sentence", 100, "englsh")
+
+
 def test_a_passage_is_as_many_sentences_as_fit():
     text = "One two three. Four five six. Seven eight. Nine ten eleven twelve. Thirteen."
     assert split(text) == ["One two three. Four five six.", "Seven eight. Nine ten eleven twelve.", "Thirteen."]

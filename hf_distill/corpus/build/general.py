@@ -113,8 +113,14 @@ class _GeneralBuild:
                     f"The general corpus {name!r} must be a `Dataset`, but it is a {type(corpus).__name__}."
                 )
         self.documents = [len(corpus) for corpus in corpora.values()]
-        self.corpora = [units_of(corpus, args) for corpus in corpora.values()]
-        self.usable: list[UsableRows] = [find_usable_rows(rows, args) for rows in self.corpora]
+        self.corpora: list[Dataset] = []
+        self.usable: list[UsableRows] = []
+        for name, corpus in corpora.items():
+            try:
+                self.corpora.append(units_of(corpus, args))
+                self.usable.append(find_usable_rows(self.corpora[-1], args))
+            except ValueError as error:
+                raise ValueError(f"`--corpora`, {name!r}: {error}") from error
         self.settings = {
             "general": GENERAL_VERSION,
             "corpora": {name: usable.checksum for name, usable in zip(self.names, self.usable, strict=True)},

@@ -163,13 +163,12 @@ def source_names(values: pa.ChunkedArray, kind: Any, default: str) -> list[str]:
     Args:
         values: The column, or a part of it.
         kind: Its feature.
-        default: Stands for missing values.
+        default: Stands for missing values and empty names.
     """
     if isinstance(kind, ClassLabel):
         # Minus one is a class that is not known.
         return [default if place is None or place < 0 else kind.names[place] for place in values.to_pylist()]
-    names: list[str] = values.cast(pa.string()).fill_null(default).to_pylist()
-    return names
+    return [default if name is None or not name.strip() else name for name in values.cast(pa.string()).to_pylist()]
 
 
 def find_usable_rows(corpus: Dataset, args: Settings, *, may_be_none: bool = False) -> UsableRows:
@@ -419,6 +418,7 @@ class SplitDocuments:
 
     Raises:
         ImportError: If sentencex is not installed.
+        ValueError: If the language is neither a known name nor a code.
     """
 
     # A change of the units must change it: units of older code would be taken from the cache.
@@ -426,6 +426,12 @@ class SplitDocuments:
 
     def __init__(self, text_column: str, unit: Unit, passage_words: int, language: str) -> None:
         require("sentencex", extra="documents", needed_by=f"`--unit {unit}`")
+        # sentencex takes any word, and has the rules for all languages for those that it does not know.
+        if language not in _CODES and regex.fullmatch(r"[a-z]{2,3}(-\w+)?", language) is None:
+            raise ValueError(
+                f"`--language` is {language!r}; sentences end by the rules of {', '.join(_CODES)}, or of a language "
+                "that is given by its code (fi)."
+            )
         self.text_column, self.unit, self.passage_words, self.language = text_column, unit, passage_words, language
         # The cache of `datasets` hashes what an object holds, not the code of an installed class.
         self.version = self.VERSION
