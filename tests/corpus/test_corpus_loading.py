@@ -259,6 +259,33 @@ def test_no_more_of_a_stream_is_read_than_asked_for(tmp_path):
     assert rows_of(few) == rows_of(build(tmp_path / "rows", max_corpus_rows=90))
 
 
+@pytest.mark.parametrize("early", [1, 3])
+def test_a_stream_may_begin_with_rows_that_lack_something(tmp_path, monkeypatch, early):
+    monkeypatch.setattr(loading, "_BATCH", 2)
+
+    def rows():
+        yield from [{"text": None, "source": None}] * early
+        yield from ({"text": "fox dog", "source": "s"}, {"text": "dog"}, {"text": None, "source": "t"})
+
+    found = rows_of(build(tmp_path, ["fox dog"], IterableDataset.from_generator(rows), corpus_name="mine", top_k=2))
+    assert [(row["text"], row["source"]) for row in found] == [("fox dog", "s"), ("dog", "mine")]
+
+
+@pytest.mark.parametrize(
+    ("late", "batch", "message"),
+    [
+        ({"text": "dog", "label": 1}, 1, r"columns \['label'\], which the first ones lack: \['text'\]"),
+        ({"text": ["dog"]}, 1, "do not have the types of the first ones"),
+        ({"text": ["dog"]}, 2, "a column has values of several types"),
+    ],
+)
+def test_rows_of_a_stream_that_do_not_fit_the_first_are_an_error(tmp_path, monkeypatch, late, batch, message):
+    monkeypatch.setattr(loading, "_BATCH", batch)
+    stream = IterableDataset.from_generator(lambda: iter([{"text": "fox"}, late]))
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, ["fox"], stream)
+
+
 def test_a_stream_needs_a_folder_which_keeps_no_other(tmp_path):
     stream = GENERAL.to_iterable_dataset()
     with pytest.raises(ValueError, match="A streaming corpus needs `work_dir`"):

@@ -321,25 +321,59 @@ def _texts(rows: Dataset | IterableDataset, count: int) -> list[dict[str, str]]:
 
 
 def _write(stream: IterableDataset, file: Path, max_rows: int | None, name: str) -> None:
-    batches = _tables(stream, max_rows)
+    batches = _tables(stream, max_rows, name)
     first = next(batches, None)
     if first is None or not len(first):
         raise ValueError(f"{name} has no row.")
+    # A column that holds nothing yet is one of text: sources and texts may begin with missing ones.
+    schema = pa.schema(
+        [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in first.schema]
+    )
     with (
         new_file(file) as partial,
         tqdm(total=max_rows, desc="Streaming rows", unit=" rows", unit_scale=True) as bar,
-        ArrowWriter(path=str(partial), schema=first.schema) as writer,
+        ArrowWriter(path=str(partial), schema=schema) as writer,
     ):
         for table in chain([first], batches):
-            writer.write_table(table.cast(first.schema))
+            writer.write_table(_as(schema, table, name))
             bar.update(len(table))
         writer.finalize()
 
 
-def _tables(stream: IterableDataset, max_rows: int | None) -> Iterator[pa.Table]:
+def _as(schema: pa.Schema, table: pa.Table, name: str) -> pa.Table:
+    """Return rows of a stream in the types of its first rows; columns that they lack are empty.
+
+    Raises:
+        ValueError: If a column is new, or its values do not fit.
+    """
+    new = [column for column in table.column_names if column not in schema.names]
+    if new:
+        raise ValueError(f"{name}: some rows have the columns {new}, which the first ones lack: {schema.names}.")
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type) for field in schema
+    ]
+    try:
+        return pa.Table.from_arrays(
+            [column.cast(field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+        )
+    except pa.ArrowException as error:
+        raise ValueError(f"{name}: some rows do not have the types of the first ones: {error}") from error
+
+
+def _of_one_type(batch: dict[str, list[Any]], name: str) -> pa.Table:
+    try:
+        return pa.Table.from_pydict(batch)
+    except pa.ArrowException as error:
+        raise ValueError(f"{name}: a column has values of several types: {error}") from error
+
+
+def _tables(stream: IterableDataset, max_rows: int | None, name: str) -> Iterator[pa.Table]:
     """Yield the rows in batches. `IterableDataset.take` would read on to the next batch of the file."""
     left = sys.maxsize if max_rows is None else max_rows
-    for table in stream.with_format("arrow").iter(batch_size=min(_BATCH, left)):
+    # Without features the types of a batch are those of all its rows: `datasets` would take those of the first one.
+    is_typed = stream.features is not None
+    for batch in stream.with_format("arrow" if is_typed else None).iter(batch_size=min(_BATCH, left)):
+        table = batch if is_typed else _of_one_type(batch, name)
         yield table.slice(0, left)
         left -= len(table)
         if left <= 0:
