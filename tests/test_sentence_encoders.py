@@ -210,6 +210,26 @@ def test_modules_that_are_unknown_or_lead_elsewhere_are_refused(tmp_path):
             read_head(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("modules.json", {}, "modules.json is {}; it must be a list"),
+        ("modules.json", [{"path": ""}], "a sentence encoder begins with Transformer and Pooling"),
+        ("1_Pooling/config.json", {"pooling_mode": 3}, "`pooling_mode` of a pooling is 3; it must be a list"),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, "`prompts` must be `name: value` pairs"),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, "`truncate_dim` .* is 0; it must be at least 1"),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, "`max_seq_length` is 'long'; it must be a number"),
+        ("2_Dense/config.json", {"in_features": 9, "out_features": 3}, r"describes the weights .*\(3, 9\).*\(3, 4\)"),
+        ("2_Dense/config.json", {"in_features": 4}, "`out_features` is None; it must be a number"),
+    ],
+)
+def test_files_that_hold_something_else_are_one_line(file, content, message, tmp_path):
+    SentenceHead("mean", [Dense(4, 3)]).save(tmp_path, 4)
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read_head(str(tmp_path))
+
+
 def test_an_encoder_that_names_the_class_of_its_pretraining_is_loaded_without_that_head(teacher_folder):
     path = Path(teacher_folder, "config.json")
     config = json.loads(path.read_text())

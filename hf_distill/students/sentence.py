@@ -28,6 +28,7 @@ from ..hub.loading import find_file
 from ..hub.selection import MODULES_FILE
 from ..settings.distill import PoolingMode
 from ..storage.files import new_file, read_json, read_mapping, write_json
+from ..storage.plain_values import as_hint
 from ..tasks.rows.text import say_cut
 
 logger = logging.get_logger(__name__)
@@ -121,7 +122,7 @@ class SentenceHead(nn.Module):
         """Make the head.
 
         Raises:
-            ValueError: If a mode of pooling is unknown.
+            ValueError: If a mode of pooling is unknown, or no number of the vector is kept.
         """
         super().__init__()
         modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
@@ -135,6 +136,8 @@ class SentenceHead(nn.Module):
         self.max_length = max_length
         self.include_prompt = include_prompt
         self.similarity = similarity
+        if truncate_dim is not None and truncate_dim < 1:
+            raise ValueError(f"`truncate_dim` of a sentence encoder is {truncate_dim}; it must be at least 1.")
         self.truncate_dim = truncate_dim
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -375,8 +378,8 @@ def read_head(name: str, revision: str | None = None) -> SentenceHead | None:
     listed = find_file(name, MODULES_FILE, revision)
     if listed is None:
         return None
-    modules = read_json(listed)
-    kinds = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in modules]
+    modules = as_hint(read_json(listed), list[dict[str, Any]], f"{name!r}: {MODULES_FILE}")
+    kinds = [(str(module.get("type")).rpartition(".")[2], str(module.get("path", ""))) for module in modules]
     if [kind for kind, _ in kinds] == ["Transformer"]:
         # A reranker: its head is the model's own.
         return None
@@ -393,15 +396,19 @@ def read_head(name: str, revision: str | None = None) -> SentenceHead | None:
             "is not done here: give lower-case text."
         )
     settings = _read_optional(name, SETTINGS_FILE, revision)
+
+    def setting(field: str, hint: Any) -> Any:
+        return as_hint(settings.get(field), hint | None, f"{name!r}: {SETTINGS_FILE}: `{field}`")
+
     return SentenceHead(
         _modes(pooling),
         [_read_step(name, kind, path, revision) for kind, path in kinds[2:]],
-        prompts={key: text for key, text in (settings.get("prompts") or {}).items() if text},
-        default_prompt=settings.get("default_prompt_name"),
-        max_length=encoder.get("max_seq_length"),
+        prompts={key: text for key, text in (setting("prompts", dict[str, str | None]) or {}).items() if text},
+        default_prompt=setting("default_prompt_name", str),
+        max_length=as_hint(encoder.get("max_seq_length"), int | None, f"{name!r}: {ENCODER_FILE}: `max_seq_length`"),
         include_prompt=bool(pooling.get("include_prompt", True)),
-        similarity=settings.get("similarity_fn_name"),
-        truncate_dim=settings.get("truncate_dim"),
+        similarity=setting("similarity_fn_name", str),
+        truncate_dim=setting("truncate_dim", int),
     )
 
 
@@ -487,13 +494,21 @@ def _read_step(name: str, kind: str, path: str, revision: str | None) -> nn.Modu
     config = _read_config(name, path, revision) if kind == "Dense" else {}
     _check_kind(kind, config)
     activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
-    step = Dense(config["in_features"], config["out_features"], config.get("bias", True), activation)
+    file = f"{name!r}: {path}/config.json"
+    entering, leaving = (
+        as_hint(config.get(field), int, f"{file}: `{field}`") for field in ("in_features", "out_features")
+    )
+    step = Dense(entering, leaving, bool(config.get("bias", True)), activation)
     weights = find_file(name, f"{path}/model.safetensors", revision)
     old = None if weights else find_file(name, f"{path}/pytorch_model.bin", revision)
     if weights is None and old is None:
         raise ValueError(f"{name!r} lacks the weights of its module {path!r} (model.safetensors).")
     state = safetensors.torch.load_file(weights) if weights else torch.load(cast(str, old), weights_only=True)
-    step.linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in state.items()})
+    given = {key.removeprefix("linear."): value.float() for key, value in state.items()}
+    theirs, ours = ({key: tuple(one.shape) for key, one in each.items()} for each in (given, step.linear.state_dict()))
+    if theirs != ours:
+        raise ValueError(f"{file} describes the weights {ours}, but they are {theirs}.")
+    step.linear.load_state_dict(given)
     return step
 
 
@@ -508,7 +523,7 @@ def _modes(config: Mapping[str, Any]) -> tuple[str, ...]:
     mode = config.get("pooling_mode")
     if mode is None:
         return tuple(mode for name, mode in _POOLING_FIELDS.items() if config.get(name)) or ("mean",)
-    return (mode,) if isinstance(mode, str) else tuple(mode)
+    return tuple(as_hint([mode] if isinstance(mode, str) else mode, list[str], "The `pooling_mode` of a pooling"))
 
 
 def _read_config(name: str, path: str, revision: str | None) -> dict[str, Any]:
