@@ -218,6 +218,8 @@ def encoding_hint(path: PathLike, error: BaseException) -> str:
     """The end of an error about a file that is not in UTF-8: what it seems to be; nothing for any other error."""
     if not isinstance(error, UnicodeDecodeError):
         return ""
-    with open(path, "rb") as stream:
-        start = stream.read(2)
+    start = b""
+    if not Path(path).name.lower().endswith(COMPRESSIONS):
+        with open(path, "rb") as stream:
+            start = stream.read(2)
     return f" It seems to be {_NO_TEXT.get(start, 'in Latin-1 or Windows-1252')}: save it as UTF-8."

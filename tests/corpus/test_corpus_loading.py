@@ -233,6 +233,12 @@ def test_a_label_names_no_folder_of_this_machine(tmp_path):
     assert corpus_label("some-owner/some-corpus") == "some-owner/some-corpus"
 
 
+def test_of_a_compressed_file_the_encoding_is_the_fault_and_not_the_compression(tmp_path):
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress("caf\u00e9\n".encode("latin-1")))
+    with pytest.raises(ValueError, match="It seems to be in Latin-1 or Windows-1252: save it as UTF-8"):
+        load_general_corpus(tmp_path / "c.txt.gz")
+
+
 # --- streams --------------------------------------------------------------------------------------------------------
 
 
