@@ -161,6 +161,11 @@ class TinyBERTPredictionObjective(LogitsObjective):
     def check(self, student: Signals, teacher: Signals | None) -> None:
         """As for `logits`; a head with one output has values, from whose labels `tinybert_compat` learns."""
         super().check(student, teacher)
+        if self.tinybert_compat and SPAN_LABELS.keys() & student.logits.keys():
+            raise ValueError(
+                "`tinybert_compat` divides by the number of classes, and a head for answers has none but the places of "
+                "a batch, padding among them: leave it out."
+            )
         one_output = any(v.shape[-1] == 1 for name, v in student.logits.items() if name not in SPAN_LABELS)
         self.needs_labels = self.tinybert_compat and (self.problem_type == "regression" or one_output)
 

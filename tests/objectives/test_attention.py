@@ -236,3 +236,11 @@ def test_regression_of_tinybert_learns_from_the_teacher_or_as_its_code_from_the_
     )
     with pytest.raises(ValueError, match="`tinybert_prediction` needs the column 'labels'"):
         compat(head(student), head(teacher))
+
+
+def test_answers_have_no_number_of_classes_for_tinybert():
+    spans = {name: torch.randn(2, 4) for name in ("start_logits", "end_logits")}
+    side = Signals(attention_mask=torch.ones(2, 4, dtype=torch.long), logits=spans)
+    make("tinybert_prediction", side, side)
+    with pytest.raises(ValueError, match=r"`tinybert_compat` divides by the number of classes.*head for answers"):
+        make("tinybert_prediction", side, side, tinybert_compat=True)
