@@ -52,6 +52,39 @@ def build(build):
     return make
 
 
+class Once(TeacherSource):
+    """Says one thing for all rows."""
+
+    def signals(self, inputs):
+        return Signals(inputs["attention_mask"], logits={"logits": torch.tensor([[-2.0, 2.0]])})
+
+
+class Mapped(TeacherSource):
+    """Gives tensors in place of signals."""
+
+    def signals(self, inputs):
+        return {"logits": torch.zeros(len(inputs["attention_mask"]), 2)}
+
+
+def test_what_a_source_gives_is_looked_at(build):
+    with pytest.raises(ValueError, match=r"the teacher's logits have 1 rows, but the batch has 8"):
+        build(Once()).train()
+    with pytest.raises(ValueError, match=r"must return `Signals`.*its `signals` gave a mapping with a Tensor"):
+        build(Mapped())
+
+
+def test_a_source_without_layers_is_named(make_trainer, rows):
+    with pytest.raises(
+        ValueError, match=r"'relation' compares layers, but the teacher \(Sure\).*give it `num_layers`"
+    ):
+        make_trainer(Sure(), train_dataset=rows, objectives=["relation"])
+
+
+@pytest.mark.parametrize("size", [1e-60, 3e38, 1e308])
+def test_weights_of_any_size_are_shares(size):
+    assert SeveralTeachers([Sure(), Sure()], weights=[size * 0.75, size * 0.25]).weights.tolist() == [0.75, 0.25]
+
+
 @pytest.mark.parametrize("teacher", [Sure(), SaysSo()], ids=["TeacherSource", "signals alone"])
 def test_a_source_with_signals_alone_teaches(build, teacher):
     trainer = build(teacher)

@@ -156,6 +156,38 @@ def named_signals(signals: Signals) -> Iterable[tuple[str, Tensor]]:
         yield "vectors of texts", signals.pooled
 
 
+def checked_signals(given: Any, teacher: str) -> Any:
+    """What a teacher said, if it is signals, or those of each objective.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    said = list(given.values()) if isinstance(given, Mapping) else [given]
+    wrong = next((type(one).__name__ for one in said if not isinstance(one, Signals)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"The teacher ({teacher}) must return `Signals`, or those of each objective by its name, but "
+            f"its `signals` gave a {'mapping with a ' if isinstance(given, Mapping) else ''}{wrong}."
+        )
+    return given
+
+
+def check_rows(objective: str, student: Signals, teacher: Signals | None) -> None:
+    """Refuse signals of other rows than the batch's, which would be repeated for all of them.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    if teacher is None:
+        return
+    for name, values in named_signals(teacher):
+        rows = len(student.logits.get(name, student.attention_mask))
+        if len(values) != rows and (name in student.logits or name not in teacher.logits):
+            raise ValueError(
+                f"The objective {objective!r}: the teacher's {name} have {len(values)} rows, but the batch has {rows}."
+            )
+
+
 class EarlyStopError(Exception):
     """Raised inside the model once everything was recorded; `SignalCapture` catches it."""
 

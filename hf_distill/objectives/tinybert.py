@@ -163,8 +163,8 @@ class TinyBERTPredictionObjective(LogitsObjective):
         super().check(student, teacher)
         if self.tinybert_compat and SPAN_LABELS.keys() & student.logits.keys():
             raise ValueError(
-                "`tinybert_compat` divides by the number of classes, and a head for answers has none but the places of "
-                "a batch, padding among them: leave it out."
+                "`tinybert_compat` divides by the number of classes, and a head for answers has none but the places "
+                "of a batch, padding among them: leave it out."
             )
         one_output = any(v.shape[-1] == 1 for name, v in student.logits.items() if name not in SPAN_LABELS)
         self.needs_labels = self.tinybert_compat and (self.problem_type == "regression" or one_output)

@@ -80,8 +80,9 @@ class SeveralTeachers(TeacherSource):
             )
         self.teachers = list(teachers)
         self.rule: CombinationRule = rule
-        raw = torch.tensor([1.0] * len(self.teachers) if weights is None else list(weights))
-        self.weights = raw / raw.sum()
+        raw = torch.tensor([1.0] * len(self.teachers) if weights is None else list(weights), dtype=torch.float64)
+        raw = raw / raw.max()
+        self.weights = (raw / raw.sum()).float()
         self.offload = offload
         self.device = torch.device("cpu")
         self.num_layers = self.teachers[0].num_layers

@@ -19,7 +19,7 @@ from hf_distill.tasks.labels import LABEL_COLUMNS
 
 from ...capture.architectures import forward_columns, label_head, unwrap
 from ...capture.batch import units_of
-from ...capture.signals import SignalRequest, Signals
+from ...capture.signals import SignalRequest, Signals, check_rows, checked_signals
 from ...capture.transformer import attention_given_back, capture_of
 from ...hub.loading import load_model
 from ...kernels.least_squares import LinearFit
@@ -157,7 +157,7 @@ class DistillationModel(PreTrainedModel):
                     "only `logits` and `labels` can be used with it."
                 )
         probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        taught = None if teacher is None else teacher.probe(probe)
+        taught = None if teacher is None else checked_signals(teacher.probe(probe), teacher.describe())
         was_training = self.student.training
         self.student.eval()
         student = self._capture(**probe)
@@ -393,6 +393,7 @@ class DistillationModel(PreTrainedModel):
                 continue
             share = _share(here, num_items, self.counted_in(name))
             seen = in_pieces[self._prefixes[name]] if name in self._prefixes else student
+            check_rows(name, seen, teacher)
             weight: Any = self.weights[name] * self._factors[name] if name in self._factors else self.weights[name]
             for term, value in objective(seen, teacher, labels).items():
                 value = value * share * loss_scale
@@ -574,7 +575,7 @@ def with_objectives(
             # Some settings follow from the one teacher of several that the objective learns from.
             [item] = build_objectives([items[index]], options | _options_of(its_teacher))
             objectives[index] = item
-        item.objective.bind(depth, None if its_teacher is None else its_teacher.num_layers)
+        _bind(item, depth, its_teacher)
         if its_teacher is not None and item.objective.teacher_request:
             own_tokens[item.name] = its_teacher.own_tokens
     if teacher is not None:
@@ -582,6 +583,23 @@ def with_objectives(
         if any(item.objective.reads_candidates for item in objectives):
             keep_activation(student, teacher.members)
     return DistillationModel(student, objectives, own_tokens, _head_for(student, objectives, teacher, args, own_head))
+
+
+def _bind(item: WeightedObjective, depth: int, teacher: TeacherSource | None) -> None:
+    """Tell an objective how deep both sides are.
+
+    Raises:
+        ValueError: If a layer does not exist, or the teacher has none that it could name.
+    """
+    try:
+        item.objective.bind(depth, None if teacher is None else teacher.num_layers)
+    except ValueError as error:
+        if teacher is None or teacher.num_layers is not None:
+            raise
+        raise ValueError(
+            f"The objective {item.name!r} compares layers, but the teacher ({teacher.describe()}) does not say how "
+            "many it has: give it `num_layers`, or take an objective on logits."
+        ) from error
 
 
 def _head_for(
