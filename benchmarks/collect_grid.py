@@ -5,8 +5,7 @@
         --commit 46b87fe --output benchmarks/results/mitkd_en.json
 
 A run is JOB:NAME=FOLDER, where the job is one of those of `collect_run.py`, `mtl` or `generation`. Commands are
-rebuilt from the arguments that every run wrote. With `--rows STUDENT=BASELINE` students that the first grid distilled
-get rows in the README's table: each with its baseline beside the model `teacher` of the grid, and its speed-up.
+rebuilt from the arguments that every run wrote.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from collect_run import command_of, measure_speed, without_paths
+from collect_run import command_of, without_paths
 from record import head_commit
 
 from hf_distill.commands.grid import format_tables
@@ -53,32 +52,6 @@ def gather_grid(folder: Path) -> dict[str, Any]:
     }
 
 
-def summaries(folder: Path, student: str, baseline: str, num_batches: int) -> list[dict[str, Any]]:
-    """A student and its baseline beside the teacher, a row for each task that it was distilled for."""
-    facts = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
-    scores = facts["tables"]["1"]
-    found = []
-    for task, reached in scores[student].items():
-        trained = next(Path(facts["models"][student], task.replace("/", "_")).glob("seed*"))
-        speed = measure_speed(Path(facts["models"]["teacher"].replace("{task}", task)), trained, num_batches)
-        of_student = json.loads((trained / "results.json").read_text(encoding="utf-8"))
-        found.append(
-            {
-                "task": task,
-                "student_shape": of_student["student_shape"],
-                "metric": facts["metrics"][task],
-                "teacher": scores["teacher"][task]["mean"],
-                "student": reached["mean"],
-                "spread": reached.get("spread"),
-                "runs": reached["runs"],
-                "baseline": scores[baseline][task]["mean"],
-                "baseline_spread": scores[baseline][task].get("spread"),
-                "speedup": round(speed["speedup"], 2),
-            }
-        )
-    return found
-
-
 def named(entry: str) -> tuple[str, Path]:
     """NAME=FOLDER."""
     name, _, folder = entry.partition("=")
@@ -90,8 +63,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grids", nargs="*", default=[], help="NAME=FOLDER of `hf-distill grid`")
     parser.add_argument("--runs", nargs="*", default=[], help="JOB:NAME=FOLDER of what made the models")
-    parser.add_argument("--rows", nargs="*", default=[], help="STUDENT=BASELINE of the first grid")
-    parser.add_argument("--speed_batches", type=int, default=20, help="batches of 32 x 128 for the speed-up")
     parser.add_argument("--note", default="", help="what a reader should know")
     parser.add_argument("--commit", help="commit that the runs were made with; by default the one checked out")
     parser.add_argument("--output", type=Path, required=True)
@@ -108,10 +79,6 @@ def main() -> None:
         "machine": {"cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
         "commit": options.commit or head_commit(),
     }
-    if options.rows:
-        first = named(options.grids[0])[1]
-        pairs = (entry.split("=") for entry in options.rows)
-        gathered["summaries"] = [row for pair in pairs for row in summaries(first, *pair, options.speed_batches)]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(gathered, indent=1) + "\n", encoding="utf-8")
     for name, grid in gathered["grids"].items():

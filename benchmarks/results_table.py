@@ -3,9 +3,8 @@
     python benchmarks/results_table.py            # prints them
     python benchmarks/results_table.py --write    # puts them into the pages
 
-In the README every row is one file that `collect_run.py` wrote, or a student of a file of `collect_grid.py`; in the
-page of presets it is one line of `presets.py`. Other pages hold the tables of a file of `collect_grid.py` where they
-name it: `<!-- tables:begin FILE -->`.
+In the README every row is one file that `collect_run.py` wrote, in the page of presets one line of `presets.py`. Other
+pages hold the tables of a file of `collect_grid.py` where they name it: `<!-- tables:begin FILE -->`.
 """
 
 from __future__ import annotations
@@ -29,32 +28,20 @@ PRESETS_HEADER = """| preset | student | first weights | parameters | learning r
 
 
 def rows() -> list[dict[str, Any]]:
-    """The summaries of all runs, by task."""
-    found = []
-    for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        summaries = facts.get("summaries", [facts["summary"]] if "summary" in facts else [])
-        found += [summary | {"file": file.name} for summary in summaries]
-    return sorted(found, key=lambda row: (row["task"], row["student_shape"]))
-
-
-def percent(score: float, spread: float | None = None) -> str:
-    """A score in percent, with its spread over the seeds where there are several."""
-    return f"{100 * score:.1f}" + (f" ± {100 * spread:.1f}" if spread else "")
+    """The summaries of all runs, by file name."""
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    found = [json.loads(file.read_text(encoding="utf-8")) | {"file": file.name} for file in files]
+    return [run["summary"] | {"file": run["file"]} for run in found if "summary" in run]
 
 
 def table() -> str:
     """The table as Markdown."""
     lines = []
     for row in rows():
-        scores = (
-            percent(row["teacher"]),
-            percent(row["student"], row.get("spread")),
-            percent(row["baseline"], row.get("baseline_spread")),
-        )
+        percent = (f"{100 * row[role]:.1f}" for role in ("teacher", "student", "baseline"))
         retention = f"{row['student'] / row['teacher']:.1%}"
         task = f"[{row['task']}](benchmarks/results/{row['file']})"
-        cells = (task, row["student_shape"], row["metric"], *scores, retention, f"{row['speedup']:.1f}x")
+        cells = (task, row["student_shape"], row["metric"], *percent, retention, f"{row['speedup']:.1f}x")
         lines.append(f"| {' | '.join(cells)} |\n")
     return HEADER + "".join(lines)
 
