@@ -126,6 +126,14 @@ def test_masks_depend_on_seed_and_rows(tiny_tokenizer, sentences):
     assert not torch.equal(MaskingCollator(tiny_tokenizer, seed=2)(rows)["labels"], first)
 
 
+def test_no_size_of_the_batches_changes_what_is_masked_in_an_evaluation(fill_masks):
+    found = []
+    for size in (1, 5, 64):
+        trainer = fill_masks(per_device_eval_batch_size=size)
+        found.append(trainer.evaluate(trainer.train_dataset.select(range(24)))["eval_loss/labels/hard"])
+    assert found[1:] == pytest.approx([found[0]] * 2, abs=1e-5)
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_rows_of_an_evaluation_are_masked_by_themselves(tiny_tokenizer, sentences, side):
     tokenizer = copy.deepcopy(tiny_tokenizer)

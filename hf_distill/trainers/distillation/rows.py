@@ -212,16 +212,18 @@ class RowReader:
     def _way_out(self, bound: int) -> str:
         return f"Give at most `--max_length {bound}` where the trainer tokenizes, or cut the rows where you do."
 
-    def collator(self, columns: Sequence[str] | None, *, needs_labels: bool) -> Any:
+    def collator(self, columns: Sequence[str] | None, *, needs_labels: bool, evaluating: bool = False) -> Any:
         """Return the collator: the user's or ours, with the signals of stored teachers.
 
         Args:
             columns: Those that models read; `None` keeps all.
             needs_labels: Whether an objective learns from labels: then labels that the head does not want are an
                 error.
+            evaluating: Whether rows are masked by themselves, so that no size of the batches changes a score.
         """
-        masks = isinstance(self.own_collator, MaskingCollator)
-        found = self.own_collator
+        found, masks = self.own_collator, self.masks
+        if masks and evaluating:
+            found = found.of_each_row()
         options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
         if found is None or masks:
             labels = None if masks else LabelReader(self._head, self._own_names, needed=needs_labels)
@@ -232,9 +234,14 @@ class RowReader:
         return found if self.teacher is None else self.teacher.collator(found)
 
     @property
+    def masks(self) -> bool:
+        """Whether the collator masks tokens, which are what is learnt."""
+        return isinstance(self.own_collator, MaskingCollator)
+
+    @property
     def collates_any_row(self) -> bool:
         """Whether the collator chooses its columns by itself, or is one of the user's that reads raw rows."""
-        return self.leaves_raw or self.own_collator is None or isinstance(self.own_collator, MaskingCollator)
+        return self.leaves_raw or self.own_collator is None or self.masks
 
     def check_batch(self, inputs: Mapping[str, Any]) -> None:
         """Check the width of a batch of rows that nobody could look at before.

@@ -284,9 +284,13 @@ class DistillationTrainer(BaseTrainer):
         self.rows = RowReader(self.student, self.teacher, self.processing_class, self.args, self.label_names, collator)
         self.train_dataset = self._read_rows(self.train_dataset, "train_dataset")
         self.eval_dataset = self._read_rows(self.eval_dataset, "eval_dataset", several=True)
+        self.data_collator = self._collator()
+
+    def _collator(self, *, evaluating: bool = False) -> Any:
+        """The collator of the training, or that of an evaluation."""
         columns = self._signature_columns if self.args.remove_unused_columns else None
         needs_labels = any(objective.needs_labels for objective in self.model.objectives.values())
-        self.data_collator = self.rows.collator(columns, needs_labels=needs_labels)
+        return self.rows.collator(columns, needs_labels=needs_labels, evaluating=evaluating)
 
     def _check_objectives(self) -> None:
         self.model.check(self.teacher, self.args)
@@ -366,7 +370,13 @@ class DistillationTrainer(BaseTrainer):
             # With persistent workers the base class keeps one loader, whatever rows it is asked for.
             getattr(self, "_eval_dataloaders", {}).pop("eval", None)
             self._rows_of_loader = rows
-        return super().get_eval_dataloader(eval_dataset)
+        of_training = self.data_collator
+        if self.rows.masks:
+            self.data_collator = self._collator(evaluating=True)
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = of_training
 
     def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
         """As `get_eval_dataloader`, for the student alone: the rows need no labels and no signals of a teacher."""
