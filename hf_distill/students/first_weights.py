@@ -161,19 +161,14 @@ def give_first_weights(
 
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Put a model into evaluation mode, in which it gives no attention maps; afterwards it is as before."""
-    config: Any = model.base_model.config
-    modes, maps = [(module, module.training) for module in model.modules()], config.output_attentions
+    """Put a model into evaluation mode; afterwards every module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    if maps:
-        config.output_attentions = False
     try:
         yield
     finally:
         for module, is_training in modes:
             module.training = is_training
-        if maps:
-            config.output_attentions = maps
 
 
 def first_weights_of(student: PreTrainedModel) -> FirstWeights | None:
