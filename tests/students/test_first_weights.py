@@ -290,13 +290,16 @@ class TestRefitting:
         teacher.set_attn_implementation(attention)
         teacher.config.output_attentions = attention == "eager"
         modes = [module.training for module in teacher.modules()]
+        # A model that is to give attention maps gets hooks of transformers by its first pass.
+        teacher(torch.tensor([[1, 2]]))
+        hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in teacher.modules()]
         student = create_student(teacher, SMALLER, calibration_text=sentences, tokenizer=tiny_tokenizer)
         assert modes == [module.training for module in teacher.modules()]
         assert teacher.config._attn_implementation == attention
         assert teacher.config.output_attentions == (attention == "eager")
         assert student.config._attn_implementation == "sdpa"
         assert all(torch.equal(a, b) for a, b in zip(before, teacher.parameters(), strict=True))
-        assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
+        assert hooks == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in teacher.modules()]
 
     def test_text_without_a_tokenizer_is_refused(self, teacher, sentences):
         with pytest.raises(ValueError, match="tokenizer="):
