@@ -19,6 +19,7 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from hf_distill.kernels.least_squares import RIDGES, fit_linear
 from hf_distill.students.blocks import attend, block_of, embed
@@ -149,7 +150,7 @@ class TestCutting:
             create_student(offloaded, SAME, init=init)
 
     def test_adapters_beside_the_weights_are_to_be_merged_first(self):
-        peft = pytest.importorskip("peft")
+        peft = pytest.importorskip("peft", minversion=MIN_PEFT_VERSION)
         teacher = tiny_teacher("Bert")
         teacher.add_adapter(peft.LoraConfig(r=2, target_modules=["query"]))
         with pytest.raises(ValueError, match=r"adapters beside its weights \(add_adapter\).*merge_and_unload"):

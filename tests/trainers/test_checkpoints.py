@@ -20,6 +20,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from hf_distill import (
     DistillationArguments,
@@ -474,7 +475,7 @@ def test_the_folder_of_teacher_or_student_is_no_output(tiny_bert_config, tiny_to
 @pytest.mark.parametrize("name", ["default", "other"])
 def test_an_adapter_that_transformers_added_is_gone_on_with(build, tiny_student, tmp_path, name, said):
     """`Trainer` itself cannot load the checkpoints that it writes of such a model."""
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", minversion=MIN_PEFT_VERSION)
 
     def trainer(**more):
         set_seed(1)
