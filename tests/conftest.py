@@ -25,6 +25,11 @@ from trainings import sharpened
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
 
+def pytest_make_parametrize_id(val, argname):
+    """A name for bytes: compressed ones hold the time, and every process has to name its tests alike."""
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_wait_for_the_disk():
     """Tests end processes, never the machine: what the system has taken need not be on the disk."""
