@@ -672,7 +672,6 @@ def test_what_trainer_does_is_done_in_a_distillation(name, make_trainer, token_r
     [
         ("dataloader_drop_last", True),
         ("neftune_noise_alpha", 1.0),
-        ("activation_checkpointing", True),
         ("include_for_metrics", ["loss"]),
         ("label_names", ["labels"]),
         ("bf16_full_eval", True),

@@ -598,3 +598,22 @@ def test_an_encoder_that_stays_as_it_is_is_said(encoder, tasks, tiny_tokenizer, 
     assert said == []
     mtl(encoder.requires_grad_(False), tasks[:1], tiny_tokenizer, tmp_path / "frozen", max_steps=1).train()
     assert [line[:21] for line in said] == ["The encoder is frozen"]
+
+
+@pytest.mark.parametrize("lora", [None, TeacherArguments(lora_r=2)], ids=["whole", "lora"])
+def test_activations_that_are_computed_anew_change_no_weight(lora, tasks, tiny_tokenizer, tiny_bert_config, tmp_path):
+    if lora is not None:
+        pytest.importorskip("peft")
+
+    def learnt(**values):
+        set_seed(0)
+        values |= {"lora": lora, "max_steps": 2, "task_weighting": "gradient_norm", "r3f_lambda": 1.0}
+        trainer = mtl(BertModel(tiny_bert_config()), tasks, tiny_tokenizer, tmp_path, **values)
+        layer, forwards = trainer.tasks_model.plain_encoder.encoder.layer[0], []
+        layer.attention.register_forward_hook(lambda *_: forwards.append(1))
+        return trained(trainer).model.state_dict(), len(forwards)
+
+    (plain, once), (saving, twice) = learnt(), learnt(activation_checkpointing=True)
+    assert twice > once
+    for name, weight in plain.items():
+        torch.testing.assert_close(saving[name], weight, msg=name)

@@ -71,6 +71,10 @@ class MultiTaskLoss(nn.Module):
         """Configuration of the encoder."""
         return self.model.config
 
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """As on the encoder; heads are small and keep what they compute."""
+        self.model.plain_encoder.activation_checkpointing_enable(**kwargs)
+
     def set_progress(self, progress: float) -> None:
         """Share of the training that is over, for annealing."""
         self._progress = progress

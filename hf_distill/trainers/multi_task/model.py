@@ -108,10 +108,6 @@ class MultiTaskModel(nn.Module):
         whole.__dict__["_modules"] = {self.prefixes[task]: self.plain_encoder, **head._modules}
         return whole
 
-    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
-        """As on the encoder."""
-        self.plain_encoder.gradient_checkpointing_enable(**kwargs)
-
 
 def key(task: str) -> str:
     """A task's name as a name of a module, which has no dots."""

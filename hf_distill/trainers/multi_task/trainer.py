@@ -479,7 +479,6 @@ def _refuse_settings(args: MTLArguments) -> None:
     ways = {
         "dataloader_drop_last": "every row of every task is trained on",
         "neftune_noise_alpha": "noise on the embeddings is `--r3f_lambda`",
-        "activation_checkpointing": "switch it on in the encoder that you give",
         "use_liger_kernel": "its kernels put the loss into the model, and every task has its own",
         "include_for_metrics": "the tasks bring their metrics",
         "batch_eval_metrics": "the tasks bring their metrics",
