@@ -22,10 +22,12 @@ R = TypeVar("R")
 # Arguments that name what a job reads: files, folders or ids, alone or in a list, some as NAME=WHERE.
 READ = (
     *("teacher_model", "teacher_models", "student_model", "student_models", "model", "models", "encoder"),
-    *("masked_lm", "embeddings", "tokenizer_name", "task_teachers"),
+    *("student_init_model", "masked_lm", "embeddings", "tokenizer_name", "task_teachers"),
     *("textbook", "corpus", "corpora", "runs", "task", "tasks", "data_dir", "eval_task", "eval_task_dir"),
 )
-# Those of them that may lie around the output, such as the working directory.
+# What is known by its content: of the text that first weights are fitted on, a part of a job may be taken.
+BY_CONTENT = (*READ, "calibration_text")
+# Those that may lie around the output, such as the working directory.
 AROUND = frozenset({"task", "tasks", "data_dir", "eval_task", "eval_task_dir"})
 # Arguments that name what it writes; the first that there is names the folder that it holds.
 WRITTEN = ("output_dir", "corpus_dir")
@@ -148,6 +150,27 @@ def wherever(value: Any, folder: Path) -> Any:
     return f"./{Path(value).relative_to(folder).as_posix()}" if inside else value
 
 
+def by_content(value: Any, own: Path) -> Any:
+    """A setting with the content of what it names on this machine: moved, or written again, that is the same.
+
+    Args:
+        value: A path, NAME=WHERE, a list of such, or anything else, which stays as it is.
+        own: The folder of a job. What lies in it is known by who wrote it, and a folder around it, such as the working
+            directory, changes with every run: both are named by their places.
+    """
+    if isinstance(value, (list, tuple)):
+        return [by_content(item, own) for item in value]
+    for place in _places(value) if isinstance(value, (str, os.PathLike)) else ():
+        path = Path(place).expanduser()
+        if os.path.exists(path):
+            here, there = Path(os.path.realpath(own)), Path(os.path.realpath(path))
+            name = str(value).removesuffix(place)
+            if here.is_relative_to(there) or there.is_relative_to(here):
+                return [name, os.path.relpath(there, here)]
+            return [name, path.name, content_of(path)]
+    return value
+
+
 def contents(given: Mapping[str, Any]) -> dict[str, str]:
     """Path -> checksum of its content, of all that settings read on this machine; ids of the Hub are left out.
 
@@ -156,7 +179,7 @@ def contents(given: Mapping[str, Any]) -> dict[str, str]:
     Args:
         given: Name of a setting -> its value.
     """
-    paths = (path for name in READ for path in paths_in(given.get(name)))
+    paths = (path for name in BY_CONTENT for path in paths_in(given.get(name)))
     return {str(path): content_of(path) for path in paths}
 
 
@@ -188,4 +211,4 @@ def _read_once(file: str, _size: int, _changed: int) -> str:
 def _places(value: Any) -> list[str]:
     """The paths that a value may mean: itself, or what stands behind the name in NAME=WHERE."""
     items = [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
-    return [place for item in items for place in {item, item.partition("=")[2]} if place]
+    return [place for item in items for place in (item, item.partition("=")[2]) if place]

@@ -114,15 +114,18 @@ def run(
     started = time.perf_counter()
     folder = Path(pipeline.output_dir)
     plan = make_plan(task, teacher, student, corpus, pipeline)
-    rows, inputs, columns = load_task_from(task, seed=pipeline.seed), [], task.column_settings()
+    rows, columns = load_task_from(task, seed=pipeline.seed), task.column_settings()
+    if task.data_dir is not None:
+        # Of a folder of many tasks only this one counts.
+        task = replace(task, data_dir=rows.source)
     if takes_columns(task.task):
-        given, inputs = task.task, [task.task]
+        given = task.task
         task = _as_folder(task, rows, folder / ONE_FILE_FOLDER)
         for training in plan.distillations:
             # Its columns were named by flags, which no stage has.
             training.eval_task = task.task if training.eval_task == given else training.eval_task
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
-    stages = Stages(folder, stage_names(plan, teaches), inputs, rows.checksum())
+    stages = Stages(folder, stage_names(plan, teaches), [rows.spec.to_dict(), rows.checksum()])
 
     taught = None
     if teaches:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import xxhash
 
-from hf_distill.commands.folders import paths_in, wherever
+from hf_distill.commands.folders import BY_CONTENT, SHARED, by_content, wherever
 from hf_distill.commands.results import write_results
 from hf_distill.hub.selection import RESULTS_FILE
 from hf_distill.settings.parsing import arguments_to_dict
@@ -23,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Stages:
-    """Runs stages once: a stage is known by its settings and by everything before it.
+    """Runs stages once: a stage is known by its settings, by the content of what it reads, and by all before it.
 
     Attributes:
         names: All stages in their order; those that write something are called as their folders.
@@ -33,19 +32,16 @@ class Stages:
         seconds_before: Seconds of those that ran in an earlier call.
     """
 
-    def __init__(
-        self, folder: Path, names: Sequence[str], inputs: Sequence[str] = (), rows: str | None = None
-    ) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], task: Any = None) -> None:
         """Begin with none of the stages done.
 
         Args:
             folder: That of all stages.
             names: The stages in their order.
-            inputs: Files that every stage depends on though no argument of theirs names them.
-            rows: Identifies the rows of the task, which may lie around the folder.
+            task: Identifies the task and its rows, JSON-able; they may lie around the folder.
         """
         self.folder, self.names = folder, list(names)
-        self.key = json.dumps([self._files({"inputs": list(inputs)}), rows])
+        self.key = json.dumps(task, sort_keys=True)
         self.work: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
         self.seconds_before = 0.0
@@ -70,7 +66,10 @@ class Stages:
         """
         folder = self.folder / name
         settings = arguments_to_dict(*arguments) | more
-        described = json.dumps([self.key, wherever(settings, self.folder), self._files(settings)], sort_keys=True)
+        # Where finished steps are kept decides nothing.
+        deciding = {key: value for key, value in settings.items() if key not in SHARED}
+        read = {key: by_content(deciding[key], self.folder) for key in BY_CONTENT if key in deciding}
+        described = json.dumps([self.key, wherever(deciding | read, self.folder)], sort_keys=True)
         self.key = xxhash.xxh3_128(described.encode()).hexdigest()
         key, results = {"stage": self.key}, folder / results_file
         marker = read_marker(folder) or {"finished": False}
@@ -113,20 +112,3 @@ class Stages:
             return None
         speed = sum(self.work[stage] for stage in done) / sum(self.seconds[stage] for stage in done)
         return sum(self.work[stage] for stage in to_come) / speed
-
-    def _files(self, settings: dict[str, Any]) -> list[tuple[str, int, int]]:
-        """Path, size and time of every file that the settings name: other data under an old name is other data.
-
-        What lies in the pipeline's own folder is known by the stages that wrote it.
-        """
-        own = Path(os.path.realpath(self.folder))
-        found = []
-        for path in paths_in(settings):
-            place = Path(os.path.realpath(path))
-            # A folder around the output, such as the working directory, changes with every run.
-            if place.is_relative_to(own) or own.is_relative_to(place):
-                continue
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                if file.is_file():
-                    found.append((str(file), file.stat().st_size, file.stat().st_mtime_ns))
-        return found

@@ -1,5 +1,6 @@
 """Stages of a job: how long the others take, at the speed of those that ran."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,13 +21,15 @@ class Settings:
 
     corpora: list[str]
     own: dict[str, str] = field(default_factory=dict)
+    teacher_model: str | None = None
+    index_dir: str | None = None
 
 
-def run(folder, *given, rows=None):
+def run(folder, *given, task=None):
     """Whether the job of a stage ran."""
     ran = []
     job = lambda: ran.append(1) or {"seconds": 1.0}  # noqa: E731
-    Stages(folder, ["corpus"], rows=rows).run("corpus", job, *given)
+    Stages(folder, ["corpus"], task).run("corpus", job, *given)
     return bool(ran)
 
 
@@ -34,10 +37,10 @@ def run(folder, *given, rows=None):
     "named",
     [
         lambda file: Settings([f"wiki={file}"]),
-        lambda file: Settings([], {"teacher_model": str(file)}),
+        lambda file: Settings([], teacher_model=str(file)),
         lambda file: Settings([f"~/{file.name}"]),
     ],
-    ids=["name", "mapping", "home"],
+    ids=["name", "text", "home"],
 )
 def test_other_files_of_the_same_name_are_seen_wherever_they_are_named(named, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -49,15 +52,36 @@ def test_other_files_of_the_same_name_are_seen_wherever_they_are_named(named, tm
     assert run(tmp_path / "out", named(file))
 
 
+def test_files_that_were_written_again_or_moved_are_the_same(tmp_path):
+    teacher = tmp_path / "here" / "teacher"
+    teacher.mkdir(parents=True)
+    (teacher / "model.safetensors").write_text("weights")
+    (teacher / "README.md").write_text("card")
+    assert run(tmp_path / "out", Settings([f"wiki={teacher}"], teacher_model=str(teacher)))
+    os.utime(teacher / "model.safetensors", (1, 1))
+    (teacher / "README.md").write_text("another card")
+    assert not run(tmp_path / "out", Settings([f"wiki={teacher}"], teacher_model=str(teacher)))
+    moved = teacher.parent.rename(tmp_path / "there") / "teacher"
+    assert not run(tmp_path / "out", Settings([f"wiki={moved}"], teacher_model=str(moved)))
+    assert run(tmp_path / "out", Settings([f"news={moved}"], teacher_model=str(moved))), "its name is in the corpus"
+
+
+def test_indexes_that_a_stage_leaves_are_no_input(tmp_path):
+    assert run(tmp_path / "out", Settings(["a"], index_dir=str(tmp_path / "indexes")))
+    (tmp_path / "indexes").mkdir()
+    (tmp_path / "indexes" / "index.bin").write_text("made by the stage")
+    assert not run(tmp_path / "out", Settings(["a"], index_dir=str(tmp_path / "indexes")))
+
+
 def test_a_text_of_any_length_is_no_path(tmp_path):
     assert run(tmp_path / "out", Settings(["long " * 1000]))
     assert not run(tmp_path / "out", Settings(["long " * 1000]))
 
 
 def test_other_rows_of_a_task_around_the_folder_are_other_rows(tmp_path):
-    assert run(tmp_path / "out", Settings([str(tmp_path)]), rows="one")
-    assert not run(tmp_path / "out", Settings([str(tmp_path)]), rows="one")
-    assert run(tmp_path / "out", Settings([str(tmp_path)]), rows="other")
+    assert run(tmp_path / "out", Settings([str(tmp_path)]), task="one")
+    assert not run(tmp_path / "out", Settings([str(tmp_path)]), task="one")
+    assert run(tmp_path / "out", Settings([str(tmp_path)]), task="other")
 
 
 def test_a_folder_that_was_moved_is_the_same(tmp_path, monkeypatch):
