@@ -87,6 +87,13 @@ def test_a_byte_order_mark_is_no_text_and_brackets_in_a_name_are_no_pattern(tmp_
     gc.collect()
 
 
+def test_a_byte_order_mark_of_a_compressed_file_is_no_text(tmp_path):
+    for name in ("a.txt.gz", "b.txt.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(b"\xef\xbb\xbf" + "\n".join(TEXTS).encode()))
+    assert load_general_corpus(tmp_path)["text"][:] == TEXTS * 2
+    assert load_general_corpus(tmp_path / "a.txt.gz", max_rows=2)["text"][:] == TEXTS[:2]
+
+
 def test_a_table_with_quoted_cells_of_any_kind_is_read(tmp_path):
     texts = ['He said "no"', "two\tcells", "two\nlines"]
     with (tmp_path / "c.tsv").open("w", encoding="utf-8", newline="") as stream:
@@ -133,6 +140,13 @@ def test_cells_of_tables_are_read_as_they_are_written(name, tmp_path):
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     rows = load_general_corpus(tmp_path / name)
     assert (rows["text"][:], set(rows["source"])) == (CELLS, {"NA"})
+
+
+def test_numbers_in_tables_stay_what_they_are_in_the_file(tmp_path):
+    (tmp_path / "c.csv").write_text(",text,source\n0,001,007\n1,1e3,\n2,,1.50\n")
+    rows = load_general_corpus(tmp_path / "c.csv")
+    assert rows["text"][:] == ["001", "1e3", None]
+    assert rows["source"][:] == ["007", None, "1.50"]
 
 
 def test_tables_with_other_marks_between_cells_are_refused(tmp_path):

@@ -6,6 +6,7 @@ in memory as a whole. Of a stream only the rows that are asked for are read, and
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import re
@@ -30,6 +31,7 @@ from datasets import (
 )
 from datasets.arrow_writer import ArrowWriter
 from datasets.utils import logging, tqdm
+from fsspec.implementations.local import LocalFileSystem
 from huggingface_hub.errors import HTTPError
 
 from ...hub.data_sets import read_data_set
@@ -166,19 +168,9 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         raise ValueError(f"{files[0].name!r} ({flag}) is of no known kind; known are {_known()}.")
     if len(kinds) > 1:
         raise ValueError(f"The folder ({flag}) mixes files of the kinds {kinds}; name one file or split the folder.")
-    # Brackets and stars in a name are no pattern.
-    names, paths = [str(file) for file in files], [glob.escape(str(file)) for file in files]
+    names = [str(file) for file in files]
     try:
-        for file in files if kinds == ["json"] else ():
-            check_rows_of_json(file)
-        options = _table_options(files, flag) if kinds == ["csv"] else {}
-        if kinds == ["text"]:
-            # A byte order mark is no part of the first text.
-            options = {"encoding": "utf-8-sig"}
-        if max_rows is not None:
-            builder = load_dataset_builder(kinds[0], data_files={"train": paths}, **options)
-            return first_rows(builder, "train", max_rows, files[0].name, flag)
-        return load_dataset(kinds[0], data_files={"train": paths}, split="train", **options)
+        return _read(files, kinds[0], flag, max_rows)
     except DamagedFileError:
         raise
     except Exception as error:
@@ -194,10 +186,34 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         ) from error
 
 
-def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
-    """Options that read the cells of tables as they are written, as those of tasks are read.
+def _read(files: list[Path], kind: str, flag: str, max_rows: int | None) -> Dataset:
+    """The rows of files of one kind, as a library reads them."""
+    options: dict[str, Any] = {}
+    if kind == "json":
+        for file in files:
+            check_rows_of_json(file)
+    elif kind == "csv":
+        options = _table_options(files, flag)
+    elif kind == "text":
+        # A byte order mark is no part of the first text.
+        options = {"encoding": "utf-8-sig"}
+    # Brackets and stars in a name are no pattern.
+    places = {"train": [glob.escape(str(file)) for file in files]}
+    if max_rows is None:
+        rows = load_dataset(kind, data_files=places, split="train", **options)
+    else:
+        builder = load_dataset_builder(kind, data_files=places, **options)
+        rows = first_rows(builder, "train", max_rows, files[0].name, flag)
+    # `datasets` takes no encoding for compressed files.
+    if kind == "text" and any(map(_is_marked, files)):
+        return rows.map(lambda row: {"text": row["text"].removeprefix("\ufeff")})
+    return rows
 
-    A text such as `NA` or `None` is no missing one.
+
+def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
+    """Options that read the cells of tables as they are written, as those of tasks are read: as text.
+
+    A text such as `NA` or `001` is no missing one, and no number.
 
     Raises:
         ValueError: If cells stand between different marks in different files, or a file's rows do not fit its header.
@@ -214,8 +230,20 @@ def _table_options(files: list[Path], flag: str) -> dict[str, Any]:
     quoting = csv.QUOTE_MINIMAL if all(form.quoted for form in forms) else csv.QUOTE_NONE
     escape = next((form.escape for form in forms if form.escape), None)
     options: dict[str, Any] = {} if escape is None else {"escapechar": escape, "doublequote": False}
-    # An empty cell is a missing number, and a text that is left out.
-    return options | {"delimiter": separators[0], "quoting": quoting, "keep_default_na": False, "na_values": [""]}
+    # A column without a name, such as pandas' index, has this one there.
+    header = [name or f"Unnamed: {place}" for place, name in enumerate(forms[0].header)]
+    features = datasets.Features({name: datasets.Value("string") for name in header})
+    options |= {"delimiter": separators[0], "quoting": quoting, "features": features}
+    # An empty cell is a text that is left out.
+    return options | {"keep_default_na": False, "na_values": [""]}
+
+
+def _is_marked(file: Path) -> bool:
+    """Return whether a compressed file begins with a byte order mark."""
+    if not file.name.lower().endswith(COMPRESSIONS):
+        return False
+    with LocalFileSystem().open(str(file), "rb", compression="infer") as stream:
+        return stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def _kind(file: Path) -> str:
