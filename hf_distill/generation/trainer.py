@@ -27,10 +27,9 @@ from hf_distill.tasks.rows.text import LENGTH_COLUMN
 from hf_distill.trainers.base import (
     random_state_kept,
     refuse_data_parallel,
-    refuse_settings,
-    takes_what_trainer_takes,
 )
 from hf_distill.trainers.fine_tuning.trainer import FineTuningTrainer
+from hf_distill.trainers.signature import refuse_settings, takes_what_trainer_takes
 
 # Settings of `Trainer` without a use here -> why.
 UNUSED = {

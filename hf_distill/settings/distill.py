@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from ..storage.plain_values import check_range
 from .task import ColumnArguments
 from .values import check_least, default_of, setting
+
+logger = logging.get_logger(__name__)
 
 MatmulMode = Literal["auto", "strict", "fast"]
 TeacherDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -22,6 +25,12 @@ PoolingMode = Literal["mean", "cls", "lasttoken", "weightedmean", "max", "mean_s
 RULES: tuple[str, ...] = get_args(CombinationRule)
 # The name of a task's main score in `metric_for_best_model`.
 HEADLINE = "headline"
+
+# Settings of ours that a training without objectives has a use for.
+USED_WITHOUT_OBJECTIVES = {
+    *("early_stopping_patience", "early_stopping_threshold", "fp32_matmul", "gradual_unfreezing", "mlm_probability"),
+    *("max_length", "text_column", "objectives"),
+}
 
 
 @dataclass
@@ -513,3 +522,41 @@ class MultiTeacherArguments(DistillationArguments):
                 "each to the student's device while it runs: leave one of them out."
             )
         super().__post_init__()
+
+
+def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *, distilling: bool) -> Any:
+    """The arguments that count in one training; what was given stays as it is.
+
+    Args:
+        args: What was given.
+        kind: The arguments that a distillation needs; plain ones are filled up with its defaults.
+        distilling: Whether something is distilled. If not, what nobody chose is as in `TrainingArguments`, and plain
+            arguments are taken as they are.
+
+    Raises:
+        TypeError: If they are those of a fine-tuning.
+    """
+    if isinstance(args, CheckedTrainingArguments) and not isinstance(args, DistillationArguments):
+        raise TypeError(
+            f"`args` are {type(args).__name__}, whose unset values come from a task; a distillation has none: give "
+            "`DistillationArguments` or `TrainingArguments`."
+        )
+    if args is None:
+        args = kind("tmp_trainer") if distilling else TrainingArguments("tmp_trainer")
+    if distilling and not isinstance(args, kind):
+        args = filled_up(kind, args)
+    if not isinstance(args, DistillationArguments):
+        return args
+    if not distilling:
+        _tell_unused(args)
+    return args.for_training(distilling=distilling)
+
+
+def _tell_unused(args: DistillationArguments) -> None:
+    """A line where settings of a distillation are given and nothing is distilled."""
+    stock = {item.name for item in dataclasses.fields(TrainingArguments)}
+    changed = {item.name for item in dataclasses.fields(args) if getattr(args, item.name) != default_of(item)}
+    unused = sorted(changed - stock - USED_WITHOUT_OBJECTIVES)
+    if unused:
+        names = ", ".join(f"`--{name}`" for name in unused)
+        logger.warning(f"Nothing is distilled, because there are no `--objectives`: {names} will have no effect.")

@@ -397,9 +397,6 @@ class LiveTeacher(TeacherSource):
         """Leave this process a part of the weights; an engine of DeepSpeed gathers those of a layer while it runs.
 
         A teacher that has a place already, or a device of its own, stays whole.
-
-        Args:
-            settings: `zero_optimization` of the student's engine.
         """
         if not self._goes_and_comes or self._engine is not None:
             return
@@ -446,11 +443,7 @@ class LiveTeacher(TeacherSource):
         self._ids = None if ids is None else torch.tensor(ids)
 
     def match_labels(self, student_config: PreTrainedConfig) -> None:
-        """Compare label names with the student's, and permute the teacher's logits to the student's order.
-
-        Raises:
-            ValueError: If the two sides name different labels.
-        """
+        """Compare label names with the student's, and permute the teacher's logits to the student's order."""
         classes = [base.__name__ for base in type(without_adapters(self.model)).__mro__]
         order = label_permutation(self.model.config, student_config) if has_label_outputs(classes) else None
         self.label_order = None if order is None else torch.tensor(order)

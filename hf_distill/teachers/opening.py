@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
+from transformers import TrainingArguments
 
 from ..capture.architectures import without_adapters
 from ..hub.loading import load_model, load_tokenizer
@@ -59,6 +60,36 @@ def may_teach(given: Any) -> bool:
     if isinstance(given, (str, os.PathLike, nn.Module)) or callable(getattr(given, "signals", None)):
         return True
     return isinstance(given, Sequence) and len(given) > 0 and all(may_teach(one) for one in given)
+
+
+def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tuple[Any, Any, Any]:
+    """Training arguments, collator and teacher, where the teacher may have been given in the arguments' place.
+
+    Args:
+        args: What stands in second place: training arguments, nothing, or a teacher.
+        data_collator: What stands in third place; the training arguments, if a teacher stands before them.
+        teacher: What was given as `name`.
+        name: The keyword of the teacher, or of the teachers.
+
+    Raises:
+        TypeError: If `args` is something else, or there are two teachers.
+    """
+    if isinstance(data_collator, TrainingArguments):
+        args, data_collator, second = data_collator, None, args
+    elif args is None or isinstance(args, TrainingArguments):
+        return args, data_collator, teacher
+    else:
+        args, second = None, args
+    if second is None:
+        return args, data_collator, teacher
+    if isinstance(second, TrainingArguments) or not may_teach(second):
+        raise TypeError(
+            f"`args` is of type {type(second).__name__}: give the training arguments as the second argument, and the "
+            f"teacher as `{name}=`."
+        )
+    if teacher is not None:
+        raise TypeError(f"There are two teachers, one in the place of `args` and one as `{name}=`: give one.")
+    return args, data_collator, second
 
 
 def open_teachers(

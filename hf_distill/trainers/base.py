@@ -6,14 +6,12 @@ what the whole training took. Rows keep their order in every evaluation.
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import update_wrapper, wraps
+from functools import update_wrapper
 from pathlib import Path
 from types import MethodType
 from typing import Any, TypeVar, cast
@@ -29,14 +27,11 @@ from transformers.utils import is_in_notebook, logging
 from ..capture.batch import KnowingCollator
 from ..capture.signals import FiniteWatch, Signals, check_weights, named_signals
 from ..kernels.cuda import faster_flags, fp32_is_tf32
-from ..settings import DistillationArguments, FineTuningArguments
-from ..settings.distill import Unset, filled_up
-from ..settings.values import default_of
+from ..settings.distill import Unset
 from ..storage.files import model_files, remove
 from ..storage.folders import check_apart
 from ..storage.steps import writing_to
 from ..tasks.rows.text import has_transform
-from ..teachers.opening import may_teach
 from ..teachers.stored.manifest import is_stored_teacher
 from .callbacks import GradualUnfreezing
 from .checkpoints import Checkpoints, check_adapter, check_sizes, go_on, has_own_adapter, read_adapter
@@ -48,13 +43,6 @@ from .whole_run import RunCosts, WholeRun
 logger = logging.get_logger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-# Settings of ours that a training without objectives has a use for.
-USED_WITHOUT_OBJECTIVES = {
-    *("early_stopping_patience", "early_stopping_threshold", "fp32_matmul", "gradual_unfreezing", "mlm_probability"),
-    *("max_length", "text_column", "objectives"),
-}
-
 
 # Processes that make batches for one GPU: more of them make nothing faster (docs/gpu.md).
 MOST_WORKERS = 8
@@ -529,82 +517,6 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
 # ---- Arguments ----
 
 
-def sorted_by_kind(args: Any, data_collator: Any, teacher: Any, name: str) -> tuple[Any, Any, Any]:
-    """Training arguments, collator and teacher, where the teacher may have been given in the arguments' place.
-
-    Args:
-        args: What stands in second place: training arguments, nothing, or a teacher.
-        data_collator: What stands in third place; the training arguments, if a teacher stands before them.
-        teacher: What was given as `name`.
-        name: The keyword of the teacher, or of the teachers.
-
-    Raises:
-        TypeError: If `args` is something else, or there are two teachers.
-    """
-    if isinstance(data_collator, TrainingArguments):
-        args, data_collator, second = data_collator, None, args
-    elif args is None or isinstance(args, TrainingArguments):
-        return args, data_collator, teacher
-    else:
-        args, second = None, args
-    if second is None:
-        return args, data_collator, teacher
-    if isinstance(second, TrainingArguments) or not may_teach(second):
-        raise TypeError(
-            f"`args` is of type {type(second).__name__}: give the training arguments as the second argument, and the "
-            f"teacher as `{name}=`."
-        )
-    if teacher is not None:
-        raise TypeError(f"There are two teachers, one in the place of `args` and one as `{name}=`: give one.")
-    return args, data_collator, second
-
-
-def settled(args: TrainingArguments | None, kind: type[DistillationArguments], *, distilling: bool) -> Any:
-    """The arguments that count in one training; what was given stays as it is.
-
-    Args:
-        args: What was given.
-        kind: The arguments that a distillation needs; plain ones are filled up with its defaults.
-        distilling: Whether something is distilled. If not, what nobody chose is as in `TrainingArguments`, and plain
-            arguments are taken as they are.
-
-    Raises:
-        TypeError: If they are those of a fine-tuning.
-    """
-    if isinstance(args, FineTuningArguments):
-        raise TypeError(
-            f"`args` are {type(args).__name__}, whose unset values come from a task; a distillation has none: give "
-            "`DistillationArguments` or `TrainingArguments`."
-        )
-    if args is None:
-        args = kind("tmp_trainer") if distilling else TrainingArguments("tmp_trainer")
-    if distilling and not isinstance(args, kind):
-        args = filled_up(kind, args)
-    if not isinstance(args, DistillationArguments):
-        return args
-    if not distilling:
-        _tell_unused(args)
-    return args.for_training(distilling=distilling)
-
-
-def _tell_unused(args: DistillationArguments) -> None:
-    """A line where settings of a distillation are given and nothing is distilled."""
-    stock = {item.name for item in dataclasses.fields(TrainingArguments)}
-    changed = {item.name for item in dataclasses.fields(args) if getattr(args, item.name) != default_of(item)}
-    unused = sorted(changed - stock - USED_WITHOUT_OBJECTIVES)
-    if unused:
-        names = ", ".join(f"`--{name}`" for name in unused)
-        logger.warning(f"Nothing is distilled, because there are no `--objectives`: {names} will have no effect.")
-
-
-def _check_kind(args: Any) -> None:
-    if args is not None and not isinstance(args, TrainingArguments):
-        raise TypeError(
-            f"`args` is of type {type(args).__name__}: give the training arguments as the second argument, and "
-            "arguments that `Trainer` does not have by their names."
-        )
-
-
 # What `Trainer` and its arguments have, and what has no meaning where the loss is that of objectives: name -> the way
 # out.
 REFUSED = {
@@ -667,53 +579,20 @@ def refuse_uneven_batches(accelerator: Any, *, drops_last: bool) -> None:
         )
 
 
-def takes_what_trainer_takes(reason: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a constructor be called as that of `Trainer`: arguments in its places, and those that are ours by name.
-
-    The constructor gets all of them by name. With a reason it is one of a trainer that needs but a part of what
-    `Trainer` takes: what it has no parameter for is refused (ValueError), and so is what stands in the place of the
-    training arguments and is none (TypeError).
+def refuse_resharding(accelerator: Any, objectives: list[str]) -> None:
+    """Refuse weights that FSDP takes apart after a forward pass that ends inside a layer.
 
     Args:
-        reason: Name of the trainer, and why the others have no effect: "MTLTrainer reads the rows of its tasks".
-            `None`: the constructor hands them on.
-    """
-    stock = inspect.signature(Trainer.__init__)
-
-    def decorate(constructor: Callable[..., None]) -> Callable[..., None]:
-        taken = inspect.signature(constructor).parameters
-        own = [parameter for name, parameter in taken.items() if name not in stock.parameters]
-        allowed = stock.replace(parameters=[*stock.parameters.values(), *own])
-        useless = set() if reason is None else set(stock.parameters) - set(taken)
-
-        @wraps(constructor)
-        def called_as_trainer(*args: Any, **kwargs: Any) -> None:
-            given = allowed.bind(*args, **kwargs).arguments
-            given |= given.pop("kwargs", {})
-            if reason is not None:
-                _check_kind(given.get("args"))
-            wrong = [f"`{name}`" for name, value in given.items() if name in useless and value is not None]
-            if wrong:
-                raise ValueError(f"{reason}: {', '.join(wrong)} would have no effect; leave it out.")
-            constructor(**{name: value for name, value in given.items() if name not in useless})
-
-        called_as_trainer.__signature__ = allowed  # type: ignore[attr-defined]
-        return called_as_trainer
-
-    return decorate
-
-
-def refuse_settings(what: str, args: TrainingArguments, ways: Mapping[str, str]) -> None:
-    """Refuse settings that a training would ignore.
-
-    Args:
-        what: What is trained, for the message: "a training on many tasks".
-        args: Settings of the training.
-        ways: Name of a setting -> why it has no effect, or what to do instead.
+        accelerator: Knows the settings of FSDP.
+        objectives: Names of the objectives, for the message.
 
     Raises:
-        ValueError: If one is set.
+        ValueError: If it does.
     """
-    for name, way in ways.items():
-        if getattr(args, name, None):
-            raise ValueError(f"`--{name}` would have no effect on {what}: {way}.")
+    plugin: Any = getattr(accelerator.state, "fsdp_plugin", None)
+    if getattr(plugin, "fsdp_version", 1) == 2 and plugin.reshard_after_forward:
+        raise ValueError(
+            f"The objectives {objectives} end inside the student's last layer, whose weights FSDP does not gather "
+            "again for a backward pass that begins there: set `fsdp_reshard_after_forward: false` in accelerate's "
+            "configuration, or add an objective on hidden states or logits."
+        )

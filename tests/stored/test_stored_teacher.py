@@ -87,8 +87,8 @@ def test_labels_in_another_order_are_put_into_the_students(store, build, tiny_st
     swapped = copy.deepcopy(tiny_student)
     swapped.config.id2label = {0: "positive", 1: "negative"}
     batch = next(iter(build(folder).get_train_dataloader()))
-    expected = build(folder)._teacher_signals(batch).logits["logits"]
-    found = build(folder, student=swapped)._teacher_signals(batch).logits["logits"]
+    expected = build(folder).teacher_signals(batch).logits["logits"]
+    found = build(folder, student=swapped).teacher_signals(batch).logits["logits"]
     assert torch.equal(found, expected.flip(-1))
     swapped.config.id2label = {0: "cat", 1: "dog"}
     with pytest.raises(ValueError, match=r"different labels: \['negative', 'positive'\] against \['cat', 'dog'\]"):

@@ -30,9 +30,9 @@ from hf_distill import (
 )
 from hf_distill.capture.signals import Signals
 from hf_distill.objectives.logits import LabelsObjective, LogitsObjective
+from hf_distill.settings import distill
 from hf_distill.settings.distill import lower_is_better
 from hf_distill.settings.parsing import parse
-from hf_distill.trainers import base
 from hf_distill.trainers.base import refuse_without_effect
 from hf_distill.trainers.checkpoints import MANIFEST_NAME
 from hf_distill.trainers.fine_tuning.masked_lm_head import MaskedHeadTrainer
@@ -166,7 +166,7 @@ def test_a_training_without_objectives_leaves_the_process_as_it_is(quiet, tiny_s
 
 
 def test_settings_that_wait_for_objectives_are_told(quiet, tiny_student, warnings_of):
-    said = warnings_of(base)
+    said = warnings_of(distill)
     DistillationTrainer(copy.deepcopy(tiny_student), DistillationArguments(**quiet, max_length=64))
     assert said == []
     DistillationTrainer(tiny_student, DistillationArguments(**quiet, temperature=2.0, projection_weight_decay=0.1))

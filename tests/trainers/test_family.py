@@ -10,6 +10,7 @@ from transformers import BertForSequenceClassification, TrainerCallback, set_see
 
 from hf_distill import LiveTeacher, MultiTeacherTrainer, StoredTeacher, precompute, train_family
 from hf_distill.trainers.distillation import family as module
+from hf_distill.trainers.distillation.fitting import begins_with_fit
 
 NAMES = ("deep", "flat")
 OBJECTIVES = {"deep": ["relation"], "flat": ["logits", {"objective": "hidden", "layers": [[1, 2]]}]}
@@ -113,7 +114,7 @@ def test_projections_begin_with_the_fit_of_a_training_alone(make):
     objectives = {"deep": [{"objective": "hidden", "layers": [[2, 3]]}], "flat": ["logits"]}
     alone = make("alone", objectives=objectives, alone=True)
     family = make("family", objectives=objectives)
-    assert family[0].model.fits_projections
+    assert begins_with_fit(family[0].model)
     train_family(family)
     assert_same(family, alone)
 

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
 
 from ...settings import DistillationArguments
 from ...storage.plain_values import NotFiniteError, listed
@@ -27,6 +28,8 @@ from ...teachers.routing import take_inputs
 from .agreement import AGREEMENT, AgreementMeter, Reduce, headline
 from .model import DistillationModel, count_items
 from .task_scores import RankingEvaluation, TaskEvaluation, VectorEvaluation, task_to_evaluate
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -144,12 +147,74 @@ class Evaluation:
         """The evaluation of the student's vectors of texts, or of a reranker's scores, if there is one."""
         return self.task if isinstance(self.task, VectorEvaluation) else getattr(self.task, "vectors", None)
 
-    def begin(self, *, predicting: bool) -> None:
-        """Forget what an earlier pass left behind."""
-        self.predicting = predicting
-        self._means = ExactMeans()
+    def run(self, trainer: Any, loop: Callable[..., EvalLoopOutput], *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """A pass over held-out rows, and the measures of all of them.
 
-    def rows_seen(self, inputs: dict[str, Any], accelerator: Accelerator) -> tuple[dict[str, Any], int, bool]:
+        Args:
+            trainer: Whose student is evaluated.
+            loop: `Trainer.evaluation_loop`, bound to the trainer.
+            args: Of the loop.
+            kwargs: Of the loop.
+        """
+        self.predicting, self._means = kwargs.get("description") == "Prediction", ExactMeans()
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output = loop(*args, **kwargs)
+        if output.metrics is not None:
+            found = self._measured(trainer.model, trainer.accelerator, trainer.state.global_step)
+            if prefix == self.scored_set(trainer.eval_dataset):
+                found |= self._score_task(trainer, loop)
+            output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        if trainer.compute_metrics is not None and output.label_ids is None and not self.predicting:
+            logger.warning_once("`compute_metrics` is not called: the evaluation rows have no labels.")
+        return output
+
+    @torch.no_grad()
+    def step(
+        self, trainer: Any, model: nn.Module, inputs: dict[str, Any], *, with_outputs: bool, ignored: Sequence[str]
+    ) -> tuple[Any, Any, Any]:
+        """Loss, outputs and labels of a batch, as `Trainer.prediction_step` gives them; `None` where there is none.
+
+        Args:
+            trainer: Whose student is evaluated.
+            model: Its model as it is called: perhaps compiled, or spread over processes.
+            inputs: The batch, on the device.
+            with_outputs: Whether the student's outputs and the labels are asked for.
+            ignored: Outputs that nobody asks for.
+        """
+        with trainer.compute_loss_context_manager():
+            if self.asked is not None:
+                return self._ask(model, inputs)
+            given, count, counts = self._rows_seen(inputs, trainer.accelerator)
+            seen = trainer.model.as_read(given)
+            outputs = model(
+                teacher_signals=self._signals_to_compare(trainer, seen),
+                return_logits=with_outputs,
+                return_agreement=trainer.args.eval_agreement,
+                **seen,
+            )
+            own_loss = self._own_loss(trainer, model, given)
+        self._add(outputs, seen, trainer.model, counts=counts, own_loss=own_loss)
+        loss = torch.as_tensor(outputs["loss"]).detach() if outputs["terms"] and own_loss is None else own_loss
+        if not with_outputs:
+            return loss, None, None
+        left_out = {"loss", "terms", "agreement", *ignored}
+        logits = tuple(as_rows(value.detach(), count) for name, value in outputs.items() if name not in left_out)
+        labels = tuple(inputs[name] for name in trainer.label_names if inputs.get(name) is not None)
+        return loss, unpacked(logits), unpacked(labels)
+
+    def _own_loss(self, trainer: Any, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor | None:
+        """The loss of a batch by a `compute_loss` of the user's, where the rows have what it reads."""
+        lacks_labels = any(inputs.get(name) is None for name in trainer.label_names)
+        if not trainer.has_own_loss or (self.predicting and lacks_labels):
+            return None
+        return trainer.compute_loss(model, dict(inputs)).detach()
+
+    def _signals_to_compare(self, trainer: Any, inputs: Mapping[str, Any]) -> Any:
+        """The teacher's signals; `None` where only the student can read the rows that it is to predict."""
+        needed = trainer.teacher.required_columns if self.predicting and trainer.teacher is not None else ()
+        return trainer.teacher_signals(inputs) if all(name in inputs for name in needed) else None
+
+    def _rows_seen(self, inputs: dict[str, Any], accelerator: Accelerator) -> tuple[dict[str, Any], int, bool]:
         """The rows of a batch that count, how many rows it has in all, and whether any counts.
 
         A batch of repeated rows alone is run all the same, with one of them, as the other processes wait for its
@@ -160,12 +225,12 @@ class Evaluation:
             return inputs, count, True
         return take_inputs(inputs, torch.arange(max(1, real), device=accelerator.device)), count, real > 0
 
-    def ask(self, model: Any, inputs: dict[str, Any]) -> tuple[None, Any, Any]:
+    def _ask(self, model: Any, inputs: dict[str, Any]) -> tuple[None, Any, Any]:
         """What `prediction_step` returns in a pass over the rows of a task."""
         labels = inputs.pop("labels")
         return None, unpacked(tuple(model(only=self.asked, **inputs).values())), labels
 
-    def score_task(self, trainer: Any, loop: Callable[..., EvalLoopOutput]) -> dict[str, float]:
+    def _score_task(self, trainer: Any, loop: Callable[..., EvalLoopOutput]) -> dict[str, float]:
         """The scores of the task, by one or several more passes of the stock loop.
 
         Args:
@@ -190,7 +255,7 @@ class Evaluation:
             return {}
         return self.task.score(run, 8 if trainer.args.device.type == "cuda" else None)
 
-    def add(
+    def _add(
         self,
         outputs: Mapping[str, Any],
         inputs: Mapping[str, Any],
@@ -219,8 +284,8 @@ class Evaluation:
         sums = outputs.get("agreement", {})
         self._agreement.add(sums if counts else {key: torch.zeros_like(value) for key, value in sums.items()})
 
-    def measured(self, model: DistillationModel, accelerator: Accelerator, step: int) -> dict[str, float]:
-        """The loss, its terms and the agreement of all rows since `begin`, of all processes.
+    def _measured(self, model: DistillationModel, accelerator: Accelerator, step: int) -> dict[str, float]:
+        """The loss, its terms and the agreement of all rows since the pass began, of all processes.
 
         Args:
             model: Knows weights and objectives.

@@ -7,7 +7,7 @@ loss, the detached terms and, where asked for, the student's logits.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -22,12 +22,9 @@ from ...capture.batch import units_of
 from ...capture.signals import SignalRequest, Signals, check_rows, checked_signals
 from ...capture.transformer import attention_given_back, capture_of
 from ...hub.loading import load_model
-from ...kernels.least_squares import LinearFit
 from ...objectives import Objective, WeightedObjective, build_objectives
-from ...objectives.base import as_in_first_process
 from ...objectives.logits import IGNORED
 from ...objectives.schedules import Schedule
-from ...objectives.sentence import EmbeddingObjective, vectors_of
 from ...settings import DistillationArguments
 from ...students.sentence import SentenceHead, as_encoder, head_of, keep_activation
 from ...teachers.alignment import PIECE_MASK, STUDENT_PIECES, by_pieces
@@ -128,9 +125,8 @@ class DistillationModel(PreTrainedModel):
         # FSDP shards by them, one layer at a time, where accelerate's configuration names no classes.
         self._no_split_modules = {type(one).__name__ for one in architecture.layer_list()} if architecture else None
         inside = request.projections | request.attention_scores
-        self.ends_inside_a_layer = (
-            bool(inside) and not request.logits and max(inside) > max(request.hidden_states, default=0)
-        )
+        deepest_states = max(request.hidden_states, default=0)
+        self.ends_inside_a_layer = not request.logits and max(inside, default=0) > deepest_states
 
     @torch.no_grad()
     def check(self, teacher: TeacherSource | None, args: DistillationArguments) -> None:
@@ -211,59 +207,6 @@ class DistillationModel(PreTrainedModel):
                 f"The objective {name!r} compares with a teacher of another tokenizer (`--align_tokenizers`), and "
                 "needs a label for every token (`positions=labels`, `probability_shift`): leave these out."
             )
-
-    @property
-    def fits_projections(self) -> bool:
-        """Whether there are projections, or a new dense layer of the student, that begin with a fit."""
-        objectives = [cast(Objective, objective) for objective in self.objectives.values()]
-        return any(objective.fits_projections for objective in objectives) or any(map(self._fits_dense, objectives))
-
-    def _fits_dense(self, objective: Objective) -> bool:
-        """Whether an objective says what a new dense layer of the student should give."""
-        head = self.sentence_head
-        return head is not None and head.dense_is_new and isinstance(objective, EmbeddingObjective) and objective.fits
-
-    @torch.no_grad()
-    def fit_projections(self, batches: Iterable[tuple[Mapping[str, Any], Any]]) -> None:
-        """Fit the projections that begin with a fit, so that the first update has a target that means something.
-
-        Args:
-            batches: Inputs of the student, and the teacher's signals for them; the same in every process.
-        """
-        was_training = self.student.training
-        self.student.eval()
-        fits: dict[nn.Linear, LinearFit] = {}
-        for inputs, taught in batches:
-            for linear, x, goal in self._pairs_to_fit(inputs, taught):
-                if linear not in fits:
-                    linear.weight.zero_()
-                    fits[linear] = LinearFit([linear])
-                fits[linear].add(x.to(linear.weight.dtype), goal.to(linear.weight))
-        for linear, fit in fits.items():
-            fit.solve()
-            for parameter in linear.parameters():
-                as_in_first_process(parameter)
-        self.student.train(was_training)
-
-    def _pairs_to_fit(self, inputs: Mapping[str, Any], taught: Any) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
-        """Give every linear layer that is fitted, with its inputs and goals in one batch."""
-        dense = None if self.sentence_head is None else self.sentence_head.last_dense
-        entering: list[Tensor] = []
-        hook = None if dense is None else dense.register_forward_pre_hook(lambda _, given: entering.append(given[0]))
-        student = self.student_signals(inputs)
-        if hook is not None:
-            hook.remove()
-        for name, objective in cast(Mapping[str, Objective], self.objectives).items():
-            teacher = signals_for(name, taught)
-            if teacher is None:
-                continue
-            seen = self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
-            yield from objective.projected(seen, teacher)
-            # A dense layer of another width than the teacher's vector has a projection behind it, which is fitted.
-            if dense is not None and self._fits_dense(objective):
-                goal = vectors_of(teacher)
-                if goal.shape[1] == dense.out_features:
-                    yield dense, entering[0], goal
 
     def warn_of_untrained_head(self) -> None:
         """Say once if the student has a head, and no objective reads what it says."""
@@ -424,12 +367,11 @@ class DistillationModel(PreTrainedModel):
 
     def _without_losses(self, only: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the student's logits, features or vectors for a batch, without a loss."""
-        known = {name: value for name, value in inputs.items() if name in self._columns}
         if only == "vectors":
-            return {"vectors": self._capture(**known).pooled}
+            return {"vectors": self.student_signals(inputs).pooled}
         if only == "logits":
-            return dict(self._capture_with_logits(**known).logits)
-        signals = self._features_capture(**known)
+            return dict(self.student_signals(inputs, self._capture_with_logits).logits)
+        signals = self.student_signals(inputs, self._features_capture)
         mask = signals.attention_mask[..., None]
         states = signals.hidden_states[self.deepest_layer].float() * mask
         return {"features": states.sum(1) / mask.sum(1).clamp(min=1)}
@@ -443,6 +385,10 @@ class DistillationModel(PreTrainedModel):
             return "texts"
         # Where the two sides have other tokens, pieces of text stand for them.
         return self._prefixes[name] + PIECE_MASK if unit == "tokens" and name in self._prefixes else unit
+
+    def compared(self, name: str, student: Signals, inputs: Mapping[str, Tensor]) -> Signals:
+        """Return the student's signals as an objective compares them: over tokens, or over pieces of text."""
+        return self._by_pieces(student, self._prefixes[name], inputs) if name in self._prefixes else student
 
     def _by_pieces(self, student: Signals, prefix: str, inputs: Mapping[str, Tensor]) -> Signals:
         """Return the student's signals over pieces of text, for the objectives whose teacher has another tokenizer."""

@@ -10,8 +10,10 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from ...objectives import Objective, WeightedObjective
 from ...settings import DistillationArguments, MultiTeacherArguments
+from ...settings.distill import settled
 from ...teachers.base import TeacherSource
-from ..base import settled, sorted_by_kind, takes_what_trainer_takes
+from ...teachers.opening import sorted_by_kind
+from ..signature import takes_what_trainer_takes
 from .trainer import DistillationTrainer
 
 

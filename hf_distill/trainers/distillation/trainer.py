@@ -29,28 +29,28 @@ from ...kernels.cpu import configure_fp32_matmul
 from ...objectives import Objective, WeightedObjective
 from ...objectives.base import chosen_objectives
 from ...settings import DistillationArguments
-from ...settings.distill import RATE_OF_CUT_STUDENTS, Unset
+from ...settings.distill import RATE_OF_CUT_STUDENTS, Unset, settled
 from ...students.dropout import set_dropout
 from ...students.first_weights import CUT_STUDENTS
 from ...students.sentence import read_head
 from ...tasks.loading import LoadedTask
 from ...tasks.rows.text import has_transform
 from ...teachers.base import TeacherSource
-from ...teachers.opening import open_teachers, refuse_shared
+from ...teachers.opening import open_teachers, refuse_shared, sorted_by_kind
 from ..base import (
     BaseTrainer,
     named_targets,
     random_state_kept,
     refuse_data_parallel,
+    refuse_resharding,
     refuse_without_effect,
-    settled,
-    sorted_by_kind,
     unless_stock,
 )
 from ..callbacks import CountsEpochs, TermsInProgressBar
 from ..checkpoints import read_beside_student, write_beside_student
 from .collators import LABEL_NAMES, masking_collator
-from .evaluation import Evaluation, as_rows, searched_loss, unpacked
+from .evaluation import Evaluation, searched_loss
+from .fitting import begins_with_fit, fit_projections
 from .model import DistillationModel, count_items, plain_student, plain_teacher, refuse_wrapped, with_objectives
 from .optimizers import give_own_settings, train_beside
 from .publishing import Publisher, check_strategy, write_card
@@ -294,15 +294,8 @@ class DistillationTrainer(BaseTrainer):
 
     def _check_objectives(self) -> None:
         self.model.check(self.teacher, self.args)
-        plugin: Any = getattr(self.accelerator.state, "fsdp_plugin", None)
-        reshards = getattr(plugin, "fsdp_version", 1) == 2 and plugin.reshard_after_forward
-        if self.model.ends_inside_a_layer and reshards:
-            raise ValueError(
-                f"The objectives {sorted(self.model.objectives)} end inside the student's last layer, whose weights "
-                "FSDP does not gather again for a backward pass that begins there: set "
-                "`fsdp_reshard_after_forward: false` in accelerate's configuration, or add an objective on hidden "
-                "states or logits."
-            )
+        if self.model.ends_inside_a_layer:
+            refuse_resharding(self.accelerator, sorted(self.model.objectives))
         # As they begin: a callback may change them on the way.
         self._described = self.model.describe()
         self._manifest = None
@@ -437,13 +430,13 @@ class DistillationTrainer(BaseTrainer):
     def fit_projections(self) -> None:
         """Fit the projections that begin with a fit to rows from everywhere in the training data."""
         # Weights that are spread over processes cannot be set here: their projections begin at random.
-        if not self.model.fits_projections or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if not begins_with_fit(self.model) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
         # Every process takes some of the batches.
         collate = self._get_collator_with_removed_columns(self.data_collator)
         with random_state_kept(self.args.device), torch.no_grad(), self.compute_loss_context_manager():
             batches = (self._prepare_inputs(collate(rows)) for rows in self.rows.sample(self.train_dataset))
-            self.model.fit_projections((batch, self._teacher_signals(batch)) for batch in batches)
+            fit_projections(self.model, ((batch, self.teacher_signals(batch)) for batch in batches))
 
     @unless_stock
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -481,7 +474,7 @@ class DistillationTrainer(BaseTrainer):
         """The weighted sum of all terms; a mean over the whole optimizer step when `num_items_in_batch` is given."""
         with packing_rows() if self.args.pack_rows else nullcontext():
             inputs = self.model.as_read(inputs)
-            signals = self._teacher_signals(inputs)
+            signals = self.teacher_signals(inputs)
             outputs = model(
                 teacher_signals=signals,
                 num_items=num_items_in_batch,
@@ -497,7 +490,8 @@ class DistillationTrainer(BaseTrainer):
             self._term_sums = {n: self._term_sums[n] + v if n in self._term_sums else v for n, v in terms.items()}
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def _teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | Mapping[str, Signals] | None:
+    def teacher_signals(self, inputs: Mapping[str, Any]) -> Signals | Mapping[str, Signals] | None:
+        """The signals of the teacher for a batch (see `TeacherSource.signals`); `None` without a teacher."""
         if self.teacher is None:
             return None
         # `Trainer` puts only the model it trains under autocast.
@@ -532,42 +526,14 @@ class DistillationTrainer(BaseTrainer):
     ) -> tuple[Any, Any, Any]:
         """Loss with or without labels; logits only where metrics need them."""
         self.rows.check_batch(inputs)
-        inputs = self._prepare_inputs(inputs)
-        if self.evaluation.asked is not None:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                return self.evaluation.ask(model, inputs)
-        given, count, counts = self.evaluation.rows_seen(inputs, self.accelerator)
-        seen = self.model.as_read(given)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(
-                teacher_signals=self._signals_to_compare(seen),
-                return_logits=not prediction_loss_only,
-                return_agreement=self.args.eval_agreement,
-                **seen,
-            )
-            own_loss = self._own_loss(model, given)
-        self.evaluation.add(outputs, seen, self.model, counts=counts, own_loss=own_loss)
-        loss = torch.as_tensor(outputs["loss"]).detach() if outputs["terms"] and own_loss is None else own_loss
-        if prediction_loss_only:
-            return loss, None, None
-        left_out = {"loss", "terms", "agreement", *(ignore_keys or ())}
-        logits = tuple(as_rows(value.detach(), count) for name, value in outputs.items() if name not in left_out)
-        labels = tuple(inputs[name] for name in self.label_names if inputs.get(name) is not None)
-        return loss, unpacked(logits), unpacked(labels)
+        return self.evaluation.step(
+            self, model, self._prepare_inputs(inputs), with_outputs=not prediction_loss_only, ignored=ignore_keys or ()
+        )
 
-    def _own_loss(self, model: nn.Module, inputs: Mapping[str, Any]) -> Tensor | None:
-        """The loss of a batch by a `compute_loss` of the user's, where the rows have what it reads."""
-        if getattr(self.compute_loss, "__func__", None) is DistillationTrainer.compute_loss:
-            return None
-        lacks_labels = any(inputs.get(name) is None for name in self.label_names)
-        if self.evaluation.predicting and lacks_labels:
-            return None
-        return self.compute_loss(model, dict(inputs)).detach()
-
-    def _signals_to_compare(self, inputs: Mapping[str, Any]) -> Any:
-        """Return the teacher's signals; `None` where only the student can read the rows that it is to predict."""
-        needed = self.teacher.required_columns if self.evaluation.predicting and self.teacher is not None else ()
-        return self._teacher_signals(inputs) if all(name in inputs for name in needed) else None
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether `compute_loss` is one of the user's."""
+        return getattr(self.compute_loss, "__func__", None) is not DistillationTrainer.compute_loss
 
     @unless_stock
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -575,23 +541,13 @@ class DistillationTrainer(BaseTrainer):
 
         With `eval_agreement` and `eval_task` there are agreement with the teacher and scores of the student too.
         """
-        evaluation, prefix, loop = self.evaluation, kwargs.get("metric_key_prefix", "eval"), super().evaluation_loop
-        evaluation.begin(predicting=kwargs.get("description") == "Prediction")
         self.model.use_attention()
         try:
             with random_state_kept(self.args.device):
-                output = loop(*args, **kwargs)
-                if output.metrics is not None:
-                    found = evaluation.measured(self.model, self.accelerator, self.state.global_step)
-                    if prefix == evaluation.scored_set(self.eval_dataset):
-                        found |= evaluation.score_task(self, loop)
-                    output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
-                if self.compute_metrics is not None and output.label_ids is None and not evaluation.predicting:
-                    logger.warning_once("`compute_metrics` is not called: the evaluation rows have no labels.")
+                return self.evaluation.run(self, super().evaluation_loop, *args, **kwargs)
         finally:
             if not self.is_in_train:
                 self._give_back_attention()
-        return output
 
     @unless_stock
     def hyperparameter_search(

@@ -19,8 +19,9 @@ from ...capture.forward import logits_at
 from ...kernels.cpu import configure_fp32_matmul
 from ...settings import MaskedHeadArguments
 from ...settings.distill import filled_up
-from ..base import BaseTrainer, refuse_settings, takes_what_trainer_takes
+from ..base import BaseTrainer
 from ..distillation.collators import MaskingCollator, masking_collator
+from ..signature import refuse_settings, takes_what_trainer_takes
 
 # Settings of `Trainer` without a use here -> why.
 UNUSED = {

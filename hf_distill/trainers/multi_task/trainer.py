@@ -38,8 +38,6 @@ from hf_distill.trainers.base import (
     BaseTrainer,
     random_state_kept,
     refuse_data_parallel,
-    refuse_settings,
-    takes_what_trainer_takes,
 )
 from hf_distill.trainers.callbacks import epochs_in
 from hf_distill.trainers.checkpoints import MANIFEST_NAME, check_manifest
@@ -64,6 +62,7 @@ from hf_distill.trainers.multi_task.loss import MultiTaskLoss
 from hf_distill.trainers.multi_task.mixing import TaskBatches, TaskCollator, TaskRows
 from hf_distill.trainers.multi_task.model import MultiTaskModel, multi_task_model
 from hf_distill.trainers.multi_task.teachers import TaskTeachers
+from hf_distill.trainers.signature import refuse_settings, takes_what_trainer_takes
 
 logger = logging.get_logger(__name__)
 
