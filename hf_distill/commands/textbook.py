@@ -69,7 +69,8 @@ def read_textbook(
 def read_eval_task(textbook: TextbookArguments, training: DistillationArguments, config: Any) -> LoadedTask | None:
     """The task of `--eval_task` where it is a file or folder of the user, whose columns the textbook's flags name.
 
-    Where the model has one output, whole numbers are amounts to estimate.
+    Where the model has one output, whole numbers are amounts to estimate. All rows of a file are scored, unless a
+    column `split` says another thing or the textbook is that file.
 
     Returns:
         `None` where the trainer reads the task by its name alone.
@@ -81,7 +82,12 @@ def read_eval_task(textbook: TextbookArguments, training: DistillationArguments,
     if not _takes_flags(name) or is_retrieval(name):
         return None
     given = _task_fields(textbook, config)
-    return load_task(name, training.eval_task_dir, splits="evaluation", flag="--eval_task", **given)
+    # Of a file that is learnt from too, the rows that are held out are scored.
+    place = Path(name).expanduser().resolve()
+    learnt = any(Path(source).expanduser().resolve() == place for source in textbook.textbook or ())
+    return load_task(
+        name, training.eval_task_dir, splits="evaluation", flag="--eval_task", to_score=not learnt, **given
+    )
 
 
 def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:

@@ -130,6 +130,7 @@ def load_task(
     *,
     splits: Sequence[str] | Literal["evaluation"] | None = None,
     flag: str = "--task",
+    to_score: bool = False,
     **fields: Any,
 ) -> LoadedTask:
     """Load a task.
@@ -144,6 +145,7 @@ def load_task(
         splits: Splits that must be there: names, `"evaluation"` for every evaluation split, or by default those and
             the training split. Whatever else the task has is loaded where it exists.
         flag: The flag that named the task, for errors.
+        to_score: All rows of one file without a column `split` are evaluation rows; by default a fifth is held out.
         fields: Fields of `TaskSpec` that differ (`text_columns`, `label_column`, `label_names`, `evaluation_splits`,
             ...). `None` means "not given".
 
@@ -163,7 +165,7 @@ def load_task(
     if folder is None and not is_registered(name) and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
     if spec is None and is_one_file(name):
-        spec, raw = _read_file(name, given, flag, folder)
+        spec, raw = _read_file(name, given, flag, folder, to_score=to_score)
     elif spec is None:
         spec = _resolve_spec(name, folder, given, flag)
     elif given:
@@ -195,14 +197,14 @@ def load_task(
 
 
 def _read_file(
-    name: str, fields: dict[str, Any], flag: str, data_dir: Path | None
+    name: str, fields: dict[str, Any], flag: str, data_dir: Path | None, *, to_score: bool
 ) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
     """The task of one file; where the verb has no flags of columns, an error says so."""
     if data_dir is not None:
         given = f"`{_flag_of_files(flag)}` {str(data_dir)!r}"
         raise ValueError(f"{given} is for registered tasks, but `{flag}` {name!r} is a file.")
     try:
-        return read_one_file(name, fields, flag)
+        return read_one_file(name, fields, flag, to_score=to_score)
     except ValueError as error:
         if flag in WITH_COLUMNS:
             raise

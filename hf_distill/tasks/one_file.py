@@ -77,7 +77,7 @@ def refuse_other_files(name: str, flag: str) -> None:
 
 
 def read_one_file(
-    name: str, fields: Mapping[str, Any], flag: str = "--task"
+    name: str, fields: Mapping[str, Any], flag: str = "--task", *, to_score: bool = False
 ) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
     """The task of a file, and the rows of its splits.
 
@@ -86,6 +86,7 @@ def read_one_file(
         fields: Fields of `TaskSpec` that the user chose; the others are guessed from the names of columns and their
             values, and said in a line.
         flag: The flag that named the file, for errors.
+        to_score: All rows are to be scored where no column `split` says another thing; none are training rows.
 
     Raises:
         ValueError: If columns or labels cannot be told, or there are too few rows to hold some out.
@@ -103,7 +104,7 @@ def read_one_file(
         values.setdefault("metrics", default_metrics(values))
     values.setdefault("evaluation_splits", [VALIDATION])
     spec = TaskSpec.from_dict(values)
-    splits, how = _splits(rows, spec, where)
+    splits, how = _splits(rows, spec, where, to_score=to_score)
     if "evaluation_splits" not in fields and TEST in splits and not _unlabelled(splits[TEST], spec):
         # What is chosen is chosen on validation rows; the scores are those of rows that chose nothing.
         spec = dataclasses.replace(
@@ -192,11 +193,11 @@ def _is_comment(parts: Sequence[str]) -> bool:
     return parts[0] == "#" and len(parts) > 2 and (parts[1] == "id" or any("=" in part for part in parts))
 
 
-def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Dataset], str]:
+def _splits(rows: Dataset, spec: TaskSpec, where: str, *, to_score: bool) -> tuple[dict[str, Dataset], str]:
     """The rows by their column `split`, or else training rows and rows that are held out; and how, in words.
 
     A column `split` without validation rows keeps its others, and validation rows are held out of those of training.
-    None are where there are no training rows, or these are to be scored.
+    None are where there are no training rows, or these are to be scored; or where all rows are.
     """
     headline, splits, how = spec.headline_split, {spec.train_split: rows}, ""
     column = next((name for name in rows.column_names if name.strip().lower() == "split"), None)
@@ -216,6 +217,8 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str) -> tuple[dict[str, Datase
     train = splits[spec.train_split]
     if headline == spec.train_split:
         return splits, how
+    if to_score and len(train) == len(rows):
+        return {headline: rows}, how
     if spec.kind == "text_classification":
         train = drop_rows_without_text(train, spec.text_columns, is_training=True, where=where)
     held_out = set(_held_out(train, spec))

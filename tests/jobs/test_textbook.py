@@ -1,5 +1,8 @@
 """What a student is distilled on: one text or several, a task's own among them."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 from datasets import Dataset
 from tiny_data import write_rows
@@ -218,7 +221,7 @@ class TestFilesOfYourOwn:
             task = read_dev(book, dev, **flags)
             assert task.spec.text_columns == ("review",)
             assert task.spec.label_names == ("0", "1", "2")
-            assert {row["review"] for row in task.dataset["validation"]} < {f"r{i}" for i in range(30)}
+            assert {row["review"] for row in task.dataset["validation"]} == {f"r{i}" for i in range(30)}
         # Without flags its own columns are found; one output is an amount, and a corpus that was built has its own.
         assert read_dev(moods, dev).spec.text_columns == ("text",)
         assert read_dev(moods, dev, label_column="stars", config=config_with("score")).spec.label_names is None
@@ -241,6 +244,19 @@ class TestFilesOfYourOwn:
             ValueError, match=r"`--eval_task` '.*plain.jsonl' .* no column 'stars': name it with `--lab"
         ):
             read_dev(moods, str(tmp_path / "plain.jsonl"), **flags)
+
+    def test_all_rows_of_a_file_are_scored_unless_it_is_learnt_from(self, read_dev, moods, tmp_path, caplog):
+        shutil.copy(moods, tmp_path / "dev.csv")
+        flags = {"text_columns": ["review"], "label_column": "stars"}
+        dev = read_dev(moods, str(tmp_path / "dev.csv"), **flags)
+        assert (list(dev.dataset), len(dev.split("validation"))) == (["validation"], 20)
+        assert "20 rows of validation." in caplog.text
+        same = read_dev(moods, moods, **flags)
+        assert {name: len(rows) for name, rows in same.dataset.items()} == {"train": 17, "validation": 3}
+        lines = Path(moods).read_text().splitlines()
+        marked = [f"{line},{('train', 'dev')[i % 2]}" for i, line in enumerate(lines[1:])]
+        (tmp_path / "dev.csv").write_text("\n".join([f"{lines[0]},split", *marked]))
+        assert len(read_dev(moods, str(tmp_path / "dev.csv"), **flags).split("validation")) == 10
 
     def test_flags_that_no_source_takes_are_refused(self, read, rte, text):
         with pytest.raises(

@@ -1,6 +1,7 @@
 """What a distillation shows of itself: agreement, the score of a task, schedules, the best checkpoint."""
 
 import copy
+import dataclasses
 
 import datasets
 import numpy as np
@@ -218,6 +219,22 @@ def test_a_head_that_nothing_trains_is_not_scored_but_a_probe_is(build, mood, ca
     metrics = trainer.evaluate()
     assert metrics["eval_probe/accuracy"] > 0.8
     assert not [name for name in metrics if name.startswith("eval_task/")]
+
+
+def test_a_probe_is_scored_on_rows_that_it_was_not_fitted_on(build, mood, caplog):
+    # As many rows as units: a probe tells all that it has seen.
+    rows = mood.train.select(range(20))
+    labels = np.random.default_rng(0).permutation(20) % 2
+    rows = rows.remove_columns("label").add_column("label", labels, feature=rows.features["label"])
+    for split in ("validation", "train"):
+        spec = dataclasses.replace(mood.spec, evaluation_splits=(split,))
+        task = LoadedTask(spec, datasets.DatasetDict({split: rows}), "one file")
+        trainer = build(objectives=["relation"], trainer={"eval_task": task})
+        probe = trainer.evaluation.task
+        texts = [set(probe.task.dataset[name]["text"]) for name in ("train", "validation")]
+        assert (len(texts[0] | texts[1]), texts[0] & texts[1]) == (len(set(rows["text"])), set())
+        assert "eval_probe/accuracy" in trainer.evaluate()
+        assert "It is fitted on 80% of the rows and scored on the others." in caplog.text
 
 
 def test_a_student_without_a_head_and_one_with_other_labels_are_probed(build, mood, tiny_bert_config, caplog):

@@ -10,6 +10,7 @@ scored by the order into which it puts the documents that BM25 finds.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from ...corpus.search.candidates import best_documents
 from ...settings import DistillationArguments
 from ...settings.distill import HEADLINE
 from ...students.sentence import encode_texts
+from ...tasks.files import HELD_OUT, hold_out
 from ...tasks.labels import visible_labels
 from ...tasks.loading import LoadedTask, load_task, takes_columns
 from ...tasks.metrics.compute import build_compute_metrics, compute_scores, predictions_of
@@ -68,15 +70,20 @@ class TaskEvaluation:
         """
         if tokenizer is None:
             raise ValueError("`--eval_task` has text to tokenize: give `processing_class`.")
-        self.task = task.subset(args.eval_task_samples, args.eval_task_samples, seed=args.seed)
         self.spec: TaskSpec = task.spec
         self.tokenizer = tokenizer
         self.max_length = args.max_length
         self.way: Way = "head"
         self.vectors: VectorEvaluation | None = None
         self._order: list[int] | None = None
+        self._whole, self._samples, self._seed = task, args.eval_task_samples, args.seed
+        self._read(task)
+
+    def _read(self, task: LoadedTask) -> None:
+        """Tokenize the rows of a task that are scored."""
+        self.task = task.subset(self._samples, self._samples, seed=self._seed)
         self.rows = self.task.split(self.spec.headline_split)
-        tokens = tokenize_task(self.rows, self.spec, tokenizer, self.max_length)
+        tokens = tokenize_task(self.rows, self.spec, self.tokenizer, self.max_length)
         # Rows of like length together; scores know rows by their place.
         self.tokens = tokens.select(np.argsort(-np.asarray(tokens[LENGTH_COLUMN]), kind="stable"))
 
@@ -112,16 +119,31 @@ class TaskEvaluation:
                 f"`--eval_task` {self.spec.name!r} needs the student's head, because a probe reads rows only, but "
                 f"{reason}. Add `logits` or `labels` to `--objectives`, with a teacher of this task."
             )
-        if self.spec.train_split not in self.task.dataset:
-            raise ValueError(
-                f"`--eval_task` {self.spec.name!r} is scored by a probe, because {reason}; that needs the split "
-                f"{self.spec.train_split!r}, and there are {sorted(self.task.dataset)}."
-            )
+        learnt = ""
+        if self.spec.train_split not in self.task.dataset or self.spec.train_split == self.spec.headline_split:
+            learnt = f" It is fitted on {1 - HELD_OUT:.0%} of the rows and scored on the others."
+            self._read(self._held_out(reason))
         model.show_features()
         logger.warning(
             f"`--eval_task` {self.spec.name}: {reason}, so the scores are those of a linear probe on layer "
-            f"{model.deepest_layer} (`eval_probe/...`), not of the student as it is."
+            f"{model.deepest_layer} (`eval_probe/...`), not of the student as it is.{learnt}"
         )
+
+    def _held_out(self, reason: str) -> LoadedTask:
+        """The task with rows to fit a probe on and others to score, where all of them are to be scored.
+
+        Raises:
+            ValueError: If there is one row only.
+        """
+        rows = self._whole.split(self.spec.headline_split)
+        if len(rows) < 2:
+            raise ValueError(
+                f"`--eval_task` {self.spec.name!r} is scored by a probe, because {reason}; that needs rows to fit it "
+                f"on, and there is {len(rows)}."
+            )
+        train, scored = hold_out(rows, HELD_OUT, self.spec.text_columns)
+        self.spec = dataclasses.replace(self.spec, train_split="train", evaluation_splits=("validation",))
+        return LoadedTask(self.spec, datasets.DatasetDict(train=train, validation=scored), self._whole.source)
 
     def show(self, model: DistillationModel) -> None:
         """Be ready to score another student of the same kind, as in a search."""
@@ -373,7 +395,7 @@ def task_to_evaluate(
         reranks = all(one.head is None and getattr(one.config, "num_labels", None) == 1 for one in teachers)
         return as_reranking(found) if reranks else found
     try:
-        return load_task(args.eval_task, args.eval_task_dir, splits="evaluation", flag="--eval_task")
+        return load_task(args.eval_task, args.eval_task_dir, splits="evaluation", flag="--eval_task", to_score=True)
     except ValueError as error:
         if not takes_columns(args.eval_task):
             raise
