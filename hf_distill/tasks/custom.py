@@ -38,6 +38,8 @@ from hf_distill.tasks.spec import (
 logger = logging.getLogger(__name__)
 
 TASK_FILE = "task.yaml"
+# Verbs that score a task have the flag.
+AS_AMOUNTS = f"say `metrics: [{', '.join(REGRESSION_METRICS)}]` in a {TASK_FILE}, or `--metrics` where a verb has it"
 MAX_INFERRED_LABELS = 1000
 FEW_NUMBERS = 10
 # How pandas and Python write a list, and what is missing.
@@ -272,9 +274,8 @@ def _numbered_classes(numbers: Sequence[float], written: Collection[str], column
     listed = " ".join(f"{number:g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
     raise ValueError(
         f"Column {column!r} of {str(folder)!r} holds the numbers {listed}: are they classes? Name them with "
-        f"`--class_names {listed}`; if they are amounts to estimate, say `--metrics "
-        f"{' '.join(REGRESSION_METRICS)}`. Numbers from 0 to n-1 are taken for classes; a hidden label is "
-        f"{HIDDEN_LABEL}."
+        f"`--class_names {listed}`; if they are amounts to estimate, {AS_AMOUNTS}. Numbers from 0 to n-1 are taken "
+        f"for classes; a hidden label is {HIDDEN_LABEL}."
     )
 
 
@@ -306,8 +307,7 @@ def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None
     if len(numbers) <= FEW_NUMBERS:
         logger.warning(
             f"Column {column!r} of {str(folder)!r} holds the numbers {numbers}, some with fractions: the task is a "
-            f"regression. For classes name them with `--class_names`; `--metrics {REGRESSION_METRICS[0]}` says that "
-            "it is one."
+            f"regression. For classes name them with `--class_names`; where it is one, {AS_AMOUNTS}."
         )
 
 

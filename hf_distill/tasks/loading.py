@@ -327,8 +327,8 @@ def _known_names(
     known = f"The rows of {source} number the classes of task {spec.name!r} and do not name them"
     if set(depending) & {spec.headline, *(asked_metrics or ())}:
         raise ValueError(
-            f"{known}, so `--metrics {' '.join(depending)}` cannot tell which class counts: name them in the order of "
-            "their numbers with `--class_names`."
+            f"{known}, so the metrics {depending} cannot tell which class counts: name them in the order of their "
+            "numbers with `--class_names`."
         )
     left_out = f"; {', '.join(depending)} is left out" if depending else ""
     logger.warning(f"{known}: {', '.join(numbers)} are their names{left_out}. `--class_names` gives them others.")

@@ -246,7 +246,7 @@ class TestErrors:
             ({"text": [], "label": []}, "hold no rows"),
             (
                 {"text": TEXTS, "label": [1, 2, 3, 4, 5] * 8},
-                "Name them with `--class_names 1 2 3 4 5`; .* say `--metrics pearson spearman`",
+                r"Name them with `--class_names 1 2 3 4 5`; .* say `metrics: \[pearson, spearman\]` in a task.yaml",
             ),
             ({"text": TEXTS, "label": ["a|b", "a"] * 20}, "several labels"),
         ],
