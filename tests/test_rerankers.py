@@ -470,6 +470,19 @@ def test_two_teachers_are_one_weighted_list_live_and_stored(combine, reranker, s
         torch.testing.assert_close(other, trained[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("objective", "said"), [("labels", True), ("margin", False)])
+def test_queries_whose_labels_teach_nothing_are_counted(objective, said, reranker, tiny_tokenizer, tmp_path, caplog):
+    rows = [{"text": f"film {n}", "candidates": ["sea", "dog"], "labels": [float(n % 4 == 0), 0.0]} for n in range(8)]
+    DistillationTrainer(
+        copy.deepcopy(reranker),
+        DistillationArguments(str(tmp_path), use_cpu=True, objectives=[objective], report_to="none"),
+        teacher_model=reranker,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tiny_tokenizer,
+    )
+    assert ("6 of 8 queries have no candidate above 0 in 'labels'" in caplog.text) is said
+
+
 def test_several_teachers_of_candidates_may_be_chosen_by_row_and_not_by_labels(
     reranker, second, tiny_tokenizer, tmp_path
 ):

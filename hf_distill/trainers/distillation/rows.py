@@ -227,11 +227,29 @@ class RowReader:
         options: dict[str, Any] = {"text_column": self.args.text_column, "max_length": self.args.max_length}
         if found is None or masks:
             labels = None if masks else LabelReader(self._head, self._own_names, needed=needs_labels)
+            if needs_labels and not evaluating:
+                self._say_unanswered()
             read = None if columns is None else frozenset(columns)
             found = RowCollator(self.tokenizer, labels, pad=found, columns=read, **options)
         if self._others:
             found = AlignedCollator(self.tokenizer, self._others, found, **options)
         return found if self.teacher is None else self.teacher.collator(found)
+
+    def _say_unanswered(self) -> None:
+        """Count the queries without a relevant candidate, whose labels teach nothing."""
+        for rows in self._prepared:
+            if not isinstance(rows, datasets.Dataset):
+                continue
+            column = next((name for name in LABEL_NAMES if name in rows.column_names), None)
+            ids = getattr(rows.features.get("input_ids"), "feature", None)
+            if column is None or not isinstance(ids, datasets.List) or self._head.kind != "value":
+                continue
+            count = sum(not any(values or ()) for values in rows.with_format(None)[column])
+            if count:
+                logger.warning_once(
+                    f"{count:,} of {len(rows):,} queries have no candidate above 0 in {column!r}: the objective "
+                    "`labels` learns nothing from them."
+                )
 
     @property
     def masks(self) -> bool:
