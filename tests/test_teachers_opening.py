@@ -71,6 +71,10 @@ def test_what_a_source_gives_is_looked_at(build):
         build(Once()).train()
     with pytest.raises(ValueError, match=r"must return `Signals`.*its `signals` gave a mapping with a Tensor"):
         build(Mapped())
+    with pytest.raises(ValueError, match=r"The teacher \(1, Once\): its logits have 1 rows, but it was given 8"):
+        build([Sure(), Once()]).train()
+    with pytest.raises(ValueError, match=r"The teacher \(0, Mapped\) must return `Signals`"):
+        build([Mapped(), Sure()])
 
 
 def test_a_source_without_layers_is_named(make_trainer, rows):

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 
 from hf_distill.tasks.labels import LABEL_COLUMNS
 
-from ..capture.signals import SignalRequest, Signals
+from ..capture.signals import SignalRequest, Signals, checked_signals
 from ..objectives import Objective, WeightedObjective
 from ..settings.distill import CombinationRule
 from ..tasks.rows.text import has_transform
@@ -342,11 +342,24 @@ class SeveralTeachers(TeacherSource):
         following: Sequence[int] = (),
     ) -> Signals:
         if not self.offload:
-            return method(inputs)
+            return self._checked(index, method(inputs), inputs)
         with self.teachers[index].on_device(self.device):
             if following:
                 self.teachers[following[0]].fetch(self.device)
-            return method(inputs)
+            return self._checked(index, method(inputs), inputs)
+
+    def _checked(self, index: int, said: Any, inputs: Mapping[str, Any]) -> Signals:
+        """What a teacher said, if it is signals of the batch's rows: those of one would be repeated for all of them.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        who, rows = f"{index}, {self.teachers[index].describe()}", len(inputs["attention_mask"])
+        signals: Signals = checked_signals(said, who)
+        for name, values in signals.logits.items():
+            if len(values) != rows:
+                raise ValueError(f"The teacher ({who}): its {name} have {len(values)} rows, but it was given {rows}.")
+        return signals
 
     def _route(
         self,
