@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_mapping, check_range, did_you_mean
+from hf_distill.tasks.metrics.entities import PREFIXES
 from hf_distill.tasks.spec_values import FINE_TUNING, MAPPINGS, FineTuningDefaults, SplitsSpec, plain_field, types_of
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -190,10 +191,11 @@ class TaskSpec(SplitsSpec):
     def _check_tags(self) -> None:
         """Check that entities can be read off the tags."""
         tags = self.label_names or ()
-        wrong = [tag for tag in tags if tag != OUTSIDE_TAG and tag[:2] not in ("B-", "I-", "E-")]
+        wrong = [tag for tag in tags if tag != OUTSIDE_TAG and (tag[1:2] != "-" or tag[:1] not in PREFIXES)]
         if wrong or OUTSIDE_TAG not in tags:
             raise ValueError(
-                f"Task {self.name!r}: entities are scored by the tag `O` and tags such as `B-PER` and `I-PER`; "
+                f"Task {self.name!r}: entities are scored by the tag `O` and tags such as `B-PER` and `I-PER` "
+                f"({', '.join(PREFIXES)}); "
                 f"`label_names` are {list(tags)}. For other tags take `metrics: [accuracy]`."
             )
 

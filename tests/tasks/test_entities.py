@@ -1,4 +1,4 @@
-"""Entities are those of conlleval, whatever the scheme and however broken the sequence."""
+"""Entities are those of conlleval, or of seqeval in schemes that conlleval does not know, however broken they are."""
 
 import random
 
@@ -8,15 +8,19 @@ from hf_distill.tasks.metrics.entities import Entity, entities, entity_scores, e
 
 
 def chunk_starts(previous, current):
-    """conlleval's rule for a chunk that starts between two tags, both as (prefix, type)."""
+    """conlleval's rule for a chunk that starts between two tags, both as (prefix, type); seqeval's from E to B."""
     pair = previous[0] + current[0]
-    return pair in ("BB", "IB", "OB", "OI", "EE", "EI", "OE") or (current[0] != "O" and previous[1] != current[1])
+    return pair in ("BB", "IB", "EB", "OB", "OI", "EE", "EI", "OE") or (
+        current[0] != "O" and previous[1] != current[1]
+    )
 
 
 def chunk_ends(previous, current):
-    """conlleval's rule for a chunk that ends between two tags."""
+    """conlleval's rule for a chunk that ends between two tags; seqeval's from E to B."""
     pair = previous[0] + current[0]
-    return pair in ("BB", "BO", "IB", "IO", "EE", "EI", "EO") or (previous[0] != "O" and previous[1] != current[1])
+    return pair in ("BB", "BO", "IB", "IO", "EB", "EE", "EI", "EO") or (
+        previous[0] != "O" and previous[1] != current[1]
+    )
 
 
 def plain_counts(predictions, references):
@@ -88,6 +92,36 @@ def test_iob1_and_iob2_of_the_same_entities_agree():
     assert entities("I-PER I-PER B-PER O I-LOC".split()) == entities("B-PER I-PER B-PER O B-LOC".split())
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "O B-PER I-PER E-PER S-PER S-PER B-PER E-PER B-PER E-PER S-LOC B-LOC I-LOC E-LOC",
+        "O B-PER I-PER L-PER U-PER U-PER B-PER L-PER B-PER L-PER U-LOC B-LOC I-LOC L-LOC",
+        "O B-PER M-PER E-PER S-PER S-PER B-PER E-PER B-PER E-PER S-LOC B-LOC M-LOC E-LOC",
+        "O B-PER M-PER E-PER W-PER W-PER B-PER E-PER B-PER E-PER W-LOC B-LOC M-LOC E-LOC",
+    ],
+    ids=["IOBES", "BILOU", "BMES", "BMEWO"],
+)
+def test_every_scheme_has_the_entities_of_iob2(tags):
+    same = "O B-PER I-PER I-PER B-PER B-PER B-PER I-PER B-PER I-PER B-LOC B-LOC I-LOC I-LOC"
+    assert entities(tags.split()) == entities(same.split())
+    assert entity_scores([tags.split()], [tags.split()])["f1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("S-X I-X E-X", [(0, 1), (1, 3)]),
+        ("B-X S-X", [(0, 1), (1, 2)]),
+        ("I-X S-X I-X", [(0, 1), (1, 2), (2, 3)]),
+        ("E-X S-X E-X", [(0, 1), (1, 2), (2, 3)]),
+        ("B-X B-X E-X I-X O E-X", [(0, 1), (1, 3), (3, 4), (5, 6)]),
+    ],
+)
+def test_broken_sequences_of_iobes_are_read_as_seqeval_reads_them(tags, expected):
+    assert entities(tags.split()) == [Entity(*place, "X") for place in expected]
+
+
 def test_an_entity_is_right_only_with_its_type_and_both_its_ends():
     reference = ["B-PER I-PER O B-LOC".split()]
     for prediction, f1 in [
@@ -130,7 +164,7 @@ def test_lengths_that_differ_are_errors():
         entity_scores([["O"], ["O"]], [["O"], ["O", "O"]])
 
 
-@pytest.mark.parametrize("tag", ["S-PER", "L-PER", "NN", "PER-B", ""])
-def test_a_tag_that_conlleval_does_not_know_is_an_error(tag):
-    with pytest.raises(ValueError, match="conlleval knows B, I, E, O"):
+@pytest.mark.parametrize("tag", ["N-PER", "NN", "PER-B", ""])
+def test_a_tag_of_no_scheme_is_an_error(tag):
+    with pytest.raises(ValueError, match="known are B, I, E, S, O"):
         entity_scores([["O", tag]], [["O", "O"]])

@@ -1,8 +1,9 @@
 """Entities of tag sequences and their scores, as conlleval counts them (CoNLL-2000 and CoNLL-2003 shared tasks).
 
-A tag is `O`, or a prefix `B`, `I` or `E`, a hyphen and the type: everything after the first hyphen. The script does
-not ask for a well-formed sequence: an `I-` after `O` or after another type starts an entity, so that the schemes IOB1,
-IOB2, IOE1 and IOE2 are all read without being told apart.
+A tag is `O`, or a prefix, a hyphen and the type: everything after the first hyphen. The script does not ask for a
+well-formed sequence: an `I-` after `O` or after another type starts an entity, so that the schemes IOB1, IOB2, IOE1
+and IOE2 are all read without being told apart. So are those that mark the last token and entities of one token, which
+the script does not know: IOBES, BILOU, BMES and BMEWO, by the rules of seqeval.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-_PREFIXES = ("B", "I", "E", "O")
-# Pairs of prefixes, both of one type, that stay within an entity; any other pair begins a new one. That an `E` goes on
-# with a `B` is conlleval's rule too: no scheme that it reads has both.
-_CONTINUES = frozenset({("B", "I"), ("B", "E"), ("I", "I"), ("I", "E"), ("E", "B")})
+# Prefixes of all schemes, by their names in IOBES.
+PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "O": "O", "M": "I", "L": "E", "U": "S", "W": "S"}
+# Pairs of prefixes, both of one type, that stay within an entity; any other pair begins a new one. conlleval goes on
+# from an `E` to a `B`: none of its schemes has both, but in IOBES two entities meet there.
+_CONTINUES = frozenset({("B", "I"), ("B", "E"), ("I", "I"), ("I", "E")})
 
 
 class Entity(NamedTuple):
@@ -30,7 +32,7 @@ def entities(tags: Sequence[str]) -> list[Entity]:
     """The entities of one sentence, from left to right; the end of the sentence ends an entity.
 
     Raises:
-        ValueError: If a tag has a prefix that conlleval does not know (`S-`, `L-`, `M-`, ...).
+        ValueError: If a tag has a prefix of no scheme.
     """
     found: list[Entity] = []
     start, previous = None, ("O", "")
@@ -90,13 +92,12 @@ def entity_scores_by_type(
 def _parse(tag: str) -> tuple[str, str]:
     """Prefix and type of a tag; a tag without hyphen has the empty type."""
     prefix, _, kind = tag.partition("-")
-    if prefix not in _PREFIXES:
+    if prefix not in PREFIXES:
         raise ValueError(
-            f"The tag {tag!r} has the prefix {prefix!r}; conlleval knows {', '.join(_PREFIXES)}. "
-            "Write tags of another scheme (IOBES, BILOU, BMES) as IOB2 first: `B-` on an entity's first token, `I-` "
-            "on the others."
+            f"The tag {tag!r} has the prefix {prefix!r}; known are {', '.join(PREFIXES)}. Write tags of another "
+            "scheme as IOB2 first: `B-` on an entity's first token, `I-` on the others."
         )
-    return prefix, kind
+    return PREFIXES[prefix], kind
 
 
 def _counts(

@@ -187,7 +187,7 @@ SCRIPTS: dict[str, Score] = {
     "seqeval": Score(
         "Precision, recall and F1 over entities, accuracy over tokens.",
         "Tjong Kim Sang and De Meulder, CoNLL-2003 (conlleval)",
-        "predictions: tags (B-, I-, E-, O) of every sentence. references: gold tags.",
+        "predictions: tags (IOB, IOBES, BILOU, BMES) of every sentence. references: gold tags.",
         Features({"predictions": List(_TEXT), "references": List(_TEXT)}),
         _entities,
     ),
