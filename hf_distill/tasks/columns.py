@@ -136,4 +136,9 @@ def _text_columns(rows: Dataset, names: Mapping[str, str], label: str | None) ->
     texts = [name for name in rows.column_names if name != label and rows.features[name] in _TEXT_TYPES]
     lengths = {name: sum(len(value or "") for value in head[name]) / len(head[name]) for name in texts}
     longest = max(lengths, key=lambda name: lengths[name], default=None)
-    return [longest] if longest is not None and any(" " in (value or "") for value in head[longest]) else []
+    return [longest] if longest is not None and any(_has_words(value or "") for value in head[longest]) else []
+
+
+def _has_words(text: str) -> bool:
+    """Whether a cell may be a text: Chinese and Japanese have no spaces between words."""
+    return " " in text or any("\u3040" <= character <= "\u9fff" for character in text)

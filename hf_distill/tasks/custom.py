@@ -20,12 +20,12 @@ from hf_distill.tasks.files import (
     HELD_OUT,
     check_kinds,
     find_task_folder,
-    has_training_rows_only,
+    lacks_validation_rows,
     listing,
     read_folder,
 )
-from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label
-from hf_distill.tasks.several_labels import names_in, says_several
+from hf_distill.tasks.labels import HIDDEN_TEXTS, check_one_label, is_hidden
+from hf_distill.tasks.several_labels import items_of, names_in, says_several
 from hf_distill.tasks.spec import (
     ENTITY_METRICS,
     HIDDEN_LABEL,
@@ -74,8 +74,8 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
         values = guess_columns(rows, values, f"The folder {str(folder)!r}") | values
         check_kinds(rows, [*values["text_columns"], values["label_column"]], repr(str(folder)))
     spec = _finished(folder, values)
-    if spec.held_out_share is None and "evaluation_splits" not in values and has_training_rows_only(folder, spec):
-        spec = dataclasses.replace(spec, held_out_share=HELD_OUT)
+    if spec.held_out_share is None and "evaluation_splits" not in values:
+        spec = _with_held_out(spec, find_task_folder(spec, folder))
     if is_guessed:
         logger.warning(
             f"Task {spec.name!r} from the folder {str(folder)!r}: text in "
@@ -83,6 +83,29 @@ def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
             "`--label_column` name other columns."
         )
     return spec
+
+
+def _with_held_out(spec: TaskSpec, folder: Path) -> TaskSpec:
+    """The task with validation rows that are held out where the folder has none; what it has for tests is scored."""
+    if not lacks_validation_rows(folder, spec):
+        return spec
+    tests = read_folder(folder, spec, spec.test_splits)
+    scored = [split for split, rows in tests.items() if not unlabelled(rows, spec)]
+    return dataclasses.replace(spec, held_out_share=HELD_OUT, evaluation_splits=(*scored, *spec.evaluation_splits))
+
+
+def unlabelled(rows: Dataset, spec: TaskSpec) -> int:
+    """How many rows have no label."""
+    if spec.label_column not in rows.column_names:
+        return len(rows)
+    return sum(not is_known(label, spec) for label in rows[spec.label_column])
+
+
+def is_known(label: Any, spec: TaskSpec) -> bool:
+    """Whether a cell of labels holds one, or several."""
+    if spec.several_labels:
+        return items_of(label, spec.label_separator) is not None
+    return not is_hidden(label, spec)
 
 
 def _finished(folder: Path, values: dict[str, Any]) -> TaskSpec:
@@ -271,7 +294,7 @@ def _numbered_classes(numbers: Sequence[float], written: Collection[str], column
         _say_marks(written, names, column, folder)
         return names
     numbers = [HIDDEN_LABEL, *numbers] if str(HIDDEN_LABEL) in written else numbers
-    listed = " ".join(f"{number:g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
+    listed = " ".join(f"{number:.15g}" for number in numbers[:FEW_NUMBERS]) + " ..." * (len(numbers) > FEW_NUMBERS)
     raise ValueError(
         f"Column {column!r} of {str(folder)!r} holds the numbers {listed}: are they classes? Name them with "
         f"`--class_names {listed}`; if they are amounts to estimate, {AS_AMOUNTS}. Numbers from 0 to n-1 are taken "

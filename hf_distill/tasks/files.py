@@ -38,11 +38,15 @@ logger = logging.getLogger(__name__)
 RowsSpec = TaskSpec | GenerationSpec
 
 # In order of preference where a split is there in several formats.
-READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".tsv": "csv", ".csv": "csv", ".txt": "csv"}
+READERS = {
+    **{".parquet": "parquet", ".jsonl": "json", ".ndjson": "json", ".json": "json"},
+    **{".tsv": "csv", ".csv": "csv", ".txt": "csv"},
+}
 COMMON_ALIASES = {"validation": ("dev", "valid", "val")}
 EXAMPLES = 1000
 MOST_LISTED = 20
-SAVED_BY_DATASETS = "dataset_dict.json"
+# Of several splits, and of one.
+SAVED_BY_DATASETS = ("dataset_dict.json", "state.json")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def find_task_folder(spec: RowsSpec, data_dir: str | Path, flag: str = "--data_d
     wanted = (spec.train_split, *spec.evaluation_splits)
     parts = [source for split in wanted for source in sources_of(spec, split).values() if source.hub_path is None]
     for folder in candidates:
-        if (folder / SAVED_BY_DATASETS).is_file() or any(split_files(folder, spec, split) for split in wanted):
+        if is_saved(folder) or any(split_files(folder, spec, split) for split in wanted):
             return folder
         if any(source_files(folder, spec, source) for source in parts):
             return folder
@@ -128,20 +132,30 @@ def split_files(folder: Path, spec: RowsSpec, split: str) -> list[Path]:
     return []
 
 
-def has_training_rows_only(folder: Path, spec: RowsSpec) -> bool:
-    """Whether the files of the training split are the only ones of a folder that hold rows; notes (.txt) are none."""
-    train = split_files(folder, spec, spec.train_split)
-    return bool(train) and not any(
-        suffix_of(path) in READERS and suffix_of(path) != ".txt" and path not in train for path in folder.iterdir()
+def is_saved(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of `datasets`."""
+    return any((folder / name).is_file() for name in SAVED_BY_DATASETS)
+
+
+def lacks_validation_rows(folder: Path, spec: RowsSpec) -> bool:
+    """Whether a folder has training rows, and no others but those of test splits; notes (.txt) are none."""
+    known = [spec.train_split, *spec.test_splits]
+    if is_saved(folder):
+        saved = load_from_disk(str(folder))
+        return not isinstance(saved, DatasetDict) or (spec.train_split in saved and set(saved) <= set(known))
+    files = {split: split_files(folder, spec, split) for split in known}
+    mine = {path for paths in files.values() for path in paths}
+    return bool(files[spec.train_split]) and not any(
+        suffix_of(path) in READERS and suffix_of(path) != ".txt" and path not in mine for path in folder.iterdir()
     )
 
 
 def read_folder(folder: Path, spec: RowsSpec, splits: Iterable[str]) -> dict[str, Dataset]:
-    """Read those of the splits that the folder has."""
-    if (folder / SAVED_BY_DATASETS).is_file():
+    """Read those of the splits that the folder has; a data set without splits is one of training rows."""
+    if is_saved(folder):
         saved = load_from_disk(str(folder))
-        if isinstance(saved, DatasetDict):
-            return {split: saved[split] for split in splits if split in saved}
+        saved = saved if isinstance(saved, DatasetDict) else DatasetDict({spec.train_split: saved})
+        return {split: saved[split] for split in splits if split in saved}
     found = {split: split_files(folder, spec, split) for split in splits}
     return {split: read_files(files, spec) for split, files in found.items() if files}
 

@@ -183,7 +183,8 @@ def load_task(
     missing = [split for split in needed if split not in raw]
     if missing:
         raise FileNotFoundError(
-            f"Task {spec.name!r} needs the splits {list(needed)}, but {source!r} lacks {missing}; found {found}."
+            f"Task {spec.name!r} needs the splits {list(needed)}, but {source!r} lacks {missing}; found {found}. "
+            "`--evaluation_splits` names others."
         )
     raw = {split: [rename_columns(part, spec) for part in raw[split]] for split in wanted if split in raw}
     places = spec.several_labels and splits_hold_places(raw, spec)
@@ -356,8 +357,8 @@ def _names_in_rows(rows: Dataset, spec: TaskSpec) -> list[str] | None:
 
 
 def _hold_out(raw: dict[str, list[Dataset]], spec: TaskSpec, source: str) -> None:
-    """Hold out the headline split where the source has training rows only, at least two, and the task says so."""
-    split = spec.headline_split
+    """Hold out rows to choose by where the source has none, but at least two to train on, and the task says so."""
+    split = spec.choice_split
     if spec.held_out_share is None or split in raw or len(raw.get(spec.train_split, ())) != 1:
         return
     rows = rename_columns(raw[spec.train_split][0], spec)

@@ -17,7 +17,7 @@ from hf_distill.storage.files import DamagedFileError, close_path, new_folder, w
 from hf_distill.storage.folders import near_name
 from hf_distill.storage.tables import COMPRESSIONS, encoding_hint, stem_of, suffix_of
 from hf_distill.tasks.columns import guess_columns
-from hf_distill.tasks.custom import TASK_FILE, default_metrics, label_names_of
+from hf_distill.tasks.custom import TASK_FILE, default_metrics, is_known, label_names_of, unlabelled
 from hf_distill.tasks.files import (
     COMMON_ALIASES,
     HELD_OUT,
@@ -28,8 +28,6 @@ from hf_distill.tasks.files import (
     read_files,
     texts_of_rows,
 )
-from hf_distill.tasks.labels import is_hidden
-from hf_distill.tasks.several_labels import items_of
 from hf_distill.tasks.spec import TaskSpec
 from hf_distill.tasks.spec_values import FINE_TUNING, FineTuningDefaults
 
@@ -105,7 +103,7 @@ def read_one_file(
     values.setdefault("evaluation_splits", [VALIDATION])
     spec = TaskSpec.from_dict(values)
     splits, how = _splits(rows, spec, where, to_score=to_score)
-    if "evaluation_splits" not in fields and TEST in splits and not _unlabelled(splits[TEST], spec):
+    if "evaluation_splits" not in fields and TEST in splits and not unlabelled(splits[TEST], spec):
         # What is chosen is chosen on validation rows; the scores are those of rows that chose nothing.
         spec = dataclasses.replace(
             spec, evaluation_splits=tuple(name for name in (TEST, VALIDATION) if name in splits)
@@ -235,19 +233,8 @@ def _splits(rows: Dataset, spec: TaskSpec, where: str, *, to_score: bool) -> tup
 
 
 def _size(rows: Dataset, split: str, spec: TaskSpec) -> str:
-    hidden = _unlabelled(rows, spec)
+    hidden = unlabelled(rows, spec)
     return f"{len(rows):,} rows of {split or 'no split'}" + (f" ({hidden:,} without a label)" if hidden else "")
-
-
-def _unlabelled(rows: Dataset, spec: TaskSpec) -> int:
-    """How many rows have no label."""
-    return sum(not _is_known(label, spec) for label in rows[spec.label_column])
-
-
-def _is_known(label: Any, spec: TaskSpec) -> bool:
-    if spec.several_labels:
-        return items_of(label, spec.label_separator) is not None
-    return not is_hidden(label, spec)
 
 
 def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:
@@ -266,7 +253,7 @@ def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:
     has_classes = spec.kind == "text_classification" and spec.label_names is not None
     for place, (text, label) in enumerate(zip(texts, labels, strict=True)):
         places[text].append(place)
-        if _is_known(label, spec):
+        if is_known(label, spec):
             # Several labels are a list.
             class_of.setdefault(text, str(label).strip() if has_classes else "")
     classes: dict[str, list[tuple[str, ...]]] = defaultdict(list)

@@ -234,6 +234,11 @@ class TestSeveralTasks:
 
 
 class TestErrors:
+    def test_chinese_texts_have_no_spaces(self, tmp_path):
+        columns = {"文本": [f"这个电影{n}很好看" for n in range(20)], "标签": ["好", "坏"] * 10}
+        spec = load_task(write_csv(tmp_path / "films.csv", columns)).spec
+        assert (spec.text_columns, spec.label_column, spec.label_names) == (("文本",), "标签", ("坏", "好"))
+
     @pytest.mark.parametrize(
         ("columns", "message"),
         [

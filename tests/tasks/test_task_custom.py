@@ -1,7 +1,7 @@
 """A folder of one's own is a task: by flags, or by a task.yaml in it."""
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny_data import write_rows
 
 from hf_distill.tasks.loading import load_task
@@ -64,11 +64,13 @@ def test_class_names_given_by_the_user_map_texts_and_decide_the_order(tmp_path):
 
 def test_another_split_can_be_evaluated_on(tmp_path):
     folder = write(tmp_path / "t", [{"text": "a", "label": "yes"}, {"text": "b", "label": "no"}])
-    (folder / "validation.jsonl").rename(folder / "test.jsonl")
-    with pytest.raises(FileNotFoundError, match=r"lacks \['validation'\]; found .*test.jsonl"):
+    (folder / "validation.jsonl").rename(folder / "autumn.jsonl")
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks \['validation'\]; found .*autumn.jsonl.*`--evaluation_splits`"
+    ):
         load_task(str(folder), text_columns=["text"])
-    task = load_task(str(folder), text_columns=["text"], evaluation_splits=["test"])
-    assert list(task.evaluation) == ["test"]
+    task = load_task(str(folder), text_columns=["text"], evaluation_splits=["autumn"])
+    assert list(task.evaluation) == ["autumn"]
 
 
 @pytest.mark.parametrize(
@@ -167,3 +169,42 @@ def test_a_column_of_several_kinds_is_refused_by_name(tmp_path, column):
     rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}, {"text": "c", "label": "x"} | {column: 5}]
     with pytest.raises(ValueError, match=rf"column '{column}' holds values of several kinds \(str .*, int 5\)"):
         load_task(str(write(tmp_path / "mixed", rows)), text_columns=["text"])
+
+
+def moods(count=20):
+    return Dataset.from_list([{"text": f"film {n}", "label": ("bad", "good")[n % 2]} for n in range(count)])
+
+
+@pytest.mark.parametrize("tests", [None, "labelled", "hidden"])
+@pytest.mark.parametrize("form", ["files", "shards", "saved"])
+def test_a_folder_without_validation_rows_holds_some_out(tmp_path, form, tests):
+    parts = {"train": moods()} | ({} if tests is None else {"test": moods(6)})
+    if tests == "hidden":
+        parts["test"] = parts["test"].remove_columns("label").add_column("label", [None, *parts["test"]["label"][1:]])
+    if form == "saved":
+        DatasetDict(parts).save_to_disk(str(tmp_path))
+    for name, rows in {} if form == "saved" else parts.items():
+        count = 2 if form == "shards" else 1
+        (tmp_path / "data").mkdir(exist_ok=True)
+        for number in range(count):
+            shard = f"data/{name}-{number:05}-of-{count:05}" if form == "shards" else name
+            rows.shard(count, number).to_parquet(str(tmp_path / f"{shard}.parquet"))
+    task = load_task(str(tmp_path))
+    assert task.spec.evaluation_splits == (("test", "validation") if tests == "labelled" else ("validation",))
+    assert task.spec.choice_split == "validation"
+    assert (len(task.train), len(task.split("validation"))) == (16, 4)
+    assert not set(task.train["text"]) & set(task.split("validation")["text"])
+    assert ("test" in task.dataset) == (tests is not None)
+
+
+def test_a_data_set_that_was_saved_without_splits_is_one_of_training_rows(tmp_path):
+    moods().save_to_disk(str(tmp_path))
+    assert {name: len(rows) for name, rows in load_task(str(tmp_path)).dataset.items()} == {
+        "train": 16, "validation": 4
+    }  # fmt: skip
+
+
+def test_numbers_of_classes_are_named_as_they_are_written(tmp_path):
+    folder = write(tmp_path / "t", [{"text": str(n), "label": 1234567 + n % 2} for n in range(4)])
+    with pytest.raises(ValueError, match="`--class_names 1234567 1234568`"):
+        load_task(str(folder))
