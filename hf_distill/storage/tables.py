@@ -223,3 +223,8 @@ def encoding_hint(path: PathLike, error: BaseException) -> str:
         with open(path, "rb") as stream:
             start = stream.read(2)
     return f" It seems to be {_NO_TEXT.get(start, 'in Latin-1 or Windows-1252')}: save it as UTF-8."
+
+
+def says_no_rows(error: BaseException) -> bool:
+    """Whether an error of a reader means that there is no row, in a table or in a parquet file of pandas."""
+    return any(words in str(error) for words in ("corresponds to no data", "BatchSize must be greater than 0"))

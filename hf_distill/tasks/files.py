@@ -27,7 +27,14 @@ from datasets import (
 )
 
 from hf_distill.storage.files import DamagedFileError
-from hf_distill.storage.tables import check_rows_of_json, encoding_hint, form_of_table, stem_of, suffix_of
+from hf_distill.storage.tables import (
+    check_rows_of_json,
+    encoding_hint,
+    form_of_table,
+    says_no_rows,
+    stem_of,
+    suffix_of,
+)
 from hf_distill.tasks.catalogue.generation import GenerationSpec
 from hf_distill.tasks.json_files import read_json_document
 from hf_distill.tasks.spec import TaskSpec
@@ -175,7 +182,7 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
         if not any(path.stat().st_size for path in files):
             raise ValueError(f"{names} are empty.") from error
         reason = error.__cause__ or error
-        if "corresponds to no data" in str(reason):
+        if says_no_rows(reason):
             raise ValueError(f"{names} hold no rows.") from error
         said = " ".join(str(reason).split())
         raise ValueError(

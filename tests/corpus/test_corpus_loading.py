@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 
+import pandas as pd
 import pytest
 from builder_cases import GENERAL, build, rows_of
 from datasets import Dataset, DatasetDict, IterableDataset
@@ -115,6 +116,12 @@ def test_what_cannot_be_read_is_said(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_general_corpus(tmp_path / name)
+
+
+def test_pandas_writes_parquet_files_without_rows(tmp_path):
+    pd.DataFrame({"text": pd.Series([], dtype=str)}).to_parquet(tmp_path / "c.parquet")
+    with pytest.raises(ValueError, match="hold no rows"):
+        load_general_corpus(tmp_path / "c.parquet")
 
 
 def test_the_first_rows_of_a_folder(tmp_path):

@@ -37,7 +37,15 @@ from huggingface_hub.errors import HTTPError
 from ...hub.data_sets import read_data_set
 from ...storage.files import DamagedFileError, close_path, new_file
 from ...storage.steps import WorkFolder
-from ...storage.tables import COMPRESSIONS, check_rows_of_json, encoding_hint, form_of_table, stem_of, suffix_of
+from ...storage.tables import (
+    COMPRESSIONS,
+    check_rows_of_json,
+    encoding_hint,
+    form_of_table,
+    says_no_rows,
+    stem_of,
+    suffix_of,
+)
 from ..search.retrieval import settings_key
 
 logger = logging.get_logger(__name__)
@@ -178,7 +186,7 @@ def _load_files(files: list[Path], flag: str, max_rows: int | None) -> Dataset:
         if not any(file.stat().st_size for file in files):
             raise ValueError(f"`{flag}`: {names} are empty.") from error
         cause = error.__cause__ or error
-        if "corresponds to no data" in str(cause):
+        if says_no_rows(cause):
             raise ValueError(f"`{flag}`: {names} hold no rows.") from error
         hint = encoding_hint(files[0], cause)
         raise ValueError(
