@@ -23,6 +23,7 @@ from hf_distill.commands.textbook import (
 from hf_distill.hub.loading import checksum_of_embeddings, load_model, load_tokenizer
 from hf_distill.hub.model_card import shown_name
 from hf_distill.hub.tokenizers import check_same_tokens, ids_of_same_pieces
+from hf_distill.kernels.cpu import configure_fp32_matmul
 from hf_distill.objectives import build_objectives
 from hf_distill.settings import DistillationArguments, StudentArguments, TextbookArguments
 from hf_distill.students.creation import create_student, has_weights
@@ -93,6 +94,8 @@ def begin(
     if textbook.with_labels and training.mlm_probability is not None:
         raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
     set_seed(training.seed)
+    # First weights are fitted by the products of the training, whatever this process computed before.
+    configure_fp32_matmul(training.fp32_matmul)
     first, tokenizer = teachers.models[0], teachers.tokenizers[0]
     origin = _origin(student, teachers)
     if student.student_model is not None:

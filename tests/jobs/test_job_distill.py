@@ -4,13 +4,16 @@ import json
 from itertools import pairwise
 
 import pytest
+import torch
 import yaml
 from tiny_data import QUIET, write_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from hf_distill.commands import distill_student
 from hf_distill.commands.distill import run as distill
 from hf_distill.hub.disclosure import public
 from hf_distill.hub.model_card import read_facts
+from hf_distill.kernels.cpu import fast_products_in_force
 from hf_distill.settings import DistillationArguments, StudentArguments, TeacherArguments, TextbookArguments
 from hf_distill.settings.parsing import parse
 
@@ -138,6 +141,18 @@ def test_a_resumed_run_still_tells_where_its_first_weights_came_from(first_weigh
     before = first_weights()
     assert "explain" in before
     assert first_weights(resume_from_checkpoint="last", max_steps=6) == before
+
+
+@pytest.mark.usefixtures("own_products")
+def test_first_weights_are_fitted_by_the_products_of_the_training(run, monkeypatch):
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+    asked = []
+    made = distill_student.make_student
+    monkeypatch.setattr(
+        distill_student, "make_student", lambda *given: asked.append(fast_products_in_force()) or made(*given)
+    )
+    run(student_init="teacher", max_steps=1, fp32_matmul="fast")
+    assert asked == [True], "a pipeline that goes on fits what one that was never stopped does"
 
 
 def test_damaged_checkpoints_are_no_reason_to_leave_the_first_weights_unfitted(first_weights, tmp_path):
