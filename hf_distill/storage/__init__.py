@@ -1,5 +1,5 @@
-"""Files and folders that are whole or not there, steps that are finished or absent, and what differs between two runs.
+"""Files and folders that are written atomically, steps that are finished or absent, and differences between two runs.
 
-What is read is checked here too: plain values against type hints, names and places for staying apart.
-Nothing here knows what it writes: no corpus, no task, no training.
+Inputs are checked here too: plain values against type hints, and names and paths for being safe.
+Nothing here knows about a corpus, a task or a training: this room stores what the rooms above give it.
 """

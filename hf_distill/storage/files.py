@@ -1,8 +1,8 @@
-"""Files that are whole or not there, files that say when they are damaged, and full disks that say so.
+"""Atomic writes of files and folders, readers that name a damaged file, and one-line errors for a full disk.
 
-Everything is written into a scratch folder beside its place, forced to the disk, and renamed: a process killed at any
-moment leaves no half of a file under the name that others read. No other module of the package writes files; what a
-library writes itself, it writes to the path that `new_file` or `new_files` gives.
+Everything is written into a temporary folder beside its destination, flushed to the disk, and renamed. A process that
+is killed at any moment leaves no partial file under the final name. No other module of the package writes files; a
+library that writes by itself gets the path that `new_file` or `new_files` yields.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCRATCH = ".partial"
 WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?")
 _READ = 1 << 24
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# What libraries say of a full disk that have no error numbers: Rust's, PyTorch's and NumPy's.
+# Messages of libraries that report a full disk without an error number: Rust's, PyTorch's and NumPy's.
 _FULL_WORDS = (
     *("No space left on device", "Disk quota exceeded", "File too large"),
     *("(os error 28)", "(os error 122)", "(os error 27)"),
@@ -44,28 +44,28 @@ _FULL_FOR_NUMPY = re.compile(r"\d+ requested and \d+ written")
 
 
 class DamagedFileError(ValueError):
-    """A file is not what its name says: cut short, changed, or of another kind. The message names the file."""
+    """A file is not what its name promises: cut short, changed, or of another kind. The message names the file."""
 
 
 class DiskFullError(OSError):
-    """A disk, a quota or the largest size of a file is reached; nothing unfinished is under a name that is read."""
+    """The disk, a quota or the maximum file size is reached. Nothing unfinished is left under a final name."""
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
 def write_bytes(path: PathLike, content: bytes) -> Path:
-    """Write a whole file, or nothing.
+    """Write a file atomically: completely, or not at all.
 
     Args:
-        path: Where to; its folder is made if needed.
-        content: What to write.
+        path: Destination; its folder is created if needed.
+        content: The bytes to write.
 
     Returns:
-        The file.
+        The path.
 
     Raises:
-        OSError: If it cannot be written; a file that was there before is as it was.
+        OSError: If it cannot be written; an earlier file at this path is unchanged then.
     """
     with new_file(path) as part:
         part.write_bytes(content)
@@ -73,25 +73,25 @@ def write_bytes(path: PathLike, content: bytes) -> Path:
 
 
 def write_text(path: PathLike, text: str) -> Path:
-    """As `write_bytes`, in UTF-8."""
+    """Write a text in UTF-8, as `write_bytes` does."""
     return write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: PathLike, content: Any, **options: Any) -> Path:
-    """As `write_bytes`, for what JSON can hold; `options` are those of `json.dumps`."""
+    """Write a JSON value, as `write_bytes` does; `options` are passed to `json.dumps`."""
     return write_text(path, json.dumps(content, **{"indent": 2, "ensure_ascii": False, **options}) + "\n")
 
 
 def write_yaml(path: PathLike, content: Any, **options: Any) -> Path:
-    """As `write_bytes`, for what YAML can hold; `options` are those of `yaml.safe_dump`."""
+    """Write a YAML value, as `write_bytes` does; `options` are passed to `yaml.safe_dump`."""
     return write_text(path, yaml.safe_dump(content, **options))
 
 
 def write_arrays(path: PathLike, arrays: Iterable[np.ndarray]) -> tuple[int, str]:
-    """Write the bytes of some arrays one after the other as one whole file.
+    """Write the bytes of several arrays one after the other into one file, atomically.
 
     Returns:
-        Bytes and checksum of the file.
+        Size in bytes and checksum of the file.
 
     Raises:
         OSError: If the disk is full or broken.
@@ -107,7 +107,7 @@ def write_arrays(path: PathLike, arrays: Iterable[np.ndarray]) -> tuple[int, str
 
 
 def append_text(path: PathLike, text: str) -> None:
-    """Add lines to a file, down to the disk; its last line may be cut where a process is killed."""
+    """Append lines to a file and flush them to the disk; the last line may be partial if the process is killed."""
     with disk_space(Path(path)), Path(path).open("a", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -115,19 +115,19 @@ def append_text(path: PathLike, text: str) -> None:
 
 
 def copy_file(source: PathLike, path: PathLike) -> Path:
-    """Copy a file, whole or not at all."""
+    """Copy a file completely or not at all."""
     with new_file(path) as part:
         shutil.copy(source, part)
     return Path(path)
 
 
 def copy_folder(source: PathLike, folder: PathLike, *, leave_out: Sequence[str] = ()) -> None:
-    """Copy the files of a folder into another one, each whole or not at all; what is there besides stays.
+    """Copy the files of a folder into another one, each completely or not at all; other files there stay.
 
     Args:
-        source: What is copied.
-        folder: Where to.
-        leave_out: Patterns of names that stay behind.
+        source: The folder to copy.
+        folder: Destination.
+        leave_out: Patterns of file names that are not copied.
     """
     with new_files(folder) as part:
         shutil.copytree(source, part, ignore=shutil.ignore_patterns(*leave_out), dirs_exist_ok=True)
@@ -135,13 +135,14 @@ def copy_folder(source: PathLike, folder: PathLike, *, leave_out: Sequence[str] 
 
 @contextmanager
 def new_file(path: PathLike) -> Iterator[Path]:
-    """Give a temporary path for a file that takes its place when the block ends without an error.
+    """Yield a temporary path; the file written there replaces `path` when the block ends without an error.
 
     Args:
-        path: The file; one that is there stays as it is until then. What is no plain file (a terminal) is written to.
+        path: Destination; an earlier file stays unchanged until then. A path that is not a regular file, such as a
+            terminal, is written to directly.
 
     Raises:
-        OSError: If it cannot be written; `DiskFullError` if the disk is full, whatever a library makes of that.
+        OSError: If it cannot be written; `DiskFullError` if the disk is full, whatever error a library raises for it.
     """
     path = _real(path)
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -156,12 +157,12 @@ def new_file(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def new_files(folder: PathLike) -> Iterator[Path]:
-    """Give an empty folder for files that take their places in `folder` when the block ends without an error.
+    """Yield an empty folder; its files move into `folder` when the block ends without an error.
 
-    Each is whole or not there, as with `new_file`; what else lies in the folder stays.
+    Each file is complete or absent, as with `new_file`; other files in the folder stay.
 
     Args:
-        folder: Where the files go; it is made if needed.
+        folder: Destination; it is created if needed.
 
     Raises:
         OSError: If a file cannot be written; `DiskFullError` if the disk is full.
@@ -180,9 +181,9 @@ def new_files(folder: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def model_files(folder: PathLike) -> Iterator[Path]:
-    """Give an empty folder as `new_files` does, for a model: old weights of the same kind are deleted.
+    """Yield an empty folder for the files of a model, as `new_files` does; old weights of the same kind are deleted.
 
-    Of weights in one file and in several, `from_pretrained` would take those that it looks for first.
+    If weights in one file and weights in several files lay side by side, `from_pretrained` might load the old ones.
     """
     with new_files(folder) as part:
         yield part
@@ -196,11 +197,11 @@ def model_files(folder: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(folder: PathLike, *, unless: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `folder` as a whole when the block ends without an error.
+    """Yield an empty folder that replaces `folder` as a whole when the block ends without an error.
 
     Args:
-        folder: The folder; one that is there stays as it is until then, and is gone afterwards.
-        unless: Whether, at the end, the one that is there is to stay: another process was faster.
+        folder: Destination; an earlier folder stays unchanged until then and is deleted afterwards.
+        unless: Called at the end; if true, the existing folder is kept, because another process was faster.
 
     Raises:
         OSError: If it cannot be written; `DiskFullError` if the disk is full.
@@ -220,7 +221,7 @@ def new_folder(folder: PathLike, *, unless: Callable[[], bool] = lambda: False) 
         try:
             os.rename(part, folder)
         except OSError:
-            # Between the two lines the other one may have come.
+            # The other process may have finished between the two lines.
             if not unless():
                 raise
 
@@ -235,7 +236,7 @@ def remove(path: PathLike) -> None:
 
 
 def to_disk(folder: PathLike) -> None:
-    """Force every file of a folder to the disk."""
+    """Flush every file of a folder to the disk."""
     for file in Path(folder).rglob("*"):
         if file.is_file():
             _to_disk(file)
@@ -243,20 +244,20 @@ def to_disk(folder: PathLike) -> None:
 
 @contextmanager
 def disk_space(where: Path, what: str = "", flags: str = "--output_dir") -> Iterator[None]:
-    """Turn a full disk into an error of one line that says which one is full and what to do.
+    """Turn a full disk into an error of one line that says which disk is full and what to do.
 
     Args:
-        where: File or folder that is written.
-        what: What is being written; the name of the file if it is not said.
-        flags: The flags that name another place.
+        where: The file or folder that is written.
+        what: Name of what is being written; by default the name of the file.
+        flags: The flags that choose another location.
 
     Raises:
-        DiskFullError: In place of what Python or a library raises then.
+        DiskFullError: Instead of the error that Python or a library raises.
     """
     try:
         yield
     except Exception as error:
-        # Who knows better what is being written says it in place of who wrote a part of it.
+        # An outer caller that knows better what is being written replaces the message of an inner one.
         if not is_full(error) or (isinstance(error, DiskFullError) and not what):
             raise
         folder = where if where.is_dir() else where.parent
@@ -269,20 +270,20 @@ def disk_space(where: Path, what: str = "", flags: str = "--output_dir") -> Iter
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether an error, or what it came from, is that of a full disk: libraries raise many kinds."""
+    """Whether an error, or one of its causes, means that the disk is full; libraries raise many kinds of errors."""
     came_from: BaseException | None = error
     while came_from is not None:
         if isinstance(came_from, OSError) and came_from.errno in _FULL:
             return True
         if any(words in str(came_from) for words in _FULL_WORDS) or _FULL_FOR_NUMPY.search(str(came_from)):
             return True
-        # Writers that are closed because of a full disk raise errors of their own.
+        # Closing a writer after the disk was full raises other errors.
         came_from = came_from.__cause__ or (None if came_from.__suppress_context__ else came_from.__context__)
     return False
 
 
 def _real(path: PathLike) -> Path:
-    """Return the path itself, behind a link that has its name: what is renamed must not replace the link."""
+    """Resolve symbolic links, so that a rename does not replace the link itself."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
@@ -293,7 +294,7 @@ def _to_disk(file: Path) -> None:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Give a folder of this process inside `folder`, where it is on the same disk; gone afterwards."""
+    """Yield a folder of this process inside `folder`, so that both are on the same disk; it is deleted at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
     scratch = folder / f"{SCRATCH}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -305,7 +306,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: PathLike) -> None:
-    """Delete what processes of this machine that were killed left unfinished in a folder."""
+    """Delete the unfinished files that killed processes of this machine left in a folder."""
     mine = f"{SCRATCH}-{_machine()}-"
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name.startswith(mine)]
@@ -316,7 +317,7 @@ def remove_abandoned(folder: PathLike) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Return whether a process of this machine lives; on systems that do not tell it does."""
+    """Whether a process of this machine is alive; assumed true on systems that cannot tell."""
     if os.name != "posix":
         return True
     try:
@@ -329,9 +330,9 @@ def is_alive(process: int) -> bool:
 
 
 def machine() -> str:
-    """Return what tells the processes of this machine from others: its name, and that of a container's own numbers."""
+    """Identify this machine among others: its host name, and the process namespace of a container."""
     try:
-        # Containers may have the name of the machine, and count their processes by themselves.
+        # A container may have the host name of its machine, but it numbers its processes independently.
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()
@@ -346,11 +347,11 @@ def _machine() -> str:
 
 
 def read_text(path: PathLike) -> str:
-    """Return the text of a file in UTF-8, without a byte order mark.
+    """Read a UTF-8 text file, without a byte order mark.
 
     Raises:
-        FileNotFoundError: If there is none.
-        DamagedFileError: If it is no text.
+        FileNotFoundError: If there is no such file.
+        DamagedFileError: If it is not text in UTF-8.
     """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
@@ -359,11 +360,11 @@ def read_text(path: PathLike) -> str:
 
 
 def read_json(path: PathLike) -> Any:
-    """Return the content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        FileNotFoundError: If there is none.
-        DamagedFileError: If it is damaged, cut short, or no JSON; the message names the file.
+        FileNotFoundError: If there is no such file.
+        DamagedFileError: If it is damaged, cut short, or not JSON; the message names the file.
     """
     text = read_text(path)
     try:
@@ -373,7 +374,7 @@ def read_json(path: PathLike) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a name that is given twice: the first value would be lost."""
+    """Refuses a mapping that gives a key twice: the first value would be lost."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -384,28 +385,28 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: PathLike) -> Any:
-    """Return the content of a YAML file.
+    """Read a YAML file.
 
     Raises:
-        FileNotFoundError: If there is none.
-        DamagedFileError: If it is damaged, cut short, or no YAML; the message names the file.
+        FileNotFoundError: If there is no such file.
+        DamagedFileError: If it is damaged, cut short, or not YAML; the message names the file.
     """
     text = read_text(path)
     try:
         value = yaml.load(text, _Loader)
     except Exception as error:
-        # Of dates and numbers that there are not, PyYAML raises what it stumbles over: KeyError and IndexError too.
+        # For impossible dates and numbers PyYAML raises whatever it runs into, even KeyError and IndexError.
         raise _damaged(path, "YAML", error) from error
     check_plain(value, repr(os.fspath(path)))
     return value
 
 
 def read_mapping(path: PathLike) -> dict[str, Any]:
-    """Return the `name: value` pairs of a file: JSON where its name ends so, else YAML.
+    """Read the `name: value` pairs of a file: JSON if its suffix is `.json`, otherwise YAML.
 
     Raises:
-        FileNotFoundError: If there is none.
-        DamagedFileError: If it cannot be read, or holds something else; the message names the file.
+        FileNotFoundError: If there is no such file.
+        DamagedFileError: If it cannot be read, or holds something other than a mapping; the message names the file.
     """
     values = read_json(path) if Path(path).suffix == ".json" else read_yaml(path)
     try:
@@ -415,7 +416,7 @@ def read_mapping(path: PathLike) -> dict[str, Any]:
 
 
 def close_path(path: PathLike) -> str:
-    """The end of an error about a path that is not there: the names beside it that are close, or nothing."""
+    """The end of an error message about a missing path: similar names in the same folder, or an empty text."""
     path = Path(path).expanduser()
     try:
         return did_you_mean(path.name, (item.name for item in path.parent.iterdir()))
@@ -424,7 +425,7 @@ def close_path(path: PathLike) -> str:
 
 
 def checksum_of(path: PathLike) -> str:
-    """Return the checksum of a file's content."""
+    """Return the checksum of a file."""
     digest = xxhash.xxh3_128()
     with Path(path).open("rb") as file:
         while data := file.read(_READ):
@@ -433,10 +434,10 @@ def checksum_of(path: PathLike) -> str:
 
 
 def damage_of_file(path: PathLike) -> str | None:
-    """Say what is wrong with a file as far as the file alone shows it; `None` if nothing does.
+    """Describe the damage of a file that can be seen from the file alone; `None` if there is none.
 
-    JSON is parsed, the header of safetensors is compared with the file's size, and the checksums of the archives that
-    `torch.save` writes are computed. Files of other kinds are not looked at.
+    JSON is parsed, the header of a safetensors file is compared with the file's size, and the checksums in the
+    archives of `torch.save` are verified. Files of other kinds are not checked.
     """
     path = Path(path)
     check = _CHECKS.get(path.suffix)
@@ -475,7 +476,7 @@ def _archive(path: Path) -> str | None:
     if not head:
         return "is empty"
     if head != b"PK":
-        # The pickles of old versions have no checksums.
+        # The pickle files of old versions have no checksums.
         return None if path.suffix == ".bin" else _CUT_SHORT
     try:
         with zipfile.ZipFile(path) as archive:

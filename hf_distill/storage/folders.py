@@ -1,4 +1,4 @@
-"""Names and folders that a run is given: names stay inside the folder they are for, outputs stay apart from inputs."""
+"""Names and folders that a user gives: a name stays inside its folder, and outputs stay apart from inputs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 
 from .files import PathLike
 
-# What no file system, or none of the usual three, takes for a file.
+# Characters and names that no file system, or at least one of the three usual ones, accepts for a file.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[1-9]|lpt[1-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[/\\\x00-\x1f\x7f<>:"|?*]')
 LONGEST = 200
 
 
 def safe_name(name: Any, where: str) -> str:
-    """Return the name itself, if it is that of one file or folder and of nothing else.
+    """Return the name unchanged, if it can be the name of one file or folder and nothing else.
 
     Args:
-        name: What a user, a file or a flag gave.
-        where: The flag or field that gave it, for the error.
+        name: The name that a user, a file or a flag gave.
+        where: The flag or field that gave it, for the error message.
 
     Raises:
-        ValueError: If it is no text, empty, longer than 200 bytes, `.` or `..`, begins or ends with a blank, has a
-            separator or another character that file systems refuse, or is a name of a device.
+        ValueError: If it is not a string, is empty, is longer than 200 bytes, is `.` or `..`, begins or ends with a
+            blank, contains a path separator or another character that file systems refuse, or is the name of a device.
     """
     if not isinstance(name, str):
         raise ValueError(f"{where} is {name!r}; a name must be text (put it between quotes).")
@@ -36,7 +36,7 @@ def safe_name(name: Any, where: str) -> str:
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
-        raise ValueError(f"{where} is {name!r}; the name is no valid text ({error.reason}).") from error
+        raise ValueError(f"{where} is {name!r}; the name is not valid text ({error.reason}).") from error
     if not name or name != name.strip() or name.endswith(".") or _RESERVED.fullmatch(name) or size > LONGEST:
         raise ValueError(
             f"{where} is {name[:60]!r}; a name becomes a folder: one to {LONGEST} bytes, no blank at its ends, no dot "
@@ -46,13 +46,13 @@ def safe_name(name: Any, where: str) -> str:
 
 
 def near_name(name: str) -> str:
-    """Return a name that `safe_name` takes, made of one that need not be: that of a file of a user."""
+    """Turn any name, such as that of a user's file, into a similar one that `safe_name` accepts."""
     near = _FORBIDDEN.sub("_", name).encode(errors="replace")[:LONGEST].decode(errors="ignore").strip().rstrip(". ")
     return f"_{near}" if not near or _RESERVED.fullmatch(near) else near
 
 
 def safe_path(name: Any, where: str) -> str:
-    """Return the name itself, if it is one of `safe_name`, or several with a slash between them such as `glue/sst2`.
+    """Return the name unchanged, if it is a `safe_name` or several of them with slashes between, such as `glue/sst2`.
 
     Raises:
         ValueError: As `safe_name`, for each part.
@@ -75,18 +75,19 @@ def check_apart(
     parts: Sequence[str] = ("checkpoint-*",),
     inside: bool = False,
 ) -> None:
-    """Refuse to write into what is read.
+    """Refuse an output folder that would overwrite an input.
 
     Args:
-        output: Folder that is written; `None` is none.
-        inputs: Flag -> what is read: a path, several, or `None`. What is no path of this machine is not looked at.
+        output: The folder that is written; `None` if there is none.
+        inputs: Flag -> what is read: a path, several paths, or `None`. Values that are not paths on this machine are
+            skipped.
         flag: The argument that named the output.
-        parts: Patterns of the folders and files inside the output that are written too.
+        parts: Patterns of the files and folders inside the output folder that are overwritten too.
         inside: Whether the output may lie inside an input.
 
     Raises:
-        ValueError: If the output is an input, lies inside one, or an input lies in a part of it that is written;
-            links and other names of one folder do not help. The message names both.
+        ValueError: If the output is an input, lies inside one, or an input lies in a part of the output that is
+            overwritten. Links and other spellings of a path are resolved first. The message names both.
     """
     if output is None:
         return
@@ -102,7 +103,7 @@ def check_apart(
 
 
 def _relation(target: Path, source: Path, parts: Sequence[str], *, inside: bool) -> str | None:
-    """Say how an output would overwrite an input; `None` if it would not."""
+    """Describe how an output would overwrite an input; `None` if it would not."""
     if not source.exists():
         return None
     if source == target:

@@ -1,7 +1,7 @@
-"""Plain values from YAML, JSON and Python, checked against type hints before anything is made of them.
+"""Plain values from YAML, JSON and Python, checked against type hints before they are used.
 
-Whatever is fed in, the only error is a `ValueError` of one line that says where the value stands, what it is and what
-it may be.
+Whatever the input, the only error is a `ValueError` of one line that says where the value stands, what it is and what
+is allowed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# A file with more is no description of anything: YAML's aliases can make billions out of a few lines.
+# Larger data is not a configuration: YAML's aliases can expand a few lines to billions of values.
 DEEPEST, MOST_VALUES = 40, 1_000_000
 LARGEST_INTEGER = 2**63 - 1
 _SHOWN = 80
@@ -28,25 +28,25 @@ class NotFiniteError(ValueError):
 
 
 def load_json(text: str, where: str) -> Any:
-    """Return plain data from JSON.
+    """Parse JSON into plain data.
 
     Raises:
-        ValueError: If the text is no JSON, or nested too deeply.
+        ValueError: If the text is not JSON, or is nested too deeply.
     """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is no JSON: {' '.join(str(error).split()) or type(error).__name__}.") from error
+        raise ValueError(f"{where} is not JSON: {' '.join(str(error).split()) or type(error).__name__}.") from error
     check_plain(value, where)
     return value
 
 
 def merged(mapping: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with changes, as JSON Merge Patch has them (RFC 7396): mappings within it are changed likewise.
+    """Apply changes to a mapping by the rules of JSON Merge Patch (RFC 7396): nested mappings are merged too.
 
     Args:
-        mapping: What there is; it is not changed.
-        changes: Name -> its new value; `None` takes the name away.
+        mapping: The original; it is not modified.
+        changes: Name -> its new value; `None` removes the name.
     """
     result = dict(mapping)
     for name, value in changes.items():
@@ -61,10 +61,10 @@ def merged(mapping: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def as_mapping(value: Any, where: str) -> dict[str, Any]:
-    """Return a mapping whose keys are texts.
+    """Return a mapping whose keys are strings.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is not one.
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be `name: value` pairs, but is {shown(value)}.")
@@ -75,15 +75,15 @@ def as_mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def as_fields(values: Any, hints: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return a mapping with known names only, each value as its type hint wants it.
+    """Return a mapping that has known names only, each value converted to its type hint.
 
     Args:
         values: Plain data.
         hints: Name -> type hint.
-        where: What it is, for errors.
+        where: Description of the mapping for error messages.
 
     Raises:
-        ValueError: If it is no mapping, a name is unknown, or a value does not fit.
+        ValueError: If it is not a mapping, a name is unknown, or a value does not fit its type hint.
     """
     mapping = as_mapping(values, where)
     unknown = sorted(set(mapping) - set(hints))
@@ -93,10 +93,10 @@ def as_fields(values: Any, hints: Mapping[str, Any], where: str) -> dict[str, An
 
 
 def as_hint(value: Any, hint: Any, where: str) -> Any:
-    """Return a plain value as a type hint wants it.
+    """Convert a plain value to its type hint.
 
-    Whole numbers may be written as text or with a decimal point, other numbers as text too (YAML reads `1e-5` as
-    one); a text may be written as a number. Everything else has to be what it is.
+    An integer may be written as text or with a decimal point, a float as text (YAML reads `1e-5` as text), and a text
+    as a number. No other conversion is made.
 
     Args:
         value: Plain data.
@@ -104,7 +104,7 @@ def as_hint(value: Any, hint: Any, where: str) -> Any:
         where: Where the value stands, for errors.
 
     Raises:
-        ValueError: If it does not fit.
+        ValueError: If the value does not fit.
     """
     if hint is Any or hint is object:
         return value
@@ -122,7 +122,7 @@ def as_hint(value: Any, hint: Any, where: str) -> Any:
 
 
 def can_check(hint: Any) -> bool:
-    """Return whether `as_hint` knows a type hint and all that it is made of."""
+    """Whether `as_hint` supports a type hint and all its parts."""
     if hint is Any or hint is ... or hint is None:
         return hint is not None
     origin = get_origin(hint) or hint
@@ -158,25 +158,25 @@ def check_range(
 
 
 def did_you_mean(given: str | Iterable[str], known: Iterable[str]) -> str:
-    """The end of an error: ` Did you mean 'text'?`, where a known name is close to one that was given; else nothing.
+    """The end of an error message: ` Did you mean 'text'?` if a known name is close to the given one, else empty.
 
     Args:
-        given: A name that is unknown, or several.
-        known: Names that there are; small and capital letters are alike.
+        given: An unknown name, or several.
+        known: The known names; case is ignored.
     """
     close = close_names(given, known)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def close_names(given: str | Iterable[str], known: Iterable[str]) -> list[str]:
-    """Known names that somebody may have meant.
+    """Find the known names that a user may have meant.
 
-    For each given name these are the one that is spelt alike and the shortest that have all its words, up to three:
-    `epochs` is in `num_train_epochs`.
+    For each given name these are the one with the most similar spelling, and up to three of the shortest that contain
+    all its words: `epochs` is in `num_train_epochs`.
 
     Args:
-        given: A name that is unknown, or several.
-        known: Names that there are; small and capital letters are alike.
+        given: An unknown name, or several.
+        known: The known names; case is ignored.
     """
     names = {name.lower(): name for name in known}
     found: list[str] = []
@@ -192,20 +192,20 @@ def close_names(given: str | Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """Return a value in an error: not longer than a line."""
+    """Format a value for an error message, at most one line long."""
     try:
         text = repr(value)
     except Exception:
-        # Of objects that are no plain data at all.
+        # For objects that are not plain data.
         text = f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def check_plain(value: Any, where: str) -> None:
-    """Refuse what is no plain data, refers to itself, or is too large.
+    """Refuse a value that is not plain data, contains itself, or is too large.
 
     Raises:
-        ValueError: If anything is no text, number, boolean, list or mapping, or a text cannot be written.
+        ValueError: If a part is not a string, number, boolean, list or mapping, or a string cannot be encoded.
     """
     waiting, count = [(value, 0)], 0
     while waiting:
@@ -227,7 +227,7 @@ def check_plain(value: Any, where: str) -> None:
 
 def _check_text(text: str, where: str) -> None:
     if "\x00" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
-        raise ValueError(f"{where} has {shown(text)}, which is no valid text.")
+        raise ValueError(f"{where} has {shown(text)}, which is not valid text.")
 
 
 def _as_text(value: Any, _: Any, where: str) -> str:
@@ -241,7 +241,7 @@ def _as_text(value: Any, _: Any, where: str) -> str:
 
 
 def _as_number(value: Any, where: str) -> float | int:
-    """Return a finite number, of text too."""
+    """Return a finite number; a text that holds a number is converted."""
     number = value
     if isinstance(value, str):
         try:
@@ -304,7 +304,7 @@ def _as_union(value: Any, hints: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in hints:
         return None
     others = [hint for hint in hints if hint is not type(None)]
-    # A value that is of one of the types already is not converted to another.
+    # A value that already has one of the types is not converted to another.
     exact = [hint for hint in others if isinstance(hint, type) and type(value) is hint]
     first: ValueError | None = None
     for hint in [*exact, *others]:
@@ -347,7 +347,7 @@ _CONVERTERS: dict[Any, Callable[[Any, tuple[Any, ...], str], Any]] = {
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first names of many, and how many there are besides."""
+    """Name the first of many names, and the number of the others."""
     more = len(names) - MAX_NAMED
     shown = ", ".join(f"`{name}`" for name in names[:MAX_NAMED])
     return f"{shown} and {more} more" if more > 0 else shown

@@ -1,14 +1,15 @@
-"""Folders of jobs: one job at a time writes to one, and its steps are finished or absent.
+"""Folders of jobs: one job at a time writes to a folder, and each of its steps is finished or absent.
 
-A step is a folder with a marker, which says what made the step and what is in it. The marker is written twice: before
-the work, so that a killed step is known for what it is, and by a rename when all files are on the disk, with their
-sizes and checksums. In between it may tell how far the work is. A folder without a marker was made by somebody else.
+A step is a folder with a marker file, which records the settings of the step and its files. The marker is written
+twice: before the work, so that the folder of a killed step can be recognised, and again, by a rename, when all files
+are on the disk, with their sizes and checksums. In between it may record the progress. A folder without a marker was
+not made by this package.
 
-Who writes alone writes in place (`begin` or `go_on`, then `finish`). A `Step` may be made by several jobs at once:
-each works in a folder of its own, which takes its place by a rename.
+A job that works alone writes in place (`begin` or `go_on`, then `finish`). A `Step` may be made by several jobs at the
+same time: each works in a temporary folder, which is renamed at the end.
 
-A job holds the folder that it writes to by a lock, a file with the process and the machine that hold it. The system
-lets it go when the process ends, however it ends, so that a killed run never stands in the way of the next one.
+A job locks the folder that it writes to with a file that names the process and the machine. The system releases the
+lock when the process ends for any reason, so a killed run never blocks the next one.
 """
 
 from __future__ import annotations
@@ -48,42 +49,42 @@ logger = logging.getLogger(__name__)
 
 # The underscores keep them out of every push to the Hub.
 MARKER, LOCK = "_finished.json", "_lock"
-# What file systems say that have no locks, such as some over a network.
+# Error numbers of file systems without locks, such as some network file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-# Folders that are held, and the process that holds them: a fork holds nothing.
+# Locked folders and the process that locked them: after a fork, the child holds no lock.
 _HELD: dict[str, int] = {}
-# Files of which this process has read every byte and compared it with the marker: path, size, time of the last change.
+# Files that this process has already read and compared with the marker: path, size, time of the last change.
 _compared: dict[tuple[str, int, int], str] = {}
 
 
 class DamagedStepError(ValueError):
-    """A file of a finished step is missing or is not what was written. The message names it and the way out."""
+    """A file of a finished step is missing or was changed. The message names the file and the remedy."""
 
 
-# Why a folder cannot be made or written to; that the disk is full is said elsewhere.
+# Reasons why a folder cannot be created or written to; a full disk is reported elsewhere.
 _UNWRITABLE = {errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EROFS, errno.ENAMETOOLONG}
 
 
 class FolderInUseError(OSError):
-    """Another process writes to the folder. The message names it, and the flag of another folder."""
+    """Another process writes to the folder. The message names the folder and the flag that chooses another one."""
 
 
 # --- steps ---------------------------------------------------------------------------------------------------------
 
 
 def begin(folder: PathLike, settings: Mapping[str, Any] | None = None) -> Path:
-    """Empty a folder and mark it as that of an unfinished step.
+    """Empty a folder and mark it as an unfinished step.
 
     Args:
-        folder: The folder; what is in it is removed.
-        settings: What decides the step, JSON-able; `go_on` compares it.
+        folder: The folder; its content is deleted.
+        settings: Everything that determines the step, as JSON values; `go_on` compares it.
 
     Returns:
         The folder.
     """
     folder = Path(folder)
     if (folder / MARKER).is_file():
-        # Killed from here on, the rest of an earlier step is nobody's finished step.
+        # If the process is killed from here on, the remains of an earlier step do not pass for a finished one.
         mark(folder, {})
     remove(folder)
     mark(folder, settings or {})
@@ -91,10 +92,10 @@ def begin(folder: PathLike, settings: Mapping[str, Any] | None = None) -> Path:
 
 
 def go_on(folder: PathLike, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Go on with a step that was begun with the same settings, or begin it.
+    """Continue a step that was begun with the same settings, or begin it.
 
     Returns:
-        Its marker: `facts` and `files` are what `note` was told before.
+        The marker; its `facts` and `files` are those that `note` recorded before.
     """
     try:
         marker = read_marker(folder)
@@ -113,14 +114,14 @@ def note(
     facts: Mapping[str, Any] | None = None,
     files: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Note how far a step is; what is noted must be on the disk.
+    """Record the progress of a step; the recorded files must already be on the disk.
 
     Args:
-        folder: Where its files are.
-        marker: Its marker, as `go_on` gave it; is changed.
-        facts: What is done.
-        files: Names of finished files, each with its `bytes` and `checksum` (see `describe_file`) and with whatever
-            else is to be known of it.
+        folder: The folder of the step.
+        marker: Its marker from `go_on`; it is updated.
+        facts: Results so far.
+        files: Names of finished files, each with its `bytes` and `checksum` (see `describe_file`) and any other values
+            to remember.
     """
     marker |= {"facts": {**marker["facts"], **(facts or {})}, "files": {**marker["files"], **(files or {})}}
     _write_marker(folder, marker, indent=None)
@@ -129,12 +130,12 @@ def note(
 def finish(
     folder: PathLike, settings: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Say that a step is finished, when its files are on the disk.
+    """Mark a step as finished, once its files are on the disk.
 
     Args:
-        folder: Where its files are. Of those that `note` was told of, the checksums are not computed again.
-        settings: What made it, JSON-able.
-        facts: What came of it, JSON-able.
+        folder: The folder of the step. Checksums of files that `note` recorded are not computed again.
+        settings: Everything that determined the step, as JSON values.
+        facts: Results, as JSON values.
 
     Returns:
         The marker.
@@ -158,13 +159,13 @@ def mark(
     *,
     finished: bool = False,
 ) -> dict[str, Any]:
-    """Write the marker of a folder whose files somebody else looks after.
+    """Write the marker of a folder whose files are managed elsewhere.
 
     Args:
-        folder: The folder; nothing else in it is touched.
-        settings: What decides the step, JSON-able.
-        facts: What came of it, JSON-able.
-        files: Names of its files, each with `bytes` and `checksum`; the marker knows no others.
+        folder: The folder; nothing else in it is changed.
+        settings: Everything that determines the step, as JSON values.
+        facts: Results, as JSON values.
+        files: Names of its files, each with `bytes` and `checksum`; the marker records no others.
         finished: Whether the step is finished.
 
     Returns:
@@ -206,7 +207,7 @@ def read_marker(folder: PathLike) -> dict[str, Any] | None:
     }
     mappings = all(isinstance(marker[name], dict) for name in ("settings", "facts", "files"))
     if not (isinstance(found, dict) and mappings and all(map(_is_noted, marker["files"].values()))):
-        raise DamagedFileError(f"{str(path)!r} is no marker of a finished step.")
+        raise DamagedFileError(f"{str(path)!r} is not the marker of a finished step.")
     return marker
 
 
@@ -215,17 +216,17 @@ def _is_noted(noted: Any) -> bool:
 
 
 def describe_file(path: PathLike) -> dict[str, Any]:
-    """Return the size and checksum of a file, by which a marker knows it again."""
+    """Return the size and checksum of a file, which a marker uses to recognise it."""
     return {"bytes": Path(path).stat().st_size, "checksum": checksum_of(path)}
 
 
 def damage_of_noted(path: PathLike, noted: Mapping[str, Any], *, content: bool = True) -> str | None:
-    """Say in what a file differs from what a marker notes of it; `None` if in nothing.
+    """Describe how a file differs from its record in a marker; `None` if it does not.
 
     Args:
         path: The file.
-        noted: Its `bytes` and `checksum`.
-        content: Whether its content is compared too, once in a process; else its size alone.
+        noted: The recorded `bytes` and `checksum`.
+        content: Whether its content is compared too, once per process; otherwise only its size.
     """
     path = Path(path)
     if not path.is_file():
@@ -243,12 +244,12 @@ def damage_of_noted(path: PathLike, noted: Mapping[str, Any], *, content: bool =
 
 
 def damage_of_step(folder: PathLike, *, besides: Collection[str] = (), content: bool = True) -> str | None:
-    """Say what is wrong with a step that has a marker, naming the file; `None` if it is whole.
+    """Describe the damage of a step that has a marker and name the file; `None` if there is none.
 
     Args:
-        folder: Where its files are.
-        besides: Files that are not looked at.
-        content: Whether contents are compared, not sizes alone.
+        folder: The folder of the step.
+        besides: Files that are not checked.
+        content: Whether the contents are compared, or only the sizes.
     """
     try:
         marker = read_marker(folder)
@@ -262,12 +263,12 @@ def damage_of_step(folder: PathLike, *, besides: Collection[str] = (), content: 
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], there: str = "there") -> str:
-    """Name the fields in which what made two results differs, with both values; "" if none does.
+    """List the settings in which two results differ, with both values; "" if they agree.
 
     Args:
-        before: Settings of what is on the disk.
-        now: Settings of what is to be made.
-        there: What to say behind a value of the first.
+        before: Settings of the result on the disk.
+        now: Settings of the result to be made.
+        there: Word after a value of `before`.
     """
     now = json.loads(json.dumps(now, default=str))
     names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
@@ -276,14 +277,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], there: str = 
 
 @dataclass(frozen=True)
 class Step:
-    """A step that any number of jobs may make, on several machines at once and more than once: they share its folder.
+    """A step in a shared folder: several jobs, on several machines, may make it at the same time.
 
     Attributes:
-        folder: Where it is, once it is finished.
-        settings: Everything that changes it, JSON-able; a step with others is not this one.
-        what: What to call it in messages.
+        folder: Where the finished step lies.
+        settings: Everything that changes the result, as JSON values; other settings make another step.
+        what: Its name in messages.
         way_out: What to do if it is damaged.
-        flags: The flags that name another place for it.
+        flags: The flags that choose another location for it.
     """
 
     folder: Path
@@ -293,12 +294,12 @@ class Step:
     flags: str = "--work_dir"
 
     def facts(self) -> dict[str, Any] | None:
-        """Return what `make` returned; `None` if the step is not finished or was made with other settings."""
+        """Return the facts of `make`; `None` if the step is not finished or was made with other settings."""
         marker = self._marker()
         return None if marker is None else cast("dict[str, Any]", marker["facts"])
 
     def file(self, name: str) -> Path:
-        """Return the path of a file of the step, after a look at its content.
+        """Return the path of a file of the step, after its content was checked.
 
         Raises:
             DamagedStepError: If it is missing or has changed.
@@ -312,7 +313,7 @@ class Step:
         return self.folder / name
 
     def check(self, folder: str | None = None) -> None:
-        """Look at the contents of all files, or of those in a folder of the step.
+        """Check the contents of all files, or of those in one subfolder of the step.
 
         Raises:
             DamagedStepError: If one is missing or has changed.
@@ -322,23 +323,23 @@ class Step:
                 self.file(name)
 
     def make(self, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        """Make the step unless it is there; one that is damaged is made anew.
+        """Make the step unless it is finished; a damaged step is made again.
 
         Args:
-            work: Writes the files into an empty folder and returns facts, JSON-able.
+            work: Writes the files into an empty folder and returns facts as JSON values.
 
         Returns:
-            The facts, with those of `measured` added; those of the first time if the step was finished before.
+            The facts together with those of `measured`; if the step was finished before, those of the first time.
 
         Raises:
-            OSError: If it cannot be written; what it wrote is removed.
+            OSError: If it cannot be written; its partial files are deleted.
         """
         facts = self.facts()
         if facts is not None:
             try:
                 self.check()
             except DamagedStepError as error:
-                logger.warning(f"{error} It is made anew.")
+                logger.warning(f"{error} It is made again.")
                 remove(self.folder)
             else:
                 logger.info(f"{self.what} is finished in {str(self.folder)!r}: skipped.")
@@ -359,11 +360,11 @@ class Step:
 
 
 class WorkFolder:
-    """The folder of a job that is done in steps, for one set of settings.
+    """The folder of a job that consists of steps, for one set of settings.
 
     Args:
-        path: Folder, made if needed.
-        settings: Everything that changes the result, JSON-able.
+        path: The folder; it is created if needed.
+        settings: Everything that changes the result, as JSON values.
 
     Raises:
         ValueError: If the folder belongs to a job with other settings; the message lists the differences.
@@ -371,7 +372,7 @@ class WorkFolder:
 
     def __init__(self, path: PathLike, settings: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        # Two jobs may have begun at once: a step tells by itself whose it is.
+        # Two jobs may have begun at once, so each step records the key of its job.
         self._key = _key_of(settings)
         marker = read_marker(self.path)
         if marker is None:
@@ -381,11 +382,11 @@ class WorkFolder:
         if different:
             raise ValueError(
                 f"The work folder {str(self.path)!r} belongs to a corpus with other settings ({different}). Choose "
-                "another one (--work_dir), or delete it to build anew."
+                "another one (--work_dir), or delete it to build again."
             )
 
     def alone(self) -> AbstractContextManager[Path]:
-        """Hold the folder for the job of this process; workers of its own may do steps meanwhile.
+        """Lock the folder for the job of this process; its own workers may do steps meanwhile.
 
         Raises:
             FolderInUseError: If another process works there.
@@ -397,11 +398,11 @@ class WorkFolder:
         return self._step(name).make(work)
 
     def is_finished(self, name: str) -> bool:
-        """Return whether a step has its marker."""
+        """Whether a step is finished."""
         return self._step(name).facts() is not None
 
     def folder(self, name: str) -> Path:
-        """Return the folder in which a step keeps its files."""
+        """Return the folder of a step's files."""
         return self.path / name
 
     def _step(self, name: str) -> Step:
@@ -409,15 +410,15 @@ class WorkFolder:
 
 
 def measured(work: Callable[[], dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
-    """Do some work, and add to its facts what it cost.
+    """Do some work and add its costs to the facts.
 
     Args:
-        work: Does it and returns its facts.
-        folder: Where it left files.
+        work: Does the work and returns its facts.
+        folder: The folder of the files it wrote.
 
     Returns:
-        The facts, with `seconds`, `disk_bytes` of the folder, and `peak_memory_mb`: the most memory that the process,
-        or one of those it started, has had up to here, mapped files included (where the system tells).
+        The facts, with `seconds`, `disk_bytes` of the folder, and `peak_memory_mb`: the peak memory so far of this
+        process or of one of its children, mapped files included (on systems that report it).
     """
     start = time.perf_counter()
     facts = work()
@@ -431,13 +432,13 @@ def measured(work: Callable[[], dict[str, Any]], folder: Path | None = None) -> 
 
 
 def total_seconds(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return seconds of every step, by the facts of all, and their sum."""
+    """Return the seconds of every step, from the facts of all steps, and their sum."""
     seconds = {name: float(facts["seconds"]) for name, facts in steps.items()}
     return {**seconds, "total": round(sum(seconds.values()), 3)}
 
 
 def _peak_memory() -> int | None:
-    """Return the peak of memory in bytes; `None` on Windows."""
+    """Return the peak memory in bytes; `None` on Windows."""
     try:
         import resource
     except ImportError:
@@ -451,17 +452,17 @@ def _peak_memory() -> int | None:
 
 @contextmanager
 def writing_to(folder: PathLike, flag: str = "--output_dir") -> Iterator[Path]:
-    """Hold a folder while this run writes to it; it is made if needed. A full disk is an error of one line.
+    """Lock a folder while this run writes to it; it is created if needed. A full disk becomes an error of one line.
 
-    A process may hold a folder several times (a job, and the trainer that it starts). The processes of one `torchrun`
-    are one run, for which the first of them holds it.
+    A process may lock a folder several times (a job, and the trainer that it starts). The processes of one `torchrun`
+    are one run; the first of them holds the lock.
 
     Args:
         folder: The folder.
-        flag: The argument that named it.
+        flag: The argument that named the folder.
 
     Raises:
-        FolderInUseError: If another process holds it.
+        FolderInUseError: If another process has locked it.
         DiskFullError: If the disk is full.
     """
     path = Path(folder).expanduser()
@@ -479,7 +480,7 @@ def _held(folder: Path, flag: str) -> Iterator[None]:
         return
     is_new, path, named = not folder.exists(), Path(key, LOCK), f"`{flag}` {str(folder)!r}"
     try:
-        # Also where a link leads to a folder that is gone.
+        # This also covers a link to a folder that no longer exists.
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path, named)
     except OSError as error:
@@ -495,18 +496,18 @@ def _held(folder: Path, flag: str) -> Iterator[None]:
         if lock is not None:
             lock.release()
         if is_new:
-            # A run that was refused leaves no empty folder.
+            # A refused run leaves no empty folder.
             with suppress(OSError):
                 folder.rmdir()
 
 
 @contextmanager
 def in_turn(path: PathLike, what: str) -> Iterator[None]:
-    """Hold a lock, and wait while another process holds it: for what several jobs want to be made, once.
+    """Hold a lock, or wait until another process releases it: for something that several jobs need, made only once.
 
     Args:
-        path: File of the lock; it is gone afterwards.
-        what: What is made, for the line of a job that waits.
+        path: The lock file; it is deleted at the end.
+        what: What is being made, for the message of a waiting job.
     """
     path, said = Path(path), False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -528,10 +529,10 @@ def in_turn(path: PathLike, what: str) -> Iterator[None]:
 
 
 def end_with(parent: int) -> None:
-    """Let this worker end once the process that it works for has ended, and leave interruptions by a user to that.
+    """End this worker when the process that started it has ended; only that process reacts to Ctrl-C.
 
     Args:
-        parent: The process that started this one.
+        parent: The id of the process that started this one.
     """
 
     def watch() -> None:
@@ -544,7 +545,7 @@ def end_with(parent: int) -> None:
 
 
 def _acquire(path: Path, what: str) -> BaseFileLock | None:
-    """Return the lock; `None` on a file system that has none."""
+    """Return the lock; `None` on a file system without locks."""
     lock = FileLock(path, timeout=0)
     for attempt in range(2):
         try:
@@ -553,7 +554,7 @@ def _acquire(path: Path, what: str) -> BaseFileLock | None:
             owner = _owner(path)
             gone = owner.get("machine") == machine() and not is_alive(int(owner["process"]))
             if attempt == 0 and gone:
-                # Workers that outlive a killed process hold what it held.
+                # Workers that outlive a killed process keep its lock.
                 path.unlink(missing_ok=True)
                 continue
             holder = f"process {owner['process']} on {owner['machine'].split()[0]}" if owner else "another process"
@@ -565,7 +566,7 @@ def _acquire(path: Path, what: str) -> BaseFileLock | None:
                 raise
             return None
         break
-    # In place: the lock is on this very file.
+    # Write in place, because the lock is on this very file.
     with path.open("r+", encoding="utf-8") as file:
         file.truncate()
         json.dump({"process": os.getpid(), "machine": machine()}, file)
@@ -573,7 +574,7 @@ def _acquire(path: Path, what: str) -> BaseFileLock | None:
 
 
 def _owner(path: Path) -> dict[str, Any]:
-    """Return the process and machine of a lock; nothing where it is being taken just now."""
+    """Return the process and machine that hold a lock; empty while another process is just acquiring it."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         return {"process": int(owner["process"]), "machine": str(owner["machine"])}

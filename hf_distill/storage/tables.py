@@ -1,6 +1,6 @@
-"""Files with rows before they are read: the form of a table, and what would be read wrongly without a word.
+"""Looks at files with rows before they are read: how a table is written, and what a reader would silently get wrong.
 
-Rows of tasks and plain text are read by it alike.
+The rows of tasks and plain text both go through it.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from hf_distill.storage.files import DamagedFileError, PathLike
 # Suffixes that may follow that of the format.
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz", ".lz4")
 SEPARATORS = ",;\t"
-# Characters of a cell, above which a quotation mark must be wrong; and of a tab-separated table that are looked at.
+# A cell with more characters than the first number must have a wrong quotation mark; the second number is how many
+# characters of a tab-separated table are looked at.
 _LONGEST_CELL, _LOOKED_AT = 1 << 26, 1 << 24
-# A cell as a writer of quoted tables writes it, with what follows it; and one whose end was not looked at.
+# A cell as a writer of quoted tables writes it, with the separator after it; and a cell that is still open at the end.
 _CELL = re.compile(r'(?:"(?:[^"]|"")*+"|[^"\t\r\n]*+)(\t|\r\n|\n|\r|\Z)')
 _OPEN_CELL = re.compile(r'"(?:[^"]|"")*+\Z')
-# Lines by which the separators of a table are told.
+# The separator of a table is found from so many lines.
 _FEW_LINES = 1_000
 _TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "newline": ""}
-# First bytes of files that are no text in UTF-8 -> what they are.
+# First bytes of files that are not UTF-8 text -> what kind of file it is.
 _NO_TEXT = {b"\xff\xfe": "in UTF-16", b"\xfe\xff": "in UTF-16", b"\x1f\x8b": "compressed", b"PK": "a spreadsheet"}
 
 
 def suffix_of(path: PathLike) -> str:
-    """The suffix that says the format of a file, in small letters: `.csv` of `Reviews.CSV.gz`."""
+    """The suffix that gives the format of a file, in lower case: `.csv` for `Reviews.CSV.gz`."""
     return Path(_without_compression(path)).suffix.lower()
 
 
 def stem_of(path: PathLike) -> str:
-    """The name of a file without the suffixes of its format: `Reviews` of `Reviews.CSV.gz`."""
+    """The name of a file without the suffixes of its format: `Reviews` for `Reviews.CSV.gz`."""
     return Path(_without_compression(path)).stem
 
 
@@ -56,11 +57,11 @@ class TableForm:
 
     Attributes:
         path: The file.
-        separator: What stands between two cells.
-        quoted: Whether cells may stand between quotation marks, which are no part of them then.
-        escape: What stands before a quotation mark within a cell; `None` where the mark is doubled.
-        header: Cells of the first line.
-        row: Cells of the line behind it; empty if there is none.
+        separator: The character between two cells.
+        quoted: Whether cells may stand in quotation marks, which are then not part of the cell.
+        escape: The character before a quotation mark inside a cell; `None` where the mark is doubled instead.
+        header: The cells of the first line.
+        row: The cells of the second line; empty if there is none.
     """
 
     path: str
@@ -71,10 +72,10 @@ class TableForm:
     row: tuple[str, ...]
 
     def check(self, columns: Sequence[str] | None = None) -> None:
-        """Refuse a table of which pandas would lose cells: it takes what a row has too many for its index.
+        """Refuse a table that pandas would misread: it silently turns the surplus cells of a row into an index.
 
         Args:
-            columns: Names of the columns, where the first line does not have them.
+            columns: Names of the columns, if the first line does not hold them.
 
         Raises:
             DamagedFileError: If a row has more cells than there are columns, or two columns have one name.
@@ -91,17 +92,17 @@ class TableForm:
 
 
 def form_of_table(path: PathLike) -> TableForm:
-    """Look at a table: cells of a csv file stand between commas, semicolons or tabs, of any other between tabs.
+    """Look at how a table is written: cells of a csv file are separated by commas, semicolons or tabs, others by tabs.
 
-    Spreadsheets write csv files with semicolons in countries whose numbers have commas. In a tab-separated file a
-    quotation mark is a character (it is in the files of GLUE), unless all of them stand as a writer of quoted tables
-    puts them: around whole cells, and doubled within.
+    Spreadsheets write csv files with semicolons in countries whose decimal mark is a comma. In a tab-separated file a
+    quotation mark is an ordinary character (as in the files of GLUE), unless every one of them is placed as a writer
+    of quoted tables places it: around whole cells, and doubled inside them.
 
     Args:
         path: The file, which may be compressed.
 
     Raises:
-        DamagedFileError: If it is no table.
+        DamagedFileError: If it is not a table.
         UnicodeDecodeError: If it is not in UTF-8.
     """
     from fsspec.implementations.local import LocalFileSystem
@@ -126,7 +127,7 @@ def form_of_table(path: PathLike) -> TableForm:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """What parts the first lines of a table into cells: into as many in the first row as in the header, and most."""
+    """The separator that splits the first row into as many cells as the header, and into the most cells."""
     found: dict[str, tuple[bool, int]] = {}
     for mark in SEPARATORS:
         rows = (len(row) for row in csv.reader(lines, delimiter=mark) if row)
@@ -136,7 +137,7 @@ def _separator(lines: Sequence[str]) -> str:
 
 
 def _escape(lines: Sequence[str], separator: str) -> str | None:
-    """A backslash, where marks within cells are written so (Spark does), and are not doubled."""
+    """A backslash, where quotation marks inside cells are escaped with it (as Spark does) and not doubled."""
     if not any('\\"' in line for line in lines):
         return None
     for escape in (None, "\\"):
@@ -150,7 +151,7 @@ def _escape(lines: Sequence[str], separator: str) -> str | None:
 
 
 def _is_quoted(content: str) -> bool:
-    """Whether every quotation mark of a tab-separated table is a writer's, and all its rows have as many cells.
+    """Whether a tab-separated table has quoted cells: every mark fits, and all rows have equally many cells.
 
     Args:
         content: The table, or its first `_LOOKED_AT` characters.
@@ -162,7 +163,7 @@ def _is_quoted(content: str) -> bool:
     while place < len(content):
         found = _CELL.match(content, place)
         if found is None:
-            # A cell of half of what is looked at is none.
+            # A cell that fills half of the characters looked at is not a cell.
             is_open = _OPEN_CELL.match(content, place) is not None
             return is_cut and is_open and len(content) - place < _LOOKED_AT // 2
         place, cells = found.end(), cells + 1
@@ -177,10 +178,10 @@ def _is_quoted(content: str) -> bool:
 
 @contextmanager
 def _long_cells(path: PathLike) -> Iterator[None]:
-    """Let cells be longer than the csv module of Python allows.
+    """Allow cells that are longer than the limit of Python's csv module.
 
     Raises:
-        DamagedFileError: If one is longer than any text.
+        DamagedFileError: If a cell is longer than any real text.
     """
     before = csv.field_size_limit(_LONGEST_CELL)
     try:
@@ -194,13 +195,13 @@ def _long_cells(path: PathLike) -> Iterator[None]:
 
 
 def check_rows_of_json(path: PathLike) -> None:
-    """Look at the beginning of JSON lines.
+    """Check the beginning of a file of JSON lines.
 
-    Arrow's reader ends the process, without an error, where the first row is `null`, and takes any bytes for text.
-    Compressed files are not looked at.
+    Arrow's reader ends the process without an error where the first row is `null`, and it reads any bytes as text.
+    Compressed files are not checked.
 
     Raises:
-        DamagedFileError: If the first row is no mapping (nor the file a list of them).
+        DamagedFileError: If the first row is not a mapping (and the file is not a list of mappings).
         UnicodeDecodeError: If it is not in UTF-8.
     """
     if Path(path).name.lower().endswith(COMPRESSIONS):
@@ -215,7 +216,7 @@ def check_rows_of_json(path: PathLike) -> None:
 
 
 def encoding_hint(path: PathLike, error: BaseException) -> str:
-    """The end of an error about a file that is not in UTF-8: what it seems to be; nothing for any other error."""
+    """The end of an error message about a file that is not in UTF-8: its likely encoding; else empty."""
     if not isinstance(error, UnicodeDecodeError):
         return ""
     start = b""

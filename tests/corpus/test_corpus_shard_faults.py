@@ -130,7 +130,7 @@ def test_damaged_hits_are_found_by_the_merge_and_made_anew_by_their_shard(tmp_pa
         merge_shards(search_of(tmp_path / "shards", 3))
     with caplog.at_level("WARNING", logger="hf_distill.storage.steps"):
         search_of(tmp_path / "shards", 3).run(2)
-    assert "It is made anew." in caplog.text
+    assert "It is made again." in caplog.text
     assert rows_of(merge_shards(search_of(tmp_path / "shards", 3))) == rows_of(build(tmp_path / "whole"))
 
 

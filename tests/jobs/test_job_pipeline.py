@@ -447,7 +447,7 @@ def test_why_a_teacher_is_fine_tuned_is_said(labels, names, told, tmp_path, capl
         ({"distill": {"objectives": ["relatoin"]}}, r"`--objectives` has 'relatoin'"),
         ({"distill": {"objectives": ["logits"], "temperature": -1}}, r"`--temperature` is -1"),
         ({"adapt": {"output_dir": "x"}}, r"`--adapt` cannot set `output_dir`"),
-        ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as .*; 'max_steps=3' is no JSON"),
+        ({"teach": "max_steps=3"}, r"`--teach` must be JSON such as .*; 'max_steps=3' is not JSON"),
         ({"teach": [1]}, r"`--teach` must be `name: value` pairs, but is \[1\]"),
         ({"student_shape": "huge"}, r"'huge'"),
         ({"with_labels": True}, r"`--with_labels` needs the task's own text alone"),

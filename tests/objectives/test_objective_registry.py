@@ -56,7 +56,7 @@ def test_settings_of_one_objective_win_over_those_of_all():
             r"'logits' has no settings \['temprature'\]; it has .*temperature",
         ),
         ([{"weight": 2}], "does not say which `objective`"),
-        (['{"objective": logits}'], "is no JSON"),
+        (['{"objective": logits}'], "is not JSON"),
         ([{"objective": "logits", "weight": 0}], "above 0"),
         ([{"objective": "logits", "name": "a.b"}], r"named 'a\.b'; allowed are letters"),
         ([{"objective": "logits", "schedule": "slow"}], "`schedule` is 'slow'; allowed are constant"),

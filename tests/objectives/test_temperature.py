@@ -158,7 +158,7 @@ def test_a_schedule_is_a_name_a_mapping_or_its_json():
         ({"temperature_schedule": {"name": "linear_decay", "low": 0}}, "`low` is 0.0; it must be above 0"),
         ({"temperature_schedule": {"name": "flsw", "beta": "much"}}, "`beta` is 'much'; it must be a number"),
         ({"temperature_schedule": {"beta": 1}}, "write a name, or a mapping"),
-        ({"temperature_schedule": "{flsw}"}, "is no JSON"),
+        ({"temperature_schedule": "{flsw}"}, "is not JSON"),
         ({"temperature_schedule": {"name": "constant", "beta": 1}}, r"constant has no options \['beta'\]"),
         ({"temperature_schedule": "flsw", "logits_loss": "mse"}, "no effect on `logits_loss` mse"),
         (

@@ -61,11 +61,11 @@ def test_one_that_was_begun_again_is_empty_and_not_finished(step):
             "b.bin' is damaged: its content",
         ),
         (lambda step: (step / MARKER).write_text("{"), f"{MARKER}' cannot be read as JSON"),
-        (lambda step: (step / MARKER).write_text("[]"), f"{MARKER}' is no marker"),
-        (lambda step: (step / MARKER).write_text('{"settings": 3}'), f"{MARKER}' is no marker"),
+        (lambda step: (step / MARKER).write_text("[]"), f"{MARKER}' is not the marker"),
+        (lambda step: (step / MARKER).write_text('{"settings": 3}'), f"{MARKER}' is not the marker"),
         (
             lambda step: (step / MARKER).write_text('{"finished": true, "files": {"a": 3}}'),
-            f"{MARKER}' is no marker",
+            f"{MARKER}' is not the marker",
         ),
         (lambda step: (step / MARKER).write_text("{}"), "was not finished"),
         (lambda step: (step / MARKER).unlink(), "was not finished"),
@@ -188,7 +188,7 @@ def test_a_damaged_step_is_named_and_made_anew(tmp_path, caplog):
         step.check()
     with caplog.at_level("WARNING", logger="hf_distill.storage.steps"):
         step.make(write_text("text"))
-    assert "It is made anew." in caplog.text
+    assert "It is made again." in caplog.text
     step.check()
 
 
