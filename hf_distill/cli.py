@@ -222,9 +222,10 @@ VERBS = {
         "Export a model to ONNX, in fp32 and int8, checked against it; with a task, scored beside it.",
         ("ScoredTaskArguments", "ExportArguments"),
         examples=(
-            "hf-distill export --model outputs/reviews/student --task reviews.csv",
-            "hf-distill export --model me/reviews-4x312 --output_dir outputs/onnx",
+            "hf-distill export outputs/reviews/student --task reviews.csv",
+            "hf-distill export me/reviews-4x312 --output_dir outputs/onnx",
         ),
+        words=("model",),
     ),
     "bench": Verb(
         "Time students against their teacher on PyTorch, compiled and ONNX Runtime: speed, size and quality.",

@@ -290,11 +290,11 @@ def _lacks_labels(source: str, textbook: TextbookArguments, eval_task: str | Non
 def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) -> LoadedTask | None:
     """The task that a source names, with as many training rows as are wanted; `None` for any other text.
 
-    A file is a task where labels are asked for, a flag says something of its columns, or it holds words and tags; a
-    folder without a description only in the second case, because that of a corpus has columns of its own.
+    A file or a folder without a description is a task where labels are asked for, a flag says something of its
+    columns, or the file holds words and tags.
     """
     path, splits = Path(source).expanduser(), ["train"]
-    is_asked = path.is_file() and (textbook.with_labels or suffix_of(source) in CONLL)
+    is_asked = textbook.with_labels or suffix_of(source) in CONLL
     if not path.exists() and is_registered(source):
         task = load_task(source, textbook.data_dir, splits=splits)
     elif (path / TASK_FILE).is_file():

@@ -23,7 +23,7 @@ class ScoredTaskArguments(TaskArguments):
 class ExportArguments:
     """A model for ONNX Runtime."""
 
-    model: str = field(metadata={"help": "Hub id or local folder of the model."})
+    model: str = field(metadata={"help": "Hub id or local folder of the model; the first word may stand for it."})
     revision: str | None = setting(None, "Branch, tag or commit of the model.")
     output_dir: str | None = setting(None, "Folder of what is written. Default: `onnx` in the model's own folder.")
     tolerance: float = setting(

@@ -196,6 +196,12 @@ class TestFilesOfYourOwn:
         assert rows.column_names == ["said", "labels"]
         assert set(rows["said"]) < {"0", "1", "2"}
 
+    def test_a_folder_without_a_description_is_one_where_labels_are_asked_for(self, read, moods, tmp_path):
+        (tmp_path / "films").mkdir()
+        (tmp_path / "moods.csv").rename(tmp_path / "films" / "train.csv")
+        rows, _ = read(str(tmp_path / "films"), with_labels=True, config=config_with("good", "bad"))
+        assert set(rows["labels"]) == {0, 1}
+
     def test_a_folder_without_a_description_is_one_by_flags(self, read, rte):
         rows, _ = read(f"{rte}/rte", with_labels=True, text_columns=["sentence2"], label_column="label")
         assert rows[:] == {"text": ["b0", "b1", "b2", "b3"], "labels": [0, 1, 0, 1]}
