@@ -1,7 +1,7 @@
-"""Tasks: their specs, where their rows come from, and how predictions are scored.
+"""Tasks: their specs, the sources of their rows, and the scoring of predictions.
 
-Models and trainings do not belong here. Names are loaded when they are first used: reading a spec costs neither torch
-nor datasets.
+Models and trainings do not belong here. Names are imported on first use, so reading a spec imports neither torch nor
+datasets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The columns of a file or folder that nothing describes: which hold the text, and which the labels."""
+"""Guesses the text and label columns of a file or folder that comes without a description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, List, Value
 
 from hf_distill.storage.plain_values import did_you_mean
 
-# Names of columns in the order in which they are looked for; those of pairs stand together.
+# Names of columns in the order in which they are searched for; the two columns of a pair stand together.
 PAIRS = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence")),
     *(("text1", "text2"), ("text_a", "text_b"), ("text", "text_pair"), ("query", "document"), ("query", "passage")),
@@ -27,21 +27,21 @@ _TEXT_TYPES = (Value("string"), Value("large_string"))
 
 
 def guess_columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Kind, text columns and label column of a task, where the user did not name them.
+    """Guess the kind, the text columns and the label column of a task, where the user did not name them.
 
-    They are found by their names, or else by their values: the only column with few values that repeat holds the
-    labels, the one with the longest texts the text.
+    A column is recognised by its name, or else by its values: the only column with few, repeating values holds the
+    labels, and the column with the longest texts holds the text.
 
     Args:
         rows: The rows.
         fields: Fields of `TaskSpec` that the user chose.
-        where: What the rows are of, for errors.
+        where: Description of the rows, for error messages.
 
     Returns:
         `kind`, `text_columns` and `label_column`; `answer_scorer` where some questions have no answer.
 
     Raises:
-        ValueError: If a column is not there or cannot be told, or the table seems to have no header.
+        ValueError: If a named column does not exist, none can be recognised, or the table seems to have no header.
     """
     names = {name.strip().lower(): name for name in rows.column_names}
     chosen, label = fields.get("text_columns"), fields.get("label_column")
@@ -75,7 +75,7 @@ def guess_columns(rows: Dataset, fields: Mapping[str, Any], where: str) -> dict[
 
 
 def _leaves_unanswered(rows: Dataset, answers: str) -> bool:
-    """Whether some of the questions have no answer, and others have one."""
+    """Whether some of the questions have no answer while others have one."""
     return {bool(found.get("text")) for found in rows[answers] if isinstance(found, dict)} == {True, False}
 
 
@@ -91,10 +91,11 @@ def _known(label: str | None, where: str, rows: Dataset) -> str:
 
 
 def _check_header(rows: Dataset, label: str, texts: Iterable[str], where: str) -> None:
-    """Refuse a table without a header, whose first row would be taken for names.
+    """Refuse a table without a header, whose first row would be taken for column names.
 
     Raises:
-        ValueError: If both columns were found by their values alone, and that of the labels has the name of a label.
+        ValueError: If both columns were recognised by their values alone, and the name of the label column is also a
+            label.
     """
     known = {*LABELS, *TEXTS, *(name for pair in PAIRS for name in pair)}
     if not known & {label.lower(), *map(str.lower, texts)} and label in rows.unique(label):
@@ -106,7 +107,7 @@ def _check_header(rows: Dataset, label: str, texts: Iterable[str], where: str) -
 
 
 def _label_column(rows: Dataset, names: Mapping[str, str], texts: Iterable[str]) -> str | None:
-    """The column of labels: by its name or type, or the only one with few different values that repeat."""
+    """The label column: known by its name or type, or the only column with few different, repeating values."""
     known = next((names[name] for name in LABELS if name in names and names[name] not in texts), None)
     if known is not None:
         return known
@@ -125,7 +126,7 @@ def _label_column(rows: Dataset, names: Mapping[str, str], texts: Iterable[str])
 
 
 def _text_columns(rows: Dataset, names: Mapping[str, str], label: str | None) -> list[str]:
-    """The column of text, or both of pairs: by their names, or the one with the longest texts."""
+    """The text column, or both columns of a pair: known by their names, or the column with the longest texts."""
     for pair in PAIRS:
         if all(name in names and names[name] != label for name in pair):
             return [names[name] for name in pair]

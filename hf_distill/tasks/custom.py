@@ -1,4 +1,4 @@
-"""Tasks of the user: a folder of files, with a `task.yaml` or with columns named by flags."""
+"""Tasks of the user: a folder of files, described by a `task.yaml`, by flags, or by its columns."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ from hf_distill.tasks.spec import (
 logger = logging.getLogger(__name__)
 
 TASK_FILE = "task.yaml"
-# Verbs that score a task have the flag.
+# Verbs that score a task have the flag `--metrics`.
 AS_AMOUNTS = f"say `metrics: [{', '.join(REGRESSION_METRICS)}]` in a {TASK_FILE}, or `--metrics` where a verb has it"
 MAX_INFERRED_LABELS = 1000
 FEW_NUMBERS = 10
-# How pandas and Python write a list, and what is missing.
+# How pandas and Python write a list as text, items of it being missing or not.
 _LIST = re.compile(r"""\[\s*(['"].*['"]|\d+(\s*,\s*\d+)*)?\s*\]""")
 MISSING = frozenset({"nan", "NaN", "None", "<NA>", "null", "NULL"})
 
 
 def is_described(name: str, folder: Path, fields: Mapping[str, Any]) -> bool:
-    """Whether the data in a folder are a task of the user: the folder itself was named, or something describes it."""
+    """Whether a folder is a task of the user: its path was given as the name, or a file or flags describe it."""
     return Path(name).expanduser() == folder or (folder / TASK_FILE).is_file() or "text_columns" in fields
 
 
 def custom_spec(name: str, folder: Path, fields: Mapping[str, Any]) -> TaskSpec:
-    """The spec of a folder: `task.yaml` under the given fields, what is not said is read off the training rows.
+    """The spec of a folder: `task.yaml`, overridden by `fields`; what is missing is inferred from the training rows.
 
     Args:
-        name: Name or path that the user gave; the folder's own name becomes the task's unless the file has one.
-        folder: Where the data lie.
-        fields: Fields of `TaskSpec`.
+        name: Name or path that the user gave; the task gets the folder's own name, unless `task.yaml` has another.
+        folder: The folder with the data.
+        fields: Fields of `TaskSpec` that the user set.
 
     Raises:
         FileNotFoundError: If the folder or its training split is missing.
-        ValueError: If the fields are wrong, or columns or labels cannot be told.
+        ValueError: If fields are wrong, or columns or labels cannot be inferred.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"The task folder {str(folder)!r} does not exist.")
-    # Nobody has said which language it is.
+    # An empty language means that it is unknown.
     values = {"name": near_name(folder.resolve().name), "language": ""} | read_task_file(folder) | dict(fields)
     is_guessed = not {"text_columns", "kind"} & values.keys()
     if is_guessed:
@@ -109,7 +109,7 @@ def is_known(label: Any, spec: TaskSpec) -> bool:
 
 
 def _finished(folder: Path, values: dict[str, Any]) -> TaskSpec:
-    """The spec of fields whose columns are known: labels and metrics are read off the training rows if not named."""
+    """The spec for fields whose columns are known: missing labels and metrics are inferred from the training rows."""
     if values.get("kind") == "question_answering":
         return TaskSpec.from_dict(values)
     if "label_names" not in values and len(values.get("choice_columns", ())) > 1:
@@ -124,7 +124,7 @@ def _finished(folder: Path, values: dict[str, Any]) -> TaskSpec:
 
 
 def read_task_file(folder: Path) -> dict[str, Any]:
-    """Return the fields in the folder's task file; none if there is no such file."""
+    """Return the fields in the folder's `task.yaml`; empty if there is no such file."""
     path = folder / TASK_FILE
     if not path.is_file():
         return {}
@@ -135,9 +135,9 @@ def read_task_file(folder: Path) -> dict[str, Any]:
 
 
 def _infer_label_names(folder: Path, values: dict[str, Any]) -> list[str] | None:
-    """Label names of the training split: of its ClassLabel, its texts in sorted order, or its numbers.
+    """Label names of the training split: those of its ClassLabel, its texts in sorted order, or its numbers.
 
-    Lists of labels say that a row has several, which is written into `values`.
+    If the labels are lists, a row has several labels; this is then recorded in `values`.
 
     Returns:
         `None` if the labels are fractions: regression.
@@ -153,13 +153,13 @@ def _infer_label_names(folder: Path, values: dict[str, Any]) -> list[str] | None
 
 
 def _training_rows(folder: Path, values: Mapping[str, Any]) -> Dataset:
-    """The training rows of a folder as they are in its files, or those that are to be scored if it has no others.
+    """The training rows of a folder as they are in its files, or its evaluation rows if it has no training rows.
 
     Raises:
-        FileNotFoundError: If it has none.
+        FileNotFoundError: If it has neither.
         ValueError: If fields are wrong, or a file cannot be read.
     """
-    # Two placeholder names make a valid spec that serves to find and read the file, nothing else.
+    # Two placeholder names make a valid spec, which is only used to find and read the file.
     stand_ins = {"label_names": ["0", "1"], "metrics": ["accuracy"], "headline_metric": None}
     several = {"several_labels": False, "label_separator": None}
     probe = TaskSpec.from_dict({**values, **stand_ins, **several})
@@ -173,19 +173,19 @@ def _training_rows(folder: Path, values: Mapping[str, Any]) -> Dataset:
 
 
 def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Path) -> list[str] | None:
-    """The labels that a column names; that a row has several of them is written into the task's fields.
+    """The label names of a column; if its rows have several labels, this is recorded in the task's fields.
 
     Args:
         rows: The training rows.
-        column: Their labels.
-        values: Fields of the task; its kind is `text_classification` where there is none.
+        column: Their label column.
+        values: Fields of the task; the kind defaults to `text_classification`.
         place: File or folder, for messages.
 
     Returns:
-        `None` if the labels are fractions, or are to be scored as numbers: regression.
+        `None` if the labels are fractions, or are to be scored as numbers: the task is a regression.
 
     Raises:
-        ValueError: If a row has no one label, or the column does not say which labels there are.
+        ValueError: If the labels are not one per row, or the label names cannot be inferred.
     """
     kind, separator = values.get("kind", "text_classification"), values.get("label_separator")
     if kind == "text_classification" and says_several(rows, column, separator):
@@ -194,25 +194,25 @@ def label_names_of(rows: Dataset, column: str, values: dict[str, Any], place: Pa
     if kind != "token_classification":
         check_one_label(rows, column, where=str(place))
     metrics = values.get("metrics")
-    # What else it may hold is checked with all other fields.
+    # Wrong values are reported later, when all fields are checked.
     if any(name in REGRESSION_METRICS for name in (metrics if isinstance(metrics, list) else [metrics])):
         return None
     return names_from(rows, column, place)
 
 
 def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
-    """Names of the classes in a column: of its ClassLabel, its texts in sorted order, or its numbers.
+    """Class names of a column: those of its ClassLabel, its texts in sorted order, or its numbers.
 
     Args:
         rows: The rows.
-        column: The column of labels, or of lists of them.
+        column: The column of labels, or of lists of labels.
         folder: The folder or file of the rows, for messages.
 
     Returns:
-        `None` if the labels are fractions: regression.
+        `None` if the labels are fractions: the task is a regression.
 
     Raises:
-        ValueError: If the values are no classes, or it cannot be told.
+        ValueError: If the values are not classes, or it is unclear whether they are.
     """
     feature = rows.features[column]
     is_list = isinstance(feature, List)
@@ -220,7 +220,7 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
     if isinstance(feature, ClassLabel):
         return list(feature.names)
     found = {item for row in rows[column] for item in row or ()} if is_list else rows.unique(column)
-    # An empty cell of a column of numbers is read as NaN.
+    # An empty cell in a column of numbers is read as NaN.
     values = [value for value in found if value is not None and value == value]
     written = {str(value).strip() for value in values}
     texts = {text for text in written if text.lower() not in HIDDEN_TEXTS}
@@ -233,7 +233,7 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
             "two (`--label_column` names another column)."
         )
     _refuse_decimal_commas(texts, column, folder)
-    # Numbers that are written with leading zeros are names: of places, of diseases.
+    # Numbers with leading zeros are names, for example of places or diseases.
     are_codes = any(re.fullmatch(r"0\d+", text) for text in texts)
     numbers = [] if are_codes else sorted({float(text) for text in texts if _is_number(text)})
     if any(not math.isfinite(number) for number in numbers):
@@ -258,7 +258,7 @@ def names_from(rows: Dataset, column: str, folder: Path) -> list[str] | None:
 
 
 def _say_missing(texts: Collection[str], column: str, folder: Path) -> None:
-    """Warn of classes that are called as programs write a missing value."""
+    """Warn if a class has a name that programs write for a missing value."""
     found = sorted(text for text in texts if text in MISSING)
     if found:
         logger.warning(
@@ -268,7 +268,7 @@ def _say_missing(texts: Collection[str], column: str, folder: Path) -> None:
 
 
 def _say_marks(written: Collection[str], names: Sequence[str], column: str, folder: Path) -> None:
-    """Warn of what marks rows without a label, but may be the name of a class."""
+    """Warn of values that mark a row without a label, but that could be the name of a class."""
     marks = sorted(text for text in written if text and text.lower() in HIDDEN_TEXTS)
     if marks:
         logger.warning(
@@ -278,16 +278,16 @@ def _say_marks(written: Collection[str], names: Sequence[str], column: str, fold
 
 
 def _numbered_classes(numbers: Sequence[float], written: Collection[str], column: str, folder: Path) -> list[str]:
-    """Names of classes that are whole numbers from 0 on.
+    """Names of classes that are numbered from 0.
 
     Args:
-        numbers: The numbers in the column, rising, without the mark of hidden labels.
-        written: Everything in the column, as text.
+        numbers: The numbers in the column, in ascending order, without the mark of hidden labels.
+        written: All values of the column, as text.
         column: The column.
-        folder: The folder or file.
+        folder: The folder or file, for messages.
 
     Raises:
-        ValueError: If they are other numbers.
+        ValueError: If the numbers are not 0 to n-1.
     """
     if numbers[0] == 0 and numbers[-1] == len(numbers) - 1:
         names = [str(int(number)) for number in numbers]
@@ -303,7 +303,7 @@ def _numbered_classes(numbers: Sequence[float], written: Collection[str], column
 
 
 def _refuse_decimal_commas(texts: Collection[str], column: str, folder: Path) -> None:
-    """Refuse numbers such as `0,5`, of which every one would become a class."""
+    """Refuse numbers with a decimal comma such as `0,5`: each of them would become a class."""
     wrong = sorted(text for text in texts if re.fullmatch(r"[+-]?\d+,\d+", text))
     if wrong and all(_is_number(text.replace(",", ".")) for text in texts):
         raise ValueError(
@@ -313,7 +313,7 @@ def _refuse_decimal_commas(texts: Collection[str], column: str, folder: Path) ->
 
 
 def _check_spelling(texts: Collection[str], column: str, folder: Path) -> None:
-    """Warn of labels that differ in small and capital letters only."""
+    """Warn of labels that differ only in upper and lower case."""
     forms: dict[str, list[str]] = {}
     for text in sorted(texts):
         forms.setdefault(text.casefold(), []).append(text)
@@ -326,7 +326,7 @@ def _check_spelling(texts: Collection[str], column: str, folder: Path) -> None:
 
 
 def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None:
-    """Warn where labels are a few different fractions, which may be classes that were counted or averaged."""
+    """Warn if the labels are only a few different fractions: they may be classes that were coded or averaged."""
     if len(numbers) <= FEW_NUMBERS:
         logger.warning(
             f"Column {column!r} of {str(folder)!r} holds the numbers {numbers}, some with fractions: the task is a "
@@ -335,7 +335,7 @@ def _say_regression(numbers: Sequence[float], column: str, folder: Path) -> None
 
 
 def _refuse_several_labels(texts: Collection[str], column: str, folder: Path) -> None:
-    """Refuse cells such as `World|long` or `['World', 'long']`, which hold labels and are no class of their own."""
+    """Refuse cells such as `World|long` or `['World', 'long']`, which hold several labels and not one class name."""
     listed = next((text for text in sorted(texts) if _LIST.fullmatch(text)), None)
     if listed is not None:
         raise ValueError(
@@ -355,12 +355,12 @@ def _refuse_several_labels(texts: Collection[str], column: str, folder: Path) ->
 
 
 def _is_number(text: str) -> bool:
-    """Whether a label is written as a number: `nan` and `inf` are words."""
+    """Whether a label is a number; `nan` and `inf` count as words."""
     return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, flags=re.IGNORECASE) is not None
 
 
 def default_metrics(values: Mapping[str, Any]) -> list[str]:
-    """Metrics of a task that names none.
+    """The default metrics of a task.
 
     Args:
         values: Fields of `TaskSpec`, with `label_names`.

@@ -1,4 +1,4 @@
-"""Find and read the splits of a task: files, and splits that are joined of others (`TaskSpec.split_sources`)."""
+"""Finds and reads the splits of a task: from files, or joined from other splits (`TaskSpec.split_sources`)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 
-# Both kinds name their splits, files and columns alike.
+# Both kinds of spec name their splits, files and columns in the same way.
 RowsSpec = TaskSpec | GenerationSpec
 
 # In order of preference where a split is there in several formats.
@@ -61,10 +61,10 @@ class SplitSource:
     """One split of a data set.
 
     Attributes:
-        split: Its name there.
-        config: Configuration on the Hub, folder below the task's own among local files.
-        hub_path: The data set, if it is not the task's own; among local files a folder of its name, below the task's
-            or beside it.
+        split: Its name in that data set.
+        config: Configuration on the Hub; for local files a folder below the task's own.
+        hub_path: The data set, if it is not the task's own; for local files a folder of that name, below the task's
+            folder or beside it.
     """
 
     split: str
@@ -73,7 +73,7 @@ class SplitSource:
 
 
 def sources_of(spec: RowsSpec, split: str) -> dict[str, SplitSource]:
-    """Return the sources that a split is joined of, from its text in the spec: `train_r1`, `rajpurkar/squad:train`."""
+    """Return the sources that are joined to a split, parsed from the spec: `train_r1`, `rajpurkar/squad:train`."""
     sources = {}
     for text in spec.split_sources.get(split, ()):
         hub_path, _, rest = text.rpartition(":")
@@ -95,10 +95,10 @@ def source_files(folder: Path, spec: RowsSpec, source: SplitSource) -> list[Path
 
 
 def find_task_folder(spec: RowsSpec, data_dir: str | Path, flag: str = "--data_dir") -> Path:
-    """The folder that holds the task's splits: `data_dir` itself, or a folder of the task's name below it.
+    """The folder with the task's splits: `data_dir` itself, or a folder below it that has the task's name.
 
     Raises:
-        FileNotFoundError: If `data_dir` is no folder, or no split of the task lies in any of the places.
+        FileNotFoundError: If `data_dir` is not a folder, or no split of the task is found in any of these places.
     """
     root = Path(data_dir).expanduser()
     if not root.is_dir():
@@ -119,7 +119,7 @@ def find_task_folder(spec: RowsSpec, data_dir: str | Path, flag: str = "--data_d
 
 
 def split_files(folder: Path, spec: RowsSpec, split: str) -> list[Path]:
-    """The files of one split, shards in order; empty if there are none.
+    """The files of one split, with shards in order; empty if there are none.
 
     Raises:
         FileNotFoundError: If shards are missing.
@@ -194,7 +194,7 @@ def read_files(files: Sequence[Path], spec: RowsSpec) -> Dataset:
 
 
 def _read(files: Sequence[Path], kind: str, spec: RowsSpec) -> Dataset:
-    """The rows of files of one kind, as a library reads them."""
+    """The rows of files of one format, as the library for that format reads them."""
     options: dict[str, Any] = {}
     if kind == "json":
         for path in files:
@@ -204,12 +204,12 @@ def _read(files: Sequence[Path], kind: str, spec: RowsSpec) -> Dataset:
             return concatenate_datasets(documents)
     elif kind == "csv":
         options = _csv_options(files, spec)
-    # Brackets and stars in a name are no pattern.
+    # Brackets and stars in a file name must not act as a pattern.
     return load_dataset(kind, data_files=[glob.escape(str(path)) for path in files], split="train", **options)
 
 
 def _with_plain_types(rows: Dataset) -> Dataset:
-    """Rows whose lists and texts are of the usual types: polars writes large ones."""
+    """Convert `large_list` and `large_string` columns, which polars writes, to the usual list and string types."""
     plain = {name: _plain_type(feature) for name, feature in rows.features.items()}
     return rows if plain == dict(rows.features) else rows.cast(Features(plain))
 
@@ -223,18 +223,18 @@ def _plain_type(feature: Any) -> Any:
 
 
 def check_kinds(rows: Dataset, columns: Iterable[str], where: str) -> None:
-    """Refuse columns in which rows of JSON lines have values of several kinds, such as texts and numbers.
+    """Refuse columns in which the rows of JSON lines have values of several types, such as texts and numbers.
 
     Args:
         rows: The rows.
-        columns: Those of the task.
-        where: What was read, for the error.
+        columns: The task's columns.
+        where: Description of the source, for the error message.
 
     Raises:
-        ValueError: If one of the task's columns is such.
+        ValueError: If one of the task's columns has values of several types.
     """
     for column in columns:
-        # `datasets` keeps values of several kinds as JSON, in which every text would have quotes.
+        # `datasets` stores values of several types as JSON, in which every text would get quotation marks.
         if column in rows.column_names and type(rows.features[column]).__name__ == "Json":
             values = rows[column][:EXAMPLES]
             kinds = {type(value).__name__: value for value in values if value is not None}
@@ -262,7 +262,7 @@ def _candidate_folders(spec: RowsSpec, root: Path) -> list[Path]:
 
 
 def _complete(files: list[Path]) -> list[Path]:
-    """Check that every shard is there; an unsharded file wins over shards of the same split."""
+    """Check that every shard is there; an unsharded file takes precedence over shards of the same split."""
     whole = [path for path in files if "-of-" not in path.stem]
     if whole:
         return whole[:1]
@@ -275,14 +275,14 @@ def _complete(files: list[Path]) -> list[Path]:
 
 
 def _csv_options(files: Sequence[Path], spec: RowsSpec) -> dict[str, Any]:
-    """Options that read every cell as it is written: as text.
+    """Reader options under which every cell is read as text, exactly as it is written.
 
     Raises:
-        DamagedFileError: If a file is no table, or the tables are written in different ways.
+        DamagedFileError: If a file is not a table, or the files are written in different ways.
     """
     forms = [form_of_table(path) for path in files]
     first = forms[0]
-    # A column without a name, such as pandas' index, has this one there.
+    # This is the name that the reader gives a column without a name, such as pandas' index.
     header = [name or f"Unnamed: {place}" for place, name in enumerate(first.header)]
     known = {
         *spec.text_columns,
@@ -304,7 +304,7 @@ def _csv_options(files: Sequence[Path], spec: RowsSpec) -> dict[str, Any]:
     return options | {"sep": first.separator, "quoting": quoting, "features": features}
 
 
-# Share of the rows of a user that is held out for validation, and the seed that draws all rows that are held out.
+# Share of a user's rows that is held out for validation, and the seed for drawing all held-out rows.
 HELD_OUT, HELD_OUT_SEED = 0.2, 42
 
 # Data set, configuration, revision -> splits.
@@ -312,10 +312,10 @@ HubLoader = Callable[[str, str | None, str | None], dict[str, Dataset]]
 
 
 def read_local(folder: Path, spec: RowsSpec, splits: Sequence[str]) -> dict[str, list[Dataset]]:
-    """The rows of every split that the folder has: its own file, or else all of its sources.
+    """The rows of every split that the folder has: from the split's own file, or from all of its sources.
 
     Raises:
-        FileNotFoundError: If some sources of a split are there and others are not.
+        FileNotFoundError: If only some of the sources of a split exist.
     """
     found = {split: [rows] for split, rows in read_folder(folder, spec, splits).items()}
     for split in splits:
@@ -334,12 +334,12 @@ def read_local(folder: Path, spec: RowsSpec, splits: Sequence[str]) -> dict[str,
 
 
 def read_hub(spec: RowsSpec, splits: Sequence[str], load: HubLoader) -> tuple[dict[str, list[Dataset]], list[str]]:
-    """The rows of every split that the task's data sets on the Hub have, and the names of all splits there.
+    """The rows of every split that the task's Hub data sets have, and the names of all splits there.
 
     Args:
         spec: The task.
-        splits: Splits that are wanted.
-        load: Reads one configuration of one data set.
+        splits: The splits to read.
+        load: Function that reads one configuration of one data set.
     """
     known: dict[tuple[str, str | None, str | None], dict[str, Dataset]] = {}
     found: dict[str, list[Dataset]] = {}
@@ -362,7 +362,7 @@ def read_hub(spec: RowsSpec, splits: Sequence[str], load: HubLoader) -> tuple[di
 
 
 def join_parts(parts: Sequence[Dataset], spec: TaskSpec) -> Dataset:
-    """Normalised parts as one split; a row that several have counts once where the task says so."""
+    """Concatenate the normalised parts of a split; if the spec says so, rows in several parts are kept once."""
     if len(parts) == 1:
         return parts[0]
     columns = [*spec.text_columns, *spec.choice_columns, spec.label_column]
@@ -377,14 +377,14 @@ def join_parts(parts: Sequence[Dataset], spec: TaskSpec) -> Dataset:
 
 
 def hold_out(rows: Dataset, share: float, text_columns: Sequence[str]) -> tuple[Dataset, Dataset]:
-    """Training rows, and about the share of them that is held out: the same rows every time.
+    """Split rows into training rows and held-out rows, about `share` of them; deterministic.
 
-    Of a text all rows are held out or none, so that no model is scored on a text that it has learnt.
+    All rows with the same text stay on the same side, so that no model is scored on a text from its training.
 
     Args:
         rows: The rows.
-        share: Of the rows; a little more where texts come again.
-        text_columns: Columns of the texts; those that are not there do not count.
+        share: Share of the rows to hold out; slightly more are held out where texts repeat.
+        text_columns: Columns of the texts; missing ones are ignored.
     """
     places = Dataset.from_dict({"place": range(len(rows))})
     drawn = places.train_test_split(test_size=share, seed=HELD_OUT_SEED)
@@ -399,24 +399,24 @@ def hold_out(rows: Dataset, share: float, text_columns: Sequence[str]) -> tuple[
 
 
 def texts_of_rows(rows: Dataset, text_columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """The texts of every row, without case and spacing: rows that have the same are rows of one text."""
+    """The texts of every row, with case and spacing normalised, for finding rows that have the same text."""
     columns = (rows[column] for column in text_columns)
     return [tuple(" ".join(str(text).split()).casefold() for text in row) for row in zip(*columns, strict=True)]
 
 
 def drop_rows_without_text(rows: Dataset, columns: Sequence[str], *, is_training: bool, where: str) -> Dataset:
-    """Drop and count training rows without a text; in other splits they stay, because dropping would change the score.
+    """Drop and count training rows without a text; other splits keep them, because dropping would change the score.
 
-    A row has no text if one of its texts is missing, or all of them are blank.
+    A row has no text if one of its text columns is missing (null), or all of them are blank.
 
     Args:
         rows: Rows of a split.
-        columns: Those that must hold a text.
-        is_training: Whether the split is for training.
+        columns: Columns that must hold a text.
+        is_training: Whether this is the training split.
         where: Split and task, for messages.
 
     Raises:
-        ValueError: If a text is missing in another split.
+        ValueError: If a text is missing (null) in another split.
     """
     texts = [rows.with_format("arrow")[column][:] for column in columns]
     null = np.any([text.is_null().to_numpy() for text in texts], axis=0)
@@ -438,7 +438,7 @@ def drop_rows_without_text(rows: Dataset, columns: Sequence[str], *, is_training
 
 
 def _is_blank(text: pa.ChunkedArray) -> np.ndarray:
-    """Which of some texts are missing, or hold blanks alone."""
+    """Boolean mask of texts that are null or blank."""
     if text.type not in (pa.string(), pa.large_string()):
         return text.is_null().to_numpy()
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(text), ""), True).to_numpy()

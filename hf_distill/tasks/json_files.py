@@ -1,4 +1,4 @@
-"""JSON files that are one mapping: SQuAD's official files, and tables whose columns or rows have a name."""
+"""Reads JSON files that hold one mapping: SQuAD's official format, and tables keyed by column or by row."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _QUESTIONS = Features(
 
 
 def read_json_document(path: Path) -> Dataset | None:
-    """The rows of a JSON file that is one mapping; `None` for any other, whose rows stand in lines or in a list.
+    """The rows of a JSON file that holds one mapping; `None` for other files, whose rows stand in lines or in a list.
 
-    Known are SQuAD's official files (`data`, in it `paragraphs`, in these `qas`), rows under `data`, and a list or a
-    mapping for each column (both as pandas writes them).
+    Supported are SQuAD's official format (`data` > `paragraphs` > `qas`), rows under `data`, and a list or a mapping
+    for each column (both as pandas writes them).
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: If a question of SQuAD's form has no text or no answers of that form.
+        ValueError: If a question of SQuAD's format has no text or malformed answers.
     """
     with path.open(encoding="utf-8-sig") as stream:
         first = next((line for line in stream if line.strip()), "")
@@ -36,7 +36,7 @@ def read_json_document(path: Path) -> Dataset | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError:
-        # The reader of JSON lines says what is wrong.
+        # The reader of JSON lines reports the error.
         return None
     return _rows_of(found)
 
@@ -67,7 +67,7 @@ def _rows_of(found: Mapping[str, Any]) -> Dataset | None:
 
 
 def _questions(articles: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row for every question of an official file of SQuAD, one that the context does not answer without answers."""
+    """A row for every question of a file in SQuAD's format; an unanswerable question has empty answers."""
     for article in articles:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:

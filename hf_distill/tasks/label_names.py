@@ -1,6 +1,6 @@
-"""Compare label names: whether two lists mean the same labels, and in which order.
+"""Compares label names: whether two lists contain the same labels, and in which order.
 
-Only Python is needed here, so that a program that compares names loads neither torch nor datasets.
+This module needs only Python, so a program that compares names imports neither torch nor datasets.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# A number with leading zeros is a name: of a place, of a disease.
+# A number with leading zeros is a name, for example of a place or a disease.
 _GENERIC = re.compile(r"(label_)?(0|[1-9]\d*)", flags=re.IGNORECASE)
 
 
 @cache
 def _warn_once(message: str) -> None:
-    """Warn about something that would be said again for every model or batch."""
+    """Warn once of something that would otherwise be repeated for every model or batch."""
     logger.warning(message)
 
 
 def is_generic(names: Sequence[str]) -> bool:
-    """Whether names are placeholders: numbers, or the `LABEL_0` of an unnamed head."""
+    """Whether the names are placeholders: numbers, or `LABEL_0`, `LABEL_1`, ... as transformers writes them."""
     return all(_GENERIC.fullmatch(name) for name in names)
 
 
 class LabelNames:
-    """Matches written labels with names, by one rule: exactly, by a declared alias, or regardless of case.
+    """Matches labels as they are written with label names: exactly, by a declared alias, or ignoring case.
 
-    Spaces around a name, and the way in which its accents are written, count as little as its case. Names that differ
-    by case only stay two: a text that is neither of them exactly is then none of them.
+    Surrounding spaces and the Unicode encoding of accents are ignored too. If two names differ only in case, they stay
+    two labels, and a text that equals neither exactly matches none.
     """
 
     def __init__(self, names: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
-        """Map every name and every alias to its label.
+        """Map every name and every alias to its index.
 
         Args:
-            names: Label names in their order.
-            aliases: Name -> other texts that mean it.
+            names: Label names in order.
+            aliases: Name -> other spellings of it.
 
         Raises:
-            ValueError: If there is an alias of no label, or one of two.
+            ValueError: If an alias belongs to no label, or to two.
         """
         self._exact = {name: index for index, name in enumerate(names)}
         for name, others in (aliases or {}).items():
@@ -60,25 +60,25 @@ class LabelNames:
         self._folded = {text: min(found) for text, found in places.items() if len(found) == 1}
 
     def find(self, text: str) -> int | None:
-        """Index of the label that a text means; `None` if it means none, or could mean several."""
+        """Index of the label that a text means; `None` if it matches no label, or more than one."""
         exact = self._exact.get(text)
         return self._folded.get(_folded(text)) if exact is None else exact
 
 
 def _folded(text: str) -> str:
-    """Return a text without differences that do not matter: case, spaces around it, the encoding of accents."""
+    """Normalise what does not matter in a name: case, surrounding spaces, the encoding of accents."""
     return unicodedata.normalize("NFC", text).strip().casefold()
 
 
 def order_by_name(
     found: Sequence[str], wanted: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None
 ) -> list[int] | None:
-    """Positions in `found` of the labels of `wanted` by the rule of `LabelNames`; `None` if they are not the same.
+    """Positions in `found` of the labels in `wanted`, matched as in `LabelNames`; `None` if the labels differ.
 
     Args:
-        found: Label names as they are.
-        wanted: Label names as they should be.
-        aliases: Name in `wanted` -> other texts that mean it.
+        found: The label names of a source.
+        wanted: The label names in the desired order.
+        aliases: Name in `wanted` -> other spellings of it.
     """
     if list(found) == list(wanted):
         return list(range(len(wanted)))
@@ -90,9 +90,9 @@ def order_by_name(
 
 
 def order_by_number(found: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Positions in `found` of the labels of `wanted` where one side has numbers only, which count the other's names.
+    """Positions in `found` of the labels in `wanted`, where one side has only numbers, read as indices into the other.
 
-    `None` if neither side is generic, their sizes differ, or a number is there twice.
+    `None` if neither side is generic, their lengths differ, or a number occurs twice.
     """
     sides = [_places(found), _places(wanted)]
     if len(found) != len(wanted) or None in sides or not (is_generic(found) or is_generic(wanted)):
@@ -102,7 +102,7 @@ def order_by_number(found: Sequence[str], wanted: Sequence[str]) -> list[int] | 
 
 
 def _places(names: Sequence[str]) -> list[int] | None:
-    """The place that every name has by its number, or by its position; `None` if two have one number."""
+    """The index that each name has by its number, or by its position; `None` if two have the same number."""
     if not is_generic(names):
         return list(range(len(names)))
     numbers = [int(name.rpartition("_")[2]) for name in names]
@@ -117,26 +117,26 @@ def match_label_order(
     where: str,
     aliases: Mapping[str, Sequence[str]] | None = None,
 ) -> list[int]:
-    """Positions in `found` of the labels of `wanted`, compared by name (see `LabelNames`).
+    """Positions in `found` of the labels in `wanted`, matched by name (see `LabelNames`).
 
-    `logits[..., order]` puts outputs in the order of `found` into the order of `wanted`. Names that say nothing
-    (`LABEL_0`, `0`) are taken to count the wanted ones.
+    `logits[..., order]` reorders outputs from the order of `found` to the order of `wanted`. Placeholder names
+    (`LABEL_0`, `0`) are read as indices into the wanted names.
 
     Args:
-        found: Label names as they are.
-        wanted: Label names as they should be.
-        where: What `found` belongs to, for the error.
-        aliases: Name in `wanted` -> other texts that mean it.
+        found: The label names of a source.
+        wanted: The label names in the desired order.
+        where: What `found` belongs to, for the error message.
+        aliases: Name in `wanted` -> other spellings of it.
 
     Raises:
-        ValueError: If the two are not the same names.
+        ValueError: If the two lists do not contain the same labels.
     """
     order = order_by_name(found, wanted, aliases)
     if order is None:
         order = order_by_number(found, wanted)
     if order is not None:
         return order
-    # Rows from which labels were read may lack one.
+    # If the labels were inferred from rows, a label may be missing by chance.
     absent = [name for name in found if name not in wanted] if set(wanted) < set(found) else []
     hint = f" If rows of {absent} only happen to be missing: `--class_names {shlex.join(found)}`." if absent else ""
     raise ValueError(
@@ -147,21 +147,21 @@ def match_label_order(
 
 
 def label_permutation(teacher: Any, student: Any) -> list[int] | None:
-    """For every label of the student its index in the teacher; `None` if the orders agree.
+    """For every label of the student its index in the teacher; `None` if both have the same order.
 
-    Names are compared by the rule of `LabelNames`. Where one side has only default names
-    (`LABEL_0` …), their numbers count the names of the other: one warning says so.
+    Names are compared as in `LabelNames`. If one side has only default names (`LABEL_0` …), they are read as indices
+    into the other side's names, and a warning is logged once.
 
     Args:
-        teacher: Configuration of the teacher's model.
-        student: That of the student's.
+        teacher: Configuration of the teacher.
+        student: Configuration of the student.
 
     Raises:
-        ValueError: If the names or their number differ.
+        ValueError: If the names or their numbers differ.
     """
     theirs, ours = names_of_head(teacher), names_of_head(student)
     if len(theirs) == len(ours) == 1:
-        # One value, whatever it is called.
+        # A single value may have any name.
         return None
     order = order_by_name(theirs, ours)
     if order is None:
@@ -180,15 +180,15 @@ def label_permutation(teacher: Any, student: Any) -> list[int] | None:
 
 
 def names_of_head(config: Any) -> list[str]:
-    """Names of a model's outputs in the order of `id2label`; a warning says where `label2id` contradicts it.
+    """Names of a model's outputs in the order of `id2label`; warns if `label2id` contradicts it.
 
     Args:
-        config: Configuration of a model.
+        config: Configuration of the model.
     """
     by_index = {int(index): str(name) for index, name in (getattr(config, "id2label", None) or {}).items()}
     names = [by_index[index] for index in sorted(by_index)]
     label2id = {str(name): int(index) for name, index in (getattr(config, "label2id", None) or {}).items()}
-    # A configuration that was given `id2label` alone has generic names in `label2id`.
+    # A configuration that was made with `id2label` alone has generic names in `label2id`.
     if not is_generic(list(label2id)) and any(by_index.get(index) != name for name, index in label2id.items()):
         _warn_once(
             f"The configuration of {getattr(config, 'name_or_path', '') or type(config).__name__!r} contradicts "

@@ -1,4 +1,4 @@
-"""Label columns of a task's rows: every label in the task's own order and type, and which labels are hidden."""
+"""Label columns: converts every label to the task's own order and type, and recognises hidden labels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hf_distill.tasks.spec import HIDDEN_LABEL, TaskSpec
 
 logger = logging.getLogger(__name__)
 
-# How sources write "no label": the GLUE files, SNLI's disagreement mark, empty cells.
+# How sources mark a missing label: the GLUE files, SNLI's disagreement mark, empty cells.
 HIDDEN_TEXTS = frozenset({"", "-", "-1", "hidden"})
 MAX_EXAMPLES = 5
 
-# Columns of a batch that hold labels: of rows or tokens, and of spans.
+# Label columns of a batch: for rows or tokens, and for spans.
 LABEL_COLUMNS = ("labels", "start_positions", "end_positions")
 
 
 def is_hidden(value: Any, spec: TaskSpec) -> bool:
-    """Whether a cell marks a row without a label: it is empty, or holds a mark that names no class.
+    """Whether a cell marks a row without a label: it is empty, or holds a mark that is not the name of a class.
 
-    Numbers to estimate may be -1.
+    In a regression, -1 may be a real label.
     """
     text = "" if value is None or value != value else str(value).strip()
     marks = {"", "hidden"} if spec.label_names is None else HIDDEN_TEXTS
@@ -33,10 +33,10 @@ def is_hidden(value: Any, spec: TaskSpec) -> bool:
 
 
 def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, split: str) -> Dataset:
-    """Cast a column to the type that a task needs, such as texts.
+    """Cast a column to the type that a task needs, such as string.
 
     Raises:
-        ValueError: If its values are of another kind.
+        ValueError: If its values cannot be cast.
     """
     found = rows.features[column]
     if found == wanted:
@@ -50,10 +50,10 @@ def cast_column(rows: Dataset, column: str, wanted: Any, *, spec: TaskSpec, spli
 
 
 def check_one_label(rows: Dataset, column: str, *, where: str) -> None:
-    """Refuse labels that are lists or mappings where a row has one.
+    """Refuse lists or mappings as labels of a task with one label per row.
 
     Raises:
-        ValueError: If they are.
+        ValueError: If the labels are lists or mappings.
     """
     feature = rows.features[column]
     if isinstance(feature, (Value, ClassLabel)):
@@ -67,13 +67,13 @@ def check_one_label(rows: Dataset, column: str, *, where: str) -> None:
 
 
 def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
-    """Give the label column the task's own order and type.
+    """Convert the label column to the task's own order and type.
 
-    Classification gets `ClassLabel(names=spec.label_names)` with -1 for a hidden label, regression `float32` with NaN
-    for a missing one.
+    Classification gets `ClassLabel(names=spec.label_names)` with -1 for a hidden label; regression gets `float32` with
+    NaN for a missing label.
 
     Raises:
-        ValueError: If a label is none of the task's.
+        ValueError: If a label is not one of the task's.
     """
     column = spec.label_column
     check_one_label(dataset, column, where=spec.name)
@@ -99,9 +99,9 @@ def normalise_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset
 
 
 def drop_labels(dataset: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
-    """Leave out rows without a label where the task says that they do not belong to it; they are counted.
+    """Drop rows without a label, and count them, if the spec says that they are not part of the task.
 
-    The rows of test splits stay: their labels may be hidden.
+    Test splits keep these rows: their labels may be hidden.
     """
     if not spec.dropped_labels or split in spec.test_splits:
         return dataset
@@ -132,18 +132,18 @@ def visible_labels(dataset: Dataset, spec: TaskSpec) -> np.ndarray:
 
 
 class LabelLookup:
-    """Looks up the values of a label column: an index in the task's order, or the mark of a hidden label."""
+    """Converts values of a label column to indices in the task's order, or to the mark of a hidden label."""
 
     def __init__(self, feature: Any, spec: TaskSpec, split: str) -> None:
-        """Read the column's own names, if it has any.
+        """Read the label names of the column's type, if it has any.
 
         Args:
-            feature: What `datasets` knows of the column, or of the items of its lists.
+            feature: The `datasets` feature of the column, or of the items of its lists.
             spec: The task.
-            split: Its split, for the error.
+            split: Its split, for the error message.
 
         Raises:
-            ValueError: If the column's own names are not the task's.
+            ValueError: If the column's label names are not the task's.
         """
         names = spec.label_names or ()
         marks: dict[str, int] = {str(HIDDEN_LABEL): HIDDEN_LABEL}
@@ -155,7 +155,7 @@ class LabelLookup:
             return
         self._names = LabelNames(names, spec.label_aliases)
         marks |= dict.fromkeys(HIDDEN_TEXTS, HIDDEN_LABEL)
-        # Where names are numbers, a number is a name.
+        # If the label names are numbers, a number in a cell is a name and not an index.
         if not any(name.isdecimal() for name in names):
             marks |= {str(index): index for index in range(len(names))}
         if len(names) == 2:
@@ -163,14 +163,14 @@ class LabelLookup:
         self._marks = marks | {label.casefold(): HIDDEN_LABEL for label in spec.dropped_labels}
 
     def find(self, value: Any) -> int | None:
-        """The label that a value means, -1 if a hidden one; `None` if it is none of the task's."""
+        """Index of the label that a value means, -1 if it is hidden; `None` if it is not one of the task's labels."""
         if value is None or (isinstance(value, float) and np.isnan(value)):
             return HIDDEN_LABEL
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         text = str(value).strip()
         found = self._find(text)
-        # A table in which a label is missing writes the others with a fraction.
+        # A numeric column with a missing label is read as floats: `1.0` means `1`.
         return self._find(text[:-2]) if found is None and text.endswith(".0") else found
 
     def _find(self, text: str) -> int | None:
@@ -179,7 +179,7 @@ class LabelLookup:
 
 
 def _check_range(dataset: Dataset, spec: TaskSpec, split: str) -> None:
-    """Refuse numbers in a ClassLabel column that have no name."""
+    """Refuse indices in a ClassLabel column that have no name."""
     values = {value for value in dataset.unique(spec.label_column) if value is not None}
     wrong = sorted(value for value in values if not HIDDEN_LABEL <= value < spec.num_labels)
     if wrong:
@@ -190,7 +190,7 @@ def _check_range(dataset: Dataset, spec: TaskSpec, split: str) -> None:
 
 
 def _score(value: Any, spec: TaskSpec, split: str) -> float:
-    """A regression label as a number, NaN where there is none."""
+    """A regression label as a float, NaN where it is missing."""
     if is_hidden(value, spec):
         return float("nan")
     try:
@@ -206,5 +206,5 @@ def _score(value: Any, spec: TaskSpec, split: str) -> float:
 
 
 def _replace_column(dataset: Dataset, name: str, values: list[Any], feature: Any) -> Dataset:
-    """The data set with one column replaced."""
+    """Return the data set with one column replaced."""
     return dataset.remove_columns(name).add_column(name, values, feature=feature)

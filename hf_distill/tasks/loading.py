@@ -1,4 +1,4 @@
-"""Load the splits of a task from local files or the Hub, with the task's own label order."""
+"""Loads the splits of a task from local files or the Hub, with labels in the task's own order."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from hf_distill.tasks.spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 
-# Scores of the second class alone: the names decide which class that is.
+# Metrics of the second class alone: the names decide which class that is.
 NAME_METRICS = ("f1",)
 
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """The splits of any task.
+    """The splits of a task of any kind.
 
     Attributes:
-        spec: What the task is.
+        spec: The task.
         dataset: Its splits.
         source: The folder or Hub data set that the rows come from.
     """
@@ -79,10 +79,10 @@ class LoadedRows:
         return {split: self.dataset[split] for split in self.spec.evaluation_splits if split in self.dataset}
 
     def split(self, name: str) -> Dataset:
-        """One split by name.
+        """Return one split by name.
 
         Raises:
-            ValueError: If it is not there.
+            ValueError: If it was not loaded.
         """
         if name not in self.dataset:
             raise ValueError(
@@ -94,7 +94,7 @@ class LoadedRows:
     def subset(
         self, max_train_samples: int | None = None, max_eval_samples: int | None = None, seed: int = 42
     ) -> Self:
-        """The same task with at most that many rows for training and per evaluation split, drawn with `seed`.
+        """Return the task with at most so many training rows and rows per evaluation split, drawn with `seed`.
 
         Raises:
             ValueError: If a number is not positive.
@@ -105,7 +105,7 @@ class LoadedRows:
         return dataclasses.replace(self, dataset=DatasetDict(splits))
 
     def checksum(self) -> str:
-        """Return a checksum of the rows of all splits, in their order."""
+        """Return a checksum of the rows of all splits; the order of rows matters."""
         return " ".join(f"{split} {checksum_of_rows(rows)}" for split, rows in self.dataset.items())
 
 
@@ -114,9 +114,10 @@ class LoadedTask(LoadedRows):
     """A task with its rows.
 
     Attributes:
-        spec: What the task is.
-        dataset: Splits with the text columns and the label column (`ClassLabel` in the order of `spec.label_names`,
-            -1 = hidden, lists of it for words, `float32`, or answers), and `idx` or `id` where the source has them.
+        spec: The task.
+        dataset: Splits with the text columns, the label column, and `idx` or `id` where the source has them. The label
+            column is a `ClassLabel` in the order of `spec.label_names` with -1 for hidden labels, lists of these for
+            words, `float32` for regression, or the answers of questions.
         source: The folder or Hub data set that the rows come from.
     """
 
@@ -136,17 +137,18 @@ def load_task(
     """Load a task.
 
     Args:
-        task: A registered name (`glue/sst2`, `sst2`), a spec, one file with rows of your own (see
-            `hf_distill.tasks.one_file`), or a folder with such, whose columns are guessed too unless `fields` name
-            them, or a `task.yaml` in it with fields of `TaskSpec`.
+        task: A registered name (`glue/sst2`, `sst2`), a spec, a file with your own rows (see
+            `hf_distill.tasks.one_file`), or a folder with such files. The columns of a folder are guessed, unless
+            `fields` or a `task.yaml` in the folder (with fields of `TaskSpec`) name them.
         data_dir: Local files of a registered task: the task's own folder, or a parent that holds `sst2/`, `SST-2/` or
-            `glue/sst2/`. `None` takes the Hub.
-        spec: A spec to use for the name or the folder in place of the registered one.
-        splits: Splits that must be there: names, `"evaluation"` for every evaluation split, or by default those and
-            the training split. Whatever else the task has is loaded where it exists.
-        flag: The flag that named the task, for errors.
-        to_score: All rows of one file without a column `split` are evaluation rows; by default a fifth is held out.
-        fields: Fields of `TaskSpec` that differ (`text_columns`, `label_column`, `label_names`, `evaluation_splits`,
+            `glue/sst2/`. `None` loads from the Hub.
+        spec: A spec to use in place of the one registered under the name, or for the folder.
+        splits: Splits that must exist: names, or `"evaluation"` for all evaluation splits; by default the evaluation
+            splits and the training split. Other splits of the task are loaded if they exist.
+        flag: The flag that named the task, for error messages.
+        to_score: Whether all rows of a file without a `split` column are evaluation rows; by default a fifth is held
+            out.
+        fields: Fields of `TaskSpec` to override (`text_columns`, `label_column`, `label_names`, `evaluation_splits`,
             ...). `None` means "not given".
 
     Raises:
@@ -200,7 +202,7 @@ def load_task(
 def _read_file(
     name: str, fields: dict[str, Any], flag: str, data_dir: Path | None, *, to_score: bool
 ) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
-    """The task of one file; where the verb has no flags of columns, an error says so."""
+    """Read the task of one file; if the verb has no flags for columns, an error message says so."""
     if data_dir is not None:
         given = f"`{_flag_of_files(flag)}` {str(data_dir)!r}"
         raise ValueError(f"{given} is for registered tasks, but `{flag}` {name!r} is a file.")
@@ -218,17 +220,17 @@ def _read_file(
 def load_tasks(
     names: Sequence[str], data_dir: str | Path | None = None, *, flag: str = "--tasks", **fields: Any
 ) -> list[LoadedTask]:
-    """Load several tasks, as `load_task` does.
+    """Load several tasks with `load_task`.
 
     Args:
         names: Registered names, files, or folders of your own.
-        data_dir: Local files of the registered ones.
-        flag: The flag that named the tasks, for errors.
-        fields: Fields of `TaskSpec` of those that nothing else describes: files, and folders without a `task.yaml`.
+        data_dir: Local files of the registered tasks.
+        flag: The flag that named the tasks, for error messages.
+        fields: Fields of `TaskSpec` for tasks without another description: files, and folders without a `task.yaml`.
 
     Raises:
         FileNotFoundError: If files or splits are missing.
-        ValueError: If fields are given and there is no such task, or two tasks have one name; or see `load_task`.
+        ValueError: If fields are given but no task can take them, or two tasks have the same name; or as `load_task`.
     """
     described = [name for name in names if not takes_columns(name)]
     if fields and len(described) == len(names):
@@ -250,13 +252,13 @@ def load_tasks(
 
 
 def takes_columns(name: str) -> bool:
-    """Whether flags say the columns of a task: it is a file, or a folder without a `task.yaml`."""
+    """Whether flags can name the columns of a task: it is a file, or a folder without a `task.yaml`."""
     path = Path(name).expanduser()
     return is_one_file(name) or (not is_registered(name) and path.is_dir() and not (path / TASK_FILE).is_file())
 
 
 def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any], flag: str) -> TaskSpec:
-    """The registered task of that name, or the one that the folder holds, with the given fields."""
+    """The registered task of that name, or the task of the folder, with `fields` applied."""
     if folder is not None and not is_registered(name) and is_described(name, folder, fields):
         return custom_spec(name, folder, fields)
     if not is_registered(name):
@@ -266,16 +268,16 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any], flag: 
 
 
 def _flag_of_files(flag: str) -> str:
-    """The flag of the files of a task that another flag names."""
+    """The flag for the files of a task that `flag` names."""
     return "--eval_task_dir" if flag == "--eval_task" else "--data_dir"
 
 
 def read_splits(
     spec: RowsSpec, folder: Path | None, wanted: Sequence[str], flag: str = "--data_dir"
 ) -> tuple[dict[str, list[Dataset]], str, list[str]]:
-    """The parts of every split as they are in the source, the source's name, and what was found there.
+    """The parts of every split as the source has them, the source's name, and the names of the splits found there.
 
-    `flag` is that of the folder, for errors.
+    `flag` is the flag of the folder, for error messages.
 
     Raises:
         FileNotFoundError: If the source has no such task.
@@ -301,14 +303,14 @@ def read_splits(
 def _known_names(
     spec: TaskSpec, parts: Sequence[Dataset], source: str, asked_metrics: Sequence[str] | None = None
 ) -> TaskSpec:
-    """Give a task the class names that its rows have, where its own were never verified.
+    """Replace class names that were never verified by those of the rows.
 
-    Rows that only number their classes leave them without names: the numbers are the names then, and a score that
-    depends on which class is which is left out with a line.
+    If the rows only number their classes, the numbers become the names; metrics that depend on which class is which
+    are then left out, with a warning.
 
     Args:
         spec: The task.
-        parts: Rows of one of its splits, as they are in the source.
+        parts: Rows of one of its splits, as the source has them.
         source: Where they come from, for messages.
         asked_metrics: The metrics that the user named.
 
@@ -338,7 +340,7 @@ def _known_names(
 
 
 def _names_in_rows(rows: Dataset, spec: TaskSpec) -> list[str] | None:
-    """The names that the label column's type or texts have, in the task's order where they are the task's."""
+    """The label names in the rows, from the column's type or its texts; in the task's order if they are the same."""
     feature = rows.features.get(spec.label_column)
     if isinstance(feature, ClassLabel):
         return None if is_generic(feature.names) else list(feature.names)
@@ -423,7 +425,7 @@ def _normalise_texts(rows: Dataset, spec: TaskSpec, split: str, source: str, *, 
 
 
 def has_labels(rows: Dataset, spec: TaskSpec) -> bool:
-    """Whether normalised rows have any label to learn from or to score."""
+    """Whether normalised rows have any known label, to learn from or to score."""
     if spec.is_span:
         return has_answers(rows, spec)
     if spec.kind == "token_classification":
@@ -432,7 +434,7 @@ def has_labels(rows: Dataset, spec: TaskSpec) -> bool:
 
 
 def rename_columns(rows: Dataset, spec: RowsSpec) -> Dataset:
-    """Give columns of other distributions the task's names."""
+    """Rename columns of other distributions to the task's names."""
     for column, aliases in spec.column_aliases.items():
         present = [alias for alias in aliases if alias in rows.column_names]
         if column not in rows.column_names and present:
@@ -441,7 +443,7 @@ def rename_columns(rows: Dataset, spec: RowsSpec) -> Dataset:
 
 
 def _sample(rows: Dataset, flag: str, limit: int | None, seed: int) -> Dataset:
-    """At most `limit` rows, drawn at random but in their old order."""
+    """Draw at most `limit` rows at random; they keep their order."""
     if limit is None:
         return rows
     if limit < 1:

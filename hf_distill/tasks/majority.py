@@ -1,4 +1,4 @@
-"""The score of always predicting the most frequent label, which every model's score is compared with."""
+"""The majority baseline: the score of always predicting the most frequent label."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CORRELATIONS = ("pearson", "spearman")
 
 
 def majority_line(majority: Mapping[str, Any] | None) -> str | None:
-    """Describe the score of always predicting the most frequent label; `None` where there is no such score."""
+    """Describe the majority baseline in a line; `None` where there is none."""
     if majority is None:
         return None
     score = "not defined" if majority["score"] is None else f"{majority['score']:.4f}"
@@ -31,20 +31,21 @@ def majority_line(majority: Mapping[str, Any] | None) -> str | None:
 
 
 def constant_remark(constant: str | float | None) -> str:
-    """Return a remark for the score of a model that predicts one label only, and nothing for any other model."""
+    """Return a remark for a model that predicts the same label for every row; empty for any other model."""
     return "" if constant is None else f" (predicts only {constant!r}, whatever the text says)"
 
 
 def majority_scores(task: LoadedTask) -> dict[str, Any] | None:
-    """Scores of the most frequent label, or of the mean of a regression, on every evaluation split.
+    """Scores of predicting the most frequent label, or the mean in a regression, on every evaluation split.
 
-    The label is counted in the training rows, or in those of the headline split where no others were loaded; of words
-    it is that of most words, and where a row has several labels every row is given this one alone.
+    The label is counted in the training rows, or in the headline split if no training rows were loaded. In token
+    classification it is the most frequent tag. If rows have several labels, each row is predicted to have only this
+    one.
 
     Returns:
-        `label`, `scores` (split -> metric -> value, `None` for a correlation, which a constant does not have), and
-        `score` on the headline split; `None` for tasks without one
-        answer for all rows (question answering), or where no label is known.
+        `label`, `scores` (split -> metric -> value; `None` for a correlation, which is undefined for a constant), and
+        `score` on the headline split. `None` for tasks without a common label for all rows (question answering), and
+        where no label is known.
     """
     spec, splits = task.spec, task.evaluation
     if spec.is_span or not splits:
@@ -63,15 +64,15 @@ def majority_scores(task: LoadedTask) -> dict[str, Any] | None:
 
 
 def constant_label(predictions: np.ndarray, references: np.ndarray, spec: TaskSpec) -> str | float | None:
-    """The label that is predicted for every row although the rows have several; `None` if there are others.
+    """The label that is predicted for every row although the true labels vary; `None` if the predictions vary too.
 
     Args:
         predictions: Classes or values of rows or words, any shape.
-        references: Labels of the same shape; negative ones (NaN in regression) are hidden.
+        references: Labels of the same shape; hidden ones are negative (NaN in regression).
         spec: The task.
     """
     shown = ~np.isnan(references) if spec.label_names is None else references >= 0
-    # Outputs of a regression that differ by rounding only are one output.
+    # Regression outputs that differ only by rounding count as equal.
     said, known = np.unique(predictions[shown].round(5)), np.unique(references[shown])
     if len(said) != 1 or len(known) < 2:
         return None
@@ -79,14 +80,14 @@ def constant_label(predictions: np.ndarray, references: np.ndarray, spec: TaskSp
 
 
 def _guess(labels: np.ndarray, spec: TaskSpec) -> float:
-    """The number of the most frequent label, or the mean of values."""
+    """The index of the most frequent label, or the mean of the values."""
     if spec.label_names is None:
         return float(labels.mean())
     return int(labels.sum(0).argmax() if spec.several_labels else Counter(labels.tolist()).most_common(1)[0][0])
 
 
 def _known(rows: Dataset, spec: TaskSpec) -> np.ndarray:
-    """All labels that are known, of rows or of words; where a row has several, (rows, labels) 0 and 1."""
+    """All known labels of rows or words; where rows have several labels, an array (rows, labels) of 0 and 1."""
     values = rows[spec.label_column][:]
     if spec.several_labels:
         labels = np.asarray(values, dtype=np.float64).reshape(-1, spec.num_labels)
@@ -98,7 +99,7 @@ def _known(rows: Dataset, spec: TaskSpec) -> np.ndarray:
 
 
 def _score(rows: Dataset, spec: TaskSpec, guess: float) -> dict[str, float | None] | None:
-    """Scores of one prediction for all rows; `None` where no label is known."""
+    """Scores of the same prediction for every row; `None` where no label is known."""
     labels = _known(rows, spec)
     if not len(labels):
         return None

@@ -1,4 +1,4 @@
-"""A task in one file: its columns are guessed and said, and rows are held out where it has no splits."""
+"""Tasks in one file: the columns are guessed and reported, and rows are held out if the file has no splits."""
 
 from __future__ import annotations
 
@@ -34,42 +34,42 @@ from hf_distill.tasks.spec_values import FINE_TUNING, FineTuningDefaults
 logger = logging.getLogger(__name__)
 
 CONLL = (".conll", ".iob", ".bio")
-# No more rows than these are held out for validation.
+# At most this many rows are held out for validation.
 MOST_HELD_OUT = 2_000
 VALIDATION, TEST = "validation", "test"
-# Other names of splits in a column.
+# Other names of splits in a `split` column.
 _SPLITS = {"training": "train", "testing": TEST, "eval": VALIDATION, "evaluation": VALIDATION}
 _BLANKS = re.compile("[ \t]+")
-# Flags of tasks beside which there are those of columns.
+# Flags of tasks for which flags of columns exist too.
 WITH_COLUMNS = ("--task", "--tasks", "--textbook", "--eval_task")
-# A fine-tuning sees about so many rows, in no fewer and no more epochs than these: 3 epochs are usual where rows are
-# many (BERT, appendix A.3), 20 where they are few (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT").
+# A fine-tuning sees about this many rows, within these limits of epochs: 3 epochs are usual for many rows (BERT,
+# appendix A.3), 20 for few (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT").
 ROWS_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 24_000, 3, 20
 
 
 def is_one_file(name: str) -> bool:
-    """Whether a name is that of a file with rows."""
+    """Whether a name is the path of a file with rows."""
     path = Path(name).expanduser()
     return (suffix_of(path) in READERS or path.suffix.lower() in CONLL) and path.is_file()
 
 
 def refuse_other_files(name: str, flag: str) -> None:
-    """Say what is wrong with a name that means a file, but none with rows.
+    """Raise an error for a name that means a file, but not one with rows.
 
     Args:
         name: The name.
-        flag: The flag that gave it.
+        flag: The flag that gave the name.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is of no kind that can be read.
+        ValueError: If files of this kind cannot be read.
     """
     path, kinds = Path(name).expanduser(), (*READERS, *CONLL)
     if suffix_of(path) in kinds and not path.exists():
         raise FileNotFoundError(f"`{flag}`: there is no file {name!r}.{close_path(path)}")
     if path.is_file():
         raise ValueError(
-            f"`{flag}` {name!r} is a file of no known kind; known are {', '.join(kinds)}."
+            f"`{flag}` {name!r} is a file of an unknown kind; known are {', '.join(kinds)}."
             + (f" Only tables and JSON may end in {', '.join(COMPRESSIONS)}." if suffix_of(path) in kinds else "")
         )
 
@@ -77,24 +77,24 @@ def refuse_other_files(name: str, flag: str) -> None:
 def read_one_file(
     name: str, fields: Mapping[str, Any], flag: str = "--task", *, to_score: bool = False
 ) -> tuple[TaskSpec, dict[str, list[Dataset]]]:
-    """The task of a file, and the rows of its splits.
+    """Return the task of a file, and the rows of its splits.
 
     Args:
         name: Its path: csv, tsv, jsonl, json, parquet, or words and tags in columns (conll, iob, bio).
-        fields: Fields of `TaskSpec` that the user chose; the others are guessed from the names of columns and their
-            values, and said in a line.
-        flag: The flag that named the file, for errors.
-        to_score: All rows are to be scored where no column `split` says another thing; none are training rows.
+        fields: Fields of `TaskSpec` that the user set; the others are guessed from the names and values of the
+            columns, and reported in a line.
+        flag: The flag that named the file, for error messages.
+        to_score: Whether all rows are evaluation rows, unless a `split` column says otherwise.
 
     Raises:
-        ValueError: If columns or labels cannot be told, or there are too few rows to hold some out.
+        ValueError: If columns or labels cannot be inferred, or there are too few rows to hold some out.
     """
     path = Path(name).expanduser()
     where = f"`{flag}` {str(path)!r}"
     rows = _read(path, where)
     columns = guess_columns(rows, fields, where)
     check_kinds(rows, [*columns["text_columns"], columns["label_column"]], where)
-    # Nobody has said which language it is.
+    # An empty language means that it is unknown.
     values: dict[str, Any] = {"name": near_name(stem_of(path)), "language": "", **columns, **fields}
     if "label_names" not in values and values["kind"] != "question_answering":
         values["label_names"] = label_names_of(rows, values["label_column"], values, path)
@@ -123,14 +123,14 @@ def read_one_file(
 
 
 def fine_tuning_of(rows: int) -> FineTuningDefaults:
-    """Settings of a fine-tuning on so many rows: as many epochs as make about `ROWS_SEEN` rows."""
+    """Fine-tuning settings for this many rows: enough epochs to see about `ROWS_SEEN` rows."""
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(ROWS_SEEN / rows)))
     source = f"{epochs} epochs of {rows:,} rows: about {ROWS_SEEN:,} rows, {FEWEST_EPOCHS} to {MOST_EPOCHS} epochs"
     return dataclasses.replace(FINE_TUNING, epochs=float(epochs), source=source)
 
 
 def write_task_folder(task: Any, folder: Path) -> None:
-    """Write a loaded task as a folder that `load_task` reads alike: a file a split, and `task.yaml`."""
+    """Write a loaded task as a folder that `load_task` can read: one file for each split, and `task.yaml`."""
     fields = {item.name: item.default for item in dataclasses.fields(TaskSpec)}
     spec = {name: value for name, value in task.spec.to_dict().items() if _differs(value, fields[name])}
     spec["fine_tuning"] = dataclasses.asdict(task.spec.fine_tuning)
@@ -141,7 +141,7 @@ def write_task_folder(task: Any, folder: Path) -> None:
 
 
 def _differs(value: Any, default: Any) -> bool:
-    """Whether a field of a task has to be written: it is not its default, and not one of several settings in one."""
+    """Whether a field must be written: it differs from its default, and is not one of the derived settings."""
     plain = list(default) if isinstance(default, tuple) else default
     return value not in (plain, {}) and not isinstance(value, dict)
 
@@ -152,7 +152,7 @@ def _read(path: Path, where: str) -> Dataset:
             return _read_conll(path, where)
         except UnicodeDecodeError as error:
             raise DamagedFileError(f"{where} is not in UTF-8.{encoding_hint(path, error)}") from error
-    # It serves to read the file, nothing else.
+    # This spec is only used to read the file.
     probe = TaskSpec(name=near_name(stem_of(path)), text_columns=("text",), label_names=("0", "1"))
     rows = read_files([path], probe)
     if len(rows) == 0:
@@ -161,14 +161,14 @@ def _read(path: Path, where: str) -> Dataset:
 
 
 def _read_conll(path: Path, where: str) -> Dataset:
-    """Sentences of a file with a word and its tag a line (the first and the last column), and empty lines between.
+    """Read sentences from a file with a word and its tag on each line (first and last column); empty lines end them.
 
-    Columns stand between blanks or tabs.
+    Columns are separated by blanks or tabs.
     """
     sentences: list[dict[str, list[str]]] = [{"tokens": [], "tags": []}]
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
-            # A blank of another kind, such as the one that does not break, belongs to a word.
+            # Other kinds of blanks, such as the no-break space, belong to a word.
             parts = _BLANKS.split(line.strip(" \t\r\n"))
             if not sentences[-1]["tokens"] and _is_comment(parts):
                 continue
@@ -187,15 +187,15 @@ def _read_conll(path: Path, where: str) -> Dataset:
 
 
 def _is_comment(parts: Sequence[str]) -> bool:
-    """Whether a line before a sentence says something about it (`# id 7 domain=en`, `# text = ...`)."""
+    """Whether a line before a sentence is a comment on it (`# id 7 domain=en`, `# text = ...`)."""
     return parts[0] == "#" and len(parts) > 2 and (parts[1] == "id" or any("=" in part for part in parts))
 
 
 def _splits(rows: Dataset, spec: TaskSpec, where: str, *, to_score: bool) -> tuple[dict[str, Dataset], str]:
-    """The rows by their column `split`, or else training rows and rows that are held out; and how, in words.
+    """Split rows by their column `split`, or else into training and held-out rows; and describe how, in words.
 
-    A column `split` without validation rows keeps its others, and validation rows are held out of those of training.
-    None are where there are no training rows, or these are to be scored; or where all rows are.
+    If a column `split` has no validation rows, they are held out from its training rows. Nothing is held out if there
+    are no training rows, or if all rows are evaluation rows.
     """
     headline, splits, how = spec.headline_split, {spec.train_split: rows}, ""
     column = next((name for name in rows.column_names if name.strip().lower() == "split"), None)
@@ -238,10 +238,10 @@ def _size(rows: Dataset, split: str, spec: TaskSpec) -> str:
 
 
 def _held_out(rows: Dataset, spec: TaskSpec) -> Iterator[int]:
-    """Numbers of the rows that are held out: of every class the same share, and all rows of a text or none.
+    """Yield the numbers of the held-out rows: an equal share of every class, and all rows of a text or none.
 
-    Rows without a label stay behind, if their text has none at all. Questions go by their contexts, where there are
-    enough of them.
+    Rows without a label are never held out, unless the same text also occurs with one. Questions are held out by
+    context, if there are enough contexts.
     """
     texts = texts_of_rows(rows, spec.text_columns)
     if spec.is_span:

@@ -1,7 +1,7 @@
-"""Several labels a row: how a column says them, how they are scored, and from which score on a label is given.
+"""Several labels a row: how columns hold them, how they are scored, and the thresholds for predicting a label.
 
-In normalised rows a label column holds 0 and 1 for every label in the task's order; a row whose labels are hidden
-holds -1 in all places.
+In normalised rows the label column holds 0 or 1 for every label in the task's order; a row with hidden labels holds
+-1 for all of them.
 
 Shape legend: B rows, C labels.
 """
@@ -18,19 +18,19 @@ from .labels import HIDDEN_TEXTS, LabelLookup
 from .metrics.scores import binary_f1
 from .spec import HIDDEN_LABEL, TaskSpec
 
-# Labels that a message names.
+# Maximum number of labels that a message names.
 SHOWN = 5
 
 
 def says_several(rows: Dataset, column: str, separator: str | None) -> bool:
-    """Whether a column of labels holds lists of names or numbers, or texts that a separator is named for."""
+    """Whether a label column holds lists of names or numbers, or texts to be split at a separator."""
     feature = rows.features[column]
     of_items = isinstance(feature, List) and isinstance(feature.feature, (Value, ClassLabel))
     return of_items or separator is not None
 
 
 def items_of(value: Any, separator: str | None) -> list[Any] | None:
-    """The labels of one cell; `None` where they are hidden. An empty cell of separated labels names none."""
+    """The labels of one cell; `None` if they are hidden. An empty cell of separated labels means no label."""
     if value is None:
         return None if separator is None else []
     if not isinstance(value, str):
@@ -42,7 +42,7 @@ def items_of(value: Any, separator: str | None) -> list[Any] | None:
 
 
 def are_places(cells: Sequence[list[Any] | None]) -> bool:
-    """Whether lists hold 0 and 1 for every label, in place of the labels that a row has."""
+    """Whether lists hold 0 or 1 for every label (multi-hot), instead of the row's labels."""
     known = [cell for cell in cells if cell is not None]
     lengths = {len(cell) for cell in known}
     numbers = all(isinstance(item, (int, float, bool)) and item in (0, 1) for cell in known for item in cell)
@@ -50,10 +50,10 @@ def are_places(cells: Sequence[list[Any] | None]) -> bool:
 
 
 def names_in(rows: Dataset, column: str, separator: str | None) -> list[str]:
-    """The labels that a column names: those of its `ClassLabel`, its texts in sorted order, or its numbers.
+    """The label names in a column: those of its `ClassLabel`, its texts in sorted order, or its numbers.
 
     Raises:
-        ValueError: If it names fewer than two.
+        ValueError: If there are fewer than two.
     """
     feature: Any = rows.features[column]
     if isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
@@ -71,9 +71,10 @@ def names_in(rows: Dataset, column: str, separator: str | None) -> list[str]:
 
 
 def splits_hold_places(splits: Mapping[str, Sequence[Dataset]], spec: TaskSpec) -> bool:
-    """Whether the splits of a task hold 0 and 1 for every label, in place of the labels that a row has.
+    """Whether the splits of a task hold 0 or 1 for every label (multi-hot), instead of the row's labels.
 
-    The training split decides for all: in a few rows `[0, 1]` may be either. Without it all splits decide together.
+    The training split decides for all splits: in a few rows `[0, 1]` may be either. Without it all splits decide
+    together.
     """
     column = spec.label_column
     parts = splits.get(spec.train_split) or [part for split in splits.values() for part in split]
@@ -87,16 +88,16 @@ def splits_hold_places(splits: Mapping[str, Sequence[Dataset]], spec: TaskSpec) 
 
 
 def normalise_several(rows: Dataset, spec: TaskSpec, *, split: str, places: bool) -> Dataset:
-    """Give the label column 0 and 1 for every label of the task.
+    """Convert the label column to 0 or 1 for every label of the task.
 
     Args:
         rows: Rows of one split.
         spec: The task.
         split: The split, for messages.
-        places: Whether the task's rows hold 0 and 1 for every label (`splits_hold_places`); else they hold labels.
+        places: Whether the task's rows hold 0 or 1 for every label (`splits_hold_places`), instead of labels.
 
     Raises:
-        ValueError: If a label is none of the task's, or the split holds the other of the two kinds.
+        ValueError: If a label is not one of the task's, or the split holds the other format.
     """
     column = spec.label_column
     feature: Any = rows.features[column]
@@ -135,7 +136,7 @@ def normalise_several(rows: Dataset, spec: TaskSpec, *, split: str, places: bool
 
 
 def _without_hidden(cell: list[Any] | None, spec: TaskSpec) -> list[Any] | None:
-    """A cell of 0 and 1 for every label; `None` where it is empty, or holds the mark of a hidden label alone."""
+    """A cell of 0 and 1 for every label; `None` if it is empty, or holds only the mark of a hidden label."""
     return None if not cell or cell == [HIDDEN_LABEL] * spec.num_labels else cell
 
 
@@ -144,7 +145,7 @@ def _is_places(cell: Sequence[Any], count: int) -> bool:
 
 
 def _refuse_places(cells: Sequence[list[Any] | None], spec: TaskSpec, where: str) -> None:
-    """Refuse 0 and 1 for every label where the other splits hold labels: a row that names one twice shows it."""
+    """Refuse 0 and 1 for every label where the other splits hold labels; a row that repeats a value gives it away."""
     twice = next((cell for cell in cells if cell is not None and len(set(cell)) < len(cell)), None)
     if twice is not None and are_places(cells) and len(twice) == spec.num_labels:
         raise ValueError(
@@ -163,24 +164,24 @@ def _places(labels: Sequence[Any] | None, count: int) -> list[float]:
 
 
 def f1_micro(scores: np.ndarray, labels: np.ndarray) -> float:
-    """F1 over all labels of all rows together; a label is given where its logit is above 0."""
+    """F1 over all labels of all rows together; a label is predicted if its logit is above 0."""
     return binary_f1(scores > 0, labels == 1)
 
 
 def f1_macro(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of the F1 of every label; 0 of one that is neither given nor there."""
+    """Mean of the F1 of every label; 0 for a label that is neither predicted nor true."""
     return float(np.mean([binary_f1(scores[:, place] > 0, labels[:, place] == 1) for place in range(labels.shape[1])]))
 
 
 def exact_match(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose labels are all right."""
+    """Share of rows in which all labels are right."""
     return float(((scores > 0) == (labels == 1)).all(1).mean())
 
 
 def ranking_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over rows of: for every label of the row, the share of its labels among those that score no less.
+    """Mean over rows of the average, over the row's labels, of their share among the labels with at least that score.
 
-    A row without a label, or with all, counts as 1 (scikit-learn's `label_ranking_average_precision_score`).
+    A row with no label, or with all labels, counts as 1 (scikit-learn's `label_ranking_average_precision_score`).
     """
     found = []
     for row, gold in zip(scores, labels == 1, strict=True):
@@ -203,10 +204,10 @@ SEVERAL_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Return for every label the threshold of its probability with the best F1; 0.5 where no row has the label.
+    """Return for every label the probability threshold with the best F1; 0.5 if no row has the label.
 
     Args:
-        probabilities: (B, C) of rows that nothing was trained on.
+        probabilities: (B, C) for rows that were not used for training.
         labels: (B, C) 0 and 1.
     """
     found = []
@@ -218,7 +219,7 @@ def best_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> list[float
             continue
         given = np.arange(1, len(gold) + 1)
         scores = 2 * np.cumsum(gold) / (given + gold.sum())
-        # Rows of one probability are given together.
+        # A threshold cannot separate rows of equal probability.
         scores[:-1][ranked[:-1] == ranked[1:]] = -1
         best = int(scores.argmax())
         below = ranked[best + 1] if best + 1 < len(ranked) else 0.0

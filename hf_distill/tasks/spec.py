@@ -1,4 +1,4 @@
-"""A task as data: `TaskSpec`, with no code of its own."""
+"""Tasks as data: the dataclass `TaskSpec`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ HIDDEN_LABEL = -1
 CLASSIFICATION_METRICS = ("accuracy", "f1", "f1_macro", "matthews_correlation")
 REGRESSION_METRICS = ("pearson", "spearman")
 SEVERAL_METRICS = ("f1_micro", "f1_macro", "ranking_average_precision", "exact_match")
-# Of entities, but for the accuracy, which is that of words (conlleval).
+# Metrics of entities; only the accuracy is a metric of words (conlleval).
 ENTITY_METRICS = ("f1", "precision", "recall", "accuracy")
 ANSWER_METRICS = ("f1", "exact_match")
-# `best_...` at the threshold that is best on these very questions, the others at 0 (see `squad_v2_scores`).
+# `best_...` is at the threshold that is best on these very questions, the others are at 0 (see `squad_v2_scores`).
 SQUAD_V2_METRICS = (
     *("best_f1", "best_exact", "f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact"),
     *("best_f1_thresh", "best_exact_thresh"),
@@ -39,40 +39,41 @@ class TaskSpec(SplitsSpec):
 
     Attributes:
         name: Registered name, `family/task` (`glue/sst2`).
-        text_columns: One column (single sentence) or two (pair); of token classification one column with lists of
-            words; of question answering those of question and context; of multiple choice the context, and
-            the beginning that every choice continues (SWAG's `sent1` and `sent2`).
+        text_columns: One column (single sentence) or two (pair). Token classification: one column with lists of words.
+            Question answering: question and context. Multiple choice: the context, and optionally the beginning that
+            every choice continues (SWAG's `sent1` and `sent2`).
         label_names: Names of the classes in the order of the head's outputs; `None` for regression and for question
-            answering. Those of token classification are tags (`O`, `B-PER`, `I-PER`), of multiple choice one for
-            each choice.
-        label_column: Column of the labels in the source; of token classification lists of tags; of question
-            answering `answers`, with lists `text` and `answer_start`.
-        several_labels: Whether a row has any number of the labels (text classification).
-        label_separator: What stands between the labels of a row, where the column holds texts and not lists.
-        kind: What the head speaks about: a row, its words, the span of an answer, or one choice among several.
-        choice_columns: Of multiple choice: one column for each choice, or one that holds lists of them.
+            answering. For token classification these are tags (`O`, `B-PER`, `I-PER`), for multiple choice one name
+            for each choice.
+        label_column: Column of the labels in the source. Token classification: lists of tags. Question answering:
+            `answers`, with lists `text` and `answer_start`.
+        several_labels: Whether a row may have any number of labels (text classification only).
+        label_separator: Separator between the labels of a row, if the column holds texts and not lists.
+        kind: What the head predicts: a label of the row, labels of its words, an answer span, or one of several
+            choices.
+        choice_columns: For multiple choice: one column for each choice, or one column with lists of choices.
         metrics: Names of bundled metrics (`hf_distill.tasks.metrics.compute`).
-        headline_metric: The one number of the task; `None` takes the first of `metrics`.
-        split_sources: Split -> splits that are joined to make it, where it is not there by its own name:
-            `train_r1`, with a configuration (or folder) `fr/validation`, of another data set
+        headline_metric: The main metric of the task; `None` takes the first of `metrics`.
+        split_sources: Split -> source splits that are joined to it, if it does not exist under its own name:
+            `train_r1`, with a configuration (or folder) `fr/validation`, from another data set
             `rajpurkar/squad:train`.
-        merge_duplicates: Rows that several of the joined splits have count once.
-        held_out_share: Share of the training rows that becomes the headline split where the source has one split
-            only (drawn with a fixed seed); `None` where that is an error.
-        split_languages: Split -> language, where that is not the task's own.
+        merge_duplicates: Whether rows that occur in several of the joined splits are kept only once.
+        held_out_share: Share of the training rows that becomes the headline split if the source has only one split
+            (drawn with a fixed seed); `None` makes a missing headline split an error.
+        split_languages: Split -> language, if it is not the task's own.
         averages: Name -> splits whose mean scores are reported under it.
-        label_aliases: Label -> names it has in other distributions.
-        names_unverified: Whether nobody has compared the names with the data set on the Hub. Rows that name their
-            classes decide then; where they only number them, the numbers are the names, and what depends on names is
-            refused.
-        dropped_labels: Labels that are none (OCNLI's `-`: no majority): rows with them, and rows with a hidden label,
-            are dropped from training and evaluation splits, and counted.
-        preprocessing: How a row's text is made of other columns (`hf_distill.tasks.rows.preprocessing`); `None` leaves
-            it as it is.
-        headerless_columns: Columns of a tab-separated file that has no header line, empty if there is none such.
+        label_aliases: Label -> its names in other distributions.
+        names_unverified: Whether the names were never compared with the data set on the Hub. If the rows name their
+            classes, those names are used; if they only number them, the numbers become the names, and metrics that
+            depend on names are refused.
+        dropped_labels: Values that are not labels (OCNLI's `-`: no majority). Rows with them, and rows with a hidden
+            label, are dropped from training and evaluation splits, and counted.
+        preprocessing: How the text of a row is made from other columns (`hf_distill.tasks.rows.preprocessing`); `None`
+            leaves it unchanged.
+        headerless_columns: Columns of a tab-separated file without a header line; empty if files have headers.
         label_range: Smallest and largest label of a regression task.
         answer_scorer: The official script that scores answers.
-        max_answer_length: Longest answer in tokens.
+        max_answer_length: Maximum tokens of an answer.
         fine_tuning: Fine-tuning settings of the paper.
 
     Raises:
@@ -133,7 +134,7 @@ class TaskSpec(SplitsSpec):
             )
 
     def _check_names(self) -> None:
-        """Check that names of folders and files do not lead out of the folder that they are read or written in."""
+        """Check that names of folders and files do not lead out of their parent folder."""
         self.check_names(self.name)
         for name in ("split_sources", "split_aliases"):
             for split, sources in getattr(self, name).items():
@@ -143,7 +144,7 @@ class TaskSpec(SplitsSpec):
             raise ValueError(f"Task {self.name!r}: `evaluation_splits` is empty; name one, such as validation.")
 
     def _check_columns_and_labels(self) -> None:
-        """Check that columns and labels are those that the kind of task needs."""
+        """Check that columns and labels match the kind of task."""
         if self.kind not in get_args(TaskKind):
             raise ValueError(f"Task {self.name!r}: `kind` is {self.kind!r}; allowed are {list(get_args(TaskKind))}.")
         counts, meaning = {
@@ -167,7 +168,7 @@ class TaskSpec(SplitsSpec):
             raise ValueError(f"Task {self.name!r}: classification needs two label names, got {self.label_names}.")
 
     def _check_details(self) -> None:
-        """Check the fields that only some tasks have."""
+        """Check the fields that only some tasks use."""
         if self.answer_scorer not in get_args(AnswerScorer):
             raise ValueError(
                 f"Task {self.name!r}: `answer_scorer` is {self.answer_scorer!r}; allowed are "
@@ -189,7 +190,7 @@ class TaskSpec(SplitsSpec):
             )
 
     def _check_tags(self) -> None:
-        """Check that entities can be read off the tags."""
+        """Check that the tags mark entities."""
         tags = self.label_names or ()
         wrong = [tag for tag in tags if tag != OUTSIDE_TAG and (tag[1:2] != "-" or tag[:1] not in PREFIXES)]
         if wrong or OUTSIDE_TAG not in tags:
@@ -201,7 +202,7 @@ class TaskSpec(SplitsSpec):
 
     @property
     def allowed_metrics(self) -> tuple[str, ...]:
-        """Metrics that a task of this kind can have."""
+        """The metrics that this kind of task may have."""
         if self.is_span:
             return SQUAD_V2_METRICS if self.answer_scorer == "squad_v2" else ANSWER_METRICS
         if self.kind == "token_classification":
@@ -224,12 +225,12 @@ class TaskSpec(SplitsSpec):
 
     @property
     def may_have_no_answer(self) -> bool:
-        """Whether "no answer" is an answer (SQuAD 2.0)."""
+        """Whether questions may be unanswerable (SQuAD 2.0)."""
         return self.is_span and self.answer_scorer == "squad_v2"
 
     @property
     def problem_type(self) -> ProblemType | None:
-        """The value of `config.problem_type` in transformers; only heads that speak about a row have one."""
+        """The value of `config.problem_type` in transformers; only heads for whole rows have one."""
         if self.kind != "text_classification":
             return None
         if self.several_labels:
@@ -238,7 +239,7 @@ class TaskSpec(SplitsSpec):
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the head: one per class, one for regression, start and end of an answer."""
+        """Outputs of the head: one for each class, one for regression, start and end for an answer."""
         if self.is_span:
             return 2
         return 1 if self.label_names is None else len(self.label_names)
@@ -249,13 +250,13 @@ class TaskSpec(SplitsSpec):
         return len(self.text_columns) == 2 or self.kind == "multiple_choice"
 
     def for_split(self, split: str) -> TaskSpec:
-        """The task in the language of a split, by which its answers are scored."""
+        """Return the task with the language of a split, which determines how its answers are scored."""
         language = self.split_languages.get(split, self.language)
         return self if language == self.language else dataclasses.replace(self, language=language)
 
     @property
     def headline(self) -> str:
-        """The metric that stands for the task."""
+        """The main metric of the task."""
         return self.headline_metric or self.metrics[0]
 
     @property
@@ -265,7 +266,7 @@ class TaskSpec(SplitsSpec):
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Index -> label name; regression has the single output `score`, an answer `start` and `end`."""
+        """Index -> label name; regression has the single output `score`, question answering `start` and `end`."""
         return dict(enumerate(self.label_names or (("start", "end") if self.is_span else ("score",))))
 
     @property
@@ -274,9 +275,9 @@ class TaskSpec(SplitsSpec):
         return {name: index for index, name in self.id2label.items()}
 
     def visible(self, labels: np.ndarray) -> np.ndarray:
-        """Mark the labels that are known, as a boolean array: the hidden label -1 (and padding, and NaN) is not.
+        """Boolean array of the labels that are known: not the hidden label -1, padding, or NaN.
 
-        A regression label of -1 is hidden only where it lies outside `label_range`; without a range only NaN is.
+        In a regression, -1 is hidden only if it lies outside `label_range`; without a range only NaN is hidden.
         """
         if self.several_labels:
             return np.asarray((labels >= 0).all(-1))
@@ -288,7 +289,7 @@ class TaskSpec(SplitsSpec):
         return shown
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-able values; `TaskSpec.from_dict` takes them back."""
+        """The fields as JSON values; `TaskSpec.from_dict` reads them."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         values["fine_tuning"] = dataclasses.asdict(self.fine_tuning)
         values |= {name: {key: list(names) for key, names in values[name].items()} for name in MAPPINGS}
@@ -297,10 +298,10 @@ class TaskSpec(SplitsSpec):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskSpec:
-        """Make a spec of plain values, as read from YAML or JSON.
+        """Make a spec from plain values, as read from YAML or JSON.
 
         Raises:
-            ValueError: If a field is unknown or missing, or has a value of the wrong kind.
+            ValueError: If a field is unknown, missing, or has a value of the wrong type.
         """
         hints = types_of(cls)
         values = as_mapping(values, "A task")

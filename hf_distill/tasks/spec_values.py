@@ -1,4 +1,4 @@
-"""Fields that specs of tasks share, and their values, from YAML or JSON to what a spec holds."""
+"""Fields that all specs share, and the conversion of their values from YAML or JSON."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any, get_args, get_origin, get_type_hints
 from hf_distill.storage.folders import safe_path
 from hf_distill.storage.plain_values import as_fields, as_hint, as_mapping, check_range, shown
 
-# The types of a class's fields; evaluating them anew for every task takes most of the time of the catalogue.
+# The type hints of a class, cached: evaluating them for every task would take most of the catalogue's loading time.
 types_of: Callable[[type], dict[str, Any]] = functools.cache(get_type_hints)
 
-# Fields that map a name to names.
+# Fields that map a name to other names.
 MAPPINGS = ("averages", "column_aliases", "label_aliases", "split_aliases", "split_sources")
 
 
 @dataclass(frozen=True)
 class FineTuningDefaults:
-    """Fine-tuning settings of a paper, used wherever the user gives none.
+    """Fine-tuning settings of a paper, used for everything that the user does not set.
 
     Attributes:
         epochs: Passes over the training split.
         learning_rate: Peak learning rate (linear decay).
         batch_size: Rows per update.
-        warmup: Share of the steps spent warming up.
+        warmup: Share of the steps that are warm-up.
         weight_decay: AdamW weight decay.
-        max_length: Tokens per row; longer rows are truncated, contexts of questions are cut into windows.
+        max_length: Maximum tokens of a row; longer rows are truncated, contexts of questions are cut into windows.
         doc_stride: Tokens that two windows of one context share.
-        source: Where in which paper the values stand.
+        source: The place in the paper that gives the values.
     """
 
     epochs: float = 10.0
@@ -47,21 +47,21 @@ FINE_TUNING = FineTuningDefaults()
 
 @dataclass(frozen=True, kw_only=True)
 class SplitsSpec:
-    """The fields of every task that say where its rows are.
+    """The fields of every task that describe the location of its rows.
 
     Attributes:
-        train_split: Split to train on.
-        evaluation_splits: Splits to report, the headline split first.
-        test_splits: Splits loaded where they are there; their labels may be hidden.
+        train_split: Split for training.
+        evaluation_splits: Splits whose scores are reported, the headline split first.
+        test_splits: Splits that are loaded if they exist; their labels may be hidden.
         hub_path: Data set on the Hub.
         hub_config: Its configuration.
-        hub_revision: Branch, tag or commit; `refs/convert/parquet` where the data set is a script, which `datasets`
-            no longer runs.
-        folder_names: Other names that the task's folder has in known distributions (`SST-2`).
+        hub_revision: Branch, tag or commit; `refs/convert/parquet` if the data set is a script, which `datasets` no
+            longer runs.
+        folder_names: Other names of the task's folder in known distributions (`SST-2`).
         split_aliases: Split -> other names of its files (`validation` -> `dev`).
-        column_aliases: Column -> names it has in other distributions of the same data.
-        language: ISO code, for model cards; empty where it is unknown.
-        licence: Licence of the data as known.
+        column_aliases: Column -> its names in other distributions of the same data.
+        language: ISO code, for model cards; empty if unknown.
+        licence: Licence of the data, if known.
     """
 
     train_split: str = "train"
@@ -78,25 +78,25 @@ class SplitsSpec:
 
     @property
     def headline_split(self) -> str:
-        """The split that the headline metric is reported on."""
+        """The split on which the headline metric is reported."""
         return self.evaluation_splits[0]
 
     @property
     def choice_split(self) -> str:
-        """The split by which a checkpoint or a model is chosen: not that of the reported scores where there are two.
+        """The split for choosing a checkpoint or a model: if there are two, not the split of the reported scores.
 
-        The first evaluation split that is no test split; of tasks that only have test splits the headline split.
+        It is the first evaluation split that is not a test split; if all are test splits, the headline split.
         """
         return next((name for name in self.evaluation_splits if name not in self.test_splits), self.headline_split)
 
     def check_names(self, name: str) -> None:
-        """Check that names of folders and files do not lead out of the folder that they are read or written in.
+        """Check that names of folders and files do not lead out of their parent folder.
 
         Args:
             name: Name of the task.
 
         Raises:
-            ValueError: If one does.
+            ValueError: If one of them does.
         """
         names = {"name": (name,), "train_split": (self.train_split,), "evaluation_splits": self.evaluation_splits}
         for key, values in (names | {"test_splits": self.test_splits, "folder_names": self.folder_names}).items():
@@ -105,12 +105,12 @@ class SplitsSpec:
 
 
 def plain_field(key: str, value: Any, hint: Any) -> Any:
-    """One field of a spec from its YAML value.
+    """Convert one field of a spec from its YAML value.
 
     Args:
         key: Name of the field.
         value: Plain data.
-        hint: The field's type.
+        hint: The field's type hint.
 
     Raises:
         ValueError: If the value does not fit.
@@ -129,7 +129,7 @@ def plain_field(key: str, value: Any, hint: Any) -> Any:
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
-    """A tuple of names from a YAML list or a single name; numbers are names too."""
+    """A tuple of names from a YAML list or a single name; numbers are accepted as names."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, (list, tuple)):
@@ -141,12 +141,12 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
     return tuple(as_hint(item, str, where) for item in value)
 
 
-# Field -> its smallest value; of those that are not listed any will do.
+# Field -> its smallest value; unlisted fields have no limit.
 _LEAST = {"epochs": 0, "learning_rate": 0, "batch_size": 1, "warmup": 0, "weight_decay": 0, "max_length": 3}
 
 
 def _fine_tuning(value: Any, where: str) -> FineTuningDefaults:
-    """Fine-tuning settings from a mapping."""
+    """Make fine-tuning settings from a mapping."""
     settings = as_fields(value, types_of(FineTuningDefaults), where)
     for name, least in (_LEAST | {"doc_stride": 0}).items():
         check_range(settings.get(name), f"{where}: `{name}`", least=least)

@@ -1,7 +1,7 @@
-"""The files that the leaderboards of GLUE and CLUE take.
+"""Writes the submission files of the leaderboards of GLUE and CLUE.
 
-GLUE: `index` and `prediction` with a tab between and a header, one file a task and test set. CLUE (its page on
-submissions): a JSON object a line with `id` and `label`, in the order of the test file.
+GLUE: `index` and `prediction` separated by a tab, with a header, one file for each task and test set. CLUE (its page
+on submissions): a JSON object on each line with `id` and `label`, in the order of the test file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from .spec import TaskSpec
 
-# Task and split (of several test sets) -> name of the file.
+# Task and split (if there are several test sets) -> file name.
 _GLUE = {
     ("glue/cola", "test"): "CoLA.tsv",
     ("glue/sst2", "test"): "SST-2.tsv",
@@ -26,9 +26,9 @@ _GLUE = {
     ("glue/wnli", "test"): "WNLI.tsv",
     ("glue/ax", "test"): "AX.tsv",
 }
-# Where the leaderboard wants the names of the classes and not their numbers.
+# The leaderboard wants names of classes here, not numbers.
 _BY_NAME = ("glue/mnli", "glue/qnli", "glue/rte", "glue/ax")
-# Of CLUE 1.1, whose test sets of these two tasks are new.
+# CLUE 1.1, in which two tasks have new test sets.
 _CLUE = {
     "clue/afqmc": "afqmc_predict.json",
     "clue/tnews": "tnews11_predict.json",
@@ -41,17 +41,17 @@ _CLUE = {
 
 
 def submission(spec: TaskSpec, split: str, said: Sequence[float], ids: Sequence[Any] | None = None) -> tuple[str, str]:
-    """Name and content of the file for the leaderboard.
+    """Name and content of a submission file.
 
     Args:
         spec: The task.
         split: Its test split.
-        said: What the model says of every row, in the order of the split: the number of the class in the task's
+        said: The model's prediction for every row, in the order of the split: the index of the class in the task's
             order, or a value.
-        ids: Ids of the rows in their source; by default their numbers.
+        ids: Ids of the rows in their source; by default their row numbers.
 
     Raises:
-        ValueError: If no leaderboard takes this task and split.
+        ValueError: If no leaderboard accepts this task and split.
     """
     numbers = list(range(len(said))) if ids is None else list(ids)
     names = spec.label_names or ()
@@ -69,6 +69,6 @@ def submission(spec: TaskSpec, split: str, said: Sequence[float], ids: Sequence[
         return _CLUE[spec.name], "\n".join(lines) + "\n"
     known = sorted({name for name, _ in _GLUE} | set(_CLUE))
     raise ValueError(
-        f"`--submission`: no leaderboard takes the split {split!r} of {spec.name!r}; known are the test splits of "
+        f"`--submission`: no leaderboard accepts the split {split!r} of {spec.name!r}; known are the test splits of "
         f"{', '.join(known)}."
     )

@@ -1,6 +1,6 @@
-"""Tasks that vectors of texts are scored on, pairs of texts that are more or less alike and retrieval; and reranking.
+"""Tasks that score vectors of texts: similarity of pairs (STS) and retrieval; and reranking of candidates.
 
-Shape legend: N texts, D numbers of a vector, Q queries, M documents.
+Shape legend: N texts, D dimensions of a vector, P pairs, Q queries, M documents.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from .labels import visible_labels
 from .loading import LoadedTask
 
 CORPUS_FILE, QUERIES_FILE, JUDGEMENTS_FOLDER = "corpus.jsonl", "queries.jsonl", "qrels"
-# The splits of a folder in the order in which one is looked for.
+# The splits of a folder, in the order of preference.
 _SPLITS = ("test", "dev", "validation", "train")
-# Hits that count for the headline and the reciprocal rank; recall has one more depth.
+# Cutoff of the headline metric and of the reciprocal rank; recall has one more cutoff.
 DEPTH, DEEP = 10, 100
-# Queries whose similarities with all documents are held at once.
+# Number of queries whose similarities with all documents are computed at once.
 _QUERIES = 64
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of texts with a number that says how alike they are.
+    """Pairs of texts with a similarity score.
 
     Attributes:
         name: Name of the task.
-        split: The split that the pairs are from.
-        texts: Every text once.
-        left: (P,) row numbers in `texts` of the first texts.
-        right: (P,) those of the second ones.
-        likeness: (P,) the gold numbers; of two classes the class.
+        split: The split of the pairs.
+        texts: The distinct texts.
+        left: (P,) indices in `texts` of the first texts.
+        right: (P,) indices of the second texts.
+        likeness: (P,) gold scores; for two classes the class index.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Pairs:
 
     @property
     def rows(self) -> int:
-        """Pairs that are scored."""
+        """Number of pairs that are scored."""
         return len(self.likeness)
 
     def scores(self, vectors: np.ndarray) -> dict[str, float]:
-        """Rank and linear correlation of the cosines with the gold numbers.
+        """Spearman and Pearson correlation of the cosine similarities with the gold scores.
 
         Args:
-            vectors: (N, D) those of `texts`.
+            vectors: (N, D) vectors of `texts`.
         """
         units = unit_rows(vectors)
         return cosine_correlations((units[self.left] * units[self.right]).sum(1), self.likeness)
@@ -66,15 +66,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Queries, documents, and which documents answer which query.
+    """Queries, documents, and relevance judgements.
 
     Attributes:
         name: Name of the task.
         split: The split of the judgements.
-        texts: The documents, then the queries.
-        documents: M, ids of the documents.
-        queries: Q, ids of the queries that have a judgement.
-        gains: For every query the documents that answer it, by row number, with how well (above 0); those of
+        texts: The documents, followed by the queries.
+        documents: Ids of the M documents.
+        queries: Ids of the Q queries that have a judgement.
+        gains: For every query its relevant documents, by row number, with their relevance (above 0); queries of
             `training_queries` may have none.
     """
 
@@ -89,16 +89,16 @@ class Retrieval:
 
     @property
     def rows(self) -> int:
-        """Queries that are scored."""
+        """Number of queries that are scored."""
         return len(self.queries)
 
     def scores(self, vectors: np.ndarray) -> dict[str, float]:
-        """Means over the queries: nDCG@10 and MRR@10, recall@10 and recall@100, by cosine.
+        """Means over the queries of nDCG@10, MRR@10, recall@10 and recall@100, ranked by cosine similarity.
 
-        A document that has the id of the query is no hit.
+        A document with the id of the query is not counted as a hit.
 
         Args:
-            vectors: (M + Q, D) those of `texts`.
+            vectors: (M + Q, D) vectors of `texts`.
         """
         units = unit_rows(vectors)
         documents, queries = units[: len(self.documents)], units[len(self.documents) :]
@@ -116,14 +116,14 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Reranking:
-    """Queries with candidates that a first search found, which a reranker puts in another order.
+    """Queries with candidates from a first-stage retriever, which a reranker sorts again.
 
     Attributes:
         name: Name of the task.
         split: The split of the judgements.
-        queries: Q queries.
-        candidates: For every query its candidates, the best of the first search first.
-        gains: For every query how well each candidate answers it; above 0 for at least one of them.
+        queries: The Q queries.
+        candidates: For every query its candidates, in the order of the first stage.
+        gains: For every query the relevance of each candidate; above 0 for at least one of them.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Reranking:
 
     @property
     def rows(self) -> int:
-        """Queries that are scored."""
+        """Number of queries that are scored."""
         return len(self.queries)
 
     @property
@@ -146,7 +146,7 @@ class Reranking:
         return [(query, candidate) for query, candidates in listed for candidate in candidates]
 
     def scores(self, values: np.ndarray) -> dict[str, float]:
-        """Means over the queries: nDCG@10 and MRR@10 of the candidates in the order of their scores.
+        """Means over the queries of nDCG@10 and MRR@10 of the candidates, sorted by score.
 
         Args:
             values: The score of every pair, in the order of `pairs`.
@@ -156,7 +156,7 @@ class Reranking:
         return self._means(np.argsort(-part, kind="stable") for part in np.split(flat, ends[:-1]))
 
     def first_scores(self) -> dict[str, float]:
-        """The same of the order in which the first search found them."""
+        """The same metrics for the order of the first stage."""
         return self._means(np.arange(len(row)) for row in self.gains)
 
     def _means(self, orders: Iterable[np.ndarray]) -> dict[str, float]:
@@ -168,11 +168,11 @@ VectorTask = Pairs | Retrieval
 
 
 def cosine_correlations(cosines: np.ndarray, likeness: np.ndarray) -> dict[str, float]:
-    """Rank and linear correlation of the cosines (P,) of pairs with gold numbers (P,)."""
+    """Spearman and Pearson correlation of cosine similarities (P,) with gold scores (P,)."""
     from scipy.stats import pearsonr, spearmanr
 
     if np.ptp(cosines) == 0 or np.ptp(likeness) == 0:
-        # What never changes goes along with nothing.
+        # The correlation of a constant is undefined; it counts as 0.
         return {"cosine_spearman": 0.0, "cosine_pearson": 0.0}
     return {
         "cosine_spearman": float(spearmanr(cosines, likeness).statistic),
@@ -181,13 +181,13 @@ def cosine_correlations(cosines: np.ndarray, likeness: np.ndarray) -> dict[str, 
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """(N, D) vectors of length 1 in fp32; a zero vector stays zero."""
+    """Scale (N, D) vectors to length 1 in fp32; a zero vector stays zero."""
     rows = np.asarray(vectors, dtype=np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _best(likeness: np.ndarray) -> np.ndarray:
-    """Row numbers of the nearest documents, the nearest first; of equal ones the first."""
+    """Row numbers of the nearest documents, nearest first; ties in document order."""
     depth = min(DEEP, len(likeness))
     return np.argsort(-likeness, kind="stable")[:depth]
 
@@ -211,7 +211,7 @@ def _discounted(gains: Sequence[float]) -> float:
 
 
 def pairs_of(task: LoadedTask, split: str | None = None) -> Pairs | None:
-    """The pairs of a split, by default the headline's; `None` of a task whose rows are not two texts and a label."""
+    """The pairs of a split, by default the headline split; `None` if rows are not two texts and a label."""
     spec = task.spec
     if spec.kind != "text_classification" or len(spec.text_columns) != 2:
         return None
@@ -237,15 +237,15 @@ def is_retrieval(folder: Any) -> bool:
 
 
 def read_retrieval(folder: str, split: str | None = None, limit: int | None = None) -> Retrieval:
-    """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`.
+    """Read a folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`.
 
     Args:
         folder: The folder.
-        split: The split of the judgements; by default the first of test, dev, validation and train that is there.
-        limit: Score the first so many queries.
+        split: The split of the judgements; by default the first of test, dev, validation and train that exists.
+        limit: Score only this many queries, from the beginning.
 
     Raises:
-        ValueError: If a file is damaged, or there is no judgement of that split.
+        ValueError: If a file is damaged, or the split has no judgement.
     """
     root = Path(folder).expanduser()
     judgements = root / JUDGEMENTS_FOLDER
@@ -261,13 +261,13 @@ def read_retrieval(folder: str, split: str | None = None, limit: int | None = No
 
 
 def training_queries(folder: str, limit: int | None = None) -> Retrieval:
-    """The queries of a folder in BEIR's layout that a training may see: none that is judged in another split.
+    """The queries of a BEIR folder that may be used for training: those not judged in another split.
 
-    Those of `qrels/train.tsv` come with what answers them; a query that no split judges has no answers.
+    Queries of `qrels/train.tsv` come with their relevant documents; a query without any judgement has none.
 
     Args:
         folder: The folder.
-        limit: Take the first so many queries.
+        limit: Take only this many queries, from the beginning.
 
     Raises:
         ValueError: If a file is damaged, or every query is judged in another split.
@@ -297,7 +297,7 @@ def _retrieval(
 
 
 def _gains_of(file: Path, corpus: Mapping[str, str], queries: Mapping[str, str]) -> dict[str, dict[int, float]]:
-    """What answers each query, by the document's row number; only of what the other files hold."""
+    """The relevant documents of each query, by row number; ids that the other files do not contain are ignored."""
     place = {identity: row for row, identity in enumerate(corpus)}
     gains: dict[str, dict[int, float]] = {}
     for query, document, gain in _judgements_of(file):
@@ -307,7 +307,7 @@ def _gains_of(file: Path, corpus: Mapping[str, str], queries: Mapping[str, str])
 
 
 def _texts_of(file: Path) -> dict[str, str]:
-    """Read texts by their ids, each with its title before it."""
+    """Read texts by id, each with its title in front."""
     found = {}
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if line.strip():
@@ -316,13 +316,13 @@ def _texts_of(file: Path) -> dict[str, str]:
                 found[str(row["_id"])] = f"{row.get('title') or ''} {row['text']}".strip()
             except (ValueError, KeyError, TypeError) as error:
                 raise DamagedFileError(
-                    f"{str(file)!r}, line {number} is no row with _id and text: {error}."
+                    f"{str(file)!r}, line {number} is not a row with _id and text: {error}."
                 ) from error
     return found
 
 
 def _judgements_of(file: Path) -> list[tuple[str, str, float]]:
-    """Read query, document and gain from every line below the header."""
+    """Read query, document and relevance from every line below the header."""
     found = []
     for number, line in enumerate(read_text(file).split("\n")[1:], start=2):
         if line.strip():
@@ -331,6 +331,6 @@ def _judgements_of(file: Path) -> list[tuple[str, str, float]]:
                 found.append((query, document, float(gain)))
             except ValueError as error:
                 raise DamagedFileError(
-                    f"{str(file)!r}, line {number} is no query, document and number with tabs between: {error}."
+                    f"{str(file)!r}, line {number} is not a query, document and number with tabs between: {error}."
                 ) from error
     return found

@@ -199,7 +199,7 @@ def test_a_killed_training_goes_on_to_the_same_end(data):
         (["--task", "xsun"], "`--task` 'xsun' is neither a generation task nor a folder"),
         (["--student_model", "nowhere"], "`--student_model`: cannot load 'nowhere'"),
         (["--tokenizer_name", "nowhere"], "`--tokenizer_name`: cannot load 'nowhere'"),
-        (["--metrics", "accuracy"], "`--metrics` are ['accuracy']"),
+        (["--metrics", "accuracy"], "`--metrics` has ['accuracy']"),
         (["--source_template", "{text}"], "lacks columns ['text']"),
         (["--target_column", "title"], "lacks columns ['title']"),
         (["--evaluation_splits", "dev"], "lacks ['dev']"),

@@ -199,7 +199,7 @@ def test_files_of_clue():
         {"id": 9, "label": "102"},
     ]
     assert submission(get_task("clue/ocnli"), "test", [1])[0] == "ocnli_50k_predict.json"
-    with pytest.raises(ValueError, match="no leaderboard takes the split 'validation'"):
+    with pytest.raises(ValueError, match="no leaderboard accepts the split 'validation'"):
         submission(get_task("clue/ocnli"), "validation", [1])
 
 

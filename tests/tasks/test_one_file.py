@@ -291,7 +291,7 @@ class TestErrors:
 
     def test_a_file_of_another_kind(self, tmp_path):
         (tmp_path / "reviews.xlsx").write_bytes(b"PK")
-        with pytest.raises(ValueError, match=r"is a file of no known kind; known are \.parquet"):
+        with pytest.raises(ValueError, match=r"is a file of an unknown kind; known are \.parquet"):
             load_task(str(tmp_path / "reviews.xlsx"))
 
     def test_a_file_in_another_encoding(self, tmp_path):

@@ -1,4 +1,4 @@
-"""The registered tasks as data: a `TaskSpec` each, with the paper or site that its settings come from.
+"""The registered tasks as data: each is a `TaskSpec` that cites the paper or site of its settings.
 
 Code that reads rows or computes scores does not belong here.
 """

@@ -1,7 +1,7 @@
-"""Tasks whose answer is a text: `GenerationSpec`, and those of `generation.yaml`.
+"""Generation tasks, whose label is a text: the class `GenerationSpec`, and the tasks of `generation.yaml`.
 
-A source is made of a template: `{document}`, or `{context}{separator}{answer}`, whose parts are tokenised apart and
-joined by the tokenizer's separator.
+A source is written by a template: `{document}`, or `{context}{separator}{answer}`, whose parts are tokenized
+separately and joined by the tokenizer's separator token.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from hf_distill.tasks.spec_values import FineTuningDefaults, SplitsSpec
 SEPARATOR = "separator"
 GENERATION_METRICS = ("bleu", "meteor", "rouge1", "rouge2", "rougeL", "rougeLsum")
 SUMMARY_METRICS = ("rouge2", "rouge1", "rougeL", "bleu", "meteor")
-# A model with fewer layers is trained with the settings of the table's 6-layer students.
+# A model with fewer layers is trained with the settings that the paper's table gives for 6-layer students.
 DEEP = 12
 
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """Settings of a paper, used wherever the user gives none.
+    """Settings of a paper, used for everything that the user does not set.
 
     Attributes:
-        learning_rate: Peak learning rate of a model with twelve layers or more.
-        shallow_learning_rate: That of a smaller one.
-        epochs: Passes over the training rows, of a model with twelve layers or more.
-        shallow_epochs: Those of a smaller one.
+        learning_rate: Peak learning rate of a model with twelve or more layers.
+        shallow_learning_rate: Peak learning rate of a smaller model.
+        epochs: Passes over the training rows, for a model with twelve or more layers.
+        shallow_epochs: Passes over the training rows, for a smaller model.
         batch_size: Rows per update.
-        warmup: Share of the steps spent warming up.
+        warmup: Share of the steps that are warm-up.
         weight_decay: AdamW weight decay.
-        label_smoothing: Share of the target that is spread over the vocabulary.
-        max_source_length: Longest source in tokens, special ones included.
-        max_target_length: Longest target in tokens, its end included.
-        num_beams: Hypotheses of the search.
+        label_smoothing: Probability mass of the target that is spread over the vocabulary.
+        max_source_length: Maximum tokens of a source, special tokens included.
+        max_target_length: Maximum tokens of a target, the end token included.
+        num_beams: Hypotheses of the beam search.
         length_penalty: The exponent alpha of GNMT's length penalty.
-        no_repeat_ngram_size: Runs of so many tokens may not come twice; 0 lets them.
-        ngram_ignore: Tokens that may repeat all the same.
-        source: Where in which paper the values stand.
+        no_repeat_ngram_size: N-grams of this many tokens may not occur twice; 0 allows repetition.
+        ngram_ignore: Tokens that may repeat nevertheless.
+        source: The place in the paper that gives the values.
     """
 
     learning_rate: float = 1e-4
@@ -61,10 +61,10 @@ class GenerationDefaults:
     source: str = "settings of XSum (MiniLM's supplement, section 5)"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no training or search can have.
+        """Refuse values that no training or search can use.
 
         Raises:
-            ValueError: If one is out of its range.
+            ValueError: If a value is out of its range.
         """
         least = {name: 0 for name in ("epochs", "shallow_epochs", "learning_rate", "shallow_learning_rate", "warmup")}
         least |= {"weight_decay": 0, "label_smoothing": 0, "length_penalty": 0, "no_repeat_ngram_size": 0}
@@ -75,7 +75,7 @@ class GenerationDefaults:
             raise ValueError(f"`settings`: `label_smoothing` is {self.label_smoothing}; it must be below 1.")
 
     def fine_tuning(self, num_layers: int) -> FineTuningDefaults:
-        """Return the training settings of a model with so many layers."""
+        """Return the training settings for a model with this many layers."""
         deep = num_layers >= DEEP
         return FineTuningDefaults(
             epochs=self.epochs if deep else self.shallow_epochs,
@@ -93,19 +93,19 @@ GENERATION_DEFAULTS = GenerationDefaults()
 
 @dataclass(frozen=True)
 class GenerationSpec(SplitsSpec):
-    """A task that is answered by a text: the fields of `SplitsSpec`, and these.
+    """A task whose label is a text: the fields of `SplitsSpec`, and these.
 
     Attributes:
-        name: Registered name, or that of the user's folder.
-        template: The source of columns in braces, parts of it parted by `{separator}`. Too long a source loses tokens
-            of its first part.
-        target_column: Column of the text that is to be written.
-        metrics: Scores, the main one first.
-        kept_column: Column with a piece of the first part that stays where the part is cut; it begins at the character
-            in column `<kept_column>_start`, else where it is first found.
+        name: Registered name, or the name of the user's folder.
+        template: The source as a format string with columns in braces; `{separator}` separates its parts. A source
+            that is too long loses tokens of its first part.
+        target_column: Column of the text to generate.
+        metrics: Names of metrics, the main one first.
+        kept_column: Column with a passage of the first part that is kept when the part is truncated. It begins at the
+            character in column `<kept_column>_start`, or else at its first occurrence.
         first_answer: Whether the rows are those of question answering (`answers` with lists `text` and
             `answer_start`), whose first answer becomes the columns `answer` and `answer_start`.
-        merge_references: Whether evaluation rows of equal sources are one row with several references.
+        merge_references: Whether evaluation rows with equal sources become one row with several references.
         settings: The paper's settings.
 
     Raises:
@@ -126,10 +126,10 @@ class GenerationSpec(SplitsSpec):
         unknown = [metric for metric in self.metrics if metric not in GENERATION_METRICS]
         if unknown or not self.metrics:
             raise ValueError(
-                f"Task {self.name!r}: `--metrics` are {unknown or 'none'}; allowed are {list(GENERATION_METRICS)}."
+                f"Task {self.name!r}: `--metrics` has {unknown or 'no entry'}; allowed are {list(GENERATION_METRICS)}."
             )
         if not self.evaluation_splits:
-            raise ValueError(f"Task {self.name!r}: `--evaluation_splits` are none; name one, such as validation.")
+            raise ValueError(f"Task {self.name!r}: `--evaluation_splits` is empty; name one, such as validation.")
         empty = [part for part in self.parts if not _columns(part)]
         if empty:
             raise ValueError(
@@ -144,7 +144,7 @@ class GenerationSpec(SplitsSpec):
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """The columns that a source is made of, each once."""
+        """The columns that the template uses, each once."""
         return tuple(dict.fromkeys(column for part in self.parts for column in _columns(part)))
 
     @property
@@ -154,22 +154,22 @@ class GenerationSpec(SplitsSpec):
 
     @property
     def headline(self) -> str:
-        """The score that stands for the task."""
+        """The main metric of the task."""
         return self.metrics[0]
 
     @property
     def split_sources(self) -> Mapping[str, tuple[str, ...]]:
-        """Return no split: generation tasks join none of others."""
+        """Return an empty mapping: generation tasks join no splits."""
         return {}
 
     @property
     def headerless_columns(self) -> tuple[str, ...]:
-        """Return no column: files of generation tasks have header lines."""
+        """Return no columns: files of generation tasks have header lines."""
         return ()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GenerationSpec:
-        """Make a spec of plain values, as read from YAML.
+        """Make a spec from plain values, as read from YAML.
 
         Raises:
             ValueError: If a field is unknown or missing.
@@ -204,10 +204,10 @@ def _settings(values: Any) -> GenerationDefaults:
 
 
 def _columns(template: str) -> list[str]:
-    """Return the names in braces of a template.
+    """Return the column names in the braces of a template.
 
     Raises:
-        ValueError: If a brace is open.
+        ValueError: If a brace is not closed.
     """
     try:
         return [name for _, name, _, _ in string.Formatter().parse(template) if name]
@@ -221,10 +221,10 @@ GENERATION_TASKS: dict[str, GenerationSpec] = {
 
 
 def get_generation_task(name: str) -> GenerationSpec:
-    """The task of that name.
+    """Return the generation task of that name.
 
     Raises:
-        ValueError: If there is none; the message lists those that there are.
+        ValueError: If there is none; the message lists the known names.
     """
     if name in GENERATION_TASKS:
         return GENERATION_TASKS[name]

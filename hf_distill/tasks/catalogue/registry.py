@@ -1,7 +1,7 @@
-"""The registry of tasks by name: those of the YAML files in this folder, and those that a user registers.
+"""The registry of tasks by name: the tasks in the YAML files of this folder, and tasks that a user registers.
 
-A file has one mapping a task, with the fields that a user's own `task.yaml` has. Names that begin with a dot hold
-fields that several tasks of the file share.
+A file has one mapping for each task, with the same fields as a user's own `task.yaml`. Names that begin with a dot
+hold fields that several tasks of the file share.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ FAMILIES = (
 
 
 def read_family(name: str) -> dict[str, dict[str, Any]]:
-    """Read a file of this folder: name of the task -> its fields."""
+    """Read a file of this folder: task name -> its fields."""
     text = (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
-    # The parser in C, where PyYAML has it, takes a tenth of the time.
+    # PyYAML's parser in C, where it is installed, takes a tenth of the time.
     entries = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {task: {"name": task, **fields} for task, fields in entries.items() if not task.startswith(".")}
 
 
 @functools.cache
 def registered_tasks() -> dict[str, TaskSpec]:
-    """Name -> task, in the order of registration; the files are read when the first task is asked for."""
+    """Task name -> spec, in the order of registration; the files are read on the first call."""
     return {name: TaskSpec.from_dict(fields) for family in FAMILIES for name, fields in read_family(family).items()}
 
 
 def register_task(spec: TaskSpec, *, replace: bool = False) -> TaskSpec:
-    """Make a task known under its name.
+    """Register a task under its name.
 
     Args:
         spec: The task.
-        replace: Allow another task of the same name to be replaced.
+        replace: Whether a task that already has the name may be replaced.
 
     Raises:
         ValueError: If another task has the name and `replace` is false.
@@ -57,21 +57,21 @@ def register_task(spec: TaskSpec, *, replace: bool = False) -> TaskSpec:
 
 
 def list_tasks() -> list[str]:
-    """Names of all registered tasks, sorted."""
+    """The names of all registered tasks, sorted."""
     return sorted(registered_tasks())
 
 
 def is_registered(name: str) -> bool:
-    """Whether `name` (or `glue/name`) is a registered task."""
+    """Whether `name` (also without its family: `sst2`) is a registered task."""
     return _canonical(name) in registered_tasks()
 
 
 def get_task(name: str, flag: str = "--task") -> TaskSpec:
-    """The task of that name; the family may be left out where that is unambiguous (`sst2`).
+    """Return the task of that name; the family may be left out where the name is unambiguous (`sst2`).
 
     Args:
         name: Its name.
-        flag: The flag that named it, for errors.
+        flag: The flag that gave the name, for the error message.
 
     Raises:
         ValueError: If there is no such task; the message lists close matches and all tasks.
@@ -92,7 +92,7 @@ def get_task(name: str, flag: str = "--task") -> TaskSpec:
 
 
 def _canonical(name: str) -> str:
-    """`sst2`, `SST-2` and `glue/SST2` all mean `glue/sst2`."""
+    """The registered name: `sst2`, `SST-2` and `glue/SST2` all mean `glue/sst2`."""
     tasks = registered_tasks()
     if name in tasks:
         return name
@@ -101,5 +101,5 @@ def _canonical(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name without case, hyphens and underscores."""
+    """A name in lower case, without hyphens and underscores."""
     return name.lower().replace("-", "").replace("_", "")

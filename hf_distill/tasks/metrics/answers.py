@@ -1,6 +1,6 @@
 """Scores of extractive answers, as the official scripts of SQuAD 1.1 and SQuAD 2.0 define them.
 
-Predictions and gold answers are mappings from a question's id. Scores are fractions; the official scripts print
+Predictions and gold answers are mappings from question ids. Scores are fractions; the official scripts print
 percentages. Rajpurkar et al. 2016, section 6.1 (exact match and F1); Rajpurkar et al. 2018 (no-answer questions).
 """
 
@@ -21,9 +21,9 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, without ASCII punctuation, English articles and superfluous white space, in this order.
+    """Lower the case, then remove ASCII punctuation, English articles and superfluous white space, in this order.
 
-    Punctuation vanishes without a space, so `well-known` becomes one word, and `u.s.` becomes `us`.
+    Punctuation is removed without a space, so `well-known` becomes one word, and `u.s.` becomes `us`.
     """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
@@ -34,21 +34,22 @@ def exact_match(prediction: str, answer: str) -> float:
 
 
 def token_f1(prediction: str, answer: str) -> float:
-    """F1 of the two bags of words after normalisation; 0.0 where one of them is empty, also where both are."""
+    """F1 of the two bags of words after normalisation; 0.0 if one or both of them are empty."""
     return bag_f1(normalize_answer(prediction).split(), normalize_answer(answer).split())
 
 
 def bag_f1(prediction: Sequence[str], answer: Sequence[str]) -> float:
-    """F1 of two bags of tokens, 0.0 where they share none."""
+    """F1 of two bags of tokens; 0.0 if they share none."""
     shared = (Counter(prediction) & Counter(answer)).total()
     return overlap_f1(shared, len(prediction), len(answer))
 
 
 def overlap_f1(shared: int, predicted: int, gold: int) -> float:
-    """Harmonic mean of `shared / predicted` and `shared / gold`, 0.0 where nothing is shared."""
+    """Harmonic mean of `shared / predicted` and `shared / gold`; 0.0 if nothing is shared."""
     if not shared:
         return 0.0
-    # The order of the official scripts, bit for bit: their search for the best threshold compares running sums.
+    # The operations and their order are those of the official scripts: the threshold search compares running sums
+    # exactly.
     precision, recall = shared / predicted, shared / gold
     return (2 * precision * recall) / (precision + recall)
 
@@ -57,11 +58,11 @@ def squad_scores(predictions: Predictions, references: References) -> dict[str, 
     """`exact_match` and `f1` of SQuAD 1.1.
 
     Args:
-        predictions: Id -> answer. A question without one scores 0; ids that are not asked for do not count.
-        references: Id -> gold answers; the best of them counts.
+        predictions: Id -> answer. A question without a prediction scores 0; unknown ids are ignored.
+        references: Id -> gold answers; the best match counts.
 
     Raises:
-        ValueError: If there is no question, or one without gold answers.
+        ValueError: If there is no question, or a question has no gold answer.
     """
     return mean_of_best(predictions, references, {"exact_match": exact_match, "f1": token_f1})
 
@@ -69,10 +70,10 @@ def squad_scores(predictions: Predictions, references: References) -> dict[str, 
 def mean_of_best(
     predictions: Predictions, references: References, scores: Mapping[str, AnswerScore]
 ) -> dict[str, float]:
-    """Every score, its best over a question's gold answers, averaged over all questions asked.
+    """Mean of every score over all questions; for each question the best match among its gold answers counts.
 
     Raises:
-        ValueError: If there is no question, or one without gold answers.
+        ValueError: If there is no question, or a question has no gold answer.
     """
     _check_questions(references)
     unanswerable = [question for question, answers in references.items() if not answers]
@@ -94,26 +95,26 @@ def squad_v2_scores(
     no_answer_probabilities: Mapping[str, float] | None = None,
     no_answer_threshold: float = 1.0,
 ) -> dict[str, float]:
-    """Scores of SQuAD 2.0 under the names of its script.
+    """Scores of SQuAD 2.0, with the names that its official script uses.
 
-    A gold answer that is empty after normalisation does not count; where none is left the only right prediction is one
-    that is empty after normalisation too (exact match and F1 1.0). A question whose no-answer probability lies above
-    `no_answer_threshold` counts as answered by nothing.
+    A gold answer that is empty after normalisation is ignored. If none is left, the only correct prediction is one
+    that is empty after normalisation too (exact match and F1 1.0). A question whose no-answer probability is above
+    `no_answer_threshold` counts as answered with "no answer".
 
     Args:
-        predictions: Id -> answer, empty for "no answer". Every question needs one.
-        references: Id -> gold answers, none for a question that has no answer.
-        no_answer_probabilities: Id -> any number that grows with the model's belief that there is no answer; their
-            order of iteration decides between equal ones in the search for the best threshold.
+        predictions: Id -> answer, empty for "no answer". Every question needs a prediction.
+        references: Id -> gold answers; empty for a question without an answer.
+        no_answer_probabilities: Id -> any number that grows with the model's belief that there is no answer. In the
+            search for the best threshold, ties are broken by the order of this mapping.
         no_answer_threshold: On the scale of the probabilities.
 
     Returns:
-        `exact`, `f1`, `total`; the same of the questions with (`HasAns_`) and without an answer (`NoAns_`), where
-        there are such; with probabilities also `best_exact`, `best_exact_thresh`, `best_f1` and `best_f1_thresh`: what
-        the threshold that is best on these very questions would give.
+        `exact`, `f1`, `total`; the same for the questions with (`HasAns_`) and without an answer (`NoAns_`), if there
+        are any. With probabilities also `best_exact`, `best_exact_thresh`, `best_f1` and `best_f1_thresh`: the scores
+        at the threshold that is best on these very questions.
 
     Raises:
-        ValueError: If there is no question, or one lacks a prediction or a probability, or a probability is NaN.
+        ValueError: If there is no question, a question lacks a prediction or a probability, or a probability is NaN.
     """
     _check_questions(references)
     _check_complete("prediction", references, predictions, 'predict "" for no answer')
@@ -143,7 +144,7 @@ def squad_v2_scores(
 
 
 def _v2_f1(prediction: str, answer: str) -> float:
-    """Token F1 that is 1.0 where both are empty after normalisation."""
+    """Token F1, which is 1.0 if both are empty after normalisation."""
     return 1.0 if not normalize_answer(prediction) and not normalize_answer(answer) else token_f1(prediction, answer)
 
 
@@ -151,7 +152,7 @@ _V2_SCORES: dict[str, AnswerScore] = {"exact": exact_match, "f1": _v2_f1}
 
 
 def _v2_raw(score: AnswerScore, predictions: Predictions, references: References) -> dict[str, float]:
-    """Score of every question before any threshold, the best over its gold answers."""
+    """Score of every question before any threshold; the best match among its gold answers counts."""
     best = {}
     for question, answers in references.items():
         golds = [answer for answer in answers if normalize_answer(answer)] or [""]
@@ -160,7 +161,7 @@ def _v2_raw(score: AnswerScore, predictions: Predictions, references: References
 
 
 def _v2_means(scores: Mapping[str, Mapping[str, float]], questions: Iterable[str]) -> dict[str, float]:
-    """Mean of every score over some questions, and their number."""
+    """Mean of every score over a set of questions, and their number."""
     chosen = list(questions)
     means = {name: sum(values[key] for key in chosen) / len(chosen) for name, values in scores.items()}
     return means | {"total": len(chosen)}
@@ -172,10 +173,11 @@ def _best_threshold(
     no_answer_probabilities: Mapping[str, float],
     has_answer: Mapping[str, bool],
 ) -> tuple[float, float]:
-    """Best mean score over thresholds, and the threshold (0.0 where answering nothing at all is best).
+    """Best mean score over all thresholds, and its threshold (0.0 if answering "no answer" everywhere is best).
 
-    From "no answer" to every question, predictions are let through one by one in the order of their probabilities. As
-    in the official script, the best may lie between questions of equal probability: then no threshold reaches it.
+    The search starts with "no answer" for every question and accepts the predictions one by one in the order of their
+    probabilities. As in the official script, the best point may lie between questions of equal probability; then no
+    threshold reaches it.
     """
     current = best = float(sum(not known for known in has_answer.values()))
     threshold = 0.0
@@ -198,7 +200,7 @@ def _check_questions(references: References) -> None:
 
 
 def _check_complete(what: str, references: References, given: Mapping[str, object], advice: str) -> None:
-    """Refuse questions that lack something, which the script for SQuAD 2.0 cannot score."""
+    """Refuse questions without a prediction or probability, which the script of SQuAD 2.0 cannot score."""
     missing = [question for question in references if question not in given]
     if missing:
         raise ValueError(

@@ -1,8 +1,9 @@
 """Scores of Chinese answers as the official script of CMRC 2018 defines them; DRCD is scored by it too.
 
-They differ from SQuAD's: F1 comes from the longest common *run* of tokens, not from bags, and a token is one Chinese
-character or one word of the text between them. Cui et al. 2019, section 4.1. Scores are fractions, the script prints
-percentages; it calls NLTK for the words, `words` here follows the same conventions (Penn Treebank) without it.
+They differ from SQuAD's scores: F1 is computed from the longest common contiguous *run* of tokens, not from bags of
+words, and a token is one Chinese character or one word of the text between. Cui et al. 2019, section 4.1. Scores are
+fractions; the script prints percentages. The script splits words with NLTK; `words` here follows the same conventions
+(Penn Treebank) without NLTK.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from collections.abc import Sequence
 
 from hf_distill.tasks.metrics.answers import Predictions, References, mean_of_best, overlap_f1
 
-# The script's list. Its `……` is two characters and never equals one, so the ellipsis stays.
+# The script's list. Its `……` is two characters and never equals a single one, so the ellipsis is kept.
 _PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _SEGMENTS = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
 
 _CLITIC_AHEAD = r"(?:re|ve|ll|m|t|s|d|n)\b"
-# In the order in which they apply. Double quotes become `` where they open and '' where they close.
+# Applied in this order. Double quotes become `` where they open and '' where they close.
 _WORD_RULES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"([«‘„])", r" \1 "),
         (r'^"', " `` "),
         (r"(?<=[ (\[{<])(?:\"|'')", " `` "),
-        # An apostrophe before a word, unless it is a clitic's.
+        # An apostrophe before a word, unless it belongs to a clitic.
         (rf"(?<!\w)'(?!{_CLITIC_AHEAD})(?=\w)", "' "),
-        # The last full stop; those inside stay with their words (`s.k. ito`).
+        # The final full stop; full stops inside stay with their words (`s.k. ito`).
         (r"(?<=[^.])\.(?=[\])}>\"'» ]*\s*$)", " . "),
         # A comma inside a number stays.
         (r",(\D|$)", r" , \1"),
@@ -52,35 +53,35 @@ def cmrc_scores(predictions: Predictions, references: References) -> dict[str, f
     """`exact_match` and `f1` of CMRC 2018 and DRCD.
 
     Args:
-        predictions: Id -> answer. A question without one scores 0; ids that are not asked for do not count.
-        references: Id -> gold answers; the best of them counts.
+        predictions: Id -> answer. A question without a prediction scores 0; unknown ids are ignored.
+        references: Id -> gold answers; the best match counts.
 
     Raises:
-        ValueError: If there is no question, or one without gold answers.
+        ValueError: If there is no question, or a question has no gold answer.
     """
     return mean_of_best(predictions, references, {"exact_match": exact_match, "f1": substring_f1})
 
 
 def exact_match(prediction: str, answer: str) -> float:
-    """1.0 if both are the same in lower case without punctuation, else 0.0."""
+    """1.0 if both are equal in lower case without punctuation, else 0.0."""
     return float(remove_punctuation(prediction) == remove_punctuation(answer))
 
 
 def substring_f1(prediction: str, answer: str) -> float:
-    """F1 from the length of the longest run of tokens that both have; 0.0 where one is empty, also where both are."""
+    """F1 from the length of the longest common run of tokens; 0.0 if one or both are empty."""
     predicted, gold = mixed_segmentation(prediction), mixed_segmentation(answer)
     return overlap_f1(longest_common_run(predicted, gold), len(predicted), len(gold))
 
 
 def remove_punctuation(text: str) -> str:
-    """Lower case, stripped, without the script's list of punctuation marks (commas and full stops of ASCII stay)."""
+    """Lower the case, strip, and remove the script's list of punctuation marks (ASCII commas and full stops stay)."""
     return text.lower().strip().translate(_PUNCTUATION)
 
 
 def mixed_segmentation(text: str) -> list[str]:
-    """Tokens without punctuation: every Chinese character (U+4E00 to U+9FA5), every word of what stands between.
+    """Tokens without punctuation: every Chinese character (U+4E00 to U+9FA5), and every word of the text between.
 
-    Punctuation goes first: what it parted grows together (`3-4` is the token `34`).
+    Punctuation is removed first, which joins its two sides (`3-4` becomes the token `34`).
     """
     segments: list[str] = []
     for piece in _SEGMENTS.findall(remove_punctuation(text)):
@@ -94,7 +95,7 @@ def mixed_segmentation(text: str) -> list[str]:
 def words(text: str) -> list[str]:
     """Words and punctuation of lower-case text, by the conventions of the Penn Treebank.
 
-    The text counts as one sentence: only its last full stop is a token of its own.
+    The text is treated as one sentence: only its final full stop is a separate token.
     """
     for pattern, replacement in _WORD_RULES:
         text = pattern.sub(replacement, text)

@@ -1,7 +1,8 @@
 """Scores of answers in seven languages, as the official script of MLQA defines them (Lewis et al. 2020, section 5).
 
-SQuAD 1.1's scores with a normalisation per language: all Unicode punctuation, the language's own articles, and Chinese
-counted by characters. The language is that of the answer. Scores are fractions; the script prints percentages.
+These are SQuAD 1.1's scores with a normalisation for each language: all Unicode punctuation is removed, the language's
+own articles are removed, and Chinese is split into characters. The language is that of the answer. Scores are
+fractions; the script prints percentages.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import unicodedata
 
 from hf_distill.tasks.metrics.answers import Predictions, References, bag_f1, mean_of_best
 
-# The Arabic article goes wherever its two letters stand, also inside a word: the script's anchored alternative never
-# matches, the bare one always does.
+# The Arabic article is removed wherever its two letters stand, even inside a word: the script's anchored alternative
+# never matches, and the bare one always does.
 _ARTICLES = {
     "en": re.compile(r"\b(?:a|an|the)\b"),
     "es": re.compile(r"\b(?:un|una|unos|unas|el|la|los|las)\b"),
@@ -32,12 +33,12 @@ def mlqa_scores(predictions: Predictions, references: References, language: str)
     """`exact_match` and `f1` of MLQA for answers in one language.
 
     Args:
-        predictions: Id -> answer. A question without one scores 0; ids that are not asked for do not count.
-        references: Id -> gold answers; the best of them counts.
+        predictions: Id -> answer. A question without a prediction scores 0; unknown ids are ignored.
+        references: Id -> gold answers; the best match counts.
         language: One of `MLQA_LANGUAGES`.
 
     Raises:
-        ValueError: If the language is none of them, or there is no question, or one without gold answers.
+        ValueError: If the language is not one of them, there is no question, or a question has no gold answer.
     """
     normalize = functools.partial(normalize_answer, language=check_language(language))
     return mean_of_best(
@@ -51,9 +52,9 @@ def mlqa_scores(predictions: Predictions, references: References, language: str)
 
 
 def normalize_answer(text: str, language: str) -> str:
-    """Lower case, without punctuation, articles of the language and superfluous white space, in this order.
+    """Lower the case, then remove punctuation, the language's articles and superfluous white space, in this order.
 
-    In Chinese a space stands around every character from U+4E00 to U+9FA5.
+    In Chinese, every character from U+4E00 to U+9FA5 is surrounded by spaces.
     """
     text = "".join(character for character in text.lower() if not _is_punctuation(character))
     articles = _ARTICLES[language]
@@ -65,10 +66,10 @@ def normalize_answer(text: str, language: str) -> str:
 
 
 def check_language(language: str) -> str:
-    """The language, if MLQA has it.
+    """Return the language if MLQA has it.
 
     Raises:
-        ValueError: If not.
+        ValueError: If it does not.
     """
     if language not in _ARTICLES:
         raise ValueError(f"MLQA has no language {language!r}; allowed are {', '.join(MLQA_LANGUAGES)}.")
@@ -77,5 +78,5 @@ def check_language(language: str) -> str:
 
 @functools.lru_cache(maxsize=65536)
 def _is_punctuation(character: str) -> bool:
-    """Whether a character is punctuation in ASCII's or in Unicode's sense."""
+    """Whether a character is punctuation in ASCII or in Unicode."""
     return character in string.punctuation or unicodedata.category(character).startswith("P")

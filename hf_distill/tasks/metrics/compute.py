@@ -1,4 +1,4 @@
-"""Metrics of tasks: the hook for any `Trainer`, and bundled `evaluate` modules."""
+"""Computes the metrics of a task: a `compute_metrics` for any `Trainer`, and the scores of arrays."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def build_compute_metrics(
 
     Args:
         spec: The task.
-        rows: The normalised rows of the split, by which words and answers are scored (`load_task`); not needed where
-            a label belongs to a whole row.
-        tokens: Their tokens, in the order in which they are evaluated (`tokenize_task`); likewise.
+        rows: The normalised rows of the split from `load_task`, needed to score words and answers; not needed if a
+            label belongs to a whole row.
+        tokens: Their tokens from `tokenize_task`, in the order of evaluation; needed in the same cases.
 
     Returns:
         A function from an `EvalPrediction` to the task's scores by name. Predictions are logits (B, C), or a tuple
-        that starts with them; of words logits (B, T, C) or the best tags (B, T); of answers start and end scores,
-        (B, T) each. What has a hidden label does not count.
+        that starts with them; in token classification logits (B, T, C) or the best tags (B, T); in question answering
+        start and end scores, (B, T) each. Hidden labels are ignored.
 
     Raises:
-        ValueError: If rows or tokens are missing.
+        ValueError: If rows or tokens are missing but needed.
     """
     if not spec.is_of_rows and (rows is None or tokens is None):
         raise ValueError(
@@ -55,15 +55,15 @@ def build_compute_metrics(
 
 
 def _first(values: Any) -> Any:
-    """Return the first of several outputs, or the only one."""
+    """Return the first of several outputs, or the only output."""
     return values[0] if isinstance(values, tuple) else values
 
 
 def predictions_of(spec: TaskSpec, logits: np.ndarray) -> np.ndarray:
-    """Classes or values (B,) from logits (B, C); where a row has several labels, the logits.
+    """Classes or values (B,) from logits (B, C); the logits themselves if rows have several labels.
 
     Raises:
-        ValueError: If the head has another number of outputs than the task has labels, or an output is not finite.
+        ValueError: If the head's number of outputs is not the task's number of labels, or an output is not finite.
     """
     if logits.ndim == 1:
         logits = logits[:, None]
@@ -82,12 +82,13 @@ def predictions_of(spec: TaskSpec, logits: np.ndarray) -> np.ndarray:
 
 
 def compute_scores(spec: TaskSpec, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-    """The task's scores over the rows whose label is known.
+    """The task's scores over the rows with a known label.
 
     Args:
         spec: The task.
-        predictions: Classes or values, (rows,); logits (rows, C) where a row has several labels.
-        references: Labels, (rows,), or 0 and 1 for each, (rows, C); hidden ones (-1, NaN in regression) are left out.
+        predictions: Classes or values, (rows,); logits (rows, C) if rows have several labels.
+        references: Labels, (rows,), or 0 and 1 for each label, (rows, C); hidden ones (-1, NaN in regression) are
+            ignored.
 
     Raises:
         ValueError: If the lengths differ, or no label is known.

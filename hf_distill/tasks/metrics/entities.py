@@ -1,9 +1,9 @@
 """Entities of tag sequences and their scores, as conlleval counts them (CoNLL-2000 and CoNLL-2003 shared tasks).
 
-A tag is `O`, or a prefix, a hyphen and the type: everything after the first hyphen. The script does not ask for a
-well-formed sequence: an `I-` after `O` or after another type starts an entity, so that the schemes IOB1, IOB2, IOE1
-and IOE2 are all read without being told apart. So are those that mark the last token and entities of one token, which
-the script does not know: IOBES, BILOU, BMES and BMEWO, by the rules of seqeval.
+A tag is `O`, or a prefix, a hyphen and the type: everything after the first hyphen. As in the script, a sequence need
+not be well-formed: an `I-` after `O` or after another type starts an entity. So the schemes IOB1, IOB2, IOE1 and IOE2
+are all read without knowing which one it is. IOBES, BILOU, BMES and BMEWO, which also mark the last token and
+single-token entities, are read by the rules of seqeval; the script does not know them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-# Prefixes of all schemes, by their names in IOBES.
+# Prefixes of all schemes, mapped to those of IOBES.
 PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "O": "O", "M": "I", "L": "E", "U": "S", "W": "S"}
-# Pairs of prefixes, both of one type, that stay within an entity; any other pair begins a new one. conlleval goes on
-# from an `E` to a `B`: none of its schemes has both, but in IOBES two entities meet there.
+# Pairs of prefixes (of the same type) that continue an entity; any other pair begins a new one. conlleval continues
+# from an `E` to a `B`: none of its schemes has both, but in IOBES this is where two entities meet.
 _CONTINUES = frozenset({("B", "I"), ("B", "E"), ("I", "I"), ("I", "E")})
 
 
 class Entity(NamedTuple):
-    """Tokens `start` to `end` (exclusive) of a sentence, with their type."""
+    """The tokens `start` to `end` (exclusive) of a sentence, and the type of the entity."""
 
     start: int
     end: int
@@ -29,10 +29,10 @@ class Entity(NamedTuple):
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
-    """The entities of one sentence, from left to right; the end of the sentence ends an entity.
+    """The entities of one sentence, from left to right; the end of the sentence also ends an entity.
 
     Raises:
-        ValueError: If a tag has a prefix of no scheme.
+        ValueError: If a tag has an unknown prefix.
     """
     found: list[Entity] = []
     start, previous = None, ("O", "")
@@ -51,10 +51,10 @@ def entities(tags: Sequence[str]) -> list[Entity]:
 
 
 def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Precision, recall and F1 over the entities of all types (micro) and accuracy over tokens, as fractions.
+    """Precision, recall and F1 over the entities of all types (micro average) and accuracy over tokens, as fractions.
 
-    An entity is right if its type and both its ends are. A score whose denominator is empty is 0.0. conlleval prints
-    percentages.
+    An entity is correct if its type and both its boundaries are. A score with a denominator of zero is 0.0. conlleval
+    prints percentages.
 
     Args:
         predictions: Tags of every sentence.
@@ -76,10 +76,10 @@ def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Seq
 def entity_scores_by_type(
     predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and `number` (gold entities) of every type predicted or there, types in sorted order.
+    """Precision, recall, F1 and `number` (gold entities) of every predicted or gold type, sorted by type.
 
     Raises:
-        ValueError: As `entity_scores`.
+        ValueError: As `entity_scores` does.
     """
     correct, guessed, gold = _counts(predictions, references)
     return {
@@ -90,7 +90,7 @@ def entity_scores_by_type(
 
 @functools.lru_cache(maxsize=4096)
 def _parse(tag: str) -> tuple[str, str]:
-    """Prefix and type of a tag; a tag without hyphen has the empty type."""
+    """Prefix and type of a tag; a tag without a hyphen has the empty type."""
     prefix, _, kind = tag.partition("-")
     if prefix not in PREFIXES:
         raise ValueError(
@@ -103,7 +103,7 @@ def _parse(tag: str) -> tuple[str, str]:
 def _counts(
     predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
 ) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Entities per type: right ones, predicted ones, gold ones."""
+    """Entities of each type: correct, predicted and gold ones."""
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predicted sentences do not fit {len(references)} reference sentences.")
     correct, guessed, gold = Counter[str](), Counter[str](), Counter[str]()
@@ -118,12 +118,12 @@ def _counts(
 
 
 def _types(found: Iterable[Entity]) -> Iterable[str]:
-    """Return the types of some entities."""
+    """Yield the types of entities."""
     return (entity.type for entity in found)
 
 
 def _precision_recall_f1(correct: int, guessed: int, gold: int) -> dict[str, float]:
-    """The three scores of counts, 0.0 where a denominator is empty."""
+    """The three scores from counts; 0.0 where the denominator is zero."""
     return {
         "precision": correct / guessed if guessed else 0.0,
         "recall": correct / gold if gold else 0.0,

@@ -1,7 +1,7 @@
-"""The scores as `evaluate.Metric` modules with the inputs of the Hub's, without a script to download.
+"""The metrics as `evaluate.Metric` modules, with the same inputs as the modules on the Hub and without a download.
 
 Scores are fractions; the Hub's `squad` and `squad_v2` give percentages. Import this module only where `evaluate` is
-wanted: it is slow to import.
+needed: importing it is slow.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _TEXT = Value("string")
 
 @dataclass(frozen=True)
 class Score:
-    """A metric as `evaluate` describes it, and the function that computes it.
+    """The description of a metric for `evaluate`, and the function that computes it.
 
     Attributes:
         description: One sentence.
-        citation: Authors, place and year.
-        inputs: What predictions and references are.
-        features: Their types; several where several do.
+        citation: Authors, venue and year.
+        inputs: Description of predictions and references.
+        features: Their `datasets` types; several if alternatives are accepted.
         compute: Function of `predictions`, `references` and options.
     """
 
@@ -58,10 +58,10 @@ class Score:
 
 
 class BundledMetric(evaluate.Metric):
-    """A score of this package; `compute` takes `predictions`, `references`, and the options of its function.
+    """A metric of this package; `compute` takes `predictions`, `references`, and the options of its function.
 
     Attributes:
-        score: Name of the score or of the task.
+        score: Name of the metric or of the task.
     """
 
     def __init__(self, name: str, score: Score, **options: Any) -> None:
@@ -99,7 +99,7 @@ def _first_line(function: Callable[..., Any]) -> str:
 
 
 def _one_score(predictions: Any, references: Any, *, name: str) -> dict[str, float]:
-    """One score over the rows whose label is known (not -1, or not NaN)."""
+    """One score over the rows with a known label (not -1, or not NaN)."""
     predictions, references = np.asarray(predictions), np.asarray(references)
     shown = ~np.isnan(references) if name in _REGRESSION else references >= 0
     if not shown.any():
@@ -108,7 +108,7 @@ def _one_score(predictions: Any, references: Any, *, name: str) -> dict[str, flo
 
 
 def _task_scores(predictions: Any, references: Any, *, spec: TaskSpec) -> dict[str, float]:
-    """All scores of a task; hidden labels do not count."""
+    """All scores of a task; hidden labels are ignored."""
     return compute_scores(spec, np.asarray(predictions), np.asarray(references))
 
 
@@ -116,13 +116,13 @@ def _task_scores(predictions: Any, references: Any, *, spec: TaskSpec) -> dict[s
 
 
 def _entities(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """`overall_precision` and the like, and for every type its `precision`, `recall`, `f1` and `number`."""
+    """`overall_precision` and so on, and for every type its `precision`, `recall`, `f1` and `number`."""
     overall = entity_scores(predictions, references)
     return entity_scores_by_type(predictions, references) | {f"overall_{key}": overall[key] for key in overall}
 
 
 def _by_id(side: str, rows: list[dict[str, Any]], field: str) -> dict[str, Any]:
-    """Return one field of every row by the id of the row; ids must be unique."""
+    """Map the id of every row to one field of the row; ids must be unique."""
     values = {row["id"]: row[field] for row in rows}
     if len(values) != len(rows):
         raise ValueError(f"The {side} have {len(rows)} rows, but only {len(values)} different ids.")
@@ -136,7 +136,7 @@ def _answers(
     script: Callable[..., dict[str, float]],
     **options: Any,
 ) -> dict[str, float]:
-    """Scores of an official script for answers."""
+    """Scores of answers by an official script."""
     texts = _by_id("predictions", predictions, "prediction_text")
     golds = {question: answers["text"] for question, answers in _by_id("references", references, "answers").items()}
     return script(texts, golds, **options)
@@ -145,7 +145,7 @@ def _answers(
 def _squad_v2(
     predictions: list[dict[str, Any]], references: list[dict[str, Any]], no_answer_threshold: float = 1.0
 ) -> dict[str, float]:
-    """Scores of SQuAD 2.0 under the names of its script."""
+    """Scores of SQuAD 2.0, with the names that its script uses."""
     given = {row["id"]: row["no_answer_probability"] for row in predictions}
     options = {"no_answer_probabilities": given, "no_answer_threshold": no_answer_threshold}
     return _answers(predictions, references, script=squad_v2_scores, **options)
@@ -157,7 +157,7 @@ def _answer_score(description: str, citation: str, compute: Callable[..., Any], 
         description,
         citation,
         "predictions: `id` and `prediction_text` per question. references: `id` and `answers` (`text`, "
-        "`answer_start`), the starts are not read.",
+        "`answer_start`); the starts are not used.",
         Features(
             {
                 "predictions": {"id": _TEXT, "prediction_text": _TEXT} | prediction_fields,
@@ -195,7 +195,7 @@ SCRIPTS: dict[str, Score] = {
         "Exact match and F1 of SQuAD 1.1.", "Rajpurkar et al., EMNLP 2016", partial(_answers, script=squad_scores)
     ),
     "squad_v2": _answer_score(
-        "Exact match and F1 of SQuAD 2.0, of questions with and without an answer, and at the best threshold.",
+        "Exact match and F1 of SQuAD 2.0, for questions with and without an answer, and at the best threshold.",
         "Rajpurkar et al., ACL 2018",
         _squad_v2,
         no_answer_probability=Value("float64"),
@@ -212,17 +212,17 @@ SCRIPTS: dict[str, Score] = {
 
 
 def load_metric(name: str | TaskSpec, **options: Any) -> evaluate.Metric:
-    """A bundled `evaluate.Metric`: of one score, of a task, or of an official script.
+    """Return a bundled `evaluate.Metric`: of one score, of a task, or of an official script.
 
     Args:
         name: Name of a score (`accuracy`, `matthews_correlation`, ...), of a script for entities or answers
-            (`seqeval`, `squad`, `squad_v2`, `cmrc2018`, `drcd`, and `mlqa` with the option `language`), for generated
-            text (`rouge`, `bleu`, `meteor`; their `compute` takes `language` and other options), of a task
-            (`glue/mrpc`), or a spec.
+            (`seqeval`, `squad`, `squad_v2`, `cmrc2018`, `drcd`, and `mlqa` with the option `language`), of a metric
+            for generated text (`rouge`, `bleu`, `meteor`; their `compute` takes `language` and other options), of a
+            task (`glue/mrpc`), or a spec.
         options: Passed to `evaluate.Metric` (`experiment_id`, `num_process`, `process_id`, `keep_in_memory`, ...).
 
     Raises:
-        ValueError: If it is none of them, or MLQA does not have the language.
+        ValueError: If the name is unknown, or MLQA does not have the language.
     """
     if isinstance(name, str) and name in SCORES:
         return BundledMetric(name, _of_rows([name], name in _REGRESSION, partial(_one_score, name=name)), **options)

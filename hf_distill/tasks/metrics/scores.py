@@ -1,8 +1,10 @@
 """The scores of tasks as plain functions of two arrays of shape (rows,).
 
-They agree with scikit-learn and scipy; where those give NaN and a warning (a correlation with a constant) the score
-here is 0.0 with a logged warning: a constant prediction knows nothing, and NaN is no JSON and never becomes a best
-model. Where a prediction or a label is not finite, or there are none, there is no score but an error.
+They agree with scikit-learn and scipy, with one exception. Where those return NaN with a warning (a correlation with a
+constant), the score here is 0.0 with a logged warning: a constant prediction has no information, NaN is not valid
+JSON,
+and a checkpoint with NaN would never be chosen as the best. If a prediction or a label is not finite, or there are no
+rows, an error is raised.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ Score = Callable[[np.ndarray, np.ndarray], float]
 
 
 def _of_finite_rows(score: Score) -> Score:
-    """Check both sides before a score is computed: one finite number a row."""
+    """Wrap a score so that both inputs are checked first: one finite number for each row."""
 
     @functools.wraps(score)
     def checked(predictions: np.ndarray, references: np.ndarray) -> float:
@@ -43,26 +45,26 @@ def _of_finite_rows(score: Score) -> Score:
 
 @_of_finite_rows
 def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Share of rows whose class is right."""
+    """Share of rows with the right class."""
     return float(np.mean(predictions == references))
 
 
 @_of_finite_rows
 def f1(predictions: np.ndarray, references: np.ndarray) -> float:
-    """F1 of class 1; 0.0 where class 1 is neither predicted nor there (scikit-learn's `zero_division`)."""
+    """F1 of class 1; 0.0 if class 1 occurs neither in the predictions nor in the labels (as in scikit-learn)."""
     return binary_f1(predictions == 1, references == 1)
 
 
 @_of_finite_rows
 def f1_macro(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Unweighted mean of the F1 of every class that occurs in predictions or references."""
+    """Unweighted mean of the F1 of every class that occurs in the predictions or the references."""
     classes = np.union1d(predictions, references)
     return float(np.mean([binary_f1(predictions == label, references == label) for label in classes]))
 
 
 @_of_finite_rows
 def matthews_correlation(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Matthews correlation for any number of classes; 0.0 where either side holds one class only (scikit-learn)."""
+    """Matthews correlation for any number of classes; 0.0 if one side has only one class (as in scikit-learn)."""
     classes, codes = np.unique(np.concatenate([predictions, references]), return_inverse=True)
     predicted, actual = codes[: len(predictions)], codes[len(predictions) :]
     rows = float(len(references))
@@ -76,13 +78,13 @@ def matthews_correlation(predictions: np.ndarray, references: np.ndarray) -> flo
 
 @_of_finite_rows
 def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Pearson correlation; 0.0 and a logged warning where a side is constant."""
+    """Pearson correlation; 0.0 and a logged warning if one side is constant."""
     return _correlation(predictions.astype(np.float64), references.astype(np.float64), "Pearson")
 
 
 @_of_finite_rows
 def spearman(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Spearman correlation with average ranks for ties; 0.0 and a logged warning where a side is constant."""
+    """Spearman correlation with average ranks for ties; 0.0 and a logged warning if one side is constant."""
     from scipy.stats import rankdata
 
     return _correlation(rankdata(predictions), rankdata(references), "Spearman")
@@ -99,7 +101,7 @@ SCORES: dict[str, Score] = {
 
 
 def binary_f1(given: np.ndarray, gold: np.ndarray) -> float:
-    """F1 of two boolean arrays: what is given, and what is right; 0.0 where neither holds anything."""
+    """F1 of two boolean arrays, predicted and gold; 0.0 if both are all false."""
     total = int(given.sum()) + int(gold.sum())
     return 2.0 * int((given & gold).sum()) / total if total else 0.0
 
@@ -108,11 +110,11 @@ def _correlation(left: np.ndarray, right: np.ndarray, name: str) -> float:
     """Correlation of two float arrays."""
     directions = []
     for values in (left, right):
-        # Scaled first, so that no square of a very large or very small value overflows or vanishes.
+        # Scale first, so that the square of a very large or very small value neither overflows nor underflows.
         values = values / max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
         centred = values - values.mean()
         length = np.linalg.norm(centred)
-        # Rounding leaves a constant with a length that is tiny against its values, but not zero.
+        # After rounding, the norm of a centred constant is tiny relative to its values, but not zero.
         if not length > 1e-13 * np.sqrt(len(values)):
             logger.warning(f"{name} correlation of a constant is not defined: scored as 0.0.")
             return 0.0

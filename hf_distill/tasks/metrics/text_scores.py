@@ -1,7 +1,7 @@
 """Scores of generated text: ROUGE, BLEU-4 and METEOR, by `rouge_score`, `sacrebleu` and `nltk` (extra `generation`).
 
-A row is a prediction and one or several references. Chinese is counted by characters: words of Latin letters and
-digits stay whole, punctuation is left out (of ROUGE and METEOR). Scores are fractions.
+A row is a prediction and one or several references. Chinese is split into characters; words of Latin letters and
+digits stay whole, and ROUGE and METEOR ignore punctuation. Scores are fractions.
 
 Lin 2004 (ROUGE), Papineni et al. 2002 (BLEU), Banerjee and Lavie 2005 (METEOR).
 """
@@ -24,27 +24,27 @@ References = Sequence[str | Sequence[str]]
 
 
 def characters(text: str) -> list[str]:
-    """Tokens of Chinese text in lower case: every Chinese character, every run of other letters and digits."""
+    """Tokens of Chinese text in lower case: every Chinese character, and every run of other letters and digits."""
     return _CHINESE_TOKENS.findall(text.lower())
 
 
 def rouge_scores(
     predictions: Sequence[str], references: References, *, language: str = "en", stemming: bool = False
 ) -> dict[str, float]:
-    """F-measures of ROUGE-1, ROUGE-2 and ROUGE-L, and of ROUGE-L over sentences that newlines part (`rougeLsum`).
+    """F-measures of ROUGE-1, ROUGE-2 and ROUGE-L, and of ROUGE-L over sentences, one a line (`rougeLsum`).
 
     Args:
         predictions: Texts.
-        references: One text or several for each; the best of several counts, score by score.
-        language: `zh` counts characters; any other words of `a` to `z` and digits, as ROUGE's script does.
-        stemming: Compare stems (Porter's), of words above three letters.
+        references: One or several texts for each; the best one counts, for each score separately.
+        language: `zh` splits into characters; any other into words of `a` to `z` and digits, as ROUGE's script does.
+        stemming: Compare stems (Porter's stemmer) of words with more than three letters.
 
     Returns:
-        Means over the rows. A text without any token scores 0.
+        Means over the rows. A text without tokens scores 0.
 
     Raises:
         ImportError: If `rouge_score` is not installed.
-        ValueError: If the rows do not fit.
+        ValueError: If the numbers of predictions and references differ.
     """
     rows = _rows(predictions, references)
     scorer = require("rouge_score.rouge_scorer", extra=EXTRA, needed_by="ROUGE").RougeScorer(
@@ -63,22 +63,23 @@ def bleu_scores(
     lowercase: bool = False,
     smoothing: str = "exp",
 ) -> dict[str, Any]:
-    """BLEU-4 of the whole corpus, with the length of the nearest reference.
+    """Corpus BLEU-4, with the length of the closest reference.
 
     Args:
         predictions: Texts.
-        references: One text or several for each.
-        language: `zh` counts Chinese characters; any other the words of mteval's `13a`.
-        tokenized: Words are parted by spaces already, as in question generation (Du et al. 2017).
-        lowercase: Ignore case.
-        smoothing: Of orders without a match, as `sacrebleu` names it: `exp` (its default) or `none` (Papineni's).
+        references: One or several texts for each.
+        language: `zh` splits into Chinese characters; any other into the words of mteval's `13a`.
+        tokenized: Whether words are already separated by spaces, as in question generation (Du et al. 2017).
+        lowercase: Whether to ignore case.
+        smoothing: For n-gram orders without a match, in the terms of `sacrebleu`: `exp` (its default) or `none`
+            (Papineni's).
 
     Returns:
-        `bleu`, `precisions` of one to four words, `brevity_penalty`, `length_ratio` and sacrebleu's `signature`.
+        `bleu`, `precisions` for one to four words, `brevity_penalty`, `length_ratio` and sacrebleu's `signature`.
 
     Raises:
         ImportError: If `sacrebleu` is not installed.
-        ValueError: If the rows do not fit.
+        ValueError: If the numbers of predictions and references differ.
     """
     rows = _rows(predictions, references)
     tokenizer = "none" if tokenized else "zh" if language == "zh" else "13a"
@@ -86,7 +87,7 @@ def bleu_scores(
         lowercase=lowercase, tokenize=tokenizer, smooth_method=smoothing, force=True
     )
     most = max(len(golds) for _, golds in rows)
-    # One stream for every reference; `None` stands where a row has fewer.
+    # One stream for each reference; `None` where a row has fewer references.
     streams = [[golds[place] if place < len(golds) else None for _, golds in rows] for place in range(most)]
     score = metric.corpus_score([prediction for prediction, _ in rows], streams)
     return {
@@ -101,22 +102,22 @@ def bleu_scores(
 def meteor_scores(
     predictions: Sequence[str], references: References, *, language: str = "en", synonyms: bool = False
 ) -> dict[str, float]:
-    """METEOR with exact and stem matches, as `nltk` has it (alpha 0.9, beta 3, gamma 0.5); mean over the rows.
+    """METEOR with exact and stem matches, as in `nltk` (alpha 0.9, beta 3, gamma 0.5); mean over the rows.
 
-    Synonyms come from WordNet, whose data `nltk` has to download first (`python -m nltk.downloader wordnet`); without
-    them scores are a little lower than those of `evaluate`'s `meteor`. The paraphrases of METEOR 1.5 (Java), by which
-    question generation is scored in papers, are no part of it.
+    Synonyms come from WordNet, whose data `nltk` must download first (`python -m nltk.downloader wordnet`); without
+    them scores are slightly lower than those of `evaluate`'s `meteor`. The paraphrases of METEOR 1.5 (Java), which
+    papers on question generation use, are not supported.
 
     Args:
         predictions: Texts.
-        references: One text or several for each; the best of several counts.
-        language: `zh` counts characters and has neither stems nor synonyms.
-        synonyms: Match synonyms too.
+        references: One or several texts for each; the best one counts.
+        language: `zh` splits into characters and has neither stems nor synonyms.
+        synonyms: Whether to match synonyms too.
 
     Raises:
         ImportError: If `nltk` is not installed.
-        LookupError: If synonyms are asked for and the data of WordNet are missing.
-        ValueError: If the rows do not fit.
+        LookupError: If synonyms are requested and the data of WordNet are missing.
+        ValueError: If the numbers of predictions and references differ.
     """
     rows = _rows(predictions, references)
     score = require("nltk.translate.meteor_score", extra=EXTRA, needed_by="METEOR").single_meteor_score
@@ -134,7 +135,7 @@ def meteor_scores(
 
 
 class _Characters:
-    """The tokenizer of `rouge_score` for Chinese."""
+    """Tokenizer for Chinese in the interface of `rouge_score`."""
 
     def tokenize(self, text: str) -> list[str]:
         """See `characters`."""
@@ -142,10 +143,10 @@ class _Characters:
 
 
 class _NoSynonyms:
-    """Stands for WordNet where no synonyms are wanted."""
+    """Replaces WordNet where no synonyms are matched."""
 
     def synsets(self, word: str) -> list[Any]:
-        """Meanings of a word: none."""
+        """The meanings of a word: none."""
         return []
 
 
@@ -153,12 +154,12 @@ class _NoStems:
     """A stemmer that leaves words as they are."""
 
     def stem(self, word: str) -> str:
-        """The word."""
+        """Return the word unchanged."""
         return word
 
 
 def _wordnet() -> Any:
-    """Load WordNet and return it.
+    """Load WordNet.
 
     Raises:
         LookupError: If its data are missing.
@@ -174,10 +175,10 @@ def _wordnet() -> Any:
 
 
 def _rows(predictions: Sequence[str], references: References) -> list[tuple[str, list[str]]]:
-    """Every prediction with its references.
+    """Pair every prediction with its references.
 
     Raises:
-        ValueError: If there are no rows, their numbers differ, or a row has no reference.
+        ValueError: If there are no rows, the numbers differ, or a row has no reference.
     """
     if len(predictions) != len(references) or not predictions:
         raise ValueError(f"{len(predictions)} predictions do not fit {len(references)} references.")
@@ -191,7 +192,7 @@ def _rows(predictions: Sequence[str], references: References) -> list[tuple[str,
     return rows
 
 
-# A word-piece tokenizer writes "john ' s", people write "John's", and the scorers of question generation count
+# A word-piece tokenizer writes "john ' s", people write "John's", and the scorers of question generation expect
 # "john 's".
 _CLITIC = re.compile(r"(?<=\w) ?['’] ?(s|m|d|re|ve|ll|t)\b")
 _WORD = re.compile(r"'(?:s|m|d|re|ve|ll|t)\b|\w+|[^\w\s]")
@@ -203,13 +204,13 @@ def score_generated(
 ) -> dict[str, float]:
     """The task's scores by name, as fractions.
 
-    Words of BLEU and METEOR are lower-cased and parted from punctuation on both sides, so that it does not count how a
-    tokenizer puts its pieces together. ROUGE-Lsum compares sentences: lines, or what ends with a full stop where a
-    text has one line.
+    For BLEU and METEOR, words are lower-cased and separated from punctuation in both predictions and references, so
+    that the spacing of a tokenizer's output does not affect the score. ROUGE-Lsum compares sentences: lines, or, in a
+    text of one line, what ends with a full stop.
 
     Raises:
         ImportError: If a package of the extra `generation` is missing.
-        ValueError: If the rows do not fit.
+        ValueError: If the numbers of predictions and references differ.
     """
     language = spec.language
     golds = [list(texts) for texts in references]
@@ -229,7 +230,7 @@ def score_generated(
 
 
 def check_scorers(spec: GenerationSpec) -> None:
-    """Try the task's scores, so that what is missing is known before hours of training.
+    """Compute the task's scores once, so that missing packages are reported before hours of training.
 
     Raises:
         ImportError: If a package of the extra `generation` is missing.
@@ -238,10 +239,10 @@ def check_scorers(spec: GenerationSpec) -> None:
 
 
 def _words(text: str) -> str:
-    """Words and punctuation in lower case, parted by spaces."""
+    """Words and punctuation in lower case, separated by spaces."""
     return " ".join(_WORD.findall(_CLITIC.sub(r" '\1", text.lower())))
 
 
 def _lines(text: str) -> str:
-    """Sentences, one a line."""
+    """Put each sentence on a line."""
     return text if "\n" in text else _SENTENCE_END.sub("\n", text)

@@ -1,4 +1,4 @@
-"""Rows with several choices, one of which is right: checked, and tokenised as one pair of texts for each choice."""
+"""Rows of multiple choice: checked, and tokenized as one pair of texts for each choice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def normalise_choices(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
-    """Choices as texts, in the task's columns; rows of other kinds of tasks stay as they are.
+    """Convert the choices to texts in the task's columns; rows of other kinds of tasks are returned unchanged.
 
     Raises:
-        ValueError: If a row has another number of choices than the task, or one without a text.
+        ValueError: If a row has a different number of choices than the task, or a choice without a text.
     """
     for column in spec.choice_columns:
         wanted = Value("string") if len(spec.choice_columns) > 1 else List(Value("string"))
@@ -37,7 +37,7 @@ def normalise_choices(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
 
 
 def choices_of(batch: dict[str, list[Any]], spec: TaskSpec) -> list[list[str]]:
-    """The choices of every row in their order."""
+    """The choices of every row, in order."""
     if len(spec.choice_columns) == 1:
         return batch[spec.choice_columns[0]]
     return [list(row) for row in zip(*(batch[column] for column in spec.choice_columns), strict=True)]
@@ -50,11 +50,11 @@ def encode_choices(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> dict[str, list[Any]]:
-    """Tokens of context and choice, for every choice of every row.
+    """Tokenize the context with every choice, for every row.
 
     Returns:
-        What the tokenizer gives as lists of `num_labels` sequences a row, `labels` and `length` (the longest choice).
-        Where the task has a second text, every choice continues it.
+        The tokenizer's outputs as lists of `num_labels` sequences for each row, `labels` and `length` (the longest
+        choice). If the task has a second text, every choice continues it.
     """
     choices = choices_of(batch, spec)
     beginnings = batch[spec.text_columns[1]] if len(spec.text_columns) > 1 else [""] * len(choices)

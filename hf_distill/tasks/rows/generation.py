@@ -1,4 +1,4 @@
-"""Rows of generation tasks: the columns of a data set become tokens of sources and targets."""
+"""Rows of generation tasks: loads their columns and tokenizes sources and targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Counts as part of the cache key, as in `preprocessing`.
+# Part of the cache key, as in `preprocessing`.
 CODE_VERSION = 1
 NOTHING_KEPT = (-1, -1)
 _FEATURES = Features(
@@ -43,8 +43,8 @@ class LoadedGeneration(LoadedRows):
 
     Attributes:
         spec: What the task is.
-        dataset: Splits with the columns `parts` (texts of a source), `kept_start` and `kept_end` (the characters of
-            the first part that stay where it is cut, -1 for none) and `references` (texts to be written).
+        dataset: Splits with the columns `parts` (texts of the source), `kept_start` and `kept_end` (the characters of
+            the first part that are kept when it is truncated, -1 for none) and `references` (target texts).
         source: The folder or Hub data set that the rows come from.
     """
 
@@ -58,9 +58,10 @@ def load_generation_task(
 
     Args:
         task: A registered name (`qg/squad`), or a folder of your own, described by its task.yaml or by `fields`.
-        data_dir: Local files of the task: its own folder, or of a registered one a parent. `None` takes the Hub.
-        train: Whether the training split must be there.
-        fields: Fields of `GenerationSpec` that differ; `None` means "not given".
+        data_dir: Local files of the task: its own folder, or, for a registered task, a parent folder. `None` loads
+            from the Hub.
+        train: Whether the training split must exist.
+        fields: Fields of `GenerationSpec` to override; `None` means "not given".
 
     Raises:
         FileNotFoundError: If files or splits are missing.
@@ -93,7 +94,7 @@ def _resolve_spec(name: str, folder: Path | None, fields: dict[str, Any]) -> Gen
 
 
 def _form(rows: Dataset, spec: GenerationSpec, split: str) -> Dataset:
-    """Turn the rows of a split into the columns of `LoadedGeneration`."""
+    """Convert the rows of a split to the columns of `LoadedGeneration`."""
     rows = rename_columns(rows, spec)
     if spec.first_answer and "answers" in rows.column_names:
         rows = _with_first_answer(rows, spec, split)
@@ -125,7 +126,7 @@ def _form(rows: Dataset, spec: GenerationSpec, split: str) -> Dataset:
 
 
 def _without_empty(rows: Dataset, spec: GenerationSpec) -> Dataset:
-    """Training rows with source and target; the others are counted."""
+    """Drop training rows with an empty source or target, and count them."""
     texts = zip(rows["parts"], rows["references"], strict=True)
     whole = [number for number, (parts, references) in enumerate(texts) if any(parts) and any(references)]
     if len(whole) == len(rows):
@@ -138,7 +139,7 @@ def _without_empty(rows: Dataset, spec: GenerationSpec) -> Dataset:
 
 
 def _with_first_answer(rows: Dataset, spec: GenerationSpec, split: str) -> Dataset:
-    """Rows of question answering with `answer` and `answer_start`; questions without an answer are left out."""
+    """Rows of question answering with `answer` and `answer_start`; questions without an answer are dropped."""
     answered = [number for number, answers in enumerate(rows["answers"]) if answers and answers["text"]]
     if len(answered) < len(rows):
         logger.warning(
@@ -165,7 +166,7 @@ def _form_row(row: Mapping[str, Any], spec: GenerationSpec) -> dict[str, Any]:
 
 
 def _place(text: str, piece: str, start: Any) -> tuple[int, int]:
-    """Find a piece in a text: at its given start if it is there, else where it is first found."""
+    """Find a passage in a text: at its given start if it is there, else at its first occurrence."""
     start = -1 if start is None else int(start)
     if start < 0 or text[start : start + len(piece)] != piece:
         start = text.find(piece)
@@ -173,7 +174,7 @@ def _place(text: str, piece: str, start: Any) -> tuple[int, int]:
 
 
 def _merged(rows: Dataset) -> Dataset:
-    """One row for each source, with the references of all its rows."""
+    """Merge rows with equal sources into one row with the references of all."""
     merged: dict[Any, dict[str, Any]] = {}
     for row in rows:
         known = merged.setdefault((*row["parts"], row["kept_start"]), {**row, "references": []})
@@ -188,23 +189,23 @@ def tokenize_generation(
     max_source_length: int,
     max_target_length: int,
 ) -> Dataset:
-    """Tokenise rows of a generation task.
+    """Tokenize the rows of a generation task.
 
-    Too long a source loses tokens of its first part, around the piece that is to be kept if there is one, else at its
-    end; later parts have at most half of the room. Too long a target loses its end.
+    A source that is too long loses tokens of its first part: around the passage to keep if there is one, else at its
+    end. The later parts get at most half of the length. A target that is too long loses its end.
 
     Args:
         rows: As in `LoadedGeneration`.
-        tokenizer: Of the model; its separator joins the parts of a source.
-        max_source_length: Tokens of a source at most, with those that begin and end it.
-        max_target_length: Tokens of a target at most, with the one that ends it.
+        tokenizer: The model's tokenizer; its separator token joins the parts of a source.
+        max_source_length: Maximum tokens of a source, including the begin and end tokens.
+        max_target_length: Maximum tokens of a target, including the end token.
 
     Returns:
-        `source` and `target` (ids of the first reference), both without the special tokens around them, and `length`,
-        the tokens of both with them.
+        `source` and `target` (ids of the first reference), both without special tokens at the ends, and `length`, the
+        number of tokens of both with special tokens.
 
     Raises:
-        ValueError: If the tokenizer has no separator, or a length leaves no room for text.
+        ValueError: If the tokenizer has no separator token, or a maximum length leaves no room for text.
     """
     for name, value, least in (("source", max_source_length, 3), ("target", max_target_length, 2)):
         if value < least:
@@ -245,21 +246,21 @@ def _encode(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Return the token ids of texts, uncut and without special tokens."""
+    """Return the token ids of texts, not truncated and without special tokens."""
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
 
 def _source(
     parts: Sequence[list[int]], text: str, span: tuple[int, int], tokenizer: PreTrainedTokenizerBase, room: int
 ) -> list[int]:
-    """The parts of one source joined and cut to `room` tokens.
+    """Join the parts of one source, truncated to `room` tokens.
 
     Args:
-        parts: Token ids of each.
+        parts: Token ids of each part.
         text: The first part.
-        span: Its characters that are to stay; -1 for none.
-        tokenizer: Counts the tokens before them.
-        room: Tokens of the whole.
+        span: Its characters that are kept; -1 for none.
+        tokenizer: Used to count the tokens before them.
+        room: Maximum tokens of the source.
     """
     rest = [token for part in parts[1:] for token in (tokenizer.sep_token_id, *part)]
     if len(parts[0]) + len(rest) > room:
@@ -269,7 +270,7 @@ def _source(
     if len(first) > room:
         begin = 0
         if span != NOTHING_KEPT:
-            # Tokens before the piece and up to its end, for any kind of tokenizer.
+            # Count the tokens before the passage and up to its end; this works with any kind of tokenizer.
             before, until = (len(ids) for ids in _ids(tokenizer, [text[: span[0]], text[: span[1]]]))
             begin = min(max(0, (before + until - room) // 2), len(first) - room)
         first = first[begin : begin + room]

@@ -1,4 +1,4 @@
-"""Turns a model's outputs for tokens into scores of words and of answers."""
+"""Converts a model's outputs for tokens into scores of words and of answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIVERGED = "Lower `--learning_rate`, or train without `--fp16`."
 
 
 def score_words(spec: TaskSpec, rows: Dataset, tokens: Dataset, outputs: np.ndarray) -> dict[str, float]:
-    """Scores of the words' tags. A word that was cut off counts as `O` (or the first tag): it is not left out.
+    """Scores of the words' tags. A truncated word counts as tagged `O` (or with the first tag); it is not ignored.
 
     Args:
         spec: A task of token classification.
@@ -68,7 +68,7 @@ def score_words(spec: TaskSpec, rows: Dataset, tokens: Dataset, outputs: np.ndar
 
 
 def _best_tags(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
-    """Tags (N, T), -1 where an output is not finite."""
+    """Tags (N, T); -1 where an output is not finite."""
     if outputs.ndim == 2:
         return outputs
     if outputs.ndim != 3 or outputs.shape[-1] != spec.num_labels:
@@ -79,7 +79,7 @@ def _best_tags(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
 
 
 def tag_scores(spec: TaskSpec, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-    """The task's scores; tags that mark no entities have an accuracy only."""
+    """The task's scores; if the tags do not mark entities, only the accuracy."""
     if set(spec.metrics) & set(ENTITY_METRICS[:3]):
         scores = entity_scores(predictions, references)
         return {name: scores[name] for name in spec.metrics}
@@ -90,20 +90,20 @@ def tag_scores(spec: TaskSpec, predictions: list[list[str]], references: list[li
 def score_answers(
     spec: TaskSpec, rows: Dataset, tokens: Dataset, start: np.ndarray, end: np.ndarray
 ) -> dict[str, float]:
-    """Scores of the best span of every question, over all windows of its context, by the task's official script.
+    """Score the best span of every question over all windows of its context, by the task's official script.
 
-    Where there may be no answer (SQuAD 2.0), the scores are those at a null-score difference of 0 and, as `best_...`,
-    at the threshold that is best on these questions.
+    If a question may have no answer (SQuAD 2.0), the scores are those at a null-score difference of 0 and, as
+    `best_...`, at the threshold that is best on these questions.
 
     Args:
         spec: A task of question answering.
         rows: Normalised rows.
         tokens: Their windows, with `row`, `offset_starts` and `offset_ends`.
-        start: Scores of a token to be the first of the answer, (N, T), in the order of `tokens`.
-        end: Likewise of the last.
+        start: Scores of each token as the first token of the answer, (N, T), in the order of `tokens`.
+        end: Scores of each token as the last token of the answer, (N, T).
 
     Raises:
-        ValueError: If an output is not finite, or a question has no answer that is known.
+        ValueError: If an output is not finite, or no answer of a question is known.
     """
     windows = tokens.select_columns(["row", "offset_starts", "offset_ends"])
     spans = decode_spans(
@@ -115,7 +115,7 @@ def score_answers(
         with_null=spec.may_have_no_answer,
     )
     scores = _script(spec, spans, {str(number): gold["text"] for number, gold in enumerate(rows[spec.label_column])})
-    # SQuAD 2.0 scores questions with and without an answer apart, where there are any.
+    # SQuAD 2.0 has separate scores for questions with and without an answer, if there are any.
     return {name: scores[name] for name in spec.metrics if name in scores}
 
 
@@ -123,7 +123,8 @@ def _script(spec: TaskSpec, spans: list[SpanPrediction], references: dict[str, l
     """Scores of the best spans by the official script of the task."""
     predictions = {str(span.row): span.text for span in spans}
     if spec.answer_scorer == "squad_v2":
-        # The script searches the threshold itself, so it gets every best span, also of a question that has no answer.
+        # The script searches the threshold itself, so it gets the best span of every question, even of unanswerable
+        # ones.
         differences = {str(span.row): float(span.null_score_difference or 0.0) for span in spans}
         return squad_v2_scores(predictions, references, differences, no_answer_threshold=0.0)
     if spec.answer_scorer == "cmrc2018":

@@ -1,4 +1,4 @@
-"""Named functions that make columns of a row from its official ones (`TaskSpec.preprocessing`)."""
+"""Named functions that compute columns from the official columns of a row (`TaskSpec.preprocessing`)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from datasets import Dataset, List, Value
 from hf_distill.tasks.rows.questions import ANSWERS
 from hf_distill.tasks.spec import TaskSpec
 
-# Around the noun and around the pronoun that may mean it, as in the baselines of CLUE.
+# Marks around the noun and around the pronoun that may refer to it, as in the baselines of CLUE.
 NOUN_MARKS = ("_", "_")
 PRONOUN_MARKS = ("[", "]")
-# Choices of a row of ARC and of MathQA.
+# The number of choices in ARC and in MathQA.
 FIVE = 5
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A way to make columns of others.
+    """A way to compute columns from others.
 
     Attributes:
         columns: Columns that it reads.
-        make: What is made of their values; of several columns a tuple.
-        made: The columns that are made, with their types; by default the first one that is read, a text.
-        only: A column, and the value of the rows that are the task's; the others are left out.
+        make: Function of their values; it returns a tuple if it makes several columns.
+        made: The columns that are made, with their types; by default the first column that is read, as text.
+        only: A column and a value: only rows with this value belong to the task; the others are dropped.
     """
 
     columns: tuple[str, ...]
@@ -38,12 +38,12 @@ class Preprocessing:
 
 
 def join_keywords(keywords: Any) -> str:
-    """Keywords of CSL joined by spaces, as CLUE's baselines give them to a model; a text stays as it is."""
+    """Join the keywords of CSL with spaces, as CLUE's baselines do; a text is returned unchanged."""
     return keywords if isinstance(keywords, str) else " ".join(str(word) for word in keywords)
 
 
 def mark_spans(text: str, target: Mapping[str, Any]) -> str:
-    """Text of CLUEWSC with the noun as `_noun_` and the pronoun as `[pronoun]`, at the places that the row names.
+    """Write the noun in a text of CLUEWSC as `_noun_` and the pronoun as `[pronoun]`, at the given positions.
 
     Args:
         text: The sentences.
@@ -59,31 +59,31 @@ def mark_spans(text: str, target: Mapping[str, Any]) -> str:
         end = begin + len(target[f"{name}_text"])
         if not 0 <= begin <= end <= len(text):
             raise ValueError(f"the text {text!r} has no characters {begin} to {end} ({name} of {dict(target)}).")
-        # A span that closes where another opens closes first.
+        # Where one span ends and another begins, the closing mark comes first.
         inserts += [(end, 0, closing), (begin, 1, opening)]
-    # From the end of the text, so that the places before stay right.
+    # Insert from the end of the text, so that earlier positions stay valid.
     for place, _, mark in sorted(inserts, reverse=True):
         text = text[:place] + mark + text[place:]
     return text
 
 
 def join_answer(question: str, answer: str) -> str:
-    """The question of MultiRC and one of its answers, which is judged by itself."""
+    """Join a question of MultiRC with one of its answers, which is classified on its own."""
     return f"{question} {answer}"
 
 
 def mark_words(text: str, noun_index: int, noun: str, pronoun_index: int, pronoun: str) -> str:
-    """Text of SuperGLUE's WSC with the noun as `_noun_` and the pronoun as `[pronoun]`, as `mark_spans` has them.
+    """Write the noun in a text of SuperGLUE's WSC as `_noun_` and the pronoun as `[pronoun]`, as `mark_spans` does.
 
     Args:
         text: The sentences.
-        noun_index: Which word of the text the noun begins with.
+        noun_index: Index of the word at which the noun begins.
         noun: The noun; it may have several words.
-        pronoun_index: Likewise of the pronoun.
+        pronoun_index: Index of the word at which the pronoun begins.
         pronoun: The pronoun.
 
     Raises:
-        ValueError: If the text has fewer words.
+        ValueError: If the text has too few words.
     """
     words = text.split()
     for index, span, (opening, closing) in ((noun_index, noun, NOUN_MARKS), (pronoun_index, pronoun, PRONOUN_MARKS)):
@@ -96,15 +96,15 @@ def mark_words(text: str, noun_index: int, noun: str, pronoun_index: int, pronou
 
 
 def choice_texts(choices: Mapping[str, Any]) -> list[str]:
-    """Choices of `{"text": [...], "label": [...]}`."""
+    """The choices in `{"text": [...], "label": [...]}`."""
     return list(choices["text"])
 
 
 def five_choices(choices: Mapping[str, Any]) -> list[str]:
-    """The same for ARC, filled up with empty choices to five.
+    """The choices of ARC, padded to five with empty choices.
 
     Raises:
-        ValueError: If there are more.
+        ValueError: If there are more than five.
     """
     texts = choice_texts(choices)
     if len(texts) > FIVE:
@@ -113,14 +113,14 @@ def five_choices(choices: Mapping[str, Any]) -> list[str]:
 
 
 def lettered_options(options: str) -> list[str]:
-    """The options of MathQA, such as `a ) 38 , b ) 27.5 , ... , e ) none`, filled up with empty ones to five."""
+    """The options of MathQA, such as `a ) 38 , b ) 27.5 , ... , e ) none`, padded to five with empty ones."""
     found = re.split(r"(?:^|,)\s*[a-e]\s*\)\s*", options.strip())[1:]
     texts = [text.strip(" ,") for text in found][:FIVE]
     return texts + [""] * (FIVE - len(texts))
 
 
 def placed_answer(answer: str, first: str, second: str, third: str, question: str) -> tuple[list[str], str]:
-    """Choices of SciQ and the place of the right answer among them, which the question decides."""
+    """Choices of SciQ and the position of the right answer among them, which is derived from the question."""
     place = zlib.crc32(question.encode()) % 4
     choices = [first, second, third]
     choices.insert(place, answer)
@@ -128,7 +128,7 @@ def placed_answer(answer: str, first: str, second: str, third: str, question: st
 
 
 def spans_of(answers: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The answers of MRQA in SQuAD's form: each text at the first of its places."""
+    """The answers of MRQA in SQuAD's format: each text at its first position."""
     starts = [
         spans["start"][0] if isinstance(spans, Mapping) else spans[0]["start"] for spans in answers["char_spans"]
     ]
@@ -136,7 +136,7 @@ def spans_of(answers: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _mrqa(name: str) -> Preprocessing:
-    """The rows of MRQA that come from one data set."""
+    """Preprocessing of the rows of MRQA that come from one data set."""
     return Preprocessing(
         columns=("detected_answers",), make=spans_of, made={"answers": ANSWERS}, only=("subset", name)
     )
@@ -165,10 +165,10 @@ PREPROCESSINGS: dict[str, Preprocessing] = {
 
 
 def preprocess_rows(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
-    """Rows whose text column holds what the model reads; unchanged where the task has no preprocessing.
+    """Apply the task's preprocessing to rows; they are unchanged if it has none.
 
     Raises:
-        ValueError: If the name is unknown, a column that is read is missing, or a row does not fit.
+        ValueError: If the preprocessing is unknown, a column that it reads is missing, or a row does not fit.
     """
     if spec.preprocessing is None:
         return rows

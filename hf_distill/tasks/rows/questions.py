@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Longest question in tokens, as in the script that BERT was published with.
+# Maximum tokens of a question, as in BERT's published script.
 MAX_QUESTION_LENGTH = 64
 OUTSIDE = -1
 ANSWERS = {"text": List(Value("string")), "answer_start": List(Value("int64"))}
 
 
 def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
-    """Question and context as text, answers as lists of texts and of their first characters in the context.
+    """Convert question and context to texts, and answers to lists of texts and their first characters in the context.
 
-    Training rows of which no answer stands at its place are counted and left out; a question without any answer is
-    one that the context does not answer.
+    Training rows in which no answer stands at its `answer_start` are counted and dropped. A question without any
+    answer is unanswerable.
 
     Raises:
-        ValueError: If answers have another form, or a row has no question or context.
+        ValueError: If answers have another format, or a row has no question or context.
     """
     question, context = spec.text_columns
     for column in (question, context):
@@ -68,10 +68,10 @@ def normalise_questions(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset
 
 
 def _fill_answers(rows: Dataset, spec: TaskSpec, split: str) -> Dataset:
-    """Rows whose answers are null, as those of questions that the context does not answer.
+    """Replace null answers by empty ones, which mark unanswerable questions.
 
     Raises:
-        ValueError: If a row has not one place for each text.
+        ValueError: If a row does not have one position for each text.
     """
     answers = spec.label_column
     found = rows.with_format(None)[answers][:]
@@ -95,7 +95,7 @@ def _fill_answers(rows: Dataset, spec: TaskSpec, split: str) -> Dataset:
 
 
 def has_answers(rows: Dataset, spec: TaskSpec) -> bool:
-    """Whether any question of normalised rows has an answer; none has one in a hidden test set."""
+    """Whether any question of normalised rows has an answer; in a hidden test set none has."""
     counts = pyarrow.compute.list_value_length(
         pyarrow.compute.struct_field(rows.with_format("arrow")[spec.label_column][:], "text")
     )
@@ -110,12 +110,12 @@ def encode_questions(
     max_length: int,
     doc_stride: int,
 ) -> dict[str, list[Any]]:
-    """Windows of question and context; a row gives as many as its context needs.
+    """Tokenize question and context into windows; a row gives as many windows as its context needs.
 
     Returns:
-        What the tokenizer gives, `start_positions` and `end_positions` (tokens of the first answer that stands at its
-        place; the first token where the window does not hold it), `row`, `offset_starts` and `offset_ends` (characters
-        of the context, -1 for other tokens) and `length`.
+        The tokenizer's outputs; `start_positions` and `end_positions`, the tokens of the first answer that stands at
+        its `answer_start` (the first token of the row if the window does not contain it); `row`; `offset_starts` and
+        `offset_ends`, the characters of each token in the context, -1 for other tokens; and `length`.
     """
     question_column, context_column = spec.text_columns
     questions = cut_questions(batch[question_column], tokenizer, max_length)
@@ -151,7 +151,7 @@ def encode_questions(
 
 
 def cut_questions(questions: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[str]:
-    """Questions without space at the ends, each of at most 64 tokens and of half a row."""
+    """Strip the questions and truncate each to at most 64 tokens and half of `max_length`."""
     limit = min(MAX_QUESTION_LENGTH, max(1, max_length // 2 - tokenizer.num_special_tokens_to_add(pair=True)))
     stripped = [question.strip() for question in questions]
     offsets = tokenizer(stripped, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
@@ -162,10 +162,10 @@ def cut_questions(questions: list[str], tokenizer: PreTrainedTokenizerBase, max_
 
 
 def window_stride(spec: TaskSpec, max_length: int, doc_stride: int | None, num_special_tokens: int) -> int:
-    """Tokens that two windows share: as asked for, or the task's, at most half of a window's least room for context.
+    """Tokens that two windows share: the given number, or the task's, limited to half of a window's smallest context.
 
     Raises:
-        ValueError: If what was asked for leaves no room for new tokens.
+        ValueError: If the given number leaves no room for new tokens.
     """
     question = min(MAX_QUESTION_LENGTH, max(1, max_length // 2 - num_special_tokens))
     room = max_length - question - num_special_tokens
@@ -180,7 +180,7 @@ def window_stride(spec: TaskSpec, max_length: int, doc_stride: int | None, num_s
 
 
 def _first_answer(answers: dict[str, list[Any]], context: str) -> tuple[int, int] | None:
-    """Return first character and end of the first answer that stands at its `answer_start`."""
+    """Return the first character and the end of the first answer that stands at its `answer_start`."""
     for text, start in zip(answers["text"], answers["answer_start"], strict=True):
         if text and start >= 0 and context[start : start + len(text)] == text:
             return start, start + len(text)
@@ -188,7 +188,7 @@ def _first_answer(answers: dict[str, list[Any]], context: str) -> tuple[int, int
 
 
 def _answer_tokens(answer: tuple[int, int] | None, starts: list[int], ends: list[int]) -> tuple[int, int]:
-    """First and last token of an answer; twice the first token of the row where the window does not hold all of it."""
+    """First and last token of an answer; both the first token of the row if the window does not contain all of it."""
     if answer is None:
         return 0, 0
     begin, end = answer

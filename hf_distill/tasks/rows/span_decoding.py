@@ -1,8 +1,8 @@
-"""Turns start and end scores of overlapping windows into answers cut from their contexts.
+"""Converts start and end scores of overlapping windows into answers cut from their contexts.
 
-N windows, T tokens of the padded batch, t context tokens of one window, L `max_answer_length`. A long context is read
-in several windows; the best span of any of them answers the question (Devlin et al. 2019, section 4.2; with no answer,
-section 4.3: the null score is that of the span at the first token, `[CLS]`).
+Shape legend: N windows, T tokens of the padded batch, t context tokens of one window, L `max_answer_length`. A long
+context is read in several windows; the best span of all windows answers the question (Devlin et al. 2019, section 4.2;
+unanswerable questions, section 4.3: the null score is that of the span at the first token, `[CLS]`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Span(NamedTuple):
-    """A span of a context: start score plus end score, its first character, the character after its last."""
+    """A span of a context: start score plus end score, its first character, and the character after its last."""
 
     score: float
     start: int
@@ -28,11 +28,12 @@ class SpanPrediction:
     """The model's answer to one question.
 
     Attributes:
-        row: Number of the question, as in `contexts`.
-        text: The best span, also where "no answer" scores more; empty where no window holds a token of the context.
-        span: Where it stands; `None` likewise.
-        null_score_difference: Least `[CLS]` score of the windows minus the score of the best span, infinite where
-            there is no span; `None` where "no answer" was not asked for.
+        row: Index of the question in `contexts`.
+        text: The best span, even if "no answer" has a higher score; empty if no window contains a token of the
+            context.
+        span: The position of the text; `None` in the same case.
+        null_score_difference: The lowest `[CLS]` score of the windows minus the score of the best span; infinite if
+            there is no span; `None` if "no answer" is not allowed.
     """
 
     row: int
@@ -50,27 +51,27 @@ def decode_spans(
     max_answer_length: int = 30,
     with_null: bool = False,
 ) -> list[SpanPrediction]:
-    """The best span of every question over its windows.
+    """Find the best span of every question over its windows.
 
-    A span starts and ends at tokens of the context, does not end before it starts and has at most `max_answer_length`
-    tokens. None is lost: all of a window's spans are compared. Among equal scores the earlier window goes first, then
-    the earlier start, then the shorter span.
+    A span starts and ends at tokens of the context, does not end before it starts, and has at most `max_answer_length`
+    tokens. All such spans of a window are compared, not only the top few. Ties are broken in favour of the earlier
+    window, then the earlier start, then the shorter span.
 
     Args:
         start_logits: Start scores, (N, T).
         end_logits: End scores, (N, T).
-        features: One per window: `row`, the question's number; `offset_starts` and `offset_ends`, the characters of
-            every token in the context, -1 for tokens outside it. Scores beyond their length are padding.
-        contexts: One text per question.
-        max_answer_length: Tokens of the longest span.
-        with_null: Whether questions may have no answer: token 0 of every window is `[CLS]`.
+        features: One for each window: `row`, the index of the question; `offset_starts` and `offset_ends`, the
+            characters of every token in the context, -1 for tokens outside it. Scores beyond their length are padding.
+        contexts: One text for each question.
+        max_answer_length: Maximum tokens of a span.
+        with_null: Whether questions may have no answer: then token 0 of every window is `[CLS]`.
 
     Returns:
-        One prediction per context, in order.
+        One prediction for each context, in order.
 
     Raises:
-        ValueError: If shapes or lengths do not fit, a score is not finite, a window has no context or a context no
-            window, or a number is below 1.
+        ValueError: If shapes or lengths do not match, a score is not finite, a window has no context, a context has no
+            window, or `max_answer_length` is below 1.
     """
     if max_answer_length < 1:
         raise ValueError(f"`max_answer_length` must be at least 1, got {max_answer_length}.")
@@ -102,7 +103,7 @@ def decode_spans(
 def _own_scores(
     start: np.ndarray, end: np.ndarray, offsets: tuple[np.ndarray, np.ndarray], number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of a window's own tokens, without padding, in double precision."""
+    """The scores of a window without padding, in double precision."""
     length = len(offsets[0])
     if length != len(offsets[1]) or not 0 < length <= len(start):
         raise ValueError(
@@ -120,7 +121,7 @@ def _own_scores(
 def _best_span(
     start: np.ndarray, end: np.ndarray, offset_starts: np.ndarray, offset_ends: np.ndarray, longest: int
 ) -> Span | None:
-    """The best span of one window; `None` where it holds no token of the context."""
+    """The best span of one window; `None` if the window contains no token of the context."""
     allowed = (offset_starts >= 0) & (offset_ends > offset_starts)
     positions = np.flatnonzero(allowed)
     if not len(positions):
@@ -129,7 +130,7 @@ def _best_span(
     longest = min(longest, after - first)
     start = np.where(allowed, start, -np.inf)[first:after]
     end = np.pad(np.where(allowed, end, -np.inf)[first:after], (0, longest - 1), constant_values=-np.inf)
-    # (t, L): entry (i, j) is the span from token i with j more tokens, so that reading order settles ties.
+    # (t, L): entry (i, j) is the span that starts at token i and has j more tokens, so argmax order breaks ties.
     scores = start[:, None] + np.lib.stride_tricks.sliding_window_view(end, longest)
     begin, extra = np.unravel_index(scores.argmax(), scores.shape)
     last = first + begin + extra
@@ -137,8 +138,8 @@ def _best_span(
 
 
 def _prediction(row: int, context: str, spans: Sequence[Span | None], null: float | None) -> SpanPrediction:
-    """A question's prediction from the best spans of its windows; `null` is `None` where all have an answer."""
-    # The first of equal ones.
+    """A question's prediction from the best spans of its windows; `null` is `None` if every question has an answer."""
+    # `max` returns the first of equal spans.
     best = max((span for span in spans if span is not None), key=lambda span: span.score, default=None)
     if best is None:
         return SpanPrediction(row, "", None, None if null is None else math.inf)

@@ -1,7 +1,7 @@
-"""Turns text into tokens: rows of one text or of two, of any data set, checked row by row.
+"""Tokenizes text: rows of one text or of a pair, from any data set, checked row by row.
 
 A row may also be a query with candidates, a list of texts in the column `candidates`: each candidate becomes a pair
-with the query, and the tokens of a row are a list of sequences.
+with the query, and the row's tokens become a list of sequences.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Rows whose lengths are read together.
+# Rows whose lengths are read at once.
 COUNTED_ROWS = 10_000
 LENGTH_COLUMN = "length"
 PAIR_COLUMN = "text_pair"
@@ -31,7 +31,7 @@ CANDIDATES_COLUMN = "candidates"
 
 
 def checksum_of_rows(rows: datasets.Dataset) -> str:
-    """Return a checksum of the rows of a data set in their order, with the names of their columns."""
+    """Return a checksum of the rows of a data set in order, with the names of their columns."""
     digest = xxhash.xxh3_128(" ".join(rows.column_names).encode())
     for table in rows.with_format("arrow").iter(batch_size=COUNTED_ROWS):
         sink = pa.BufferOutputStream()
@@ -49,24 +49,24 @@ def tokenize_text(
     max_length: int = 128,
     keep: Sequence[str] = (),
 ) -> Any:
-    """Tokenize one text column, with `text_pair` as the second text of a row where it holds one; the rest is dropped.
+    """Tokenize one text column, with `text_pair` as the second text if the row has one; other columns are dropped.
 
-    Where there is a column `candidates`, the text is a query, and each row has a sequence for each of its candidates.
+    If there is a column `candidates`, the text is a query, and each row gets a sequence for each of its candidates.
 
     Args:
         dataset: A `Dataset` or `IterableDataset` with `text_column`.
         tokenizer: The tokenizer of teacher and student.
         text_column: Name of the column.
-        max_length: Longest row in tokens; the rest is cut off.
-        keep: Other columns that stay, where there are such.
+        max_length: Maximum tokens of a row; longer rows are truncated.
+        keep: Other columns that stay, if they exist.
 
     Returns:
-        The data set with what the tokenizer gives (no padding) and `length`, the tokens of each row; of a row with
-        candidates those that it has once these are padded to the longest.
+        The data set with the tokenizer's outputs (not padded) and `length`, the number of tokens of each row; for a
+        row with candidates, their number of tokens after padding to the longest.
 
     Raises:
-        ValueError: If the column is missing, or a row of it holds no text; then the message names column and row. Of
-            a stream this is known when the row is read.
+        ValueError: If the column is missing, or a row has no text in it; the message names the column and the row. For
+            a stream, the error is raised when the row is read.
     """
     columns = columns_of(dataset)
     if text_column not in columns:
@@ -103,21 +103,21 @@ def say_rows_cut(
     special: int = 0,
     because: str = "`--max_length`",
 ) -> None:
-    """As `say_cut`, of rows with the column `length`: the tokens of a row, or of its longest sequence.
+    """Warn as `say_cut` does, from the column `length`: the tokens of a row, or of its longest sequence.
 
     Args:
         tokens: The rows.
-        max_length: Tokens at which a row, or each sequence of it, was cut.
-        what: Name of the rows.
-        ids: A column of tokens, or of lists of such, that is looked at in place of `length`.
-        special: Tokens that belong to each row and are not in the column.
-        because: What decides the length.
+        max_length: Number of tokens to which a row, or each of its sequences, was truncated.
+        what: Name of the rows, for the message.
+        ids: A column of tokens, or of lists of tokens, that is counted instead of `length`.
+        special: Number of special tokens of each row that are not in the column.
+        because: The setting that determines the length, for the message.
     """
     at_limit, limit = 0, max_length - special
     for table in tokens.select_columns([ids or LENGTH_COLUMN]).with_format("arrow").iter(batch_size=COUNTED_ROWS):
         values = table[ids or LENGTH_COLUMN].combine_chunks()
         if ids is not None and _is_list(values.type.value_type):
-            # Sequences of all rows one after the other, and the row of each.
+            # The sequences of all rows in one array, and the row of each sequence.
             places = pc.list_parent_indices(values)
             full = pc.greater_equal(pc.list_value_length(values.flatten()), limit)
             at_limit += len(pc.unique(places.filter(full)))
@@ -132,14 +132,14 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def say_cut(at_limit: int, rows: int, max_length: int, what: str = "rows", because: str = "`--max_length`") -> None:
-    """Warn where rows fill all that is read of them: what they hold beyond it is lost.
+    """Warn if rows have the maximum length: any text beyond it was probably cut off.
 
     Args:
-        at_limit: How many rows have `max_length` tokens.
-        rows: How many there are.
-        max_length: Tokens at which a row is cut.
-        what: Name of the rows.
-        because: What decides the length.
+        at_limit: Number of rows with `max_length` tokens.
+        rows: Number of all rows.
+        max_length: Number of tokens to which rows were truncated.
+        what: Name of the rows, for the message.
+        because: The setting that determines the length, for the message.
     """
     if at_limit:
         logger.warning(
@@ -149,9 +149,9 @@ def say_cut(at_limit: int, rows: int, max_length: int, what: str = "rows", becau
 
 
 def remember_length(tokenizer: Any, max_length: int) -> None:
-    """Leave a tokenizer as if it had just cut rows, also where `datasets` had their tokens in its cache.
+    """Set a tokenizer's truncation as if it had just truncated rows, even if `datasets` took them from its cache.
 
-    What is saved with a model then says at which length its rows were cut (see `remembered_length`).
+    A tokenizer that is saved with a model then records the length to which its rows were truncated.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -159,10 +159,10 @@ def remember_length(tokenizer: Any, max_length: int) -> None:
 
 
 def remembered_length(tokenizer: Any) -> int | None:
-    """The length at which a tokenizer that was just loaded cut the last rows, which are mostly those of the training.
+    """The length to which a loaded tokenizer last truncated rows, which is usually that of its training.
 
     Returns:
-        `None` where nothing is known: its folder says nothing, or it has no `tokenizer.json`.
+        `None` if it is unknown: its folder does not record it, or has no `tokenizer.json`.
     """
     cut = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None)
     return None if cut is None else int(cut["max_length"])
@@ -171,7 +171,8 @@ def remembered_length(tokenizer: Any) -> int | None:
 def columns_of(dataset: Any) -> list[str]:
     """Names of the columns of a `Dataset` or `IterableDataset`.
 
-    A stream of files, of a generator or of mapped rows does not know them beforehand: its first row shows them.
+    A stream of files, of a generator or of mapped rows does not know them in advance: they are read from its first
+    row.
 
     Raises:
         ValueError: If such a stream has no rows.
@@ -185,12 +186,12 @@ def columns_of(dataset: Any) -> list[str]:
 
 
 def has_transform(dataset: Any) -> bool:
-    """Whether a `Dataset` has a transform (`with_transform`): its columns say nothing about its rows."""
+    """Whether a `Dataset` has a transform (`with_transform`), so that its columns do not describe its rows."""
     return isinstance(dataset, datasets.Dataset) and dataset.format["type"] == "custom"
 
 
 def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
-    """Return how many values every row has in a column, without reading them; `None` where only the rows tell.
+    """Return the number of values of every row in a column, without reading the rows; `None` if that is impossible.
 
     Args:
         dataset: Anything with rows.
@@ -208,11 +209,11 @@ def stored_lengths(dataset: Any, column: str = "input_ids") -> list[int] | None:
 
 
 def stored_maximum(dataset: Any, column: str) -> int | None:
-    """Return the largest number in the lists of a column, without making rows; `None` where only the rows tell.
+    """Return the largest number in the lists of a column, without reading the rows; `None` if that is impossible.
 
     Args:
         dataset: Anything with rows.
-        column: A column of lists of whole numbers, or of lists of such.
+        column: A column of lists of integers, or of lists of such lists.
     """
     if has_transform(dataset) or not isinstance(dataset, datasets.Dataset) or column not in dataset.column_names:
         return None
@@ -227,22 +228,22 @@ def stored_maximum(dataset: Any, column: str) -> int | None:
 
 
 def _list_lengths(values: pa.ChunkedArray) -> list[int]:
-    """Values of each list; tensors of a fixed shape (`Array2D`) are lists of their first axis."""
+    """Number of values of each list; tensors of a fixed shape (`Array2D`) are lists along their first axis."""
     if isinstance(values.type, pa.ExtensionType):
         values = pa.chunked_array([chunk.storage for chunk in values.chunks], values.type.storage_type)
     return pc.fill_null(pc.list_value_length(values), 0).to_pylist()
 
 
 def check_texts(batch: dict[str, list[Any]], text_column: str, numbers: Sequence[int]) -> None:
-    """Check that every row has a text, and a second one or None.
+    """Check that every row has a text, and a second text or None.
 
     Args:
-        batch: Columns of some rows.
-        text_column: That of the text; that of the second text is `text_pair`.
-        numbers: The rows' numbers in the data set, for the message.
+        batch: Columns of a batch of rows.
+        text_column: Column of the text; the second text is in `text_pair`.
+        numbers: Indices of the rows in the data set, for the message.
 
     Raises:
-        ValueError: If a row has something else, or no candidate where there is a column of them.
+        ValueError: If a row has another value, or an empty list where there is a column of candidates.
     """
     for number, texts in zip(numbers, batch.get(CANDIDATES_COLUMN, ()), strict=False):
         if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
@@ -269,7 +270,7 @@ def _shown(value: Any) -> str:
 def encode_batch(
     tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, list[Any]], text_column: str, max_length: int
 ) -> dict[str, list[Any]]:
-    """The tokens of checked rows: a sequence a row, or one for each of its candidates where a row has such."""
+    """Tokenize checked rows: one sequence for each row, or one for each candidate if a row has candidates."""
     if CANDIDATES_COLUMN not in batch:
         return _encode(tokenizer, batch[text_column], batch.get(PAIR_COLUMN), max_length)
     lists = batch[CANDIDATES_COLUMN]
@@ -281,14 +282,14 @@ def encode_batch(
 
 
 def padded_length(ids: Sequence[Any]) -> int:
-    """Tokens of a row, of candidates once they are padded to the longest."""
+    """Number of tokens of a row; for a row with candidates, after padding to the longest."""
     return max(map(len, ids)) * len(ids) if ids and isinstance(ids[0], list) else len(ids)
 
 
 def _encode(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], seconds: list[str | None] | None, max_length: int
 ) -> dict[str, list[Any]]:
-    """Token ids of single texts and of pairs, in the order of the rows; a tokenizer takes only one kind at a time."""
+    """Tokenize single texts and pairs, in the order of the rows; one call of a tokenizer takes only one kind."""
     options: dict[str, Any] = {"truncation": True, "max_length": max_length}
     rows = list(zip(texts, seconds or [None] * len(texts), strict=True))
     paired = [row for row, (_, second) in enumerate(rows) if second is not None]
@@ -306,7 +307,7 @@ def _encode(
 def tokenize_rows(
     rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, text_column: str, max_length: int
 ) -> list[dict[str, Any]]:
-    """Rows of text that a data set makes when it is asked for them, with their tokens in place of the text.
+    """Replace the text of rows from a data set with a transform by their tokens.
 
     Raises:
         ValueError: If a row has no text.

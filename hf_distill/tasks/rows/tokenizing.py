@@ -1,4 +1,4 @@
-"""Tokenise a task of any kind: no padding, a length per row."""
+"""Tokenizes a task of any kind, without padding and with the length of every row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_distill.tasks.spec import TaskSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Counts as part of the cache key: `datasets` hashes package functions by name only, not by code.
+# Part of the cache key: `datasets` hashes functions of a package by name only, not by their code.
 CODE_VERSION = 2
 BATCH_SIZE = 1000
 
@@ -33,25 +33,25 @@ def tokenize_task(
     *,
     doc_stride: int | None = None,
 ) -> DatasetOrDict:
-    """Tokenise normalised splits of a task.
+    """Tokenize normalised splits of a task.
 
     Args:
-        dataset: One split or all, as `load_task` gives them.
+        dataset: One split or all splits, from `load_task`.
         spec: The task.
-        tokenizer: Tokenizer of the model.
-        max_length: Tokens per row at most, special tokens included; `None` takes the task's default. A pair loses
-            tokens of its longer text first; the context of a question is cut into windows instead.
-        doc_stride: Tokens that two windows share; `None` takes the task's, as far as the windows have room for it.
+        tokenizer: The model's tokenizer.
+        max_length: Maximum tokens of a row, special tokens included; `None` takes the task's default. A pair is
+            truncated longest text first; the context of a question is cut into windows instead.
+        doc_stride: Tokens that two windows share; `None` takes the task's, limited by the size of the windows.
 
     Returns:
         Columns `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer makes them, `length` and labels:
-        `labels` (int64, or float32 for regression; -100 on tokens that begin no word), or `start_positions` and
-        `end_positions`. Of multiple choice every row has a sequence for each choice. Words and windows come with `row`
-        and what places them in the text (see `encode_words`, `encode_questions`). Nothing is padded.
+        `labels` (int64, or float32 for regression; -100 on tokens that do not begin a word), or `start_positions` and
+        `end_positions`. In multiple choice every row has a sequence for each choice. Words and windows come with `row`
+        and with their positions in the text (see `encode_words`, `encode_questions`). Nothing is padded.
 
     Raises:
-        ValueError: If `max_length` is more than the tokenizer takes or leaves no room for text, or the tokenizer
-            cannot say which characters a token stands for.
+        ValueError: If `max_length` exceeds the tokenizer's limit or leaves no room for text, or the tokenizer cannot
+            map tokens to characters.
     """
     limit = max_length if max_length is not None else spec.fine_tuning.max_length
     check_max_length(limit, tokenizer, pair=spec.is_pair)
@@ -65,10 +65,10 @@ def tokenize_task(
 
 
 def check_max_length(max_length: int, tokenizer: PreTrainedTokenizerBase, *, pair: bool = False) -> None:
-    """Check that rows of `max_length` tokens hold text and fit the tokenizer.
+    """Check that `max_length` leaves room for text and is within the tokenizer's limit.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If not.
     """
     least = tokenizer.num_special_tokens_to_add(pair=pair) + (2 if pair else 1)
     if not least <= max_length <= tokenizer.model_max_length:
@@ -89,7 +89,7 @@ def _encoder(
     if not tokenizer.is_fast:
         raise ValueError(
             f"Task {spec.name!r} needs to know which characters a token stands for, which only a fast tokenizer can "
-            f"say; {type(tokenizer).__name__} is none. Convert it, or take a model that has a tokenizer.json."
+            f"say; {type(tokenizer).__name__} is not one. Convert it, or take a model that has a tokenizer.json."
         )
     if spec.kind == "token_classification":
         return partial(encode_words, spec=spec, tokenizer=tokenizer, max_length=max_length)
@@ -104,7 +104,7 @@ def _encode_texts(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> dict[str, list[Any]]:
-    """Tokens of single texts or pairs, with the label of the row."""
+    """Tokenize single texts or pairs, with the label of each row."""
     encoded = tokenizer(*(batch[column] for column in spec.text_columns), truncation=True, max_length=max_length)
     labels = batch[spec.label_column]
     values = [float(value) for value in labels] if spec.label_names is None else labels
@@ -117,7 +117,7 @@ def _tokenize(
     tokenizer: PreTrainedTokenizerBase,
     encode: partial[dict[str, list[Any]]],
 ) -> Dataset:
-    """Tokenise one split."""
+    """Tokenize one split."""
     numbers = {name: value for name, value in encode.keywords.items() if name in ("max_length", "doc_stride")}
     columns = (spec.kind, spec.several_labels, spec.text_columns, spec.choice_columns, spec.label_column)
     key = (CODE_VERSION, rows._fingerprint, tokenizer_fingerprint(tokenizer), columns, numbers)
@@ -128,7 +128,7 @@ def _tokenize(
         batch_size=BATCH_SIZE,
         remove_columns=rows.column_names,
         new_fingerprint=Hasher.hash(key),
-        desc=f"Tokenising {spec.name}",
+        desc=f"Tokenizing {spec.name}",
     )
     if not spec.is_of_rows:
         return tokenized
@@ -138,7 +138,7 @@ def _tokenize(
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of what a tokenizer does, whatever padding or truncation it last used and wherever it was loaded from."""
+    """A hash of a tokenizer's behaviour, independent of its last padding and truncation and of its path."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         state: Any = (sorted(tokenizer.get_vocab().items()), repr(tokenizer.special_tokens_map))

@@ -1,4 +1,4 @@
-"""Rows of words with a tag each: checked, and tokenised with the tag on the first token of its word."""
+"""Rows of words with one tag each: checked, and tokenized with the tag on the first token of its word."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ NO_WORD = -1
 
 
 def normalise_words(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
-    """Words as lists of texts, tags as lists of `ClassLabel` in the task's order; hidden ones are -1.
+    """Convert words to lists of texts, and tags to lists of `ClassLabel` in the task's order; hidden tags are -1.
 
     Raises:
-        ValueError: If a row has not one tag for each word, or a tag is none of the task's.
+        ValueError: If a row does not have one tag for each word, or a tag is not one of the task's.
     """
     words, tags = spec.text_columns[0], spec.label_column
     wanted = List(ClassLabel(names=list(spec.label_names or ())))
@@ -51,7 +51,7 @@ def normalise_words(rows: Dataset, spec: TaskSpec, *, split: str) -> Dataset:
 
 
 def _check_lists(rows: Dataset, column: str, spec: TaskSpec, split: str) -> None:
-    """Check that a column holds one list a row."""
+    """Check that a column holds a list in every row."""
     if not isinstance(rows.features[column], List):
         raise ValueError(
             f"Split {split!r} of task {spec.name!r}: column {column!r} must hold a list in every row (words or their "
@@ -66,11 +66,11 @@ def encode_words(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> dict[str, list[Any]]:
-    """Tokens of rows of words, which are joined by spaces, as they will be found in text.
+    """Tokenize rows of words, joined by spaces as in running text.
 
     Returns:
-        What the tokenizer gives, `labels` (the tag on a word's first token, -100 elsewhere), `word_index` (the word
-        that a first token begins, -1 elsewhere), `row` and `length`. Words behind `max_length` are cut off.
+        The tokenizer's outputs, `labels` (the tag on a word's first token, -100 elsewhere), `word_index` (the index of
+        the word that a token begins, -1 elsewhere), `row` and `length`. Words beyond `max_length` are cut off.
     """
     all_words = batch[spec.text_columns[0]]
     encoded = tokenizer(
@@ -91,11 +91,11 @@ def encode_words(
 
 
 def _first_tokens(offsets: list[tuple[int, int]], words: list[str]) -> list[int]:
-    """Return for every token the word that it begins; -1 if it begins none.
+    """Return for every token the index of the word that it begins; -1 if it begins none.
 
     Args:
-        offsets: First character of each token and the one behind its last; special tokens are empty.
-        words: Joined by single spaces.
+        offsets: Start and end (exclusive) characters of each token; special tokens are empty.
+        words: The words, which single spaces join.
     """
     starts: list[int] = []
     position = 0
@@ -105,7 +105,7 @@ def _first_tokens(offsets: list[tuple[int, int]], words: list[str]) -> list[int]
     first: list[int] = []
     seen = NO_WORD
     for begin, end in offsets:
-        # The last character counts: some tokenizers give the space before a word to its first token.
+        # The last character is decisive: some tokenizers add the space before a word to its first token.
         place = bisect_right(starts, end - 1) - 1 if end > begin else NO_WORD
         is_space = place != NO_WORD and end - 1 >= starts[place] + len(words[place])
         is_first = place > seen and not is_space
