@@ -1,4 +1,4 @@
-"""The verbs of `hf-distill`: each reads its settings, does one job and says in a line what came of it.
+"""The verbs of `hf-distill`: each reads its settings, does one job and reports the result.
 
-What a Python user would call as well does not belong here; it lives in the rooms below.
+Functions that Python users call as well do not belong here; they are in the rooms below.
 """

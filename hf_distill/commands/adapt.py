@@ -1,4 +1,4 @@
-"""Adapt a student to a task's labels and score it, beside its teacher and beside itself without a teacher."""
+"""Fine-tunes a student on a task's labels and scores it beside its teacher and a baseline without a teacher."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from hf_distill.trainers.fine_tuning.task_models import load_task_model, random_
 from hf_distill.trainers.fine_tuning.trainer import FineTuningResult, finetune, save_model
 
 BASELINE_FOLDER = "baseline"
-# A task's own learning rate is that of a trained model; random weights would stay as they are.
+# A task's own learning rate suits pretrained weights; with it, random weights would hardly move.
 RATE_FROM_SCRATCH = 3e-4
 Way = Literal["adapt", "better", "keep"]
 
@@ -56,32 +56,34 @@ def run(
 ) -> dict[str, Any]:
     """Fine-tune a student on the task's labels and score it.
 
-    Of a folder in BEIR's layout there are no labels to learn: a sentence encoder or a reranker is scored as it is,
-    beside its teacher, and saved with a card that says so. A sentence encoder (a folder with modules.json) learns
-    pairs of texts with numbers by the cosines of its vectors, and stays one; for any other task it gets a head.
+    A folder in BEIR's layout has no labels to learn: a sentence encoder or a reranker is scored as it is, beside its
+    teacher, and saved with a card that says so. A sentence encoder (a folder with modules.json) learns pairs of texts
+    with a similarity score by the cosines of its vectors, and remains a sentence encoder; for any other task it gets a
+    head.
 
     With a teacher (a model already fine-tuned on the task), its score and the student's retention of it are reported
-    too; with `adaptation.from_scratch`, the same student with random weights is fine-tuned in the same way.
-    Writes to `training.output_dir`: the adapted student with its tokenizer and card, `baseline/` likewise,
+    too; with `adaptation.from_scratch`, the same student with random weights is fine-tuned in the same way. Writes to
+    `training.output_dir`: the adapted student with its tokenizer and card, `baseline/` with the same files,
+    `results.json` and `arguments.yaml`.
     `results.json` and `arguments.yaml`.
 
     Args:
-        task: The task and where its rows are.
-        adaptation: The student, and whether it is trained without a teacher as well.
-        training: How to fine-tune; the task's paper settings where left unset.
-        teacher: The teacher to score beside it.
-        way: `adapt` trains the student; `keep` only scores it, with the head that it has; `better` trains it and keeps
-            of both students, before and after, the one with the better score on the task's `choice_split`.
-        baseline_training: How to train the baseline where not as the student.
+        task: The task and the location of its rows.
+        adaptation: The student, and whether a baseline is trained without a teacher.
+        training: Settings of the fine-tuning; unset ones come from the task's paper.
+        teacher: The teacher to score beside the student.
+        way: `adapt` trains the student; `keep` only scores it, with its own head; `better` trains it and keeps the
+            version, before or after, with the better score on the task's `choice_split`.
+        baseline_training: Settings for the baseline, if they differ from the student's.
 
     Returns:
         The content of `results.json`: `student`, `teacher`, `baseline` (each with `score`, `constant`, the only label
-        that it predicts, or `None`, `scores`, `parameters`; `None` where not asked for), `retention` (student /
-        teacher), `gain` (student - baseline); in `student`, where both were compared, `choice`: the `split`, the
-        scores `before` and `after` on it, and what was `kept`, `distilled` or `adapted`.
+        that it predicts, or `None`, `scores`, `parameters`; `None` if not requested), `retention` (student / teacher),
+        `gain` (student - baseline). If two versions of the student were compared, `student` has `choice`: the `split`,
+        the scores `before` and `after` on it, and which version was `kept`, `distilled` or `adapted`.
 
     Raises:
-        ValueError: If task, labels and models do not fit.
+        ValueError: If task, labels and models do not match.
     """
     started = time.perf_counter()
     if is_retrieval(task.task):
@@ -119,7 +121,7 @@ def run(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say the scores of student, teacher, baseline and majority."""
+    """Report the scores of student, teacher, baseline and majority."""
     lines = []
     for role in ("student", "teacher", "baseline"):
         if results[role] is not None:
@@ -129,7 +131,7 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def _facts_of(task: TaskArguments, training: FineTuningArguments, rows: LoadedTask) -> dict[str, Any]:
-    """The results that are known before anything is trained."""
+    """The results that are known before any training."""
     spec = rows.spec
     return {
         "job": "adapt",
@@ -148,7 +150,7 @@ def _facts_of(task: TaskArguments, training: FineTuningArguments, rows: LoadedTa
 def _compared(
     student: dict[str, Any], teacher: dict[str, Any] | None, baseline: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The results of the models, and how far the student's score is from those of the others."""
+    """Combine the results of the models, with the differences between the student's score and the others."""
     return {
         "student": student,
         "teacher": teacher,
@@ -164,10 +166,10 @@ def _score_search(
     training: FineTuningArguments,
     teacher: TeacherArguments | None,
 ) -> dict[str, Any]:
-    """Score a sentence encoder or a reranker on a search, beside its teacher, and save it with its card.
+    """Score a sentence encoder or a reranker on a retrieval task, beside its teacher, and save it with its card.
 
     Raises:
-        ValueError: If something is to be trained, or a model gives neither vectors nor scores.
+        ValueError: If a training is requested, or a model gives neither vectors nor scores.
     """
     started = time.perf_counter()
     if adaptation.from_scratch:
@@ -220,7 +222,7 @@ def _score_vectors(
     revision: str | None = None,
     tokenizer: str | None = None,
 ) -> dict[str, Any]:
-    """The scores of a sentence encoder or a reranker as it is."""
+    """Score a sentence encoder or a reranker without training it."""
     evaluation = EvaluationArguments(
         name,
         revision,
@@ -269,7 +271,7 @@ def _finish_vectors(
     *,
     random: Any = None,
 ) -> dict[str, Any]:
-    """Write results and cards beside a sentence encoder or a reranker, and beside its baseline."""
+    """Write results and cards for a sentence encoder or a reranker, and for its baseline."""
     given, folder = (task, adaptation, training, *([teacher] if teacher else [])), str(training.output_dir)
     finish(folder, facts, started, *given, write=training.should_save)
     if training.should_save:
@@ -284,7 +286,7 @@ def _finish_vectors(
 def _student(
     task: TaskArguments, adaptation: AdaptationArguments, training: FineTuningArguments, rows: LoadedTask, way: Way
 ) -> tuple[dict[str, Any], PreTrainedModel | None]:
-    """The facts of the student, and its model where it was written here."""
+    """The facts of the student, and its model if it was saved here."""
     source, folder = adaptation.student_model, str(training.output_dir)
     given: dict[str, Any] = {"flag": "--student_model", "revision": adaptation.student_revision}
     if way == "keep":
@@ -312,7 +314,7 @@ def _student(
 def _baseline(
     task: TaskArguments, adaptation: AdaptationArguments, training: FineTuningArguments, rows: LoadedTask
 ) -> tuple[dict[str, Any], PreTrainedModel]:
-    """The same student with random weights, fine-tuned on the same rows: its facts, and the model."""
+    """Fine-tune the same student with random weights on the same rows; return its facts and the model."""
     own = _from_scratch(training)
     set_seed(training.seed)
     model = random_task_model(
@@ -323,7 +325,7 @@ def _baseline(
 
 
 def _from_scratch(training: FineTuningArguments) -> FineTuningArguments:
-    """The settings of the baseline: another folder, and a learning rate for random weights where none is given."""
+    """The settings of the baseline: its own folder, and a learning rate for random weights if none is given."""
     own = copy.copy(training)
     if own.learning_rate is None:
         own.learning_rate = RATE_FROM_SCRATCH
@@ -334,12 +336,12 @@ def _from_scratch(training: FineTuningArguments) -> FineTuningArguments:
 
 
 def _lengths(task: TaskArguments) -> dict[str, Any]:
-    """Return the settings for the lengths of rows and of the overlaps of windows, in tokens."""
+    """Return the settings for the length of rows and the overlap of windows, in tokens."""
     return {"max_length": task.max_length, "doc_stride": task.doc_stride}
 
 
 def _trained(result: FineTuningResult, source: str, folder: str) -> dict[str, Any]:
-    """Return the facts that are reported of a model that was trained here."""
+    """Return the facts to report about a model that was trained here."""
     details = result.to_dict()
     return {
         "source": source,

@@ -1,4 +1,4 @@
-"""Draw maps of the attention of teacher and students on a sentence."""
+"""Draws attention maps of teacher and students for a sentence."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def run(arguments: AttentionArguments) -> dict[str, Any]:
     """Draw the attention of models on a sentence.
 
     Args:
-        arguments: The models, the sentence, layers and heads, the image.
+        arguments: The models, the sentence, layers and heads, and the image file.
 
     Returns:
-        `output`, and of each of the `models` its name, layer, number of heads and tokens.
+        `output`, and for each of the `models` its name, layer, number of heads and tokens.
 
     Raises:
-        OSError: If there is no such model.
-        ValueError: If a layer, a head or the sentence does not fit.
+        OSError: If a model does not exist.
+        ValueError: If a layer or a head does not exist, or the sentence cannot be used.
     """
     maps = []
     for place, name in enumerate(arguments.models):
@@ -46,6 +46,6 @@ def run(arguments: AttentionArguments) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say whose attention was drawn, and where the picture is."""
+    """Report whose attention was drawn, and where the image is."""
     names = ", ".join(model["name"] for model in results["models"])
     return f"attention of {names}; picture in {results['output']}"

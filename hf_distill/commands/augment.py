@@ -1,4 +1,4 @@
-"""Augment the training rows of a task (TaskDA): folder with parquet files, card and statistics."""
+"""Augments the training rows of a task (TaskDA): writes a folder with parquet files, card and statistics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_distill.tasks.loading import LoadedTask, load_task
 
 logger = logging.getLogger(__name__)
 
-# Draws per text in TinyBERT's code. Its paper has one number for all tasks, which stands for the others.
+# Samples per text in TinyBERT's code. Its paper gives one number for all tasks, which is used for the others.
 PAPER_NUM_SAMPLES = {
     "glue/cola": 30,
     "glue/mnli": 10,
@@ -35,23 +35,23 @@ AUGMENTED_KINDS = ("text_classification", "question_answering")
 def run(
     task: TaskArguments, augmentation: AugmentationArguments, *, loaded: LoadedTask | None = None
 ) -> dict[str, Any]:
-    """Augments a task's training rows.
+    """Augment a task's training rows.
 
-    Writes to `augmentation.corpus_dir`: `data/*.parquet` (which `--textbook` and `load_dataset` open), `README.md`
-    (the card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder was named). A
-    run that was killed is continued by the same command.
+    Writes to `augmentation.corpus_dir`: `data/*.parquet` (readable by `--textbook` and `load_dataset`), `README.md`
+    (the card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder is named). A
+    killed run is continued by the same command.
 
     Args:
-        task: The task and where its rows are.
-        augmentation: The masked language model and how to replace words.
-        loaded: The task's rows if they are already there.
+        task: The task and the location of its rows.
+        augmentation: The masked language model and the settings of word replacement.
+        loaded: The task's rows if they are already loaded.
 
     Returns:
         `corpus_dir`, `rows`, `statistics`, `seconds`.
 
     Raises:
-        OSError: If model or embeddings are not there.
-        ValueError: If no model is named, the task is of another kind, or data and settings do not fit.
+        OSError: If model or embeddings do not exist.
+        ValueError: If no model is named, the task is of another kind, or data and settings do not match.
     """
     started = time.perf_counter()
     if loaded is None:
@@ -59,12 +59,12 @@ def run(
     spec = loaded.spec
     if spec.kind not in AUGMENTED_KINDS:
         raise ValueError(
-            f"`--task` {spec.name!r} is of the kind {spec.kind!r}: a text of its rows by itself cannot be augmented; "
+            f"`--task` {spec.name!r} is of the kind {spec.kind!r}: its texts cannot be augmented on their own; "
             f"allowed are {', '.join(AUGMENTED_KINDS)}."
         )
     label_column: str | None = spec.label_column
     if spec.is_span:
-        logger.warning(f"Task {spec.name!r}: answers are left out, since they no longer stand where they did.")
+        logger.warning(f"Task {spec.name!r}: answers are left out, because their positions have changed.")
         label_column = None
     rows = loaded.subset(task.max_train_samples, None, seed=augmentation.seed).train
     folder = Path(augmentation.corpus_dir).expanduser()

@@ -1,4 +1,4 @@
-"""Time students against their teacher, in every way that they can be run, and draw quality against latency."""
+"""Times students against their teacher on every engine, and draws quality against latency."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ FIGURE_FILE = "quality_against_latency.png"
 def run(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
     """Time a teacher and its students.
 
-    Writes to `arguments.output_dir`: `bench.json`, `bench.md` and, where scores of the models are known,
+    Writes to `arguments.output_dir`: `bench.json`, `bench.md` and, if the scores of the models are known,
     `quality_against_latency.png`.
 
     Args:
         arguments: Models, engines and protocol.
-        command: What repeats the run.
+        command: The command line that repeats the run.
 
     Returns:
-        The content of `bench.json`: what `hf_distill.reports.speed.comparison.compare` gives, with the scores of the
-        models, the figure and the machine.
+        The content of `bench.json`: the result of `hf_distill.reports.speed.comparison.compare`, with the scores of
+        the models, the figure and the machine.
 
     Raises:
-        ValueError: If models, shapes and protocol do not fit.
+        ValueError: If models, shapes and protocol do not match.
     """
     started = time.perf_counter()
     fp32_matmul = configure_fp32_matmul(arguments.fp32_matmul)
@@ -82,7 +82,7 @@ def run(arguments: BenchmarkArguments, command: str = "") -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Return the tables, and say where they were written."""
+    """Return the tables, and where they were written."""
     where = results["settings"]["output_dir"]
     return f"{format_report(results)}\n{results['seconds']:.0f} s; written to {where}"
 
@@ -114,7 +114,7 @@ def _compared_models(arguments: BenchmarkArguments) -> tuple[ComparedModel, list
             nn.Module.to(entry.model, device)
     names = [entry.name for entry in (teacher, *students)]
     if len(set(names)) < len(names):
-        raise ValueError(f"Two of the models {names} have one name: folders need names that tell them apart.")
+        raise ValueError(f"Two of the models {names} have the same name: give their folders different names.")
     return teacher, students
 
 
@@ -129,25 +129,25 @@ def _loaded(name: str, flag: str, arguments: BenchmarkArguments) -> ComparedMode
 
 
 def _source(arguments: BenchmarkArguments, entries: Sequence[ComparedModel]) -> tuple[Source, str]:
-    """Return the maker of batches, and a description of the rows that it makes them of."""
+    """Return the function that makes batches, and a description of their rows."""
     if arguments.task is not None:
         return _text_batches(arguments, entries)
     vocab_size = min(entry.model.config.vocab_size for entry in entries)
 
     def random(batch_size: int, seq_length: int, _number: int) -> list[Batch]:
-        # The time of a batch depends on its shape alone.
+        # The time of a batch depends only on its shape.
         return [random_batch(entries[0].model, vocab_size, batch_size, seq_length, arguments.seed)]
 
     return random, "random tokens without padding"
 
 
 def _text_batches(arguments: BenchmarkArguments, entries: Sequence[ComparedModel]) -> tuple[Source, str]:
-    """Rows of the task in random order, cut and padded to the length that is asked for."""
+    """Rows of the task in random order, truncated and padded to the requested length."""
     tokenizer: Any = entries[0].tokenizer
     for entry in entries[1:]:
         check_same_tokens(tokenizer, entry.tokenizer)
     task = load_task(str(arguments.task), arguments.data_dir, splits=[], **arguments.column_fields())
-    # Training rows as in the papers; others do where they are all there is.
+    # Training rows as in the papers; another split if there are none.
     split = task.spec.train_split if task.spec.train_split in task.dataset else next(iter(task.dataset))
     columns = [task.dataset[split][column] for column in task.spec.text_columns]
     if not isinstance(columns[0][0], str):
@@ -181,7 +181,7 @@ def _text_batches(arguments: BenchmarkArguments, entries: Sequence[ComparedModel
 
 
 def _quality_facts(entry: ComparedModel, engines: Sequence[str]) -> dict[str, Any] | None:
-    """The score of a model that lies in a folder, and that of every engine."""
+    """The score of a model from a folder, and the score with every engine."""
     quality = None if entry.source is None else read_quality(entry.source)
     if quality is None:
         return None
@@ -191,10 +191,10 @@ def _quality_facts(entry: ComparedModel, engines: Sequence[str]) -> dict[str, An
 
 
 def _draw(facts: dict[str, Any], folder: Path) -> str | None:
-    """Draw the figure; without scores or matplotlib say why there is none."""
+    """Draw the figure; if scores or matplotlib are missing, record the reason."""
     points = points_of(facts)
     if len({point.model for point in points}) < 2:
-        reason = "fewer than two models have a score of one task in results.json or in the facts of their card."
+        reason = "fewer than two models have a score of the same task in results.json or in the facts of their card."
         facts["left_out"].append({"what": "the figure of quality against latency", "reason": reason})
         return None
     shape = f"{facts['grid'][-1]['batch_size']} x {facts['grid'][-1]['seq_length']} tokens"

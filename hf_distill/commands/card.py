@@ -1,6 +1,6 @@
-"""Write the card of a student's folder, and say what a visitor of the Hub would miss on it.
+"""Writes the card of a student's folder, and lists what visitors of the Hub would miss on it.
 
-Checking a card that is there loads no model, and therefore neither torch nor transformers.
+Checking an existing card loads no model, and therefore imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from hf_distill.tasks.label_names import is_generic
 
 
 def run(arguments: CardArguments) -> dict[str, Any]:
-    """Write the card of a student's folder from the facts beside it and from the student itself, and check it.
+    """Write the card of a student's folder from the facts in the folder and from the student itself, and check it.
 
-    The student is loaded, and its answer to an example is on the card. Facts that lie in the folder are kept; in a
-    folder without any they are read from its weights and its results.
+    The student is loaded, and its output for an example is put on the card. Facts in the folder are kept; if there are
+    none, they are derived from the weights and the results.
 
     Args:
-        arguments: The folder, and what is known of it besides.
+        arguments: The folder, and further facts.
 
     Returns:
-        `card` (the file), `problems` (what a visitor of the Hub would miss, a sentence each), `checked_only`.
+        `card` (the file), `problems` (what visitors of the Hub would miss, one sentence each), `checked_only`.
 
     Raises:
-        ValueError: If the folder holds no student, or the repository cannot have its name; with `arguments.check`, if
-            the card has problems.
+        ValueError: If the folder holds no student, or the repository name is invalid; with `arguments.check`, if the
+            card has problems.
     """
     folder = Path(arguments.folder).expanduser()
     if arguments.repo is not None:
@@ -60,7 +60,7 @@ def run(arguments: CardArguments) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say where the card is, and what a visitor would miss."""
+    """Report where the card is, and what visitors would miss."""
     missing = [f"  - {problem}" for problem in results["problems"]]
     found = "a visitor of the Hub would miss:" if missing else "complete"
     then = f"go on with: hf-distill push {shlex.quote(str(Path(results['card']).parent))} USER/NAME --dry_run"
@@ -68,7 +68,7 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def problems_of(folder: Path) -> list[str]:
-    """Say what a visitor of the Hub would miss on the card of a folder, a sentence each."""
+    """List what visitors of the Hub would miss on the card of a folder, one sentence each."""
     card = folder / CARD_FILE
     if not card.is_file() or not (folder / FACTS_FILE).is_file():
         return [f"there is no {CARD_FILE} with its {FACTS_FILE}; `hf-distill card {folder}` writes both"]
@@ -89,7 +89,7 @@ def problems_of(folder: Path) -> list[str]:
         "it names no teacher": not facts.teacher and bool(facts.objectives),
         "it has no scores": not scores,
         "its scores do not say the seed": any(score.seed is None for score in scores),
-        "it does not say how the majority's label scores": bool(facts.labels)
+        "it does not state the score of the majority label": bool(facts.labels)
         and any(score.majority is None for score in scores),
         "its scores are not above those of the most frequent label": any(score.is_no_better for score in scores),
         "it names no limits": not facts.limits,

@@ -1,4 +1,4 @@
-"""Compare corpora with a task's own text: tables, figures, and on request sections of their cards."""
+"""Compares corpora with a task's own text: tables, figures, and optionally a section in their cards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from hf_distill.tasks.rows.text import PAIR_COLUMN
 
 logger = logging.getLogger(__name__)
 
-# What the task's own text is called.
+# The name of the task's own text.
 TASK = "task"
 RESULTS_FILE = "comparison.json"
 REPORT_FILE = "comparison.md"
@@ -50,23 +50,23 @@ SHARES_FIGURE = "top_shares.png"
 def run(
     task: TaskArguments, comparison: ComparisonArguments, command: str = "", *, loaded: LoadedTask | None = None
 ) -> dict[str, Any]:
-    """Compares corpora with the text of a task's training rows, and all with its validation and test texts.
+    """Compare corpora with the text of a task's training rows, and all of them with its validation and test texts.
 
-    Writes to `comparison.output_dir`: `comparison.json`, `comparison.md`, and with matplotlib
-    `vocabulary_overlap.png` and, where a corpus was retrieved, `top_shares.png`.
+    Writes to `comparison.output_dir`: `comparison.json`, `comparison.md`, and with matplotlib `vocabulary_overlap.png`
+    and, if a corpus was retrieved, `top_shares.png`.
 
     Args:
-        task: The task and where its rows are.
-        comparison: The corpora and what is compared.
-        command: What repeats the run.
-        loaded: The task's rows if they are already there.
+        task: The task and the location of its rows.
+        comparison: The corpora and the settings of the comparison.
+        command: The command line that repeats the run.
+        loaded: The task's rows if they are already loaded.
 
     Returns:
-        The content of `comparison.json`: what `compare_corpora` gives, with the task, the figures and the machine.
+        The content of `comparison.json`: the result of `compare_corpora`, with the task, the figures and the machine.
 
     Raises:
-        FileNotFoundError: If a corpus is not there.
-        ValueError: If two corpora have one name, or one has no text.
+        FileNotFoundError: If a corpus does not exist.
+        ValueError: If two corpora have the same name, or one has no text.
     """
     started = time.perf_counter()
     named = named_corpora(comparison.corpora, "--corpora", taken=(TASK, EVALUATION))
@@ -101,12 +101,12 @@ def run(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say what was compared, and where the tables are."""
+    """Report what was compared, and where the tables are."""
     return f"{', '.join(results['corpora'])}: compared in {results['seconds']:.0f} s; see {results['output_dir']}"
 
 
 def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
-    """Measure a corpus, with its ranks and its top_k where it was retrieved."""
+    """Measure a corpus, with its ranks and its top_k if it was retrieved."""
     rows = load_general_corpus(*split_config(where), flag="--corpora")
     if column not in rows.column_names:
         raise ValueError(
@@ -115,7 +115,7 @@ def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
         )
     columns = [name for name in (column, PAIR_COLUMN) if name in rows.column_names]
     for name in columns:
-        # Words in a list are joined.
+        # Words in a list are joined to a text.
         kind = getattr(rows.features[name], "feature", rows.features[name])
         if getattr(kind, "dtype", None) not in TEXT_TYPES:
             raise ValueError(
@@ -132,7 +132,7 @@ def _measure(where: str, column: str, language: str) -> MeasuredCorpus:
 
 
 def _ranks(rows: Dataset) -> np.ndarray | None:
-    """The ranks of a corpus that was retrieved; `None` where there are none, or not of every row."""
+    """The ranks of a retrieved corpus; `None` if it has none, or not in every row."""
     if "rank" not in rows.column_names:
         return None
     ranks = rows.with_format("arrow")["rank"][:]
@@ -140,7 +140,7 @@ def _ranks(rows: Dataset) -> np.ndarray | None:
 
 
 def _top_k(folder: Path) -> int | None:
-    """Rows that were retrieved for an anchor, as the statistics of a built corpus say."""
+    """The number of rows retrieved for an anchor, from the statistics of a built corpus."""
     try:
         return int(read_json(folder / STATISTICS_FILE)["top_k"]["used"])
     except (OSError, KeyError):
@@ -148,14 +148,14 @@ def _top_k(folder: Path) -> int | None:
 
 
 def _evaluation(loaded: LoadedTask, language: str) -> MeasuredCorpus | None:
-    """The texts of the validation and test splits that are there."""
+    """The texts of the available validation and test splits."""
     splits = [split for split in (*loaded.spec.evaluation_splits, *loaded.spec.test_splits) if split in loaded.dataset]
     texts = (text for split in splits for text in task_texts(loaded.dataset[split], loaded.spec.text_columns))
     return measure_corpus(texts, language) if splits else None
 
 
 def _draw(compared: Mapping[str, Any], task: str, folder: Path) -> dict[str, str]:
-    """Draw the figures and return title -> file; empty where matplotlib is missing."""
+    """Draw the figures and return title -> file; empty if matplotlib is missing."""
     overlap, curves = compared["overlap"], compared["top_shares"]
     names, percent = overlap["names"], f"{compared['settings']['top_words']:,} most frequent words"
     figures = {f"Words in common between corpora for {task}": OVERLAP_FIGURE}
@@ -176,9 +176,9 @@ def _draw(compared: Mapping[str, Any], task: str, folder: Path) -> dict[str, str
 def _write_card(
     corpus: Path, compared: Mapping[str, Any], figures: Mapping[str, str], folder: Path, task: str
 ) -> None:
-    """Write the comparison as a section into a corpus's card, with its figures beside it."""
+    """Write the comparison as a section into a corpus's card, and put the figures beside it."""
     if not is_built_folder(corpus):
-        logger.warning(f"`--write_cards`: {corpus} is no folder that was built here, and keeps the card that it has.")
+        logger.warning(f"`--write_cards`: {corpus} is not a folder that was built here; its card is left unchanged.")
         return
     copies = {}
     for shown, file in figures.items():

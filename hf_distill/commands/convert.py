@@ -1,4 +1,4 @@
-"""Turn the configuration of another library into one for `hf-distill distill`."""
+"""Converts the configuration of another library into one for `hf-distill distill`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(arguments: ConversionArguments) -> dict[str, Any]:
-    """Convert a configuration; what the result does otherwise is a warning.
+    """Convert a configuration; differences in behaviour become warnings.
 
     Args:
         arguments: The configuration, and the file to write, if any.
@@ -23,8 +23,8 @@ def run(arguments: ConversionArguments) -> dict[str, Any]:
         `yaml`, the number of `objectives`, `warnings`, and `output`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something that has no counterpart here.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it has a setting without a counterpart here.
     """
     done = convert_file(arguments.config)
     for warning in done.warnings:
@@ -42,7 +42,7 @@ def run(arguments: ConversionArguments) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Return the new configuration, or say where it was written."""
+    """Return the new configuration, or where it was written."""
     if results["output"] is None:
         return str(results["yaml"]).rstrip()
     then = f"hf-distill distill {shlex.quote(results['output'])} --teacher_model TEACHER --textbook TEXTS"

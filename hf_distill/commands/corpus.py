@@ -1,8 +1,8 @@
-"""Build a contextualized corpus for a task: folder with parquet files, card and statistics.
+"""Builds a contextualized corpus for a task: writes a folder with parquet files, card and statistics.
 
-In shards there is one job per shard and pass, and the merge at the end. A job takes names of files and leaves files
-(`hf_distill.storage.steps`), so it can run anywhere where the same files are: in a process here, in a task of
-Ray, in a job of a scheduler that calls `hf-distill corpus --shard`.
+With shards there is one job for each shard and pass, and a merge at the end. A job communicates only through files
+(`hf_distill.storage.steps`), so it can run anywhere that has the same files: in a local process, in a Ray task, or in
+a job of a scheduler that calls `hf-distill corpus --shard`.
 """
 
 from __future__ import annotations
@@ -61,28 +61,28 @@ def run(
     loaded: LoadedTask | None = None,
     seed: int = 42,
 ) -> dict[str, Any]:
-    """Builds the corpus for a task.
+    """Build the corpus for a task.
 
-    Where the task is a folder in BEIR's layout, rows for rerankers: every query with candidates (`training_queries`).
+    For a task folder in BEIR's layout, the rows are for rerankers: every query with candidates (`training_queries`).
 
-    Anchors are the texts of the training split, evaluation texts those of all validation and test splits. Writes to
-    `corpus.corpus_dir`: `data/*.parquet` (which `load_dataset` and `load_general_corpus` open), `README.md` (the
-    card), `statistics.json`, `arguments.yaml`, `work/` (finished steps, unless another folder was named), and where
-    it is asked for `dropped.parquet` (rows that were left out, which a push does not take along).
+    Anchors are the texts of the training split; evaluation texts are those of all validation and test splits. Writes
+    to `corpus.corpus_dir`: `data/*.parquet` (readable by `load_dataset` and `load_general_corpus`), `README.md` (the
+    card), `statistics.json`, `arguments.yaml`, `work/` (finished steps, unless another folder is named), and
+    optionally `dropped.parquet` (dropped rows, which are never pushed).
 
     Args:
-        task: The task and where its rows are.
-        corpus: The general corpus and how to search it.
-        shards: In how many shards, and which to do now; one index by default.
-        loaded: The task's rows if they are already there.
-        seed: Draws the training rows where `task.max_train_samples` limits them.
+        task: The task and the location of its rows.
+        corpus: The general corpus and the settings of the search.
+        shards: The number of shards, and which one to do now; by default a single index.
+        loaded: The task's rows if they are already loaded.
+        seed: Seed for drawing training rows if `task.max_train_samples` limits them.
 
     Returns:
-        `corpus_dir`, `rows`, `statistics`, `seconds`; of one shard what `run_shard` says.
+        `corpus_dir`, `rows`, `statistics`, `seconds`; for a single shard the result of `run_shard`.
 
     Raises:
-        ValueError: If no general corpus is named, data and settings do not fit, or a shard is missing or damaged.
-        OSError: If something cannot be written, or the processes of a shard die again and again.
+        ValueError: If no general corpus is named, data and settings do not match, or a shard is missing or damaged.
+        OSError: If something cannot be written, or the processes of a shard die repeatedly.
     """
     started = time.perf_counter()
     searches_own_documents = is_retrieval(task.task)
@@ -136,14 +136,14 @@ def run(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say which engine found how many rows, and where they are; of one shard, what was done and what comes next."""
+    """Report which engine found how many rows, and where they are; for a shard, what was done and what comes next."""
     if "shard" in results:
         return _shard_summary(results)
     engine = results["statistics"]["engine"]
     return f"BM25 engine: {engine['name']} ({engine['why']})\n{corpus_summary(results)}"
 
 
-# What decides candidates of queries, or changes none.
+# Settings for candidates of queries, and settings without an effect on them.
 _OF_CANDIDATES = {
     *("corpus_dir", "work_dir", "num_candidates", "num_proc"),
     *("engine", "language", "stem", "token_analysis", "bm25_k1", "bm25_b"),
@@ -153,10 +153,10 @@ _OF_CANDIDATES = {
 def _refuse_flags_without_use(
     task: TaskArguments, corpus: CorpusArguments, shards: ShardArguments | None, searches_own_documents: bool
 ) -> None:
-    """Refuse flags of the other kind of corpus.
+    """Refuse flags that belong to the other kind of corpus.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If there are any.
     """
     given = changed_arguments(corpus, *(() if shards is None else (shards,)))
     if searches_own_documents:
@@ -168,13 +168,13 @@ def _refuse_flags_without_use(
                 )
     elif "num_candidates" in given:
         raise ValueError(
-            f"`--num_candidates` is {corpus.num_candidates}, but `--task` {task.task!r} is no folder with documents "
+            f"`--num_candidates` is {corpus.num_candidates}, but `--task` {task.task!r} is not a folder of documents "
             "and queries: `--top_k` says how many rows an anchor finds."
         )
 
 
 def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[str, Any]:
-    """Write queries with candidates: what answers them, as is known, and then the best documents by BM25.
+    """Write queries with candidates: first the known relevant documents, then the best documents by BM25.
 
     Raises:
         ValueError: If no query has two candidates.
@@ -190,7 +190,7 @@ def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[
     rows: list[tuple[str, list[str], list[float]]] = []
     for query, text, places, gains in zip(found.queries, queries, hits, found.gains, strict=True):
         first = sorted(gains, key=lambda place: (-gains[place], place))
-        # Of equal documents one stays, that of the known answer: the others would be taught as wrong.
+        # Of duplicate documents only that of the known answer is kept: the others would be taught as wrong.
         places_of = {documents[p]: p for p in reversed([*first, *places]) if found.documents[p] != query}
         chosen = [p for p in dict.fromkeys([*first, *places]) if places_of.get(documents[p]) == p]
         chosen = chosen[: corpus.num_candidates]
@@ -222,7 +222,7 @@ def _rows_with_candidates(task: TaskArguments, corpus: CorpusArguments) -> dict[
 
 
 def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:
-    """The texts of all validation and test rows, each choice of a row by itself."""
+    """The texts of all validation and test rows; each choice of a row is a separate text."""
     spec = loaded.spec
     for split in (*spec.evaluation_splits, *spec.test_splits):
         if split in loaded.dataset:
@@ -237,14 +237,14 @@ def _evaluation_texts(loaded: LoadedTask) -> Iterator[str | None]:
 
 @dataclass(frozen=True)
 class ShardJobs:
-    """The jobs of one build. It pickles as its settings: every job opens the data itself.
+    """The jobs of one build. It is pickled as its settings: every job opens the data itself.
 
     Attributes:
-        task: The task and where its rows are.
-        corpus: The general corpus and how to search it; `work_dir` and `top_k` are given.
+        task: The task and the location of its rows.
+        corpus: The general corpus and the settings of the search; `work_dir` and `top_k` must be set.
         num_shards: Shards of the general corpus.
-        seed: Draws the training rows where `task.max_train_samples` limits them.
-        plugins: Modules that register an engine of the user's own, which every process has to import.
+        seed: Seed for drawing training rows if `task.max_train_samples` limits them.
+        plugins: Modules that register a user's own engine, which every process must import.
     """
 
     task: TaskArguments
@@ -254,7 +254,7 @@ class ShardJobs:
     plugins: tuple[str, ...] = ()
 
     def shards(self) -> Shards:
-        """The general corpus in shards."""
+        """The shards of the general corpus."""
         load_plugins(self.plugins)
         args, name = self.corpus, self.corpus.corpus or ""
         general = load_general_corpus(name, args.corpus_config, split=args.corpus_split, max_rows=args.max_corpus_rows)
@@ -277,15 +277,15 @@ class ShardJobs:
 
 
 def run_shard(jobs: ShardJobs, shard: int, loaded: LoadedTask | None = None) -> dict[str, Any]:
-    """Does what can be done for one shard: its first pass, and its second once all shards had their first.
+    """Do everything possible for one shard: the first pass, and the second if all shards have had their first.
 
     Args:
         jobs: The build.
-        shard: Which, counted from 0.
-        loaded: The task's rows if they are already there.
+        shard: The index of the shard, counted from 0.
+        loaded: The task's rows if they are already loaded.
 
     Returns:
-        `shard`, `num_shards`, `rows` (usable ones of this shard), `hits` (None if it was not searched yet),
+        `shard`, `num_shards`, `rows` (usable rows of this shard), `hits` (None if it was not searched yet),
         `unprepared` and `unsearched` (other shards that the next step waits for), `seconds` of this call.
     """
     started = time.perf_counter()
@@ -309,12 +309,12 @@ def run_shard(jobs: ShardJobs, shard: int, loaded: LoadedTask | None = None) -> 
 
 
 def run_all(jobs: ShardJobs, runner: str, workers: int | None) -> None:
-    """Do both passes over all shards; what is finished is left as it is.
+    """Do both passes over all shards; finished ones are skipped.
 
     Args:
         jobs: The build.
-        runner: `processes` of this machine, or `ray`.
-        workers: Processes at a time; by default one per core.
+        runner: `processes` on this machine, or `ray`.
+        workers: Number of parallel processes; by default one per core.
     """
     shards = jobs.shards()
     cores = available_cores()
@@ -327,16 +327,16 @@ def run_all(jobs: ShardJobs, runner: str, workers: int | None) -> None:
 
 
 def merge(jobs: ShardJobs, loaded: LoadedTask | None, evaluation_texts: Iterable[str | None]) -> CorpusResult:
-    """Make the corpus of shards that were all searched.
+    """Make the corpus from shards that have all been searched.
 
     Raises:
-        ValueError: If a shard is missing or damaged; the message says which, and what to run.
+        ValueError: If a shard is missing or damaged; the message says which one, and what to run.
     """
     return merge_shards(ShardSearch(jobs.shards(), jobs.anchors(loaded)), evaluation_texts)
 
 
 def _shard_summary(results: dict[str, Any]) -> str:
-    """What was done for a shard, and what comes next."""
+    """Report what was done for a shard, and what comes next."""
     name = f"shard {results['shard']} of {results['num_shards']} (counted from 0)"
     done = f"{name}: {results['rows']:,} rows read"
     if results["unprepared"]:

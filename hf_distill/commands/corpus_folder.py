@@ -1,4 +1,4 @@
-"""The folder that a corpus is written to: parquet files, statistics, and what its card shows of the settings."""
+"""Writes the folder of a corpus: parquet files, statistics, and a card that shows the settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STATISTICS_FILE = "statistics.json"
 
 _BYTES_PER_FILE = 500_000_000
-# What names data: its last part is shown. Folders that only this machine has are not shown at all.
+# Settings that name data: the card shows the last part of their path. Other local folders are not shown at all.
 _DATA = frozenset({"task", "corpus", "masked_lm", "embeddings"})
 _PRIVATE = frozenset({"data_dir", "corpus_dir", "work_dir", "index_dir", "elasticsearch_url"})
 
@@ -44,20 +44,20 @@ def write_corpus(
     """Write a corpus with its statistics, its card and the arguments of the run.
 
     Args:
-        verb: The verb that built it, for the card's command.
-        folder: Folder of the corpus: `data/train-*.parquet`, which `load_dataset` and `load_general_corpus` open,
+        verb: The verb that built the corpus, for the command on the card.
+        folder: Folder of the corpus: `data/train-*.parquet`, readable by `load_dataset` and `load_general_corpus`,
             `statistics.json`, `README.md` and `arguments.yaml`.
-        built: The corpus; `bytes` (of the text) in its statistics decides the number of files.
+        built: The corpus; `bytes` (of the text) in its statistics determines the number of files.
         settings: The arguments of the run.
         name: Title of the card.
-        packages: Packages whose versions the card states.
+        packages: Packages whose versions the card lists.
         facts: Other fields of `CorpusCardFacts`.
 
     Returns:
         The results of the verb: `job`, `corpus_dir`, `rows` and `statistics`.
 
     Raises:
-        FileExistsError: If `data` holds anything but the files of an earlier build, which are replaced.
+        FileExistsError: If `data` holds files that no earlier build wrote; files of an earlier build are replaced.
     """
     from hf_distill import __version__
 
@@ -77,7 +77,7 @@ def write_corpus(
 
 
 def corpus_summary(results: dict[str, Any]) -> str:
-    """Say how many rows there are, how long they took and where they are."""
+    """Report the number of rows, the time, and the folder."""
     return f"{results['rows']:,} rows in {results['seconds']:.0f} s; corpus in {results['corpus_dir']}"
 
 
@@ -89,7 +89,7 @@ def write_rows(folder: Path, rows: Dataset, statistics: dict[str, Any]) -> None:
         for index in range(num_files):
             part = rows.shard(num_files, index, contiguous=True)
             part.to_parquet(str(data / f"train-{index:05d}-of-{num_files:05d}.parquet"))
-        # Those of an earlier build say nothing of these rows.
+        # The statistics of an earlier build do not describe these rows.
         remove(folder / STATISTICS_FILE)
     write_json(folder / STATISTICS_FILE, public(statistics))
 
@@ -100,7 +100,7 @@ def is_built_folder(folder: Path) -> bool:
 
 
 def shown_settings(*arguments: Any) -> dict[str, Any]:
-    """Settings for a card that others read: folders of this machine go, names of data stay."""
+    """Settings for a public card: local folders are removed, names of data are kept."""
     changed = {name: value for name, value in changed_arguments(*arguments).items() if name not in _PRIVATE}
     if "corpora" in changed:
         named = named_corpora(changed["corpora"], "--corpora")

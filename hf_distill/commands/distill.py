@@ -1,4 +1,4 @@
-"""Distil: a student learns from a teacher on a textbook."""
+"""Distils a teacher into a student on a textbook."""
 
 from __future__ import annotations
 
@@ -41,25 +41,27 @@ def run(
     training: DistillationArguments,
     how_far: RunArguments | None = None,
 ) -> dict[str, Any]:
-    """Distil a teacher, or several, into a student on text, with labels where objectives read them.
+    """Distil one or several teachers into a student on text, with labels if objectives need them.
 
-    Writes to `training.output_dir`: the plain student with its tokenizer, `results.json` and `arguments.yaml`, which
-    repeats the run. With `training.push_to_hub` all but the arguments is pushed at the end.
+    Writes to `training.output_dir`: the student as a plain model with its tokenizer, `results.json` and
+    `arguments.yaml`, which repeats the run. With `training.push_to_hub`, everything but the arguments is pushed at the
+    end.
 
     Args:
-        student: Shape and first weights of the student; of several in one pass of the teacher, `FamilyArguments`.
-        teacher: The teacher, as an id or folder; a folder that `precompute` wrote is a teacher without weights.
-        textbook: The text; none for a stored teacher, which has its own rows.
+        student: Shape and first weights of the student; `FamilyArguments` for several students in one pass of the
+            teacher.
+        teacher: The teacher's Hub id or folder; a folder that `precompute` wrote is a stored teacher without weights.
+        textbook: The text; empty for a stored teacher, which has its own rows.
         training: Objectives and training; `resume_from_checkpoint="last"` continues in `output_dir`.
-            `MultiTeacherArguments` may name several teachers; students are shaped after the first.
-        how_far: Whether the run is a dry one; see `dry_run` for its result.
+            `MultiTeacherArguments` may name several teachers; students get the architecture of the first.
+        how_far: Whether this is a dry run; see `dry_run` for its result.
 
     Returns:
-        The content of `results.json`: student and teacher sizes, objectives as resolved, curve of every term, seconds.
-        Of a family `students`, its name -> this content.
+        The content of `results.json`: sizes of student and teacher, resolved objectives, the loss curve of every term,
+        seconds. For a family: `students`, a mapping from name to this content.
 
     Raises:
-        ValueError: If no teacher is given, or models, objectives and text do not fit.
+        ValueError: If no teacher is given, or models, objectives and text do not match.
     """
     job = dry_run if how_far is not None and how_far.dry_run else None
     students = members(student, training)
@@ -76,7 +78,7 @@ def run(
 def _train(
     student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> dict[str, Any]:
-    """Train one student, and write what `run` says."""
+    """Train one student, and write the files that `run` describes."""
     started = time.perf_counter()
     ready = prepare(student, teacher, textbook, training)
     _describe(ready, student, teacher, textbook, training)
@@ -88,7 +90,7 @@ def _train(
 def _train_family(
     student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> dict[str, Any]:
-    """Train several students in one pass of the teachers, and write each as if it were alone."""
+    """Train several students in one pass of the teachers, and write each as if it had been trained alone."""
     started = time.perf_counter()
     students = members(student, training)
     teachers = open_teachers(teacher, training)
@@ -97,10 +99,10 @@ def _train_family(
         for name, (one, own) in students.items():
             check_folders((one, teacher, textbook, own), "--output_dir", own.output_dir, ())
             stack.enter_context(writing_to(str(own.output_dir)))
-            # A tokenizer remembers how it cut last.
+            # A tokenizer stores its last truncation setting.
             theirs = replace(teachers, tokenizers=copy.deepcopy(teachers.tokenizers))
             begun[name] = begin(one, textbook, own, theirs)
-        # The first trainer freezes the teachers, and may let them compute faster than while students are made.
+        # Make the trainers last: the first one freezes the teachers, and may switch them to faster arithmetic.
         for name, (one, own) in students.items():
             ready[name] = make_trainer(begun.pop(name), own, teachers)
             _describe(ready[name], one, teacher, textbook, own)
@@ -123,7 +125,7 @@ def _describe(
     textbook: TextbookArguments,
     training: DistillationArguments,
 ) -> None:
-    """Say what will be trained, here and on the card."""
+    """Report what will be trained, in the log and on the card."""
     begun = ready.begun
     logger.warning("\n".join([ready.trainer.describe(), f"first weights: {begun.first_weights}", begun.sizes]))
     command = shown_command("distill", student, teacher, textbook, training)
@@ -141,17 +143,17 @@ def _write(
     training: DistillationArguments,
     **further: Any,
 ) -> dict[str, Any]:
-    """Write a trained student with its card and its results, to which `further` belongs; returns these."""
+    """Write a trained student with its card and its results, including `further`; return the results."""
     trainer, begun = ready.trainer, ready.begun
     seconds = trainer.whole_run.facts()["training_seconds"]
     trainer.card_details |= {"seconds": seconds, "initialisation": ready.first_weights.words}
-    # Everything is on disk before anything is pushed.
+    # Save everything before pushing anything.
     trainer.save_model(_internal_call=True)
     evaluation = trainer.evaluate() if trainer.eval_dataset is not None else None
     vectors = trainer.evaluation.vectors
     teachers_vectors = None if vectors is None else vectors.score_teacher(trainer.teachers[0])
     if training.world_size == 1:
-        # A student that is spread over processes cannot be asked by one of them.
+        # One process alone cannot run a student that is sharded over several processes.
         known = replace(card_facts(trainer, ""), text_pairs=trainer.card_details["text_pairs"])
         told = completed(known, trainer.student, trainer.processing_class)
         trainer.card_details |= {"example": told.example, "limits": told.limits}
@@ -186,9 +188,9 @@ def _write(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say what the training cost and where the student is; of a dry run everything that it found.
+    """Report the cost of the training and where the student is; for a dry run everything that it found.
 
-    Of a family there is a table.
+    A family is reported as a table.
     """
     if results["job"] == "family":
         students = results["students"]
@@ -214,11 +216,11 @@ def dry_run(
         training: As for `run`.
 
     Returns:
-        What `hf_distill.reports.dry_run.first_batch` says, with `settings` (what differs from the defaults), `sizes`,
-        `first_weights` and `rows`.
+        The result of `hf_distill.reports.dry_run.first_batch`, with `settings` (differences from the defaults),
+        `sizes`, `first_weights` and `rows`.
 
     Raises:
-        ValueError: What `run` would raise before its first step.
+        ValueError: Every error that `run` would raise before its first step.
     """
     from hf_distill.reports.dry_run import first_batch
 
@@ -238,7 +240,7 @@ def dry_run(
 
 
 def _best(trainer: Any) -> dict[str, Any] | None:
-    """The best evaluation, and whether the student is that of it; `None` where nothing decides which is best."""
+    """The best evaluation, and whether the student is from that step; `None` if no metric defines the best."""
     state, args = trainer.state, trainer.args
     if args.metric_for_best_model is None or state.best_global_step is None:
         return None
@@ -252,14 +254,14 @@ def _best(trainer: Any) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A distillation that has only to be started.
+    """A distillation that is ready to start.
 
     Attributes:
         trainer: The trainer with its models and rows.
-        begun: What the trainer was made of.
-        first_weights: Where the student's first weights came from, also after a resumed training.
+        begun: The student and rows that the trainer was made from.
+        first_weights: The origin of the student's first weights, also after a resumed training.
         teachers: Ids or folders of the teachers.
-        teacher_parameters: Parameters of all of them.
+        teacher_parameters: Number of parameters of all teachers together.
     """
 
     trainer: Any
@@ -272,10 +274,10 @@ class Prepared:
 def prepare(
     student: StudentArguments, teacher: TeacherArguments, textbook: TextbookArguments, training: DistillationArguments
 ) -> Prepared:
-    """Load, read and check everything that `distill` needs; see there.
+    """Load, read and check everything that `distill` needs; see `run`.
 
     Raises:
-        ValueError: If no teacher is given, or models, objectives and text do not fit.
+        ValueError: If no teacher is given, or models, objectives and text do not match.
     """
     teachers = open_teachers(teacher, training)
     ready = make_trainer(begin(student, textbook, training, teachers), training, teachers)
@@ -284,10 +286,10 @@ def prepare(
 
 
 def make_trainer(begun: Begun, training: DistillationArguments, teachers: Teachers) -> Prepared:
-    """Bring a student and its teachers together.
+    """Make the trainer for a student and its teachers.
 
     Raises:
-        ValueError: If models, objectives and rows do not fit.
+        ValueError: If models, objectives and rows do not match.
     """
     several = len(teachers.sources) > 1
     trainer_class: type[Any] = MultiTeacherTrainer if several else DistillationTrainer
@@ -302,7 +304,7 @@ def make_trainer(begun: Begun, training: DistillationArguments, teachers: Teache
         teacher_processing_class=teachers.tokenizers if several else teachers.tokenizers[0],
         **given,
     )
-    # What the trainer chose where nobody did is what results and arguments tell.
+    # Results and arguments record the value that the trainer chose where the user gave none.
     training.learning_rate = trainer.args.learning_rate
     trainer.started_from = begun.identity
     note = FirstWeightsNote(begun.first_weights)

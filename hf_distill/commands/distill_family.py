@@ -1,4 +1,4 @@
-"""The students of one distillation: a single one, or a family that learns in one pass of the teacher."""
+"""The students of a distillation: a single one, or a family that is trained in one pass of the teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hf_distill.storage.folders import safe_name
 from hf_distill.storage.plain_values import did_you_mean, shown
 from hf_distill.trainers.distillation.family import SHARED_SETTINGS
 
-# What a student of a family cannot have for itself, beside what decides its batches.
+# Settings that a student of a family cannot have for itself, in addition to those of its batches.
 SHARED = frozenset(
     {*SHARED_SETTINGS, "output_dir", "resume_from_checkpoint", "push_to_hub", "hub_model_id", "report_to", "use_cpu"}
     | {"student_vocabulary", "teacher_models", "combine", "teacher_weights", "offload_teachers", "data_seed"}
@@ -24,14 +24,14 @@ Members = dict[str, tuple[StudentArguments, DistillationArguments]]
 
 
 def members(student: StudentArguments, training: DistillationArguments) -> Members:
-    """The settings of every student by its name, as those of a distillation alone; a single one has the name "".
+    """The settings of every student by name, as if it were distilled alone; a single student has the name "".
 
     Args:
-        student: The shape or model of one student; of a `FamilyArguments` the shapes, or mappings, of several.
-        training: What they share.
+        student: The shape or model of one student; for `FamilyArguments` the shapes of several, or mappings.
+        training: The settings that they share.
 
     Raises:
-        ValueError: If two have one name, or a mapping has an unknown setting, or one that all students share.
+        ValueError: If two have the same name, or a mapping has an unknown setting, or one that all students share.
     """
     if not isinstance(student, FamilyArguments):
         return {"": (student, training)}
@@ -41,7 +41,7 @@ def members(student: StudentArguments, training: DistillationArguments) -> Membe
         raise ValueError("`--student_shape` is empty; give at least one shape.")
     if len(items) == 1:
         if set(items[0]) - {"shape"}:
-            raise ValueError("`--student_shape` has one student: give its settings as flags of their own.")
+            raise ValueError("`--student_shape` has one student: give its settings as separate flags.")
         return {"": (StudentArguments(**{**given, "student_shape": items[0]["shape"]}), training)}
     if student.student_model is not None:
         raise ValueError(
@@ -52,14 +52,14 @@ def members(student: StudentArguments, training: DistillationArguments) -> Membe
     for item in items:
         name = _name(item)
         if name in found:
-            raise ValueError(f"`--student_shape` has two students {name!r}: give each a `name` of its own.")
+            raise ValueError(f"`--student_shape` has two students {name!r}: give each its own `name`.")
         changes = {key: value for key, value in item.items() if key not in ("shape", "name")}
         found[name] = _member(name, given | {"student_shape": item.get("shape")}, changes, training)
     return found
 
 
 def _own_settings(item: Any) -> dict[str, Any]:
-    """What an item says of its student: `shape` or `student_model`, `name` and settings."""
+    """The settings in an item: `shape` or `student_model`, `name` and others."""
     if isinstance(item, str) and not item.lstrip().startswith("{"):
         return {"shape": item}
     found = json_mapping(item, "--student_shape")
@@ -76,7 +76,7 @@ def _name(item: Mapping[str, Any]) -> str:
 def _member(
     name: str, given: Mapping[str, Any], changes: Mapping[str, Any], training: DistillationArguments
 ) -> tuple[StudentArguments, DistillationArguments]:
-    """The settings of one student of a family, in a folder of its name."""
+    """The settings of one student of a family; its folder has its name."""
     where, kind = f"`--student_shape`: {name}", type(training)
     own = {field.name for field in dataclasses.fields(StudentArguments)} - {"student_shape"}
     known = (own | {field.name for field in dataclasses.fields(kind) if field.init}) - SHARED
@@ -89,7 +89,7 @@ def _member(
     of_training = {key: value for key, value in changes.items() if key not in own}
     checked = from_mapping(kind, {**of_training, "output_dir": str(folder)}, where)
     if changes.get("student_model") is not None:
-        # What is said of students that are made is not said of one that exists.
+        # Settings for making a student do not apply to one that already exists.
         given = {key: value for key, value in given.items() if key not in ("student_shape", "student_init_model")}
     values = {key: value for key, value in {**given, **changes}.items() if key in own or key == "student_shape"}
     return from_mapping(StudentArguments, values, where), dataclasses.replace(
@@ -101,7 +101,7 @@ def _member(
 
 
 def table(students: Mapping[str, Mapping[str, Any]]) -> str:
-    """A Markdown table of what a family's students are, cost and reach.
+    """A Markdown table of the students of a family: size, cost and scores.
 
     Args:
         students: Name -> content of `results.json`.
@@ -123,7 +123,7 @@ def table(students: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _score(evaluation: Mapping[str, Any]) -> str:
-    """The main score of a task, else the loss of the rows that were held back."""
+    """The main score of a task, else the loss on the held-out rows."""
     for key in ("eval_headline", "eval_loss"):
         if isinstance(evaluation.get(key), float):
             return f"{key.removeprefix('eval_')} {evaluation[key]:.4f}"

@@ -42,14 +42,14 @@ class Begun:
 
     Attributes:
         student: The model.
-        tokenizer: That of its rows.
-        train_rows: Rows to learn from.
-        eval_rows: Rows that are held back, if any.
-        sizes: The table of teacher and student.
-        student_init: Where the first weights came from: the name of a way to make them, or a model.
+        tokenizer: The tokenizer of its rows.
+        train_rows: Rows to train on.
+        eval_rows: Held-out rows, if any.
+        sizes: The table of teacher and student sizes.
+        student_init: The origin of the first weights: the name of an initialisation, or a model.
         first_weights: The same in words, with what was kept of the teacher.
-        identity: What tells these weights from others, also where the run goes on from a checkpoint.
-        eval_task: The task that it is scored on, where the trainer does not read it by its name.
+        identity: Distinguishes these weights from others, also if the run resumes from a checkpoint.
+        eval_task: The task that it is scored on, if the trainer cannot load it by name.
     """
 
     student: Any
@@ -64,32 +64,32 @@ class Begun:
 
 
 class FirstWeightsNote(TrainerCallback, ExportableState):
-    """Keeps in every checkpoint where the first weights came from: a resumed run does not make them again.
+    """Stores the origin of the first weights in every checkpoint, because a resumed run does not make them again.
 
     Attributes:
         words: `Begun.first_weights` of the call that made them.
     """
 
     def __init__(self, words: str) -> None:
-        """Create the note of a run that begins."""
+        """Create the note of a new run."""
         self.words = words
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """The content of a checkpoint."""
         return {"args": {"words": self.words}, "attributes": {}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take the note of the checkpoint that is continued; without one it is that of this call."""
+        """Take over the note of the checkpoint if there is one."""
         self.words = state.stateful_callbacks.get(type(self).__name__, self.state())["args"]["words"]
 
 
 def begin(
     student: StudentArguments, textbook: TextbookArguments, training: DistillationArguments, teachers: Teachers
 ) -> Begun:
-    """Read the rows and make the student, which several trainers may do before one of them changes the teachers.
+    """Read the rows and make the student; for a family this happens before any trainer changes the teachers.
 
     Raises:
-        ValueError: If models and text do not fit.
+        ValueError: If models and text do not match.
     """
     if textbook.with_labels and training.mlm_probability is not None:
         raise ValueError("`--with_labels` and `--mlm_probability` both fill `labels`: leave one of them out.")
@@ -100,20 +100,20 @@ def begin(
     origin = _origin(student, teachers)
     if student.student_model is not None:
         own = load_tokenizer(student.student_model, flag="--student_model")
-        # The student's vocabulary may be a part of the teacher's.
+        # The student's vocabulary may be a subset of the teacher's.
         if training.align_tokenizers or ids_of_same_pieces(tokenizer, own) is not None:
             tokenizer = own
         else:
             check_same_tokens(tokenizer, own)
     existing = None if student.student_model is None else _existing_student(student.student_model, first, training)
-    # A student that is to be made has the labels of its teacher.
+    # A new student gets the labels of its teacher.
     config = first.config if existing is None else existing.config
     eval_task = read_eval_task(textbook, training, config)
     if teachers.stored:
         train_rows, eval_rows = stored_rows(textbook, training, teachers.stored)
     else:
         train_rows, eval_rows = read_textbook(textbook, training, tokenizer, config)
-    # The weights of a run that goes on come from its checkpoint.
+    # The weights of a resumed run come from its checkpoint.
     goes_on = resumes(training.resume_from_checkpoint, str(training.output_dir))
     text = _calibration_text(student, training, train_rows, origin) if existing is None and not goes_on else None
     trimmed = None if existing is not None else _trim(student, training, teachers, origin, train_rows)
@@ -126,7 +126,7 @@ def begin(
         and (training.eval_strategy != "no" or training.eval_agreement)
     ):
         raise ValueError(
-            "There is nothing to evaluate on: hold rows back with `--textbook_eval_rows`, or name a task with "
+            "There is nothing to evaluate on: hold rows out with `--textbook_eval_rows`, or name a task with "
             "`--eval_task`."
         )
     begun = student.student_model or _init_of(student, student_model)
@@ -141,12 +141,12 @@ def begin(
 
 
 def _existing_student(name: str, teacher: Any, training: DistillationArguments) -> Any:
-    """The model of `--student_model`; a bare encoder that is to learn logits gets a head with the teacher's labels.
+    """Load the model of `--student_model`; an encoder without a head gets one with the teacher's labels for logits.
 
     Args:
         name: Its id or folder.
-        teacher: The first teacher, perhaps without weights.
-        training: Has the objectives.
+        teacher: The first teacher, possibly without weights.
+        training: Settings with the objectives.
     """
     found = load_model(name, flag="--student_model")
     classifies = type(teacher).__name__.endswith("ForSequenceClassification")
@@ -159,12 +159,12 @@ def _existing_student(name: str, teacher: Any, training: DistillationArguments) 
 
 
 def _init_of(student: StudentArguments, model: Any) -> str:
-    """Name the way in which the first weights of a new student were made."""
+    """The name of the initialisation of a new student."""
     return student.student_init or ("random" if first_weights_of(model) is None else "teacher")
 
 
 def _first_weights(student: StudentArguments, model: Any) -> str:
-    """Say in words where the first weights of a student came from."""
+    """Describe the origin of a student's first weights."""
     if student.student_model is not None:
         return f"the weights of {shown_name(student.student_model)}"
     taken = first_weights_of(model)
@@ -176,10 +176,10 @@ def _first_weights(student: StudentArguments, model: Any) -> str:
 
 
 def _origin(student: StudentArguments, teachers: Teachers) -> Any:
-    """The model that the student is made of: that of `--student_init_model`, else the first teacher.
+    """The model that the student is made from: that of `--student_init_model`, else the first teacher.
 
     Raises:
-        ValueError: If its tokens are not the teacher's, or weights of a stored teacher are wanted, which has none.
+        ValueError: If its tokens are not the teacher's, or weights of a stored teacher are requested, which has none.
     """
     name = student.student_init_model
     if name is not None:
@@ -203,13 +203,13 @@ def _origin(student: StudentArguments, teachers: Teachers) -> Any:
 def _calibration_text(
     student: StudentArguments, training: DistillationArguments, textbook: datasets.Dataset, origin: Any
 ) -> Iterator[CalibrationRow] | None:
-    """What first weights are refitted on: the text that is named, else the textbook; `None` for no refit.
+    """The text for refitting first weights: the named text, else the textbook; `None` if nothing is refitted.
 
     Args:
-        student: Says what is wanted.
-        training: Has the column of the text.
-        textbook: The rows to learn from.
-        origin: The model that the weights come from, which is a skeleton where a teacher is stored.
+        student: Settings of the student.
+        training: Settings with the column of the text.
+        textbook: The rows to train on.
+        origin: The model that the weights come from; for a stored teacher a model without weights.
     """
     if not student.calibration_tokens:
         return None
@@ -223,10 +223,10 @@ def _calibration_text(
 def _trim(
     student: StudentArguments, training: DistillationArguments, teachers: Teachers, origin: Any, rows: datasets.Dataset
 ) -> TrimmedVocabulary | None:
-    """The model that a student is made of with a smaller vocabulary; `None` if the student keeps the whole one.
+    """Trim the vocabulary of the model that the student is made from; `None` if the student keeps all of it.
 
     Raises:
-        ValueError: If there is no text to trim it by, or a teacher cannot read the tokens of such a student.
+        ValueError: If there is no text to count pieces in, or a teacher cannot read the tokens of such a student.
     """
     if student.student_vocabulary is None:
         return None
@@ -239,7 +239,7 @@ def _trim(
     texts = texts_in(rows, training.text_column)
     if texts is None:
         raise ValueError("`--student_vocabulary` counts the pieces of text, but the textbook has tokens only.")
-    # A sentence encoder hands its prompts on, unless the student learns to do without.
+    # A student inherits the prompts of a sentence encoder, unless it learns to do without.
     head = None if training.teacher_prompt is not None else read_head(teachers.names[0])
     return trim_vocabulary(
         teachers.tokenizers[0],
@@ -257,7 +257,7 @@ def make_student(
     text: Iterable[CalibrationRow] | None = None,
     tokenizer: Any = None,
 ) -> Any:
-    """The student that the arguments describe, cut out of a teacher's weights and refitted on `text`."""
+    """Make the student that the arguments describe: cut out of a teacher's weights and refitted on `text`."""
     return create_student(
         teacher,
         student.student_shape,

@@ -1,4 +1,4 @@
-"""The teachers of a distillation: one or several, each a model or what was stored of one."""
+"""The teachers of a distillation: one or several, each a live model or a stored teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hf_distill.settings import DistillationArguments, MultiTeacherArguments, Te
 from hf_distill.teachers.stored.manifest import is_stored_teacher
 from hf_distill.teachers.stored.teacher import StoredTeacher
 
-# What these fields of `MultiTeacherArguments` are where nobody set them.
+# Defaults of the fields of `MultiTeacherArguments` that only several teachers use.
 ONLY_SEVERAL = {"combine": "mean_logits", "teacher_weights": None, "offload_teachers": False}
 
 
@@ -20,11 +20,11 @@ class Teachers:
     """The teachers of one run.
 
     Attributes:
-        names: Ids or folders, in the order in which teachers are counted.
-        sources: Their models, or `StoredTeacher`.
-        models: Their models, without weights (on the meta device) where a teacher is stored.
-        stored: Those that bring their own rows.
-        tokenizers: That of each; they are alike unless `--align_tokenizers` lets them differ.
+        names: Ids or folders, in order.
+        sources: The models, or instances of `StoredTeacher`.
+        models: The models; without weights (on the meta device) for stored teachers.
+        stored: The teachers that bring their own rows.
+        tokenizers: The tokenizer of each teacher; all are alike unless `--align_tokenizers` is set.
     """
 
     names: list[str]
@@ -34,11 +34,11 @@ class Teachers:
     tokenizers: list[Any] = field(default_factory=list)
 
     def open(self, name: str, number: str, flag: str, revision: str | None = None) -> None:
-        """Open the next one.
+        """Open the next teacher.
 
         Args:
             name: Its id or folder.
-            number: Begins the columns of its signals, where it is stored.
+            number: Prefix of its signal columns, if it is stored.
             flag: The setting that named it.
             revision: Its revision on the Hub.
         """
@@ -55,18 +55,18 @@ class Teachers:
         self.tokenizers.append(load_tokenizer(name, flag=flag, revision=revision))
 
     def let_go(self) -> None:
-        """Keep no model: a trainer may hold smaller copies (`--teacher_dtype int8`)."""
+        """Drop the references to the models: a trainer may hold smaller copies (`--teacher_dtype int8`)."""
         self.sources.clear()
         self.models.clear()
 
 
 def open_teachers(teacher: TeacherArguments, training: DistillationArguments) -> Teachers:
-    """Load the one teacher of `--teacher_model`, or those of `--teacher_models`.
+    """Load the teacher of `--teacher_model`, or those of `--teacher_models`.
 
     Raises:
-        ValueError: If neither or both are given, a setting of several is given for one, or two teachers have
+        ValueError: If neither or both are given, a setting for several teachers is given for one, or two teachers have
             different vocabularies without `--align_tokenizers`.
-        OSError: If there is no such model or tokenizer.
+        OSError: If a model or tokenizer does not exist.
     """
     several = training.teacher_models if isinstance(training, MultiTeacherArguments) else None
     if several:
@@ -89,7 +89,7 @@ def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -
         raise ValueError(f"`--{given}` is for one teacher: leave it out, or leave `--teacher_models` out.")
     found = Teachers(list(names))
     for index, name in enumerate(names):
-        # Columns of stored signals need a name for each teacher.
+        # Columns of stored signals need a different prefix for each teacher.
         found.open(name, f"teacher_{index}", "--teacher_models")
     for other in [] if align else found.tokenizers[1:]:
         check_same_tokens(other, found.tokenizers[0])
@@ -97,7 +97,7 @@ def _open_several(names: list[str], teacher: TeacherArguments, *, align: bool) -
 
 
 def _refuse_settings_of_several(training: DistillationArguments) -> None:
-    """Refuse settings that have no effect on one teacher."""
+    """Refuse settings that have no effect on a single teacher."""
     if not isinstance(training, MultiTeacherArguments):
         return
     given = [f"`--{name}`" for name, unset in ONLY_SEVERAL.items() if getattr(training, name) != unset]

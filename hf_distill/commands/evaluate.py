@@ -1,4 +1,4 @@
-"""Score a model on a task as it is; nothing is trained."""
+"""Scores a model on a task without training it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(task: TaskArguments, evaluation: EvaluationArguments) -> dict[str, Any]:
     Writes to `evaluation.output_dir`: `results.json` and `arguments.yaml`, which repeats the run.
 
     Args:
-        task: The task and where its rows are; those of the training are not needed.
+        task: The task and the location of its rows; training rows are not needed.
         evaluation: The model, and how it is run.
 
     Returns:
@@ -38,8 +38,8 @@ def run(task: TaskArguments, evaluation: EvaluationArguments) -> dict[str, Any]:
         every split, `constant` (the only label that the model predicts, or `None`), and `majority`.
 
     Raises:
-        ValueError: If no model is named, or model, labels and task do not fit.
-        OSError: If there is no such model.
+        ValueError: If no model is named, or model, labels and task do not match.
+        OSError: If the model does not exist.
     """
     if evaluation.model is None:
         raise ValueError("`--model` is missing: give the Hub id or folder of the model to score.")
@@ -84,7 +84,7 @@ def run(task: TaskArguments, evaluation: EvaluationArguments) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say the score of every split beside the majority's, and where it is written down."""
+    """Report the score of every split beside the majority's, and the file of the results."""
     metric = results["metric"]
     lines = [
         f"{results['task']}: {metric} {scores[metric]:.4f} on {split}"
@@ -97,11 +97,11 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def score_vectors(task: TaskArguments, evaluation: EvaluationArguments, head: SentenceHead | None) -> dict[str, Any]:
-    """Score a sentence encoder by the cosines between its vectors of texts, or a reranker by the order of candidates.
+    """Score a sentence encoder by the cosines of its vectors, or a reranker by its order of candidates.
 
     Raises:
-        ValueError: If the model has neither a pooling nor a head with one score, or the rows of the task are not two
-            texts with one label.
+        ValueError: If the model has neither a pooling nor a head with one score, or the task's rows are not two texts
+            with one label.
     """
     found: VectorTask | Reranking | None
     if is_retrieval(task.task):
@@ -171,23 +171,23 @@ def score_model(
     revision: str | None = None,
     tokenizer_name: str | None = None,
 ) -> dict[str, Any]:
-    """Load a model with its head and score it as it is.
+    """Load a model with its head and score it without training.
 
     Args:
         model: Hub id or folder.
         rows: The rows of the task.
         running: Batch size, device and arithmetic.
-        task: The lengths of rows and of the overlaps of windows, in tokens.
-        flag: The flag that named the model, for errors.
+        task: Settings for the length of rows and the overlap of windows, in tokens.
+        flag: The flag that named the model, for error messages.
         revision: Branch, tag or commit of the model.
-        tokenizer_name: Hub id or folder of the tokenizer; that of the model by default.
+        tokenizer_name: Hub id or folder of the tokenizer; by default the model's.
 
     Returns:
         `source`, `score`, `constant`, `scores` and `parameters`.
 
     Raises:
-        ValueError: If a weight is missing (the head, mostly), or labels and task do not fit.
-        OSError: If there is no such model.
+        ValueError: If a weight is missing (usually the head), or labels and task do not match.
+        OSError: If the model does not exist.
     """
     try:
         loaded, report = head_of(rows.spec).auto_class.from_pretrained(

@@ -1,4 +1,4 @@
-"""Export a model to ONNX, in fp32 and int8, and say what that costs in quality."""
+"""Exports a model to ONNX, in fp32 and int8, and reports the change in quality."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 
 def run(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, Any]:
-    """Export a model to ONNX and compare the files with it.
+    """Export a model to ONNX and compare the files with the model.
 
     Writes to the output folder: `model.onnx`, `model_quantized.onnx`, configuration and tokenizer, `export.json`,
     `arguments.yaml` and a card.
 
     Args:
-        task: A task to score PyTorch, ONNX and int8 on, if one is named.
-        arguments: The model, and how it is exported.
+        task: A task for scoring PyTorch, ONNX and int8, if one is named.
+        arguments: The model, and the settings of the export.
 
     Returns:
         The content of `export.json`: `difference` and `int8_difference` (largest absolute difference of any output
@@ -51,21 +51,21 @@ def run(task: ScoredTaskArguments, arguments: ExportArguments) -> dict[str, Any]
         ImportError: If a package of the extra `onnx` is missing.
     """
     folder = _output_dir(arguments)
-    # The files of a model may lie in a folder of their own inside its folder.
+    # The files may lie in a subfolder of the model's folder.
     check_folders([task, arguments], "--output_dir", folder, (), inside=True)
     with writing_to(folder):
         return _export(task, arguments, folder)
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say of every file its size and score, and how far its outputs are from PyTorch's."""
+    """Report the size and score of every file, and how far its outputs are from PyTorch's."""
     lines = []
     for name, size in results["bytes"].items():
         score = f"; {results['metric']} {results['scores'][name]:.4f}" if "scores" in results else ""
         lines.append(f"{name}: {size / 1e6:.1f} MB{score}")
     lines.append(f"largest difference from PyTorch {results['difference']:.1e}; files in {results['folder']}")
     folder, model = Path(results["folder"]), Path(results["model"])
-    # Within the model's own folder the files are pushed with it.
+    # Files inside the model's own folder are pushed together with it.
     pushed = model if folder == model / ONNX_FOLDER else folder
     lines.append(f"go on with: hf-distill push {shlex.quote(str(pushed))} USER/NAME --dry_run")
     return "\n".join(lines)
@@ -79,7 +79,7 @@ def _export(task: ScoredTaskArguments, arguments: ExportArguments, folder: Path)
             f"`--task` {task.task!r}: files of a sentence encoder are compared by their vectors, not scored; leave it "
             "out, and score the model by `hf-distill evaluate`."
         )
-    # Before the export, which takes a while.
+    # Load the rows before the export, which takes a while.
     rows = None if task.task is None else load_task_from(task, seed=42, splits="evaluation")
     model = load_model(arguments.model, flag="--model", revision=arguments.revision).eval()
     check_weights(model, f"Nothing is exported: `--model` {arguments.model!r}, whose")
@@ -118,8 +118,8 @@ def _output_dir(arguments: ExportArguments) -> Path:
         return Path(arguments.output_dir)
     if not Path(arguments.model).is_dir():
         raise ValueError(
-            f"`--model` {arguments.model!r} is no local folder, so that its own folder cannot take the files: say "
-            f"where they go with `--output_dir`.{close_path(arguments.model)}"
+            f"`--model` {arguments.model!r} is not a local folder, so the files cannot go inside it: name another "
+            f"folder with `--output_dir`.{close_path(arguments.model)}"
         )
     return Path(arguments.model) / ONNX_FOLDER
 
@@ -131,7 +131,7 @@ def _scores(
     models: dict[str, nn.Module],
     tokenizer: Any,
 ) -> dict[str, Any]:
-    """The headline score of every model on the task, if there is one."""
+    """The headline score of every model on the task, if one is named."""
     if rows is None:
         return {}
     spec = rows.spec

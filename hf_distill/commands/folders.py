@@ -1,4 +1,4 @@
-"""The folders of a job: what it reads is never written to, and one run at a time writes to its own."""
+"""The folders of a job: inputs are never overwritten, and only one run at a time writes to a folder."""
 
 from __future__ import annotations
 
@@ -19,38 +19,39 @@ from hf_distill.storage.steps import writing_to
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Arguments that name what a job reads: files, folders or ids, alone or in a list, some as NAME=WHERE.
+# Arguments that name inputs of a job: files, folders or ids, single or in a list, some as NAME=PATH.
 READ = (
     *("teacher_model", "teacher_models", "student_model", "student_models", "model", "models", "encoder"),
     *("student_init_model", "masked_lm", "embeddings", "tokenizer_name", "task_teachers"),
     *("textbook", "corpus", "corpora", "runs", "task", "tasks", "data_dir", "eval_task", "eval_task_dir"),
 )
-# What is known by its content: of the text that first weights are fitted on, a part of a job may be taken.
+# Inputs that are identified by their content. A job may write into the folder of its calibration text, so that the
+# text is not in `READ`.
 BY_CONTENT = (*READ, "calibration_text")
-# Those that may lie around the output, such as the working directory.
+# Inputs that may contain the output folder, for example the working directory.
 AROUND = frozenset({"task", "tasks", "data_dir", "eval_task", "eval_task_dir"})
-# Arguments that name what it writes; the first that there is names the folder that it holds.
+# Arguments that name output folders; the first one that is set names the folder that the job locks.
 WRITTEN = ("output_dir", "corpus_dir")
 # Folders of steps, which several runs may share.
 SHARED = ("work_dir", "index_dir")
-# What lies beside models and data and decides nothing: cards, results, and what runs have left.
+# Files beside models and data that do not change a result: cards, results, and files that runs leave.
 _BESIDE = re.compile(r"[._].*|.*\.(md|html|png|log)|(results|distillation|statistics)\.json|arguments\.yaml")
 _BUILT_FILE = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
 _OTHER_FOLDERS = re.compile(r"checkpoint-\d+|runs|work|[._].*")
 
 
 def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a job hold its output folder while it runs, and refuse one that it reads.
+    """Lock a job's output folder while the job runs, and refuse an output folder that is also an input.
 
     Args:
-        parts: Patterns of what the job writes inside its folder beside files of its own.
+        parts: Patterns of subfolders that the job writes inside its folder, in addition to its own files.
 
     Returns:
-        A decorator for a job: a function of argument classes.
+        A decorator for a job, which is a function of argument classes.
 
     Raises:
-        ValueError: From the job, if an input would be written to.
-        FileExistsError: From the job, if a corpus would take the place of files that no build wrote.
+        ValueError: From the job, if an input would be overwritten.
+        FileExistsError: From the job, if a corpus would replace files that no build wrote.
         FolderInUseError: From the job, if another process writes to the folder.
     """
 
@@ -62,7 +63,7 @@ def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             check_folders(given, flag, folder, parts)
             if folder is not None and flag == "--corpus_dir":
                 check_room(Path(folder).expanduser())
-            # One shard of many has the folder with the others.
+            # The job of one shard shares the folder with the jobs of the others.
             if folder is None or any(getattr(item, "shard", None) is not None for item in given):
                 return job(*args, **kwargs)
             with writing_to(folder, flag):
@@ -74,7 +75,7 @@ def writes_folder(*parts: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def check_room(folder: Path) -> None:
-    """Refuse a folder for a corpus with a model, whose card would be replaced, or with a `data` that no build wrote.
+    """Refuse a folder for a corpus that has a model, whose card would be replaced, or a `data` that no build wrote.
 
     Raises:
         FileExistsError: If it has one of them.
@@ -95,17 +96,17 @@ def check_room(folder: Path) -> None:
 
 
 def check_folders(given: Sequence[Any], flag: str, folder: Any, parts: Sequence[str], *, inside: bool = False) -> None:
-    """Refuse a folder that is written where one of the arguments reads it.
+    """Refuse an output folder that one of the arguments reads.
 
     Args:
         given: Instances of argument classes.
-        flag: The argument that named the folder.
-        folder: What is written; `None` is none.
-        parts: Patterns of what is written inside it beside files of the job's own.
-        inside: Whether it may lie inside of what is read.
+        flag: The argument that named the output folder.
+        folder: The output folder; `None` if there is none.
+        parts: Patterns of subfolders that are written inside it, in addition to the job's own files.
+        inside: Whether it may lie inside an input.
 
     Raises:
-        ValueError: If one does; the message names both flags.
+        ValueError: If an input would be overwritten; the message names both flags.
     """
     for name, read in _fields(given, READ):
         around = inside or name.removeprefix("--") in AROUND
@@ -116,7 +117,7 @@ def check_folders(given: Sequence[Any], flag: str, folder: Any, parts: Sequence[
 
 
 def _fields(given: Sequence[Any], names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Flag and value of these fields, where they have one."""
+    """Yield flag and value of these fields, where they are set."""
     for name in names:
         for item in given:
             if name in {field.name for field in dataclasses.fields(item)} and getattr(item, name):
@@ -124,7 +125,7 @@ def _fields(given: Sequence[Any], names: Sequence[str]) -> Iterator[tuple[str, A
 
 
 def paths_in(value: Any) -> Iterator[Path]:
-    """The files and folders of this machine that a setting names: a path, NAME=WHERE, a list or mapping of such."""
+    """The local files and folders that a setting names: a path, NAME=PATH, or a list or mapping of these."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
@@ -136,10 +137,10 @@ def paths_in(value: Any) -> Iterator[Path]:
 
 
 def wherever(value: Any, folder: Path) -> Any:
-    """Settings without the place of a folder, in paths that lead into it: moved or renamed, it is the same folder.
+    """Make paths inside a folder relative to it (`./...`), so that settings stay equal when the folder is moved.
 
     Args:
-        value: A setting, or a list or mapping of such; of a mapping the names too.
+        value: A setting, or a list or mapping of settings; the keys of a mapping are included.
         folder: The folder, as the settings write it.
     """
     if isinstance(value, Mapping):
@@ -151,12 +152,12 @@ def wherever(value: Any, folder: Path) -> Any:
 
 
 def by_content(value: Any, own: Path) -> Any:
-    """A setting with the content of what it names on this machine: moved, or written again, that is the same.
+    """Replace local paths in a setting by name and checksum of the content, so that moved copies compare equal.
 
     Args:
-        value: A path, NAME=WHERE, a list of such, or anything else, which stays as it is.
-        own: The folder of a job. What lies in it is known by who wrote it, and a folder around it, such as the working
-            directory, changes with every run: both are named by their places.
+        value: A path, NAME=PATH, a list of these, or anything else, which is returned unchanged.
+        own: The folder of the job. Paths inside it are identified by the step that wrote them, and a folder around it,
+            such as the working directory, changes with every run; both are therefore identified by relative paths.
     """
     if isinstance(value, (list, tuple)):
         return [by_content(item, own) for item in value]
@@ -172,9 +173,9 @@ def by_content(value: Any, own: Path) -> Any:
 
 
 def contents(given: Mapping[str, Any]) -> dict[str, str]:
-    """Path -> checksum of its content, of all that settings read on this machine; ids of the Hub are left out.
+    """Path -> checksum of its content, for every local path that settings read; Hub ids are left out.
 
-    Cards, results and what runs leave beside a model do not count.
+    Cards, results and other files that runs leave beside a model are ignored.
 
     Args:
         given: Name of a setting -> its value.
@@ -209,6 +210,6 @@ def _read_once(file: str, _size: int, _changed: int) -> str:
 
 
 def _places(value: Any) -> list[str]:
-    """The paths that a value may mean: itself, or what stands behind the name in NAME=WHERE."""
+    """The paths that a value may mean: the value itself, or the part after the name in NAME=PATH."""
     items = [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
     return [place for item in items for place in (item, item.partition("=")[2]) if place]

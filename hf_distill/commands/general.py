@@ -1,4 +1,4 @@
-"""Mix general corpora: folder with parquet files, card and statistics."""
+"""Mixes general corpora: writes a folder with parquet files, card and statistics."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hf_distill.settings import GeneralCorpusArguments
 
 @writes_folder("data", "work")
 def run(arguments: GeneralCorpusArguments) -> dict[str, Any]:
-    """Mixes general corpora into one.
+    """Mix general corpora into one.
 
-    Writes to `corpus_dir`: `data/*.parquet` (which `--corpus`, `--textbook` and `load_dataset` open), `README.md` (the
-    card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder was named). A run
-    that was killed is continued by the same command.
+    Writes to `corpus_dir`: `data/*.parquet` (readable by `--corpus`, `--textbook` and `load_dataset`), `README.md`
+        (the card), `statistics.json`, `arguments.yaml`, and `work/` (finished steps, unless another folder is named).
+        A killed run is continued by the same command.
 
     Args:
-        arguments: The corpora, their shares, and what a row is.
+        arguments: The corpora, their shares, and the definition of a row.
 
     Returns:
         `corpus_dir`, `rows`, `statistics`, `seconds`.
 
     Raises:
-        FileNotFoundError: If a corpus is not there.
-        ValueError: If none is named, or data and settings do not fit.
+        FileNotFoundError: If a corpus does not exist.
+        ValueError: If no corpus is named, or data and settings do not match.
     """
     started = time.perf_counter()
     named = named_corpora(arguments.corpora or (), "--corpora")

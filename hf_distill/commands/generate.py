@@ -1,4 +1,4 @@
-"""Fine-tune an encoder to write, let it write for held-out rows, and score the texts."""
+"""Fine-tunes an encoder to generate text, generates texts for evaluation rows, and scores them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hf_distill.tasks.rows.generation import LoadedGeneration, load_generation_t
 logger = logging.getLogger(__name__)
 
 PREDICTIONS_FILE = "predictions.jsonl"
-# What decides the result, beside model, task, seed and the way of writing.
+# Settings that change the result, besides model, task, seed and decoding.
 DECIDING = (
     *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("world_size", "warmup_steps", "weight_decay", "label_smoothing_factor", "max_grad_norm", "bf16", "fp16"),
@@ -38,7 +38,7 @@ DECIDING = (
 
 @dataclass(frozen=True)
 class Lengths:
-    """The longest source and target in tokens, special ones included."""
+    """The maximum source and target lengths in tokens, special tokens included."""
 
     source: int
     target: int
@@ -48,25 +48,25 @@ class Lengths:
 def run(
     task: GenerationTaskArguments, generation: GenerationArguments, training: GenerationTrainingArguments
 ) -> dict[str, Any]:
-    """Fine-tune an encoder to write the texts of a task, and score what it writes.
+    """Fine-tune an encoder to generate the texts of a task, and score what it generates.
 
-    Writes to `training.output_dir`: the model, which `EncoderForGeneration.from_pretrained` reads, `predictions.jsonl`
+    Writes to `training.output_dir`: the model, which `EncoderForGeneration.from_pretrained` loads, `predictions.jsonl`
     with the texts of all evaluation splits, `results.json`, and `arguments.yaml`, which repeats the run. A killed run
-    goes on with `resume_from_checkpoint="last"`: its training from a checkpoint, its decoding behind the texts that
-    are there.
+    continues with `resume_from_checkpoint="last"`: its training from a checkpoint, its decoding after the last written
+    text.
 
     Args:
-        task: The task and where its rows are.
-        generation: The encoder, and how it writes; the task's paper settings where left unset.
-        training: How to train; likewise.
+        task: The task and the location of its rows.
+        generation: The encoder, and the settings of decoding; unset ones come from the task's paper.
+        training: Settings of the training; unset ones come from the task's paper.
 
     Returns:
         The content of `results.json`: `score` (headline metric on the headline split, as a fraction), `scores` and
-        `losses` of every split, seconds of training and of decoding, rows a second, settings, curve. Processes other
-        than the first neither decode nor score.
+        `losses` of every split, seconds of training and of decoding, rows per second, settings, curve. Only the first
+        process decodes and scores.
 
     Raises:
-        ValueError: If no student is given, or task, lengths and model do not fit.
+        ValueError: If no student is given, or task, lengths and model do not match.
         ImportError: If a package that scores texts is missing.
     """
     if generation.student_model is None:
@@ -122,7 +122,7 @@ def run(
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say scores and speeds; of a process that does not write the texts, the cost of its training alone."""
+    """Report scores and speeds; in a process that does not decode, only the cost of its training."""
     lines = [cost_of_training(results)] if "steps" in results else []
     for split, scores in results.get("scores", {}).items():
         shown = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
@@ -135,7 +135,7 @@ def summary(results: dict[str, Any]) -> str:
 def _model(
     task: GenerationTaskArguments, generation: GenerationArguments, defaults: GenerationDefaults
 ) -> tuple[EncoderForGeneration, Lengths]:
-    """Load the model with its settings and enough positions; also return the longest source and target."""
+    """Load the model with its settings and enough positions; also return the maximum source and target lengths."""
     tokenizer = None
     if generation.tokenizer_name is not None:
         tokenizer = load_tokenizer(generation.tokenizer_name, flag="--tokenizer_name")
@@ -165,12 +165,12 @@ def _model(
 
 
 def _is_known(token: str, tokenizer: Any) -> bool:
-    """Whether a token has an id of its own."""
+    """Whether a token has its own id."""
     return tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id)
 
 
 def _paper_settings(defaults: GenerationDefaults, tokenizer: Any) -> GenerationSettings:
-    """Return the settings by which a paper writes the texts of a task."""
+    """Return the decoding settings of the paper for a task."""
     return GenerationSettings(
         num_beams=defaults.num_beams,
         max_new_tokens=defaults.max_target_length,
@@ -182,7 +182,7 @@ def _paper_settings(defaults: GenerationDefaults, tokenizer: Any) -> GenerationS
 
 
 def _train(trainer: GenerationTrainer, training: GenerationTrainingArguments) -> dict[str, Any]:
-    """Train and save the model, and return the facts that are reported."""
+    """Train and save the model, and return the facts to report."""
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     return {
@@ -195,7 +195,7 @@ def _train(trainer: GenerationTrainer, training: GenerationTrainingArguments) ->
 def _write_and_score(
     trainer: GenerationTrainer, loaded: LoadedGeneration, rows: dict[str, datasets.Dataset]
 ) -> dict[str, Any]:
-    """Write the texts of the evaluation splits, score them, and note how fast they were written."""
+    """Generate the texts of the evaluation splits, score them, and record the decoding speed."""
     path = Path(str(trainer.args.output_dir), PREDICTIONS_FILE)
     references = {split: loaded.dataset[split]["references"][:] for split in loaded.spec.evaluation_splits}
     facts = [
@@ -228,7 +228,7 @@ def _write_and_score(
 
 
 def _decoding_key(model: EncoderForGeneration, rows: dict[str, datasets.Dataset]) -> str:
-    """A hash of everything that decides the texts."""
+    """A hash of everything that determines the generated texts."""
     digest = xxhash.xxh3_128()
     update_digest(digest, model.masked_lm.state_dict())
     settings = {name: value for name, value in asdict(model.settings).items() if name != "batch_size"}

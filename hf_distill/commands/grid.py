@@ -1,10 +1,10 @@
-"""Fine-tune many models on many tasks, with shares of the rows, seeds and settings, and print the papers' tables.
+"""Fine-tunes many models on many tasks, with shares of the rows, seeds and settings, and prints the papers' tables.
 
 The students that an ablation compares are distilled first, each once.
 
-A cell of the grid is one fine-tuning with a file of its own, so a grid that was stopped goes on where it was, and one
-that grows runs what is new only. Settings are chosen for each model, task and share by the mean over the seeds on the
-evaluation rows, as the papers do; with one setting nothing is chosen.
+A cell of the grid is one fine-tuning with its own result file. So a stopped grid continues where it was, and a grid
+that grows runs only the new cells. For each model, task and share, the settings with the best mean score over the
+seeds on the evaluation rows are chosen, as in the papers; with a single setting nothing is chosen.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class Cell:
         model: Name of the model.
         task: Name of the task.
         fraction: Share of its training rows.
-        seed: Seed of the fine-tuning; `None` where there is none.
-        learning_rate: `None`: the task's.
-        epochs: Likewise.
-        batch_size: Likewise.
+        seed: Seed of the fine-tuning; `None` if the model is only scored.
+        learning_rate: `None` takes the task's.
+        epochs: `None` takes the task's.
+        batch_size: `None` takes the task's.
         path: Id or folder of the model.
-        distillation_seed: Seed of the distillation that made it, where the grid has several.
+        distillation_seed: Seed of the distillation that made the model, if the grid has several.
     """
 
     model: str
@@ -86,12 +86,12 @@ class Cell:
 
     @property
     def settings(self) -> tuple[float | None, float | None, int | None]:
-        """The settings that the search chooses among."""
+        """The settings that the search chooses from."""
         return self.learning_rate, self.epochs, self.batch_size
 
     @property
     def file(self) -> str:
-        """The path of its result, below the folder of the grid."""
+        """The path of its result, relative to the folder of the grid."""
         task = self.task.replace("/", "_")
         chosen = "_".join(
             f"{name}{value:g}"
@@ -106,7 +106,7 @@ class Cell:
 
 @writes_folder("cells", "students")
 def run(arguments: GridArguments) -> dict[str, Any]:
-    """Distil the students that are not there yet, run every cell that has no result, and write tables.
+    """Distil the missing students, run every cell without a result, and write tables.
 
     Writes `grid.json`, `grid.md` with the tables, and `arguments.yaml`, which repeats the run.
 
@@ -114,12 +114,12 @@ def run(arguments: GridArguments) -> dict[str, Any]:
         arguments: The grid.
 
     Returns:
-        The content of `grid.json`: `cells` with their scores, and `tables` by share: model -> task -> `mean`,
-        `spread` (standard deviation over the seeds, absent with one), `runs`, `settings`, and `constant_runs`, the
-        runs that predict one label whatever the text says, where there are any; `majority` by task.
+        The content of `grid.json`: `cells` with their scores; `tables` by share: model -> task -> `mean`, `spread`
+        (standard deviation over the seeds, absent for a single seed), `runs`, `settings`, and `constant_runs`, the
+        number of runs that predict the same label for every row, if there are any; and `majority` by task.
 
     Raises:
-        ValueError: If a result was made from another model, other rows or another length.
+        ValueError: If a result was made from another model, other rows or another maximum length.
     """
     started = time.perf_counter()
     folder = Path(arguments.output_dir)
@@ -156,16 +156,16 @@ def run(arguments: GridArguments) -> dict[str, Any]:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Return the tables, and say where they are."""
+    """Return the tables, and where they are."""
     return f"{format_tables(results)}\n{len(results['cells'])} cells; tables in {results['output_dir']}"
 
 
 def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[Cell]:
-    """Every cell; cells of one model and task follow each other.
+    """Every cell of the grid; cells of the same model and task are consecutive.
 
     Args:
         arguments: The grid.
-        names: Task as it is given -> its name.
+        names: Task as given -> its name.
     """
     students = plan_students(arguments, names)
     models: list[tuple[str, str, int | None, tuple[str, ...]]] = [
@@ -183,7 +183,7 @@ def grid_cells(arguments: GridArguments, names: Mapping[str, str]) -> Iterator[C
 
 
 def _result(path: Path, cell: Cell, task: LoadedTask, content: str, arguments: GridArguments) -> dict[str, Any]:
-    """The result of a cell, read or made; `content` identifies the rows of the task."""
+    """The result of a cell, read from its file or computed; `content` identifies the rows of the task."""
     rows = math.floor(len(task.train) * cell.fraction + 1e-9)
     if rows < 1:
         raise ValueError(
@@ -194,17 +194,17 @@ def _result(path: Path, cell: Cell, task: LoadedTask, content: str, arguments: G
         "train_rows": rows,
         "data": task.source,
         "data_content": content,
-        # Of an id of the Hub its name has to do.
+        # A Hub id is only identified by its name.
         "path_content": content_of(Path(cell.path)) if Path(cell.path).is_dir() else None,
         "max_length": arguments.max_length or task.spec.fine_tuning.max_length,
         "max_eval_samples": arguments.max_eval_samples,
         "fraction_seed": arguments.fraction_seed,
         "bf16": arguments.bf16,
         "warmup_steps": arguments.warmup_steps,
-        # Columns that are guessed are always the same ones.
+        # Guessed columns are the same in every run, so only tasks that take flags for columns record them.
         **({"columns": arguments.column_fields()} if takes_columns(task.source) else {}),
     }
-    # A folder that was moved is the same where its content is; a result says the last names of folders only.
+    # A moved folder is recognised by its content; a result records only the last names of folders.
     places = {"path": Path(cell.path).is_dir(), "data": Path(task.source).exists()}
     deciding = {name: value for name, value in identity.items() if not places.get(name)}
     digest = xxhash.xxh3_128(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -224,7 +224,7 @@ def _result(path: Path, cell: Cell, task: LoadedTask, content: str, arguments: G
 
 
 def _score(cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[str, Any]:
-    """Score a model with the head that it has."""
+    """Score a model with its own head."""
     started = time.perf_counter()
     scratch = str(Path(arguments.output_dir, "scratch"))
     running = FineTuningArguments(scratch, bf16=arguments.bf16, use_cpu=arguments.use_cpu, report_to="none")
@@ -269,17 +269,17 @@ def _fine_tune(cell: Cell, task: LoadedTask, arguments: GridArguments) -> dict[s
 
 
 def distil_students(students: Sequence[Student], root: Path) -> None:
-    """Distil every student that is not finished, in their order.
+    """Distil every unfinished student, in order.
 
-    The settings of a student lie beside its folder as `NAME.yaml`, which `hf-distill distill` takes as it is; those of
-    a grid that was moved are written anew.
+    The settings of a student are in `NAME.yaml` beside its folder, a file that `hf-distill distill` accepts; if the
+    grid was moved, they are written again.
 
     Args:
-        students: See `plan_students`; a student may be the teacher of a later one, or what it begins with.
+        students: See `plan_students`; a student may be the teacher or the starting point of a later one.
         root: The folder of the grid.
 
     Raises:
-        ValueError: If a student was begun with other settings, or a setting is none of `hf-distill distill`.
+        ValueError: If a student was begun with other settings, or `hf-distill distill` does not have a setting.
     """
     for one in students:
         folder, settings = Path(one.folder), one.settings
@@ -296,7 +296,7 @@ def distil_students(students: Sequence[Student], root: Path) -> None:
             continue
         mark(folder, {"inputs": inputs})
         logger.warning(f"[{one.name}] starts: {folder}")
-        # Secrets go to the training alone, in no file.
+        # Secrets are passed to the training only, and are not in any file.
         secrets = {key: value for key, value in settings.items() if is_secret_name(key) and value is not None}
         words = [word for key, value in secrets.items() for word in (f"--{key}", str(value))]
         words += [f"--{RESUME}", LAST_CHECKPOINT] if begun and RESUME not in settings else []
@@ -304,18 +304,18 @@ def distil_students(students: Sequence[Student], root: Path) -> None:
 
 
 def _without_secret_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields without secrets, which may stand in a file."""
+    """Return the fields without secrets, which may be written to a file."""
     kept = {name: value for name, value in settings.items() if not is_secret_name(name)}
     return dict(without_secrets(kept))
 
 
 def _check_same(file: Path, settings: dict[str, Any], name: str, place: Path, root: Path) -> None:
-    """Refuse a student that was begun with other settings; `place` is its folder below that of the grid, `root`."""
+    """Refuse a student that was begun with other settings; `place` is its folder below `root`, the grid's folder."""
     before = read_mapping(file) if file.is_file() else {}
     earlier = Path(str(before.get("output_dir", "")))
     is_ours = earlier.parts[-len(place.parts) :] == place.parts
     earlier_root = Path(*earlier.parts[: -len(place.parts)]) if is_ours else root
-    # Where a run goes on decides nothing, and nor does where the grid lies.
+    # Neither the point of resumption nor the location of the grid changes the result.
     old = {**wherever(before, earlier_root), RESUME: None}
     new = {**wherever(_without_secret_fields(settings), root), RESUME: None}
     changed = differences(old, new)
@@ -340,7 +340,7 @@ def _check_same_files(folder: Path, inputs: Mapping[str, str], name: str) -> Non
 
 
 def table(cells: Sequence[Mapping[str, Any]], fraction: float) -> dict[str, dict[str, Any]]:
-    """Model -> task -> mean and spread over the seeds of its best settings."""
+    """Model -> task -> mean and spread over the seeds, for its best settings."""
     found: dict[str, dict[str, Any]] = {}
     of_share = [cell for cell in cells if cell["fraction"] == fraction]
     keys = dict.fromkeys((cell["model"], cell["task"]) for cell in of_share)
@@ -350,7 +350,7 @@ def table(cells: Sequence[Mapping[str, Any]], fraction: float) -> dict[str, dict
         for cell in of_share:
             if (cell["model"], cell["task"]) == (model, task):
                 settings = (cell["learning_rate"], cell["epochs"], cell["batch_size"])
-                # JSON has no NaN: a score that does not exist is the worst.
+                # JSON has no NaN: an undefined score counts as the worst.
                 groups.setdefault(settings, []).append(-math.inf if cell["score"] is None else cell["score"])
                 constants[settings] = constants.get(settings, 0) + (cell.get("constant") is not None)
         settings, scores = max(groups.items(), key=lambda item: statistics.fmean(item[1]))
@@ -366,7 +366,7 @@ def table(cells: Sequence[Mapping[str, Any]], fraction: float) -> dict[str, dict
 
 
 def format_tables(facts: Mapping[str, Any]) -> str:
-    """Markdown: a table for each share, models below each other, tasks side by side, and their average."""
+    """Markdown tables, one for each share, with a row for each model, a column for each task, and the mean."""
     parts = []
     for share, found in facts["tables"].items():
         tasks = list(facts["metrics"])
@@ -377,7 +377,7 @@ def format_tables(facts: Mapping[str, Any]) -> str:
         ]
         for model, by_task in found.items():
             shown = [_shown(by_task[task]) if task in by_task else "–" for task in tasks]
-            # Beside means over all tasks, one over some of them would mislead.
+            # A mean over some of the tasks would be misleading beside means over all of them.
             means = [by_task[task]["mean"] for task in tasks if task in by_task]
             mean = f"{100 * statistics.fmean(means):.1f}" if len(means) == len(tasks) else "–"
             lines.append(f"| {model} | {' | '.join(shown)} | {mean} |")
@@ -402,7 +402,7 @@ def format_tables(facts: Mapping[str, Any]) -> str:
 
 
 def _majority_row(facts: Mapping[str, Any], tasks: Sequence[str]) -> str:
-    """Make the row with the scores of the most frequent label of the training rows; a dash where there is none."""
+    """The row with the scores of the majority label of the training rows; a dash where there is none."""
     scores = [(facts["majority"].get(task) or {}).get("score") for task in tasks]
     shown = ["–" if score is None else f"{100 * score:.1f}" for score in scores]
     known = [score for score in scores if score is not None]

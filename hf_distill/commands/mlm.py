@@ -1,4 +1,4 @@
-"""Fit a masked-LM head on an encoder, so that `hf-distill augment` can replace words with it."""
+"""Fits a masked-LM head on an encoder, so that `hf-distill augment` can replace words with it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def run(head: MLMHeadArguments, textbook: TextbookArguments, training: MaskedHea
     which repeats the run.
 
     Args:
-        head: The encoder, and whether it stays as it is.
-        textbook: Any text; `textbook_eval_rows` of it are held back for the score.
-        training: How to train.
+        head: The encoder, and whether its weights are frozen.
+        textbook: Any text; `textbook_eval_rows` of it are held out for the score.
+        training: Settings of the training.
 
     Returns:
-        The content of `results.json`: share of masked tokens that are found (`masked_accuracy`) before and after,
-        rows, steps, seconds.
+        The content of `results.json`: share of masked tokens that are predicted correctly (`masked_accuracy`) before
+        and after, rows, steps, seconds.
 
     Raises:
         ValueError: If no encoder or text is given.
@@ -79,7 +79,7 @@ def run(head: MLMHeadArguments, textbook: TextbookArguments, training: MaskedHea
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say how many masked tokens are found before and after, what the training cost and where the model is."""
+    """Report the masked accuracy before and after, the cost of the training and where the model is."""
     found = ""
     if results["after"] is not None:
         before, after = (results[when]["masked_accuracy"] for when in ("before", "after"))

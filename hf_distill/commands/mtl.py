@@ -1,4 +1,4 @@
-"""Fine-tune one encoder on many tasks: the teacher of MITKD, or a student of teachers of single tasks."""
+"""Fine-tunes one encoder on many tasks: the teacher of MITKD, or a student of single-task teachers."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ TASKS_FOLDER = "tasks"
 
 @writes_folder("tasks")
 def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments) -> dict[str, Any]:
-    """Fine-tune one encoder on many tasks and score it on each.
+    """Fine-tune one encoder on many tasks and score it on each of them.
 
     Writes to `training.output_dir`: the encoder (LoRA merged) with its tokenizer and card, models with the heads of
-    `tasks.save_heads` under `tasks` with cards of their own, `results.json`, and `arguments.yaml`, which repeats the
-    run.
+    `tasks.save_heads` under `tasks` with their own cards, `results.json`, and `arguments.yaml`, which repeats the run.
 
     Args:
-        tasks: The tasks, their rows, their teachers, the heads to save.
-        teacher: The model to start from, and LoRA.
-        training: How to train.
+        tasks: The tasks, their rows, their teachers, and the heads to save.
+        teacher: The model to start from, and settings of LoRA.
+        training: Settings of the training.
 
     Returns:
-        The content of `results.json`: `score` (mean of the headline metrics, a fraction), `scores` of every task and
-        split, rows, settings, seed, seconds, curve.
+        The content of `results.json`: `score` (mean of the headline metrics, as a fraction), `scores` of every task
+        and split, rows, settings, seed, seconds, curve.
 
     Raises:
-        ValueError: If no model is given, or tasks, teachers and model do not fit.
+        ValueError: If no model is given, or tasks, teachers and model do not match.
     """
     if teacher.teacher_model is None:
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
@@ -53,7 +52,7 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
         task.subset(tasks.max_train_samples, tasks.max_eval_samples, seed=training.seed)
         for task in load_tasks(tasks.tasks, tasks.data_dir, **tasks.column_fields())
     ]
-    # A folder of one's own may be named by its path; its task has a name of its own.
+    # A user's own folder may be given as a path, which differs from the name of its task.
     names = dict(zip(tasks.tasks, (task.spec.name for task in loaded), strict=True))
     trainer = MTLTrainer(
         multi_task_model(teacher.teacher_model, [task.spec for task in loaded], revision=teacher.teacher_revision),
@@ -116,7 +115,7 @@ def run(tasks: TasksArguments, teacher: TeacherArguments, training: MTLArguments
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say of every task the score and the majority's, then the cost of the training and where the encoder is."""
+    """Report the score of every task beside the majority's, the cost of the training and where the encoder is."""
     lines: list[str | None] = []
     for task, score in results["headlines"].items():
         lines.append(f"{task}: {results['metrics'][task]} {score:.4f}{constant_remark(results['constants'][task])}")
@@ -125,7 +124,7 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-# What decides the result, beside model, tasks and seed.
+# Settings that change the result, besides model, tasks and seed.
 DECIDING = (
     *("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("world_size", "warmup_steps", "weight_decay", "bf16", "fp16", "task_sampling", "sampling_exponent"),

@@ -1,7 +1,7 @@
 """The whole job: teach, build the corpus, distil, adapt and evaluate, export, measure, write card and report.
 
-Every stage writes its own folder and is skipped when it was finished with the same settings, so that a killed run
-continues where it stopped.
+Every stage writes its own folder and is skipped if it was finished with the same settings, so a killed run continues
+where it stopped.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ from hf_distill.tasks.one_file import write_task_folder
 
 logger = logging.getLogger(__name__)
 
-# Files that stay in the folder of the distillation when the student is copied.
+# Files that are not copied when the student leaves the folder of the distillation.
 _KEPT_APART = ("checkpoint-*", RESULTS_FILE, "arguments.yaml", "_*", ".*")
-# How latency is measured at the end: with few batches, because every demo does it.
+# The protocol of the latency measurement at the end; it has few batches, because every demo runs it.
 SPEED_PROTOCOL = {"batch_size": 32, "seq_length": 128, "num_batches": 8, "warmup": 2}
-# Seconds before a run of ONNX Runtime or torch in which the threads of the other one stop waiting for work.
+# Seconds to wait before ONNX Runtime or torch runs, until the threads of the other one stop spinning.
 PAUSE = 0.02
-# The rows of the table at the end.
+# The rows of the final table.
 ROLES = ("majority", "teacher", "student", "baseline")
 REPORTED = ("teacher", "student", "baseline", "majority", "task", "kind", "metric", "split", "split_rows", "retention")
 _NO_LORA: dict[str, Any] = {"lora_r": None, "lora_alpha": None, "lora_target_modules": None}
@@ -92,37 +92,37 @@ def run(
 ) -> dict[str, Any]:
     """Run every stage and compare teacher, student and baseline.
 
-    Writes to `pipeline.output_dir`: `teacher/`, `corpus/` (or `augmented/`, `general/`, as the textbook source says),
-    `distilled/` (the student before it saw a label; of an earlier stage `distilled_cc/` and the like),
+    Writes to `pipeline.output_dir`: `teacher/`, `corpus/` (or `augmented/`, `general/`, depending on the textbook
+    source), `distilled/` (the student before it saw a label; with several textbooks also `distilled_cc/` and so on),
     `student/` (adapted, with its card), `student/baseline/`, `student/onnx/`, `report.json` and `report.html`.
 
     Args:
-        task: The task and where its rows are.
-        teacher: The model to make the teacher of.
+        task: The task and the location of its rows.
+        teacher: The model that becomes the teacher.
         student: Shape and first weights of the student.
-        corpus: The general corpus and how to search it.
+        corpus: The general corpus and the settings of the search.
         pipeline: Folder, seed, and the settings of each training stage.
-        command: What repeats the run, for report and card.
+        command: The command line that repeats the run, for report and card.
 
     Returns:
-        The report: `teacher`, `student`, `baseline` (each with `score`), `int8` (likewise, `None` without an export),
-        `task`, `metric`, `retention`, `latency`, `command`, `seconds`.
+        The report: `teacher`, `student`, `baseline` and `int8` (each with `score`; `int8` is `None` without an
+            export), `task`, `metric`, `retention`, `latency`, `command`, `seconds`.
 
     Raises:
-        ValueError: If a stage's settings are unknown or do not fit.
+        ValueError: If a stage's settings are unknown or do not match.
     """
     started = time.perf_counter()
     folder = Path(pipeline.output_dir)
     plan = make_plan(task, teacher, student, corpus, pipeline)
     rows, columns = load_task_from(task, seed=pipeline.seed), task.column_settings()
     if task.data_dir is not None:
-        # Of a folder of many tasks only this one counts.
+        # From a folder with many tasks, only the files of this task are used.
         task = replace(task, data_dir=rows.source)
     if takes_columns(task.task):
         given = task.task
         task = _as_folder(task, rows, folder / ONE_FILE_FOLDER)
         for training in plan.distillations:
-            # Its columns were named by flags, which no stage has.
+            # Its columns were named by flags, which the stages do not have.
             training.eval_task = task.task if training.eval_task == given else training.eval_task
     teaches = pipeline.finetune_teacher and not (pipeline.teach is None and knows_task(teacher, rows.spec))
     stages = Stages(folder, stage_names(plan, teaches), [rows.spec.to_dict(), rows.checksum()])
@@ -138,7 +138,7 @@ def run(
     stages.work = reckon_work(plan, adaptation, teacher, rows, seen)
     learner, distilled = plan.student, []
     for source, training in zip(plan.sources, plan.distillations, strict=True):
-        # A file that students are scored on is read with the columns of the task.
+        # If students are scored on a file, it is read with the columns of the task.
         named = columns if training.eval_task and takes_columns(training.eval_task) else {}
         arguments = (learner, teacher, replace(_textbook(places[source], task, pipeline), **named), training)
         distilled.append(stages.run(stage_of(training), partial(distill.run, *arguments), *arguments))
@@ -150,7 +150,7 @@ def run(
     stages.begin("report")
     speed = measure_speed(str(teacher.teacher_model), str(folder / "student"))
     results = {"teach": taught, "corpus": built, "distill": distilled[-1], "adapt": adapted, "export": exported}
-    # Of the whole job, also where stages were finished in an earlier call.
+    # Seconds of the whole job, including stages that were finished in an earlier call.
     seconds = time.perf_counter() - started + stages.seconds_before
     report = make_report(results, speed, command, seconds, pipeline.seed)
     write_results(folder, report, name="report.json")
@@ -160,7 +160,7 @@ def run(
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The table that a run ends with: the majority, teacher, student, baseline, and the student in int8."""
+    """The final table: the majority, teacher, student, baseline, and the student in int8."""
     teacher, speed = report["teacher"]["score"], report["latency"]
     head = ("", report["metric"], "of the teacher", "parameters", "MB", "ms a row", "speed-up")
     sizes = {"teacher": "teacher", "student": "student", "baseline": "student", INT8: "int8"}
@@ -189,7 +189,7 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def _remarks(report: dict[str, Any]) -> list[str]:
-    """Say what the rows of the table mean, and where everything is."""
+    """Explain the rows of the table, and report where everything is."""
     lines = _budgets(report)
     if report.get("majority") is not None:
         lines.insert(0, f"majority: {report['majority']['label']!r} for every row, whatever it says")
@@ -209,7 +209,7 @@ def _remarks(report: dict[str, Any]) -> list[str]:
 
 
 def _budgets(report: dict[str, Any]) -> list[str]:
-    """How long student and baseline were trained on the labels, whether that helped, and how many rows were scored."""
+    """Report how long student and baseline were trained on the labels, whether it helped, and the evaluation rows."""
     lines, baseline, choice = [], report["baseline"], report["student"].get("choice")
     if choice is not None:
         rows = "these rows" if choice["split"] == report["split"] else choice["split"]
@@ -228,14 +228,14 @@ def _budgets(report: dict[str, Any]) -> list[str]:
 
 
 def _as_folder(task: TaskArguments, rows: LoadedTask, folder: Path) -> TaskArguments:
-    """Write a task of files that flags describe as a folder that describes itself: every stage reads the same rows."""
+    """Write a task that flags describe as a folder with a `task.yaml`, so that every stage reads the same rows."""
     write_task_folder(rows, folder)
     unset: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(ColumnArguments)}
     return replace(task, task=str(folder), data_dir=None, evaluation_splits=None, metrics=None, **unset)
 
 
 def _make_textbooks(stages: Stages, plan: Plan, task: TaskArguments) -> tuple[dict[str, str], dict[str, Any] | None]:
-    """Make the textbooks; return the place of each, and the result of the job that built the task's corpus."""
+    """Make the textbooks; return the path of each, and the result of the job that built the task's corpus."""
     built = None
     if plan.corpus is not None:
         job = partial(corpus_verb.run, task, plan.corpus, seed=plan.pipeline.seed)
@@ -261,7 +261,7 @@ def _textbook(place: str, task: TaskArguments, pipeline: PipelineArguments) -> T
 def _adapt(
     stages: Stages, plan: AdaptationPlan, task: TaskArguments, teacher: TeacherArguments, pipeline: PipelineArguments
 ) -> dict[str, Any]:
-    """The distilled student, fine-tuned where that is wanted, and scored beside its teacher and its baseline."""
+    """Fine-tune the distilled student if requested, and score it beside its teacher and its baseline."""
     distilled = stages.folder / "distilled"
     way: adapt.Way = ("better" if plan.learnt else "adapt") if pipeline.adapt_student else "keep"
     given = (task, AdaptationArguments(str(distilled), from_scratch=True), plan.student, teacher)
@@ -278,7 +278,7 @@ def _adapt(
 
 
 def _export(stages: Stages, task: TaskArguments) -> dict[str, Any] | None:
-    """The student as ONNX files, scored; `None`, with the reason in a line, where that cannot be."""
+    """Export the student to ONNX and score the files; `None`, with a logged reason, if that is impossible."""
     folder = stages.folder / ONNX_STAGE
     scored = ScoredTaskArguments(**dataclasses.asdict(task))
     arguments = ExportArguments(str(folder.parent), output_dir=str(folder))
@@ -286,14 +286,14 @@ def _export(stages: Stages, task: TaskArguments) -> dict[str, Any] | None:
         job = partial(export.run, scored, arguments)
         return stages.run(ONNX_STAGE, job, scored, arguments, results_file=EXPORT_FILE)
     except (ImportError, ValueError) as error:
-        # Everything else is there; what an earlier student left in the folder is no file of this one.
+        # The other results are complete; files of an earlier student must not remain in the folder.
         remove(folder)
         logger.warning(f"[{ONNX_STAGE}] left out: {error}")
         return None
 
 
 def measure_speed(*folders: str) -> dict[str, Any]:
-    """Latency of the teacher over that of the student, and over that of the student's int8 file where it has one."""
+    """Latency of the teacher divided by that of the student, and by that of its int8 file if there is one."""
     teacher, student = (load_model(folder, flag="--teacher_model") for folder in folders)
     positions = (getattr(model.config, "max_position_embeddings", None) for model in (teacher, student))
     seq_length = min(SPEED_PROTOCOL["seq_length"], *(number for number in positions if number))
@@ -321,11 +321,11 @@ def make_report(
     """Return the content of `report.json`.
 
     Args:
-        results: Stage -> what it returned, `None` for one that was left out.
-        speed: Latency of teacher and student, and of the student in int8 where it was exported.
-        command: What repeats the run.
-        seconds: Of the whole job.
-        seed: Of every stage.
+        results: Stage -> its result, `None` for a stage that was left out.
+        speed: Latency of teacher and student, and of the student in int8 if it was exported.
+        command: The command line that repeats the run.
+        seconds: Duration of the whole job.
+        seed: Seed of every stage.
     """
     built, distilled, adapted, exported = (results[name] for name in ("corpus", "distill", "adapt", "export"))
     int8 = exported and {

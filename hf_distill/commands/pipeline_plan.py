@@ -1,4 +1,4 @@
-"""The plan of a pipeline: which stages there are, with which settings, and how much each of them computes."""
+"""The plan of a pipeline: its stages, their settings, and an estimate of how much each of them computes."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ from hf_distill.trainers.fine_tuning.heads import head_of
 
 logger = logging.getLogger(__name__)
 
-# The textbooks of the paper (Contextualized Corpus, Table 2): retrieved text, the task's rows with words replaced,
-# general text as it is, and the task's own text.
+# The textbooks of the paper (Contextualized Corpus, Table 2): retrieved text (cc), the task's rows with replaced words
+# (taskda), unfiltered general text, and the task's own text.
 SOURCES = ("cc", "taskda", "general", "task")
-# The folders of those that are made.
+# The folders of the textbooks that a stage makes.
 PLACES = {"cc": "corpus", "taskda": "augmented", "general": "general"}
 # The stage that exports the student, and its folder.
 ONNX_STAGE = f"student/{ONNX_FOLDER}"
-# Epochs on the labels of a student that has learnt the task from its teacher.
+# Epochs of fine-tuning for a student whose head was already distilled.
 EPOCHS_OF_A_HEAD = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of every stage, known before the first.
+    """The settings of every stage, all read before the first one starts.
 
     Attributes:
         pipeline: The arguments that they come from.
-        sources: What the student learns on, in the order of the stages: names of `SOURCES`.
-        corpus: Settings of the task's corpus; `None` where nothing is learnt on it.
-        augmentation: Likewise, of the task's rows with words replaced.
-        general: Likewise, of the draw from the general corpus.
+        sources: The textbooks of the student, in the order of the stages: names from `SOURCES`.
+        corpus: Settings of the task's corpus; `None` if it is not used.
+        augmentation: Settings of the augmentation of the task's rows; `None` if it is not used.
+        general: Settings of the sample from the general corpus; `None` if it is not used.
         teaching: Settings of the teacher's fine-tuning.
         student: Shape and first weights of the student.
-        distillations: Settings of the distillation on each of the sources.
-        adaptation: What the user says of the fine-tuning of student and baseline; see `plan_adaptation`.
+        distillations: Settings of the distillation on each source.
+        adaptation: The user's settings for fine-tuning student and baseline; see `plan_adaptation`.
     """
 
     pipeline: PipelineArguments
@@ -83,7 +83,7 @@ def make_plan(
     """Read the settings of every stage.
 
     Raises:
-        ValueError: If a stage's settings are unknown or do not fit.
+        ValueError: If a stage's settings are unknown or do not match.
     """
     folder = Path(pipeline.output_dir)
     sources = _chosen_sources(pipeline, corpus)
@@ -112,7 +112,7 @@ def _chosen_sources(pipeline: PipelineArguments, corpus: CorpusArguments) -> lis
     """The textbooks in the order of their stages.
 
     Raises:
-        ValueError: If one is unknown, there twice, or what it is made of is missing.
+        ValueError: If one is unknown or occurs twice, or its input is missing.
     """
     if pipeline.textbook_source is None:
         return ["task" if corpus.corpus is None else "cc"]
@@ -133,7 +133,7 @@ def _chosen_sources(pipeline: PipelineArguments, corpus: CorpusArguments) -> lis
 
 
 def _augmentation(pipeline: PipelineArguments, folder: Path) -> AugmentationArguments:
-    """How the task's rows are augmented."""
+    """Settings for augmenting the task's rows."""
     common: dict[str, Any] = {"seed": pipeline.seed, "use_cpu": pipeline.use_cpu, "corpus_dir": str(folder)}
     made: AugmentationArguments = from_mapping(
         AugmentationArguments, {**common, **pipeline.settings("augment")}, "`--augment`"
@@ -142,7 +142,7 @@ def _augmentation(pipeline: PipelineArguments, folder: Path) -> AugmentationArgu
 
 
 def _general(pipeline: PipelineArguments, corpus: CorpusArguments, folder: Path) -> GeneralCorpusArguments:
-    """A draw from the general corpus, cut and filtered as the rows that the task's corpus would be searched in."""
+    """Settings of a sample from the general corpus, split and filtered as for the search of the task's corpus."""
     same = (
         *("corpus_split", "corpus_licence", "text_column", "source_column", "unit", "passage_words", "language"),
         *("max_chars", "min_words", "max_words", "num_proc"),
@@ -160,11 +160,11 @@ def _general(pipeline: PipelineArguments, corpus: CorpusArguments, folder: Path)
 def _distillation(
     pipeline: PipelineArguments, task: TaskArguments, folder: Path, source: str, sources: list[str]
 ) -> DistillationArguments:
-    """The settings of one stage of the distillation; only the last has the name of the whole."""
+    """The settings of one stage of the distillation; only the last stage gets the plain folder name."""
     output = folder / ("distilled" if source == sources[-1] else f"distilled_{source}")
     later = {} if source == sources[0] else pipeline.settings("distill_next")
     if source == "task" and pipeline.preset is None:
-        # The teacher's head was trained for the task's own text, so that its logits say something there.
+        # The teacher's head was trained on the task's own text, so its logits are meaningful there.
         later = {"objectives": ["relation", "logits"], **pipeline.settings("distill"), **later}
     training: DistillationArguments = _stage_arguments(
         DistillationArguments, "distill", output, pipeline, later, max_length=task.max_length
@@ -175,7 +175,7 @@ def _distillation(
 
 
 def _with_preset(student: StudentArguments, preset: str | None) -> StudentArguments:
-    """The student of a preset; what was given as flags wins."""
+    """Apply the student of a preset; flags that the user gave take precedence."""
     if preset is None:
         return student
     return replace(student, **{**read_preset(preset).student, **changed_arguments(student)})
@@ -189,7 +189,7 @@ def _stage_arguments(
     later: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Any:
-    """The arguments of a training stage: its settings, `later` first, over those of all stages."""
+    """The arguments of a training stage: `later` over the stage's own settings over those of all stages."""
     given = {**pipeline.settings(stage), **(later or {})}
     if "output_dir" in given:
         raise ValueError(f"`--{stage}` cannot set `output_dir`: stages write below `--output_dir`.")
@@ -200,7 +200,7 @@ def _stage_arguments(
 
 
 def _check(plan: Plan, task: TaskArguments, teacher: TeacherArguments) -> None:
-    """Refuse before the first stage what a later one would refuse."""
+    """Refuse, before the first stage, settings that a later stage would refuse."""
     pipeline = plan.pipeline
     if teacher.teacher_model is None:
         raise ValueError(
@@ -240,7 +240,7 @@ def _objectives_of(training: DistillationArguments) -> list[WeightedObjective]:
 
 
 def stage_names(plan: Plan, teaches: bool) -> list[str]:
-    """The stages in their order, with or without that of the teacher."""
+    """The stages in order, with or without the teacher's."""
     return [
         *(["teacher"] if teaches else []),
         *(place for source, place in PLACES.items() if source in plan.sources),
@@ -252,12 +252,12 @@ def stage_names(plan: Plan, teaches: bool) -> list[str]:
 
 
 def stage_of(distillation: DistillationArguments) -> str:
-    """The stage of a distillation, which is called as its folder."""
+    """The stage of a distillation, which has the name of its folder."""
     return Path(str(distillation.output_dir)).name
 
 
 def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
-    """Whether a teacher has the head of a task, with its labels by name, so that it need not be fine-tuned."""
+    """Whether a teacher has the task's head with the same label names, so that it need not be fine-tuned."""
     names, found = head_names(teacher, spec), _names_of_any_head(teacher, spec)
     if names is not None:
         logger.warning(
@@ -273,7 +273,7 @@ def knows_task(teacher: TeacherArguments, spec: TaskSpec) -> bool:
 
 
 def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
-    """The labels of a teacher that has the head of a task, with its labels by name; `None` of any other."""
+    """The labels of a teacher that has the task's head with the same label names; `None` for any other teacher."""
     names = _names_of_any_head(teacher, spec)
     if names is None or spec.label_names is None or is_generic(names):
         return None
@@ -281,25 +281,25 @@ def head_names(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
 
 
 def _names_of_any_head(teacher: TeacherArguments, spec: TaskSpec) -> list[str] | None:
-    """The labels of a teacher that has a head of the task's kind, whatever they are; `None` of any other."""
+    """The labels of a teacher that has a head of the task's kind, with any labels; `None` for any other teacher."""
     if teacher.teacher_model is None:
         return None
     try:
         config = AutoConfig.from_pretrained(teacher.teacher_model, revision=teacher.teacher_revision)
     except UNREADABLE:
-        return None  # The stage that loads it says what is wrong.
+        return None  # The stage that loads it will report the error.
     heads = [name for name in config.architectures or () if name.endswith(head_of(spec).suffix)]
     return names_of_head(config) if heads else None
 
 
 @dataclass(frozen=True)
 class AdaptationPlan:
-    """How student and baseline are fine-tuned.
+    """Settings for fine-tuning student and baseline.
 
     Attributes:
         student: Settings of the student's fine-tuning.
-        baseline: Those of the baseline's.
-        learnt: Whether the student has the task's head from its distillation.
+        baseline: Settings of the baseline's fine-tuning.
+        learnt: Whether the student's head was distilled for the task.
     """
 
     student: FineTuningArguments
@@ -310,17 +310,17 @@ class AdaptationPlan:
 def plan_adaptation(
     plan: Plan, teacher: TeacherArguments, rows: LoadedTask, seen: Mapping[str, float]
 ) -> AdaptationPlan:
-    """Choose the epochs of student and baseline where `--adapt` names none.
+    """Choose the epochs of student and baseline if `--adapt` does not set them.
 
-    A student whose head was distilled gets one epoch on the labels, and its baseline as many rows as the student saw
-    in all its training, but no more than the task's epochs. A student without a head, and its baseline, get the
-    task's epochs.
+    A student whose head was distilled gets one epoch on the labels. Its baseline gets as many rows as the student saw
+    in all its training, but at most the task's epochs. A student without a head, and its baseline, get the task's
+    epochs.
 
     Args:
-        plan: The settings of all stages; the last distillation decides whether there is a head.
+        plan: The settings of all stages; the last distillation decides whether the head was distilled.
         teacher: The teacher of the distillations.
         rows: The task.
-        seen: Rows of the distillations, by their stages.
+        seen: Stage -> number of rows of each distillation.
     """
     given, last = plan.adaptation, plan.distillations[-1]
     learns = any(item.objective.student_request.logits for item in _objectives_of(last))
@@ -336,12 +336,12 @@ def plan_adaptation(
 
 
 def rows_distilled(plan: Plan, rows: LoadedTask, built: dict[str, Any] | None) -> dict[str, float]:
-    """Stage -> rows of all its batches, for those distillations whose text has a known number of rows.
+    """Stage -> rows in all its batches, for the distillations whose text has a known number of rows.
 
     Args:
         plan: The settings of all stages.
         rows: The task.
-        built: Result of the stage that built the task's corpus; `None` where there is none.
+        built: Result of the stage that built the task's corpus; `None` if there is none.
     """
     texts = {"task": len(rows.train), "cc": built["statistics"]["rows"] if built else None}
     seen = {}
@@ -358,11 +358,11 @@ def reckon_work(
 ) -> dict[str, float]:
     """Estimate how much each training computes, in products of a weight and a row; all rows count as equally long.
 
-    A model multiplies the weights of its layers once in a forward pass, three times in a step of a training. Export
-    and report take seconds whatever the sizes are, and are reckoned as nothing.
+    A forward pass multiplies every weight of the layers once, a training step three times. Export and report take
+    seconds at any size and count as zero.
 
     Returns:
-        Stage -> work; a stage is not there where its models or its rows are not known beforehand.
+        Stage -> work; stages whose models or rows are not known in advance are left out.
     """
     try:
         config = AutoConfig.from_pretrained(str(teacher.teacher_model), revision=teacher.teacher_revision)
@@ -386,12 +386,12 @@ def reckon_work(
 
 
 def _layer_weights(shape: StudentShape) -> int:
-    """Weights of the matrices in the layers."""
+    """Number of weights in the matrices of all layers."""
     return shape.num_layers * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
 
 
 def _rows_seen(training: TrainingArguments, rows: int) -> float:
-    """Rows of all the batches of a training."""
+    """Number of rows in all batches of a training."""
     if training.max_steps > 0:
         return training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
     return training.num_train_epochs * rows

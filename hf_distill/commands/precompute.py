@@ -1,4 +1,4 @@
-"""Precompute: run a teacher once over a textbook and store what students will learn from."""
+"""Precompute: run a teacher once over a textbook and store the signals that students will learn from."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from hf_distill.teachers.zero_shot import precompute_zero_shot, read_candidate_l
 
 @writes_folder()
 def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: PrecomputeArguments) -> dict[str, Any]:
-    """Store the signals of a teacher for every row of a textbook, or the labels that a zero-shot teacher gives it.
+    """Store the signals of a teacher for every row of a textbook, or the labels of a zero-shot teacher.
 
-    Writes to `storing.output_dir`: the stored teacher, which `hf-distill distill --teacher_model` takes, with
-    `results.json` and `arguments.yaml`, which repeats the run. A run that was killed is continued by the same command.
+    Writes to `storing.output_dir`: the stored teacher, which `hf-distill distill --teacher_model` accepts, with
+    `results.json` and `arguments.yaml`, which repeats the run. A killed run is continued by the same command.
 
     Args:
         teacher: The teacher, as an id or folder.
-        textbook: The text; rows are held back when a student is distilled, not here.
-        storing: Which signals are stored and how.
+        textbook: The text; rows are held out later, when a student is distilled.
+        storing: Which signals are stored, and how.
 
     Returns:
         The content of `results.json`: rows, bytes and seconds.
 
     Raises:
-        ValueError: If teacher or textbook are missing, or the folder was begun with other settings.
+        ValueError: If teacher or textbook is missing, or the folder was begun with other settings.
     """
     if teacher.teacher_model is None:
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the teacher.")
     if textbook.textbook_eval_rows:
         raise ValueError(
-            "`--textbook_eval_rows` is for `hf-distill distill`, which can hold back rows of a stored teacher too: "
+            "`--textbook_eval_rows` is for `hf-distill distill`, which can hold out rows of a stored teacher too: "
             "leave it out here, so that all rows are stored."
         )
     started = time.perf_counter()
@@ -97,7 +97,7 @@ def run(teacher: TeacherArguments, textbook: TextbookArguments, storing: Precomp
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say how many rows were stored, in how many bytes and where."""
+    """Report how many rows were stored, their size in bytes, and where."""
     return (
         f"{results['rows']:,} rows in {results['seconds']:.0f} s ({results['bytes'] / 1e6:,.1f} MB); "
         f"stored teacher in {results['folder']}"

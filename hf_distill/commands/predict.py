@@ -1,4 +1,4 @@
-"""Write down what a classifier says about texts, or about the rows of a task for its leaderboard."""
+"""Writes the predictions of a classifier for texts, or for the rows of a task for its leaderboard."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from hf_distill.trainers.fine_tuning.heads import RowHead
 from hf_distill.trainers.fine_tuning.predictions import predict_texts, prediction_records, write_predictions
 from hf_distill.trainers.fine_tuning.task_models import check_positions, label_order
 
-# Tokens of a text at most, where neither a flag, a task nor the tokenizer's own file says it.
+# Maximum tokens of a text, if no flag, task or tokenizer file says otherwise.
 LONGEST_TEXT = 128
 
 
 @writes_folder()
 def run(arguments: PredictionArguments) -> dict[str, Any]:
-    """Predict texts with a classifier.
+    """Predict the labels of texts with a classifier.
 
-    Writes to `output_dir`: `predictions.jsonl` or `predictions.csv`, a line for each row in its order; with
-    `submission` the leaderboard's file; `results.json` and `arguments.yaml`.
+    Writes to `output_dir`: `predictions.jsonl` or `predictions.csv` with one line for each row, in order; with
+        `submission` the leaderboard's file; `results.json` and `arguments.yaml`.
 
     Args:
-        arguments: The model, the texts, and the form of the file.
+        arguments: The model, the texts, and the format of the file.
 
     Returns:
         The content of `results.json`: `rows`, `file`, and `submission` (the file, or `None`).
 
     Raises:
-        ValueError: If the model is no classifier of texts, or the rows or labels do not fit it.
-        OSError: If there is no such model.
+        ValueError: If the model is not a text classifier, or its labels do not match the rows.
+        OSError: If the model does not exist.
     """
     if arguments.model is None:
         raise ValueError("`--model` is missing: give the Hub id or folder of the model that predicts.")
@@ -80,20 +80,20 @@ def run(arguments: PredictionArguments) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say how many rows were predicted, and where they are."""
+    """Report how many rows were predicted, and where the file is."""
     more = f", for the leaderboard {results['submission']}" if results["submission"] else ""
     return f"{results['rows']:,} rows predicted in {results['seconds']:.1f} s: {results['file']}{more}"
 
 
 def _usual_length(task: LoadedTask | None, model: Any, tokenizer: Any) -> int:
-    """Tokens of a row: as `evaluate` reads those of a task; of plain text as those of the training were read."""
+    """Maximum tokens of a row: for a task, the length that `evaluate` uses; for plain text, that of the training."""
     if task is not None:
         return task.spec.fine_tuning.max_length
     return min(remembered_length(tokenizer) or LONGEST_TEXT, num_positions(model.config) or LONGEST_TEXT)
 
 
 def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
-    """The task whose rows are read, and the split."""
+    """The task whose rows are predicted, and the split."""
     if arguments.task is None:
         return None, ""
     task = load_task(arguments.task, arguments.data_dir, splits=[], **arguments.column_fields())
@@ -109,7 +109,7 @@ def _task_of(arguments: PredictionArguments) -> tuple[LoadedTask | None, str]:
 
 
 def _texts(arguments: PredictionArguments) -> list[list[str]]:
-    """The texts of files, and the second ones where there are such."""
+    """The texts of files, and the second texts if there are any."""
     column = arguments.text_column
     rows = read_rows(TextbookArguments(arguments.text), column, flag="--text")
     columns = {name: rows[name][:] for name in (column, PAIR_COLUMN) if name in rows.column_names}
@@ -118,7 +118,7 @@ def _texts(arguments: PredictionArguments) -> list[list[str]]:
 
 
 def _submit(task: LoadedTask, split: str, logits: Any, model: Any, folder: Path) -> str:
-    """Write the file of the leaderboard; returns its name."""
+    """Write the leaderboard's file and return its name."""
     spec, rows = task.spec, task.split(split)
     ordered = logits[:, label_order(model.config, spec, where="`--model`")]
     said = ordered[:, 0] if spec.label_names is None else ordered.argmax(1)

@@ -1,4 +1,4 @@
-"""Push a student or a corpus to the Hub, or show what would be pushed."""
+"""Pushes a student or a corpus to the Hub, or shows what would be pushed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hf_distill.settings import PushArguments
 
 
 def run(pushing: PushArguments) -> dict[str, Any]:
-    """Upload a folder as one commit, or with `dry_run` only say what would be uploaded.
+    """Upload a folder as one commit, or with `dry_run` only report what would be uploaded.
 
     Args:
-        pushing: The folder, the repository, and how.
+        pushing: The folder, the repository, and further settings.
 
     Returns:
-        `repo` (with its owner once it is known), `repo_type`, `files` and `left_out` (path, size, reason), `bytes`,
-        `dry_run`; `url` and `commit` where something was pushed.
+        `repo` (with its owner once known), `repo_type`, `files` and `left_out` (path, size, reason), `bytes`,
+        `dry_run`; `url` and `commit` if something was pushed.
 
     Raises:
-        ValueError: If the folder holds neither a student nor a corpus, or the repository cannot have this name.
-        PushError: If the Hub cannot be reached or does not take it; the folder is as it was.
+        ValueError: If the folder holds neither a student nor a corpus, or the repository name is invalid.
+        PushError: If the Hub cannot be reached or refuses the upload; the folder is unchanged.
     """
     check_repo(pushing.repo)
     if pushing.dry_run:
@@ -54,19 +54,19 @@ def _facts(selection: Selection, repo: str) -> dict[str, Any]:
 
 
 def check_repo(name: str) -> None:
-    """Refuse what cannot be the name of a repository.
+    """Refuse an invalid repository name.
 
     Raises:
-        ValueError: If it cannot.
+        ValueError: If the name is invalid.
     """
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise ValueError(f"`--repo` {name!r} is no name of a repository: {error}") from error
+        raise ValueError(f"`--repo` {name!r} is not a valid name of a repository: {error}") from error
 
 
 def summary(results: dict[str, Any]) -> str:
-    """List the files that were or would be uploaded, and those that stay here with the reason."""
+    """List the files that were or would be uploaded, and the files that are left out with the reason."""
     width = max(len(item["path"]) for item in (*results["files"], *results["left_out"]))
     verb = "would be uploaded" if results["dry_run"] else "uploaded"
     size = _size(results["bytes"])
@@ -89,7 +89,7 @@ def _count(files: list[Any]) -> str:
 
 
 def _size(size: int) -> str:
-    """Bytes as people read them."""
+    """A size in bytes in a readable unit."""
     value = float(size)
     for unit in ("B", "kB", "MB"):
         if value < 1000:

@@ -1,4 +1,4 @@
-"""Report: one page with the curves, scores and settings of one run or several."""
+"""Report: a page with the curves, scores and settings of one or several runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ logger = logging.getLogger(__name__)
 
 
 def run(arguments: ReportArguments) -> dict[str, Any]:
-    """Write a page about runs, from what lies in their folders.
+    """Write a page about runs from the files in their folders.
 
     Args:
-        arguments: Folders of the runs, and where the page goes.
+        arguments: Folders of the runs, and the file of the page.
 
     Returns:
-        `output`, the names of the `runs`, the number of `curves`, and `without_curves`: why there are none.
+        `output`, the names of the `runs`, the number of `curves`, and `without_curves`: the reason if there are none.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If a folder is no run, or the page would be of an unknown kind.
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If a folder is not that of a run, or the format of the page is unknown.
     """
     runs = read_runs(arguments.runs, arguments.names)
     names = [run.name for run in runs]
@@ -40,5 +40,5 @@ def run(arguments: ReportArguments) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say how many curves of how many runs are shown, and where the page is."""
+    """Report how many curves of how many runs are shown, and where the page is."""
     return f"{results['curves']} curves of {len(results['runs'])} runs; page in {results['output']}"

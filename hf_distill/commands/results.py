@@ -1,4 +1,4 @@
-"""Writes the results of a job, with its settings and its environment beside them."""
+"""Writes the results of a job, together with its settings and its environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hf_distill.storage.files import write_json
 
 
 def environment() -> dict[str, Any]:
-    """Return versions and machine of a result; facts that torch knows are there only if the job has loaded it."""
+    """Return versions and machine for a result; facts from torch are included only if the job has imported it."""
     from hf_distill import __version__
 
     torch: Any = sys.modules.get("torch")
@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
 
 
 def command_line(verb: str, settings: Mapping[str, Any]) -> str:
-    """Return the command line of a verb with these settings, quoted for the shell, without secrets and own folders."""
+    """The command line of a verb with these settings, quoted for the shell; secrets and local folders are left out."""
     words = ["hf-distill", verb]
     for name, value in settings.items():
         if isinstance(value, bool):
@@ -51,16 +51,16 @@ def command_line(verb: str, settings: Mapping[str, Any]) -> str:
 
 
 def cost_of_training(results: dict[str, Any]) -> str:
-    """Say what a training cost: `120 steps in 35 s`; without seconds where a resumed run had not noted them."""
+    """Describe the cost of a training: `120 steps in 35 s`; without seconds if a resumed run did not record them."""
     seconds = results["training_seconds"]
     return f"{results['steps']} steps" + ("" if seconds is None else f" in {seconds:.0f} s")
 
 
 def write_results(folder: str | Path, results: dict[str, Any], name: str = RESULTS_FILE) -> Path:
-    """Write a job's result as JSON: numbers that are not finite as null, no secret, no folder of this machine.
+    """Write a job's result as JSON: non-finite numbers become null; secrets and local folders are removed.
 
     Returns:
-        The file.
+        The path of the file.
     """
     path = Path(folder) / name
     return write_json(path, _finite(public(results)), allow_nan=False, default=str)
@@ -74,15 +74,15 @@ def finish(
     name: str = RESULTS_FILE,
     write: bool = True,
 ) -> dict[str, Any]:
-    """Complete the results of a job with its machine and its seconds, and write them beside its arguments.
+    """Complete the results of a job with its environment and duration, and write them beside its arguments.
 
     Args:
         folder: Folder of the job.
         facts: Its results; `environment` and `seconds` are added.
-        started: When it began, by `time.perf_counter`.
-        arguments: The argument classes that repeat it; without any, no `arguments.yaml` is written.
+        started: The start time, from `time.perf_counter`.
+        arguments: The argument classes that repeat the job; without any, no `arguments.yaml` is written.
         name: File of the results.
-        write: Whether this process is the one that writes.
+        write: Whether this process writes the files.
 
     Returns:
         `facts`.
@@ -96,7 +96,7 @@ def finish(
 
 
 def _finite(value: Any) -> Any:
-    """The value with NaN and infinities replaced: JSON has none."""
+    """The value with NaN and infinities replaced, because JSON has none."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

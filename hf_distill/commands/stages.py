@@ -1,4 +1,4 @@
-"""Stages of a job that run once: what was finished with the same settings is not run again."""
+"""Stages of a job that run once: a stage that was finished with the same settings is skipped."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ logger = logging.getLogger(__name__)
 
 
 class Stages:
-    """Runs stages once: a stage is known by its settings, by the content of what it reads, and by all before it.
+    """Runs stages once: a stage is identified by its settings, the content of its inputs, and all stages before it.
 
     Attributes:
-        names: All stages in their order; those that write something are called as their folders.
-        work: Stage -> how much it computes, in any unit that the stages have in common. From it and the seconds of
-            the stages that ran follows how long the others take; where a stage to come is missing, nothing is said.
+        names: All stages in order; stages that write something have the name of their folder.
+        work: Stage -> how much it computes, in any common unit. Together with the seconds of the finished stages, it
+            gives an estimate of the remaining time; if a later stage is missing, no estimate is shown.
         seconds: Stage -> seconds that it took, in this call or an earlier one.
-        seconds_before: Seconds of those that ran in an earlier call.
+        seconds_before: Seconds of the stages that ran in an earlier call.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], task: Any = None) -> None:
-        """Begin with none of the stages done.
+        """Begin with no stage done.
 
         Args:
-            folder: That of all stages.
-            names: The stages in their order.
-            task: Identifies the task and its rows, JSON-able; they may lie around the folder.
+            folder: The folder of all stages.
+            names: The stages in order.
+            task: Identifies the task and its rows, as a JSON value; the task's files may lie around the folder.
         """
         self.folder, self.names = folder, list(names)
         self.key = json.dumps(task, sort_keys=True)
@@ -55,18 +55,18 @@ class Stages:
         results_file: str = RESULTS_FILE,
         **more: Any,
     ) -> dict[str, Any]:
-        """The result of `job`, from its folder if the stage was finished with these settings.
+        """Return the result of `job`, read from its folder if the stage was finished with these settings.
 
         Args:
-            name: Of the stage and of its folder, which `job` writes.
-            job: What to run; its result has `seconds`.
-            arguments: The dataclasses of arguments that decide what `job` does.
-            results_file: The file of its folder that keeps the result.
-            more: What else decides it.
+            name: Name of the stage and of the folder that `job` writes.
+            job: Function to run; its result has `seconds`.
+            arguments: The dataclasses of arguments that determine the result.
+            results_file: The file in its folder that keeps the result.
+            more: Further values that determine the result.
         """
         folder = self.folder / name
         settings = arguments_to_dict(*arguments) | more
-        # Where finished steps are kept decides nothing.
+        # The location of finished steps does not change a result.
         deciding = {key: value for key, value in settings.items() if key not in SHARED}
         read = {key: by_content(deciding[key], self.folder) for key in BY_CONTENT if key in deciding}
         described = json.dumps([self.key, wherever(deciding | read, self.folder)], sort_keys=True)
@@ -78,7 +78,7 @@ class Stages:
             result = read_json(results)
             self.seconds_before += result["seconds"]
         else:
-            # From here on the folder is neither the old result nor the new one.
+            # From here on the folder holds neither the old result nor the new one.
             if marker.get("settings") != key:
                 for left in folder.glob("checkpoint-*"):
                     remove(left)
@@ -92,7 +92,7 @@ class Stages:
         return result
 
     def begin(self, name: str) -> None:
-        """Say that a stage begins: its number, how long the job has run, and how long the rest takes where known."""
+        """Report that a stage begins: its number, the time so far, and an estimate of the remaining time if known."""
         minutes = round((time.monotonic() - self.started) / 60)
         left = self.seconds_left(name)
         told = "" if left is None or left < 60 else f", about {left / 60:.0f} left"
@@ -101,10 +101,10 @@ class Stages:
         logger.warning(f"[{name}] starts: stage {number} of {len(self.names)}, {so_far} so far{told}")
 
     def seconds_left(self, name: str) -> float | None:
-        """Seconds from the start of a stage to the end of the last, at the speed of the stages that ran.
+        """Seconds from the start of a stage to the end of the last, estimated from the speed of the finished stages.
 
         Returns:
-            `None` where no stage of known work ran, or the work of one to come is not known.
+            `None` if no stage of known work has run, or the work of a later stage is unknown.
         """
         done = [stage for stage, seconds in self.seconds.items() if self.work.get(stage) and seconds > 0]
         to_come = self.names[self.names.index(name) :]

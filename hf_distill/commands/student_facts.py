@@ -1,4 +1,4 @@
-"""The facts on the card of a student: what every verb knows of the student that it writes."""
+"""The facts on a student's card: collects what each verb knows of the student that it writes."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ from hf_distill.trainers.distillation.card import (
     pipeline_tag,
 )
 
-# The folder of a pipeline with the rows of a task that was one file.
+# The folder in which a pipeline keeps the rows of a task that was one file.
 ONE_FILE_FOLDER = "task"
-# Answers of an example that the Hub shows.
+# Number of labels in an example that the Hub shows.
 _ANSWERS = 5
-# Rows that say whether a student reads pairs.
+# Number of rows that are checked for pairs.
 _LOOKED_AT = 100
-# Flags that a shown command leaves out: places on this machine, and how progress is shown.
+# Flags that a shown command leaves out: local paths, and settings of the progress display.
 _UNSHOWN = (SILENT_SETTINGS - {"objectives", "output_dir", "teacher_models", "use_cpu", "seed"}) | {"data_dir"}
 # Flags whose values may be folders.
 _PLACES = frozenset(
@@ -66,15 +66,15 @@ _PLACES = frozenset(
 def adapted_facts(
     model: Any, source: str | None, spec: TaskSpec, results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
-    """The facts of a student that was fine-tuned on a task's labels, besides those of its distillation.
+    """The facts of a student that was fine-tuned on a task's labels, in addition to those of its distillation.
 
     Args:
         model: The student.
-        source: Folder or id of the model that it began as; `None`: it had random weights.
+        source: Folder or id of the model that the fine-tuning started from; `None` for random weights.
         spec: The task.
         results: Content of `results.json`.
-        folder: Where it is written.
-        command: The run's command.
+        folder: Folder of the student.
+        command: The run's command line.
     """
     own, trained = results["student"], None
     if (own.get("choice") or {}).get("kept") != "distilled":
@@ -84,11 +84,11 @@ def adapted_facts(
 
 
 def of_task(spec: TaskSpec, begun: CardFacts) -> dict[str, Any]:
-    """The fields that a task says of a model with its head.
+    """The fields of a card that follow from a task, for a model with its head.
 
     Args:
         spec: The task.
-        begun: What is known of the model; its languages stay where the task's is unknown.
+        begun: Known facts of the model; its languages are kept if the task's is unknown.
     """
     return {
         "task": spec.name,
@@ -101,7 +101,7 @@ def of_task(spec: TaskSpec, begun: CardFacts) -> dict[str, Any]:
 def searching_facts(
     model: Any, source: str | None, results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
-    """The facts of a sentence encoder that learnt pairs, or that was scored on a search as a reranker is.
+    """The facts of a sentence encoder that was trained on pairs, or of a model that was scored on a retrieval task.
 
     See `adapted_facts`.
     """
@@ -139,22 +139,22 @@ def searching_facts(
 
 
 def baseline_results(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results of `adapt` for the card of the baseline, which stands there as the student and had no teacher."""
+    """The results of `adapt` for the card of the baseline, which is listed as the student there and had no teacher."""
     return {**results, "student": results["baseline"], "teacher": None, "baseline": None}
 
 
 def trimmed_facts(
     model: Any, source: str, vocabulary: str, results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
-    """The facts of a model whose vocabulary was cut, without the scores of the whole one; see `adapted_facts`.
+    """The facts of a model with a trimmed vocabulary, without the scores of the original; see `adapted_facts`.
 
     Args:
         model: The model.
-        source: Folder or id of the whole one.
-        vocabulary: What was kept, in words.
+        source: Folder or id of the original model.
+        vocabulary: Description of what was kept.
         results: Content of `results.json`.
-        folder: Where it is written.
-        command: The run's command.
+        folder: Folder of the model.
+        command: The run's command line.
     """
     facts = _begun(model, source, folder, results, command)
     before = f"{facts.adaptation}; then " if facts.adaptation else ""
@@ -165,15 +165,15 @@ def trimmed_facts(
 def shared_facts(
     model: Any, source: str, specs: Sequence[TaskSpec], results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
-    """The facts of an encoder, or of one of its heads, that was fine-tuned on many tasks at once; see `adapted_facts`.
+    """The facts of an encoder, or of one of its heads, after multi-task fine-tuning; see `adapted_facts`.
 
     Args:
-        model: The encoder, or a model with the head of the only one of `specs`.
-        source: Folder or id of the model that it began as.
+        model: The encoder, or a model with the head for the only task of `specs`.
+        source: Folder or id of the model that the fine-tuning started from.
         specs: The tasks whose scores are on the card.
         results: Content of `results.json`.
-        folder: Where it is written.
-        command: The run's command.
+        folder: Folder of the model.
+        command: The run's command line.
     """
     found = (results.get("task_teachers") or {}).values()
     teachers = dict.fromkeys(place for places in found for place in ([places] if isinstance(places, str) else places))
@@ -209,7 +209,7 @@ def shared_facts(
 def writing_facts(
     model: Any, source: str, spec: GenerationSpec, results: Mapping[str, Any], folder: str, command: str
 ) -> CardFacts:
-    """The facts of an encoder that learnt to write; see `adapted_facts`."""
+    """The facts of an encoder that was trained to generate text; see `adapted_facts`."""
     scores = [
         ScoreFacts(
             spec.name,
@@ -237,7 +237,7 @@ def writing_facts(
 
 
 def exported_facts(model: Any, tokenizer: Any, source: str, exported: Mapping[str, Any]) -> CardFacts:
-    """The facts of a student as ONNX files, in a folder of their own; see `adapted_facts`."""
+    """The facts of a student's ONNX files in a separate folder; see `adapted_facts`."""
     local = Path(source).is_dir()
     facts = facts_of_folder(model, source, shown_name(str(Path(source).absolute())) if local else source)
     facts = dataclasses.replace(facts, model_name=f"{facts.model_name} (ONNX)", onnx=onnx_facts(exported, ""))
@@ -253,13 +253,13 @@ def pipeline_facts(
     distilled: dict[str, Any],
     corpus: CorpusArguments,
 ) -> CardFacts:
-    """The facts of a pipeline's distilled student, completed with what came before and after it.
+    """The facts of a pipeline's distilled student, completed with the stages before and after it.
 
     Args:
-        folder: Of the pipeline; its name is in the student's.
-        report: What `make_report` returned.
-        taught: Result of the teacher's stage, `None` where the teacher was taken as it is.
-        distilled: Result of the first stage of the distillation: where the first weights came from.
+        folder: Folder of the pipeline; its name is part of the student's.
+        report: The result of `make_report`.
+        taught: Result of the teacher's stage, `None` if the teacher was used unchanged.
+        distilled: Result of the first stage of the distillation: the origin of the first weights.
         corpus: The general corpus and its licence.
     """
     facts, task = read_facts(folder / "distilled"), report["task"]
@@ -268,7 +268,7 @@ def pipeline_facts(
     names += ["scores", "example", "adaptation"]
     facts = dataclasses.replace(facts, **{name: getattr(own, name) for name in names}, limits=[])
     facts.model_name = f"{folder.name}-{Path(task).name}"
-    # Its code runs beside the folder of the pipeline.
+    # The code on the card is meant to run beside the folder of the pipeline.
     facts.student.name = f"{folder.name}/{facts.student.name}"
     if facts.teacher and taught:
         base = linked(taught.get("base_name") or shown_name(str(taught["base_model"])), taught.get("base_id"))
@@ -300,7 +300,7 @@ def pipeline_facts(
         facts.onnx = onnx_facts(report["int8"] | {"metric": report["metric"]}, "onnx/")
     if report["corpus"]:
         facts.citations = [*facts.citations, "contextualized_corpus", "rake"]
-    # The Hub's name for what a head does is the kind of the task with hyphens.
+    # The Hub's pipeline tag is the kind of the task with hyphens.
     facts.pipeline_tag = report["kind"].replace("_", "-")
     return facts
 
@@ -308,14 +308,14 @@ def pipeline_facts(
 def distillation_details(
     first_weights: str, textbook: Any, rows: Any, command: str, environment: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Fields of the card's facts that a distillation's arguments say.
+    """Fields of the card's facts that follow from the arguments of a distillation.
 
     Args:
-        first_weights: Where the student's first weights came from, in words.
+        first_weights: Origin of the student's first weights, in words.
         textbook: `TextbookArguments`.
-        rows: The rows to learn from, as text or tokens.
-        command: The run's command, as `shown_command` gives it.
-        environment: Of the results.
+        rows: The training rows, as text or tokens.
+        command: The run's command line, from `shown_command`.
+        environment: The environment in the results.
     """
     seconds = rows[:_LOOKED_AT][PAIR_COLUMN] if PAIR_COLUMN in rows.column_names else [None]
     names = ", ".join(_place(source) for source in textbook.textbook or ["the rows of the stored teacher"])
@@ -329,9 +329,9 @@ def distillation_details(
 
 
 def _begun(model: Any, source: str | None, folder: str, results: Mapping[str, Any], command: str) -> CardFacts:
-    """Return the facts known about a model before its last training, and those about the model itself."""
+    """Return the known facts of a model before its last training, and those of the model itself."""
     place = Path(folder).absolute()
-    # The folder of a baseline is called so beside every student.
+    # Every baseline's folder has the same name, so the name of its parent is added.
     name = f"{place.parent.name}-{place.name}" if source is None else place.name
     student = model_facts(model, name if source is not None else f"{place.parent.name}/{place.name}")
     machine = results["environment"]
@@ -351,13 +351,13 @@ def _begun(model: Any, source: str | None, folder: str, results: Mapping[str, An
     except (OSError, ValueError):
         began = f"the weights of {shown_name(source)}"
         return CardFacts(teacher=[], **own, initialisation=began, base_model=hub_id_of(source), commands=[command])
-    # How fast the student is, and how long the first training took, was measured with another head.
+    # The speed of the student and the duration of its first training were measured with another head.
     anew: dict[str, Any] = {"speed": {}, "seconds": None, "example": None, "onnx": None, "limits": []}
     return dataclasses.replace(known, **own, **anew, commands=[*known.commands, command])
 
 
 def facts_of_folder(model: Any, folder: str, name: str) -> CardFacts:
-    """The facts that lie in a folder, or else what its weights and its results say; ONNX files in it are named."""
+    """The facts file of a folder, or else facts from its weights and results; ONNX files in the folder are listed."""
     path = Path(folder)
     try:
         facts = read_facts(folder)
@@ -381,7 +381,7 @@ def facts_of_folder(model: Any, folder: str, name: str) -> CardFacts:
 
 
 def _tag_of(model: Any, folder: str) -> str:
-    """The Hub's name for what a model does, by the files beside it and by its head."""
+    """The Hub's pipeline tag of a model, from the files beside it and from its head."""
     if read_head(folder) is not None:
         return SENTENCES
     kind = pipeline_tag(model)
@@ -391,13 +391,13 @@ def _tag_of(model: Any, folder: str) -> str:
 
 
 def _has_several(model: Any) -> bool:
-    """Whether a row may have several of the labels that a model knows."""
+    """Whether a row may have several of the model's labels."""
     several = getattr(model.config, "problem_type", None) == "multi_label_classification"
     return several and pipeline_tag(model) == "text-classification"
 
 
 def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
-    """The headline score in the results of `adapt` or `evaluate`; none in those of other verbs."""
+    """The headline score in the results of `adapt` or `evaluate`; empty for those of other verbs."""
     own = results.get("student") if results.get("job") == "adapt" else results
     if results.get("job") not in ("adapt", "evaluate") or not isinstance(own, Mapping):
         return []
@@ -415,7 +415,7 @@ def _scores_of_results(results: Mapping[str, Any]) -> list[ScoreFacts]:
 
 
 def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
-    """Every metric of every evaluated split, beside the scores of the other models of the run."""
+    """Every metric on every evaluated split, beside the scores of the run's other models."""
     from_hub = spec.hub_path is not None and str(results["data"]).startswith(spec.hub_path)
     rows = {results["split"]: results["split_rows"]}
     return [
@@ -442,7 +442,7 @@ def task_scores(spec: TaskSpec, results: Mapping[str, Any]) -> list[ScoreFacts]:
 
 
 def _score(found: Any, split: str, metric: str) -> float | None:
-    """One score of a model in the results; `None` where it was not measured."""
+    """One score of a model in the results; `None` if it was not measured."""
     value = ((found or {}).get("scores") or {}).get(split, {}).get(metric)
     return None if value is None else float(value)
 
@@ -452,7 +452,7 @@ def onnx_facts(exported: Mapping[str, Any], folder: str) -> OnnxFacts:
 
     Args:
         exported: Content of `export.json`.
-        folder: Where the files lie beside the card, with a slash at its end; empty in the card's own folder.
+        folder: Path of the files relative to the card, with a trailing slash; empty for the card's own folder.
     """
     sizes = {name: size for name, size in exported["bytes"].items() if name != "pytorch"}
     own = {name: exported.get(name) for name in ("difference", "int8_difference", "metric")}
@@ -460,16 +460,16 @@ def onnx_facts(exported: Mapping[str, Any], folder: str) -> OnnxFacts:
 
 
 def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str] = ()) -> ExampleFacts | None:
-    """Let a student say something about a text, as the code on its card does.
+    """Run a student on an example text in the same way as the code on its card.
 
     Args:
-        model: The student, where it is.
+        model: The student, on its device.
         tokenizer: Its tokenizer.
-        facts: What it does, its language, and whether it reads pairs.
-        texts: One text, or the two of a pair, in place of the package's.
+        facts: Its pipeline tag, its language, and whether it reads pairs.
+        texts: One text, or the two texts of a pair, instead of the built-in examples.
 
     Returns:
-        The example, without answers for kinds that transformers has no pipeline for; `None` where there is no widget.
+        The example; without answers for tags that transformers has no pipeline for; `None` if the Hub has no widget.
     """
     tag = facts.pipeline_tag or ""
     language = facts.language[0] if facts.language else "en"
@@ -478,7 +478,7 @@ def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str
         return None
     if texts and tag in ("text-classification", "token-classification"):
         inputs = dict(zip(("text", "text_pair"), texts, strict=False))
-    # Pipelines take the model classes of transformers only.
+    # Pipelines accept only the model classes of transformers.
     if tag not in PIPELINES or not type(model).__module__.startswith("transformers."):
         return ExampleFacts(inputs)
     given = inputs if "text_pair" in inputs else inputs["text"]
@@ -492,17 +492,17 @@ def example_of(model: Any, tokenizer: Any, facts: CardFacts, texts: Sequence[str
 
 
 def _rounded(value: Any) -> Any:
-    """The answers of a pipeline with rounded numbers."""
+    """Round the numbers in the output of a pipeline."""
     if isinstance(value, Mapping):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    # JSON does not know the numbers of numpy.
+    # JSON cannot hold NumPy numbers.
     return value if isinstance(value, (str, int)) else round(float(value), 4)
 
 
 def completed(facts: CardFacts, model: Any = None, tokenizer: Any = None) -> CardFacts:
-    """The facts with an example, if a model is given, and with the limits that follow, if they name none."""
+    """Complete the facts with an example, if a model is given, and with the derived limits, if there are none."""
     example = facts.example
     if example is None and model is not None and tokenizer is not None:
         example = example_of(model, tokenizer, facts)
@@ -510,7 +510,7 @@ def completed(facts: CardFacts, model: Any = None, tokenizer: Any = None) -> Car
 
 
 def write_card(folder: str | Path, facts: CardFacts) -> None:
-    """Write the card of a folder that a job saved a student to, with the limits that follow from the facts."""
+    """Write the card of a student's folder, with the limits that follow from the facts."""
     facts = completed(facts)
     size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
     student = dataclasses.replace(facts.student, bytes=size or facts.student.bytes)
@@ -518,7 +518,7 @@ def write_card(folder: str | Path, facts: CardFacts) -> None:
 
 
 def shown_command(verb: str, *arguments: Any) -> str:
-    """The command of a run for readers: what differs from the defaults, folders by their names."""
+    """The command line of a run for readers: arguments that differ from the defaults, with folders by name."""
     chosen = {name: value for item in arguments for name, value in chosen_settings(item).items()}
     shown = {name: value for name, value in chosen.items() if name not in _UNSHOWN}
     for name in _PLACES & set(shown):
@@ -528,25 +528,25 @@ def shown_command(verb: str, *arguments: Any) -> str:
 
 
 def _place(value: str) -> str:
-    """Return a Hub id or name as it is, and of a path the name of its folder or file."""
+    """Return a Hub id or name unchanged, and for a path the name of its file or folder."""
     path = Path(value).expanduser()
     return shown_name(str(path.absolute())) if path.is_absolute() or path.exists() else value
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
-    """The machine of a run in words."""
+    """Describe the machine of a run."""
     return f"{environment['device']}, {environment['cpus']} cores, {environment['threads']} of them used"
 
 
 def _updates(trained: Mapping[str, Any], seed: int, of: str = "rows") -> str:
-    """How a fine-tuning went, in words, from its `steps` and `settings`."""
+    """Describe a fine-tuning in words, from its `steps` and `settings`."""
     settings = trained["settings"]
     rate = f"{settings['learning_rate']:g}"
     return f"{trained['steps']:,} updates of {rows_per_update(settings)} {of}, learning rate {rate}, seed {seed}"
 
 
 def rows_per_update(settings: Mapping[str, Any]) -> int:
-    """Rows of one update of a fine-tuning, of all processes."""
+    """Rows of one update of a fine-tuning, over all processes."""
     return (
         settings["per_device_train_batch_size"]
         * settings.get("gradient_accumulation_steps", 1)

@@ -1,4 +1,4 @@
-"""Make a teacher: fine-tune a model on a task."""
+"""Makes a teacher: fine-tunes a model on a task."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from hf_distill.trainers.fine_tuning.trainer import finetune
 def run(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArguments) -> dict[str, Any]:
     """Fine-tune a teacher on one task.
 
-    Writes to `training.output_dir`: the model (LoRA merged, so a plain model) with its tokenizer, `results.json`, and
-    `arguments.yaml`, which repeats the run.
+    Writes to `training.output_dir`: the model (with LoRA merged into plain weights) with its tokenizer,
+    `results.json`, and `arguments.yaml`, which repeats the run.
 
     Args:
-        task: The task and where its rows are.
-        teacher: The model to start from, and LoRA.
-        training: How to train; the task's paper settings where left unset.
+        task: The task and the location of its rows.
+        teacher: The model to start from, and settings of LoRA.
+        training: Settings of the training; unset ones come from the task's paper.
 
     Returns:
         The content of `results.json`: `score` (headline metric on the headline split, as a fraction), `scores` of
         every split, settings, seed, seconds, rows, curve.
 
     Raises:
-        ValueError: If no teacher is given, or task, labels and model do not fit.
+        ValueError: If no teacher is given, or task, labels and model do not match.
     """
     if teacher.teacher_model is None:
         raise ValueError("`--teacher_model` is missing: give the Hub id or folder of the model to fine-tune.")
@@ -83,13 +83,13 @@ def run(task: TaskArguments, teacher: TeacherArguments, training: FineTuningArgu
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say the score beside the majority's, and where the teacher is."""
+    """Report the score beside the majority's, and where the teacher is."""
     remark = constant_remark(results["constant"])
     said = f"{results['task']}: {results['metric']} {results['score']:.4f}{remark}; teacher in {results['model']}"
     return "\n".join(filter(None, (said, majority_line(results["majority"]))))
 
 
 def load_task_from(task: TaskArguments, *, seed: int, splits: Literal["evaluation"] | None = None) -> LoadedTask:
-    """Load the rows that the arguments of a job name."""
+    """Load the rows that a job's arguments name."""
     loaded = load_task(task.task, task.data_dir, splits=splits, **task.spec_fields())
     return loaded.subset(task.max_train_samples, task.max_eval_samples, seed=seed)

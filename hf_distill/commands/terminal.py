@@ -1,6 +1,6 @@
-"""What a person sees of a verb: a line for each training and long step, what was found, and what came of it.
+"""The terminal output of a verb: a line for each training and long step, findings, and the result.
 
-Reports of other packages and a line for every log are for those who ask for them with `--verbose`.
+Messages of other packages and log lines are shown only with `--verbose`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-# Seconds that a step takes before it shows its progress: reading weights and small files is not worth a line.
+# Seconds before a step shows its progress: reading weights and small files is not worth a line.
 SHORT = "2"
-# Seconds between two states of a bar that goes to a file, where each is a line.
+# Seconds between two updates of a progress bar that is written to a file, where each update is a line.
 BETWEEN_LINES = "30"
 
 
 def begin_quietly() -> None:
-    """Settings of a whole program: no progress of steps that end at once, few lines in a file, no warnings.
+    """Set up a quiet program: no progress bars of short steps, few lines in a log file, no warnings.
 
-    Those of progress take effect where tqdm is not loaded yet.
+    The settings of progress bars take effect only if tqdm is not imported yet.
     """
     os.environ.setdefault("TQDM_DELAY", SHORT)
     if not sys.stderr.isatty():
@@ -32,9 +32,9 @@ def begin_quietly() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out what transformers, datasets and their like say while they work, and the lines of logs.
+    """Suppress the messages of transformers, datasets and similar packages, and log lines.
 
-    Only what is loaded already is told so: a verb that needs no torch is to start without it.
+    Only packages that are already imported are changed: a verb that needs no torch must start without it.
     """
     with ExitStack() as stack:
         if "transformers" in sys.modules:
@@ -48,10 +48,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _transformers_errors_only() -> Iterator[None]:
-    """Show errors of transformers only; its level stays, since progress bars depend on it."""
+    """Show only errors of transformers; its log level stays, because progress bars depend on it."""
     from transformers.utils.logging import get_logger
 
-    get_logger()  # Makes the handler.
+    get_logger()  # Creates the handler.
     handlers = list(logging.getLogger("transformers").handlers)
     for handler in handlers:
         handler.addFilter(_counts)
@@ -63,5 +63,5 @@ def _transformers_errors_only() -> Iterator[None]:
 
 
 def _counts(record: logging.LogRecord) -> bool:
-    # Our own lines may go through the same handler.
+    # Our own records may pass through the same handler.
     return record.levelno >= logging.ERROR or record.name.split(".")[0] != "transformers"

@@ -1,4 +1,4 @@
-"""The textbook: the rows that a student is distilled on, from one source or several."""
+"""The textbook: the rows that a student is distilled on, from one or several sources."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from hf_distill.trainers.fine_tuning.task_models import label_order
 
 logger = logging.getLogger(__name__)
 
-# The column of plain text where no flag names one.
+# The column of plain text, if no flag names another.
 TEXT_COLUMN = "text"
 
 
 def read_textbook(
     textbook: TextbookArguments, training: DistillationArguments, tokenizer: Any = None, config: Any = None
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Read the rows to learn from and, if asked for, rows that are held back.
+    """Read the training rows and, if requested, held-out rows.
 
     Args:
-        textbook: Names of the sources, in the order in which their rows follow each other.
-        training: Has the column of the text, the length of a row, and the seed that draws the rows that are held back.
-        tokenizer: Reads words and contexts, which are not read as plain text.
-        config: Of the model whose labels the rows' labels are to fit.
+        textbook: Names of the sources; their rows are concatenated in this order.
+        training: Settings with the text column, the maximum length of a row, and the seed for drawing held-out rows.
+        tokenizer: Tokenizes words and contexts, which are not read as plain text.
+        config: Configuration of the model whose labels the rows' labels must match.
 
     Returns:
         See `read_rows`.
 
     Raises:
         FileNotFoundError: If a source does not exist.
-        ValueError: If a source has no text, or more rows are to be held back than there are.
+        ValueError: If a source has no text, or more rows are to be held out than there are.
     """
     rows = read_rows(
         textbook,
@@ -67,22 +67,22 @@ def read_textbook(
 
 
 def read_eval_task(textbook: TextbookArguments, training: DistillationArguments, config: Any) -> LoadedTask | None:
-    """The task of `--eval_task` where it is a file or folder of the user, whose columns the textbook's flags name.
+    """Load the task of `--eval_task` if it is a user's file or folder whose columns the textbook's flags name.
 
-    Where the model has one output, whole numbers are amounts to estimate. All rows of a file are scored, unless a
-    column `split` says another thing or the textbook is that file.
+    If the model has one output, integer labels are read as numbers to predict. All rows of a file are scored, unless a
+    column `split` says otherwise or the file is also the textbook.
 
     Returns:
-        `None` where the trainer reads the task by its name alone.
+        `None` if the trainer can load the task by name alone.
 
     Raises:
-        ValueError: If a column that a flag names is not there, or columns or labels cannot be told.
+        ValueError: If a column that a flag names does not exist, or columns or labels cannot be inferred.
     """
     name = training.eval_task
     if not _takes_flags(name) or is_retrieval(name):
         return None
     given = _task_fields(textbook, config)
-    # Of a file that is learnt from too, the rows that are held out are scored.
+    # If students train on the same file, its held-out rows are scored.
     place = Path(name).expanduser().resolve()
     learnt = any(Path(source).expanduser().resolve() == place for source in textbook.textbook or ())
     return load_task(
@@ -91,25 +91,25 @@ def read_eval_task(textbook: TextbookArguments, training: DistillationArguments,
 
 
 def texts_in(rows: datasets.Dataset, column: str) -> Iterator[str] | None:
-    """The texts of rows one after the other, all of a row's; `None` if they have tokens only."""
+    """The texts of all rows one after the other, including second texts; `None` if the rows have only tokens."""
     columns = [name for name in (column, PAIR_COLUMN, CANDIDATES_COLUMN) if name in rows.column_names]
     if not columns:
         return None
     found = (row[name] for row in rows.select_columns(columns) for name in columns if row[name])
-    # What is no text is refused where the rows are tokenized.
+    # Values that are not text are refused when the rows are tokenized.
     return (
         text for value in found for text in ([value] if isinstance(value, str) else value) if isinstance(text, str)
     )
 
 
 def calibration_rows(rows: datasets.Dataset, column: str) -> Iterator[CalibrationRow]:
-    """What first weights are refitted on: the rows as the student reads them.
+    """The rows for refitting first weights, as the student reads them.
 
-    Of a row with candidates or choices one comes at a time, and the next one after all other rows had their turn: so
-    the first tokens are of many rows, and of every place in them.
+    A row with candidates or choices yields one of them at a time, and the next one after all other rows had their
+    turn. So the first tokens come from many rows, and from every position in them.
 
     Returns:
-        Texts, pairs of texts, or tokens where rows have no text.
+        Texts, pairs of texts, or tokens if the rows have no text.
     """
     known = (
         (column, PAIR_COLUMN, CANDIDATES_COLUMN) if column in rows.column_names else ("input_ids", "token_type_ids")
@@ -127,18 +127,18 @@ def calibration_rows(rows: datasets.Dataset, column: str) -> Iterator[Calibratio
 
 
 def _read_texts(row: dict[str, Any], column: str) -> Sequence[CalibrationRow]:
-    """A text, a pair, or a query with each of its candidates; nothing where there is no text."""
+    """A text, a pair, or a query with each of its candidates; empty if there is no text."""
     text, other, candidates = row[column], row.get(PAIR_COLUMN), row.get(CANDIDATES_COLUMN)
     if not text:
         return []
     if candidates:
-        # What is no text is refused where the rows are tokenized.
+        # Values that are not text are refused when the rows are tokenized.
         return [(text, one) for one in candidates if isinstance(one, str)]
     return [(text, other) if other else text]
 
 
 def _read_tokens(row: dict[str, Any]) -> Sequence[CalibrationRow]:
-    """The tokens of a row, or those of each of its choices."""
+    """The tokens of a row, or of each of its choices."""
     if not row["input_ids"] or isinstance(row["input_ids"][0], int):
         return [row]
     return [dict(zip(row, choice, strict=True)) for choice in zip(*row.values(), strict=True)]
@@ -156,19 +156,19 @@ def read_rows(
     flag: str = "--textbook",
     eval_task: str | None = None,
 ) -> datasets.Dataset:
-    """Read the rows of every source, one source after the other; none is held back.
+    """Read the rows of every source, one source after the other, without holding any out.
 
-    With `as_text` words and contexts are text without labels too, for several tokenizers to read. `flag` names the
-    sources in errors. Flags of columns may be about `eval_task` alone.
+    With `as_text`, words and contexts are read as text without labels, so that several tokenizers can read them.
+    `flag` is the flag of the sources, for error messages. Flags of columns may apply to `eval_task` alone.
 
     Returns:
-        Rows with the column of the text; that of the teacher's text if it reads another; `text_pair` (None for a
-        single text) where a source has pairs; `teacher_id` if every source has it; and `labels` if they were asked
-        for. Of tasks that are about words or answers: tokens, with their labels.
+        Rows with the text column; the column of the teacher's text if it reads another; `text_pair` (None for a single
+        text) if a source has pairs; `teacher_id` if every source has it; and `labels` if requested. For tasks of words
+        or answers: tokens with their labels.
 
     Raises:
         FileNotFoundError: If a source does not exist.
-        ValueError: If none is named, one has no text, or they do not go together.
+        ValueError: If no source is named, one has no text, or they cannot be combined.
     """
     if not textbook.textbook:
         raise ValueError("`--textbook` is missing: name the text to read (files, folders, Hub ids, tasks).")
@@ -203,10 +203,10 @@ def read_rows(
 def stored_rows(
     textbook: TextbookArguments, training: DistillationArguments, teachers: Sequence[StoredTeacher]
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """As `read_textbook`, for teachers that were stored with their rows.
+    """Read training and held-out rows as `read_textbook` does, from teachers that were stored with their rows.
 
     Raises:
-        ValueError: If a text is named, the teachers have different rows, or more rows are to be held back than there
+        ValueError: If a text is named, the teachers have different rows, or more rows are to be held out than there
             are.
     """
     if textbook.textbook:
@@ -226,7 +226,7 @@ def stored_rows(
 
 
 def hold_back(rows: datasets.Dataset, count: int, seed: int) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Split `count` random rows off, `None` if that is 0.
+    """Hold out `count` random rows; `None` instead of them if `count` is 0.
 
     Raises:
         ValueError: If there are not more rows than that.
@@ -240,10 +240,10 @@ def hold_back(rows: datasets.Dataset, count: int, seed: int) -> tuple[datasets.D
 
 
 def _columns(textbook: TextbookArguments, column: str, config: Any, eval_task: str | None) -> dict[str, Any]:
-    """Fields of the tasks among the sources that are files or folders without a description.
+    """Fields for those tasks among the sources that are files or folders without a description.
 
     Raises:
-        ValueError: If flags give some, and there is no such source, nor is `eval_task` one.
+        ValueError: If flags set any, and neither a source nor `eval_task` is such a task.
     """
     if textbook.column_flags() and not (any(map(_is_own, textbook.textbook or ())) or _takes_flags(eval_task)):
         raise ValueError(
@@ -251,30 +251,30 @@ def _columns(textbook: TextbookArguments, column: str, config: Any, eval_task: s
             f"of `--textbook` {textbook.textbook} is one"
             + (f", and neither is `--eval_task` {eval_task!r}." if eval_task else ".")
         )
-    # The column of plain text, where one is named, is that of a task too.
+    # If the column of plain text is named, it is the text column of a task too.
     named = {} if column == TEXT_COLUMN else {"text_columns": [column]}
     return named | _task_fields(textbook, config)
 
 
 def _task_fields(textbook: TextbookArguments, config: Any) -> dict[str, Any]:
-    """What flags say of a file as a task; where the model has one output, its labels are amounts to estimate."""
+    """Fields of a file as a task, from the flags; if the model has one output, its labels are numbers to predict."""
     regression = {"metrics": list(REGRESSION_METRICS)} if getattr(config, "num_labels", None) == 1 else {}
     return textbook.column_fields() | regression
 
 
 def _takes_flags(eval_task: str | None) -> TypeGuard[str]:
-    """Whether flags may say the columns of `--eval_task`."""
+    """Whether flags may name the columns of `--eval_task`."""
     return eval_task is not None and takes_columns(eval_task)
 
 
 def _is_own(source: str) -> bool:
-    """Whether flags may say the columns of a source; a text file has none, and a corpus that was built its own."""
+    """Whether flags may name the columns of a source; text files have none, and built corpora have fixed ones."""
     is_built = is_built_folder(Path(source).expanduser())
     return takes_columns(source) and suffix_of(source) != ".txt" and not is_built
 
 
 def _lacks_labels(source: str, textbook: TextbookArguments, eval_task: str | None) -> bool:
-    """Whether a file that is read for its text lacks the column of labels, which flags name for `--eval_task`."""
+    """Whether a file that is read for its text lacks the label column, which flags name for `--eval_task`."""
     label = textbook.label_column
     if label is None or textbook.with_labels or not (_is_own(source) and _takes_flags(eval_task)):
         return False
@@ -283,12 +283,12 @@ def _lacks_labels(source: str, textbook: TextbookArguments, eval_task: str | Non
     try:
         return label not in load_general_corpus(source, flag="--textbook").column_names
     except (OSError, ValueError):
-        # What tasks alone can read, or nobody: that is said where it is read as a task.
+        # Files that only tasks can read, or that are unreadable, are reported when they are read as a task.
         return False
 
 
 def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) -> LoadedTask | None:
-    """The task that a source names, with as many training rows as are wanted; `None` for any other text.
+    """The task that a source names, limited to the requested training rows; `None` for any other text.
 
     A file or a folder without a description is a task where labels are asked for, a flag says something of its
     columns, or the file holds words and tags.
@@ -308,7 +308,7 @@ def _task_of(source: str, textbook: TextbookArguments, columns: dict[str, Any]) 
 
 
 def _check_tasks(sources: Sequence[str], tasks: dict[str, LoadedTask], textbook: TextbookArguments) -> None:
-    """Refuse sources of different kinds: rows with labels, words or contexts are not joined with other rows."""
+    """Refuse sources of different kinds: rows with labels, words or contexts cannot be joined with other rows."""
     kinds = {source: tasks[source].spec.kind if source in tasks else "text without labels" for source in sources}
     for source in set(sources) - set(tasks):
         if not Path(source).expanduser().exists():
@@ -352,7 +352,7 @@ def _labelled(task: LoadedTask, column: str, tokenizer: Any, max_length: int, co
 
 
 def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
-    """The training text of a task without its labels, pairs as pairs; words stand with blanks between them."""
+    """The training text of a task without labels; pairs stay pairs, words are joined with blanks."""
     texts = task.spec.text_columns
     names = dict(zip(texts, (column, PAIR_COLUMN), strict=False))
     rows = task.train.select_columns(list(texts)).rename_columns(names)
@@ -365,16 +365,16 @@ def _task_text(task: LoadedTask, column: str) -> datasets.Dataset:
 
 
 def plain_text(source: str, column: str, flag: str, names: Sequence[str] | None = None) -> datasets.Dataset:
-    """Read the text of a source that is no task.
+    """Read the text of a source that is not a task.
 
     Args:
         source: The file, folder or id.
         column: The column of the text.
         flag: The flag that named the source.
-        names: What this column, and that of second texts, are called in the source. Default: as they are.
+        names: The source's names for this column and for that of second texts; by default the same names.
 
     Raises:
-        ValueError: If it has no column of this name with texts.
+        ValueError: If there is no column of this name with texts.
     """
     rows = load_general_corpus(source, flag=flag)
     if names is not None:
@@ -407,9 +407,9 @@ def _first_rows(rows: datasets.Dataset, limit: int | None) -> datasets.Dataset:
 
 
 def _same_columns(parts: list[datasets.Dataset], column: str, teacher_column: str | None) -> list[datasets.Dataset]:
-    """Give all parts the same columns: the text, and where there are such the teacher's text and the second of a pair.
+    """Give all parts the same columns: the text, and if present the teacher's text and the second text of a pair.
 
-    The number of the teacher is kept where all parts have it, and so are candidates, with how well they answer.
+    The number of the teacher is kept if all parts have it; candidates are kept with their relevance.
     """
     columns: dict[str, Any] = {column: datasets.Value("string")}
     if any(CANDIDATES_COLUMN in rows.column_names for rows in parts):
@@ -424,7 +424,7 @@ def _same_columns(parts: list[datasets.Dataset], column: str, teacher_column: st
 
 
 def _columns_of_candidates(parts: list[datasets.Dataset]) -> dict[str, Any]:
-    """Return the column of the candidates of a query, and that of their relevance where all parts have it.
+    """Return the column of the candidates of a query, and that of their relevance if all parts have it.
 
     Raises:
         ValueError: If some parts have no candidates.
@@ -437,7 +437,7 @@ def _columns_of_candidates(parts: list[datasets.Dataset]) -> dict[str, Any]:
 
 
 def _with_columns(rows: datasets.Dataset, features: dict[str, Any]) -> datasets.Dataset:
-    """Reduce rows to these columns with these types; a missing column is filled with None."""
+    """Reduce rows to these columns with these types; missing columns are filled with None."""
     for column in features:
         if column not in rows.column_names:
             rows = rows.add_column(column, [None] * len(rows), feature=features[column])

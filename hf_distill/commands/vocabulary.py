@@ -1,4 +1,4 @@
-"""Trim the vocabulary of a model to what texts need."""
+"""Trims the vocabulary of a model to the pieces that occur in given texts."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from hf_distill.trainers.fine_tuning.trainer import save_model
 
 @writes_folder()
 def run(arguments: VocabularyArguments) -> dict[str, Any]:
-    """Write a model with fewer word embeddings, and the tokenizer of its pieces.
+    """Write a model with fewer word embeddings, and the tokenizer for its pieces.
 
-    Writes to `output_dir`: model and tokenizer, which load as any other, their card, `results.json` and
-    `arguments.yaml`. A sentence encoder stays one.
+    Writes to `output_dir`: model and tokenizer, which load like any other, their card, `results.json` and
+        `arguments.yaml`. A sentence encoder stays a sentence encoder.
 
     Args:
-        arguments: The model, the text, and how many pieces may stay.
+        arguments: The model, the text, and the number of pieces to keep.
 
     Returns:
-        The content of `results.json`: pieces and parameters before and after, and of texts that were not counted the
-        share of unknown pieces before and after and the share of pieces that are gone.
+        The content of `results.json`: pieces and parameters before and after; and, for texts that were not counted,
+        the share of unknown pieces before and after and the share of removed pieces.
 
     Raises:
-        OSError: If there is no such model.
+        OSError: If the model does not exist.
         ValueError: If no model or text is named, or the vocabulary cannot be trimmed to this size.
     """
     if arguments.model is None:
@@ -79,6 +79,6 @@ def run(arguments: VocabularyArguments) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Say what stayed, what that costs, and where the model is."""
+    """Report what was kept, its size, and where the model is."""
     sizes = f"{results['parameters'] / 1e6:.1f} of {results['parameters_before'] / 1e6:.1f} million parameters"
     return f"{results['in_words']}; {sizes}; model in {results['model']}"

@@ -178,7 +178,7 @@ def test_a_complete_card_passes_the_check(student, capsys):
     [
         ({"labels": ["LABEL_0", "LABEL_1"]}, "the labels have no names"),
         ({"scores": [ScoreFacts("mood", "accuracy", "test", 0.9, majority=0.5)]}, "do not say the seed"),
-        ({"scores": [ScoreFacts("mood", "accuracy", "test", 0.9, seed=1)], "labels": ["a", "b"]}, "majority's label"),
+        ({"scores": [ScoreFacts("mood", "accuracy", "test", 0.9, seed=1)], "labels": ["a", "b"]}, "majority label"),
         ({"scores": [ScoreFacts("mood", "accuracy", "test", 0.4, majority=0.5, seed=1)]}, "are not above"),
     ],
 )

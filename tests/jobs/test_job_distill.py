@@ -259,7 +259,7 @@ def test_a_watched_run_tells_its_evaluations_and_which_was_the_best(run, tmp_pat
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"eval_strategy": "steps", "eval_steps": 1}, "nothing to evaluate on: hold rows back with `--textbook_eval"),
+        ({"eval_strategy": "steps", "eval_steps": 1}, "nothing to evaluate on: hold rows out with `--textbook_eval"),
         ({"eval_agreement": True}, "nothing to evaluate on"),
         ({"teacher_model": None}, "`--teacher_model` is missing"),
         ({"teacher_model": "no/such-teacher"}, "`--teacher_model`: cannot load 'no/such-teacher'"),

@@ -98,7 +98,7 @@ def test_a_configuration_that_asks_for_attention_maps_stays_as_it_is_and_an_expo
 
 
 def test_a_model_of_the_hub_has_no_folder_to_write_into():
-    with pytest.raises(ValueError, match=r"`--model` 'org/name' is no local folder.*`--output_dir`"):
+    with pytest.raises(ValueError, match=r"`--model` 'org/name' is not a local folder.*`--output_dir`"):
         export(ScoredTaskArguments(), ExportArguments("org/name"))
 
 

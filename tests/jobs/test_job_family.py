@@ -147,7 +147,7 @@ def test_one_shape_is_one_student(training):
         ([SHAPE, 5], "is 5"),
         ([None], "no `shape`"),
         ([], "is empty"),
-        ([SMALL], "one student: give its settings as flags"),
+        ([SMALL], "one student: give its settings as separate flags"),
     ],
 )
 def test_wrong_students_are_refused(items, message, training):
